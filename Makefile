@@ -1,0 +1,65 @@
+# `make demo` and `make test` each work as the first command on a fresh checkout.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.up-to-date
+TORCH  := torch==2.14.1 torchvision==0.29.1
+
+CAMPAIGN := benchmarks/results/campaign
+
+.PHONY: help venv demo test lint format bench campaign clean
+
+help:
+	@echo "make demo      find planted defects on texture photographs, write anomem-demo/report.html"
+	@echo "make test      the default tests and a small part of the slow and real-data ones"
+	@echo "make lint      ruff, mypy, import-linter"
+	@echo "make format    let ruff mend what it can"
+	@echo "make bench     every benchmarks/bench_*.py; each writes its file under benchmarks/results"
+	@echo "make campaign  all slow and real-data tests; results under $(CAMPAIGN)"
+	@echo "make venv      make or update $(VENV)"
+	@echo "make clean     remove $(VENV), caches and builds"
+
+venv: $(STAMP)
+
+# The stamp comes last, so an interrupted install is taken up again.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "anomem needs Python 3.11 or newer: make PYTHON=python3.11 venv")'
+	@echo "$(VENV): making the environment"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "$(VENV): installing $(TORCH) (the largest part)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@echo "$(VENV): installing anomem and what its tests need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+	@echo "$(VENV): ready"
+
+demo: venv
+	$(BIN)/anomem demo
+
+test: venv
+	$(BIN)/python -m pytest -m "(not slow and not realdata) or ci_sample"
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: venv
+	@set -e; for script in $(wildcard benchmarks/bench_*.py); do \
+		echo "$$script"; $(BIN)/python "$$script"; \
+	done
+
+campaign: venv
+	mkdir -p $(CAMPAIGN)
+	ANOMEM_RESULTS=$(CURDIR)/$(CAMPAIGN) $(BIN)/python -m pytest -m "slow or realdata" \
+		--junitxml=$(CAMPAIGN)/tests.xml
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

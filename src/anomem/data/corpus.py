@@ -1,0 +1,146 @@
+"""What a fit is given, put in order: images with labels, types, masks, groups and content hashes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomem.data.sources import ImageSource, Sample, open_source, training_samples
+from anomem.errors import AnomemWarning, ImageError, InputError
+from anomem.runtime.images import read_mask
+from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray
+
+Mask = BoolArray | Path | str | None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Images with all that is known about them.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The images.
+    labels : ndarray
+        (N,) 0 normal, 1 anomalous, -1 unknown.
+    digests : tuple of int
+        Content hashes, 8 bytes each; 0 for an image that was left out as unreadable.
+    masks : tuple
+        For each image a mask, a path to one, or None.
+    types, groups : tuple
+        For each image the defect type's name, and what it must not be separated from; None where unknown.
+    skipped : tuple of str
+        One line for each image that could not be read.
+    """
+
+    source: ImageSource
+    labels: IntArray
+    digests: tuple[int, ...]
+    masks: tuple[Mask, ...]
+    types: tuple[str | None, ...]
+    groups: tuple[Hashable | None, ...]
+    skipped: tuple[str, ...] = ()
+
+    def positions(self, label: int) -> IntArray:
+        """Where the images of this label stand, unreadable ones left out."""
+        readable = np.asarray([d != 0 for d in self.digests], dtype=bool)
+        return np.flatnonzero((self.labels == label) & readable)
+
+    def mask_of(self, index: int, height_width: tuple[int, int]) -> BoolArray | None:
+        """Return the mask of one image in the image's own size, or None."""
+        mask = self.masks[index]
+        if mask is None:
+            return None
+        if isinstance(mask, (str, Path)):
+            return read_mask(mask, height_width)
+        if mask.shape != height_width:
+            raise InputError(
+                f"{self.source.name(index)}: its mask is {mask.shape}, the image {height_width}; "
+                "masks have their image's size"
+            )
+        return np.asarray(mask, dtype=bool)
+
+
+def read_corpus(
+    images: Any,
+    y: Sequence[int] | None = None,
+    *,
+    masks: Sequence[Mask] | None = None,
+    groups: Sequence[Hashable | None] | None = None,
+    types: Sequence[str | None] | None = None,
+    default_label: int = NORMAL,
+    skip_bad: bool = False,
+) -> Corpus:
+    """Put in order what a user passes to ``fit``.
+
+    Parameters
+    ----------
+    images : folder, list of paths, arrays, tensors, list of Sample, or ImageSource
+        A folder is read by its layout, its training part only.
+    y : sequence of int, optional
+        0 normal, 1 anomalous, -1 unknown; by default what the samples say, else `default_label`.
+    masks, groups, types : sequences, optional
+        One entry an image.
+    skip_bad : bool
+        Decode every image once and leave the unreadable ones out, instead of failing at the first.
+
+    Raises
+    ------
+    InputError
+        For lengths that differ, labels other than 0, 1, -1, or no images at all.
+    """
+    samples = training_samples(images)
+    source = open_source(images if samples is None else samples)
+    known = samples or [None] * len(source)
+    labels = _labels(y, known, default_label, len(source))
+    digests, skipped = _digests(source, skip_bad)
+    return Corpus(
+        source,
+        labels,
+        digests,
+        _column(masks, known, "mask", len(source)),
+        _column(types, known, "type", len(source)),
+        _column(groups, known, "group", len(source)),
+        skipped,
+    )
+
+
+def _labels(
+    y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int
+) -> IntArray:
+    given = [s.label if s else default for s in known] if y is None else list(y)
+    if len(given) != n:
+        raise InputError(f"y has {len(given)} labels for {n} images; give one a image")
+    labels = np.asarray(given)
+    if labels.size and not np.isin(labels, (NORMAL, ANOMALOUS, UNKNOWN)).all():
+        raise InputError("y holds other labels than 0 (normal), 1 (anomalous) and -1 (unknown)")
+    return labels.astype(np.intp)
+
+
+def _column(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int) -> tuple[Any, ...]:
+    values = [getattr(s, name, None) for s in known] if given is None else list(given)
+    if len(values) != n:
+        raise InputError(f"{name}s has {len(values)} entries for {n} images; give one an image")
+    return tuple(values)
+
+
+def _digests(source: ImageSource, skip_bad: bool) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    if not len(source):
+        raise InputError("there are no images to learn from")
+    if not skip_bad:
+        return tuple(source.digest(i) for i in range(len(source))), ()
+    digests, skipped = [], []
+    for i in range(len(source)):
+        try:
+            digests.append(source.load_with_digest(i)[1])
+        except ImageError as error:
+            digests.append(0)
+            skipped.append(str(error))
+    if skipped:
+        warnings.warn(f"left out {len(skipped)} unreadable images", AnomemWarning, stacklevel=4)
+    return tuple(digests), tuple(skipped)

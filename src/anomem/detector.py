@@ -1,0 +1,532 @@
+"""The contract that every detector keeps; not one line here knows a method."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import abstractmethod
+from collections.abc import Generator, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from anomem.data.corpus import Corpus, Mask, read_corpus
+from anomem.data.imageset import ImageSet
+from anomem.data.sources import open_source
+from anomem.data.splits import split_normals
+from anomem.errors import AnomemWarning, InputError, NotFittedError
+from anomem.fitting import (
+    Fitted,
+    Labelled,
+    Run,
+    calibration_pass,
+    conclude,
+    final_scores,
+    find_device,
+    make_run,
+    read_preprocessing,
+    remember_calibration,
+)
+from anomem.modelfile import save_model
+from anomem.nn.inference import ImageResult, score_images
+from anomem.nn.scorer import Scorer, TwoStageScorer
+from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
+from anomem.runtime.calibration import Calibration, calibrate, check_alpha
+from anomem.training import isolated_rng
+from anomem.types import ANOMALOUS, NORMAL, FloatArray, IntArray, Record
+
+Supervision = Literal["none", "optional", "required"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image's result.
+
+    Parameters
+    ----------
+    index : int
+        Position among the images given.
+    name : str
+        Path, or position in an array.
+    digest : int
+        Content hash.
+    score : float
+        Raw anomaly score, higher = more anomalous; NaN where `error` is set.
+    p_value : float
+        Conformal p-value, (1 + #{calibration scores >= score}) / (n + 1).
+    anomalous : bool
+        Whether p_value <= alpha.
+    map : ndarray or None
+        (H, W) float32 in the image's own frame and size.
+    error : str or None
+        Why the image could not be read.
+    """
+
+    index: int
+    name: str
+    digest: int
+    score: float
+    p_value: float
+    anomalous: bool
+    map: FloatArray | None = None
+    error: str | None = None
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class Detector(Parameters):
+    """Base of all detectors: fit on normals, score, localise, promise a false-alarm rate.
+
+    Parameters
+    ----------
+    size : int
+        Side of the square that every image (or tile) is resized to, pixels.
+    letterbox : bool, default False
+        Keep the aspect when resizing and fill up with grey.
+    tile : int or None, default None
+        Cut images into overlapping squares of this many pixels, in fitting and scoring, so that small defects in large
+        photographs stay visible.
+    tile_overlap : float, default 0.25
+        How much neighbouring tiles share, as a fraction of their side.
+    roi : path, array (H, W) or None, default None
+        A mask image; what is black in it is left out of fitting, scores and maps.
+    precision : {"float32", "bfloat16"}, default "float32"
+        In which the model scores; its calibration belongs to it.
+    seed : int, default 0
+        Of the split and of everything random in the fit.
+    """
+
+    name: ClassVar[str]
+    supervision: ClassVar[Supervision]
+    localizes: ClassVar[bool]
+    paper: ClassVar[str]
+    test_params: ClassVar[dict[str, Any]] = {}
+    """Hyperparameters so small that a contract test takes a second."""
+    _fitted: ClassVar[Fitted | None] = None
+
+    size: int | None = param(224, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
+    letterbox: bool = param(False, FLAG, doc="Keep the aspect, fill up with grey.")
+    tile: int | None = param(
+        None, Range(32, 8192, integer=True), doc="Side of tiles that images are cut into, pixels.", optional=True
+    )
+    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side that neighbours overlap.")
+    roi: Any = param(
+        None, FileOrArray("a mask image's path, or an (H, W) array"), doc="Region to look at.", optional=True
+    )
+    precision: str = param("float32", OneOf(("float32", "bfloat16")), doc="In which the model scores.")
+    seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Of the split and of the fit.")
+
+    # ------------------------------------------------------------- what a method says
+
+    @abstractmethod
+    def _fit(
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+    ) -> Generator[Record, None, Scorer]:
+        """Learn from normals (and from labelled images where the first stage takes them); return the scorer."""
+
+    def _refit(
+        self, scorer: TwoStageScorer, labelled: Labelled, run: Run
+    ) -> Generator[Record, None, None]:
+        """Fit the second stage of `scorer`, in place, to labelled images."""
+        raise InputError(f"{self.name} has no second stage: fit it again with the labels")
+
+    @classmethod
+    @abstractmethod
+    def _build(cls, config: dict[str, Any]) -> Scorer:
+        """Build an empty scorer from its config."""
+
+    # ------------------------------------------------------------- fitting
+
+    def fit(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
+        """Fit, and return self; parameters as for :meth:`fit_steps`, run to its end."""
+        for _ in self.fit_steps(images, y, **options):
+            pass
+        return self
+
+    def fit_steps(
+        self,
+        images: Any,
+        y: Sequence[int] | None = None,
+        *,
+        masks: Sequence[Mask] | None = None,
+        groups: Sequence[Hashable | None] | None = None,
+        types: Sequence[str | None] | None = None,
+        alpha: float | None = None,
+        device: str = "auto",
+        fit_precision: str = "auto",
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+    ) -> Iterator[Record]:
+        """Fit step by step: yields what it does. Exhausted, the detector is fitted; abandoned, it stays unfitted.
+
+        Parameters
+        ----------
+        images : folder, list of paths, uint8 arrays (N, H, W[, C]), tensors, list of Sample
+            Normal images; labelled anomalies may stand among them. Of a folder the training part is read.
+        y : sequence of int, optional
+            0 normal, 1 anomalous, -1 unknown (left out); by default what the source says, else all normal.
+        masks : sequence, optional
+            For each image an (H, W) mask, a path to one, or None. Never needed.
+        groups : sequence, optional
+            Images of one group (part, lot, burst) are never separated by the split.
+        types : sequence of str, optional
+            Defect type of each labelled image.
+        alpha : float, optional
+            Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals carry no less.
+        device : str
+            "auto", or a torch device.
+        fit_precision : {"auto", "float32", "bfloat16"}
+            Of the features learnt from; auto takes bfloat16 where the processor multiplies it natively.
+        batch_size : int
+            Images a forward pass.
+        workers : int, optional
+            Decoding threads.
+        skip_bad : bool
+            Leave unreadable images out (they are listed) instead of failing.
+
+        Raises
+        ------
+        ParameterError
+            For a hyperparameter outside its range.
+        InputError
+            For images or labels that cannot be used.
+        CalibrationError
+            For an alpha that the calibration normals cannot carry.
+        """
+        self._fitted = None  # type: ignore[misc]
+        run = make_run(
+            self.resolve(),
+            device=device,
+            fit_precision=fit_precision,
+            batch_size=batch_size,
+            workers=workers,
+        )
+        corpus = read_corpus(images, y, masks=masks, groups=groups, types=types, skip_bad=skip_bad)
+        history: list[Record] = []
+        steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
+        state = yield from _recorded(steps, history)
+        self._fitted = state.replaced(history=tuple(history))  # type: ignore[misc]
+
+    def _fit_state(
+        self, corpus: Corpus, alpha: float | None, run: Run
+    ) -> Generator[Record, None, Fitted]:
+        preprocessing = read_preprocessing(run.params)
+        normals = corpus.positions(NORMAL)
+        split = split_normals(
+            [corpus.digests[i] for i in normals],
+            [corpus.groups[i] for i in normals],
+            seed=run.params.seed,
+        )
+        parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate}
+        check_alpha(alpha, len(split.calibrate))
+        sets = {
+            role: ImageSet(corpus.source, preprocessing, normals[part], workers=run.workers)
+            for role, part in parts.items()
+        }
+        digests = {role: frozenset(corpus.digests[i] for i in s.indices) for role, s in sets.items()}
+        labelled = self._labelled(corpus, corpus.positions(ANOMALOUS), preprocessing, run, digests)
+
+        scorer = yield from self._fit(sets["learn"], sets["tune"], labelled, run)
+        scorer.eval().to(run.device)
+        results, scale = yield from calibration_pass(scorer, sets["calibration"], run)
+        remember_calibration(scorer, results)
+        if labelled is not None and isinstance(scorer, TwoStageScorer):
+            yield from self._refit(scorer, labelled, run)
+        return Fitted(
+            scorer,
+            vars(run.params),
+            preprocessing,
+            calibrate(final_scores(scorer, results), alpha, precision=run.params.precision),
+            scale,
+            digests,
+            corpus.skipped,
+        )
+
+    def _labelled(
+        self,
+        corpus: Corpus,
+        chosen: IntArray,
+        preprocessing: Any,
+        run: Run,
+        digests: dict[str, frozenset[int]],
+    ) -> Labelled | None:
+        """Gather labelled images; none of them may be a calibration normal."""
+        digests["labelled"] = frozenset()
+        if self.supervision == "required" and not len(chosen):
+            raise InputError(f"{self.name} learns from labelled anomalies; label some (y = 1)")
+        if self.supervision == "none" or not len(chosen):
+            return None
+        digests["labelled"] = frozenset(corpus.digests[i] for i in chosen)
+        shared = digests["labelled"] & (digests["learn"] | digests["tune"] | digests["calibration"])
+        if shared:
+            name = next(corpus.source.name(i) for i in chosen if corpus.digests[i] in shared)
+            raise InputError(f"{name}: the same image is labelled here and stands among the normals; mend one")
+        images = ImageSet(corpus.source, preprocessing, chosen, workers=run.workers)
+        return Labelled(images, corpus.labels[chosen], tuple(corpus.types[i] for i in chosen), corpus)
+
+    def refit_labels(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
+        """Refit the second stage to labelled images, and return self; see :meth:`refit_labels_steps`."""
+        for _ in self.refit_labels_steps(images, y, **options):
+            pass
+        return self
+
+    def refit_labels_steps(
+        self,
+        images: Any,
+        y: Sequence[int] | None = None,
+        *,
+        masks: Sequence[Mask] | None = None,
+        types: Sequence[str | None] | None = None,
+        device: str = "auto",
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+    ) -> Iterator[Record]:
+        """Refit the second stage to labelled images, step by step; the first stage and the memory stay as they are.
+
+        Parameters
+        ----------
+        images, masks, types, device, batch_size, workers, skip_bad
+            As for :meth:`fit_steps`.
+        y : sequence of int, optional
+            By default what the source says, else all anomalous. Defects alone are enough.
+
+        Notes
+        -----
+        The calibration scores are recomputed with the new score; labelled images never enter the calibration. Earlier
+        labels are replaced: pass all of them.
+        """
+        state = self._state()
+        run = make_run(
+            state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers
+        )
+        corpus = read_corpus(
+            images, y, masks=masks, types=types, default_label=ANOMALOUS, skip_bad=skip_bad
+        )
+        if not isinstance(state.scorer, TwoStageScorer):
+            raise InputError(f"{self.name} has no second stage that labels could refit; use anomem, or fit again")
+        digests = dict(state.digests)
+        chosen = np.flatnonzero(corpus.labels >= 0)
+        labelled = self._labelled(corpus, chosen, state.preprocessing, run, digests)
+        if labelled is None or not labelled.n_anomalous:
+            raise InputError("none of the labelled images is anomalous; label at least one defect")
+        scorer = copy.deepcopy(state.scorer).to(run.device)
+        history = list(state.history)
+        yield from _recorded(isolated_rng(self._refit(scorer, labelled, run), self.seed), history)
+        self._fitted = state.replaced(  # type: ignore[misc]
+            scorer=scorer,
+            calibration=calibrate(
+                conclude(scorer), state.calibration.alpha, precision=state.calibration.precision
+            ),
+            digests=digests,
+            history=tuple(history),
+        )
+
+    # ------------------------------------------------------------- scoring
+
+    def score(
+        self,
+        images: Any,
+        *,
+        maps: bool = False,
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+        device: str = "auto",
+    ) -> Iterator[Scored]:
+        """Score images lazily, in order: the one path that Python, commands, reports and benchmarks take.
+
+        Parameters
+        ----------
+        images : folder, file, list of paths, arrays, tensors
+            Of a folder every image, whatever its layout.
+        maps : bool
+            Whether to return anomaly maps, in each image's own size.
+        batch_size, workers, skip_bad, device
+            As for :meth:`fit_steps`.
+
+        Yields
+        ------
+        Scored
+        """
+        state = self._state()
+        if maps and not self.localizes:
+            raise InputError(f"{self.name} scores whole images and draws no maps; use a method that localizes")
+        source = open_source(images)
+        prepared = ImageSet(source, state.preprocessing, workers=workers, skip_bad=skip_bad)
+        scorer = _moved(state.scorer, device)
+        precision = state.calibration.precision
+        for result in score_images(scorer, prepared, precision=precision, batch_size=batch_size, maps=maps):
+            yield _scored(result, source.name(result.index), state)
+
+    def anomaly_score(self, images: Any, **options: Any) -> FloatArray:
+        """Return raw anomaly scores, (N,) float32, higher = more anomalous; options as for :meth:`score`."""
+        return np.asarray([r.score for r in self.score(images, **options)], dtype=np.float32)
+
+    def anomaly_map(self, images: Any, **options: Any) -> FloatArray | list[FloatArray]:
+        """Return anomaly maps in the frame and size of each image: (N, H, W) float32, or a list where sizes differ."""
+        maps = [r.map for r in self.score(images, maps=True, **options) if r.map is not None]
+        return np.stack(maps) if len({m.shape for m in maps}) == 1 else maps
+
+    def p_value(self, images: Any, **options: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return conformal p-values, (N,) float64 in (0, 1]."""
+        return np.asarray([r.p_value for r in self.score(images, **options)], dtype=np.float64)
+
+    def predict(self, images: Any, **options: Any) -> IntArray:
+        """Return (N,) 1 where an image is rejected at alpha, else 0."""
+        return np.asarray([int(r.anomalous) for r in self.score(images, **options)], dtype=np.intp)
+
+    # ------------------------------------------------------------- calibration
+
+    def calibrate(
+        self,
+        normals: Any = None,
+        alpha: float | None = None,
+        *,
+        batch_size: int = 16,
+        workers: int | None = None,
+        device: str = "auto",
+        skip_bad: bool = False,
+    ) -> Self:
+        """Calibrate on fresh normals, or (without `normals`) only change alpha.
+
+        Parameters
+        ----------
+        normals : images as for :meth:`score`, optional
+            Normal images that the model has not learnt from or tuned on; such images are left out with a warning.
+        alpha : float, optional
+            The promised false-alarm rate; by default the present one where given normals carry it.
+
+        Raises
+        ------
+        CalibrationError
+            For an alpha that the normals cannot carry; it says how many are missing.
+        """
+        state = self._state()
+        if normals is None:
+            wanted = state.calibration.alpha if alpha is None else alpha
+            self._fitted = state.replaced(calibration=state.calibration.with_alpha(wanted))  # type: ignore[misc]
+            return self
+        run = make_run(
+            state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers
+        )
+        source = open_source(normals)
+        images = ImageSet(source, state.preprocessing, workers=workers, skip_bad=skip_bad)
+        scorer = copy.deepcopy(state.scorer).to(run.device)
+        results, scale = _exhaust(calibration_pass(scorer, images, run))
+        seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
+        fresh = [r for r in results if r.error is None and r.digest not in seen]
+        if len(fresh) < len(results):
+            left = len(results) - len(fresh)
+            warnings.warn(
+                f"left out {left} images that the model has learnt from or that cannot be read",
+                AnomemWarning,
+                stacklevel=2,
+            )
+        if not fresh:
+            raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
+        remember_calibration(scorer, fresh)
+        self._fitted = state.replaced(  # type: ignore[misc]
+            scorer=scorer,
+            calibration=calibrate(final_scores(scorer, fresh), alpha, precision=state.calibration.precision),
+            map_scale=scale,
+            digests={**state.digests, "calibration": frozenset(r.digest for r in fresh)},
+        )
+        return self
+
+    # ------------------------------------------------------------- fitted state
+
+    def _state(self) -> Fitted:
+        if self._fitted is None:
+            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit first, or load a model")
+        return self._fitted
+
+    @property
+    def scorer_(self) -> Scorer:
+        """The fitted module; its ``state_dict`` is the whole fitted state."""
+        return self._state().scorer
+
+    @property
+    def calibration_(self) -> Calibration:
+        """Calibration scores, alpha, threshold and p-values."""
+        return self._state().calibration
+
+    @property
+    def history_(self) -> list[Record]:
+        """What the fit reported, in order."""
+        return list(self._state().history)
+
+    @property
+    def map_scale_(self) -> tuple[float, float]:
+        """Low and high of the one colour scale on which this model's maps are drawn."""
+        return self._state().map_scale
+
+    @property
+    def counts_(self) -> dict[str, int]:
+        """Images by role: n_train, n_tune, n_calibration, n_labelled."""
+        return self._state().counts
+
+    @property
+    def digests_(self) -> frozenset[int]:
+        """Content hashes of every image that trained, tuned, calibrated or labelled the model."""
+        return frozenset().union(*self._state().digests.values())
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as one safetensors file with a JSON manifest; whole or not at all."""
+        save_model(path, self.name, self.get_params(), self._state())
+
+    @classmethod
+    def from_state(cls, params: dict[str, Any], state: Fitted) -> Self:
+        """Return a fitted detector from what a model file held."""
+        detector = cls(**params)
+        detector._fitted = state  # type: ignore[misc]
+        return detector
+
+
+def _recorded(
+    steps: Generator[Record, None, Any], history: list[Record]
+) -> Generator[Record, None, Any]:
+    """Pass records on and keep the last of each stage's run of counts, so that the history stays short."""
+    while True:
+        try:
+            record = next(steps)
+        except StopIteration as end:
+            return end.value
+        if history and history[-1].stage == record.stage and not record.facts:
+            history.pop()
+        history.append(record)
+        yield record
+
+
+def _exhaust(steps: Generator[Record, None, Any]) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def _moved(scorer: Scorer, device: str) -> Scorer:
+    """The scorer on its device; a copy where it has to move, so that a fitted state never changes."""
+    target = find_device(device)
+    return scorer if next(scorer.buffers()).device.type == target.type else copy.deepcopy(scorer).to(target)
+
+
+def _scored(result: ImageResult, name: str, state: Fitted) -> Scored:
+    if result.error is not None:
+        return Scored(result.index, name, 0, np.nan, np.nan, False, None, result.error)
+    full = None
+    if result.tile_maps is not None:
+        full = state.preprocessing.assemble(result.tile_maps, result.height_width)
+    scores = np.asarray([result.score], dtype=np.float32)
+    return Scored(
+        result.index,
+        name,
+        result.digest,
+        float(scores[0]),
+        float(state.calibration.p_value(scores)[0]),
+        bool(state.calibration.decide(scores)[0]),
+        full,
+    )

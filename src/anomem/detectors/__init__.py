@@ -1,0 +1,55 @@
+"""Every method, by name; a class is imported when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anomem.errors import ModelFileError, ParameterError
+
+if TYPE_CHECKING:
+    from anomem.detector import Detector
+
+DETECTORS: dict[str, str] = {
+    "anomem": "anomem.detectors.anomem:AnoMem",
+    "knn": "anomem.detectors.baselines.knn:KNN",
+    "kmeans": "anomem.detectors.baselines.kmeans:KMeans",
+}
+
+
+def get(name: str) -> type[Detector]:
+    """Return the detector class of this name.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown name; the nearest known one is suggested.
+    """
+    if name not in DETECTORS:
+        near = difflib.get_close_matches(name, DETECTORS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(DETECTORS)
+        raise ParameterError(f"there is no method {name!r}; {hint}")
+    module, _, attribute = DETECTORS[name].partition(":")
+    found: type[Detector] = getattr(import_module(module), attribute)
+    return found
+
+
+def load(path: str | Path) -> Detector:
+    """Load a fitted detector from the one file that ``save`` wrote.
+
+    Raises
+    ------
+    ModelFileError
+        When the file is missing, is a pickle, is damaged, or is of an unknown version or method.
+    """
+    from anomem.modelfile import load_model
+
+    def builder(method: str):  # type: ignore[no-untyped-def]
+        if method not in DETECTORS:
+            raise ModelFileError(f"{path}: fitted by the method {method!r}, which this anomem does not have")
+        return get(method)._build
+
+    method, params, state = load_model(path, builder)
+    return get(method).from_state(params, state)

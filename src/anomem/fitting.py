@@ -1,0 +1,232 @@
+"""What a fit is made of, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomem.data.corpus import Corpus
+from anomem.data.imageset import ImageSet
+from anomem.errors import InputError, ParameterError
+from anomem.nn.inference import ImageResult, score_images
+from anomem.nn.scorer import Scorer, TwoStageScorer
+from anomem.runtime.calibration import Calibration
+from anomem.runtime.images import as_rgb, decode
+from anomem.runtime.preprocess import Preprocessing
+from anomem.types import ANOMALOUS, BoolArray, FloatArray, IntArray, Record
+
+SCALE_IMAGES = 64
+"""How many calibration images the one fixed colour scale is read from."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The circumstances of one fit: resolved hyperparameters, randomness, and where it runs."""
+
+    params: SimpleNamespace
+    rng: torch.Generator
+    device: torch.device
+    fit_precision: str
+    batch_size: int
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled images for the second stage, in one order: the set, labels (N,), defect types (None where unknown)."""
+
+    images: ImageSet
+    labels: IntArray
+    types: tuple[str | None, ...]
+    corpus: Corpus
+
+    def mask(self, position: int, height_width: tuple[int, int]) -> BoolArray | None:
+        """Return the mask of the image at `position`, in the image's own size, or None."""
+        return self.corpus.mask_of(int(self.images.indices[position]), height_width)
+
+    @cached_property
+    def n_anomalous(self) -> int:
+        """How many of them are labelled anomalous."""
+        return int((self.labels == ANOMALOUS).sum())
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """All that a fit leaves behind; never changed in place.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        In evaluation mode.
+    resolved : dict
+        Hyperparameters with the preset's values filled in.
+    preprocessing : Preprocessing
+        How images are brought to the model's frame.
+    calibration : Calibration
+        Calibration scores and alpha.
+    map_scale : tuple of float
+        (low, high) of the one colour scale on which this model's maps are drawn; (0, 1) without maps.
+    digests : dict
+        Content hashes of the images by role: learn, tune, calibration, labelled.
+    skipped : tuple of str
+        Images that could not be read.
+    history : tuple of Record
+        What the fit reported.
+    """
+
+    scorer: Scorer
+    resolved: dict[str, Any]
+    preprocessing: Preprocessing
+    calibration: Calibration
+    map_scale: tuple[float, float]
+    digests: dict[str, frozenset[int]]
+    skipped: tuple[str, ...] = ()
+    history: tuple[Record, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images by role."""
+        n = {role: len(hashes) for role, hashes in self.digests.items()}
+        return {
+            "n_train": n["learn"],
+            "n_tune": n["tune"],
+            "n_calibration": self.calibration.n,
+            "n_labelled": n["labelled"],
+        }
+
+    def replaced(self, **changes: Any) -> Fitted:
+        """Return a copy with some parts replaced."""
+        return dataclasses.replace(self, **changes)
+
+
+def make_run(
+    params: dict[str, Any], *, device: str, fit_precision: str, batch_size: int, workers: int | None
+) -> Run:
+    """Put the call arguments of a fit in order.
+
+    Raises
+    ------
+    ParameterError
+        For a device or precision that does not exist here, or a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ParameterError(f"batch_size={batch_size} is not allowed; expected an integer >= 1")
+    if fit_precision not in ("auto", "float32", "bfloat16"):
+        raise ParameterError(
+            f"fit_precision={fit_precision!r} is not allowed; expected auto, float32 or bfloat16"
+        )
+    where = find_device(device)
+    if fit_precision == "auto":
+        fit_precision = "bfloat16" if has_native_bfloat16(where) else "float32"
+    rng = torch.Generator().manual_seed(int(params["seed"]))
+    return Run(SimpleNamespace(**params), rng, where, fit_precision, batch_size, workers)
+
+
+def find_device(device: str) -> torch.device:
+    """Turn "auto" or a device's name into a device that exists here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ParameterError(f"device={device!r} is not available here; try device='cpu'") from error
+    return found
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Tell whether bfloat16 products run natively (on other processors they are emulated, and slower)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if not os.path.exists("/proc/cpuinfo"):
+        return False
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+        return any("amx_bf16" in line or "avx512_bf16" in line for line in lines if line[:5] == "flags")
+
+
+def read_preprocessing(params: SimpleNamespace) -> Preprocessing:
+    """Build the preprocessing that the hyperparameters describe; a mask for `roi` is read here."""
+    return Preprocessing(
+        size=params.size,
+        letterbox=params.letterbox,
+        tile=params.tile,
+        overlap=params.tile_overlap,
+        roi=_read_roi(params.roi),
+    )
+
+
+def _read_roi(roi: Any) -> BoolArray | None:
+    if roi is None:
+        return None
+    if isinstance(roi, np.ndarray):
+        return as_rgb(roi if roi.dtype != bool else roi.astype(np.uint8) * 255, name="roi")[..., 0] > 0
+    mask = decode(roi).max(axis=2) > 127
+    if not mask.any():
+        raise InputError(f"{roi}: the region of interest is empty (all black); paint it white")
+    return np.asarray(mask)
+
+
+def calibration_pass(
+    scorer: Scorer, images: ImageSet, run: Run, *, stage: str = "calibrate"
+) -> Generator[Record, None, tuple[list[ImageResult], tuple[float, float]]]:
+    """Score held-out normals as everything else will be scored; also read the colour scale from their maps."""
+    results: list[ImageResult] = []
+    values: list[FloatArray] = []
+    precision = run.params.precision
+    for result in score_images(scorer, images, precision=precision, batch_size=run.batch_size, maps=True):
+        if result.tile_maps is not None and len(values) < SCALE_IMAGES:
+            values.append(result.tile_maps[result.tile].ravel())
+        results.append(dataclasses.replace(result, tile_maps=None))
+        yield Record(stage, len(results), len(images))
+    return results, map_scale(values)
+
+
+def map_scale(values: list[FloatArray]) -> tuple[float, float]:
+    """Low and high of the colour scale: dark is a normal pixel, full brightness three times what normals reach."""
+    if not values:
+        return 0.0, 1.0
+    pixels = np.concatenate(values)
+    low, top = np.quantile(pixels, (0.5, 0.999))
+    return float(low), float(max(low + 3 * (top - low), low + 1e-6))
+
+
+def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
+    """Scores of calibration normals as the scorer stands now: a second stage is asked again from the evidence kept."""
+    if isinstance(scorer, TwoStageScorer):
+        return conclude(scorer)
+    return np.asarray([r.score for r in results], dtype=np.float32)
+
+
+@torch.inference_mode()
+def conclude(scorer: TwoStageScorer) -> FloatArray:
+    """Scores of the calibration normals that a two-stage scorer carries, (n,) float32."""
+    scores = scorer.conclude(scorer.calibration_one_class, scorer.calibration_evidence)
+    return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
+
+
+def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:
+    """Keep in a two-stage scorer what recalibration after a refit needs."""
+    if not isinstance(scorer, TwoStageScorer):
+        return
+    evidence = [r.evidence for r in results if r.evidence is not None]
+    scorer.remember("calibration", torch.tensor([r.one_class for r in results]), torch.stack(evidence))
+
+
+def digest_tensor(hashes: Iterable[int]) -> Tensor:
+    """Pack 8-byte content hashes into an int64 tensor, sorted."""
+    unsigned = np.asarray(sorted(hashes), dtype=np.uint64)
+    return torch.from_numpy(unsigned.view(np.int64).copy())
+
+
+def digest_set(tensor: Tensor) -> frozenset[int]:
+    """Unpack what :func:`digest_tensor` packed."""
+    return frozenset(int(v) for v in tensor.numpy().view(np.uint64))

