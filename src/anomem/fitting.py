@@ -182,7 +182,9 @@ def calibration_pass(
     results: list[ImageResult] = []
     values: list[FloatArray] = []
     precision = run.params.precision
-    for result in score_images(scorer, images, precision=precision, batch_size=run.batch_size, maps=True):
+    for result in score_images(
+        scorer, images, precision=precision, batch_size=run.batch_size, maps=True, evidence=True
+    ):
         if result.tile_maps is not None and len(values) < SCALE_IMAGES:
             values.append(result.tile_maps[result.tile].ravel())
         results.append(dataclasses.replace(result, tile_maps=None))

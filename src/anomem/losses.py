@@ -1,12 +1,12 @@
 """Losses as pure functions, with the papers' equation numbers.
 
-Eq. 2 to 12 are those of AnoMem (Jezequel, Vu, Beaudet, Histace, "Anomaly Detection via Multi-Scale
-Contrasted Memory"). The paper writes y = 1 for normal; here, as everywhere in anomem, a label is 0
-for normal and 1 for anomalous, and where a loss only asks "normal or not" it takes a bool mask.
+Eq. 2 to 12 are those of AnoMem (Jezequel, Vu, Beaudet, Histace, "Anomaly Detection via Multi-Scale Contrasted Memory").
+The paper writes y = 1 for normal; here, as everywhere in anomem, a label is 0 for normal and 1 for anomalous, and where
+a loss only asks "normal or not" it takes a bool mask.
 
-Shapes: P positions of a feature map, B images of a batch, C channels. Positions are a batch
-dimension: negatives and moments are taken across the images at one position, never across positions.
-Losses of half-precision features are computed in float32, under autocast too.
+Shapes: P positions of a feature map, B images of a batch, C channels. Positions are a batch dimension: negatives and
+moments are taken across the images at one position, never across positions. Losses of half-precision features are
+computed in float32, under autocast too.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _BARLOW_EPSILON = 1e-5
 def nt_xent(anchor: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
     """Normalised temperature-scaled cross entropy of two views, Eq. 2 with Eq. 5 (SimCLR).
 
-    Both directions count, and each member of {anchor} u {other} has the 2B-1 other members at the
-    same position in its denominator, its positive among them. No gradient is stopped.
+    Both directions count, and each member of {anchor} u {other} has the 2B-1 other members at the same position in its
+    denominator, its positive among them. No gradient is stopped.
 
     Parameters
     ----------
@@ -86,9 +86,8 @@ def _nt_xent_sum(unit: Tensor, temperature: float) -> Tensor:
 def barlow_twins(anchor: Tensor, other: Tensor, off_diagonal_weight: float = 5e-3) -> Tensor:
     """Cross-correlation loss of two views (Zbontar et al., "Barlow Twins", ICML 2021, Eq. 1).
 
-    Stands in for NT-Xent in Eq. 4. Each channel is standardised over the batch (population
-    variance, 1e-5 added), c is the C x C cross-correlation of the two views, and the loss is
-    sum_i (1 - c_ii)^2 + weight * sum_{i != j} c_ij^2.
+    Stands in for NT-Xent in Eq. 4. Each channel is standardised over the batch (population variance, 1e-5 added), c is
+    the C x C cross-correlation of the two views, and the loss is sum_i (1 - c_ii)^2 + weight * sum_{i != j} c_ij^2.
 
     Parameters
     ----------
@@ -140,15 +139,14 @@ def variance_loss(
 ) -> Tensor:
     """Keep the retrieved prototypes apart, Eq. 6.
 
-    Eq. 6 does not say over what the variance runs. ``"batch"`` (the default) takes the standard
-    deviation of each channel over the normal images, and its mean over channels: it falls to zero
-    exactly when all retrievals coincide. ``"sample"`` takes the variance within each retrieved
-    vector, as printed; it cannot see that vectors coincide, and so cannot prevent collapse.
+    Eq. 6 does not say over what the variance runs. ``"batch"`` (the default) takes the standard deviation of each
+    channel over the normal images, and its mean over channels: it falls to zero exactly when all retrievals coincide.
+    ``"sample"`` takes the variance within each retrieved vector, as printed; it cannot see that vectors coincide, and
+    so cannot prevent collapse.
 
-    Eq. 6 has no lower bound while a cosine loss does not feel the scale, so that the norm of the
-    prototypes could grow for ever. By default retrievals are scaled to unit norm first; with
-    ``hinge`` they stay as they are and each term is max(0, 1 - std) (VICReg). The printed form is
-    ``kind="sample", unit=False``.
+    Eq. 6 has no lower bound while a cosine loss does not feel the scale, so that the norm of the prototypes could grow
+    for ever. By default retrievals are scaled to unit norm first; with ``hinge`` they stay as they are and each term is
+    max(0, 1 - std) (VICReg). The printed form is ``kind="sample", unit=False``.
 
     Parameters
     ----------
@@ -206,8 +204,8 @@ def contrasted_memory_loss(
 ) -> Tensor:
     """Contrast one view, passed through the memory, with the other, Eq. 3 and 4.
 
-    Mem(z) is the retrieval for a normal image and z itself for an anomalous one (Eq. 3): labelled
-    anomalies are contrasted, but never memorised.
+    Mem(z) is the retrieval for a normal image and z itself for an anomalous one (Eq. 3): labelled anomalies are
+    contrasted, but never memorised.
 
     Parameters
     ----------
@@ -316,8 +314,8 @@ def multi_scale_contrasted_memory_loss(
     scale_weights : sequence of S floats or None
         lambda_s; None: 2^(s-1) = 1, 2, 4, ...
     projections : sequence of S callables or None
-        Projection heads, (P, B, C_s) -> (P, B, D): what is contrasted is their output, what is
-        remembered (and kept varied) is not. The paper has none.
+        Projection heads, (P, B, C_s) -> (P, B, D): what is contrasted is their output, what is remembered (and kept
+        varied) is not. The paper has none.
 
     Returns
     -------
@@ -353,9 +351,9 @@ def multi_scale_contrasted_memory_loss(
 def double_hinge(distance: Tensor, label: Tensor, margin: float = 2.0) -> Tensor:
     """Draw normal distances below 1/M and anomalous ones above M, Eq. 11.
 
-    Nothing is pushed further once it is on its side, so that anomalies do not run to infinity. In
-    our labels (0 normal, 1 anomalous; the paper has them the other way round): max(d - 1/M, 0) for
-    a normal sample, max(M - d, 0) for an anomalous one.
+    Nothing is pushed further once it is on its side, so that anomalies do not run to infinity. In our labels (0 normal,
+    1 anomalous; the paper has them the other way round): max(d - 1/M, 0) for a normal sample, max(M - d, 0) for an
+    anomalous one.
 
     Parameters
     ----------

@@ -344,9 +344,7 @@ def _mann_whitney(positive: _Floats, sorted_negative: _Floats) -> float:
     return twice / (2 * positive.size * sorted_negative.size)
 
 
-def _counts_by_threshold(
-    values: _Floats, positive: npt.NDArray[np.bool_]
-) -> tuple[_Counts, _Counts, _Floats]:
+def _counts_by_threshold(values: _Floats, positive: npt.NDArray[np.bool_]) -> tuple[_Counts, _Counts, _Floats]:
     """Anomalous and normal images at or above each distinct score, highest score first."""
     order = np.argsort(values, kind="stable")[::-1]
     ranked = values[order]
@@ -375,9 +373,7 @@ def _area_to(x: _Doubles, y: _Doubles, limit: float) -> float:
 def _checked(scores: Scores, labels: Labels) -> tuple[_Floats, npt.NDArray[np.bool_]]:
     values, marks = _floats(scores), np.asarray(labels)
     if values.ndim != 1 or marks.shape != values.shape:
-        raise InputError(
-            f"scores have shape {values.shape} and labels {marks.shape}: both must be (N,)"
-        )
+        raise InputError(f"scores have shape {values.shape} and labels {marks.shape}: both must be (N,)")
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
         raise InputError(f"score {bad} is {values[bad]}: scores must be finite numbers")
@@ -387,8 +383,7 @@ def _checked(scores: Scores, labels: Labels) -> tuple[_Floats, npt.NDArray[np.bo
     n_anomalous = int(positive.sum())
     if n_anomalous in (0, positive.size):
         raise InputError(
-            f"there are {positive.size - n_anomalous} normal and {n_anomalous} anomalous images: "
-            "this metric needs both"
+            f"there are {positive.size - n_anomalous} normal and {n_anomalous} anomalous images: this metric needs both"
         )
     return values, positive
 

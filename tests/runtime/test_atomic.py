@@ -25,14 +25,17 @@ def test_success_replaces_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_an_error_or_interrupt_leaves_the_old_file_alone(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
+def test_an_error_or_interrupt_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "a.csv"
     target.write_text("old")
-    with pytest.raises(error), atomic_path(target) as part:
-        part.write_text("half")
-        raise error
+
+    def fail() -> None:
+        with atomic_path(target) as part:
+            part.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -19,9 +19,7 @@ def loader_threads() -> list[threading.Thread]:
 
 @settings(max_examples=40, deadline=None)
 @given(count=st.integers(0, 40), batch_size=st.integers(1, 12), workers=st.integers(0, 4))
-def test_every_item_once_in_order_in_full_batches(
-    count: int, batch_size: int, workers: int
-) -> None:
+def test_every_item_once_in_order_in_full_batches(count: int, batch_size: int, workers: int) -> None:
     batches = list(load_batches(count, lambda i: i, batch_size=batch_size, workers=workers))
     assert [item for batch in batches for item in batch] == list(range(count))
     assert all(len(batch) == batch_size for batch in batches[:-1])

@@ -138,10 +138,18 @@ def test_cmyk_becomes_rgb_the_right_way_round(file_format: str) -> None:
     assert np.abs(image.astype(int) - flat).max() <= 4
 
 
-def test_a_colour_mode_without_a_way_to_rgb_is_named() -> None:
-    data = encoded(Image.new("LAB", (4, 4)), "TIFF")
-    with pytest.raises(ImageError, match=r"^lab\.tif: colour mode LAB: save it as RGB$"):
-        decode(data, name="lab.tif")
+def test_lab_is_converted_or_named() -> None:
+    # Newer Pillows convert it; older ones cannot.
+    data = encoded(Image.new("LAB", (4, 4), (128, 128, 128)), "TIFF")
+    try:
+        Image.new("LAB", (1, 1)).convert("RGB")
+    except ValueError:
+        with pytest.raises(ImageError, match=r"^lab\.tif: colour mode LAB: save it as RGB$"):
+            decode(data, name="lab.tif")
+    else:
+        image = decode(data, name="lab.tif")
+        assert np.ptp(image) <= 3
+        assert 100 < image.mean() < 140
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -198,9 +206,7 @@ def test_truncated_files_are_errors(tmp_path: Path, file_format: str, share: flo
     place=st.floats(0, 1),
     change=st.binary(min_size=1, max_size=12),
 )
-def test_damaged_files_decode_or_raise_image_errors(
-    file_format: str, place: float, change: bytes
-) -> None:
+def test_damaged_files_decode_or_raise_image_errors(file_format: str, place: float, change: bytes) -> None:
     data = bytearray(encoded(Image.fromarray(picture()), file_format))
     start = int(place * (len(data) - 1))
     data[start : start + len(change)] = change
@@ -309,9 +315,7 @@ def test_as_rgb_refuses_the_rest_by_name(array: np.ndarray) -> None:
     target=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     seed=st.integers(0, 1000),
 )
-def test_resize_agrees_with_torchvision(
-    size: tuple[int, int], target: tuple[int, int], seed: int
-) -> None:
+def test_resize_agrees_with_torchvision(size: tuple[int, int], target: tuple[int, int], seed: int) -> None:
     import torch
     from torchvision.transforms.functional import InterpolationMode
     from torchvision.transforms.functional import resize as reference
@@ -327,11 +331,9 @@ def test_resize_agrees_with_torchvision(
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     target=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    value=st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-1e30, max_value=1e30),
+    value=st.floats(-(2.0**100), 2.0**100, width=32),
 )
-def test_constant_maps_stay_exactly_constant(
-    size: tuple[int, int], target: tuple[int, int], value: float
-) -> None:
+def test_constant_maps_stay_exactly_constant(size: tuple[int, int], target: tuple[int, int], value: float) -> None:
     resized = resize_map(np.full(size, value, np.float32), target)
     assert resized.dtype == np.float32
     assert resized.shape == target

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from anomem.data.sources import ImageSource, Sample, open_source, training_samples
+from anomem.data.sources import Dataset, ImageSource, Sample, open_source, read_dataset
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.images import read_mask
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray
@@ -81,7 +81,8 @@ def read_corpus(
     Parameters
     ----------
     images : folder, list of paths, arrays, tensors, list of Sample, or ImageSource
-        A folder is read by its layout, its training part only.
+        To fit on (`default_label` 0), a folder or table is read by its layout, its training part only; to label, a folder
+        is every image in it.
     y : sequence of int, optional
         0 normal, 1 anomalous, -1 unknown; by default what the samples say, else `default_label`.
     masks, groups, types : sequences, optional
@@ -94,7 +95,7 @@ def read_corpus(
     InputError
         For lengths that differ, labels other than 0, 1, -1, or no images at all.
     """
-    samples = training_samples(images)
+    samples = _samples(images, fitting=default_label == NORMAL)
     source = open_source(images if samples is None else samples)
     known = samples or [None] * len(source)
     labels = _labels(y, known, default_label, len(source))
@@ -110,9 +111,7 @@ def read_corpus(
     )
 
 
-def _labels(
-    y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int
-) -> IntArray:
+def _labels(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:
     given = [s.label if s else default for s in known] if y is None else list(y)
     if len(given) != n:
         raise InputError(f"y has {len(given)} labels for {n} images; give one a image")
@@ -120,6 +119,17 @@ def _labels(
     if labels.size and not np.isin(labels, (NORMAL, ANOMALOUS, UNKNOWN)).all():
         raise InputError("y holds other labels than 0 (normal), 1 (anomalous) and -1 (unknown)")
     return labels.astype(np.intp)
+
+
+def _samples(images: Any, *, fitting: bool) -> list[Sample] | None:
+    """What is known of each image where the input says more than pixels."""
+    if fitting and isinstance(images, (str, Path)):
+        images = read_dataset(images)
+    if isinstance(images, Dataset):
+        return list(images.train)
+    if isinstance(images, (list, tuple)) and images and all(isinstance(i, Sample) for i in images):
+        return list(images)
+    return None
 
 
 def _column(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int) -> tuple[Any, ...]:

@@ -87,9 +87,7 @@ class ImageSet:
     def subset(self, positions: IntArray | Sequence[int]) -> ImageSet:
         """Return the images at `positions` of this set."""
         chosen = self.indices[np.asarray(positions, dtype=np.intp)]
-        return ImageSet(
-            self.source, self.preprocessing, chosen, workers=self.workers, skip_bad=self.skip_bad
-        )
+        return ImageSet(self.source, self.preprocessing, chosen, workers=self.workers, skip_bad=self.skip_bad)
 
     def prepared(self, batch_size: int, order: IntArray | None = None) -> Iterator[list[Prepared]]:
         """Yield lists of prepared images, decoding ahead in threads.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,28 +16,29 @@ from anomem.errors import InputError, ParameterError
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+EMBEDDING = "embedding"
 SMALL_STEM_BELOW = 64
 """Inputs of this many pixels and less take a 3x3 stem of stride 1 without max-pooling (residual networks, from scratch)."""
 
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """One feature map of a backbone: channels, and input pixels per position."""
+    """One feature map of a backbone: channels, height and width."""
 
     channels: int
-    stride: int
+    hw: tuple[int, int]
 
 
 class Backbone(nn.Module):
-    """A timm model cut after its last wanted stage.
+    """A timm model up to its last wanted layer, with the input normalisation that its weights expect.
 
     Parameters
     ----------
     name : str
         A timm model name.
-    stages : tuple of int
-        Which feature maps, as timm's ``out_indices``: for ``tf_efficientnet_lite0`` 2, 3, 4 are strides 8, 16, 32; for
-        residual networks 3, 4 are the third and the last residual stage.
+    stages : tuple of int or str
+        Which feature maps: timm's ``out_indices``, or names of layers. For ``tf_efficientnet_lite0`` 1 to 4 are strides 4,
+        8, 16, 32; for residual networks 3, 4 are the third and the last residual stage.
     embedding : bool
         Whether the model's pooled embedding (for ``tf_efficientnet_lite0`` 1,280 values after the last 1x1 convolution)
         follows as one more map of a single position.
@@ -44,10 +46,13 @@ class Backbone(nn.Module):
         Multiplies the channels of a residual network (1.0: as published); other models take 1.0 only.
     small_stem : bool
         Replace a residual network's stem by a 3x3 convolution of stride 1 without pooling, for inputs of 64 px and less.
+    weights : dict of Tensor or None
+        A state_dict in timm's naming; None: random initialisation.
 
-    Notes
-    -----
-    ``forward`` takes (B, 3, S, S) RGB values 0 to 255 and normalises them as the weights expect.
+    Raises
+    ------
+    ParameterError
+        For a model or layer that timm does not have.
     """
 
     mean: Tensor
@@ -56,57 +61,49 @@ class Backbone(nn.Module):
     def __init__(
         self,
         name: str = DEFAULT_BACKBONE,
-        stages: tuple[int, ...] = (2, 3, 4),
+        stages: Sequence[int | str] = (2, 3, 4),
         *,
         embedding: bool = False,
         width: float = 1.0,
         small_stem: bool = False,
+        weights: dict[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.stages, self.embedding = tuple(stages), embedding
-        self.model = _create(name, width=width, small_stem=small_stem)
-        config = self.model.pretrained_cfg
-        self.register_buffer("mean", 255 * torch.tensor(config["mean"]).view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(config["std"]).view(1, 3, 1, 1))
-        self._stage_count = len(cast(Any, self.model).feature_info)
-        if not all(-self._stage_count <= s < self._stage_count for s in self.stages):
-            raise ParameterError(
-                f"stages={self.stages} is not allowed for {name}; expected indices below {self._stage_count}"
-            )
-
-    def prune(self) -> Backbone:
-        """Drop the layers behind the last wanted stage (after weights were loaded)."""
-        if not self.embedding:
-            cast(Any, self.model).prune_intermediate_layers(list(self.stages), prune_head=True)
-        return self
+        model = _create(name, width=width, small_stem=small_stem)
+        if weights is not None:
+            _fill(model, weights, name)
+        self.layers = [_layer_name(model, name, stage) for stage in stages]
+        self.embedding = embedding
+        for statistic in ("mean", "std"):
+            values = torch.tensor(model.pretrained_cfg[statistic], dtype=torch.float32)  # type: ignore[index]
+            self.register_buffer(statistic, 255 * values.view(1, 3, 1, 1))
+        self.model = _cut(model, self.layers, embedding, name)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return one (B, C_s, h_s, w_s) map a stage, the embedding last as (B, D, 1, 1) where wanted."""
+        """Feature maps of images (B, 3, S, S), RGB with values 0 to 255.
+
+        Returns
+        -------
+        list of Tensor
+            One (B, C_s, h_s, w_s) a stage, the embedding last as (B, D, 1, 1) where wanted.
+        """
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
-        normalised = normalised.contiguous(memory_format=torch.channels_last)
-        model = cast(Any, self.model)
-        if not self.embedding:
-            return list(
-                model.forward_intermediates(
-                    normalised, indices=list(self.stages), stop_early=True, intermediates_only=True
-                )
-            )
-        final, maps = model.forward_intermediates(normalised, indices=list(self.stages))
-        pooled = model.forward_head(final, pre_logits=True)
-        return [*maps, pooled[:, :, None, None]]
+        found = self.model(normalised.contiguous(memory_format=torch.channels_last))
+        maps = [found[layer] for layer in self.layers]
+        return [*maps, found[EMBEDDING][:, :, None, None]] if self.embedding else maps
 
     @torch.no_grad()
     def describe(self, size: int) -> list[FeatureInfo]:
-        """Channels and stride of every map for inputs of `size` pixels, by running one blank image."""
+        """Channels and size of every map for inputs of `size` pixels, by running one blank image."""
         training = self.training
         maps = self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
         self.train(training)
-        return [FeatureInfo(m.shape[1], size // m.shape[2]) for m in maps]
+        return [FeatureInfo(m.shape[1], (m.shape[2], m.shape[3])) for m in maps]
 
 
 def load_backbone(
     name: str = DEFAULT_BACKBONE,
-    stages: tuple[int, ...] = (2, 3, 4),
+    stages: Sequence[int | str] = (2, 3, 4),
     *,
     weights: str | None = "default",
     embedding: bool = False,
@@ -130,17 +127,9 @@ def load_backbone(
     InputError
         When the file is missing, is not a state_dict of this model, or the hub cannot be reached.
     """
-    backbone = Backbone(name, stages, embedding=embedding, width=width, small_stem=small_stem)
-    if weights is None:
-        return backbone.prune()
-    state = _find_state(name, weights)
-    missing, _ = backbone.model.load_state_dict(_fit_keys(state, backbone.model), strict=False)
-    if missing:
-        raise InputError(
-            f"weights={weights}: not the weights of {name} ({len(missing)} tensors missing, first {missing[0]}); "
-            "give a state_dict in timm's naming"
-        )
-    return backbone.prune()
+    state = None if weights is None else _find_state(name, weights)
+    backbone = Backbone(name, stages, embedding=embedding, width=width, small_stem=small_stem, weights=state)
+    return backbone.to(memory_format=torch.channels_last)
 
 
 def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
@@ -157,8 +146,6 @@ def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
         raise ParameterError(
             f"backbone={name!r} is not a timm model; list them with timm.list_models()"
         ) from error
-    if not hasattr(model, "forward_intermediates"):
-        raise ParameterError(f"backbone={name!r} gives no feature maps in timm; take another, e.g. resnet18")
     if small_stem:
         stem = cast(Any, model)
         stem.conv1 = nn.Conv2d(3, stem.conv1.out_channels, 3, stride=1, padding=1, bias=False)
@@ -218,9 +205,46 @@ def _packaged_lite0() -> dict[str, Tensor]:
     return {key: value for key, (_, value) in zip(wanted, kept, strict=True)}
 
 
-def _fit_keys(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Keep the tensors that this model has; counters of batches are not weights."""
+def _fill(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Give a model its weights; a classifier and counters of batches are not asked for."""
     own = model.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    counters = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
-    return {**counters, **fitting}
+    missing = [k for k in own if k not in fitting and not k.endswith("num_batches_tracked")]
+    if missing:
+        raise InputError(
+            f"weights: not those of {name} ({len(missing)} tensors missing, first {missing[0]}); "
+            "give a state_dict in timm's naming"
+        )
+    model.load_state_dict(fitting, strict=False)
+
+
+def _layer_name(model: nn.Module, name: str, stage: int | str) -> str:
+    info: Any = model.feature_info
+    names = [entry["module"] for entry in getattr(info, "info", info)]
+    if isinstance(stage, str):
+        if stage not in dict(model.named_modules()):
+            raise ParameterError(f"stages: {name} has no layer {stage!r}; stages by number: {', '.join(names)}")
+        return stage
+    if not -len(names) <= stage < len(names):
+        raise ParameterError(f"stages: {stage} is not allowed for {name}; expected an index below {len(names)}")
+    return str(names[stage])
+
+
+def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.Module:
+    """Trace the model and keep what leads to the wanted layers: nothing behind them is computed or stored."""
+    from timm.models import create_feature_extractor
+
+    nodes = {layer: layer for layer in layers}
+    try:
+        if embedding:
+            nodes[_output_node(model)] = EMBEDDING
+        return cast(nn.Module, create_feature_extractor(model, nodes))
+    except (torch.fx.proxy.TraceError, TypeError, ValueError) as error:
+        raise ParameterError(f"backbone={name!r} cannot be cut at {layers}; take another, e.g. resnet18") from error
+
+
+def _output_node(model: nn.Module) -> str:
+    """The name under which the tracer knows the model's pooled output."""
+    from torchvision.models.feature_extraction import get_graph_node_names
+
+    return str(get_graph_node_names(model)[1][-1])

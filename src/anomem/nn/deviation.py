@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.normalise import Normaliser
 
-Reduction = Literal["l2", "max", "top"]
+
+PRIOR_IMAGES = 200
+"""How many images' worth of belief a scale has that all its positions are alike."""
 
 
 class ScaleMemory(nn.Module):
@@ -32,7 +35,9 @@ class ScaleMemory(nn.Module):
         In which space vectors are compared.
     position_mean : bool
         Whether whitening subtracts a mean of each position (aligned objects) instead of one mean.
-    beta, steps, association
+    max_grid : int
+        Maps of more positions a side are averaged down to at most as many.
+    beta, hard, steps, association
         As for :class:`~anomem.nn.hopfield.HopfieldMemory`.
     """
 
@@ -45,26 +50,23 @@ class ScaleMemory(nn.Module):
         neighbourhood: int,
         normalise: Any,
         position_mean: bool,
-        beta: float,
-        steps: int | None,
-        association: Any,
+        max_grid: int,
+        **retrieval: Any,
     ) -> None:
         super().__init__()
         self.neighbourhood = neighbourhood if min(hw) > 1 else 1
-        self.normaliser = Normaliser(normalise, channels, hw if position_mean else None)
-        self.memory = (
-            HopfieldMemory(n_items, channels, beta=beta, steps=steps, association=association)
-            if n_items
-            else None
-        )
+        self.shrink = max(1, -(-max(hw) // max_grid))
+        self.hw = (hw[0] // self.shrink, hw[1] // self.shrink)
+        self.retrieval = retrieval
+        self.normaliser = Normaliser(normalise, channels, self.hw if position_mean else None)
+        self.memory = HopfieldMemory(n_items, channels, **retrieval) if n_items else None
 
     def gather(self, maps: Tensor) -> Tensor:
-        """Average each position with its neighbours; borders average what there is. Float32."""
-        maps = maps.float()
-        if self.neighbourhood == 1:
-            return maps
-        side = self.neighbourhood
-        return F.avg_pool2d(maps, side, stride=1, padding=side // 2, count_include_pad=False)
+        """Average each position with its neighbours (borders average what there is), then down to the grid; float32."""
+        maps, side = maps.float(), self.neighbourhood
+        if side > 1:
+            maps = F.avg_pool2d(maps, side, stride=1, padding=side // 2, count_include_pad=False)
+        return maps if self.shrink == 1 else F.avg_pool2d(maps, self.shrink)
 
     def embed(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) features to the space of the association."""
@@ -98,52 +100,71 @@ class MapFusion(nn.Module):
         That share.
     smoothing : float
         Standard deviation of the Gaussian on the fused map, in pixels of the model's input; 0: none.
-    standardise : bool
-        Whether each scale is standardised (mean 0, deviation 1 on tune normals) before the fusion.
+    standardise : {"position", "scale", "none"}
+        What is known of normals' norms is taken out before the fusion: the mean and deviation at each position, or of the
+        scale as a whole, or nothing (the paper). What the reduction reads (a map's L2 norm, else its maximum) is then
+        brought to mean 0 and deviation 1 on tune normals, so that no scale outvotes another.
 
     Notes
     -----
-    The buffers ``position_mean``, ``position_std`` (of the norm at each position) and ``score_mean``, ``score_std`` (of
-    the L2 norm over a map) hold one entry a scale and are learnt by :meth:`standardise_on`.
+    All of it is one affine map a position, ``(norm - location) / spread``, and one a scale for L2 norms; the buffers are
+    learnt by :meth:`standardise_on`. A scale of a single position has no place on the map and counts in L2 norms only.
     """
+
+    weights: Tensor
+    totals: Tensor
+    kernel: Tensor
 
     def __init__(
         self,
-        hws: list[tuple[int, int]],
-        weights: list[float],
+        hws: Sequence[tuple[int, int]],
+        weights: Sequence[float],
         *,
         size: int,
         reduction: str,
         top: float,
         smoothing: float,
-        standardise: bool,
+        standardise: str,
     ) -> None:
         super().__init__()
         self.reduction, self.top, self.standardise = reduction, top, standardise
-        self.spatial = [min(hw) > 1 for hw in hws] if any(min(hw) > 1 for hw in hws) else [True] * len(hws)
+        self.on_map = [s for s, hw in enumerate(hws) if min(hw) > 1] or list(range(len(hws)))
         finest = max(max(hw) for hw in hws)
         self.grid = min(size, 2 * finest) if finest > 1 else 1
-        scales = len(hws)
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
-        self.register_buffer("statistics", _neutral(scales))
+        self.register_buffer("totals", torch.tensor([0.0, 1.0]).repeat(len(hws), 1))
         self.register_buffer("kernel", _gaussian(smoothing * self.grid / size))
+        for s, hw in enumerate(hws):
+            self.register_buffer(f"location_{s}", torch.zeros(hw))
+            self.register_buffer(f"spread_{s}", torch.ones(hw))
 
-    weights: Tensor
-    statistics: Tensor
-    kernel: Tensor
+    def standardise_on(self, tune: Sequence[Tensor], profile: Sequence[Tensor]) -> None:
+        """Learn what normals' norms are like.
 
-    def standardise_on(self, norms: list[list[Tensor]]) -> None:
-        """Learn each scale's statistics from the norm maps (B, h, w) of tune normals, batch by batch."""
-        if not self.standardise:
+        Parameters
+        ----------
+        tune : sequence of Tensor
+            For each scale (N, h, w), norms of tune normals.
+        profile : sequence of Tensor
+            For each scale (M, h, w), norms of some images that the memory has learnt from: too small as such, but they
+            tell where on the map norms are large, which few tune normals alone say badly.
+        """
+        if self.standardise == "none":
             return
-        rows = []
-        for scale_norms in zip(*norms, strict=True):
-            maps = torch.cat([m.double().cpu() for m in scale_norms])
-            totals = maps.square().sum(dim=(1, 2)).sqrt()
-            rows.append([maps.mean(), _spread(maps), totals.mean(), _spread(totals)])
-        self.statistics.copy_(torch.tensor(rows))
+        for s, (norms, learnt) in enumerate(zip(tune, profile, strict=True)):
+            norms, learnt = norms.double().cpu(), learnt.double().cpu()
+            location, width = _scale_affine(norms)
+            if self.standardise == "position" and min(norms.shape[1:]) > 1:
+                location, width = _position_affine(norms, learnt)
+            if self.reduction != "l2":
+                peaks = ((norms - location) / width).flatten(1).amax(dim=1)
+                location, width = location + peaks.mean() * width, width * spread(peaks)
+            self.get_buffer(f"location_{s}").copy_(location.expand(norms.shape[1:]))
+            self.get_buffer(f"spread_{s}").copy_(width.expand(norms.shape[1:]))
+            totals = norms.square().sum(dim=(1, 2)).sqrt()
+            self.totals[s] = torch.stack([totals.mean(), spread(totals)])
 
-    def forward(self, norms: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, norms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Fuse norm maps [(B, h_s, w_s)] to a score (B,) and a map (B, g, g)."""
         fused = self._fused_map(norms)
         if self.reduction == "l2":
@@ -154,22 +175,21 @@ class MapFusion(nn.Module):
         count = max(1, round(self.top * flat.shape[1]))
         return flat.topk(count, dim=1).values.mean(dim=1), fused
 
-    def _fused_totals(self, norms: list[Tensor]) -> Tensor:
+    def _fused_totals(self, norms: Sequence[Tensor]) -> Tensor:
         """Eq. 9 at each scale, standardised, then Eq. 13."""
         totals = torch.stack([n.square().sum(dim=(1, 2)).sqrt() for n in norms], dim=1)
-        standard = (totals - self.statistics[:, 2]) / self.statistics[:, 3]
+        standard = (totals - self.totals[:, 0]) / self.totals[:, 1]
         return (standard * self.weights).sum(dim=1) / self.weights.sum()
 
-    def _fused_map(self, norms: list[Tensor]) -> Tensor:
+    def _fused_map(self, norms: Sequence[Tensor]) -> Tensor:
         """Norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
-        total, weight = torch.zeros(()), torch.zeros(())
-        for s, norm in enumerate(norms):
-            if not self.spatial[s]:
-                continue
-            standard = (norm - self.statistics[s, 0]) / self.statistics[s, 1]
-            total = total + self.weights[s] * _resized(standard[:, None], self.grid)
-            weight = weight + self.weights[s]
-        return smooth(total / weight, self.kernel)[:, 0]
+        layers = [
+            self.weights[s] * _resized(self._standard(s, norms[s])[:, None], self.grid) for s in self.on_map
+        ]
+        return smooth(sum(layers) / self.weights[self.on_map].sum(), self.kernel)[:, 0]
+
+    def _standard(self, scale: int, norms: Tensor) -> Tensor:
+        return (norms - self.get_buffer(f"location_{scale}")) / self.get_buffer(f"spread_{scale}")
 
 
 def smooth(maps: Tensor, kernel: Tensor) -> Tensor:
@@ -193,11 +213,29 @@ def _gaussian(sigma: float) -> Tensor:
     return weights / weights.sum()
 
 
-def _neutral(scales: int) -> Tensor:
-    """Statistics that change nothing: mean 0 and deviation 1, of positions and of totals."""
-    return torch.tensor([0.0, 1.0, 0.0, 1.0]).repeat(scales, 1)
+def _scale_affine(norms: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of all norms of a scale."""
+    return norms.mean(), spread(norms)
 
 
-def _spread(values: Tensor) -> Tensor:
+def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the norms at each position: two maps (h, w).
+
+    Norms of learnt images are brought to the tune normals' mean and deviation before they are counted in. Both maps are
+    drawn towards one value, the more the fewer images there are; the result has mean 0 and deviation 1 on the tune
+    normals as a whole.
+    """
+    as_tune = (learnt - learnt.mean()) / spread(learnt) * spread(norms) + norms.mean()
+    pooled = torch.cat([as_tune, norms])
+    trust = len(pooled) / (len(pooled) + PRIOR_IMAGES)
+    means = pooled.mean(dim=0)
+    variances = (pooled - means).square().mean(dim=0)
+    location = trust * means + (1 - trust) * means.mean()
+    width = (trust * variances + (1 - trust) * variances.mean()).sqrt().clamp_min(1e-9)
+    standard = (norms - location) / width
+    return location + standard.mean() * width, width * spread(standard)
+
+
+def spread(values: Tensor) -> Tensor:
     """Standard deviation with a floor, so that constant deviations do not divide by zero."""
-    return values.std(correction=0).clamp_min(1e-6 * (1 + values.abs().mean()))
+    return values.std(correction=0).clamp_min(1e-6 * (1 + float(values.abs().mean())))

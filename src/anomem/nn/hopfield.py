@@ -72,8 +72,8 @@ class HopfieldMemory(nn.Module):
     --------
     >>> memory = HopfieldMemory(3, 2, beta=math.inf)
     >>> _ = memory.items.data.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [9.0, 0.0]]))
-    >>> memory(torch.tensor([[0.8, 0.1]]))
-    tensor([[1., 0.]], grad_fn=<IndexSelectBackward0>)
+    >>> memory(torch.tensor([[0.8, 0.1]])).tolist()
+    [[1.0, 0.0]]
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class HopfieldMemory(nn.Module):
 
     def _in_one_piece(self, flat: Tensor) -> bool:
         # A loop over chunks would fix the number of queries in an exported graph.
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if _exporting():
             return True
         if torch.is_grad_enabled() and (flat.requires_grad or self.items.requires_grad):
             return True
@@ -243,7 +243,7 @@ class HopfieldMemory(nn.Module):
             for _ in range(self.steps - 1):
                 weights = self._logits(weights @ self.items, self.beta).softmax(dim=-1)
             return weights
-        moving = torch.ones(len(flat), 1, dtype=torch.bool, device=flat.device)
+        moving = torch.ones_like(weights[:, :1], dtype=torch.bool)
         for _ in range(_MAX_STEPS - 1):
             updated = self._logits(weights @ self.items, self.beta).softmax(dim=-1)
             change = torch.linalg.vector_norm(updated - weights, dim=-1, keepdim=True)
@@ -269,7 +269,7 @@ class HopfieldMemory(nn.Module):
     @staticmethod
     def _settled(moving: Tensor) -> bool:
         # An exported graph has no data-dependent exit: it takes all steps.
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if _exporting():
             return False
         return not bool(moving.any())
 
@@ -296,12 +296,15 @@ def effective_items(usage: Tensor) -> float:
 
 
 def _perplexity(distribution: Tensor) -> Tensor:
-    return torch.special.entr(distribution).sum(dim=-1).exp()
+    entropy: Tensor = torch.special.entr(distribution).sum(dim=-1)
+    return entropy.exp()
 
 
-def _check_arguments(
-    n_items: int, dim: int, beta: float, steps: int | None, association: str
-) -> None:
+def _exporting() -> bool:
+    return bool(torch.compiler.is_compiling() or torch._C._get_tracing_state())
+
+
+def _check_arguments(n_items: int, dim: int, beta: float, steps: int | None, association: str) -> None:
     if n_items < 1 or dim < 1:
         raise ParameterError(f"a memory needs n_items and dim of at least 1, got {n_items}, {dim}")
     if not beta > 0:

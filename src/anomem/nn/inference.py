@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anomem.data.imageset import ImageSet, Prepared, to_tensor
-from anomem.nn.scorer import Output, Scorer
+from anomem.nn.scorer import Output, Scorer, TwoStageScorer
 from anomem.types import FloatArray
 
 
@@ -54,7 +54,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def score_images(
-    scorer: Scorer, images: ImageSet, *, precision: str, batch_size: int, maps: bool = False
+    scorer: Scorer, images: ImageSet, *, precision: str, batch_size: int, maps: bool = False, evidence: bool = False
 ) -> Iterator[ImageResult]:
     """Score a set of images lazily, in order.
 
@@ -70,10 +70,14 @@ def score_images(
         Tiles a forward pass; the scores do not depend on it beyond rounding.
     maps : bool
         Whether to keep the anomaly maps.
+    evidence : bool
+        Whether to return what a second stage is fitted to (scorers of one stage have none).
     """
+    forward = scorer.observe if evidence and isinstance(scorer, TwoStageScorer) else scorer
+    device = next(scorer.buffers()).device
     for chunk in images.prepared(batch_size):
         good = [image for image in chunk if image.error is None]
-        outputs = _forward(scorer, good, precision, batch_size) if good else None
+        outputs = _forward(forward, good, device, precision, batch_size) if good else None
         start = 0
         for image in chunk:
             if outputs is None or image.error is not None:
@@ -87,15 +91,16 @@ def score_images(
 
 
 @torch.inference_mode()
-def _forward(scorer: Scorer, images: list[Prepared], precision: str, batch_size: int) -> Output:
+def _forward(
+    forward: Callable[[Tensor], Output], images: list[Prepared], device: torch.device, precision: str, batch_size: int
+) -> Output:
     """One output for the tiles of all `images`, on the CPU."""
     tiles = np.concatenate([image.tiles for image in images])
-    device = next(scorer.buffers()).device
     outputs = []
     for start in range(0, len(tiles), batch_size):
         batch = to_tensor(tiles[start : start + batch_size]).to(device)
         with autocast(device, precision):
-            outputs.append(scorer(batch))
+            outputs.append(forward(batch))
     joined = [
         None if any(v is None for v in values) else torch.cat([v.cpu() for v in values])
         for values in zip(*outputs, strict=True)

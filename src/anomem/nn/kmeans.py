@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,9 +27,10 @@ _RELATIVE_GAIN = 1e-4
 def kmeans(vectors: Tensor, k: int, generator: torch.Generator, iterations: int = 10) -> Tensor:
     """Find k centres of some vectors: k-means++ seeding, then Lloyd's algorithm.
 
-    Time is of the order of iterations * M * k * C. Above k = 128 the seeding draws k/128 centres at
-    a time, each with probability proportional to the squared distance from all earlier rounds. A
-    cluster left empty takes over one of the vectors farthest from their centres.
+    Time is of the order of iterations * M * k * C. Up to k = 128 each centre is the best of
+    2 + ln k draws (greedy k-means++); above, k/128 centres are drawn at a time, with probability
+    proportional to the squared distance from all earlier rounds. A cluster left empty takes over one
+    of the vectors farthest from their centres.
 
     Parameters
     ----------
@@ -81,9 +84,7 @@ def kmeans(vectors: Tensor, k: int, generator: torch.Generator, iterations: int 
     return centres + origin
 
 
-def _plus_plus(
-    centred: Tensor, squared_norms: Tensor, k: int, generator: torch.Generator
-) -> Tensor:
+def _plus_plus(centred: Tensor, squared_norms: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """(M, C) -> (k, C), drawn in proportion to the squared distance from those drawn before."""
     n_candidates = max(_MIN_CANDIDATES, _CANDIDATES_PER_CENTRE * k)
     if len(centred) > n_candidates:
@@ -96,16 +97,30 @@ def _plus_plus(
     n_chosen = 1
     while n_chosen < k:
         _, nearest = _assign(centred, squared_norms, centred[drawn])
-        # Exponential race: the largest weight / Exp(1) are draws without replacement. What was drawn
-        # once is out for good (-1), even where all other distances are zero.
+        # What was drawn once is out for good (-1), even where all other distances are zero.
         distances = torch.minimum(distances, nearest)
         distances[drawn] = -1
-        waits = torch.empty(len(centred)).exponential_(generator=generator)
-        race = distances / waits.to(distances)
-        drawn = race.topk(min(per_round, k - n_chosen)).indices
+        if per_round == 1:
+            n_trials = min(2 + int(math.log(k)), len(centred) - n_chosen)
+            drawn = _best(centred, distances, _draw(distances, n_trials, generator))
+        else:
+            drawn = _draw(distances, min(per_round, k - n_chosen), generator)
         chosen.append(drawn)
         n_chosen += len(drawn)
     return centred[torch.cat(chosen)]
+
+
+def _draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw without replacement, in proportion to the weights: largest weight / Exp(1) first."""
+    waits = torch.empty(len(weights)).exponential_(generator=generator)
+    return (weights / waits.to(weights)).topk(count).indices
+
+
+def _best(centred: Tensor, distances: Tensor, trials: Tensor) -> Tensor:
+    """Keep the trial (1,) that leaves the smallest sum of distances (greedy k-means++)."""
+    to_trials = torch.cdist(centred, centred[trials]).square()
+    left = torch.minimum(to_trials, distances.clamp_min(0)[:, None]).sum(dim=0)
+    return trials[left.argmin()][None]
 
 
 def _assign(centred: Tensor, squared_norms: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,8 +156,7 @@ def _check_arguments(vectors: Tensor, k: int, iterations: int) -> None:
         raise ParameterError(f"iterations must be at least 0, got {iterations}")
     if len(vectors) < k:
         raise InputError(
-            f"{len(vectors)} feature vectors cannot make {k} prototypes: "
-            "give more images or a smaller memory"
+            f"{len(vectors)} feature vectors cannot make {k} prototypes: give more images or a smaller memory"
         )
     if not bool(torch.isfinite(vectors).all()):
         raise InputError("feature vectors hold NaN or infinity: look at the images or the backbone")

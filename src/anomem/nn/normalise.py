@@ -63,12 +63,10 @@ class FeatureMoments:
         ParameterError
             If the shape is not the declared one.
         """
-        if maps.ndim != 4 or maps.shape[1] != self.dim or self.hw not in (None, maps.shape[2:]):
+        wrong_size = self.hw is not None and maps.shape[2:] != self.hw
+        if maps.ndim != 4 or maps.shape[1] != self.dim or wrong_size:
             size = self.hw or ("h", "w")
-            raise ParameterError(
-                f"feature maps must be (B, {self.dim}, {size[0]}, {size[1]}), "
-                f"got {tuple(maps.shape)}"
-            )
+            raise ParameterError(f"feature maps must be (B, {self.dim}, {size[0]}, {size[1]}), got {tuple(maps.shape)}")
         # Apple's GPU has no float64.
         maps = (maps.cpu() if maps.device.type == "mps" else maps).double()
         if self.unit:
@@ -274,11 +272,10 @@ def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:
     n_channels = len(covariance)
     mean_variance = covariance.trace() / n_channels
     identity = torch.eye(n_channels, dtype=covariance.dtype, device=covariance.device)
-    variances, axes = torch.linalg.eigh(
-        (1 - shrinkage) * covariance + shrinkage * mean_variance * identity
-    )
+    variances, axes = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * mean_variance * identity)
     variances, axes = variances.flip(0), axes.flip(1)
     floor = (_RELATIVE_FLOOR * mean_variance).clamp_min(_ABSOLUTE_FLOOR)
     # An axis has no sign of its own: its largest entry is made positive, so that files agree.
     signs = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
-    return (axes * signs / torch.maximum(variances, floor).sqrt()).T
+    projection: Tensor = (axes * signs / torch.maximum(variances, floor).sqrt()).T
+    return projection

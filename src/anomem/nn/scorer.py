@@ -21,7 +21,8 @@ class Output(NamedTuple):
         (B,) float32, the score before labels had a say; None where that is `score` itself. Of an image cut into tiles,
         the tile with the highest one-class score stands for the image.
     evidence : Tensor or None
-        (B, D) float16, all that the second stage needs to turn ``one_class`` into ``score``; None for methods of one stage.
+        (B, D) float16, all that the second stage needs to turn ``one_class`` into ``score``; only from
+        :meth:`TwoStageScorer.observe`.
     """
 
     score: Tensor
@@ -72,6 +73,10 @@ class TwoStageScorer(Scorer):
             n = int(config.get(f"n_{part}", 0))
             self.register_buffer(f"{part}_one_class", torch.zeros(n))
             self.register_buffer(f"{part}_evidence", torch.zeros(n, evidence_dim, dtype=torch.float16))
+
+    def observe(self, images: Tensor) -> Output:
+        """Score as `forward` does, and return one-class score and evidence with it."""
+        raise TypeError(f"{type(self).__name__} does not say what it observes")
 
     def remember(self, part: str, one_class: Tensor, evidence: Tensor) -> None:
         """Keep what `part` ("tune" or "calibration") needs for a later refit: (n,) float32 and (n, D) float16."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anomem.data.sources import Sample, open_source
+from anomem.data.sources import PathSource, Sample
 from anomem.errors import ImageError, InputError
 from anomem.metrics import PixelScores
 from anomem.protocols.evaluation import (
@@ -123,10 +123,8 @@ def evaluate_steps(
     n_normal = sum(sample.label == NORMAL for sample in labelled)
     require_both_classes(n_normal, len(labelled) - n_normal)
     masked = any(sample.label == ANOMALOUS and sample.mask is not None for sample in labelled)
-    tally = _Tally(
-        labelled, detector.digests_, PixelScores() if maps and masked and detector.localizes else None
-    )
-    watch = GreyWatch(open_source([sample.path for sample in labelled]))
+    tally = _Tally(labelled, detector.digests_, PixelScores() if maps and masked and detector.localizes else None)
+    watch = GreyWatch(PathSource(sample.path for sample in labelled))
     scored = detector.score(
         watch,
         maps=tally.pixels is not None,
@@ -178,9 +176,10 @@ class _Tally:
         if self.pixels is None or result.map is None:
             return
         mask: BoolArray | None = None
+        height, width = result.map.shape
         if sample.label == ANOMALOUS:
             if sample.mask is not None:
-                mask = read_mask(sample.mask, result.map.shape)
+                mask = read_mask(sample.mask, (height, width))
             if mask is None or not mask.any():
                 self.n_without_mask += 1
                 return
@@ -190,9 +189,7 @@ class _Tally:
         labels = [row.label for row in self.rows]
         n_normal, n_anomalous = labels.count(NORMAL), labels.count(ANOMALOUS)
         out = f", beside {self.n_left_out} that the model was made from"
-        require_both_classes(
-            n_normal, n_anomalous, f"{out} and {len(self.skipped)} that cannot be read"
-        )
+        require_both_classes(n_normal, n_anomalous, f"{out} and {len(self.skipped)} that cannot be read")
         calibration = detector.calibration_
         decided = at_alpha(self.rows, calibration.alpha)
         features = list(zip(*self.trivial, strict=True))
@@ -208,9 +205,7 @@ class _Tally:
                 n_calibration=calibration.n,
                 threshold=calibration.threshold,
                 rate_limit_95=calibration.rate_limit_95,
-                chance=false_alarm_chance(
-                    decided.n_false, n_normal, calibration.n, calibration.alpha
-                ),
+                chance=false_alarm_chance(decided.n_false, n_normal, calibration.n, calibration.alpha),
             ),
             pixel=self._pixel_figures(),
             types=type_figures(self.rows),

@@ -257,11 +257,7 @@ def false_alarm_chance(n_false: int, n_normal: int, n_calibration: int, alpha: f
     if rest < 1:
         return 1.0
     below = sum(
-        math.exp(
-            _log_binomial(n_normal, i)
-            + _log_beta(i + k, n_normal - i + rest)
-            - _log_beta(k, rest)
-        )
+        math.exp(_log_binomial(n_normal, i) + _log_beta(i + k, n_normal - i + rest) - _log_beta(k, rest))
         for i in range(n_false)
     )
     return min(1.0, max(0.0, 1.0 - below))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from anomem.data.sources import ImageSource
-from anomem.types import IntArray, UInt8Image
+from anomem.types import UInt8Image
 
 
 class GreyWatch(ImageSource):
@@ -29,33 +29,33 @@ class GreyWatch(ImageSource):
     def __len__(self) -> int:
         return len(self._source)
 
-    def load(self, index: int) -> UInt8Image:
+    def load(self, i: int) -> UInt8Image:
         """Return the image and note its grey."""
-        image = self._source.load(index)
-        self._noted[index] = grey_moments(image)
+        image = self._source.load(i)
+        self._noted[i] = grey_moments(image)
         return image
 
-    def load_with_digest(self, index: int) -> tuple[UInt8Image, int]:
+    def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
         """Return the image with its content hash, and note its grey."""
-        image, digest = self._source.load_with_digest(index)
-        self._noted[index] = grey_moments(image)
+        image, digest = self._source.load_with_digest(i)
+        self._noted[i] = grey_moments(image)
         return image, digest
 
-    def name(self, index: int) -> str:
+    def name(self, i: int) -> str:
         """Return the image's name."""
-        return self._source.name(index)
+        return self._source.name(i)
 
-    def digest(self, index: int) -> int:
+    def digest(self, i: int) -> int:
         """Return the image's content hash."""
-        return self._source.digest(index)
+        return self._source.digest(i)
 
-    def subset(self, indices: IntArray | Sequence[int]) -> ImageSource:
+    def subset(self, indices: Iterable[int]) -> ImageSource:
         """Return some of the images, unwatched."""
         return self._source.subset(indices)
 
-    def take(self, index: int) -> tuple[float, float]:
+    def take(self, i: int) -> tuple[float, float]:
         """Return what was noted of an image and forget it; NaN where it was never read."""
-        return self._noted.pop(index, (np.nan, np.nan))
+        return self._noted.pop(i, (np.nan, np.nan))
 
 
 def grey_moments(image: UInt8Image) -> tuple[float, float]:

@@ -6,12 +6,12 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from anomem.data.sources import PathSource
 from anomem.errors import ImageError
 from anomem.protocols.evaluation import Evaluation, ImageRow
 from anomem.runtime.images import decode, read_mask, resize
@@ -137,11 +137,9 @@ def _typical(rows: list[ImageRow], count: int) -> list[ImageRow]:
     return sorted(chosen[:count], key=lambda row: row.score)
 
 
-def _draw(
-    rows: Sequence[ImageRow], detector: Detector, batch_size: int, workers: int | None
-) -> tuple[Picture, ...]:
+def _draw(rows: Sequence[ImageRow], detector: Detector, batch_size: int, workers: int | None) -> tuple[Picture, ...]:
     scored = detector.score(
-        [Path(row.path) for row in rows],
+        PathSource(row.path for row in rows),
         maps=detector.localizes,
         batch_size=batch_size,
         workers=workers,

@@ -29,9 +29,7 @@ _CSS = {
 _LOG_FROM = 30.0
 
 
-def score_histogram(
-    normal: Sequence[float], anomalous: Sequence[float], threshold: float
-) -> str:
+def score_histogram(normal: Sequence[float], anomalous: Sequence[float], threshold: float) -> str:
     """Histograms of scores, normals above anomalies on one axis, with the threshold.
 
     Parameters
@@ -107,18 +105,28 @@ def roc_plot(roc: RocPoints, operating: tuple[float, float]) -> str:
 
 
 def _edges(scores: npt.NDArray[np.float64], threshold: float) -> tuple[npt.NDArray[np.float64], bool]:
-    """Bin edges over scores and threshold, and whether they are spaced logarithmically."""
-    shown = np.append(scores, threshold)
-    low, high = float(shown.min()), float(shown.max())
+    """Bin edges over all scores, one of them at the threshold; and whether the axis is logarithmic.
+
+    A score that equals the threshold is accepted, so the edge lies just above it.
+    """
+    split = float(np.nextafter(threshold, np.inf))
+    low, high = min(float(scores.min()), split), max(float(scores.max()), split)
     bins = int(np.clip(2 * np.sqrt(scores.size), 12, 48))
     if low > 0 and high / low > _LOG_FROM:
-        edges = np.geomspace(low, high, bins + 1)
-        edges[0], edges[-1] = low, high  # geomspace may round inwards and lose the extremes
+        logs = _steps_through(np.log(split), np.log(low), np.log(high), bins)
+        edges = np.exp(logs)
+        edges[np.argmin(np.abs(logs - np.log(split)))] = split
         return edges, True
-    if low == high:
-        pad = abs(low) * 0.1 or 1.0
-        low, high = low - pad, high + pad
-    return np.linspace(low, high, bins + 1), False
+    if high - low <= 1e-6 * max(abs(low), abs(high)) or high - low < np.finfo(np.float32).tiny:
+        low, high = low - (abs(low) * 0.1 or 1.0), high + (abs(high) * 0.1 or 1.0)
+    return _steps_through(split, low, high, bins), False
+
+
+def _steps_through(anchor: float, low: float, high: float, bins: int) -> npt.NDArray[np.float64]:
+    """Equal steps that hit the anchor and cover low to high, with a little to spare."""
+    step = (high - low) / bins
+    before, after = (int(np.floor(side / step)) + 1 for side in (anchor - low, high - anchor))
+    return anchor + step * np.arange(-before, after + 1, dtype=np.float64)
 
 
 def _plain(axes: Axes) -> None:
@@ -139,15 +147,14 @@ def _svg(figure: Figure, prefix: str, title: str) -> str:
     facts: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     # Text stays text (copied, searched, read aloud), and the same figure gives the same bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
-        figure.savefig(
-            buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.03, metadata=facts
-        )
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.03, metadata=facts)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'id="', f'id="{prefix}-', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)  # older releases
+    svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)
     for drawn, css in _CSS.items():
         svg = svg.replace(drawn, css)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -124,7 +124,7 @@ def _check_size(image: Image.Image, label: str, max_pixels: int) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         method = _ORIENTATIONS.get(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # unreadable metadata does not make the pixels wrong
+    except Exception:  # noqa: BLE001 - unreadable metadata does not make the pixels wrong
         return image
     return image if method is None else image.transpose(method)
 

@@ -51,7 +51,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         _flush_to_disk(part)
-        os.replace(part, target)
+        part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -62,16 +62,12 @@ def load_batches(
     return _threaded(count, load, batch_size, workers)
 
 
-def _inline(
-    count: int, load: Callable[[int], T], batch_size: int
-) -> Generator[list[T], None, None]:
+def _inline(count: int, load: Callable[[int], T], batch_size: int) -> Generator[list[T], None, None]:
     for start in range(0, count, batch_size):
         yield [load(index) for index in range(start, min(start + batch_size, count))]
 
 
-def _threaded(
-    count: int, load: Callable[[int], T], batch_size: int, workers: int
-) -> Generator[list[T], None, None]:
+def _threaded(count: int, load: Callable[[int], T], batch_size: int, workers: int) -> Generator[list[T], None, None]:
     ahead = batch_size + 2 * workers
     pending: deque[Future[T]] = deque()
     indices = iter(range(count))

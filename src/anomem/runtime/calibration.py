@@ -14,7 +14,7 @@ import numpy.typing as npt
 from anomem.errors import AnomemWarning, CalibrationError, InputError
 from anomem.types import BoolArray, FloatArray
 
-__all__ = ["DEFAULT_ALPHA", "Calibration", "beta_quantile", "calibrate"]
+__all__ = ["DEFAULT_ALPHA", "Calibration", "beta_quantile", "calibrate", "check_alpha"]
 
 DEFAULT_ALPHA = 0.01
 """The rate of false alarms that is promised unless another one is asked for."""
@@ -163,9 +163,7 @@ class Calibration:
         return replace(self, alpha=alpha)
 
 
-def calibrate(
-    scores: npt.ArrayLike, alpha: float | None = None, precision: str = "float32"
-) -> Calibration:
+def calibrate(scores: npt.ArrayLike, alpha: float | None = None, precision: str = "float32") -> Calibration:
     """Calibrate on the scores of held-out normals.
 
     Parameters
@@ -192,6 +190,8 @@ def calibrate(
     values = np.asarray(scores, np.float64)
     if values.ndim != 1 or not values.size:
         raise InputError(f"calibration needs scores of shape (n,), n >= 1, not {values.shape}")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise InputError(f"{bad} of {values.size} calibration scores are not finite: check images")
@@ -206,7 +206,26 @@ def calibrate(
                 AnomemWarning,
                 stacklevel=2,
             )
-    return Calibration(np.sort(values).astype(np.float32), alpha, precision)
+    return Calibration(np.sort(values), alpha, precision)
+
+
+def check_alpha(alpha: float | None, n: int) -> None:
+    """Refuse an alpha that ``n`` calibration normals cannot carry, before any of them is scored.
+
+    Parameters
+    ----------
+    alpha : float or None
+        None stands for the default, which always finds something that n can carry.
+    n : int
+        Number of calibration normals.
+
+    Raises
+    ------
+    CalibrationError
+        The message says how many images are missing.
+    """
+    if alpha is not None:
+        _checked_alpha(alpha, n)
 
 
 def beta_quantile(q: float, a: int, b: int) -> float:

@@ -33,17 +33,14 @@ MAX_PIXELS = 120_000_000
 """Images with more pixels than this are refused before anything is decoded."""
 
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
-    | {".pbm", ".pgm", ".ppm", ".pnm"}
+    {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif"} | {".pbm", ".pgm", ".ppm", ".pnm"}
 )
 """Suffixes of the files that `find_images` lists, in lower case."""
 
 _LOSSY_FORMATS = frozenset({"JPEG", "WEBP"})
 
 
-def decode(
-    source: str | Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS
-) -> UInt8Image:
+def decode(source: str | Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> UInt8Image:
     """Decode one image to RGB, turned upright by its EXIF orientation.
 
     Reads JPEG, PNG, TIFF, BMP, WebP, GIF and PNM, recognised by content, not by suffix; of several
@@ -137,7 +134,7 @@ def resize(image: UInt8Image, height_width: tuple[int, int]) -> UInt8Image:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"resize takes (H, W, 3) uint8, not {image.shape} {image.dtype}")
-    return np.array(_resample(image, height_width, Image.Resampling.BILINEAR))
+    return np.array(_resample(image, height_width))
 
 
 def resize_map(
@@ -172,15 +169,17 @@ def resize_map(
         top, left, height, width = region
         box = (left, top, left + width, top + height)
     source = np.asarray(values, np.float32)
-    return np.array(_resample(source, height_width, Image.Resampling.BILINEAR, box))
+    return np.array(_resample(source, height_width, box))
 
 
 def resize_mask(mask: BoolArray, height_width: tuple[int, int]) -> BoolArray:
     """Resize a mask by the nearest pixel: (h, w) bool to (H, W) bool."""
-    if mask.shape == height_width:
-        return mask
-    grey = mask.astype(np.uint8)
-    return np.array(_resample(grey, height_width, Image.Resampling.NEAREST)) > 0
+    # Whole numbers alone: a pixel's centre on an edge falls on the same side everywhere.
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape, height_width, strict=True)
+    )
+    resized: BoolArray = mask[rows[:, None], columns]
+    return resized
 
 
 def read_mask(path: str | Path, height_width: tuple[int, int] | None = None) -> BoolArray:
@@ -293,13 +292,12 @@ def _to_uint8(values: npt.NDArray[Any], name: str) -> UInt8Image:
 def _resample(
     array: npt.NDArray[Any],
     height_width: tuple[int, int],
-    method: Image.Resampling,
     box: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
     height, width = height_width
     if height < 1 or width < 1:
         raise InputError(f"cannot resize to {height} x {width}: both sides must be at least 1")
-    return Image.fromarray(np.ascontiguousarray(array)).resize((width, height), method, box)
+    return Image.fromarray(np.ascontiguousarray(array)).resize((width, height), Image.Resampling.BILINEAR, box)
 
 
 def _walk(folder: Path, around: tuple[str, ...]) -> Iterator[Path]:

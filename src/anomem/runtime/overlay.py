@@ -117,9 +117,7 @@ def overlay(
     return np.rint(mixed).astype(np.uint8)
 
 
-def _scaled(
-    values: npt.NDArray[np.floating[Any]], low: float, high: float
-) -> npt.NDArray[np.float32]:
+def _scaled(values: npt.NDArray[np.floating[Any]], low: float, high: float) -> npt.NDArray[np.float32]:
     if low == high:
         above = np.where(values > high, np.float32(1), np.float32(0))
         return np.where(np.isnan(values), np.float32(np.nan), above)

@@ -246,9 +246,7 @@ class Preprocessing:
         region = (top * down, left * across, height * down, width * across)
         return resize_map(values, (box.height, box.width), region=region)
 
-    def _blend(
-        self, maps: FloatArray, boxes: list[Box], height_width: tuple[int, int]
-    ) -> FloatArray:
+    def _blend(self, maps: FloatArray, boxes: list[Box], height_width: tuple[int, int]) -> FloatArray:
         shares_y, shares_x = (self._shares(length) for length in height_width)
         # float64, so that a constant comes out as exactly the same float32.
         total = np.zeros(height_width, np.float64)

@@ -1,0 +1,135 @@
+"""The command that measures a model on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anomem.cli import options
+from anomem.cli.output import Output, check_file, check_folder, count, filled_folder, number, percent, plain, write_text
+from anomem.cli.progress import finished
+from anomem.cli.session import Session, note, pass_session
+
+if TYPE_CHECKING:
+    from anomem.detector import Detector
+    from anomem.protocols.evaluation import Evaluation
+
+REPORT = "report.html"
+
+
+@click.command(short_help="Measure a model on labelled images.")
+@click.argument("model", type=options.PATH)
+@click.argument("data", type=options.PATH)
+@options.normal
+@click.option("--out", type=options.PATH, metavar="FILE", help="Write all figures and results as JSON.")
+@click.option("--report", type=options.PATH, metavar="DIR", help=f"Write DIR/{REPORT}, one self-contained page.")
+@options.alpha("Decide at this rate of false alarms.  [default: the model's]")
+@options.running
+@options.skip_bad
+@options.as_json
+@pass_session
+def evaluate(
+    session: Session,
+    /,
+    model: Path,
+    data: Path,
+    normal: str | None,
+    out: Path | None,
+    report: Path | None,
+    alpha: float | None,
+    as_json: bool,
+    **running: Any,
+) -> None:
+    """Measure MODEL on the test part of DATA.
+
+    DATA as for `fit`. Images that the model was made from are recognised by their content and left out. Masks, where
+    there are any, give pixel figures; they are never needed.
+    """
+    import json
+
+    from anomem.cli.fitting import load
+    from anomem.data.sources import read_dataset
+    from anomem.protocols.evaluate import evaluate_steps
+
+    output = Output(as_json)
+    session.can_skip = not running["skip_bad"]
+    if out is not None:
+        check_file(out)
+    if report is not None:
+        check_folder(report)
+    dataset = read_dataset(data, normal=normal)
+    output.line(dataset.describe())
+    detector = load(model)
+    if alpha is not None:
+        detector.calibrate(alpha=alpha)
+    steps = evaluate_steps(detector, dataset.for_evaluation(), **running)
+    evaluation = finished(steps, "evaluate", session, quiet=as_json)
+    for image in evaluation.skipped:
+        note(f"left out {image.error}")
+    content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict())}
+    if report is not None:
+        facts = {"Model file": str(model), "Data": str(data)}
+        with filled_folder(report, session) as folder:
+            write_page(evaluation, detector, folder, dataset.root.name, facts, running)
+        content["report"] = str(report / REPORT)
+    if out is not None:
+        write_text(out, json.dumps(content, indent=1, allow_nan=False) + "\n", session)
+    for text in summary(evaluation):
+        output.line(text)
+    if report is not None:
+        output.line(f"report: {report / REPORT}")
+    output.result(content)
+
+
+def write_page(
+    evaluation: Evaluation,
+    detector: Detector,
+    folder: Path,
+    title: str,
+    facts: dict[str, str],
+    running: dict[str, Any],
+) -> None:
+    """Write the report of an evaluation into a folder."""
+    from anomem.report.page import write_evaluation_page
+
+    write_evaluation_page(
+        evaluation,
+        detector,
+        folder / REPORT,
+        title=title,
+        facts=facts,
+        batch_size=running["batch_size"],
+        workers=running["workers"],
+    )
+
+
+def summary(evaluation: Evaluation) -> list[str]:
+    """Say what an evaluation found, in lines."""
+    image, decided, pixel = evaluation.image, evaluation.at_alpha, evaluation.pixel
+    low, high = image.auroc_ci
+    interval = f"95 % interval {percent(low)} to {percent(high)}"
+    lines = [
+        f"{count(evaluation.n_normal, 'normal image')}, {evaluation.n_anomalous:,} anomalous",
+        f"image AUROC {percent(image.auroc)} ({interval}), average precision {percent(image.ap)}",
+        f"F1 max {percent(image.f1_max)} (an oracle: its threshold is chosen on these labels)",
+        f"false-alarm rate where 95 % of the anomalous are found {percent(image.fpr95)}",
+    ]
+    if evaluation.n_left_out:
+        lines[0] += f"; {evaluation.n_left_out:,} left out because the model was made from them"
+    if pixel is None:
+        lines.append("no pixel figures: there are no masks, or the method draws no maps")
+    else:
+        lines.append(f"pixel AUROC {percent(pixel.auroc)}, AUPRO {percent(pixel.aupro)}")
+    found = evaluation.n_anomalous - decided.n_missed
+    lines.append(
+        f"at alpha {decided.alpha:.3g} (score above {number(evaluation.promise.threshold)}): "
+        f"{decided.n_false:,} of {evaluation.n_normal:,} normal images rejected, "
+        f"{found:,} of {evaluation.n_anomalous:,} anomalous ones found, {decided.n_missed:,} missed"
+    )
+    lines += [
+        f"  {name}: AUROC {percent(figures.auroc)}, {figures.n_missed:,} of {figures.n:,} missed"
+        for name, figures in evaluation.types.items()
+    ]
+    return lines

@@ -1,0 +1,284 @@
+"""Commands that make or change a model: fit, label, calibrate."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anomem.cli import options
+from anomem.cli.output import Output, check_file, count, number, peak_mb, percent
+from anomem.cli.progress import follow
+from anomem.cli.session import Session, note, pass_session
+from anomem.errors import InputError
+from anomem.types import ANOMALOUS, NORMAL
+
+if TYPE_CHECKING:
+    from anomem.data.samples import Sample
+    from anomem.detector import Detector
+
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+@click.command(short_help="Learn from normal images.")
+@click.argument("data", type=options.PATH)
+@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
+@options.normal
+@click.option("--method", default="anomem", show_default=True, help="See `anomem methods`.")
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A hyperparameter, as often as needed; `anomem methods METHOD` lists them.",
+)
+@click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
+@options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
+@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="In which the model scores.  [default: fp32]")
+@click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
+@options.running
+@options.skip_bad
+@options.as_json
+@pass_session
+def fit(
+    session: Session,
+    /,
+    data: Path,
+    out: Path,
+    normal: str | None,
+    method: str,
+    assignments: tuple[str, ...],
+    labels: Path | None,
+    alpha: float | None,
+    precision: str | None,
+    seed: int | None,
+    as_json: bool,
+    **running: Any,
+) -> None:
+    """Learn from the normal images of DATA, and write MODEL.
+
+    DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
+    --normal CLASS; or a CSV or Parquet table with a column path and, where known, label (0 normal, 1 anomalous), mask,
+    type and group. Only its training part is read. Masks are never needed.
+    """
+    from anomem.data.sources import read_dataset, read_labels
+    from anomem.detectors import get
+
+    output = Output(as_json)
+    session.can_skip = not running["skip_bad"]
+    check_file(out, what="model")
+    dataset = read_dataset(data, normal=normal)
+    output.line(dataset.describe())
+    samples, normals = _merged(dataset.train, read_labels(labels) if labels else ())
+    if not any(sample.label == NORMAL for sample in samples):
+        raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
+
+    detector = _configured(get(method), assignments, precision, seed)
+    if detector.supervision == "none" and any(sample.label == ANOMALOUS for sample in samples):
+        note(f"{method} learns from normal images only: the labelled ones are left out")
+    started = time.perf_counter()
+    follow(detector.fit_steps(samples, alpha=alpha, **running), session, quiet=as_json)
+    _refit_with_normals(detector, samples, normals, session, running, quiet=as_json)
+    _finish(detector, out, time.perf_counter() - started, output, session)
+
+
+@click.command(short_help="Teach a model labelled defects; seconds.")
+@click.argument("model", type=options.PATH)
+@click.option(
+    "--labels",
+    type=options.PATH,
+    metavar="CSV",
+    required=True,
+    help="path,label[,mask,type]: all labelled images, earlier ones too.",
+)
+@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
+@options.running
+@options.skip_bad
+@options.as_json
+@pass_session
+def label(session: Session, /, model: Path, labels: Path, out: Path, as_json: bool, **running: Any) -> None:
+    """Refit the second stage of MODEL to labelled images.
+
+    The CSV has the columns path and label (1 anomalous, 0 normal) and, where known, mask and type; paths are relative
+    to its folder. Defects alone are enough. The memory of normal images stays as it is; the calibration is computed
+    anew, and labelled images never enter it.
+    """
+    from anomem.data.sources import read_labels
+
+    output = Output(as_json)
+    session.can_skip = not running["skip_bad"]
+    check_file(out, what="model")
+    samples = read_labels(labels)
+    defects = sum(sample.label == ANOMALOUS for sample in samples)
+    output.line(f"{labels}: {count(len(samples), 'labelled image')}, {defects:,} anomalous")
+    detector = load(model)
+    started = time.perf_counter()
+    follow(detector.refit_labels_steps(list(samples), **running), session, quiet=as_json)
+    _finish(detector, out, time.perf_counter() - started, output, session)
+
+
+@click.command(short_help="Promise another rate of false alarms.")
+@click.argument("model", type=options.PATH)
+@click.argument("normals", type=options.PATH)
+@options.alpha("Promised rate of false alarms.", required=True)
+@options.normal
+@click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
+@options.running
+@options.skip_bad
+@options.as_json
+@pass_session
+def calibrate(
+    session: Session,
+    /,
+    model: Path,
+    normals: Path,
+    alpha: float,
+    normal: str | None,
+    out: Path | None,
+    as_json: bool,
+    **running: Any,
+) -> None:
+    """Calibrate MODEL on fresh images of normal parts, NORMALS.
+
+    Of images that the model has learnt from none is used. Of a data set with labels the normal training images are.
+    """
+    from anomem.data.sources import read_dataset
+
+    output = Output(as_json)
+    session.can_skip = not running["skip_bad"]
+    target = out or model
+    check_file(target, what="model")
+    dataset = read_dataset(normals, normal=normal)
+    output.line(dataset.describe())
+    paths = [sample.path for sample in dataset.train if sample.label == NORMAL]
+    if not paths:
+        raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
+    detector = load(model)
+    detector.calibrate(paths, alpha, **running)
+    save(detector, target, session)
+    calibration = detector.calibration_
+    output.line(f"calibrated on {count(calibration.n, 'normal image')}")
+    for text in promise(detector):
+        output.line(text)
+    output.line(f"written to {target}")
+    output.result(
+        {
+            "model": target,
+            "n": calibration.n,
+            "alpha": calibration.alpha,
+            "threshold": calibration.threshold,
+            "alpha_min": calibration.alpha_min,
+            "rate_limit_95": calibration.rate_limit_95,
+        }
+    )
+
+
+def load(model: Path) -> Detector:
+    """Load a model file."""
+    from anomem.detectors import load as load_detector
+
+    return load_detector(model)
+
+
+def save(detector: Detector, path: Path, session: Session) -> None:
+    """Write a model file, whole or not at all."""
+    with session.putting_in_place(path):
+        detector.save(path)
+
+
+def promise(detector: Detector) -> list[str]:
+    """Say what the threshold means, in lines."""
+    calibration = detector.calibration_
+    mean, limit = percent(calibration.alpha), percent(calibration.rate_limit_95)
+    return [
+        f"threshold {number(calibration.threshold)}: images with a higher score are called anomalous",
+        f"alpha {calibration.alpha:.3g}: on average at most {mean} of normal images like these are called anomalous",
+        f"with these {calibration.n:,} calibration images less than {limit}, with 95 % confidence",
+    ]
+
+
+def _configured(kind: type[Detector], assignments: Sequence[str], precision: str | None, seed: int | None) -> Detector:
+    """Build a detector from ``--set`` and the options that stand for hyperparameters; checked before any work."""
+    from anomem.params import parse_assignments
+
+    values = parse_assignments(kind, assignments)
+    if precision is not None:
+        values["precision"] = PRECISIONS[precision]
+    if seed is not None:
+        values["seed"] = seed
+    detector = kind(**values)
+    detector.resolve()
+    return detector
+
+
+def _merged(train: Sequence[Sample], labelled: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Add labelled images to those of the data.
+
+    A label for an image of the data takes the place of what the data says.
+
+    Returns
+    -------
+    samples : list of Sample
+        Of the data, and labelled anomalies.
+    normals : list of Sample
+        Labelled normals that are not of the data: somebody picked them, so that they must not calibrate.
+    """
+    given = {os.path.realpath(sample.path): sample for sample in labelled}
+    samples = []
+    for sample in train:
+        own = given.pop(os.path.realpath(sample.path), None)
+        samples.append(sample if own is None else dataclasses.replace(own, group=sample.group))
+    samples += [sample for sample in given.values() if sample.label == ANOMALOUS]
+    return samples, [sample for sample in given.values() if sample.label == NORMAL]
+
+
+def _refit_with_normals(
+    detector: Detector,
+    samples: Sequence[Sample],
+    normals: Sequence[Sample],
+    session: Session,
+    running: dict[str, Any],
+    *,
+    quiet: bool,
+) -> None:
+    """Refit the second stage to labelled anomalies and labelled normals together; the latter never calibrate."""
+    from anomem.data.sources import open_source
+
+    anomalies = [sample for sample in samples if sample.label == ANOMALOUS]
+    if not normals or not anomalies or detector.supervision == "none":
+        return
+    source = open_source(list(normals))
+    fresh = [normal for i, normal in enumerate(normals) if source.digest(i) not in detector.digests_]
+    if fresh:
+        follow(detector.refit_labels_steps([*anomalies, *fresh], **running), session, quiet=quiet)
+
+
+def _finish(detector: Detector, out: Path, seconds: float, output: Output, session: Session) -> None:
+    """Write the model and say what it is."""
+    save(detector, out, session)
+    counts, calibration = detector.counts_, detector.calibration_
+    output.line(
+        f"{detector.name}: learnt from {count(counts['n_train'], 'normal image')}, tuned on {counts['n_tune']:,}, "
+        f"calibrated on {counts['n_calibration']:,}; {count(counts['n_labelled'], 'labelled image')}; {seconds:.1f} s"
+    )
+    for text in promise(detector):
+        output.line(text)
+    output.line(f"written to {out}; next: anomem score {shlex.quote(str(out))} IMAGES --heatmaps heatmaps")
+    output.result(
+        {
+            "model": out,
+            "method": detector.name,
+            **counts,
+            "alpha": calibration.alpha,
+            "threshold": calibration.threshold,
+            "rate_limit_95": calibration.rate_limit_95,
+            "seconds": round(seconds, 3),
+            "peak_mb": peak_mb(),
+        }
+    )

@@ -1,0 +1,92 @@
+"""Progress bars on stderr, where somebody is looking."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
+
+from anomem.cli.session import Session
+from anomem.types import Record
+
+T = TypeVar("T")
+Show = Callable[[str, int, int, str], None]
+"""Takes a stage's name, steps done, steps in all, and a remark."""
+
+
+def follow(records: Iterator[Record], session: Session, *, quiet: bool) -> None:
+    """Exhaust a fit's records and draw one bar a stage.
+
+    Parameters
+    ----------
+    records : iterator of Record
+        Closed at the end, however it comes.
+    session : Session
+        Asked at every step whether to go on.
+    quiet : bool
+        Draw nothing; nothing is drawn either when stderr is no terminal.
+    """
+    with _closing(records), _bars(quiet) as show:
+        for record in records:
+            session.check()
+            loss = record.facts.get("loss")
+            show(record.stage, record.step, record.total, "" if loss is None else f"loss {loss:.4g}")
+
+
+def counted(items: Iterable[T], total: int, stage: str, session: Session, *, quiet: bool) -> Iterator[T]:
+    """Pass items on and draw how many have come; parameters as for `follow`."""
+    with _closing(items), _bars(quiet) as show:
+        for done, item in enumerate(items, start=1):
+            session.check()
+            show(stage, done, total, "")
+            yield item
+
+
+def finished(steps: Generator[tuple[int, int], None, T], stage: str, session: Session, *, quiet: bool) -> T:
+    """Exhaust a generator of (done, total) and give what it returns; parameters as for `follow`."""
+    with _closing(steps), _bars(quiet) as show:
+        while True:
+            try:
+                done, total = next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            session.check()
+            show(stage, done, total, "")
+
+
+@contextmanager
+def _closing(items: Any) -> Iterator[None]:
+    """End a generator, and the threads it holds, when its reader ends early."""
+    if not hasattr(items, "close"):
+        yield
+        return
+    with closing(items):
+        yield
+
+
+@contextmanager
+def _bars(quiet: bool) -> Iterator[Show]:
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[remark]}", markup=False),
+    )
+    stages: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def show(stage: str, done: int, total: int, remark: str) -> None:
+            if stage not in stages:
+                stages[stage] = progress.add_task(stage, total=total, remark=remark)
+            progress.update(stages[stage], completed=done, total=total, remark=remark)
+
+        yield show

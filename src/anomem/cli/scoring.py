@@ -1,0 +1,246 @@
+"""The command that scores images."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anomem.cli import options
+from anomem.cli.output import Output, check_folder, check_table, count, filled_folder, number, write_table
+from anomem.cli.progress import counted
+from anomem.cli.session import Session, note, pass_session
+from anomem.errors import InputError
+
+if TYPE_CHECKING:
+    from anomem.detector import Detector, Scored
+
+COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
+_SHOWN_ON_A_TERMINAL = 40
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """Where the heatmap of each image goes.
+
+    Parameters
+    ----------
+    folder : Path
+        As the user named it.
+    places : mapping of str to Path
+        From an image's path to its heatmap's, relative to the folder.
+    """
+
+    folder: Path
+    places: Mapping[str, Path]
+
+    def of(self, path: str) -> str:
+        """Path of an image's heatmap, from the current directory."""
+        return str(self.folder / self.places[path])
+
+
+@click.command(short_help="Score images; draw where they deviate.")
+@click.argument("model", type=options.PATH)
+@click.argument("images", type=options.PATH, nargs=-1, required=True)
+@click.option("--out", type=options.PATH, metavar="FILE", help="Write the results as .csv, .jsonl or .parquet.")
+@click.option("--heatmaps", type=options.PATH, metavar="DIR", help="Write a PNG for each image: its map drawn over it.")
+@options.alpha("Decide at this rate of false alarms.  [default: the model's]")
+@options.running
+@options.skip_bad
+@options.as_json
+@pass_session
+def score(
+    session: Session,
+    /,
+    model: Path,
+    images: tuple[Path, ...],
+    out: Path | None,
+    heatmaps: Path | None,
+    alpha: float | None,
+    as_json: bool,
+    **running: Any,
+) -> None:
+    """Score IMAGES (files, and folders with all images below them) with MODEL.
+
+    For each image: the raw score (higher is more anomalous), the p-value (how rare such a score is among normal
+    images) and the verdict, which is anomalous where the p-value is at most alpha.
+    """
+    from anomem.cli.fitting import load
+
+    output = Output(as_json)
+    session.can_skip = not running["skip_bad"]
+    paths = _listed(images)
+    if out is not None:
+        check_table(out)
+    drawn = None if heatmaps is None else _planned(heatmaps, images, paths)
+    detector = load(model)
+    if alpha is not None:
+        detector.calibrate(alpha=alpha)
+    scored = detector.score(paths, maps=drawn is not None, **running)
+    watched = counted(scored, len(paths), "score", session, quiet=as_json)
+    with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:
+        rows, skipped = _collect(watched, detector, drawn, folder)
+    if out is not None:
+        write_table(out, rows, COLUMNS, session)
+    _show(rows, skipped, detector, out, drawn, output)
+    calibration = detector.calibration_
+    output.result(
+        {
+            "model": model,
+            "n": len(rows),
+            "skipped": skipped,
+            "threshold": calibration.threshold,
+            "alpha": calibration.alpha,
+            "results": rows,
+        }
+    )
+
+
+def _listed(images: Sequence[Path]) -> list[Path]:
+    """List the image files that the arguments stand for, each one that opens from here."""
+    from anomem.data.layouts import found_in
+    from anomem.runtime.images import find_images
+
+    paths: list[Path] = []
+    for place in images:
+        if not place.exists():
+            raise InputError(f"{place}: no such file or folder: check the path")
+        found = find_images(place) if place.is_dir() else [place]
+        if not found:
+            raise InputError(f"{place}: 0 images, found {found_in(place)}: name a folder of images")
+        paths += found
+    return paths
+
+
+def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Heatmaps:
+    """Choose each heatmap's place: the images' own structure, without two of one name.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be made, lies inside a scored one (heatmaps would be scored the next time), or a heatmap would
+        take the place of an image.
+    """
+    check_folder(folder)
+    target = os.path.realpath(folder)
+    for place in images:
+        if place.is_dir() and Path(target).is_relative_to(os.path.realpath(place)):
+            raise InputError(f"{folder}: lies inside {place}, whose images are scored: choose a folder outside")
+    base = _common_folder(images)
+    places: dict[str, Path] = {}
+    taken: set[str] = set()
+    for path in paths:
+        if str(path) not in places:
+            places[str(path)] = _free(_relative(path, base).with_suffix(".png"), taken)
+    originals = {os.path.realpath(path) for path in paths}
+    for place in places.values():
+        if os.path.realpath(folder / place) in originals:
+            raise InputError(f"{folder / place}: is one of the images: choose another folder for heatmaps")
+    return Heatmaps(folder, places)
+
+
+def _common_folder(images: Sequence[Path]) -> str:
+    folders = [_absolute(place if place.is_dir() else place.parent) for place in images]
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # two drives
+        return ""
+
+
+def _relative(path: Path, base: str) -> Path:
+    absolute = Path(_absolute(path))
+    return absolute.relative_to(base) if base and absolute.is_relative_to(base) else Path(absolute.name)
+
+
+def _absolute(path: Path) -> str:
+    """Make a path absolute without following links: they are part of the structure that is mirrored."""
+    return os.path.normpath(path.absolute())
+
+
+def _free(place: Path, taken: set[str]) -> Path:
+    """Number a place until nobody has it; capitals make no difference, as on many disks."""
+    chosen, attempt = place, 2
+    while str(chosen).casefold() in taken:
+        chosen, attempt = place.with_stem(f"{place.stem}-{attempt}"), attempt + 1
+    taken.add(str(chosen).casefold())
+    return chosen
+
+
+def _collect(
+    scored: Iterable[Scored], detector: Detector, drawn: Heatmaps | None, folder: Path | None
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Gather rows and unreadable images; draw heatmaps as the maps come, since they are too large to keep."""
+    rows: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    for result in scored:
+        if result.error is not None:
+            note(f"left out {result.error}")
+            skipped.append({"path": result.name, "error": result.error})
+            continue
+        heatmap = None
+        if drawn is not None and folder is not None:
+            _draw(result, detector, folder / drawn.places[result.name])
+            heatmap = drawn.of(result.name)
+        rows.append(
+            {
+                "path": result.name,
+                "score": result.score,
+                "p_value": result.p_value,
+                "anomalous": result.anomalous,
+                "heatmap": heatmap,
+            }
+        )
+    return rows, skipped
+
+
+def _draw(result: Scored, detector: Detector, place: Path) -> None:
+    from anomem.runtime.images import decode, write_png
+    from anomem.runtime.overlay import overlay
+
+    if result.map is None:
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_png(place, overlay(decode(result.name), result.map, *detector.map_scale_))
+
+
+def _show(
+    rows: Sequence[dict[str, Any]],
+    skipped: Sequence[dict[str, str]],
+    detector: Detector,
+    out: Path | None,
+    drawn: Heatmaps | None,
+    output: Output,
+) -> None:
+    """Print a line an image, unless a file has them; then a summary."""
+    if out is None:
+        for text in _lines(rows):
+            output.line(text)
+    calibration = detector.calibration_
+    anomalous = sum(row["anomalous"] for row in rows)
+    summary = (
+        f"{count(len(rows), 'image')}: {anomalous:,} anomalous at alpha {calibration.alpha:.3g} "
+        f"(score above {number(calibration.threshold)})"
+        + (f", {len(skipped):,} unreadable and left out" if skipped else "")
+        + (f"; results in {out}" if out else "")
+        + (f"; heatmaps in {drawn.folder}" if drawn else "")
+    )
+    if not output.as_json:
+        # Whoever reads stdout by program wants nothing but the table there.
+        click.echo(summary, err=out is None and not sys.stdout.isatty())
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Tab-separated lines: all for a program, the most anomalous for somebody at a terminal."""
+    shown = rows
+    if sys.stdout.isatty() and len(rows) > _SHOWN_ON_A_TERMINAL:
+        shown = sorted(rows, key=lambda row: -float(row["score"]))[:_SHOWN_ON_A_TERMINAL]
+        yield f"the {len(shown)} highest scores of {len(rows):,} (--out FILE.csv writes all)"
+    for row in shown:
+        verdict = "anomalous" if row["anomalous"] else "normal"
+        yield f"{row['path']}\t{number(row['score'])}\t{row['p_value']:.4g}\t{verdict}"

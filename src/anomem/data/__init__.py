@@ -1,0 +1,1 @@
+"""Where images come from, how normals are split, synthetic defects and augmentation."""

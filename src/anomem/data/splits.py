@@ -1,0 +1,157 @@
+"""Split normals into *learn*, *tune* and *calibrate*, by content."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anomem.errors import AnomemWarning, InputError
+from anomem.types import IntArray
+
+__all__ = ["Split", "split_normals"]
+
+_FEW = 30
+"""Below this many normals, percentages would leave too little anywhere: a third each."""
+
+_LEARN, _TUNE, _CALIBRATE = range(3)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of three disjoint parts that together hold every normal.
+
+    Parameters
+    ----------
+    learn : ndarray of intp, sorted
+        For the backbone and the memory.
+    tune : ndarray of intp, sorted
+        For standardisation, early stopping and as normals of the second stage.
+    calibrate : ndarray of intp, sorted
+        For the p-values and nothing else.
+    """
+
+    learn: IntArray
+    tune: IntArray
+    calibrate: IntArray
+
+
+def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | None = None, *, seed: int) -> Split:
+    """Split normals once, so that no content and no group stands on two sides.
+
+    *tune* gets 15 % (at least 8, at most 1,024), *calibrate* 20 % (at least 10, at most 2,048),
+    *learn* the rest; below 30 normals each gets a third. Images of equal content, and images of one
+    group, stay together, which may shift the sizes; no part is ever empty. The parts depend on
+    contents, groups and seed alone, not on the order of the images.
+
+    Parameters
+    ----------
+    digests : sequence of int, length N
+        Content hashes.
+    groups : sequence of hashable or None, length N, optional
+        What must not be torn apart (same part, lot or burst); None: on its own.
+    seed : int
+        Another seed draws another split.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    InputError
+        Fewer than 3 normals, fewer than 3 that may be separated, or lengths that differ.
+
+    Warns
+    -----
+    AnomemWarning
+        Fewer than 30 normals.
+
+    Examples
+    --------
+    >>> split = split_normals(range(100), seed=0)
+    >>> len(split.learn), len(split.tune), len(split.calibrate)
+    (65, 15, 20)
+    """
+    n = len(digests)
+    if groups is not None and len(groups) != n:
+        raise InputError(f"{len(groups)} groups for {n} images: give one each (None: no group)")
+    if n < 3:
+        raise InputError(f"{n} normal images: at least 3 are needed, 30 or more are advisable")
+    units = _units([int(digest) for digest in digests], groups)
+    if len(units) < 3:
+        raise InputError(
+            f"{n} normal images, but only {len(units)} that may be separated (equal images and "
+            f"images of one group stay together): at least 3 are needed"
+        )
+    if n < _FEW:
+        warnings.warn(
+            f"only {n} normal images: a third each to learn, tune and calibrate; {_FEW} or more are advisable",
+            AnomemWarning,
+            stacklevel=2,
+        )
+    parts = _assign(_shuffled(units, digests, seed), _targets(n))
+    learn, tune, calibrate = (np.array(sorted(part), dtype=np.intp) for part in parts)
+    return Split(learn, tune, calibrate)
+
+
+def _targets(n: int) -> list[int]:
+    """Sizes of learn, tune and calibrate for ``n`` images that may all be separated."""
+    if n < _FEW:
+        third, left = divmod(n, 3)
+        return [third + (left > 0), third, third + (left > 1)]
+    tune = min(max(round(0.15 * n), 8), 1024)
+    calibrate = min(max(round(0.20 * n), 10), 2048)
+    return [n - tune - calibrate, tune, calibrate]
+
+
+def _units(digests: Sequence[int], groups: Sequence[Hashable | None] | None) -> list[list[int]]:
+    """Join indices that must stay together: linked by equal content or group, also through others."""
+    parent = list(range(len(digests)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, Hashable], int] = {}
+    for i, digest in enumerate(digests):
+        keys: list[tuple[str, Hashable]] = [("content", digest)]
+        if groups is not None and groups[i] is not None:
+            keys.append(("group", groups[i]))
+        for key in keys:
+            parent[root(i)] = root(first.setdefault(key, i))
+    units: dict[int, list[int]] = {}
+    for i in range(len(digests)):
+        units.setdefault(root(i), []).append(i)
+    return list(units.values())
+
+
+def _shuffled(units: list[list[int]], digests: Sequence[int], seed: int) -> list[list[int]]:
+    """Order units by a seeded hash of their content: random, and the same in any input order."""
+
+    def draw(unit: list[int]) -> bytes:
+        content = min(int(digests[i]) for i in unit)
+        return hashlib.sha256(f"{seed} {content}".encode()).digest()
+
+    return sorted(units, key=draw)
+
+
+def _assign(units: list[list[int]], targets: list[int]) -> list[list[int]]:
+    """Give each unit to the part that lacks most; the last ones to parts that are still empty."""
+    # A group that outweighs half of the smallest part goes first, while there is room to place it.
+    limit = max(min(targets) // 2, 1)
+    giants = sorted((unit for unit in units if len(unit) > limit), key=len, reverse=True)
+    order = giants + [unit for unit in units if len(unit) <= limit]
+    parts: list[list[int]] = [[], [], []]
+    for place, unit in enumerate(order):
+        empty = [part for part in (_LEARN, _CALIBRATE, _TUNE) if not parts[part]]
+        left = len(order) - place
+        allowed = empty if left <= len(empty) else (_LEARN, _CALIBRATE, _TUNE)
+        chosen = max(allowed, key=lambda part: targets[part] - len(parts[part]))
+        parts[chosen].extend(unit)
+    return parts

@@ -1,0 +1,254 @@
+"""Tables of images (CSV, Parquet) with labels, masks, types, groups and splits."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from anomem.data.samples import Dataset, Sample, mask_note
+from anomem.errors import InputError, MissingExtraError
+from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
+
+__all__ = ["TABLE_SUFFIXES", "read_labels", "read_table"]
+
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".pq"})
+
+_COLUMNS = ("path", "label", "mask", "type", "group", "split")
+_LABELS = {
+    **dict.fromkeys(("0", "0.0", "good", "normal", "ok"), NORMAL),
+    **dict.fromkeys(("1", "1.0", "anomalous", "anomaly", "abnormal"), ANOMALOUS),
+    **dict.fromkeys(("defect", "defective", "bad", "ng"), ANOMALOUS),
+    **dict.fromkeys(("", "-1", "-1.0", "unknown"), UNKNOWN),
+}
+Part = Literal["train", "val", "test"]
+_SPLITS: dict[str, Part] = {
+    **dict.fromkeys(("", "train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class _Row:
+    where: str
+    sample: Sample
+    part: Part
+
+
+def read_table(table: Path) -> Dataset:
+    """Read a table of images as a dataset.
+
+    Columns are ``path`` and, each optional, ``label`` (0, good, normal, ok; 1, anomalous, defect,
+    bad, ng; -1 or empty for unknown), ``mask``, ``type``, ``group`` and ``split`` (train, test; val
+    serves as test where there is no test). Rows without a split are for training, with the label
+    that they have. Without a label column, training rows are normal, as in a flat folder. Paths are
+    absolute or relative to the table's folder.
+
+    Parameters
+    ----------
+    table : Path
+        A CSV file (UTF-8 or UTF-16; comma, semicolon or tab) or a Parquet file.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    InputError
+        Naming the line: a file that is missing, a label or split that is not understood, one image
+        in two contradicting rows.
+    MissingExtraError
+        Parquet without pyarrow.
+    """
+    columns, rows = _read(table)
+    labelled = "label" in columns
+    parts: dict[Part, list[Sample]] = {"train": [], "val": [], "test": []}
+    for row in rows:
+        sample = row.sample
+        if not labelled and row.part == "train":
+            sample = Sample(sample.path, NORMAL, None, None, sample.group)
+        parts[row.part].append(sample)
+    notes: list[str] = []
+    if parts["val"] and parts["test"]:
+        notes.append(f"split val not used ({len(parts['val']):,} images)")
+    elif parts["val"]:
+        notes.append("no split test, val used for it")
+    test = parts["test"] or parts["val"]
+    unused = [name for name in columns if name and name not in _COLUMNS]
+    if unused:
+        notes.append(f"columns not used: {', '.join(unused)}")
+    notes.extend(mask_note((*parts["train"], *test)))
+    return Dataset("table", table, tuple(parts["train"]), tuple(test), "split" in columns, tuple(notes))
+
+
+def read_labels(table: str | Path) -> tuple[Sample, ...]:
+    """Read labelled images, as for ``--labels``.
+
+    Parameters
+    ----------
+    table : str or Path
+        CSV or Parquet with the columns ``path`` and ``label``, optionally ``mask``, ``type`` and
+        ``group``; see `read_table` for the words and paths.
+
+    Returns
+    -------
+    tuple of Sample
+        In the order of the table.
+
+    Raises
+    ------
+    InputError
+        As for `read_table`, and when the column ``label`` is missing.
+    MissingExtraError
+        Parquet without pyarrow.
+    """
+    table = Path(table)
+    columns, rows = _read(table)
+    if "label" not in columns:
+        raise InputError(f"{table}: no column 'label' (found: {', '.join(columns)}): add it")
+    return tuple(row.sample for row in rows)
+
+
+def _read(table: Path) -> tuple[list[str], list[_Row]]:
+    if not table.is_file():
+        raise InputError(f"{table}: no such table: give a CSV or Parquet file")
+    read = _parquet_rows if table.suffix.lower() in {".parquet", ".pq"} else _csv_rows
+    columns, cells = read(table)
+    _check_columns(table, columns)
+    rows: dict[Path, _Row] = {}
+    for where, cell in cells:
+        row = _row(table, where, cell)
+        earlier = rows.setdefault(row.sample.path, row)
+        if (earlier.sample, earlier.part) != (row.sample, row.part):
+            raise InputError(
+                f"{where}: {row.sample.path} stands in {earlier.where} with other facts: keep one of the two rows"
+            )
+    if not rows:
+        raise InputError(f"{table}: 0 images: the table has a header and no rows")
+    return columns, list(rows.values())
+
+
+def _check_columns(table: Path, columns: list[str]) -> None:
+    missing = [name for name in _COLUMNS if name not in columns]
+    for name in columns:
+        close = difflib.get_close_matches(name, missing, n=1, cutoff=0.75)
+        if name not in _COLUMNS and close:
+            raise InputError(f"{table}: column {name!r}: did you mean {close[0]!r}?")
+    if "path" not in columns:
+        found = ", ".join(name for name in columns if name) or "none"
+        raise InputError(f"{table}: no column 'path' (columns found: {found}): add it as header")
+    twice = [name for name in _COLUMNS if columns.count(name) > 1]
+    if twice:
+        raise InputError(f"{table}: column {twice[0]!r} occurs twice: remove one")
+
+
+def _row(table: Path, where: str, cell: Mapping[str, str]) -> _Row:
+    if not cell["path"]:
+        raise InputError(f"{where}: empty path: fill it in or remove the row")
+    label = _LABELS.get(cell.get("label", "").casefold())
+    if label is None:
+        raise InputError(
+            f"{where}: label {cell['label']!r} is not understood: write 0, good, normal or ok; "
+            f"1, anomalous, defect, bad or ng; the kind of defect goes into the column 'type'"
+        )
+    part = _SPLITS.get(cell.get("split", "").casefold())
+    if part is None:
+        raise InputError(f"{where}: split {cell['split']!r} is not understood: write train or test")
+    mask = cell.get("mask")
+    return _Row(
+        where,
+        Sample(
+            path=_file(table, where, cell["path"]),
+            label=label,
+            mask=_file(table, where, mask) if mask else None,
+            type=(cell.get("type") or None) if label == ANOMALOUS else None,
+            group=cell.get("group") or None,
+        ),
+        part,
+    )
+
+
+def _file(table: Path, where: str, written: str) -> Path:
+    candidates = [table.parent / written]
+    if "\\" in written:  # written on Windows
+        candidates.append(table.parent / written.replace("\\", "/"))
+    for path in candidates:
+        if path.is_file():
+            return path
+    wrong = "is a folder" if candidates[0].is_dir() else "no such file"
+    hint = f"absolute or relative to {table.parent}"
+    raise InputError(f"{where}: {written}: {wrong}: give the path of an image, {hint}")
+
+
+def _csv_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    text = _decode(table)
+    header = text.lstrip().splitlines()[0] if text.strip() else ""
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        lines = [(reader.line_num, fields) for fields in reader if any(map(str.strip, fields))]
+    except csv.Error as error:
+        raise InputError(f"{table}:{reader.line_num}: not a CSV line ({error})") from error
+    if not lines:
+        raise InputError(f"{table}: empty: expected a header with the column 'path'")
+    columns = [name.strip().casefold() for name in lines[0][1]]
+    rows = []
+    for number, fields in lines[1:]:
+        where = f"{table}:{number}"
+        if any(map(str.strip, fields[len(columns) :])):
+            raise InputError(
+                f"{where}: {len(fields)} fields under {len(columns)} columns: quote fields that contain {delimiter!r}"
+            )
+        values = (field.strip() for field in (*fields, *[""] * len(columns)))
+        rows.append((where, dict(zip(columns, values, strict=False))))
+    return columns, rows
+
+
+def _decode(table: Path) -> str:
+    raw = table.read_bytes()
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = raw.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise InputError(f"{table}:{line}: not UTF-8: save the table as 'CSV UTF-8'") from error
+    if "\0" in text:
+        raise InputError(f"{table}: holds zero bytes: not a CSV table")
+    return text
+
+
+def _parquet_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "tables") from error
+    try:
+        content = pyarrow.parquet.read_table(table)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{table}: not a readable Parquet file ({reason})") from error
+    columns = [str(name).strip().casefold() for name in content.column_names]
+    wanted = [place for place, name in enumerate(columns) if name in _COLUMNS]
+    return columns, list(_cells(table, columns, content.select(wanted).to_pylist(), wanted))
+
+
+def _cells(
+    table: Path, columns: list[str], records: list[dict[str, Any]], wanted: list[int]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    names = [columns[place] for place in wanted]
+    for number, record in enumerate(records, start=1):
+        values = (_text(value) for value in record.values())
+        yield f"{table}, row {number}", dict(zip(names, values, strict=False))
+
+
+def _text(value: object) -> str:
+    # Tables written by pandas hold missing text as NaN, which alone differs from itself.
+    return "" if value is None or value != value else str(value).strip()

@@ -1,0 +1,212 @@
+"""AnoMem's second stage on labels: heads on the deviations, mixed with the one-class score (Eq. 10 to 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BLOCKS = {"pooled": 1, "signed": 1, "spread": 2, "top": 1, "peak": 2}
+"""What an image is summarised by at each scale, and how many times its channels that is.
+
+pooled: the average unit feature. Of Delta: signed: its average (phi of Eq. 10); spread: average and maximum of its
+magnitude; top: its average over the tenth of the positions that deviate most; peak: maximum and minimum.
+"""
+
+HIDDEN = 64
+CLIP = 5.0
+POSITION_LIMIT = 4096
+"""Sampled deviations of tune normals kept a scale: what positions marked by masks are told from."""
+
+
+class SecondStage(nn.Module):
+    """Heads that learn from labelled images; inactive until :meth:`adopt` or a loaded state says otherwise.
+
+    Parameters
+    ----------
+    channels : list of int
+        C of each scale.
+    blocks : list of str
+        Summaries (of :data:`BLOCKS`) that each carry one kernel ridge head; "signed" is always kept, for the evidence map.
+    n_support : int
+        Normals that the heads were fitted to: the tune normals that the scorer carries.
+    n_labelled : int
+        Labelled images that the heads were fitted to; 0: inactive.
+    n_positions : int
+        Sampled deviations of tune normals kept a scale.
+
+    Notes
+    -----
+    score = (1 - w) deviation + w head, both standardised on tune normals; w is the labels' share. The map takes evidence
+    per position, g(Delta_ij), from the paper's own head g: two dense layers a scale, which run as 1x1 convolutions.
+    """
+
+    center: Tensor
+    scale: Tensor
+    alpha: Tensor
+    heads: Tensor
+    labelled: Tensor
+    mix: Tensor
+
+    def __init__(
+        self, channels: Sequence[int], *, blocks: Sequence[str], n_support: int = 0, n_labelled: int = 0, n_positions: int = 0
+    ) -> None:
+        super().__init__()
+        self.channels, self.blocks = list(channels), list(blocks)
+        self.layout = _layout(self.channels, self.blocks)
+        dim = self.evidence_dim(channels, blocks)
+        self.n_support, self.n_labelled = n_support, n_labelled
+        self.register_buffer("center", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer("labelled", torch.zeros(n_labelled, dim, dtype=torch.float16))
+        self.register_buffer("alpha", torch.zeros(len(self.blocks), n_support + n_labelled))
+        # Of each head: bandwidth, mean and deviation of its predictions.
+        self.register_buffer("heads", torch.ones(len(self.blocks), 3))
+        # Mean and deviation of the one-class score, of the map's pixels, and w.
+        self.register_buffer("mix", torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]))
+        self.evidence_heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(c, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)) for c in channels
+        )
+        # Of each scale: mean and deviation of g at the positions of tune normals.
+        self.register_buffer("evidence_affine", torch.tensor([0.0, 1.0]).repeat(len(self.channels), 1))
+        for s, c in enumerate(self.channels):
+            self.register_buffer(f"positions_{s}", torch.zeros(n_positions, c, dtype=torch.float16))
+            self.register_buffer(f"delta_affine_{s}", torch.tensor([[0.0], [1.0]]).repeat(1, c))
+
+    evidence_affine: Tensor
+
+    @staticmethod
+    def evidence_dim(channels: Sequence[int], blocks: Sequence[str]) -> int:
+        """Length of an image's evidence."""
+        return sum(channels) * sum(BLOCKS[block] for block in dict.fromkeys(["signed", *blocks]))
+
+    @property
+    def active(self) -> bool:
+        """Whether labels have a say."""
+        return self.n_labelled > 0
+
+    @property
+    def weight(self) -> float:
+        """w, the labels' share of the score."""
+        return float(self.mix[4])
+
+    def remember_positions(self, vectors: Sequence[Tensor]) -> int:
+        """Keep sampled deviations of tune normals, a (n, C) tensor a scale; all scales keep equally many."""
+        count = min(len(v) for v in vectors)
+        for s, vector in enumerate(vectors):
+            setattr(self, f"positions_{s}", vector[:count].half())
+            spread = vector.std(dim=0, correction=0)
+            affine = torch.stack([vector.mean(dim=0), (spread + 0.5 * spread.mean()).clamp_min(1e-6)])
+            self.get_buffer(f"delta_affine_{s}").copy_(affine)
+        return count
+
+    def positions(self, scale: int) -> Tensor:
+        """Sampled deviations of tune normals at one scale, (n, C) float32."""
+        return self.get_buffer(f"positions_{scale}").float()
+
+    def evidence(self, features: Sequence[Tensor], deltas: Sequence[Tensor]) -> Tensor:
+        """Summarise images: features and deviations [(B, C_s, h_s, w_s)] to (B, D) float16."""
+        summaries = [_summarise(f, d, self.layout) for f, d in zip(features, deltas, strict=True)]
+        return torch.cat([torch.cat(block, dim=1) for block in zip(*summaries, strict=True)], dim=1).half()
+
+    def block(self, evidence: Tensor, name: str) -> Tensor:
+        """One block of the evidence, standardised on tune normals and clipped: (B, d)."""
+        part = self.layout[name]
+        standard = (evidence[:, part].float() - self.center[part]) / self.scale[part]
+        return standard.clamp(-CLIP, CLIP) if name != "pooled" else standard
+
+    def standardise_on(self, evidence: Tensor) -> None:
+        """Learn centre and scale of the evidence from tune normals (n, D)."""
+        values = evidence.float()
+        self.center.copy_(values.mean(dim=0))
+        spread = values.std(dim=0, correction=0)
+        for name, part in self.layout.items():
+            per_scale = spread[part].split([c * BLOCKS[name] for c in self.channels])
+            if name == "pooled":
+                floors = [s.square().mean().sqrt().expand_as(s) for s in per_scale]
+            else:
+                floors = [s + 0.5 * s.mean() for s in per_scale]
+            self.scale[part] = torch.cat(floors).clamp_min(1e-6)
+
+    def forward(self, one_class: Tensor, evidence: Tensor, support: Tensor) -> Tensor:
+        """Mix: one-class scores (B,), evidence (B, D) and the tune normals' evidence (n, D) to scores (B,)."""
+        if not self.active:
+            return one_class
+        deviation = (one_class - self.mix[0]) / self.mix[1]
+        return (1 - self.mix[4]) * deviation + self.mix[4] * self._say(evidence, torch.cat([support, self.labelled]))
+
+    def _say(self, evidence: Tensor, fitted_to: Tensor) -> Tensor:
+        """Mean of the standardised heads, (B,)."""
+        total = torch.zeros_like(evidence[:, 0], dtype=torch.float32)
+        for h, name in enumerate(self.blocks):
+            squared = squared_distances(self.block(evidence, name), self.block(fitted_to, name))
+            prediction = torch.exp(-squared / self.heads[h, 0]) @ self.alpha[h]
+            total = total + (prediction - self.heads[h, 1]) / self.heads[h, 2]
+        return total / len(self.blocks)
+
+    def fuse_map(self, map_: Tensor, deltas: Sequence[Tensor], weights: Tensor) -> Tensor:
+        """Let the evidence per position into a (B, g, g) map, in the map's own units."""
+        layers, total = torch.zeros_like(map_), torch.zeros(())
+        for s, delta in enumerate(deltas):
+            if min(delta.shape[2:]) == 1:
+                continue
+            standard = (self.evidence_at(s, delta) - self.evidence_affine[s, 0]) / self.evidence_affine[s, 1]
+            resized = F.interpolate(standard[:, None], size=map_.shape[1:], mode="bilinear", align_corners=False)
+            layers = layers + weights[s] * resized[:, 0]
+            total = total + weights[s]
+        evidence = self.mix[2] + self.mix[3] * layers / total
+        return (1 - self.mix[4]) * map_ + self.mix[4] * evidence
+
+    def evidence_at(self, scale: int, delta: Tensor) -> Tensor:
+        """g(Delta_ij) at every position: (B, C, h, w) to (B, h, w)."""
+        return self.distance(scale, delta.permute(0, 2, 3, 1))
+
+    def distance(self, scale: int, deltas: Tensor) -> Tensor:
+        """Anomaly distance g of deviations (..., C), at least 0: (...)."""
+        affine = self.get_buffer(f"delta_affine_{scale}")
+        standard = ((deltas - affine[0]) / affine[1]).clamp(-CLIP, CLIP)
+        return F.softplus(self.evidence_heads[scale](standard))[..., 0]
+
+    def signed(self, evidence: Tensor, scale: int) -> Tensor:
+        """phi(Delta) of one scale as the evidence holds it, (B, C) float32."""
+        start = self.layout["signed"].start + sum(self.channels[:scale])
+        return evidence[:, start : start + self.channels[scale]].float()
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """(M, d) and (N, d) to (M, N) squared distances, never below 0."""
+    products = a @ b.T
+    return (a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * products).clamp_min(0)
+
+
+def _layout(channels: Sequence[int], blocks: Sequence[str]) -> dict[str, slice]:
+    """Where each block stands in the evidence."""
+    layout, start = {}, 0
+    for name in dict.fromkeys(["signed", *blocks]):
+        width = BLOCKS[name] * sum(channels)
+        layout[name] = slice(start, start + width)
+        start += width
+    return layout
+
+
+def _summarise(features: Tensor, delta: Tensor, wanted: dict[str, slice]) -> list[Tensor]:
+    """Summaries of one scale, in the order of `wanted`: each (B, BLOCKS[name] * C)."""
+    flat = delta.flatten(2)
+    found = []
+    for name in wanted:
+        if name == "pooled":
+            found.append(F.normalize(features.mean(dim=(2, 3)), dim=1))
+        elif name == "signed":
+            found.append(flat.mean(dim=2))
+        elif name == "spread":
+            magnitude = flat.abs()
+            found.append(torch.cat([magnitude.mean(dim=2), magnitude.amax(dim=2)], dim=1))
+        elif name == "top":
+            count = max(1, round(0.1 * flat.shape[2]))
+            chosen = flat.norm(dim=1).topk(count, dim=1).indices
+            found.append(flat.gather(2, chosen[:, None].expand(-1, flat.shape[1], -1)).mean(dim=2))
+        else:
+            found.append(torch.cat([flat.amax(dim=2), flat.amin(dim=2)], dim=1))
+    return found

@@ -1,0 +1,222 @@
+"""Fitting AnoMem's second stage to labelled images: seconds, and only as far as labels show a gain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anomem.data.imageset import Prepared, to_tensor
+from anomem.fitting import Labelled, Run
+from anomem.losses import double_hinge
+from anomem.nn.heads import SecondStage, squared_distances
+from anomem.nn.inference import autocast
+from anomem.nn.kernel_ridge import cross_validated_gain, fit_kernel_ridge, standardised_predictions
+from anomem.nn.multiscale import MultiScaleScorer
+from anomem.training import Recipe, train
+from anomem.types import ANOMALOUS, Record
+
+HEAD_STEPS = 200
+HEAD_RATE = 3e-3
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the scorer says of the labelled images.
+
+    Parameters
+    ----------
+    one_class : Tensor
+        (k,) scores of the tiles that stand for them.
+    evidence : Tensor
+        (k, D) float16.
+    defective, clean : list of Tensor
+        For each scale deviations (n, C) at positions that masks mark, and that they leave unmarked.
+    """
+
+    one_class: Tensor
+    evidence: Tensor
+    defective: list[Tensor]
+    clean: list[Tensor]
+
+
+def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> Generator[Record, None, None]:
+    """Fit heads and their weight to labelled images, in place.
+
+    Notes
+    -----
+    Kernel ridge heads on several summaries of Delta are fitted on tune normals against labelled anomalies, both classes
+    weighing one half. Their share w of the score starts from (15 + k) / (45 + k), k labelled anomalies, is capped, and
+    drops to 0 unless the cross-validated AUROC of the mixture exceeds that of the one-class score by more than one
+    standard error: labels never hurt. The paper's own head g (Eq. 10 to 12) is trained beside them and gives the
+    evidence at each position; masks, where given, add its hinge at each position.
+    """
+    observed = yield from _observe(scorer, labelled, run)
+    stage = scorer.second_stage
+    anomalous = torch.from_numpy(labelled.labels == ANOMALOUS)
+    evidence = torch.cat([scorer.tune_evidence.cpu(), observed.evidence])
+    one_class = torch.cat([scorer.tune_one_class.cpu(), observed.one_class])
+    labels = torch.cat([torch.zeros(len(scorer.tune_one_class)), anomalous.float()])
+    stage = stage.cpu()
+    distances = [squared_distances(b, b) for b in (stage.block(evidence, name) for name in stage.blocks)]
+    weight, facts = _weight(distances, one_class, labels, stage, labelled, run)
+    _adopt_heads(stage, distances, labels, observed.evidence, weight)
+    scorer.config["second_stage"].update(n_support=stage.n_support, n_labelled=stage.n_labelled)
+    yield Record("labels", len(anomalous), len(anomalous), facts)
+    if stage.active:
+        yield from _fit_evidence_heads(stage, evidence, labels, observed, run)
+    scorer.second_stage = stage.to(run.device)
+
+
+def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> Generator[Record, None, Observed]:
+    """Score labelled images, and look at their deviations where a mask says what is defective."""
+    scales = len(scorer.memories())
+    one_class, evidence = [], []
+    marked: list[list[Tensor]] = [[] for _ in range(scales)]
+    clean: list[list[Tensor]] = [[] for _ in range(scales)]
+    for chunk in labelled.images.prepared(run.batch_size):
+        for image in chunk:
+            output, deltas = _look(scorer, image, run)
+            if output.one_class is None or output.evidence is None:
+                raise TypeError("a scorer of two stages returns its evidence")
+            tile = int(output.one_class.argmax())
+            one_class.append(output.one_class[tile].cpu())
+            evidence.append(output.evidence[tile].cpu())
+            mask = _tile_masks(labelled, len(one_class) - 1, image)
+            for s, delta in enumerate(deltas if mask is not None else []):
+                inside = F.adaptive_max_pool2d(mask, delta.shape[2:])[:, 0] > 0
+                vectors = delta.permute(0, 2, 3, 1).cpu()
+                marked[s].append(vectors[inside])
+                clean[s].append(vectors[~inside])
+            yield Record("labelled", len(one_class), len(labelled.images))
+    empty = [torch.zeros(0, c) for c in scorer.second_stage.channels]
+    return Observed(
+        torch.stack(one_class),
+        torch.stack(evidence),
+        [torch.cat(m) if m else empty[s] for s, m in enumerate(marked)],
+        [torch.cat(c) if c else empty[s] for s, c in enumerate(clean)],
+    )
+
+
+@torch.inference_mode()
+def _look(scorer: MultiScaleScorer, image: Prepared, run: Run) -> tuple:  # type: ignore[type-arg]
+    with autocast(run.device, run.params.precision):
+        features = scorer.features(to_tensor(image.tiles).to(run.device))
+    return scorer.score_features(features), scorer.deviations(features)
+
+
+def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Tensor | None:
+    """The mask of an image cut as the image was, (T, 1, S, S) float, or None."""
+    mask = labelled.mask(position, image.height_width)
+    if mask is None or not mask.any():
+        return None
+    picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
+    tiles = labelled.images.preprocessing.cut(picture)
+    return (to_tensor(tiles)[:, :1] > 127).float()
+
+
+def _weight(
+    distances: list[Tensor],
+    one_class: Tensor,
+    labels: Tensor,
+    stage: SecondStage,
+    labelled: Labelled,
+    run: Run,
+) -> tuple[float, dict[str, float]]:
+    """Decide w, the labels' share, from their number, their known types and the cross-validated gain."""
+    k = labelled.n_anomalous
+    deviation = (one_class - stage.mix[0]) / stage.mix[1]
+    weight = (15 + k) / (45 + k) if run.params.label_weight is None else run.params.label_weight
+    types = {t for t, y in zip(labelled.types, labelled.labels, strict=True) if y == ANOMALOUS and t is not None}
+    if run.params.label_weight is None:
+        weight = min(weight, run.params.label_cap if len(types) < 2 else 0.95)
+    mixed = _mixture(distances, deviation, labels, weight)
+    gain, error = cross_validated_gain(mixed, deviation, labels, rng=run.rng)
+    facts = {"labelled": float(k), "types": float(len(types)), "gain": gain, "gain_error": error}
+    if run.params.label_weight is None and not gain > error:
+        weight = 0.0
+    return weight, {**facts, "weight": weight}
+
+
+def _mixture(
+    distances: list[Tensor], deviation: Tensor, labels: Tensor, weight: float
+) -> Callable[[Tensor], Tensor]:
+    def mixed(rows: Tensor) -> Tensor:
+        said = torch.zeros_like(deviation)
+        for squared in distances:
+            prediction, mean, width = standardised_predictions(squared, labels, rows)
+            said += (prediction - mean) / width / len(distances)
+        return (1 - weight) * deviation + weight * said
+
+    return mixed
+
+
+def _adopt_heads(
+    stage: SecondStage, distances: list[Tensor], labels: Tensor, evidence: Tensor, weight: float
+) -> None:
+    """Put the fitted heads into the stage."""
+    rows = torch.arange(len(labels))
+    stage.mix[4] = weight
+    stage.n_support, stage.n_labelled = len(labels) - len(evidence), len(evidence)
+    stage.labelled = evidence.half()
+    alphas, heads = [], []
+    for squared in distances:
+        fitted = fit_kernel_ridge(squared, labels)
+        _, mean, width = standardised_predictions(squared, labels, rows)
+        alphas.append(fitted.alpha)
+        heads.append(torch.stack([fitted.bandwidth, mean, width]))
+    stage.alpha, stage.heads = torch.stack(alphas), torch.stack(heads)
+
+
+def _fit_evidence_heads(
+    stage: SecondStage, evidence: Tensor, labels: Tensor, observed: Observed, run: Run
+) -> Generator[Record, None, None]:
+    """Train g of every scale on class-balanced batches (Eq. 12), then standardise it on positions of tune normals."""
+    for layer in stage.evidence_heads.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.reset_parameters()
+    stage.requires_grad_(False)
+    stage.evidence_heads.requires_grad_(True)
+    pools = [_pools(stage, s, evidence, labels, observed) for s in range(len(stage.channels))]
+
+    def loss(half: int) -> tuple[Tensor, dict[str, float]]:
+        losses = []
+        for s, (normal, anomalous) in enumerate(pools):
+            batch = torch.cat([_draw(normal, half, run), _draw(anomalous, half, run)])
+            target = torch.arange(2 * half) >= half
+            losses.append(double_hinge(stage.distance(s, batch), target.long(), run.params.margin).mean())
+        return torch.stack(losses).mean(), {}
+
+    recipe = Recipe(HEAD_STEPS, HEAD_RATE, optimiser="adamw", weight_decay=0.05, clip=1.0)
+    halves = (64 for _ in range(HEAD_STEPS))
+    with torch.inference_mode(False), torch.enable_grad():
+        yield from train(stage, loss, halves, recipe, device=torch.device("cpu"), stage="heads", every=50)
+    stage.requires_grad_(False)
+    with torch.no_grad():
+        for s in range(len(stage.channels)):
+            said = stage.distance(s, stage.positions(s))
+            stage.evidence_affine[s] = torch.stack([said.mean(), said.std(correction=0).clamp_min(0.05)])
+
+
+def _pools(
+    stage: SecondStage, scale: int, evidence: Tensor, labels: Tensor, observed: Observed
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Normal and anomalous vectors of a scale, each a list of sources that are drawn from equally."""
+    pooled = stage.signed(evidence, scale).clone()
+    normal = [pooled[labels == 0], stage.positions(scale), observed.clean[scale].clone()]
+    anomalous = [pooled[labels == 1], observed.defective[scale].clone()]
+    return [n for n in normal if len(n)], [a for a in anomalous if len(a)]
+
+
+def _draw(sources: list[Tensor], count: int, run: Run) -> Tensor:
+    shares = [count // len(sources)] * len(sources)
+    shares[0] += count - sum(shares)
+    drawn = [
+        source[torch.randint(len(source), (share,), generator=run.rng)]
+        for source, share in zip(sources, shares, strict=True)
+    ]
+    return torch.cat(drawn)

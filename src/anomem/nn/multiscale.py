@@ -1,0 +1,118 @@
+"""AnoMem's scorer: backbone, one memory a scale, fusion, and a second stage that labels can refit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anomem.nn.backbones import Backbone
+from anomem.nn.deviation import MapFusion, ScaleMemory
+from anomem.nn.heads import SecondStage
+from anomem.nn.scorer import Output, TwoStageScorer
+
+PROTOTYPE_SIDE = 48
+"""Side of the pictures of prototypes that a model carries, pixels."""
+
+
+class MultiScaleScorer(TwoStageScorer):
+    """From prepared images to AnoMem's score and map.
+
+    Parameters
+    ----------
+    config : dict
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``; ``scales``: a list of
+        ``channels``, ``hw``, ``n_items``, ``neighbourhood``, ``max_grid`` and ``source`` (which of the backbone's maps); ``memory``:
+        keyword arguments shared by every :class:`~anomem.nn.deviation.ScaleMemory`; ``fusion``: keyword arguments of
+        :class:`~anomem.nn.deviation.MapFusion`; ``second_stage``: of :class:`~anomem.nn.heads.SecondStage`;
+        ``n_prototypes``; ``n_tune`` and ``n_calibration``.
+    backbone : Backbone or None
+        One with its weights; None: an empty one is built.
+    """
+
+    prototype_pictures: Tensor
+    prototype_usage: Tensor
+
+    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
+        scales = config["scales"]
+        channels = [scale["channels"] for scale in scales]
+        super().__init__(config, SecondStage.evidence_dim(channels, config["second_stage"]["blocks"]))
+        self.backbone = backbone or Backbone(**config["backbone"])
+        self.scales = torch.nn.ModuleList(
+            ScaleMemory(
+                scale["channels"],
+                tuple(scale["hw"]),
+                n_items=scale["n_items"],
+                neighbourhood=scale["neighbourhood"],
+                max_grid=scale["max_grid"],
+                **config["memory"],
+            )
+            for scale in scales
+        )
+        self.fusion = MapFusion([memory.hw for memory in self.memories()], size=config["size"], **config["fusion"])
+        self.second_stage = SecondStage(channels, **config["second_stage"])
+        pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
+        self.register_buffer("prototype_pictures", torch.zeros(pictures, dtype=torch.uint8))
+        self.register_buffer("prototype_usage", torch.zeros(config["n_prototypes"], 2))
+
+    def memories(self) -> list[ScaleMemory]:
+        """The scales' memories, early scales first."""
+        return [scale for scale in self.scales if isinstance(scale, ScaleMemory)]
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return each scale's map of the backbone, (B, C_s, h_s, w_s)."""
+        maps = self.backbone(images)
+        return [maps[scale["source"]] for scale in self.config["scales"]]
+
+    def deviations(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Delta at every scale (Eq. 8), float32 whatever the features' precision."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            return [scale(f) for scale, f in zip(self.scales, features, strict=True)]
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images (B, 3, S, S)."""
+        return self._output(self.features(images), evidence=self.second_stage.active)
+
+    def observe(self, images: Tensor) -> Output:
+        """Score, and return one-class score and evidence with it."""
+        return self._output(self.features(images), evidence=True)
+
+    def score_features(self, features: Sequence[Tensor]) -> Output:
+        """Score from maps that :meth:`features` gave: for measurements over many settings on one frozen backbone."""
+        return self._output(features, evidence=True)
+
+    def conclude(self, one_class: Tensor, evidence: Tensor) -> Tensor:
+        """Second stage: mix the one-class score with the heads' say."""
+        return self.second_stage(one_class, evidence, self.tune_evidence)
+
+    def _output(self, features: Sequence[Tensor], *, evidence: bool) -> Output:
+        deltas = self.deviations(features)
+        with torch.autocast(features[0].device.type, enabled=False):
+            one_class, map_ = self.fusion([delta.norm(dim=1) for delta in deltas])
+            if not evidence:
+                return Output(one_class, map_)
+            seen = self.second_stage.evidence([f.float() for f in features], deltas)
+            if not self.second_stage.active:
+                return Output(one_class, map_, one_class, seen)
+            return Output(
+                self.conclude(one_class, seen),
+                self.second_stage.fuse_map(map_, deltas, self.fusion.weights),
+                one_class,
+                seen,
+            )
+
+
+def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = PROTOTYPE_SIDE) -> Tensor:
+    """Cut the surroundings of one position out of a prepared image (3, S, S) uint8: (side, side, 3) uint8."""
+    size = image.shape[-1]
+    stride = size / hw[0]
+    reach = min(size, max(16, round(3 * stride)))
+    row, column = divmod(position, hw[1])
+    top = int(min(max(0, (row + 0.5) * stride - reach / 2), size - reach))
+    left = int(min(max(0, (column + 0.5) * stride - reach / 2), size - reach))
+    patch = image[:, top : top + reach, left : left + reach].float()[None]
+    resized = F.interpolate(patch, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    return resized[0].clamp(0, 255).to(torch.uint8).permute(1, 2, 0)

@@ -1,0 +1,32 @@
+"""A data set and models fitted to it, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from anomem.data.synthetic import write_textures
+from tests.cli.process import KNN, TINY, Command, Ran, Shop, call
+
+
+@pytest.fixture
+def anomem(tmp_path: Path) -> Command:
+    """Run ``anomem ARGUMENTS...`` in the test's own folder."""
+
+    def command(*arguments: object, cwd: Path = tmp_path, **changes: str) -> Ran:
+        return call(arguments, cwd, **changes)
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Thirty brick images to learn from, five normal and five defective to test on, two models."""
+    root = tmp_path_factory.mktemp("shop")
+    (data,) = write_textures(root, n_train=30, n_test=5, size=72, seed=0, textures=["brick"])
+    fitted = {}
+    for name, options in (("knn", KNN), ("anomem", TINY)):
+        ran = call(["fit", data, "--out", f"{name}.safetensors", *options, "--alpha", "0.1", "--json"], root)
+        fitted[name] = ran.result
+    return Shop(data, root / "knn.safetensors", root / "anomem.safetensors", fitted)

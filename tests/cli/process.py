@@ -1,0 +1,90 @@
+"""Commands run as users run them: in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = (sys.executable, "-m", "anomem.cli.main")
+KNN = ("--method", "knn", "--set", "size=64")
+"""The fastest fit there is."""
+TINY = ("--set", "size=64", "--set", "train_steps=0")
+"""The fastest fit with maps and a second stage."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a finished command left: its exit code and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Stdout, which must be exactly one JSON object on one line."""
+        assert self.code == 0, self.err
+        (line,) = self.out.splitlines()
+        content = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert isinstance(content, dict)
+        return content
+
+    @property
+    def error(self) -> str:
+        """The one line that an error is, after ``anomem: error:``."""
+        lines = [line for line in self.err.splitlines() if not line.startswith("anomem: note: ")]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("anomem: error: "), self.err
+        return lines[0].removeprefix("anomem: error: ")
+
+
+Command = Callable[..., Ran]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment, for a child that is to see the same package."""
+    source = Path(__file__).parents[2] / "src"
+    paths = [str(source), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **changes}
+
+
+def call(arguments: Sequence[object], cwd: Path, **changes: str) -> Ran:
+    """Run a command in a process of its own."""
+    ran = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A data set in MVTec layout and models fitted to it, shared by all tests: nobody writes here."""
+
+    data: Path
+    knn: Path
+    anomem: Path
+    fitted: dict[str, dict[str, Any]]
+
+    @property
+    def images(self) -> list[Path]:
+        """The ten test images."""
+        return sorted((self.data / "test").rglob("*.png"))
+
+
+def files(folder: Path) -> set[str]:
+    """Everything below a folder, hidden files too."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}

@@ -1,0 +1,217 @@
+"""Start-up, exit codes and the one line that an error is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import click
+import pytest
+
+from anomem.cli import main as main_module
+from anomem.cli.main import COMMANDS, cli, run
+from anomem.cli.session import show_notes
+from anomem.errors import AnomemWarning, ImageError, InputError, MissingExtraError
+from anomem.version import __version__
+from tests.cli.process import COMMAND, Command, environment
+
+HEAVY = {"torch", "timm", "matplotlib", "sklearn", "scipy", "kornia"}
+
+
+# --- start-up ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    probe = (
+        f"import sys\nfrom anomem.cli.main import run\ncode = run({arguments!r})\nprint('MODULES', code, *sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", probe], env=environment(), capture_output=True, text=True, check=True)
+    (line,) = (line for line in ran.stdout.splitlines() if line.startswith("MODULES "))
+    _, code, *modules = line.split()
+    assert code == "0"
+    assert HEAVY.isdisjoint(modules)
+
+
+def test_help_starts_fast(anomem: Command) -> None:
+    def seconds() -> float:
+        started = time.perf_counter()
+        assert anomem("--help").code == 0
+        return time.perf_counter() - started
+
+    # The best of several: the machine may be busy with something else.
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_help_lists_every_command(anomem: Command) -> None:
+    shown = anomem("--help").out
+    for name in COMMANDS:
+        assert f"\n  {name} " in shown
+
+
+def test_every_command_has_json_and_help() -> None:
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert command.help
+        assert command.short_help
+        assert "--json" in {option for parameter in command.params for option in parameter.opts}
+
+
+def test_module_runs_too() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "anomem", "--version"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == f"anomem, version {__version__}\n"
+    assert ran.stderr == ""
+
+
+def test_shell_completion_knows_the_commands(anomem: Command) -> None:
+    ran = anomem(_ANOMEM_COMPLETE="bash_complete", COMP_WORDS="anomem e", COMP_CWORD="1")
+    assert ran.out.split() == ["plain,evaluate"]
+
+
+# --- usage errors -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fot"], "No such command 'fot'"),
+        (["fit"], "Missing argument 'DATA' (see anomem fit --help)"),
+        (["fit", "x"], "Missing option '--out'"),
+        (["fit", "x", "--out", "m", "--alpha", "1"], "'--alpha'"),
+        (["fit", "x", "--out", "m", "--precision", "int8"], "'--precision'"),
+        (["score", "m"], "Missing argument 'IMAGES...'"),
+        (["score", "m", "x", "--batch-size", "0"], "'--batch-size'"),
+        (["calibrate", "m", "x"], "Missing option '--alpha'"),
+        (["label", "m", "--out", "n"], "Missing option '--labels'"),
+    ],
+)
+def test_bad_usage_is_one_line_and_2(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith("anomem: error: ")
+    assert expected in line
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Commands:" in shown.err
+
+
+# --- what happens inside a command -------------------------------------------------------------
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """Let ``anomem doctor`` raise whatever is put into this list."""
+    errors: list[BaseException] = []
+
+    @click.command()
+    def command() -> None:
+        raise errors[0]
+
+    monkeypatch.setattr(main_module.LazyGroup, "get_command", lambda *_: command)
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("a.csv: empty"), 2, "error: a.csv: empty"),
+        (InputError("two\n  lines"), 2, "error: two lines"),
+        (ImageError("a.png", "the file is empty"), 2, "error: a.png: the file is empty"),
+        (MissingExtraError("pyarrow", "tables"), 2, "error: pyarrow is not installed: pip install 'anomem[tables]'"),
+        (PermissionError(13, "Permission denied", "/root/m"), 2, "error: /root/m: Permission denied"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
+        (
+            RuntimeError("oops"),
+            1,
+            "error: unexpected RuntimeError: oops (ANOMEM_DEBUG=1 shows where; please report it)",
+        ),
+    ],
+)
+def test_an_error_is_one_line(
+    raising: list[BaseException],
+    error: BaseException,
+    code: int,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ANOMEM_DEBUG", raising=False)
+    raising.append(error)
+    assert run(["doctor"]) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == f"anomem: {line}\n"
+
+
+def test_debug_shows_the_traceback(raising: list[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMEM_DEBUG", "1")
+    raising.append(RuntimeError("oops"))
+    with pytest.raises(RuntimeError, match="oops"):
+        run(["doctor"])
+
+
+def test_signal_handlers_are_put_back(raising: list[BaseException]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    raising.append(InputError("x"))
+    run(["doctor"])
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_notes_are_one_line_and_libraries_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_notes():
+        for _ in range(2):
+            warnings.warn(AnomemWarning("alpha is\n0.1"), stacklevel=1)
+        warnings.warn("something of a library", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err == "anomem: note: alpha is 0.1\n" * 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGPIPE there")
+def test_a_closed_pipe_is_quiet() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    ran = subprocess.run(
+        [*COMMAND, "--help"], env=environment(), stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert ran.returncode == 141
+    assert ran.stderr == ""
+
+
+def test_names_that_are_no_text_pass_through(tmp_path: Path) -> None:
+    name = b"caf\xe9"
+    ran = subprocess.run(
+        [*map(os.fsencode, COMMAND), b"fit", name, b"--out", b"m"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(b"anomem: error: " + name + b": ")
+    assert ran.stderr.count(b"\n") == 1
+
+
+def test_json_is_strict(anomem: Command) -> None:
+    assert set(json.loads(anomem("methods", "knn", "--json").out)) == {"methods"}

@@ -1,0 +1,100 @@
+"""Progress bars: where somebody looks, and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from anomem.cli.progress import counted, finished, follow
+from anomem.cli.session import Session, note
+from anomem.types import Record
+
+
+class Terminal(io.StringIO):
+    """A stderr at which somebody looks."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    return screen
+
+
+def records(closed: list[str]) -> Iterator[Record]:
+    try:
+        yield Record("features", 1, 2)
+        yield Record("features", 2, 2)
+        yield Record("[stage 1]", 10, 10, {"loss": 0.12345})
+    finally:
+        closed.append("closed")
+
+
+def counts() -> Generator[tuple[int, int], None, str]:
+    yield 1, 2
+    yield 2, 2
+    return "the result"
+
+
+def test_every_stage_has_a_bar(terminal: Terminal) -> None:
+    follow(records([]), Session(), quiet=False)
+    shown = terminal.getvalue()
+    assert "features" in shown
+    assert "2/2" in shown
+    assert "[stage 1]" in shown
+    assert "10/10" in shown
+    assert "loss 0.1235" in shown
+
+
+def test_notes_stand_above_the_bars(terminal: Terminal) -> None:
+    for done in counted(range(3), 3, "score", Session(), quiet=False):
+        if done == 1:
+            note("left out a.png")
+    lines = terminal.getvalue().splitlines()
+    assert sum("anomem: note: left out a.png" in line for line in lines) == 1
+
+
+def test_results_come_through(terminal: Terminal) -> None:
+    assert list(counted("abc", 3, "score", Session(), quiet=False)) == ["a", "b", "c"]
+    assert finished(counts(), "evaluate", Session(), quiet=False) == "the result"
+    assert "evaluate" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_nothing_is_drawn_where_nobody_looks(quiet: bool, terminal: Terminal) -> None:
+    screen = terminal if quiet else io.StringIO()
+    sys.stderr = screen  # the fixture puts it back
+    follow(records([]), Session(), quiet=quiet)
+    assert list(counted("abc", 3, "score", Session(), quiet=quiet)) == ["a", "b", "c"]
+    assert finished(counts(), "evaluate", Session(), quiet=quiet) == "the result"
+    assert screen.getvalue() == ""
+
+
+def test_a_swallowed_interrupt_ends_the_work_at_the_next_step() -> None:
+    closed: list[str] = []
+    session = Session(signal=signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        follow(records(closed), session, quiet=True)
+    assert closed == ["closed"]
+    with pytest.raises(KeyboardInterrupt):
+        finished(counts(), "evaluate", session, quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        next(counted("abc", 3, "score", session, quiet=True))
+
+
+def test_a_reader_that_ends_early_closes_the_work() -> None:
+    closed: list[str] = []
+    reader = counted(records(closed), 3, "score", Session(), quiet=True)
+    next(reader)
+    assert closed == []
+    del reader
+    assert closed == ["closed"]
