@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
@@ -23,6 +22,7 @@ from anomem.fitting import (
     Run,
     calibration_pass,
     conclude,
+    copy_scorer,
     final_scores,
     find_device,
     make_run,
@@ -312,7 +312,7 @@ class Detector(Parameters):
         labelled = self._labelled(corpus, chosen, state.preprocessing, run, digests)
         if labelled is None or not labelled.n_anomalous:
             raise InputError("none of the labelled images is anomalous; label at least one defect")
-        scorer = copy.deepcopy(state.scorer).to(run.device)
+        scorer = copy_scorer(state.scorer, run.device)
         history = list(state.history)
         yield from _recorded(isolated_rng(self._refit(scorer, labelled, run), self.seed), history)
         self._fitted = state.replaced(  # type: ignore[misc]
@@ -414,7 +414,7 @@ class Detector(Parameters):
         )
         source = open_source(normals)
         images = ImageSet(source, state.preprocessing, workers=workers, skip_bad=skip_bad)
-        scorer = copy.deepcopy(state.scorer).to(run.device)
+        scorer = copy_scorer(state.scorer, run.device)
         results, scale = _exhaust(calibration_pass(scorer, images, run))
         seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
         fresh = [r for r in results if r.error is None and r.digest not in seen]
@@ -511,7 +511,7 @@ def _exhaust(steps: Generator[Record, None, Any]) -> Any:
 def _moved(scorer: Scorer, device: str) -> Scorer:
     """The scorer on its device; a copy where it has to move, so that a fitted state never changes."""
     target = find_device(device)
-    return scorer if next(scorer.buffers()).device.type == target.type else copy.deepcopy(scorer).to(target)
+    return scorer if next(scorer.buffers()).device.type == target.type else copy_scorer(scorer, target)
 
 
 def _scored(result: ImageResult, name: str, state: Fitted) -> Scored:

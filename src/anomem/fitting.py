@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Generator, Iterable
@@ -221,6 +222,11 @@ def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:
         return
     evidence = [r.evidence for r in results if r.evidence is not None]
     scorer.remember("calibration", torch.tensor([r.one_class for r in results]), torch.stack(evidence))
+
+
+def copy_scorer(scorer: Scorer, device: torch.device) -> Scorer:
+    """Copy a scorer, so that the fitted state it belongs to never changes; a traced backbone forgets its mode."""
+    return copy.deepcopy(scorer).to(device).eval()
 
 
 def digest_tensor(hashes: Iterable[int]) -> Tensor:

@@ -57,16 +57,23 @@ def _opened(path: str | Path) -> safe_open:
     source = Path(path)
     if not source.is_file():
         raise ModelFileError(f"{source}: no such model file")
-    with source.open("rb") as raw:
-        head = raw.read(4)
-    if head[:1] == b"\x80" or head == b"PK\x03\x04":
-        raise ModelFileError(
-            f"{source}: is a pickle, which could run code; anomem reads only its own safetensors files"
-        )
     try:
         return safe_open(str(source), framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{source}: not a model file, or damaged ({error})") from error
+        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
+
+
+def _what_it_is(source: Path, error: Exception) -> str:
+    """Say why a file is no model. A model may begin like a pickle, so this is asked only of what cannot be opened."""
+    with source.open("rb") as raw:
+        head = raw.read(4)
+    if head[:1] == b"\x80" or head == b"PK\x03\x04":
+        return "is a pickle, which could run code; anomem reads only its own safetensors files"
+    return f"not a model file, or damaged ({_one_line(error)})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _manifest(path: str | Path, file: safe_open) -> Manifest:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from anomem.cli.main import run
 from anomem.data.synthetic import write_textures
-from tests.cli.process import KNN, TINY, Command, Ran, Shop, call
+from tests.cli.process import KNN, TINY, Command, Ran, Run, Shop, call
 
 
 @pytest.fixture
@@ -16,6 +17,19 @@ def anomem(tmp_path: Path) -> Command:
 
     def command(*arguments: object, cwd: Path = tmp_path, **changes: str) -> Ran:
         return call(arguments, cwd, **changes)
+
+    return command
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command inside this process, in the test's own folder: code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        code = run([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
 
     return command
 

@@ -47,6 +47,7 @@ class Ran:
 
 
 Command = Callable[..., Ran]
+Run = Callable[..., tuple[int, str, str]]
 
 
 def environment(**changes: str) -> dict[str, str]:

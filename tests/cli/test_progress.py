@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import signal
-import sys
 from collections.abc import Generator, Iterator
+from contextlib import redirect_stderr
 
 import pytest
 
@@ -21,13 +21,10 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    return screen
 
 
 def records(closed: list[str]) -> Iterator[Record]:
@@ -45,8 +42,9 @@ def counts() -> Generator[tuple[int, int], None, str]:
     return "the result"
 
 
-def test_every_stage_has_a_bar(terminal: Terminal) -> None:
-    follow(records([]), Session(), quiet=False)
+def test_every_stage_has_a_bar() -> None:
+    with redirect_stderr(Terminal()) as terminal:
+        follow(records([]), Session(), quiet=False)
     shown = terminal.getvalue()
     assert "features" in shown
     assert "2/2" in shown
@@ -55,27 +53,28 @@ def test_every_stage_has_a_bar(terminal: Terminal) -> None:
     assert "loss 0.1235" in shown
 
 
-def test_notes_stand_above_the_bars(terminal: Terminal) -> None:
-    for done in counted(range(3), 3, "score", Session(), quiet=False):
-        if done == 1:
-            note("left out a.png")
+def test_notes_stand_above_the_bars() -> None:
+    with redirect_stderr(Terminal()) as terminal:
+        for done in counted(range(3), 3, "score", Session(), quiet=False):
+            if done == 1:
+                note("left out a.png")
     lines = terminal.getvalue().splitlines()
     assert sum("anomem: note: left out a.png" in line for line in lines) == 1
 
 
-def test_results_come_through(terminal: Terminal) -> None:
-    assert list(counted("abc", 3, "score", Session(), quiet=False)) == ["a", "b", "c"]
-    assert finished(counts(), "evaluate", Session(), quiet=False) == "the result"
+def test_results_come_through() -> None:
+    with redirect_stderr(Terminal()) as terminal:
+        assert list(counted("abc", 3, "score", Session(), quiet=False)) == ["a", "b", "c"]
+        assert finished(counts(), "evaluate", Session(), quiet=False) == "the result"
     assert "evaluate" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_nothing_is_drawn_where_nobody_looks(quiet: bool, terminal: Terminal) -> None:
-    screen = terminal if quiet else io.StringIO()
-    sys.stderr = screen  # the fixture puts it back
-    follow(records([]), Session(), quiet=quiet)
-    assert list(counted("abc", 3, "score", Session(), quiet=quiet)) == ["a", "b", "c"]
-    assert finished(counts(), "evaluate", Session(), quiet=quiet) == "the result"
+def test_nothing_is_drawn_where_nobody_looks(quiet: bool) -> None:
+    with redirect_stderr(Terminal() if quiet else io.StringIO()) as screen:
+        follow(records([]), Session(), quiet=quiet)
+        assert list(counted("abc", 3, "score", Session(), quiet=quiet)) == ["a", "b", "c"]
+        assert finished(counts(), "evaluate", Session(), quiet=quiet) == "the result"
     assert screen.getvalue() == ""
 
 

@@ -312,7 +312,7 @@ def test_as_rgb_refuses_the_rest_by_name(array: np.ndarray) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    target=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    target=st.tuples(st.integers(1, 90), st.integers(2, 90)),  # torch 2.14 errs at one column
     seed=st.integers(0, 1000),
 )
 def test_resize_agrees_with_torchvision(size: tuple[int, int], target: tuple[int, int], seed: int) -> None:
@@ -323,8 +323,19 @@ def test_resize_agrees_with_torchvision(size: tuple[int, int], target: tuple[int
     noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
     tensor = torch.from_numpy(noise).permute(2, 0, 1).float()
     expected = reference(tensor, list(target), InterpolationMode.BILINEAR, antialias=True)
-    difference = resize(noise, target).transpose(2, 0, 1) - expected.numpy()
+    # Both as whole grey levels: Pillow rounds after each of its two passes.
+    difference = resize(noise, target).transpose(2, 0, 1) - np.rint(expected.numpy())
     assert np.abs(difference).max() <= 1
+
+
+def test_resize_treats_rows_and_columns_alike() -> None:
+    image = picture(9, 14)
+    for target in ((20, 1), (4, 1), (1, 1), (5, 30)):
+        flipped = resize(np.ascontiguousarray(image.transpose(1, 0, 2)), target[::-1])
+        difference = resize(image, target).astype(int) - flipped.transpose(1, 0, 2)
+        assert np.abs(difference).max() <= 1
+    pair = np.array([[[95, 130, 194]], [[217, 207, 235]]], np.uint8)
+    np.testing.assert_array_equal(resize(pair, (3, 1))[1, 0], [156, 169, 215])
 
 
 @settings(max_examples=25, deadline=None)

@@ -107,6 +107,8 @@ def write_page(
 
 def summary(evaluation: Evaluation) -> list[str]:
     """Say what an evaluation found, in lines."""
+    from anomem.report import words
+
     image, decided, pixel = evaluation.image, evaluation.at_alpha, evaluation.pixel
     low, high = image.auroc_ci
     interval = f"95 % interval {percent(low)} to {percent(high)}"
@@ -132,4 +134,7 @@ def summary(evaluation: Evaluation) -> list[str]:
         f"  {name}: AUROC {percent(figures.auroc)}, {figures.n_missed:,} of {figures.n:,} missed"
         for name, figures in evaluation.types.items()
     ]
-    return lines
+    doubts = (
+        verdict for verdict in (words.promise(evaluation), words.confound(evaluation)[1]) if verdict.tone != "good"
+    )
+    return [*lines, *(f"{verdict.short}: {verdict.text}" for verdict in doubts)]

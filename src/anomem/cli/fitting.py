@@ -85,7 +85,8 @@ def fit(
     started = time.perf_counter()
     follow(detector.fit_steps(samples, alpha=alpha, **running), session, quiet=as_json)
     _refit_with_normals(detector, samples, normals, session, running, quiet=as_json)
-    _finish(detector, out, time.perf_counter() - started, output, session)
+    skipped = _unreadable(detector, samples)
+    _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped)
 
 
 @click.command(short_help="Teach a model labelled defects; seconds.")
@@ -259,7 +260,26 @@ def _refit_with_normals(
         follow(detector.refit_labels_steps([*anomalies, *fresh], **running), session, quiet=quiet)
 
 
-def _finish(detector: Detector, out: Path, seconds: float, output: Output, session: Session) -> None:
+def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, str]]:
+    """Name the images that could not be read, and say so."""
+    paths = {str(sample.path) for sample in samples}
+    skipped = []
+    for error in detector._state().skipped:
+        note(f"left out {error}")
+        ends = [i for i in range(len(error)) if error.startswith(": ", i) and error[:i] in paths]
+        skipped.append({"path": error[: ends[-1]] if ends else error, "error": error})
+    return skipped
+
+
+def _finish(
+    detector: Detector,
+    out: Path,
+    seconds: float,
+    output: Output,
+    session: Session,
+    *,
+    skipped: Sequence[dict[str, str]] = (),
+) -> None:
     """Write the model and say what it is."""
     save(detector, out, session)
     counts, calibration = detector.counts_, detector.calibration_
@@ -280,5 +300,6 @@ def _finish(detector: Detector, out: Path, seconds: float, output: Output, sessi
             "rate_limit_95": calibration.rate_limit_95,
             "seconds": round(seconds, 3),
             "peak_mb": peak_mb(),
+            "skipped": skipped,
         }
     )

@@ -50,7 +50,7 @@ class Augmentation:
     jitter_probability : float
         Probability that brightness, contrast, saturation and hue change.
     blur_sigma : float
-        Largest standard deviation of the blur relative to the shorter side, in (0, 0.1]. The smallest is a twentieth of
+        Largest standard deviation of the blur relative to the shorter side, in [0, 0.1]. The smallest is a twentieth of
         it (SimCLR: 0.1 to 2 px at 224 px).
     size : int, optional
         Side of the square views in pixels; by default as large as the images.
@@ -164,6 +164,8 @@ def _crop_and_flip(images: Tensor, augmentation: Augmentation, generator: torch.
     theta[:, 1, 1], theta[:, 1, 2] = tall, top
     size = augmentation.size
     shape = (height, width) if size is None else (size, size)
+    if count == 0:
+        return images.new_zeros(0, 3, *shape)
     if max(height / shape[0], width / shape[1]) > 2:
         # Resampling looks at four pixels only: shrink first, or thin structures flicker.
         rough = (min(height, 2 * shape[0]), min(width, 2 * shape[1]))
@@ -235,7 +237,8 @@ def _gaussian(images: Tensor, sigma: Tensor, reach: int) -> Tensor:
     """Blur each image (B, 3, H, W) by its own sigma (B,) in pixels; mirrored at the edges."""
     count, channels, height, width = images.shape
     steps = torch.arange(-reach, reach + 1, device=images.device)
-    kernel = torch.exp(-0.5 * (steps / sigma[:, None]) ** 2)
+    # Below a hundredth of a pixel nothing is blurred, and near 0 the quotient would be undefined.
+    kernel = torch.exp(-0.5 * (steps / sigma.clamp(min=0.01)[:, None]) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, 0)
     planes = functional.pad(images, (reach,) * 4, mode="reflect")
     planes = planes.reshape(1, count * channels, height + 2 * reach, width + 2 * reach)

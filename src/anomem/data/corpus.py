@@ -112,13 +112,18 @@ def read_corpus(
 
 
 def _labels(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:
-    given = [s.label if s else default for s in known] if y is None else list(y)
+    given = [s.label if s else default for s in known] if y is None else _listed(y, "y")
     if len(given) != n:
-        raise InputError(f"y has {len(given)} labels for {n} images; give one a image")
-    labels = np.asarray(given)
-    if labels.size and not np.isin(labels, (NORMAL, ANOMALOUS, UNKNOWN)).all():
+        raise InputError(f"y has {len(given)} labels for {n} images; give one an image")
+    if not all(np.ndim(label) == 0 and label in (NORMAL, ANOMALOUS, UNKNOWN) for label in given):
         raise InputError("y holds other labels than 0 (normal), 1 (anomalous) and -1 (unknown)")
-    return labels.astype(np.intp)
+    return np.asarray([int(label) for label in given], dtype=np.intp)
+
+
+def _listed(values: Sequence[Any], name: str) -> list[Any]:
+    if isinstance(values, str) or not hasattr(values, "__len__") or np.ndim(values) == 0:
+        raise InputError(f"{name} is {values!r}; give one entry an image")
+    return list(values)
 
 
 def _samples(images: Any, *, fitting: bool) -> list[Sample] | None:
@@ -133,7 +138,7 @@ def _samples(images: Any, *, fitting: bool) -> list[Sample] | None:
 
 
 def _column(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int) -> tuple[Any, ...]:
-    values = [getattr(s, name, None) for s in known] if given is None else list(given)
+    values = [getattr(s, name, None) for s in known] if given is None else _listed(given, f"{name}s")
     if len(values) != n:
         raise InputError(f"{name}s has {len(values)} entries for {n} images; give one an image")
     return tuple(values)

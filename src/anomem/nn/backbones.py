@@ -245,6 +245,6 @@ def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.
 
 def _output_node(model: nn.Module) -> str:
     """The name under which the tracer knows the model's pooled output."""
-    from torchvision.models.feature_extraction import get_graph_node_names
+    from timm.layers import get_graph_node_names
 
     return str(get_graph_node_names(model)[1][-1])

@@ -248,7 +248,7 @@ def false_alarm_chance(n_false: int, n_normal: int, n_calibration: int, alpha: f
     >>> round(false_alarm_chance(0, 20, 99, 0.05), 3)
     1.0
     >>> round(false_alarm_chance(4, 20, 99, 0.05), 3)
-    0.028
+    0.027
     """
     k = math.floor(alpha * (n_calibration + 1) + 1e-9)
     rest = n_calibration + 1 - k

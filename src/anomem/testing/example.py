@@ -1,0 +1,120 @@
+"""Images, fitted detectors and words of refusal that the contract's checks share."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomem.data.sources import open_source
+from anomem.data.synthetic import DEFECTS, crops, plant
+from anomem.detector import Detector
+from anomem.types import FloatArray, UInt8Image
+
+SIDE = 64
+TOLERANCE = 1e-4
+"""Of the range of scores: what rounding may change when the order of additions changes."""
+
+
+class Example:
+    """Photographs of bricks, some with planted defects, and detectors fitted to them when they are asked for.
+
+    Parameters
+    ----------
+    cls : type
+        The detector class.
+
+    Attributes
+    ----------
+    train : ndarray
+        (48, 64, 64, 3) uint8, normal.
+    normal, defective : ndarray
+        (15, 64, 64, 3) uint8 each, to score; ``masks`` (15, 64, 64) say where the defects are.
+    labelled : ndarray
+        (8, 64, 64, 3) uint8 defects to learn from.
+    """
+
+    def __init__(self, cls: type[Detector]) -> None:
+        self.cls = cls
+        rng = np.random.default_rng(0)
+        self.train = crops("brick", 48, size=SIDE, half="train", rng=rng)
+        self.normal = crops("brick", 15, size=SIDE, half="test", rng=rng)
+        found = planted(crops("brick", 15, size=SIDE, half="test", rng=rng), rng)
+        self.defective, self.masks = (np.stack(part) for part in zip(*found, strict=True))
+        self.labelled = np.stack([image for image, _ in planted(self.train[:8], rng)])
+        self.mixed = np.concatenate([self.normal, self.defective])
+        self.required = cls.supervision == "required"
+
+    def new(self, **params: Any) -> Detector:
+        """Return an unfitted detector with tiny parameters."""
+        return self.cls(**{**self.cls.test_params, **params})
+
+    def fit(
+        self, detector: Detector | None = None, images: Any = None, y: Sequence[int] | None = None, **options: Any
+    ) -> Detector:
+        """Fit to normals (with labelled defects where the method demands them)."""
+        images, y = self.given(self.train if images is None else images, y)
+        return (detector or self.new()).fit(images, y, **{"alpha": 0.2, "device": "cpu", **options})
+
+    def given(self, images: Any, y: Sequence[int] | None = None, *, labels: bool = False) -> tuple[Any, Any]:
+        """Add labelled defects to normals where they are demanded, or asked for."""
+        if y is not None or not (labels or self.required):
+            return images, y
+        return np.concatenate([images, self.labelled]), [0] * len(images) + [1] * len(self.labelled)
+
+    def score(self, detector: Detector, images: Any = None, **options: Any) -> FloatArray:
+        """Score, on the CPU, by default what :attr:`mixed` holds."""
+        return detector.anomaly_score(self.mixed if images is None else images, **{"device": "cpu", **options})
+
+    @cached_property
+    def fitted(self) -> Detector:
+        """One fitted detector that all checks share; none may change it."""
+        return self.fit()
+
+    @cached_property
+    def scores(self) -> FloatArray:
+        """Its scores of :attr:`mixed`."""
+        return self.score(self.fitted)
+
+    def calibration_images(self, detector: Detector) -> UInt8Image:
+        """Those of :attr:`train` that `detector` was calibrated on."""
+        source = open_source(self.train)
+        return self.train[[source.digest(i) in digests(detector)["calibration"] for i in range(len(source))]]
+
+
+def planted(images: UInt8Image, rng: np.random.Generator) -> list[tuple[Any, Any]]:
+    return [plant(image, DEFECTS[i % len(DEFECTS)], rng, 0.4) for i, image in enumerate(images)]
+
+
+def require(condition: object, promise: str) -> None:
+    if not condition:
+        raise AssertionError(promise)
+
+
+def refused(kind: type[Exception], call: Callable[[], object], what: str) -> str:
+    """Return the one line with which `call` is refused."""
+    try:
+        call()
+    except kind as error:
+        require("\n" not in str(error), f"{what}: the error is one line")
+        return str(error)
+    raise AssertionError(f"{what}: {kind.__name__} was expected, nothing was raised")
+
+
+def require_close(found: FloatArray, wanted: FloatArray, scale: FloatArray, promise: str) -> None:
+    require(found.shape == wanted.shape, f"{promise}: {found.shape} instead of {wanted.shape}")
+    apart = float(np.abs(found - wanted).max() / max(float(np.ptp(scale)), 1e-12))
+    require(apart <= TOLERANCE, f"{promise}: they differ by {apart:.1e} of the range of scores")
+
+
+def digests(detector: Detector) -> dict[str, frozenset[int]]:
+    return detector._state().digests
+
+
+def random_state() -> tuple[object, ...]:
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - the global state is what must stay
+    return torch.get_rng_state().numpy().tobytes(), repr(numpy_state), random.getstate()

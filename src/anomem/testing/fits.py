@@ -1,0 +1,108 @@
+"""Checks of fitting."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from anomem.data.sources import ArraySource, open_source
+from anomem.errors import AnomemWarning, NotFittedError
+from anomem.testing.example import Example, digests, random_state, refused, require
+from anomem.types import UInt8Image
+
+
+def fit_returns_self_and_spares_the_global_random_state(example: Example) -> None:
+    """``fit`` returns self; neither fitting, at any step, nor scoring touches a global random state."""
+    detector, state = example.new(), random_state()
+    require(example.fit(detector) is detector, "fit returns self")
+    images, y = example.given(example.train)
+    for record in detector.fit_steps(images, y, alpha=0.2, device="cpu"):
+        require(random_state() == state, f"the global random state is spared ({record.stage})")
+    example.score(detector)
+    require(random_state() == state, "the global random state is spared (score)")
+
+
+def same_seed_same_scores(example: Example) -> None:
+    """The same seed, threads and batch size give the same scores to the last bit, whatever the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20_000)
+        again = example.fit()
+    require(np.array_equal(example.score(again), example.scores), "scores are equal to the last bit")
+    if example.cls.localizes:
+        maps = [d.anomaly_map(example.mixed[:4], device="cpu") for d in (again, example.fitted)]
+        require(np.array_equal(*maps), "maps are equal to the last bit")
+    other = example.fit(example.new(seed=1))
+    require(digests(other)["learn"] != digests(again)["learn"], "another seed draws another split")
+
+
+def refit_equals_a_fresh_fit(example: Example) -> None:
+    """Nothing of an earlier fit survives a new one."""
+    detector = example.fit(example.fit(images=example.train[:36]))
+    require(np.array_equal(example.score(detector), example.scores), "scores are those of a fresh fit")
+
+
+def fewer_images_than_a_batch(example: Example) -> None:
+    """Five images are enough, with warnings that say what that costs."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        detector = example.fit(images=example.train[:5], alpha=None, batch_size=16)
+    require(any(issubclass(w.category, AnomemWarning) for w in caught), "few images are warned of")
+    require(np.isfinite(example.score(detector)).all(), "scores are finite")
+
+
+class _Breaking(ArraySource):
+    """Images of which only the first `left` can be loaded."""
+
+    left = 0
+
+    def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
+        self.left -= 1
+        if self.left < 0:
+            raise InterruptedError("the disk went away")
+        return super().load_with_digest(i)
+
+
+def an_interrupted_fit_leaves_no_model(example: Example) -> None:
+    """A fit that is abandoned or fails midway leaves the detector unfitted, even one that was fitted before."""
+    images, y = example.given(example.train)
+    for detector, n_steps in ((example.new(), 1), (copy.copy(example.fitted), 2)):
+        steps = detector.fit_steps(images, y, alpha=0.2, device="cpu")
+        for _ in range(n_steps):
+            next(steps)
+        steps.close()  # type: ignore[attr-defined]
+        refused(NotFittedError, lambda d=detector: example.score(d), "an abandoned fit")  # type: ignore[misc]
+    for left in (0, 10, 38):
+        source, detector = _Breaking(images), example.new()
+        source.left = left
+        refused(InterruptedError, lambda d=detector, s=source: example.fit(d, s, y), "a failing disk")  # type: ignore[misc]
+        refused(NotFittedError, lambda d=detector: example.score(d), "a failed fit")  # type: ignore[misc]
+    require(np.array_equal(example.score(example.fitted), example.scores), "copies share no changing state")
+
+
+def unfitted_is_said(example: Example) -> None:
+    """What needs a fitted detector says so."""
+    detector = example.new()
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: example.score(detector),
+        lambda: detector.save("model"),
+        lambda: detector.calibrate(alpha=0.5),
+        lambda: detector.refit_labels(example.labelled),
+        lambda: detector.scorer_,
+    )
+    for call in calls:
+        require("fit" in refused(NotFittedError, call, "an unfitted detector"), "the error says what to do")
+
+
+def groups_stay_together(example: Example) -> None:
+    """Images of one group are never on two sides of the split, and the parts share no content."""
+    images, y = example.given(example.train)
+    groups = [i // 4 if i < len(example.train) else None for i in range(len(images))]
+    parts = digests(example.fit(images=images, y=y, groups=groups))
+    source = open_source(example.train)
+    for group in range(12):
+        members = {source.digest(i) for i in range(4 * group, 4 * group + 4)}
+        require(any(members <= part for part in parts.values()), f"group {group} stays together")

@@ -1,0 +1,134 @@
+"""Checks of labels, calibration and the promise."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from itertools import combinations
+
+import numpy as np
+
+from anomem.data.sources import open_source
+from anomem.detector import Detector
+from anomem.errors import AnomemWarning, CalibrationError, InputError
+from anomem.metrics import auroc
+from anomem.nn.scorer import TwoStageScorer
+from anomem.testing.example import Example, digests, refused, require, require_close
+
+
+def labels_count_as_the_class_says(example: Example) -> None:
+    """Labels are ignored exactly where supervision is "none", used where "optional", demanded where "required"."""
+    if example.required:
+        refused(InputError, lambda: example.new().fit(example.train, device="cpu"), "a fit without labels")
+        return
+    images, y = example.given(example.train, labels=True)
+    detector = example.fit(images=images, y=y)
+    same = np.array_equal(example.score(detector), example.scores)
+    ignored = example.cls.supervision == "none"
+    require(same == ignored, "labels are ignored" if ignored else "labels change the scores")
+    require(detector.counts_["n_labelled"] == (0 if ignored else len(example.labelled)), "labels are counted")
+
+
+def unknown_labels_are_left_out(example: Example) -> None:
+    """Images labelled -1 take no part in a fit."""
+    images, y = example.given(example.train)
+    y = [0] * len(images) if y is None else y
+    strange = np.concatenate([images, example.normal[:4]])
+    detector = example.fit(images=strange, y=[*y, -1, -1, -1, -1])
+    require(np.array_equal(example.score(detector), example.scores), "scores are those without the unknown images")
+
+
+def wrong_labels_are_refused(example: Example) -> None:
+    """Labels of another number or kind are refused."""
+    n = len(example.train)
+    for y in ([0] * (n - 1), [0] * (n - 1) + [2], ["good"] * n, [[0]] * n):
+        refused(InputError, lambda y=y: example.fit(images=example.train, y=y), "y")  # type: ignore[misc]
+    refused(InputError, lambda: example.fit(images=example.train, y=[1] * n), "no normals at all")
+
+
+def roles_share_no_image(example: Example) -> None:
+    """No image has two roles, copies of one image included; one that is labelled both ways is refused."""
+    twice = np.concatenate([example.train, example.train[:6]])
+    images, y = example.given(twice, labels=example.cls.supervision != "none")
+    parts = digests(example.fit(images=images, y=y))
+    require(not any(a & b for a, b in combinations(parts.values(), 2)), "no content stands on two sides")
+    if example.cls.supervision == "none":
+        return
+    both = np.concatenate([images, example.train[:1]])
+    labels = [*([0] * len(images) if y is None else y), 1]
+    refused(InputError, lambda: example.fit(images=both, y=labels), "an image labelled both ways")
+
+
+def calibration_scores_are_scores(example: Example) -> None:
+    """The model is calibrated on what it says of held-out normals; p-values and decisions follow from that."""
+    detector = example.fitted
+    _require_calibrated(example, detector)
+    scores, held_out = example.scores, detector.calibration_.scores
+    counted = (1 + (held_out[None, :] >= scores[:, None]).sum(axis=1)) / (len(held_out) + 1)
+    p_values = detector.p_value(example.mixed, device="cpu")
+    require(np.allclose(p_values, counted, rtol=0, atol=1e-12), "p = (1 + #{s_i >= s}) / (n + 1)")
+    rejected = detector.predict(example.mixed, device="cpu")
+    require(np.array_equal(rejected, p_values <= detector.calibration_.alpha), "rejected iff p <= alpha")
+    refused(CalibrationError, lambda: example.fit(alpha=0.001), "an alpha that the normals cannot carry")
+
+
+def _require_calibrated(example: Example, detector: Detector) -> None:
+    held_out = example.calibration_images(detector)
+    require(len(held_out) == detector.counts_["n_calibration"] > 0, "calibration images are normals of the fit")
+    found = np.sort(example.score(detector, held_out))
+    now = example.score(detector)
+    require_close(found, detector.calibration_.scores, now, "calibration scores are the scores of held-out normals")
+
+
+def calibrating_leaves_out_what_was_learnt_from(example: Example) -> None:
+    """``calibrate`` takes fresh normals only, and says what it left out; without images it changes alpha alone."""
+    detector = copy.copy(example.fitted)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        detector.calibrate(np.concatenate([example.train, example.normal]), alpha=0.1, device="cpu")
+    require(any(issubclass(w.category, AnomemWarning) for w in caught), "images left out are warned of")
+    kept = len(example.normal) + example.fitted.calibration_.n
+    require(detector.calibration_.n == kept, f"{kept} images are new to the model, not {detector.calibration_.n}")
+    require(np.array_equal(example.score(detector), example.scores), "calibrating changes no score")
+    detector.calibrate(alpha=0.5)
+    require((detector.calibration_.n, detector.calibration_.alpha) == (kept, 0.5), "alpha alone changes")
+    refused(CalibrationError, lambda: detector.calibrate(alpha=1e-6), "an alpha that the normals cannot carry")
+
+
+def labels_refit_the_second_stage(example: Example) -> None:
+    """Defects alone refit the second stage: scores change, and the calibration is that of the new score."""
+    detector = copy.copy(example.fitted)
+    if not isinstance(detector.scorer_, TwoStageScorer):
+        refused(InputError, lambda: detector.refit_labels(example.labelled, device="cpu"), "no second stage")
+        return
+    require(detector.refit_labels(example.labelled, device="cpu") is detector, "refit_labels returns self")
+    scores = example.score(detector)
+    require(not np.array_equal(scores, example.scores), "labels change the scores")
+    labels = [0] * len(example.normal) + [1] * len(example.defective)
+    require(auroc(scores, labels) > 0.8, "defects still rank above normals: AUROC above 0.8")
+    require(detector.counts_ == {**example.fitted.counts_, "n_labelled": len(example.labelled)}, "labels are counted")
+    _require_calibrated(example, detector)
+    detector.refit_labels(example.labelled[:5], device="cpu").refit_labels(example.labelled, device="cpu")
+    require(np.array_equal(example.score(detector), scores), "labels replace earlier ones")
+    steps = detector.refit_labels_steps(example.labelled[:4], device="cpu")
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    require(np.array_equal(example.score(detector), scores), "an abandoned refit changes nothing")
+    require(np.array_equal(example.score(example.fitted), example.scores), "the detector before stays as it was")
+    held_out = example.calibration_images(detector)[:1]
+    refused(InputError, lambda: detector.refit_labels(held_out, device="cpu"), "labelling a calibration normal")
+    refused(InputError, lambda: detector.refit_labels(example.normal, [0] * 15, device="cpu"), "no defect at all")
+
+
+def refitting_equals_fitting_with_labels(example: Example) -> None:
+    """Labels given to ``fit`` and labels given later lead to the same scores, where only the second stage takes them."""
+    if not isinstance(example.fitted.scorer_, TwoStageScorer):
+        return
+    images, y = example.given(example.train, labels=True)
+    at_once = example.fit(images=images, y=y)
+    later = copy.copy(example.fitted).refit_labels(example.labelled, device="cpu")
+    found = example.score(at_once)
+    require_close(found, example.score(later), found, "labels count the same, early or late")
+    source = open_source(example.labelled)
+    named = {source.digest(i) for i in range(len(source))}
+    require(digests(later)["labelled"] == digests(at_once)["labelled"] == named, "labelled images are known by content")

@@ -1,0 +1,44 @@
+"""Checks of hyperparameters."""
+
+from __future__ import annotations
+
+from anomem.errors import ParameterError
+from anomem.testing.example import Example, refused, require
+
+
+def init_only_assigns(example: Example) -> None:
+    """``__init__`` keeps every argument as it is, checks nothing and does nothing else."""
+    marks = {name: object() for name in example.cls.declared()}
+    require(vars(example.cls(**marks)) == marks, "attributes are the arguments, and no others")
+
+
+def clone_and_repr_round_trip(example: Example) -> None:
+    """``clone``, ``repr``, ``get_params`` and ``set_params`` give the same detector again, unfitted."""
+    detector = example.new(seed=7)
+    params = detector.get_params()
+    require(detector.clone().get_params() == params, "a clone has the same parameters")
+    again = eval(repr(detector), {example.cls.__name__: example.cls})
+    require(again.get_params() == params, f"{detector!r} evaluates to the same parameters")
+    require(example.cls().set_params(**params).get_params() == params, "set_params takes what get_params gives")
+
+
+def wrong_parameters_are_named(example: Example) -> None:
+    """A value out of range is refused by ``fit``, with the parameter's name; so is an unknown name."""
+    for name in example.cls.declared():
+        detector = example.new(**{name: object()})
+        line = refused(ParameterError, lambda d=detector: d.fit(example.train), name)  # type: ignore[misc]
+        require(f"{name}=" in line, f"the error names {name}: {line}")
+    refused(ParameterError, lambda: example.new().set_params(no_such_parameter=1), "an unknown parameter")
+
+
+def presets_fill_in(example: Example) -> None:
+    """A preset fills in what is None, an explicit value wins, and the attributes stay as they were given."""
+    for preset, filling in example.cls.presets.items():
+        detector = example.cls(preset=preset)  # type: ignore[call-arg]
+        given = detector.get_params()
+        resolved = detector.resolve()
+        require({k: resolved[k] for k in filling} == dict(filling), f"preset {preset} fills in all its values")
+        require(detector.get_params() == given, "resolving touches no attribute")
+        explicit = example.new(preset=preset).resolve()
+        tiny = example.cls.test_params
+        require({k: explicit[k] for k in tiny} == tiny, f"explicit values win over preset {preset}")

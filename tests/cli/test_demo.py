@@ -1,0 +1,53 @@
+"""demo: finds planted defects, and keeps its hands off other people's files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from anomem.cli.demo import MARK
+from anomem.cli.main import run
+from tests.cli.process import Command, files
+
+
+def test_demo_refuses_other_peoples_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").write_text("mine")
+    assert run(["demo", "--out", str(tmp_path)]) == 2
+    assert "holds other files than an earlier demo's: choose a new folder" in capsys.readouterr().err
+    assert run(["demo", "--out", str(tmp_path / "mine")]) == 2
+    assert run(["demo", "--out", str(tmp_path / "no" / "demo")]) == 2
+    assert files(tmp_path) == {"mine"}
+
+
+@pytest.mark.slow
+@pytest.mark.ci_sample
+def test_demo_finds_the_defects(anomem: Command, tmp_path: Path) -> None:
+    result = anomem("demo", "--json").result
+    assert set(result) >= {"report", "seconds", "image", "pixel"}
+    assert result["report"] == "anomem-demo/report.html"
+    assert result["seconds"] < 120
+    assert result["image"]["auroc"] > 0.85
+    assert result["pixel"]["auroc"] > 0.85
+    assert 0.5 < result["pixel"]["aupro"] <= 1
+    folder = tmp_path / "anomem-demo"
+    assert {path.name for path in folder.iterdir()} == {MARK, "images", "model.safetensors", "report.html"}
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"\.anomem-demo-[0-9a-f]+", page) is None, "the page names the folder it was made in"
+
+    # Once more into the same folder, beside a file of the user's, for people.
+    (folder / "mine").write_text("mine")
+    before = files(folder)
+    ran = anomem("demo")
+    assert ran.code == 0, ran.err
+    assert "image AUROC" in ran.out
+    assert "AUPRO" in ran.out
+    assert "report: anomem-demo/report.html" in ran.out
+    assert files(folder) == before
+    (command,) = re.findall(r"^next: anomem (.*)$", ran.out, flags=re.MULTILINE)
+    scored = anomem(*command.split(), "--json").result
+    assert scored["n"] == 30
+    assert all((tmp_path / row["heatmap"]).is_file() for row in scored["results"])
+    assert json.loads((folder / MARK).read_text())["version"]

@@ -1,0 +1,145 @@
+"""Ctrl-C and kill at any moment: exit codes, one line, nothing half-written. Real processes, real signals."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import anomem as library
+from tests.cli.process import COMMAND, KNN, TINY, Shop, environment, files
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+
+
+def start(arguments: Sequence[object], cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str], number: int) -> tuple[int, str, str]:
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None, "ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def many_images(shop: Shop, folder: Path, copies: int) -> Path:
+    folder.mkdir()
+    for i in range(copies):
+        for path in shop.images:
+            shutil.copy(path, folder / f"{i:03d}-{path.parent.name}-{path.name}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_score_interrupted_among_its_heatmaps(shop: Shop, tmp_path: Path, number: int, code: int, word: str) -> None:
+    many_images(shop, tmp_path / "in", 40)
+    before = files(tmp_path)
+    process = start(["score", shop.anomem, "in", "--out", "r.csv", "--heatmaps", "maps"], tmp_path)
+
+    def drawing() -> bool:
+        return len(list(tmp_path.glob(".maps-*/*.png"))) > 3
+
+    wait_for(drawing, process)
+    returned, out, err = end(process, number)
+    assert returned == code
+    assert out == ""
+    assert err == f"anomem: {word}; nothing was written\n"
+    assert files(tmp_path) == before
+
+
+def test_fit_interrupted_while_it_learns(shop: Shop, tmp_path: Path) -> None:
+    many_images(shop, tmp_path / "in", 60)
+    (tmp_path / "m").write_text("an older model")
+    before = files(tmp_path)
+    process = start(["fit", "in", "--out", "m", *KNN], tmp_path)
+    assert process.stdout is not None
+    assert "600 normal" in process.stdout.readline()
+    time.sleep(0.5)
+    returned, _, err = end(process, signal.SIGINT)
+    assert returned == 130
+    assert err.splitlines()[-1] == "anomem: interrupted; nothing was written"
+    assert "Traceback" not in err
+    assert files(tmp_path) == before
+    assert (tmp_path / "m").read_text() == "an older model"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0])
+@pytest.mark.parametrize("command", ["fit", "score", "label", "evaluate"])
+def test_interrupted_at_any_moment(
+    shop: Shop, tmp_path: Path, command: str, share: float, durations: dict[str, float]
+) -> None:
+    """Whenever it comes, a file is whole or not there, and the last line says which."""
+    arguments, targets = job(command, shop, tmp_path)
+    if command not in durations:
+        started = time.perf_counter()
+        subprocess.run(
+            [*COMMAND, *map(str, arguments)], cwd=tmp_path, env=environment(), check=True, capture_output=True
+        )
+        durations[command] = time.perf_counter() - started
+        for target in targets:
+            shutil.rmtree(tmp_path / target) if (tmp_path / target).is_dir() else (tmp_path / target).unlink()
+    before = files(tmp_path)
+    process = start(arguments, tmp_path)
+    time.sleep(share * durations[command])
+    returned, _, err = end(process, signal.SIGINT)
+
+    there = {target for target in targets if (tmp_path / target).exists()}
+    others = {name for name in files(tmp_path) - before if name.split("/")[0] not in targets}
+    assert others == set(), "something was left behind"
+    if returned == 0:
+        assert there == set(targets)
+        return
+    # Python may still be starting, or already shutting down, where nobody can print a line.
+    if returned == 130:
+        said = err.splitlines()[-1]
+        assert said.startswith("anomem: interrupted; ")
+        assert ("nothing was written" in said) == (there == set())
+        assert all(target in said for target in there)
+    if "m" in there:
+        assert library.load(tmp_path / "m").counts_["n_calibration"] > 0
+    if "maps" in there:
+        assert len(list((tmp_path / "maps").glob("*.png"))) == len(list((tmp_path / "in").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def durations() -> dict[str, float]:
+    """Seconds that each command takes when nobody interrupts it."""
+    return {}
+
+
+def job(command: str, shop: Shop, folder: Path) -> tuple[list[object], list[str]]:
+    """Arguments of a command, and the files and folders that it writes."""
+    if command == "fit":
+        return ["fit", shop.data, "--out", "m", *TINY, "--alpha", "0.1"], ["m"]
+    if command == "label":
+        rows = [f"{path},1" for path in shop.images if path.parent.name != "good"]
+        (folder / "l.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+        return ["label", shop.anomem, "--labels", "l.csv", "--out", "m"], ["m"]
+    if command == "score":
+        many_images(shop, folder / "in", 10)
+        return ["score", shop.anomem, "in", "--out", "r.csv", "--heatmaps", "maps"], ["r.csv", "maps"]
+    return ["evaluate", shop.anomem, shop.data, "--out", "e.json", "--report", "page"], ["e.json", "page"]
