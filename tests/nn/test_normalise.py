@@ -69,7 +69,8 @@ def test_whitening_gives_identity_covariance_on_the_fitting_data(
     white = normaliser(maps.float())
     assert white.shape == maps.shape
     vectors = _vectors(white).double()
-    torch.testing.assert_close(vectors.T @ vectors / len(vectors), torch.eye(5).double(), rtol=0, atol=1e-4)
+    covariance = vectors.T @ vectors / len(vectors)
+    torch.testing.assert_close(5 * covariance, torch.eye(5).double(), rtol=0, atol=1e-4)
     mean = white.mean(dim=0) if hw else vectors.mean(dim=0)
     torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-4)
 
@@ -96,10 +97,19 @@ def test_whitening_equals_the_manual_form_and_shrinkage_bounds_it() -> None:
         white = _vectors(normaliser(maps.float())).double()
         centred = vectors - vectors.mean(axis=0)
         squared = np.einsum("mi,ij,mj->m", centred, np.linalg.inv(shrunk), centred)
-        np.testing.assert_allclose(white.square().sum(dim=1), squared, rtol=1e-3)
-        np.testing.assert_allclose(
-            normaliser.projection.norm(dim=1)[-1] ** 2 * np.linalg.eigvalsh(shrunk)[0], 1, rtol=1e-4
-        )
+        np.testing.assert_allclose(white.square().sum(dim=1), squared / squared.mean(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_the_power_of_whitening_bends_the_spectrum_and_keeps_the_mean_square_norm_at_one(power: float) -> None:
+    maps = _maps(n=40)
+    normaliser = Normaliser("whiten", 5)
+    normaliser.fit(_moments(maps, None), shrinkage=0.0, power=power)
+    vectors = _vectors(normaliser(maps.float())).double()
+    assert vectors.square().sum(dim=1).mean().item() == pytest.approx(1, abs=1e-4)
+    before = np.linalg.eigvalsh(np.cov(_vectors(F.normalize(maps, dim=1)).numpy().T, bias=True))
+    after = np.linalg.eigvalsh(np.cov(vectors.numpy().T, bias=True))
+    np.testing.assert_allclose(np.sort(after / after.sum()), np.sort(before ** (1 - power) / (before ** (1 - power)).sum()), rtol=1e-3)
 
 
 @pytest.mark.parametrize("maps", [torch.zeros(7, 5, 3, 4), torch.full((7, 5, 3, 4), 0.3)])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from anomem.data.sources import Dataset, ImageSource, Sample, open_source, read_dataset
+from anomem.data.sources import ImageSource, Sample, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.images import read_mask
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray
@@ -95,7 +95,8 @@ def read_corpus(
     InputError
         For lengths that differ, labels other than 0, 1, -1, or no images at all.
     """
-    samples = _samples(images, fitting=default_label == NORMAL)
+    fitting = default_label == NORMAL
+    samples = None if isinstance(images, (str, Path)) and not fitting else training_samples(images)
     source = open_source(images if samples is None else samples)
     known = samples or [None] * len(source)
     labels = _labels(y, known, default_label, len(source))
@@ -124,17 +125,6 @@ def _listed(values: Sequence[Any], name: str) -> list[Any]:
     if isinstance(values, str) or not hasattr(values, "__len__") or np.ndim(values) == 0:
         raise InputError(f"{name} is {values!r}; give one entry an image")
     return list(values)
-
-
-def _samples(images: Any, *, fitting: bool) -> list[Sample] | None:
-    """What is known of each image where the input says more than pixels."""
-    if fitting and isinstance(images, (str, Path)):
-        images = read_dataset(images)
-    if isinstance(images, Dataset):
-        return list(images.train)
-    if isinstance(images, (list, tuple)) and images and all(isinstance(i, Sample) for i in images):
-        return list(images)
-    return None
 
 
 def _column(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int) -> tuple[Any, ...]:

@@ -35,8 +35,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "embedding": False,
         "neighbourhood": (3, 3, 3, 1, 3, 1),
         "memory_size": (1024,),
+        "memory_share": 8,
         "seeding": "farthest",
         "normalise": "whiten",
+        "whitening": 1.0,
+        "shrinkage": 0.03,
         "position_mean": True,
         "max_grid": (28,),
         "beta": "hard",
@@ -52,8 +55,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "embedding": True,
         "neighbourhood": (1,),
         "memory_size": (256,),
+        "memory_share": 1,
         "seeding": "kmeans",
-        "normalise": "unit",
+        "normalise": "whiten",
+        "whitening": 0.5,
+        "shrinkage": 0.3,
         "position_mean": False,
         "max_grid": (28, 1, 1),
         "beta": 16.0,
@@ -94,7 +100,7 @@ class AnoMem(Detector):
         Recall by Hopfield retrieval; by the nearest k-means centre; or the mean alone (the ablations of Table 3).
     memory_size : tuple of int (preset)
         Items of each scale's memory at most; one value: for all.
-    memory_share : int, default 8
+    memory_share : int (preset)
         At most one item for so many feature vectors.
     seeding : {"farthest", "kmeans", "random"} (preset)
         First items: sampled features that cover all others, centres of k-means on them, or N(0, 0.02).
@@ -104,7 +110,9 @@ class AnoMem(Detector):
         Whether whitening subtracts a mean of each position, for aligned objects.
     max_grid : tuple of int (preset)
         Feature maps of more positions a side are averaged down to at most as many; 1: one average for the image.
-    shrinkage : float, default 0.03
+    whitening : float (preset)
+        1: principal axes are divided by their standard deviations; less: by that power of them.
+    shrinkage : float (preset)
         Of the covariance when whitening.
     beta : float or "hard" (preset)
         Inverse temperature of the retrieval (Eq. 1); hard: the nearest item. Not comparable between normalisations.
@@ -193,7 +201,9 @@ class AnoMem(Detector):
     memory_size: tuple[int, ...] | None = param(
         None, Each(Range(1, 65536, integer=True)), doc="Items of each scale at most.", preset=True
     )
-    memory_share: int = param(8, Range(1, integer=True), doc="Feature vectors an item at least.")
+    memory_share: int | None = param(
+        None, Range(1, integer=True), doc="Feature vectors an item at least.", preset=True
+    )
     seeding: str | None = param(
         None, OneOf(("farthest", "kmeans", "random")), doc="First items.", preset=True
     )
@@ -204,7 +214,10 @@ class AnoMem(Detector):
     max_grid: tuple[int, ...] | None = param(
         None, Each(Range(1, integer=True)), doc="Positions a side at most; finer maps are averaged.", preset=True
     )
-    shrinkage: float = param(0.03, Range(0.0, 1.0), doc="Of the covariance when whitening.")
+    whitening: float | None = param(
+        None, Range(0.0, 1.0), doc="1: divide by standard deviations; less: by a power of them.", preset=True
+    )
+    shrinkage: float | None = param(None, Range(0.0, 1.0), doc="Of the covariance when whitening.", preset=True)
     beta: float | str | None = param(
         None, Either((POSITIVE, OneOf(("hard",)))), doc="Inverse temperature of the retrieval.", preset=True
     )
@@ -271,6 +284,7 @@ class AnoMem(Detector):
             share=p.memory_share,
             seeding=p.seeding,
             shrinkage=p.shrinkage,
+            whitening=p.whitening,
             rng=run.rng,
             precision=run.fit_precision,
             batch_size=run.batch_size,

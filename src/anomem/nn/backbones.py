@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,6 +92,14 @@ class Backbone(nn.Module):
         found = self.model(normalised.contiguous(memory_format=torch.channels_last))
         maps = [found[layer] for layer in self.layers]
         return [*maps, found[EMBEDDING][:, :, None, None]] if self.embedding else maps
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        """Copy, with the mode: a traced model that is copied would otherwise compute as in training, in any mode."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        twin.model.train(self.model.training)
+        return twin
 
     @torch.no_grad()
     def describe(self, size: int) -> list[FeatureInfo]:

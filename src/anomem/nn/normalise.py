@@ -161,7 +161,8 @@ class Normaliser(nn.Module):
     mean : buffer, (C, h, w) or (C, 1, 1), float32
         "whiten" only.
     projection : buffer, (C, C), float32
-        "whiten" only; row i is the i-th principal axis over its standard deviation, widest first.
+        "whiten" only; row i is the i-th principal axis over its standard deviation, widest first, at
+        a common scale.
 
     Raises
     ------
@@ -189,7 +190,7 @@ class Normaliser(nn.Module):
         return f"mode={self.mode!r}, dim={self.dim}, hw={self.hw}"
 
     @torch.no_grad()
-    def fit(self, moments: FeatureMoments, shrinkage: float = 0.01) -> None:
+    def fit(self, moments: FeatureMoments, shrinkage: float = 0.01, power: float = 1.0) -> None:
         """Learn mean and whitening; nothing to learn in the other modes.
 
         Parameters
@@ -201,15 +202,21 @@ class Normaliser(nn.Module):
             The covariance becomes (1 - s) cov + s (trace / C) I before it is inverted, which bounds
             how much directions without variance are amplified.
 
+        power : float, in [0, 1]
+            1 whitens; less divides each axis by that power of its standard deviation, 0 leaves the axes as wide as they
+            are. Vectors of the fitting data have a mean squared norm of 1 in any case.
+
         Raises
         ------
         ParameterError
-            If the shrinkage is out of range, or the moments are of other features.
+            If the shrinkage or power is out of range, or the moments are of other features.
         NotFittedError
             If the moments are empty.
         """
         if not 0 <= shrinkage <= 1:
             raise ParameterError(f"shrinkage must be from 0 to 1, got {shrinkage}")
+        if not 0 <= power <= 1:
+            raise ParameterError(f"the power of whitening must be from 0 to 1, got {power}")
         if self.mode != "whiten":
             return
         if not moments.unit or moments.dim != self.dim or self.hw not in (None, moments.hw):
@@ -221,7 +228,7 @@ class Normaliser(nn.Module):
         covariance = moments.covariance(per_position=per_position)
         mean = moments.mean_map() if per_position else moments.mean()[:, None, None]
         self.mean.copy_(mean)
-        self.projection.copy_(_whitening(covariance, shrinkage))
+        self.projection.copy_(_whitening(covariance, shrinkage, power))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Normalise.
@@ -267,8 +274,8 @@ class Normaliser(nn.Module):
         return (F.normalize(vectors, dim=1) - mean) @ self.projection.T
 
 
-def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:
-    """(C, C) float64 -> (C, C) float64, W with W cov W^T = I."""
+def _whitening(covariance: Tensor, shrinkage: float, power: float) -> Tensor:
+    """(C, C) float64 -> (C, C) float64: rows are principal axes over their (power of) standard deviations."""
     n_channels = len(covariance)
     mean_variance = covariance.trace() / n_channels
     identity = torch.eye(n_channels, dtype=covariance.dtype, device=covariance.device)
@@ -277,5 +284,7 @@ def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:
     floor = (_RELATIVE_FLOOR * mean_variance).clamp_min(_ABSOLUTE_FLOOR)
     # An axis has no sign of its own: its largest entry is made positive, so that files agree.
     signs = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
-    projection: Tensor = (axes * signs / torch.maximum(variances, floor).sqrt()).T
-    return projection
+    projection: Tensor = (axes * signs / torch.maximum(variances, floor) ** (power / 2)).T
+    # One mean squared norm for all: beta then means what it means on unit vectors.
+    mean_square = (projection @ covariance @ projection.T).trace()
+    return projection / mean_square.clamp_min(_ABSOLUTE_FLOOR).sqrt()

@@ -39,6 +39,7 @@ def seed_memories(
     share: int,
     seeding: str,
     shrinkage: float,
+    whitening: float,
     rng: torch.Generator,
     precision: str,
     batch_size: int,
@@ -57,8 +58,8 @@ def seed_memories(
         At most one item for so many vectors: a memory that holds every vector has no deviations.
     seeding : {"farthest", "kmeans", "random"}
         Sampled vectors that cover the others, centres of k-means on them, or N(0, 0.02).
-    shrinkage : float
-        Of the covariance when whitening.
+    shrinkage, whitening : float
+        As for :meth:`~anomem.nn.normalise.Normaliser.fit`.
     rng, precision, batch_size
         As for a fit.
 
@@ -87,7 +88,7 @@ def seed_memories(
         yield Record("features", done, max(done, len(learn)))
     for s, scale in enumerate(scales):
         if whitened[s]:
-            scale.normaliser.fit(moments[s], shrinkage)
+            scale.normaliser.fit(moments[s], shrinkage, whitening)
         vectors, positions = samples[s].result()
         n_items = min(sizes[s], max(1, samples[s].seen // share)) if sizes[s] else 0
         n_items = min(n_items, len(vectors), CORESET_LIMIT if seeding == "farthest" else len(vectors))

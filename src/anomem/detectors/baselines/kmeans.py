@@ -1,0 +1,141 @@
+"""k-means prototypes on frozen feature maps: the memory without contrast, whitening or retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from anomem.data.imageset import ImageSet
+from anomem.detector import Detector, Supervision
+from anomem.fitting import Labelled, Run
+from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from anomem.nn.deviation import MapFusion, ScaleMemory
+from anomem.nn.features import feature_batches
+from anomem.nn.hopfield import HopfieldMemory
+from anomem.nn.sampling import VectorSample
+from anomem.nn.scorer import Output, Scorer
+from anomem.params import Each, OneOf, Range, Text, param
+from anomem.types import Record
+
+SAMPLE_LIMIT = 32_768
+
+
+class KMeansScorer(Scorer):
+    """Distance of every position's unit feature to its nearest centre, over one or more maps.
+
+    Parameters
+    ----------
+    config : dict
+        ``backbone`` (name and stages), ``size``, and for each scale ``channels``, ``hw``, ``n_items``.
+    """
+
+    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
+        super().__init__(config)
+        self.backbone = backbone or Backbone(**config["backbone"])
+        self.scales = nn.ModuleList(
+            ScaleMemory(
+                scale["channels"],
+                tuple(scale["hw"]),
+                n_items=scale["n_items"],
+                neighbourhood=3,
+                normalise="unit",
+                position_mean=False,
+                max_grid=28,
+                beta=1.0,
+                hard=True,
+            )
+            for scale in config["scales"]
+        )
+        self.fusion = MapFusion(
+            [scale.hw for scale in self.scales if isinstance(scale, ScaleMemory)],
+            [1.0] * len(self.scales),
+            size=config["size"],
+            reduction="max",
+            top=1.0,
+            smoothing=4.0,
+            standardise="scale",
+        )
+
+    def norms(self, features: list[Tensor]) -> list[Tensor]:
+        """Distances at every position of every scale, [(B, h_s, w_s)] float32."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            return [scale(f).norm(dim=1) for scale, f in zip(self.scales, features, strict=True)]
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images (B, 3, S, S)."""
+        return Output(*self.fusion(self.norms(self.backbone(images))))
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class KMeans(Detector):
+    """k-means prototypes on frozen feature maps.
+
+    Every position's unit feature is compared with the nearest of k centres of its scale; the score is the maximum of the
+    map fused over scales.
+
+    Parameters
+    ----------
+    preset : {"surface", "object"}
+        Input size: 224 or 160 pixels.
+    backbone, weights, stages
+        As for :func:`~anomem.nn.backbones.load_backbone`.
+    n_prototypes : int, default 256
+        Centres of each scale.
+
+    References
+    ----------
+    The second row of Table 3 in Jezequel et al., 2022, without its learnt encoder.
+    """
+
+    name: ClassVar[str] = "kmeans"
+    supervision: ClassVar[Supervision] = "none"
+    localizes: ClassVar[bool] = True
+    paper: ClassVar[str] = "Baseline of Jezequel et al., 2022, Table 3: k-means centroids as prototypes"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
+    test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_prototypes": 32}
+
+    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
+    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
+    backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="A timm model.")
+    weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
+    stages: tuple[int, ...] = param((2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are used.")
+    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Centres of each scale.")
+
+    def _fit(
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+    ) -> Generator[Record, None, Scorer]:
+        p = run.params
+        backbone = load_backbone(p.backbone, p.stages, weights=p.weights).eval().to(run.device)
+        scales = [{"channels": m.channels, "hw": list(m.hw), "n_items": 1} for m in backbone.describe(p.size)]
+        options = {"name": p.backbone, "stages": list(p.stages)}
+        scorer = KMeansScorer({"backbone": options, "size": p.size, "scales": scales}, backbone).eval().to(run.device)
+        memories = [scale for scale in scorer.scales if isinstance(scale, ScaleMemory)]
+        samples = [VectorSample(SAMPLE_LIMIT, run.rng) for _ in memories]
+        done = 0
+        for features in feature_batches(backbone, learn, precision=run.fit_precision, batch_size=run.batch_size):
+            for scale, sample, f in zip(memories, samples, features, strict=True):
+                sample.add(scale.embed(f))
+            done += len(features[0])
+            yield Record("features", done, max(done, len(learn)))
+        for s, (scale, sample) in enumerate(zip(memories, samples, strict=True)):
+            vectors = sample.result()[0]
+            scale.memory = HopfieldMemory(min(p.n_prototypes, len(vectors)), vectors.shape[1], beta=1.0, hard=True)
+            scale.memory.seed(vectors, run.rng)
+            scale.memory.to(run.device)
+            scales[s]["n_items"] = scale.memory.n_items
+        norms: list[list[Tensor]] = []
+        for features in feature_batches(backbone, tune, precision=p.precision, batch_size=run.batch_size):
+            with torch.inference_mode():
+                norms.append(scorer.norms(features))
+        tune_norms = [torch.cat(scale_norms) for scale_norms in zip(*norms, strict=True)]
+        scorer.fusion.standardise_on(tune_norms, tune_norms)
+        yield Record("tune", len(tune), len(tune))
+        return scorer.requires_grad_(False)
+
+    @classmethod
+    def _build(cls, config: dict[str, Any]) -> Scorer:
+        return KMeansScorer(config)
