@@ -116,7 +116,9 @@ class Bench:
         """Read what an earlier run has done."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.args.fresh:
-            self._journal.unlink(missing_ok=True)
+            for file in self.folder.iterdir():
+                if file.is_file():
+                    file.unlink()
         if self._journal.exists():
             for line in self._journal.read_text(encoding="utf-8").splitlines():
                 unit = json.loads(line)
@@ -181,6 +183,8 @@ class Bench:
             "rows": [asdict(row) for row in rows],
             "notes": list(notes),
         }
+        if len(content["revisions_of_units"]) > 1:
+            print("units of several revisions are mixed; --fresh takes them all again", file=sys.stderr)
         target = self.folder if self.args.limit else Path(self.args.out)
         target.mkdir(parents=True, exist_ok=True)
         path = target / f"{self.name}.json"

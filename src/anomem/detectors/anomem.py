@@ -320,6 +320,7 @@ def _empty_scorer(p: SimpleNamespace) -> MultiScaleScorer:
         "embedding": p.embedding,
         "width": p.width,
         "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
+        "folded": not from_scratch,
     }
     backbone = load_backbone(**options, weights=p.weights).eval()
     maps = backbone.describe(p.size)

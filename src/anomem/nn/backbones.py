@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anomem.errors import InputError, ParameterError
+from anomem.nn.folding import fold_batch_norm
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -49,6 +50,9 @@ class Backbone(nn.Module):
         Replace a residual network's stem by a 3x3 convolution of stride 1 without pooling, for inputs of 64 px and less.
     weights : dict of Tensor or None
         A state_dict in timm's naming; None: random initialisation.
+    folded : bool
+        Whether batch normalisation is folded into the convolutions before it: the same function of an image in evaluation
+        mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
 
     Raises
     ------
@@ -68,6 +72,7 @@ class Backbone(nn.Module):
         width: float = 1.0,
         small_stem: bool = False,
         weights: dict[str, Tensor] | None = None,
+        folded: bool = False,
     ) -> None:
         super().__init__()
         model = _create(name, width=width, small_stem=small_stem)
@@ -79,6 +84,8 @@ class Backbone(nn.Module):
             values = torch.tensor(model.pretrained_cfg[statistic], dtype=torch.float32)  # type: ignore[index]
             self.register_buffer(statistic, 255 * values.view(1, 3, 1, 1))
         self.model = _cut(model, self.layers, embedding, name)
+        if folded:
+            fold_batch_norm(self.model)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps of images (B, 3, S, S), RGB with values 0 to 255.
@@ -118,12 +125,13 @@ def load_backbone(
     embedding: bool = False,
     width: float = 1.0,
     small_stem: bool = False,
+    folded: bool = False,
 ) -> Backbone:
     """Build a backbone and give it its weights.
 
     Parameters
     ----------
-    name, stages, embedding, width, small_stem
+    name, stages, embedding, width, small_stem, folded
         As for :class:`Backbone`.
     weights : str or None
         ``"default"``: for ``tf_efficientnet_lite0`` the ImageNet weights of the installed package
@@ -137,7 +145,9 @@ def load_backbone(
         When the file is missing, is not a state_dict of this model, or the hub cannot be reached.
     """
     state = None if weights is None else _find_state(name, weights)
-    backbone = Backbone(name, stages, embedding=embedding, width=width, small_stem=small_stem, weights=state)
+    backbone = Backbone(
+        name, stages, embedding=embedding, width=width, small_stem=small_stem, weights=state, folded=folded
+    )
     return backbone.to(memory_format=torch.channels_last)
 
 

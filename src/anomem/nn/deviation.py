@@ -81,6 +81,11 @@ class ScaleMemory(nn.Module):
         z = self.embed(maps).permute(0, 2, 3, 1)
         return (z - self.recall(z)).permute(0, 3, 1, 2)
 
+    def norms(self, maps: Tensor) -> Tensor:
+        """||Delta|| at every position: (B, C, h, w) to (B, h, w), without building Delta where that is not needed."""
+        z = self.embed(maps).permute(0, 2, 3, 1)
+        return z.norm(dim=-1) if self.memory is None else self.memory.distances(z)
+
 
 class MapFusion(nn.Module):
     """Deviation norms of several scales to one map and one score (Eq. 9 and 13).

@@ -142,6 +142,28 @@ class HopfieldMemory(nn.Module):
                 retrieved[start : start + step] = self._recall(flat[start : start + step])
             return retrieved.reshape(queries.shape)
 
+    def distances(self, queries: Tensor) -> Tensor:
+        """Give the distance from each query to its retrieval, ||xi - HF(xi)||.
+
+        Parameters
+        ----------
+        queries : Tensor, (..., C), floating
+
+        Returns
+        -------
+        Tensor, (...)
+            With ``hard`` and the euclidean association nothing is retrieved: the largest association
+            says how far the nearest item is.
+        """
+        if not self.hard or self.association != "euclidean":
+            return torch.linalg.vector_norm(queries - self(queries), dim=-1)
+        with torch.autocast(device_type=self.items.device.type, enabled=False):
+            flat = queries.reshape(-1, self.dim).to(self.items.dtype)
+            chunks = [flat] if self._in_one_piece(flat) else flat.split(self._chunk_length())
+            nearness = torch.cat([self._logits(chunk, 1.0).amax(dim=-1) for chunk in chunks])
+            squared = flat.square().sum(dim=-1) - 2 * nearness
+            return squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
+
     def associations(self, queries: Tensor) -> Tensor:
         """Give the weights of the items in each retrieval (of its last step).
 

@@ -89,20 +89,17 @@ class MultiScaleScorer(TwoStageScorer):
         return self.second_stage(one_class, evidence, self.tune_evidence)
 
     def _output(self, features: Sequence[Tensor], *, evidence: bool) -> Output:
-        deltas = self.deviations(features)
         with torch.autocast(features[0].device.type, enabled=False):
-            one_class, map_ = self.fusion([delta.norm(dim=1) for delta in deltas])
+            norms = [scale.norms(f) for scale, f in zip(self.memories(), features, strict=True)]
+            one_class, map_ = self.fusion(norms)
             if not evidence:
                 return Output(one_class, map_)
+            deltas = self.deviations(features)
             seen = self.second_stage.evidence([f.float() for f in features], deltas)
             if not self.second_stage.active:
                 return Output(one_class, map_, one_class, seen)
-            return Output(
-                self.conclude(one_class, seen),
-                self.second_stage.fuse_map(map_, deltas, self.fusion.weights),
-                one_class,
-                seen,
-            )
+            fused = self.second_stage.fuse_map(map_, deltas, self.fusion.weights)
+            return Output(self.conclude(one_class, seen), fused, one_class, seen)
 
 
 def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = PROTOTYPE_SIDE) -> Tensor:

@@ -24,7 +24,7 @@ class VectorSample:
         self._vectors: list[Tensor] = []
         self._positions: list[Tensor] = []
         self._keys: list[Tensor] = []
-        self._held = 0
+        self._held, self._bar = 0, 1.0
 
     def add(self, maps: Tensor) -> None:
         """Offer every position of (B, C, h, w) maps."""
@@ -33,9 +33,8 @@ class VectorSample:
         keys = torch.rand(len(vectors), generator=self.rng)
         positions = torch.arange(h * w).repeat(b)
         self.seen += len(vectors)
-        if self.seen > self.limit:
-            # No key above this quantile has a chance once the stream is this long; a margin keeps the sample exact.
-            likely = keys < min(1.0, 4.0 * self.limit / self.seen)
+        likely = keys <= self._bar  # a larger key has no chance any more
+        if not likely.all():
             keys, vectors, positions = keys[likely], vectors.cpu()[likely], positions[likely]
         self._keys.append(keys)
         self._vectors.append(vectors.float().cpu().clone())
@@ -56,3 +55,5 @@ class VectorSample:
         self._vectors = [torch.cat(self._vectors)[kept]]
         self._positions = [torch.cat(self._positions)[kept]]
         self._held = len(kept)
+        if self._held == self.limit:
+            self._bar = float(self._keys[0].max())

@@ -51,7 +51,7 @@ class KMeansScorer(Scorer):
             for scale in config["scales"]
         )
         self.fusion = MapFusion(
-            [scale.hw for scale in self.scales if isinstance(scale, ScaleMemory)],
+            [memory.hw for memory in self.memories()],
             [1.0] * len(self.scales),
             size=config["size"],
             reduction="max",
@@ -60,10 +60,14 @@ class KMeansScorer(Scorer):
             standardise="scale",
         )
 
+    def memories(self) -> list[ScaleMemory]:
+        """One a scale, early scales first."""
+        return [scale for scale in self.scales if isinstance(scale, ScaleMemory)]
+
     def norms(self, features: list[Tensor]) -> list[Tensor]:
         """Distances at every position of every scale, [(B, h_s, w_s)] float32."""
         with torch.autocast(features[0].device.type, enabled=False):
-            return [scale(f).norm(dim=1) for scale, f in zip(self.scales, features, strict=True)]
+            return [memory.norms(f) for memory, f in zip(self.memories(), features, strict=True)]
 
     def forward(self, images: Tensor) -> Output:
         """Score prepared images (B, 3, S, S)."""
@@ -109,11 +113,11 @@ class KMeans(Detector):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        backbone = load_backbone(p.backbone, p.stages, weights=p.weights).eval().to(run.device)
+        backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
         scales = [{"channels": m.channels, "hw": list(m.hw), "n_items": 1} for m in backbone.describe(p.size)]
-        options = {"name": p.backbone, "stages": list(p.stages)}
+        options = {"name": p.backbone, "stages": list(p.stages), "folded": True}
         scorer = KMeansScorer({"backbone": options, "size": p.size, "scales": scales}, backbone).eval().to(run.device)
-        memories = [scale for scale in scorer.scales if isinstance(scale, ScaleMemory)]
+        memories = scorer.memories()
         samples = [VectorSample(SAMPLE_LIMIT, run.rng) for _ in memories]
         done = 0
         for features in feature_batches(backbone, learn, precision=run.fit_precision, batch_size=run.batch_size):

@@ -34,7 +34,7 @@ class KNNScorer(Scorer):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.backbone = Backbone(config["backbone"], stages=(-1,), embedding=True)
+        self.backbone = Backbone(config["backbone"], stages=(-1,), embedding=True, folded=True)
         self.register_buffer("bank", torch.zeros(config["n"], config["dim"]))
 
     def embed(self, features: list[Tensor]) -> Tensor:
@@ -95,7 +95,7 @@ class KNN(Detector):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        backbone = load_backbone(p.backbone, (-1,), weights=p.weights, embedding=True).eval().to(run.device)
+        backbone = load_backbone(p.backbone, (-1,), weights=p.weights, embedding=True, folded=True).eval().to(run.device)
         config = {"backbone": p.backbone, "k": p.k, "metric": p.metric, "n": 0, "dim": 0}
         scorer = KNNScorer(config)
         scorer.backbone = backbone

@@ -1,0 +1,189 @@
+"""Deviations, their standardisation and their fusion, against what the equations say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from anomem.nn.deviation import MapFusion, ScaleMemory, smooth
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _scale(n_items: int = 6, **changes: Any) -> ScaleMemory:
+    options: dict[str, Any] = {
+        "neighbourhood": 1,
+        "normalise": "raw",
+        "position_mean": False,
+        "max_grid": 28,
+        "beta": 2.0,
+        "hard": True,
+    }
+    return ScaleMemory(5, (4, 4), n_items=n_items, **{**options, **changes})
+
+
+def _fusion(hws: list[tuple[int, int]], weights: list[float], **changes: Any) -> MapFusion:
+    options: dict[str, Any] = {
+        "size": 32,
+        "reduction": "l2",
+        "top": 0.1,
+        "smoothing": 0.0,
+        "standardise": "none",
+    }
+    return MapFusion(hws, weights, **{**options, **changes})
+
+
+def _norms(n: int, hws: list[tuple[int, int]], seed: int = 0) -> list[Tensor]:
+    generator = _generator(seed)
+    return [2 + torch.rand(n, *hw, generator=generator) * (1 + s) for s, hw in enumerate(hws)]
+
+
+HWS = [(8, 8), (4, 4)]
+
+
+def test_delta_is_what_the_nearest_item_leaves_over() -> None:
+    scale, maps = _scale(), torch.randn(2, 5, 4, 4, generator=_generator())
+    delta = scale(maps)
+    assert scale.memory is not None
+    items = scale.memory.items
+    for b, y, x in ((0, 0, 0), (1, 3, 2)):
+        z = maps[b, :, y, x]
+        nearest = items[(items - z).norm(dim=1).argmin()]
+        torch.testing.assert_close(delta[b, :, y, x], z - nearest)
+
+
+def test_without_a_memory_all_is_deviation() -> None:
+    maps = torch.randn(2, 5, 4, 4, generator=_generator())
+    torch.testing.assert_close(_scale(0)(maps), maps)
+
+
+def test_a_remembered_vector_does_not_deviate() -> None:
+    scale, maps = _scale(16), torch.randn(1, 5, 4, 4, generator=_generator())
+    assert scale.memory is not None
+    scale.memory.items.data.copy_(maps[0].flatten(1).T)
+    assert float(scale(maps).detach().abs().max()) < 1e-5
+
+
+def test_a_neighbourhood_averages_what_there_is() -> None:
+    maps = torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 5, 4, 4)
+    around = _scale(neighbourhood=3).gather(maps)
+    assert float(around[0, 0, 0, 0]) == pytest.approx((0 + 1 + 4 + 5) / 4)
+    assert float(around[0, 0, 1, 1]) == pytest.approx(float(maps[0, 0, :3, :3].mean()))
+
+
+def test_fine_maps_are_averaged_down() -> None:
+    scale = _scale(max_grid=2)
+    maps = torch.randn(1, 5, 4, 4, generator=_generator())
+    assert scale.hw == (2, 2)
+    torch.testing.assert_close(scale.gather(maps)[0, :, 0, 1], maps[0, :, :2, 2:].mean(dim=(1, 2)))
+
+
+def test_literal_l2_is_equations_9_and_13() -> None:
+    norms = _norms(3, HWS)
+    score, map_ = _fusion(HWS, [1.0, 2.0])(norms)
+    by_scale = [n.flatten(1).norm(dim=1) for n in norms]
+    torch.testing.assert_close(score, (1.0 * by_scale[0] + 2.0 * by_scale[1]) / 3.0)
+    assert map_.shape == (3, 16, 16)
+
+
+def test_maximum_and_top_share_of_the_map() -> None:
+    norms = _norms(3, HWS)
+    highest, map_ = _fusion(HWS, [1.0, 1.0], reduction="max")(norms)
+    torch.testing.assert_close(highest, map_.flatten(1).amax(dim=1))
+    top, map_ = _fusion(HWS, [1.0, 1.0], reduction="top", top=0.25)(norms)
+    torch.testing.assert_close(top, map_.flatten(1).sort(dim=1).values[:, -64:].mean(dim=1))
+    single, _ = _fusion(HWS, [1.0, 1.0], reduction="top", top=1e-9)(norms)
+    torch.testing.assert_close(single, highest)
+
+
+@pytest.mark.parametrize("standardise", ["scale", "position"])
+def test_totals_are_standard_on_tune_normals(standardise: str) -> None:
+    fusion, tune = _fusion(HWS, [1.0, 1.0], standardise=standardise), _norms(50, HWS)
+    fusion.standardise_on(tune, _norms(50, HWS, seed=1))
+    for s, norms in enumerate(tune):
+        totals = (norms.flatten(1).norm(dim=1) - fusion.totals[s, 0]) / fusion.totals[s, 1]
+        assert float(totals.mean()) == pytest.approx(0, abs=1e-4)
+        assert float(totals.std(correction=0)) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("standardise", ["scale", "position"])
+@pytest.mark.parametrize("reduction", ["max", "top"])
+def test_peaks_are_standard_on_tune_normals(standardise: str, reduction: str) -> None:
+    fusion = _fusion(HWS, [1.0, 1.0], standardise=standardise, reduction=reduction)
+    tune = _norms(50, HWS)
+    fusion.standardise_on(tune, _norms(50, HWS, seed=1))
+    for s, norms in enumerate(tune):
+        standard = (norms - fusion.get_buffer(f"location_{s}")) / fusion.get_buffer(f"spread_{s}")
+        peaks = standard.flatten(1).amax(dim=1)
+        assert float(peaks.mean()) == pytest.approx(0, abs=1e-4)
+        assert float(peaks.std(correction=0)) == pytest.approx(1, abs=1e-4)
+
+
+def test_no_scale_outvotes_another() -> None:
+    tune = _norms(60, HWS)
+    scaled = [tune[0], 1000 * tune[1] + 50]
+    scores = []
+    for norms in (tune, scaled):
+        fusion = _fusion(HWS, [1.0, 1.0], standardise="scale", reduction="max")
+        fusion.standardise_on(norms, norms)
+        scores.append(fusion(norms)[0])
+    torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-4)
+
+
+def test_a_noisy_place_is_discounted_where_positions_are_standardised() -> None:
+    tune = _norms(400, [(8, 8)])
+    tune[0][:, 2, 2] += 5 * torch.rand(400, generator=_generator(9))
+    share = {}
+    for standardise in ("scale", "position"):
+        fusion = _fusion([(8, 8)], [1.0], standardise=standardise, reduction="max")
+        fusion.standardise_on(tune, tune)
+        _, map_ = fusion(tune)
+        blocks = map_.unfold(1, 2, 2).unfold(2, 2, 2).amax(dim=(3, 4)).flatten(1)
+        share[standardise] = float((blocks.argmax(dim=1) == 2 * 8 + 2).float().mean())
+    assert share["scale"] > 0.7
+    assert share["position"] < 0.4
+
+
+def test_constant_deviations_stay_finite() -> None:
+    constant = [torch.ones(10, *hw) for hw in HWS]
+    for reduction in ("l2", "max", "top"):
+        for standardise in ("scale", "position"):
+            fusion = _fusion(HWS, [1.0, 1.0], standardise=standardise, reduction=reduction)
+            fusion.standardise_on(constant, constant)
+            score, map_ = fusion([0.5 * c for c in constant])
+            assert torch.isfinite(score).all()
+            assert torch.isfinite(map_).all()
+
+
+def test_a_scale_of_one_position_is_off_the_map_but_counts_in_totals() -> None:
+    hws = [(8, 8), (1, 1)]
+    fusion, norms = _fusion(hws, [1.0, 1.0]), _norms(2, hws)
+    louder = [norms[0], 10 * norms[1]]
+    assert torch.equal(fusion(norms)[1], fusion(louder)[1])
+    assert (fusion(louder)[0] > fusion(norms)[0]).all()
+
+
+def test_what_was_learnt_is_in_the_state() -> None:
+    fusion = _fusion(HWS, [1.0, 2.0], standardise="position", reduction="top", smoothing=4.0)
+    fusion.standardise_on(_norms(30, HWS), _norms(30, HWS, seed=1))
+    again = _fusion(HWS, [9.0, 9.0], standardise="position", reduction="top", smoothing=4.0)
+    again.load_state_dict(fusion.state_dict())
+    norms = _norms(3, HWS, seed=2)
+    assert torch.equal(again(norms)[0], fusion(norms)[0])
+    assert torch.equal(again(norms)[1], fusion(norms)[1])
+
+
+def test_smoothing_keeps_constants_and_spreads_a_point_evenly() -> None:
+    kernel = _fusion([(8, 8)], [1.0], smoothing=4.0).kernel
+    torch.testing.assert_close(smooth(torch.full((1, 1, 16, 16), 3.0), kernel), torch.full((1, 1, 16, 16), 3.0))
+    point = torch.zeros(1, 1, 33, 33)
+    point[0, 0, 16, 16] = 1
+    blurred = smooth(point, kernel)
+    assert float(blurred.sum()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(blurred, blurred.flip(2))
+    torch.testing.assert_close(blurred, blurred.transpose(2, 3))
