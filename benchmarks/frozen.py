@@ -38,7 +38,7 @@ class FeatureTable:
         Of the table; extraction goes on where it stopped.
     paths : list of Path
         The images, in the order of the rows.
-    stages : tuple of int
+    stages : tuple of int or str
         Of the default backbone; the pooled embedding always follows.
     size : int
         Side of the input, pixels.
@@ -49,10 +49,10 @@ class FeatureTable:
     """
 
     def __init__(
-        self, folder: Path, paths: Sequence[Path], stages: Sequence[int], size: int, *, precision: str, dtype: str = "float16"
+        self, folder: Path, paths: Sequence[Path], stages: Sequence[int | str], size: int, *, precision: str, dtype: str = "float16"
     ) -> None:
         self.paths, self.stages, self.size, self.precision = list(paths), tuple(stages), size, precision
-        backbone = load_backbone(DEFAULT_BACKBONE, self.stages, embedding=True).eval()
+        backbone = load_backbone(DEFAULT_BACKBONE, self.stages, embedding=True, folded=True).eval()
         self.mean = backbone.mean
         self.infos = backbone.describe(size)
         self.widths = [info.channels * info.hw[0] * info.hw[1] for info in self.infos]
@@ -158,7 +158,7 @@ def features_from(table: FeatureTable) -> Iterator[None]:
     """Let detectors that are fitted within this context take their features from a table."""
 
     def load(name: str, stages: Sequence[int | str], *, embedding: bool = False, **_: Any) -> TableBackbone:
-        wanted = [s if isinstance(s, str) or s >= 0 else s + 5 for s in stages]
+        wanted = [s + 5 if isinstance(s, int) and s < 0 else s for s in stages]
         if name != DEFAULT_BACKBONE or not embedding or wanted != list(table.stages):
             raise ValueError(f"the table holds stages {table.stages} of {DEFAULT_BACKBONE}, not {stages} of {name}")
         return TableBackbone(table)

@@ -54,6 +54,10 @@ class Labelled:
         """Return the mask of the image at `position`, in the image's own size, or None."""
         return self.corpus.mask_of(int(self.images.indices[position]), height_width)
 
+    def anomalies(self) -> ImageSet:
+        """Those of the images that are labelled anomalous."""
+        return self.images.subset(np.flatnonzero(self.labels == ANOMALOUS))
+
     @cached_property
     def n_anomalous(self) -> int:
         """How many of them are labelled anomalous."""

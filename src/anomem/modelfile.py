@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anomem.errors import ModelFileError
 from anomem.fitting import Fitted, digest_set, digest_tensor
+from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Scorer
 from anomem.persistence import read_model, write_model
 from anomem.runtime.calibration import Calibration
@@ -97,7 +98,7 @@ def load_model(
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (ModelFileError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, _from_json(manifest.params, roi), state
 
@@ -106,12 +107,19 @@ def _filled(
     build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]
 ) -> Scorer:
     """Build on the meta device, where a hostile config costs nothing, and assign the file's tensors."""
-    with torch.device("meta"):
-        scorer = build(config)
     own = {
         name.removeprefix("scorer."): value for name, value in tensors.items() if name.startswith("scorer.")
     }
+    with torch.device("meta"):
+        scorer = build(config)
     scorer.load_state_dict(own, strict=True, assign=True)
+    if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
+        # Some timm models hold constants that are no part of their state; now that all shapes fit, build it for real.
+        scorer = build(config)
+        scorer.load_state_dict(own, strict=True, assign=True)
+    for module in scorer.modules():
+        if isinstance(module, Backbone):  # as it was fitted: a layout changes the last bits of a score
+            module.to(memory_format=torch.channels_last)
     return scorer.eval().requires_grad_(False)
 
 

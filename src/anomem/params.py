@@ -191,8 +191,9 @@ class Parameters:
         ParameterError
             For a name that this class does not declare; the nearest name is suggested.
         """
-        for name, value in values.items():
+        for name in values:
             _known(type(self), name)
+        for name, value in values.items():
             setattr(self, name, value)
         return self
 
@@ -209,9 +210,10 @@ class Parameters:
             Naming the parameter, its value and the allowed range.
         """
         given = self.get_params()
-        if self.presets and given.get("preset") not in self.presets:
-            _refuse(type(self), "preset", given.get("preset"), OneOf(tuple(self.presets)))
-        filling = self.presets.get(given.get("preset", ""), {})
+        preset = given.get("preset", "")
+        if self.presets and not OneOf(tuple(self.presets)).accepts(preset):
+            _refuse(type(self), "preset", preset, OneOf(tuple(self.presets)))
+        filling = self.presets.get(preset, {})
         resolved: dict[str, Any] = {}
         for name, declared in self.declared().items():
             value = given[name]
@@ -226,7 +228,7 @@ class Parameters:
 
     def __repr__(self) -> str:
         shown = [
-            f"{name}={getattr(self, name)!r}"
+            f"{name}={_shown(getattr(self, name))}"
             for name, declared in self.declared().items()
             if not _same(getattr(self, name), declared.default)
         ]
@@ -275,7 +277,14 @@ def _known(cls: type[Parameters], name: str) -> None:
 
 
 def _refuse(cls: type[Parameters], name: str, value: Any, allowed: Allowed) -> None:
-    raise ParameterError(f"{cls.__name__}: {name}={value!r} is not allowed; expected {allowed}")
+    raise ParameterError(f"{cls.__name__}: {name}={_shown(value)} is not allowed; expected {allowed}")
+
+
+def _shown(value: Any) -> str:
+    """One short line for any value."""
+    if isinstance(value, np.ndarray):
+        return f"<array {' x '.join(map(str, value.shape))}, {value.dtype}>"
+    return " ".join(repr(value).split())
 
 
 def _same(value: Any, default: Any) -> bool:

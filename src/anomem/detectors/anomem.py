@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import torch
+from torch import Tensor
 
 from anomem.data.augment import Augmentation
 from anomem.data.imageset import ImageSet
@@ -15,7 +15,7 @@ from anomem.detector import Detector, Supervision
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, load_backbone
-from anomem.nn.contrastive import CachedViews, Contrast, ContrastedMemory, Feed, embed_views, unfreeze
+from anomem.nn.contrastive import CachedViews, Contrast, ContrastedMemory, Feed, ViewsOf, unfreeze
 from anomem.nn.heads import BLOCKS
 from anomem.nn.labels import fit_second_stage
 from anomem.nn.multiscale import MultiScaleScorer
@@ -391,14 +391,43 @@ def _stage_one(
     model = ContrastedMemory(
         scorer,
         Contrast(
-            p.contrast, p.temperature, p.variance, p.variance_hinge, p.variance_weight, p.sampling_ratio
+            base=p.contrast,
+            temperature=p.temperature,
+            variance=p.variance,
+            hinge=p.variance_hinge,
+            variance_weight=p.variance_weight,
+            ratios=p.sampling_ratio,
+            scale_weights=tuple(_each(p.scale_weights, len(scorer.memories()))),
         ),
         projection_dim=p.projection_dim,
         rng=run.rng,
     ).to(run.device)
     # Pretrained batch statistics stand for far more images than a fit has; only a backbone from scratch learns its own.
     scorer.backbone.train(from_scratch)
-    views = Augmentation(
+    shared = p.geometry == "shared" or (p.geometry == "auto" and not from_scratch)
+    views_of = ViewsOf(model, _augmentation(p), shared, run.fit_precision)
+    anomalies = None if labelled is None else labelled.anomalies()
+    feed = Feed(learn, anomalies, p.train_batch, p.cache_mb, run.rng)
+
+    def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
+        first, second = views_of(batch[0])
+        return model.loss(first, second, batch[1].to(run.device))
+
+    def cached_loss(batch: tuple[list[Tensor], list[Tensor], Tensor]) -> tuple[Tensor, Mapping[str, float]]:
+        first, second = ([m.to(run.device).float() for m in view] for view in batch[:2])
+        return model.loss(first, second, batch[2].to(run.device))
+
+    options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "stage": "stage 1"}
+    recipe = Recipe(p.train_steps, p.lr, weight_decay=p.weight_decay)
+    if trained == "none":
+        yield from train(model, cached_loss, CachedViews(views_of, feed), recipe, **options)
+    else:
+        yield from train(model, loss, feed, recipe, **options)
+    scorer.backbone.eval()
+
+
+def _augmentation(p: SimpleNamespace) -> Augmentation:
+    return Augmentation(
         crop_scale=(p.crop, 1.0),
         flip=p.flip,
         brightness=p.brightness,
@@ -409,20 +438,3 @@ def _stage_one(
         blur=p.blur,
         noise=p.noise,
     )
-    shared = p.geometry == "shared" or (p.geometry == "auto" and not from_scratch)
-    anomalies = labelled.images.subset(labelled.anomalous) if labelled is not None else None
-    feed = Feed(learn, anomalies, p.train_batch, p.cache_mb, run.rng)
-    recipe = Recipe(p.train_steps, p.lr, weight_decay=p.weight_decay, clip=None)
-
-    def loss(batch: Any) -> Any:
-        images, normal = batch
-        first, second = embed_views(model, images, views, shared, run.fit_precision)
-        return model.loss(first, second, normal.to(run.device))
-
-    batches: Any = feed
-    if trained == "none":
-        batches, loss = CachedViews(model, feed, views, shared, run.fit_precision, p.cache_mb), model.cached_loss
-    yield from train(
-        model, loss, batches, recipe, device=run.device, precision=run.fit_precision, stage="stage 1"
-    )
-    scorer.backbone.eval()

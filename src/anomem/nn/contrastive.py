@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +11,25 @@ from torch import Tensor, nn
 
 from anomem.data.augment import Augmentation, views
 from anomem.data.imageset import ImageSet
-from anomem.losses import multi_scale_contrasted_memory_loss
+from anomem.losses import Base, VarianceKind, multi_scale_contrasted_memory_loss
 from anomem.nn.backbones import Backbone
 from anomem.nn.deviation import ScaleMemory
 from anomem.nn.hopfield import effective_items
-from anomem.types import ANOMALOUS, IntArray
+from anomem.nn.inference import autocast
+from anomem.nn.multiscale import MultiScaleScorer
+from anomem.types import IntArray
+
+ROUNDS = 2
+"""Pairs of views of each image that are drawn where a frozen backbone lets them be cached."""
 
 
 @dataclass(frozen=True)
 class Contrast:
     """Parameters of the contrasted memory loss, named as in :func:`~anomem.losses.multi_scale_contrasted_memory_loss`."""
 
-    base: str = "simclr"
+    base: Base = "simclr"
     temperature: float = 0.1
-    variance: str = "batch"
+    variance: VarianceKind = "batch"
     hinge: bool = False
     variance_weight: float = 0.05
     ratios: tuple[float, ...] = (0.3, 1.0)
@@ -33,56 +37,44 @@ class Contrast:
 
 
 class ContrastedMemory(nn.Module):
-    """Backbone and one memory a scale, trained together.
+    """A scorer's backbone and memories as the first stage trains them.
 
     Parameters
     ----------
-    backbone : Backbone
+    scorer : MultiScaleScorer
         Parameters that do not require a gradient stay frozen.
-    scales : list of ScaleMemory
-        In the order of the backbone's maps.
     contrast : Contrast
         The loss.
     projection_dim : int or None
         Width of a two-layer projection head a scale; None: no head, as in the paper.
     rng : torch.Generator
-        Draws positions.
+        Draws positions and views.
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        scales: Sequence[ScaleMemory],
-        contrast: Contrast,
-        *,
-        projection_dim: int | None,
-        rng: torch.Generator,
+        self, scorer: MultiScaleScorer, contrast: Contrast, *, projection_dim: int | None, rng: torch.Generator
     ) -> None:
         super().__init__()
-        self.backbone, self.scales = backbone, nn.ModuleList(scales)
-        self.contrast, self.rng = contrast, rng
+        self.scorer, self.contrast, self.rng = scorer, contrast, rng
         self.heads = None
         if projection_dim is not None:
-            self.heads = nn.ModuleList(_projection(s.normaliser.dim, projection_dim) for s in scales)
+            dims = [memory.normaliser.dim for memory in scorer.memories()]
+            self.heads = nn.ModuleList(_projection(dim, projection_dim) for dim in dims)
 
-    def embed(self, images: Tensor) -> list[Tensor]:
-        """Return every scale's map in the space of its association, for images (B, 3, S, S) with values 0 to 255."""
-        return self.embed_features(self.backbone(images))
-
-    def embed_features(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Return the same from the backbone's maps."""
-        return [scale.embed(f) for scale, f in zip(self.scales, features, strict=True)]
+    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Every scale's map in the space of its association, from the backbone's maps."""
+        return [memory.embed(f) for memory, f in zip(self.scorer.memories(), features, strict=True)]
 
     def loss(
         self, first: Sequence[Tensor], second: Sequence[Tensor], normal: Tensor
     ) -> tuple[Tensor, Mapping[str, float]]:
-        """Eq. 7 for two views' maps; figures: effective items of the last scale's memory."""
-        used: list[Tensor] = []
+        """Eq. 7 for two views' maps, and as figures the effective items of every memory."""
+        memories, used = self.scorer.memories(), []
 
-        def memory(scale: nn.Module) -> Any:
+        def recalled_by(memory: ScaleMemory) -> Callable[[Tensor], Tensor]:
             def recall(z: Tensor) -> Tensor:
-                used.append(z.detach())
-                return scale.recall(z)  # type: ignore[operator,no-any-return]
+                used.append((memory, z.detach()))
+                return memory.recall(z)
 
             return recall
 
@@ -90,27 +82,26 @@ class ContrastedMemory(nn.Module):
         value = multi_scale_contrasted_memory_loss(
             first,
             second,
-            [memory(scale) for scale in self.scales],
+            [recalled_by(memory) for memory in memories],
             normal,
-            ratios=_per_scale(options.ratios, len(self.scales)),
+            ratios=_per_scale(options.ratios, len(memories)),
             generator=self.rng,
-            base=options.base,  # type: ignore[arg-type]
+            base=options.base,
             temperature=options.temperature,
-            variance=options.variance,  # type: ignore[arg-type]
+            variance=options.variance,
             hinge=options.hinge,
             variance_weight=options.variance_weight,
             scale_weights=options.scale_weights,
             projections=None if self.heads is None else list(self.heads),
         )
-        return value, self._usage(used)
+        return value, {f"effective_items_{s}": _effective(*pair) for s, pair in enumerate(used, start=1)}
 
-    def _usage(self, used: list[Tensor]) -> dict[str, float]:
-        figures = {}
-        for s, (scale, z) in enumerate(zip(self.scales, used, strict=True), start=1):
-            if isinstance(scale, ScaleMemory) and scale.memory is not None:
-                sample = z.reshape(-1, z.shape[-1])[:2048]
-                figures[f"effective_items_{s}"] = effective_items(scale.memory.usage(sample))
-        return figures
+
+def _effective(memory: ScaleMemory, z: Tensor) -> float:
+    """Effective items that a scale's queries make use of; 0 without a memory."""
+    if memory.memory is None:
+        return 0.0
+    return effective_items(memory.memory.usage(z.reshape(-1, z.shape[-1])[:2048]))
 
 
 @dataclass(frozen=True)
@@ -175,35 +166,20 @@ def _all_tiles(images: ImageSet) -> Tensor:
 class CachedViews:
     """Both views of some images as frozen features, embedded, in float16; endless batches of them.
 
-    With a frozen backbone, features of a view never change, so each drawn view is extracted once: as many images as the
-    budget holds, `rounds` pairs of views of each at most.
+    With a frozen backbone the features of a view never change, so each drawn view is extracted once: `ROUNDS` pairs of
+    views of each image, or as many as the budget holds.
     """
 
-    def __init__(
-        self,
-        model: ContrastedMemory,
-        feed: Feed,
-        augmentation: Augmentation,
-        *,
-        shared_geometry: bool,
-        precision: str,
-        cache_mb: int,
-        rounds: int = 2,
-    ) -> None:
+    def __init__(self, views_of: ViewsOf, feed: Feed) -> None:
         self._parts: list[tuple[list[Tensor], list[Tensor], Tensor]] = []
-        held, wanted = 0, rounds * len(feed.learn)
-        seen = 0
+        held, seen = 0, 0
         for images, normal in feed:
-            pair = [
-                [m.half().cpu() for m in embedded]
-                for embedded in embed_views(
-                    model, images, augmentation, shared_geometry, precision, frozen=True
-                )
-            ]
-            self._parts.append((pair[0], pair[1], normal))
-            held += sum(2 * m.numel() for view in pair for m in view)
+            with torch.no_grad():
+                first, second = ([m.half().cpu() for m in view] for view in views_of(images))
+            self._parts.append((first, second, normal))
+            held += sum(2 * m.numel() for m in (*first, *second))
             seen += len(images)
-            if seen >= wanted or held >= cache_mb * 2**20:
+            if seen >= ROUNDS * len(feed.learn) or held >= feed.cache_mb * 2**20:
                 return
 
     def __iter__(self) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
@@ -211,30 +187,35 @@ class CachedViews:
             yield from self._parts
 
 
-def embed_views(
-    model: ContrastedMemory,
-    images: Tensor,
-    augmentation: Augmentation,
-    shared_geometry: bool,
-    precision: str,
-    *,
-    frozen: bool,
-) -> list[list[Tensor]]:
-    """Draw two views of uint8 images and embed them: [first, second], each a list of one map a scale."""
-    from anomem.nn.inference import autocast
+@dataclass(frozen=True)
+class ViewsOf:
+    """Draws two views of uint8 images and embeds them: [first, second], each a list of one map a scale."""
 
-    device = model.backbone.mean.device
-    pair = views(images.to(device).float() / 255, augmentation, shared_geometry=shared_geometry, generator=model.rng)
-    with torch.set_grad_enabled(not frozen), autocast(device, precision):
-        # One pass over both views: in training mode they share the batch's statistics.
-        features = model.backbone(torch.cat(pair) * 255)
-    half = len(images)
-    with torch.set_grad_enabled(not frozen):
-        return [model.embed_features([f[part] for f in features]) for part in (slice(0, half), slice(half, None))]
+    model: ContrastedMemory
+    augmentation: Augmentation
+    shared_geometry: bool
+    precision: str
+
+    def __call__(self, images: Tensor) -> list[list[Tensor]]:
+        """From (B, 3, S, S) uint8."""
+        model = self.model
+        device = model.scorer.fusion.weights.device
+        with torch.autocast(device.type, enabled=False):
+            pair = views(
+                images.to(device).float() / 255,
+                self.augmentation,
+                shared_geometry=self.shared_geometry,
+                generator=model.rng,
+            )
+        with autocast(device, self.precision):
+            # One pass over both views: in training mode they share the batch's statistics.
+            features = model.scorer.features(torch.cat(pair) * 255)
+        half = len(images)
+        return [model.embed([f[part] for f in features]) for part in (slice(0, half), slice(half, None))]
 
 
 def unfreeze(backbone: Backbone, how: str) -> None:
-    """Mark what the first stage trains of a backbone: "none", "last" (its last wanted stage) or "all"."""
+    """Mark what the first stage trains of a backbone: "none", "last" (behind the last but one wanted map) or "all"."""
     backbone.requires_grad_(how == "all")
     if how == "last":
         for module in last_stage(backbone):
@@ -242,17 +223,15 @@ def unfreeze(backbone: Backbone, how: str) -> None:
 
 
 def last_stage(backbone: Backbone) -> list[nn.Module]:
-    """Return the modules behind the last but one wanted feature map."""
+    """Return the layers behind the last but one wanted feature map; all of them where there is one map."""
     model: Any = backbone.model
-    info = model.feature_info
-    names = [entry["module"] for entry in getattr(info, "info", info)]
-    before = names[sorted(s % len(names) for s in backbone.stages)[-2]] if len(backbone.stages) > 1 else None
-    ordered = dict(model.named_modules())
-    top = [name for name in ordered if name.count(".") == (1 if before and "." in before else 0) and name]
-    start = top.index(before) + 1 if before in top else 0
-    return [ordered[name] for name in top[start:]] + (
-        [ordered[name] for name in ("conv_head", "bn2") if name in ordered] if backbone.embedding else []
-    )
+    called = [str(node.target) for node in model.graph.nodes if node.op == "call_module"]
+    wanted = [*dict.fromkeys(backbone.layers)] + ([""] if backbone.embedding else [])
+    start = 0
+    if len(wanted) > 1:
+        before = wanted[-2]
+        start = 1 + max(i for i, name in enumerate(called) if name == before or name.startswith(before + "."))
+    return [model.get_submodule(name) for name in called[start:]]
 
 
 def _per_scale(values: tuple[float, ...], scales: int) -> tuple[float, ...]:

@@ -1,0 +1,190 @@
+"""Model files: whole, plain, and refused when they are anything else."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+import anomem
+from anomem.data.synthetic import crops
+from anomem.detectors import get
+from anomem.detectors.baselines.knn import KNN
+from anomem.errors import ModelFileError
+from anomem.persistence import read_manifest, read_model, write_model
+from anomem.runtime.manifest import Manifest
+
+
+def _manifest(note: str = "") -> Manifest:
+    return Manifest(
+        method="knn",
+        version="0",
+        params={},
+        resolved={},
+        architecture={},
+        preprocessing={},
+        calibration={"alpha": 0.1, "n": 9, "precision": "float32"},
+        counts={"n_train": 1, "n_tune": 1, "n_calibration": 9, "n_labelled": 0},
+        precision="float32",
+        map_scale=None,
+        facts={"note": note},
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted() -> KNN:
+    images = crops("brick", 36, size=32, half="train", rng=np.random.default_rng(0))
+    return KNN(size=32, max_items=8).fit(images, alpha=0.2)
+
+
+@pytest.fixture
+def saved(fitted: KNN, tmp_path: Path) -> Path:
+    fitted.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_tensors_and_facts_come_back(tmp_path: Path) -> None:
+    tensors = {
+        "half": torch.randn(3, 4).half(),
+        "turned": torch.arange(6).reshape(2, 3).T,
+        "last": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        "empty": torch.zeros(0, 5),
+        "trained": torch.nn.Parameter(torch.ones(2)),
+    }
+    write_model(tmp_path / "model", tensors, _manifest("ümläut"))
+    found, manifest = read_model(tmp_path / "model")
+    assert manifest == read_manifest(tmp_path / "model") == _manifest("ümläut")
+    assert {k: v.dtype for k, v in found.items()} == {k: v.dtype for k, v in tensors.items()}
+    assert all(torch.equal(found[k], v) for k, v in tensors.items())
+
+
+@given(st.integers(0, 3000))
+def test_a_model_is_never_taken_for_a_pickle(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
+    path = tmp_path_factory.mktemp("model") / "model"
+    write_model(path, {"a": torch.zeros(2)}, _manifest("x" * length))
+    assert read_manifest(path).facts["note"] == "x" * length
+
+
+def test_a_model_whose_first_byte_is_a_pickles(tmp_path: Path) -> None:
+    first = set()
+    for length in range(0, 2048, 8):
+        write_model(tmp_path / "model", {"a": torch.zeros(2)}, _manifest("x" * length))
+        first.add((tmp_path / "model").read_bytes()[0])
+        read_model(tmp_path / "model")
+    assert 0x80 in first
+
+
+def test_a_hostile_header_length_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    with pytest.raises(ModelFileError, match="not a model file, or damaged"):
+        read_model(tmp_path / "model")
+
+
+def test_other_files_are_refused_by_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "pickle").write_bytes(pickle.dumps({"a": 1}))
+    torch.save({"a": torch.ones(1)}, tmp_path / "zip")
+    save_file({"a": torch.ones(1)}, tmp_path / "foreign")
+    (tmp_path / "text").write_text("hello, this is no model")
+    for name, said in (
+        ("pickle", "is a pickle"),
+        ("zip", "is a pickle"),
+        ("foreign", "not one that anomem wrote"),
+        ("text", "not a model file, or damaged"),
+        ("absent", "no such model file"),
+        (".", "no such model file"),
+    ):
+        with pytest.raises(ModelFileError, match=said) as caught:
+            read_model(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    write_model(path, {"a": torch.zeros(2)}, _manifest("old"))
+    with pytest.raises(ModelFileError, match="cannot be written"):
+        write_model(path, {"a": torch.zeros(2)}, _manifest(float("nan")))  # type: ignore[arg-type]
+    assert read_manifest(path).facts["note"] == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="create"):
+        write_model(tmp_path / "no" / "model", {"a": torch.zeros(2)}, _manifest())
+
+
+def _rewritten(path: Path, change: Any) -> None:
+    """Change a saved model's manifest or tensors, and write them again."""
+    tensors, manifest = read_model(path)
+    content = json.loads(manifest.to_json())
+    change(content, tensors)
+    save_file(tensors, path, metadata={"anomem": json.dumps(content)})
+
+
+CHANGES = {
+    "newer version": lambda c, t: c.update(format_version=99),
+    "another format": lambda c, t: c.update(format="other"),
+    "unknown method": lambda c, t: c.update(method="magic"),
+    "unknown key": lambda c, t: c.update(surprise=1),
+    "missing tensor": lambda c, t: t.pop("scorer.bank"),
+    "surplus tensor": lambda c, t: t.update({"scorer.surplus": torch.ones(1)}),
+    "other shape": lambda c, t: t.update({"scorer.bank": torch.ones(3, 3)}),
+    "no calibration": lambda c, t: t.pop("calibration.scores"),
+    "unsorted calibration": lambda c, t: t.update({"calibration.scores": torch.tensor([2.0, 1.0] * 5)}),
+    "calibration not finite": lambda c, t: t.update({"calibration.scores": torch.full((10,), torch.nan)}),
+    "no digests": lambda c, t: t.pop("digests.learn"),
+    "digests of another kind": lambda c, t: t.update({"digests.learn": torch.ones(3)}),
+    "impossible alpha": lambda c, t: c["calibration"].update(alpha=1e-9),
+    "architecture of another kind": lambda c, t: c.update(architecture={}),
+    "hostile architecture": lambda c, t: c["architecture"].update(n=-1),
+    "unknown backbone": lambda c, t: c["architecture"].update(backbone="no_such_model"),
+    "preprocessing of another kind": lambda c, t: c["preprocessing"].update(size="large"),
+    "region announced, not there": lambda c, t: c["preprocessing"].update(roi=True),
+    "unknown parameter": lambda c, t: c["params"].update(surprise=1),
+    "history of another kind": lambda c, t: c["facts"].update(history=[{"a": 1}]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_tampered_model_is_refused_in_one_line(saved: Path, change: str) -> None:
+    _rewritten(saved, CHANGES[change])
+    with pytest.raises(ModelFileError) as caught:
+        anomem.load(saved)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_untouched_rewrite_loads(saved: Path, fitted: KNN) -> None:
+    _rewritten(saved, lambda c, t: None)
+    assert repr(anomem.load(saved)) == repr(fitted)
+
+
+def test_a_region_of_interest_travels_with_the_model(tmp_path: Path) -> None:
+    images = crops("brick", 36, size=32, half="train", rng=np.random.default_rng(0))
+    roi = np.zeros((32, 32), np.uint8)
+    roi[4:20, 4:30] = 255
+    anomem_images = images[:4]
+    detector = KNN(size=32, max_items=8, roi=roi).fit(images, alpha=0.2)
+    detector.save(tmp_path / "model")
+    loaded = anomem.load(tmp_path / "model")
+    assert np.array_equal(loaded.anomaly_score(anomem_images), detector.anomaly_score(anomem_images))
+    loaded.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
+
+
+@pytest.mark.parametrize("backbone", ["resnetblur50", "mobilenetv3_small_050"])
+def test_every_backbone_comes_back_whole(tmp_path: Path, backbone: str) -> None:
+    images = crops("brick", 36, size=32, half="train", rng=np.random.default_rng(0))
+    detector = get("knn")(size=32, backbone=backbone, weights=None).fit(images, alpha=0.2)  # type: ignore[call-arg]
+    detector.save(tmp_path / "model")
+    loaded = anomem.load(tmp_path / "model")
+    assert np.array_equal(loaded.anomaly_score(images[:4]), detector.anomaly_score(images[:4]))
