@@ -148,7 +148,12 @@ class Bench:
         if found is None:
             started = time.perf_counter()
             result = dict(work())
-            found = {"key": dict(key), "result": result, "seconds": round(time.perf_counter() - started, 1), **revision()}
+            found = {
+                "key": dict(key),
+                "result": result,
+                "seconds": round(time.perf_counter() - started, 1),
+                **revision(),
+            }
             with self._journal.open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps(found) + "\n")
             self._units[_canonical(key)] = found

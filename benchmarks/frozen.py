@@ -1,8 +1,8 @@
 """Features of many images, extracted once and kept on disk, for benchmarks that fit to them again and again.
 
 A detector is fitted and scores through its ordinary path. Only two things differ from images in files: a source whose
-"images" are squares of one colour that spells the row of the table of features, and a backbone that reads that colour and
-looks the features up.
+"images" are squares of one colour that spells the row of the table of features, and a backbone that reads that colour
+and looks the features up.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ class FeatureTable:
     """
 
     def __init__(
-        self, folder: Path, paths: Sequence[Path], stages: Sequence[int | str], size: int, *, precision: str, dtype: str = "float16"
+        self,
+        folder: Path,
+        paths: Sequence[Path],
+        stages: Sequence[int | str],
+        size: int,
+        *,
+        precision: str,
+        dtype: str = "float16",
     ) -> None:
         self.paths, self.stages, self.size, self.precision = list(paths), tuple(stages), size, precision
         backbone = load_backbone(DEFAULT_BACKBONE, self.stages, embedding=True, folded=True).eval()

@@ -79,7 +79,9 @@ def main() -> None:
     """Measure both and write the result file."""
     parser = options(__doc__)
     parser.add_argument("--images", type=int, default=12_000, help="of the smaller fit; the other has twice as many")
-    parser.add_argument("--size", type=int, default=128, help="side of the model's input: at 64 the last scales fill no cap")
+    parser.add_argument(
+        "--size", type=int, default=128, help="side of the model's input: at 64 the last scales fill no cap"
+    )
     bench = start("growth", "Growth with the number of images", parser.parse_args())
     small, large = fits(bench)
     more = large["images"] - small["images"]
@@ -114,8 +116,8 @@ def main() -> None:
         }
         rows.append(Row(FITS, f"{unit['images']:,} images", values))
     notes = [
-        f"Images of {SIDE} px in PNG files, brought to {bench.args.size} px, where every cap is reached at the smaller number.",
-        "A fit keeps each image's path and hash, and the allocator keeps freed pages: flat means within the slack named.",
+        f"Images of {SIDE} px in PNG files, brought to {bench.args.size} px, where the smaller number fills every cap.",
+        "A fit keeps each image's path and hash, and the allocator keeps freed pages: flat means within that slack.",
     ]
     bench.write(rows, sets=[], notes=notes)
 

@@ -35,7 +35,7 @@ class Fit:
     evidence: Any
 
     def refit(self, chosen: Sequence[int], *, masks: bool = False) -> Any:
-        """Refit to these test images (all defects), starting from the one-class fit; return scores of all test images."""
+        """Refit the one-class fit to these test images, all of them defects; return scores of all test images."""
         import torch
 
         self.detector._fitted = self.before

@@ -1,7 +1,7 @@
 """One-class detection with the default preset on five industrial sets, beside anomalib's PaDiM and PatchCore.
 
-All metrics are ours, on every tool's raw scores and maps, the maps in each image's own frame. Peers come from files that
-``peers/anomalib_peer.py`` wrote into the folder given by ``--peers``.
+All metrics are ours, on every tool's raw scores and maps, the maps in each image's own frame. Peers come from files
+that ``peers/anomalib_peer.py`` wrote into the folder given by ``--peers``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import CONFOUNDED, SETS, Bench, Row, isolated, options, peak_mb, percent, spread, start
+from common import CONFOUNDED, SETS, Bench, Row, isolated, options, peak_mb, spread, start
 
 INDUSTRIAL = ("magnetic_tile", "toothbrush", "bottle", "capsules", "screw")
 IMAGE_LEVEL = INDUSTRIAL[:4]
@@ -75,9 +75,7 @@ def measure_peer(name: str, stem: str, folder: str) -> dict[str, Any]:
         scores, maps = raw["scores"], raw["maps"]
     if len(samples) != len(test):
         raise ValueError(f"{stem}: {len(samples)} images scored of {len(test)}")
-    own_frame = (
-        resize_map(m.astype(np.float32), decode(s.path).shape[:2]) for s, m in zip(samples, maps, strict=True)
-    )
+    own_frame = (resize_map(m.astype(np.float32), decode(s.path).shape[:2]) for s, m in zip(samples, maps, strict=True))
     kept = ("model", "normalization", "seed", "precision", "coreset_ratio", "coreset_items", "fit_seconds")
     return {
         **image_level(scores, labels_of(samples)),

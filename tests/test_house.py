@@ -20,9 +20,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "anomem"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-ALL_PYTHON = [
-    path for room in ("src", "tests", "benchmarks") for path in sorted((ROOT / room).rglob("*.py"))
-]
+ALL_PYTHON = [path for room in ("src", "tests", "benchmarks") for path in sorted((ROOT / room).rglob("*.py"))]
 
 HEAVY = {"torch", "torchvision", "timm", "kornia", "accelerate", "matplotlib"}
 LIGHT_ROOMS = ("__init__", "__main__", "runtime", "params", "metrics", "data.sources", "cli")
@@ -59,9 +57,7 @@ def relative(path: Path) -> str:
 
 def test_rooms_import_downwards() -> None:
     tool = Path(sysconfig.get_path("scripts")) / "lint-imports"
-    run = subprocess.run(
-        [tool, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([tool, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 
 

@@ -177,7 +177,10 @@ def test_declarations_answer_for_every_value(value: object) -> None:
 
 
 def test_ranges_include_what_they_say() -> None:
-    assert Range(0.0, 1.0).accepts(0) and Range(0.0, 1.0).accepts(1.0)
+    assert Range(0.0, 1.0).accepts(0)
+    assert Range(0.0, 1.0).accepts(1.0)
     assert not Range(0.0, low_open=True).accepts(0.0)
-    assert Range(0.0).accepts(1e300) and not Range(0.0).accepts(-1e-300)
-    assert FileOrArray("x").accepts(Path("a")) and FileOrArray("x").accepts(np.zeros((2, 3)))
+    assert Range(0.0).accepts(1e300)
+    assert not Range(0.0).accepts(-1e-300)
+    assert FileOrArray("x").accepts(Path("a"))
+    assert FileOrArray("x").accepts(np.zeros((2, 3)))

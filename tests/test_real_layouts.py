@@ -21,9 +21,7 @@ pytestmark = [pytest.mark.realdata, pytest.mark.ci_sample]
         ("visa_capsules/capsules", 542, 60, 100, 100),
     ],
 )
-def test_mvtec_style(
-    anomem_data: Path, folder: str, train: int, good: int, bad: int, masks: int
-) -> None:
+def test_mvtec_style(anomem_data: Path, folder: str, train: int, good: int, bad: int, masks: int) -> None:
     data = read_dataset(anomem_data / folder)
     assert data.layout == "mvtec"
     assert len(data.train) == train
@@ -39,9 +37,7 @@ def test_mvtec_style(
         ("mnist_small", "3", 1000, 500, 9 * 500),
     ],
 )
-def test_class_folders(
-    anomem_data: Path, folder: str, normal: str, train: int, good: int, bad: int
-) -> None:
+def test_class_folders(anomem_data: Path, folder: str, normal: str, train: int, good: int, bad: int) -> None:
     data = read_dataset(anomem_data / folder, normal=normal)
     assert data.layout == "imagefolder"
     assert len(data.train) == train

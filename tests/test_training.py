@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from anomem.errors import ParameterError
 from anomem.training import Recipe, isolated_rng, learning_rate, train
 from anomem.types import Record
 
@@ -64,7 +65,9 @@ def test_a_step_is_nesterovs() -> None:
     line, reference = _Line(), _Line()
     recipe = Recipe(5, 0.1, weight_decay=0.01)
     _run(line, recipe)
-    optimiser = torch.optim.SGD([reference.slope, reference.shift], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    optimiser = torch.optim.SGD(
+        [reference.slope, reference.shift], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01
+    )
     for step, batch in enumerate(itertools.islice(_batches(), 5), start=1):
         optimiser.param_groups[0]["lr"] = learning_rate(step, recipe)
         optimiser.zero_grad()
@@ -103,8 +106,14 @@ def test_no_step_asks_for_no_batch_and_the_last_for_no_more() -> None:
 def test_a_loss_that_is_not_finite_is_said() -> None:
     line = _Line()
     poisoned = iter([(torch.ones(2), torch.ones(2)), (torch.ones(2), torch.full((2,), torch.inf))])
-    with pytest.raises(FloatingPointError, match="stage 1 is inf at step 2; lower the rate"):
+    with pytest.raises(ParameterError, match="stage 1 is inf at step 2; lower lr"):
         list(train(line, line.loss, poisoned, Recipe(2, 0.1), device=CPU, stage="stage 1"))
+
+
+def test_nothing_to_train_is_said() -> None:
+    line = _Line().requires_grad_(False)
+    with pytest.raises(ParameterError, match="stage 1 has nothing to train"):
+        _run(line, Recipe(3, 0.1), stage="stage 1")
 
 
 def test_parameters_stay_float32_in_bfloat16() -> None:

@@ -476,8 +476,7 @@ def describe_run(args: argparse.Namespace) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "seed": args.seed,
         "weights_sha256": hashlib.sha256(args.weights.read_bytes()).hexdigest(),
-        "versions": {name: version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
 
 

@@ -43,9 +43,7 @@ def packaged_weights() -> Path:
     return found[0]
 
 
-def rename(
-    source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]
-) -> OrderedDict[str, torch.Tensor]:
+def rename(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
     """Give the tensors of `source` the names that `target` has in the same places.
 
     Parameters

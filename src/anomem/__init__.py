@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 from anomem.version import __version__
 
 if TYPE_CHECKING:
-    from anomem.detector import Detector, Scored
+    from anomem.detector import Detector
     from anomem.detectors import DETECTORS, load
     from anomem.detectors.anomem import AnoMem
+    from anomem.results import Scored
 
 _LAZY = {
     "AnoMem": "anomem.detectors.anomem",
     "DETECTORS": "anomem.detectors",
     "Detector": "anomem.detector",
-    "Scored": "anomem.detector",
+    "Scored": "anomem.results",
     "load": "anomem.detectors",
 }
 

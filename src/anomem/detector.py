@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -15,7 +14,7 @@ from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.splits import split_normals
-from anomem.errors import AnomemWarning, InputError, NotFittedError
+from anomem.errors import InputError, NotFittedError
 from anomem.fitting import (
     Fitted,
     Labelled,
@@ -24,54 +23,23 @@ from anomem.fitting import (
     conclude,
     copy_scorer,
     final_scores,
-    find_device,
+    gather_labelled,
     make_run,
+    moved,
     read_preprocessing,
+    recalibrated,
     remember_calibration,
 )
 from anomem.modelfile import save_model
-from anomem.nn.inference import ImageResult, score_images
+from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
+from anomem.results import Scored, describe
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
-from anomem.training import isolated_rng
+from anomem.training import isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, FloatArray, IntArray, Record
 
 Supervision = Literal["none", "optional", "required"]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One image's result.
-
-    Parameters
-    ----------
-    index : int
-        Position among the images given.
-    name : str
-        Path, or position in an array.
-    digest : int
-        Content hash.
-    score : float
-        Raw anomaly score, higher = more anomalous; NaN where `error` is set.
-    p_value : float
-        Conformal p-value, (1 + #{calibration scores >= score}) / (n + 1).
-    anomalous : bool
-        Whether p_value <= alpha.
-    map : ndarray or None
-        (H, W) float32 in the image's own frame and size.
-    error : str or None
-        Why the image could not be read.
-    """
-
-    index: int
-    name: str
-    digest: int
-    score: float
-    p_value: float
-    anomalous: bool
-    map: FloatArray | None = None
-    error: str | None = None
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -103,7 +71,7 @@ class Detector(Parameters):
     paper: ClassVar[str]
     test_params: ClassVar[dict[str, Any]] = {}
     """Hyperparameters so small that a contract test takes a second."""
-    _fitted: ClassVar[Fitted | None] = None
+    _fitted: Fitted | None = field(default=None, init=False)
 
     size: int | None = param(224, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
     letterbox: bool = param(False, FLAG, doc="Keep the aspect, fill up with grey.")
@@ -125,9 +93,7 @@ class Detector(Parameters):
     ) -> Generator[Record, None, Scorer]:
         """Learn from normals (and from labelled images where the first stage takes them); return the scorer."""
 
-    def _refit(
-        self, scorer: TwoStageScorer, labelled: Labelled, run: Run
-    ) -> Generator[Record, None, None]:
+    def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run) -> Generator[Record, None, None]:
         """Fit the second stage of `scorer`, in place, to labelled images."""
         raise InputError(f"{self.name} has no second stage: fit it again with the labels")
 
@@ -195,7 +161,7 @@ class Detector(Parameters):
         CalibrationError
             For an alpha that the calibration normals cannot carry.
         """
-        self._fitted = None  # type: ignore[misc]
+        self._fitted = None
         run = make_run(
             self.resolve(),
             device=device,
@@ -206,12 +172,10 @@ class Detector(Parameters):
         corpus = read_corpus(images, y, masks=masks, groups=groups, types=types, skip_bad=skip_bad)
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
-        state = yield from _recorded(steps, history)
-        self._fitted = state.replaced(history=tuple(history))  # type: ignore[misc]
+        state = yield from recorded(steps, history)
+        self._fitted = state.replaced(history=tuple(history))
 
-    def _fit_state(
-        self, corpus: Corpus, alpha: float | None, run: Run
-    ) -> Generator[Record, None, Fitted]:
+    def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
         preprocessing = read_preprocessing(run.params)
         normals = corpus.positions(NORMAL)
         split = split_normals(
@@ -226,7 +190,12 @@ class Detector(Parameters):
             for role, part in parts.items()
         }
         digests = {role: frozenset(corpus.digests[i] for i in s.indices) for role, s in sets.items()}
-        labelled = self._labelled(corpus, corpus.positions(ANOMALOUS), preprocessing, run, digests)
+        digests["labelled"], labelled = frozenset(), None
+        chosen = corpus.positions(ANOMALOUS)
+        if self.supervision == "required" and not len(chosen):
+            raise InputError(f"{self.name} learns from labelled anomalies; label some (y = 1)")
+        if self.supervision != "none" and len(chosen):
+            labelled, digests["labelled"] = gather_labelled(corpus, chosen, preprocessing, digests, run)
 
         scorer = yield from self._fit(sets["learn"], sets["tune"], labelled, run)
         scorer.eval().to(run.device)
@@ -243,28 +212,6 @@ class Detector(Parameters):
             digests,
             corpus.skipped,
         )
-
-    def _labelled(
-        self,
-        corpus: Corpus,
-        chosen: IntArray,
-        preprocessing: Any,
-        run: Run,
-        digests: dict[str, frozenset[int]],
-    ) -> Labelled | None:
-        """Gather labelled images; none of them may be a calibration normal."""
-        digests["labelled"] = frozenset()
-        if self.supervision == "required" and not len(chosen):
-            raise InputError(f"{self.name} learns from labelled anomalies; label some (y = 1)")
-        if self.supervision == "none" or not len(chosen):
-            return None
-        digests["labelled"] = frozenset(corpus.digests[i] for i in chosen)
-        shared = digests["labelled"] & (digests["learn"] | digests["tune"] | digests["calibration"])
-        if shared:
-            name = next(corpus.source.name(i) for i in chosen if corpus.digests[i] in shared)
-            raise InputError(f"{name}: the same image is labelled here and stands among the normals; mend one")
-        images = ImageSet(corpus.source, preprocessing, chosen, workers=run.workers)
-        return Labelled(images, corpus.labels[chosen], tuple(corpus.types[i] for i in chosen), corpus)
 
     def refit_labels(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
         """Refit the second stage to labelled images, and return self; see :meth:`refit_labels_steps`."""
@@ -299,28 +246,21 @@ class Detector(Parameters):
         labels are replaced: pass all of them.
         """
         state = self._state()
-        run = make_run(
-            state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers
-        )
-        corpus = read_corpus(
-            images, y, masks=masks, types=types, default_label=ANOMALOUS, skip_bad=skip_bad
-        )
+        run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
+        corpus = read_corpus(images, y, masks=masks, types=types, default_label=ANOMALOUS, skip_bad=skip_bad)
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name} has no second stage that labels could refit; use anomem, or fit again")
-        digests = dict(state.digests)
-        chosen = np.flatnonzero(corpus.labels >= 0)
-        labelled = self._labelled(corpus, chosen, state.preprocessing, run, digests)
-        if labelled is None or not labelled.n_anomalous:
+        if not len(corpus.positions(ANOMALOUS)):
             raise InputError("none of the labelled images is anomalous; label at least one defect")
+        chosen = np.sort(np.concatenate([corpus.positions(NORMAL), corpus.positions(ANOMALOUS)]))
+        labelled, hashes = gather_labelled(corpus, chosen, state.preprocessing, state.digests, run)
         scorer = copy_scorer(state.scorer, run.device)
         history = list(state.history)
-        yield from _recorded(isolated_rng(self._refit(scorer, labelled, run), self.seed), history)
-        self._fitted = state.replaced(  # type: ignore[misc]
+        yield from recorded(isolated_rng(self._refit(scorer, labelled, run), self.seed), history)
+        self._fitted = state.replaced(
             scorer=scorer,
-            calibration=calibrate(
-                conclude(scorer), state.calibration.alpha, precision=state.calibration.precision
-            ),
-            digests=digests,
+            calibration=calibrate(conclude(scorer), state.calibration.alpha, precision=state.calibration.precision),
+            digests={**state.digests, "labelled": hashes},
             history=tuple(history),
         )
 
@@ -356,10 +296,10 @@ class Detector(Parameters):
             raise InputError(f"{self.name} scores whole images and draws no maps; use a method that localizes")
         source = open_source(images)
         prepared = ImageSet(source, state.preprocessing, workers=workers, skip_bad=skip_bad)
-        scorer = _moved(state.scorer, device)
+        scorer = moved(state.scorer, device)
         precision = state.calibration.precision
         for result in score_images(scorer, prepared, precision=precision, batch_size=batch_size, maps=maps):
-            yield _scored(result, source.name(result.index), state)
+            yield describe(result, source.name(result.index), state)
 
     def anomaly_score(self, images: Any, **options: Any) -> FloatArray:
         """Return raw anomaly scores, (N,) float32, higher = more anomalous; options as for :meth:`score`."""
@@ -407,33 +347,11 @@ class Detector(Parameters):
         state = self._state()
         if normals is None:
             wanted = state.calibration.alpha if alpha is None else alpha
-            self._fitted = state.replaced(calibration=state.calibration.with_alpha(wanted))  # type: ignore[misc]
+            self._fitted = state.replaced(calibration=state.calibration.with_alpha(wanted))
             return self
-        run = make_run(
-            state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers
-        )
-        source = open_source(normals)
-        images = ImageSet(source, state.preprocessing, workers=workers, skip_bad=skip_bad)
-        scorer = copy_scorer(state.scorer, run.device)
-        results, scale = _exhaust(calibration_pass(scorer, images, run))
-        seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
-        fresh = [r for r in results if r.error is None and r.digest not in seen]
-        if len(fresh) < len(results):
-            left = len(results) - len(fresh)
-            warnings.warn(
-                f"left out {left} images that the model has learnt from or that cannot be read",
-                AnomemWarning,
-                stacklevel=2,
-            )
-        if not fresh:
-            raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
-        remember_calibration(scorer, fresh)
-        self._fitted = state.replaced(  # type: ignore[misc]
-            scorer=scorer,
-            calibration=calibrate(final_scores(scorer, fresh), alpha, precision=state.calibration.precision),
-            map_scale=scale,
-            digests={**state.digests, "calibration": frozenset(r.digest for r in fresh)},
-        )
+        run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
+        images = ImageSet(open_source(normals), state.preprocessing, workers=workers, skip_bad=skip_bad)
+        self._fitted = recalibrated(state, images, alpha, run)
         return self
 
     # ------------------------------------------------------------- fitted state
@@ -481,52 +399,5 @@ class Detector(Parameters):
     def from_state(cls, params: dict[str, Any], state: Fitted) -> Self:
         """Return a fitted detector from what a model file held."""
         detector = cls(**params)
-        detector._fitted = state  # type: ignore[misc]
+        detector._fitted = state
         return detector
-
-
-def _recorded(
-    steps: Generator[Record, None, Any], history: list[Record]
-) -> Generator[Record, None, Any]:
-    """Pass records on and keep the last of each stage's run of counts, so that the history stays short."""
-    while True:
-        try:
-            record = next(steps)
-        except StopIteration as end:
-            return end.value
-        if history and history[-1].stage == record.stage and not record.facts:
-            history.pop()
-        history.append(record)
-        yield record
-
-
-def _exhaust(steps: Generator[Record, None, Any]) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
-def _moved(scorer: Scorer, device: str) -> Scorer:
-    """The scorer on its device; a copy where it has to move, so that a fitted state never changes."""
-    target = find_device(device)
-    return scorer if next(scorer.buffers()).device.type == target.type else copy_scorer(scorer, target)
-
-
-def _scored(result: ImageResult, name: str, state: Fitted) -> Scored:
-    if result.error is not None:
-        return Scored(result.index, name, 0, np.nan, np.nan, False, None, result.error)
-    full = None
-    if result.tile_maps is not None:
-        full = state.preprocessing.assemble(result.tile_maps, result.height_width)
-    scores = np.asarray([result.score], dtype=np.float32)
-    return Scored(
-        result.index,
-        name,
-        result.digest,
-        float(scores[0]),
-        float(state.calibration.p_value(scores)[0]),
-        bool(state.calibration.decide(scores)[0]),
-        full,
-    )

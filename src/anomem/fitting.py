@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
-from collections.abc import Generator, Iterable
+import warnings
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from torch import Tensor
 
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
-from anomem.errors import InputError, ParameterError
+from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.runtime.calibration import Calibration
+from anomem.runtime.calibration import Calibration, calibrate
 from anomem.runtime.images import as_rgb, decode
 from anomem.runtime.preprocess import Preprocessing
+from anomem.training import exhaust
 from anomem.types import ANOMALOUS, BoolArray, FloatArray, IntArray, Record
 
 SCALE_IMAGES = 64
@@ -62,6 +64,25 @@ class Labelled:
     def n_anomalous(self) -> int:
         """How many of them are labelled anomalous."""
         return int((self.labels == ANOMALOUS).sum())
+
+
+def gather_labelled(
+    corpus: Corpus, chosen: IntArray, preprocessing: Preprocessing, digests: Mapping[str, frozenset[int]], run: Run
+) -> tuple[Labelled, frozenset[int]]:
+    """Put labelled images in order, with their content hashes.
+
+    Raises
+    ------
+    InputError
+        When one of them also stands among the normals that were learnt, tuned or calibrated on.
+    """
+    hashes = frozenset(corpus.digests[i] for i in chosen)
+    shared = hashes & (digests["learn"] | digests["tune"] | digests["calibration"])
+    if shared:
+        name = next(corpus.source.name(i) for i in chosen if corpus.digests[i] in shared)
+        raise InputError(f"{name}: the same image is labelled here and stands among the normals; mend one")
+    images = ImageSet(corpus.source, preprocessing, chosen, workers=run.workers)
+    return Labelled(images, corpus.labels[chosen], tuple(corpus.types[i] for i in chosen), corpus), hashes
 
 
 @dataclass(frozen=True)
@@ -113,9 +134,7 @@ class Fitted:
         return dataclasses.replace(self, **changes)
 
 
-def make_run(
-    params: dict[str, Any], *, device: str, fit_precision: str, batch_size: int, workers: int | None
-) -> Run:
+def make_run(params: dict[str, Any], *, device: str, fit_precision: str, batch_size: int, workers: int | None) -> Run:
     """Put the call arguments of a fit in order.
 
     Raises
@@ -126,9 +145,7 @@ def make_run(
     if batch_size < 1:
         raise ParameterError(f"batch_size={batch_size} is not allowed; expected an integer >= 1")
     if fit_precision not in ("auto", "float32", "bfloat16"):
-        raise ParameterError(
-            f"fit_precision={fit_precision!r} is not allowed; expected auto, float32 or bfloat16"
-        )
+        raise ParameterError(f"fit_precision={fit_precision!r} is not allowed; expected auto, float32 or bfloat16")
     where = find_device(device)
     if fit_precision == "auto":
         fit_precision = "bfloat16" if has_native_bfloat16(where) else "float32"
@@ -151,11 +168,12 @@ def find_device(device: str) -> torch.device:
 def has_native_bfloat16(device: torch.device) -> bool:
     """Tell whether bfloat16 products run natively (on other processors they are emulated, and slower)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if not os.path.exists("/proc/cpuinfo"):
+        return bool(torch.cuda.is_bf16_supported())
+    facts = Path("/proc/cpuinfo")
+    if not facts.exists():
         return False
-    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
-        return any("amx_bf16" in line or "avx512_bf16" in line for line in lines if line[:5] == "flags")
+    text = facts.read_text(encoding="ascii", errors="replace")
+    return "amx_bf16" in text or "avx512_bf16" in text
 
 
 def read_preprocessing(params: SimpleNamespace) -> Preprocessing:
@@ -206,6 +224,35 @@ def map_scale(values: list[FloatArray]) -> tuple[float, float]:
     return float(low), float(max(low + 3 * (top - low), low + 1e-6))
 
 
+def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run) -> Fitted:
+    """Calibrate anew on normals that the model has not seen; others are left out with a warning.
+
+    Raises
+    ------
+    InputError
+        When none of the images is new to the model.
+    CalibrationError
+        For an alpha that they cannot carry.
+    """
+    scorer = copy_scorer(state.scorer, run.device)
+    results, scale = exhaust(calibration_pass(scorer, images, run))
+    seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
+    fresh = [r for r in results if r.error is None and r.digest not in seen]
+    if len(fresh) < len(results):
+        left = len(results) - len(fresh)
+        line = f"left out {left} images that the model has learnt from or that cannot be read"
+        warnings.warn(line, AnomemWarning, stacklevel=3)
+    if not fresh:
+        raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
+    remember_calibration(scorer, fresh)
+    return state.replaced(
+        scorer=scorer,
+        calibration=calibrate(final_scores(scorer, fresh), alpha, precision=state.calibration.precision),
+        map_scale=scale,
+        digests={**state.digests, "calibration": frozenset(r.digest for r in fresh)},
+    )
+
+
 def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
     """Scores of calibration normals as the scorer stands now: a second stage is asked again from the evidence kept."""
     if isinstance(scorer, TwoStageScorer):
@@ -228,7 +275,10 @@ def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:
     scorer.remember("calibration", torch.tensor([r.one_class for r in results]), torch.stack(evidence))
 
 
-def copy_scorer(scorer: Scorer, device: torch.device) -> Scorer:
+S = TypeVar("S", bound=Scorer)
+
+
+def copy_scorer(scorer: S, device: torch.device) -> S:
     """Copy a scorer, so that the fitted state it belongs to never changes; a traced backbone forgets its mode."""
     return copy.deepcopy(scorer).to(device).eval()
 
@@ -242,3 +292,9 @@ def digest_tensor(hashes: Iterable[int]) -> Tensor:
 def digest_set(tensor: Tensor) -> frozenset[int]:
     """Unpack what :func:`digest_tensor` packed."""
     return frozenset(int(v) for v in tensor.numpy().view(np.uint64))
+
+
+def moved(scorer: Scorer, device: str) -> Scorer:
+    """The scorer on its device; a copy where it has to move, so that a fitted state never changes."""
+    target = find_device(device)
+    return scorer if next(scorer.buffers()).device.type == target.type else copy_scorer(scorer, target)

@@ -91,10 +91,7 @@ def load_model(
                 str(manifest.calibration["precision"]),
             ),
             _scale(manifest.map_scale),
-            {
-                role: digest_set(tensors[f"digests.{role}"])
-                for role in ("learn", "tune", "calibration", "labelled")
-            },
+            {role: digest_set(tensors[f"digests.{role}"]) for role in ("learn", "tune", "calibration", "labelled")},
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
         )
@@ -103,13 +100,9 @@ def load_model(
     return manifest.method, _from_json(manifest.params, roi), state
 
 
-def _filled(
-    build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]
-) -> Scorer:
+def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
     """Build on the meta device, where a hostile config costs nothing, and assign the file's tensors."""
-    own = {
-        name.removeprefix("scorer."): value for name, value in tensors.items() if name.startswith("scorer.")
-    }
+    own = {name.removeprefix("scorer."): value for name, value in tensors.items() if name.startswith("scorer.")}
     with torch.device("meta"):
         scorer = build(config)
     scorer.load_state_dict(own, strict=True, assign=True)

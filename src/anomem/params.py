@@ -1,8 +1,9 @@
 """Hyperparameters that are declared, validated and cloneable.
 
-A class of parameters is a keyword-only dataclass. Each field is declared with :func:`param`, which holds its default, the
-values it may take and one line of documentation; everything else (``get_params``, ``clone``, ``repr``, the command line's
-``--set``, the manifest, the docs) derives from that declaration. ``__init__`` only assigns: values are checked by
+A class of parameters is a keyword-only dataclass. Each field is declared with :func:`param`, which holds its default,
+the values it may take and one line of documentation; everything else (``get_params``, ``clone``, ``repr``, the command
+line's ``--set``, the manifest, the docs) derives from that declaration. ``__init__`` only assigns: values are checked
+by
 :meth:`Parameters.resolve`, which ``fit`` calls.
 
 Examples

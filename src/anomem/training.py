@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from anomem.errors import ParameterError
 from anomem.nn.inference import autocast
 from anomem.types import Record
 
@@ -86,13 +87,15 @@ def train(
 
     Raises
     ------
-    FloatingPointError
-        When the loss is no longer finite.
+    ParameterError
+        When there is nothing to train, or the loss is no longer finite.
     """
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=device.type == "cpu")
     trainable = [p for p in module.parameters() if p.requires_grad]
+    if not trainable:
+        raise ParameterError(f"{stage} has nothing to train; set train_steps=0, or let something be trained")
     optimiser = accelerator.prepare(_optimiser(trainable, recipe))
     started, losses = time.perf_counter(), []
     for step, batch in enumerate(_first(batches, recipe.steps), start=1):
@@ -102,7 +105,7 @@ def train(
         with autocast(device, precision):
             value, figures = loss(batch)
         if not torch.isfinite(value):
-            raise FloatingPointError(f"the loss of {stage} is {float(value)} at step {step}; lower the rate")
+            raise ParameterError(f"the loss of {stage} is {float(value.detach())} at step {step}; lower lr")
         optimiser.zero_grad()
         accelerator.backward(value)
         if recipe.clip is not None:
@@ -132,9 +135,7 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 def _optimiser(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        parameters, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
-    )
+    return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
 
 
 def _first(batches: Iterable[T], count: int) -> Iterator[T]:
@@ -148,7 +149,7 @@ def _first(batches: Iterable[T], count: int) -> Iterator[T]:
 
 
 def isolated_rng(steps: Generator[Record, None, T], seed: int) -> Generator[Record, None, T]:
-    """Run a generator on random state of its own: seeded, and the caller's global state is left alone at every yield."""
+    """Run a generator on seeded random state of its own; the caller's is as it was at every yield."""
     inner = _seeded_state(seed)
     while True:
         outer = torch.get_rng_state()
@@ -165,3 +166,25 @@ def isolated_rng(steps: Generator[Record, None, T], seed: int) -> Generator[Reco
 
 def _seeded_state(seed: int) -> Tensor:
     return torch.Generator().manual_seed(seed).get_state()
+
+
+def recorded(steps: Generator[Record, None, Any], history: list[Record]) -> Generator[Record, None, Any]:
+    """Pass records on and keep the last of each stage's run of counts, so that the history stays short."""
+    while True:
+        try:
+            record = next(steps)
+        except StopIteration as end:
+            return end.value
+        if history and history[-1].stage == record.stage and not record.facts:
+            history.pop()
+        history.append(record)
+        yield record
+
+
+def exhaust(steps: Generator[Any, None, T]) -> T:
+    """Run a generator to its end and return what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from anomem.cli.main import run
-from tests.cli.process import Command, Shop, files
+from tests.cli.process import Run, Shop, files
 
 
-def test_figures_report_and_file_agree(shop: Shop, anomem: Command, tmp_path: Path) -> None:
-    result = anomem("evaluate", shop.anomem, shop.data, "--out", "e.json", "--report", "page", "--json").result
+def test_figures_report_and_file_agree(shop: Shop, here: Run, tmp_path: Path) -> None:
+    code, out, err = here("evaluate", shop.anomem, shop.data, "--out", "e.json", "--report", "page", "--json")
+    assert code == 0, err
+    result = json.loads(out)
     assert result["n_normal"] == 5
     assert result["n_anomalous"] == 5
     assert result["n_left_out"] == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -211,7 +210,3 @@ def test_names_that_are_no_text_pass_through(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert ran.stderr.startswith(b"anomem: error: " + name + b": ")
     assert ran.stderr.count(b"\n") == 1
-
-
-def test_json_is_strict(anomem: Command) -> None:
-    assert set(json.loads(anomem("methods", "knn", "--json").out)) == {"methods"}

@@ -109,7 +109,9 @@ def test_the_power_of_whitening_bends_the_spectrum_and_keeps_the_mean_square_nor
     assert vectors.square().sum(dim=1).mean().item() == pytest.approx(1, abs=1e-4)
     before = np.linalg.eigvalsh(np.cov(_vectors(F.normalize(maps, dim=1)).numpy().T, bias=True))
     after = np.linalg.eigvalsh(np.cov(vectors.numpy().T, bias=True))
-    np.testing.assert_allclose(np.sort(after / after.sum()), np.sort(before ** (1 - power) / (before ** (1 - power)).sum()), rtol=1e-3)
+    np.testing.assert_allclose(
+        np.sort(after / after.sum()), np.sort(before ** (1 - power) / (before ** (1 - power)).sum()), rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("maps", [torch.zeros(7, 5, 3, 4), torch.full((7, 5, 3, 4), 0.3)])

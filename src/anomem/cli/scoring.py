@@ -19,7 +19,8 @@ from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
 
 if TYPE_CHECKING:
-    from anomem.detector import Detector, Scored
+    from anomem.detector import Detector
+    from anomem.results import Scored
 
 COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
 _SHOWN_ON_A_TERMINAL = 40

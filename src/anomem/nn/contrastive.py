@@ -25,7 +25,7 @@ ROUNDS = 2
 
 @dataclass(frozen=True)
 class Contrast:
-    """Parameters of the contrasted memory loss, named as in :func:`~anomem.losses.multi_scale_contrasted_memory_loss`."""
+    """Parameters of :func:`~anomem.losses.multi_scale_contrasted_memory_loss`, under its names."""
 
     base: Base = "simclr"
     temperature: float = 0.1
@@ -242,5 +242,3 @@ def _per_scale(values: tuple[float, ...], scales: int) -> tuple[float, ...]:
 def _projection(dim: int, width: int) -> nn.Module:
     hidden = max(dim, width)
     return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
-
-

@@ -10,8 +10,8 @@ from torch import Tensor
 def farthest_first(vectors: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """Choose `k` of the vectors so that every vector is near a chosen one: greedy k-centre (Gonzalez 1985).
 
-    Each choice is the vector farthest from all chosen so far, so that rare normal features get a prototype of their own,
-    which centres of k-means average away.
+    Each choice is the vector farthest from all chosen so far, so that rare normal features get a prototype of their
+    own, which centres of k-means average away.
 
     Parameters
     ----------

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.normalise import Normaliser
 
-
 PRIOR_IMAGES = 200
 """How many images' worth of belief a scale has that all its positions are alike."""
 
@@ -70,7 +69,8 @@ class ScaleMemory(nn.Module):
 
     def embed(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) features to the space of the association."""
-        return self.normaliser(self.gather(maps))
+        embedded: Tensor = self.normaliser(self.gather(maps))
+        return embedded
 
     def recall(self, vectors: Tensor) -> Tensor:
         """HF(z) for vectors (..., C) of that space."""
@@ -99,21 +99,22 @@ class MapFusion(nn.Module):
     size : int
         Side of the model's input, pixels.
     reduction : {"l2", "max", "top"}
-        "l2": the paper's L2 norm over each scale's map, scales fused afterwards. "max" and "top": maximum, or mean of the
-        highest `top` share, of the fused map.
+        "l2": the paper's L2 norm over each scale's map, scales fused afterwards. "max" and "top": maximum, or mean of
+        the highest `top` share, of the fused map.
     top : float
         That share.
     smoothing : float
         Standard deviation of the Gaussian on the fused map, in pixels of the model's input; 0: none.
     standardise : {"position", "scale", "none"}
-        What is known of normals' norms is taken out before the fusion: the mean and deviation at each position, or of the
-        scale as a whole, or nothing (the paper). What the reduction reads (a map's L2 norm, else its maximum) is then
-        brought to mean 0 and deviation 1 on tune normals, so that no scale outvotes another.
+        What is known of normals' norms is taken out before the fusion: the mean and deviation at each position, or of
+        the scale as a whole, or nothing (the paper). What the reduction reads (a map's L2 norm, else its maximum) is
+        then brought to mean 0 and deviation 1 on tune normals, so that no scale outvotes another.
 
     Notes
     -----
-    All of it is one affine map a position, ``(norm - location) / spread``, and one a scale for L2 norms; the buffers are
-    learnt by :meth:`standardise_on`. A scale of a single position has no place on the map and counts in L2 norms only.
+    All of it is one affine map a position, ``(norm - location) / spread``, and one a scale for L2 norms; the buffers
+    are learnt by :meth:`standardise_on`. A scale of a single position has no place on the map and counts in L2 norms
+    only.
     """
 
     weights: Tensor
@@ -156,8 +157,8 @@ class MapFusion(nn.Module):
         """
         if self.standardise == "none":
             return
-        for s, (norms, learnt) in enumerate(zip(tune, profile, strict=True)):
-            norms, learnt = norms.double().cpu(), learnt.double().cpu()
+        pairs = [(t.double().cpu(), p.double().cpu()) for t, p in zip(tune, profile, strict=True)]
+        for s, (norms, learnt) in enumerate(pairs):
             location, width = _scale_affine(norms)
             if self.standardise == "position" and min(norms.shape[1:]) > 1:
                 location, width = _position_affine(norms, learnt)
@@ -188,9 +189,7 @@ class MapFusion(nn.Module):
 
     def _fused_map(self, norms: Sequence[Tensor]) -> Tensor:
         """Norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
-        layers = [
-            self.weights[s] * _resized(self._standard(s, norms[s])[:, None], self.grid) for s in self.on_map
-        ]
+        layers = [self.weights[s] * _resized(self._standard(s, norms[s])[:, None], self.grid) for s in self.on_map]
         return smooth(sum(layers) / self.weights[self.on_map].sum(), self.kernel)[:, 0]
 
     def _standard(self, scale: int, norms: Tensor) -> Tensor:

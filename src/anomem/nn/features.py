@@ -12,10 +12,8 @@ from anomem.nn.backbones import Backbone
 from anomem.nn.inference import autocast
 
 
-def feature_batches(
-    backbone: Backbone, images: ImageSet, *, precision: str, batch_size: int
-) -> Iterator[list[Tensor]]:
-    """Yield, for every batch of tiles in order, the backbone's maps as float32 [(B, C_s, h_s, w_s)], without gradient."""
+def feature_batches(backbone: Backbone, images: ImageSet, *, precision: str, batch_size: int) -> Iterator[list[Tensor]]:
+    """Yield the backbone's maps of every batch of tiles, in order: [(B, C_s, h_s, w_s)] float32, no gradient."""
     device = backbone.mean.device
     for batch in images.batches(batch_size):
         with torch.inference_mode(), autocast(device, precision):

@@ -24,9 +24,11 @@ def fold_batch_norm(model: Any) -> None:
     modules = dict(model.named_modules())
     for node in model.graph.nodes:
         norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        before = node.args[0] if isinstance(norm, nn.BatchNorm2d) else None
-        conv = modules.get(str(before.target)) if before is not None and before.op == "call_module" else None
-        if not isinstance(norm, nn.BatchNorm2d) or not isinstance(conv, nn.Conv2d) or len(before.users) > 1:
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        conv = modules.get(str(before.target)) if before.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or len(before.users) > 1:
             continue
         conv.weight.data, bias = _folded(conv, norm)
         conv.bias = nn.Parameter(bias, requires_grad=conv.weight.requires_grad)
@@ -45,5 +47,5 @@ def _activation(norm: nn.BatchNorm2d) -> nn.Module:
     """What stays of a normalisation: its activation, which may overwrite the convolution's fresh output."""
     activation: nn.Module = getattr(norm, "act", nn.Identity())
     if hasattr(activation, "inplace"):
-        activation.inplace = True
+        setattr(activation, "inplace", True)  # noqa: B010
     return activation

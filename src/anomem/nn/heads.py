@@ -29,7 +29,8 @@ class SecondStage(nn.Module):
     channels : list of int
         C of each scale.
     blocks : list of str
-        Summaries (of :data:`BLOCKS`) that each carry one kernel ridge head; "signed" is always kept, for the evidence map.
+        Summaries (of :data:`BLOCKS`) that each carry one kernel ridge head; "signed" is always kept, for the evidence
+        map.
     n_support : int
         Normals that the heads were fitted to: the tune normals that the scorer carries.
     n_labelled : int
@@ -39,8 +40,9 @@ class SecondStage(nn.Module):
 
     Notes
     -----
-    score = (1 - w) deviation + w head, both standardised on tune normals; w is the labels' share. The map takes evidence
-    per position, g(Delta_ij), from the paper's own head g: two dense layers a scale, which run as 1x1 convolutions.
+    score = (1 - w) deviation + w head, both standardised on tune normals; w is the labels' share. The map takes
+    evidence per position, g(Delta_ij), from the paper's own head g: two dense layers a scale, which run as 1x1
+    convolutions.
     """
 
     center: Tensor
@@ -51,7 +53,13 @@ class SecondStage(nn.Module):
     mix: Tensor
 
     def __init__(
-        self, channels: Sequence[int], *, blocks: Sequence[str], n_support: int = 0, n_labelled: int = 0, n_positions: int = 0
+        self,
+        channels: Sequence[int],
+        *,
+        blocks: Sequence[str],
+        n_support: int = 0,
+        n_labelled: int = 0,
+        n_positions: int = 0,
     ) -> None:
         super().__init__()
         self.channels, self.blocks = list(channels), list(blocks)

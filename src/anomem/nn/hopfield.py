@@ -156,7 +156,9 @@ class HopfieldMemory(nn.Module):
             says how far the nearest item is.
         """
         if not self.hard or self.association != "euclidean":
-            return torch.linalg.vector_norm(queries - self(queries), dim=-1)
+            retrieved: Tensor = self(queries)
+            away: Tensor = (queries - retrieved).norm(dim=-1)
+            return away
         with torch.autocast(device_type=self.items.device.type, enabled=False):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
             chunks = [flat] if self._in_one_piece(flat) else flat.split(self._chunk_length())

@@ -81,9 +81,7 @@ def score_images(
         start = 0
         for image in chunk:
             if outputs is None or image.error is not None:
-                yield ImageResult(
-                    image.index, image.digest, image.height_width, np.nan, np.nan, error=image.error
-                )
+                yield ImageResult(image.index, image.digest, image.height_width, np.nan, np.nan, error=image.error)
                 continue
             part = slice(start, start + len(image.tiles))
             start = part.stop
@@ -101,11 +99,17 @@ def _forward(
         batch = to_tensor(tiles[start : start + batch_size]).to(device)
         with autocast(device, precision):
             outputs.append(forward(batch))
-    joined = [
-        None if any(v is None for v in values) else torch.cat([v.cpu() for v in values])
-        for values in zip(*outputs, strict=True)
-    ]
-    return Output(*joined)
+    return Output(
+        torch.cat([o.score.cpu() for o in outputs]),
+        _joined([o.map for o in outputs]),
+        _joined([o.one_class for o in outputs]),
+        _joined([o.evidence for o in outputs]),
+    )
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    there = [part.cpu() for part in parts if part is not None]
+    return torch.cat(there) if there else None
 
 
 def _one_image(image: Prepared, outputs: Output, part: slice, maps: bool) -> ImageResult:

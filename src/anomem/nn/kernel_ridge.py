@@ -52,7 +52,9 @@ def fit_kernel_ridge(squared: Tensor, labels: Tensor, ridge: float = RIDGE) -> K
     return KernelRidge(alpha.float(), bandwidth.float())
 
 
-def standardised_predictions(squared: Tensor, labels: Tensor, rows: Tensor, folds: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+def standardised_predictions(
+    squared: Tensor, labels: Tensor, rows: Tensor, folds: int = 4
+) -> tuple[Tensor, Tensor, Tensor]:
     """Fit on `rows` and predict all; also what the predictions for normals would be had they not been fitted to.
 
     Parameters

@@ -87,7 +87,9 @@ def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> Generato
             one_class.append(output.one_class[tile].cpu())
             evidence.append(output.evidence[tile].cpu())
             mask = _tile_masks(labelled, len(one_class) - 1, image)
-            for s, delta in enumerate(deltas if mask is not None else []):
+            for s, delta in enumerate(deltas):
+                if mask is None:
+                    break
                 inside = F.adaptive_max_pool2d(mask, delta.shape[2:])[:, 0] > 0
                 vectors = delta.permute(0, 2, 3, 1).cpu()
                 marked[s].append(vectors[inside])
@@ -142,9 +144,7 @@ def _weight(
     return weight, {**facts, "weight": weight}
 
 
-def _mixture(
-    distances: list[Tensor], deviation: Tensor, labels: Tensor, weight: float
-) -> Callable[[Tensor], Tensor]:
+def _mixture(distances: list[Tensor], deviation: Tensor, labels: Tensor, weight: float) -> Callable[[Tensor], Tensor]:
     def mixed(rows: Tensor) -> Tensor:
         said = torch.zeros_like(deviation)
         for squared in distances:
@@ -155,9 +155,7 @@ def _mixture(
     return mixed
 
 
-def _adopt_heads(
-    stage: SecondStage, distances: list[Tensor], labels: Tensor, evidence: Tensor, weight: float
-) -> None:
+def _adopt_heads(stage: SecondStage, distances: list[Tensor], labels: Tensor, evidence: Tensor, weight: float) -> None:
     """Put the fitted heads into the stage."""
     rows = torch.arange(len(labels))
     stage.mix[4] = weight

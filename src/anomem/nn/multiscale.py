@@ -25,8 +25,9 @@ class MultiScaleScorer(TwoStageScorer):
     ----------
     config : dict
         ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``; ``scales``: a list of
-        ``channels``, ``hw``, ``n_items``, ``neighbourhood``, ``max_grid`` and ``source`` (which of the backbone's maps); ``memory``:
-        keyword arguments shared by every :class:`~anomem.nn.deviation.ScaleMemory`; ``fusion``: keyword arguments of
+        ``channels``, ``hw``, ``n_items``, ``neighbourhood``, ``max_grid`` and ``source`` (which of the backbone's
+        maps); ``memory``: keyword arguments shared by every :class:`~anomem.nn.deviation.ScaleMemory`; ``fusion``:
+        keyword arguments of
         :class:`~anomem.nn.deviation.MapFusion`; ``second_stage``: of :class:`~anomem.nn.heads.SecondStage`;
         ``n_prototypes``; ``n_tune`` and ``n_calibration``.
     backbone : Backbone or None
@@ -86,7 +87,8 @@ class MultiScaleScorer(TwoStageScorer):
 
     def conclude(self, one_class: Tensor, evidence: Tensor) -> Tensor:
         """Second stage: mix the one-class score with the heads' say."""
-        return self.second_stage(one_class, evidence, self.tune_evidence)
+        score: Tensor = self.second_stage(one_class, evidence, self.tune_evidence)
+        return score
 
     def _output(self, features: Sequence[Tensor], *, evidence: bool) -> Output:
         with torch.autocast(features[0].device.type, enabled=False):

@@ -16,7 +16,8 @@ class Output(NamedTuple):
     score : Tensor
         (B,) float32, higher = more anomalous, raw.
     map : Tensor or None
-        (B, h, w) float32 in the frame of the prepared image, at any resolution; None where the method does not localise.
+        (B, h, w) float32 in the frame of the prepared image, at any resolution; None where the method does not
+        localise.
     one_class : Tensor or None
         (B,) float32, the score before labels had a say; None where that is `score` itself. Of an image cut into tiles,
         the tile with the highest one-class score stands for the image.
@@ -58,8 +59,8 @@ class Scorer(nn.Module):
 class TwoStageScorer(Scorer):
     """A scorer whose score can be refitted to labels without looking at the normals again.
 
-    It carries, for *tune* and *calibration* normals, their one-class scores and evidence (float16): from these the second
-    stage is refitted and the calibration scores are computed anew.
+    It carries, for *tune* and *calibration* normals, their one-class scores and evidence (float16): from these the
+    second stage is refitted and the calibration scores are computed anew.
     """
 
     tune_one_class: Tensor

@@ -32,7 +32,8 @@ from anomem.runtime.images import read_mask
 from anomem.types import ANOMALOUS, NORMAL, BoolArray
 
 if TYPE_CHECKING:
-    from anomem.detector import Detector, Scored
+    from anomem.detector import Detector
+    from anomem.results import Scored
 
 
 def evaluate(

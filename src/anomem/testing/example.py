@@ -87,10 +87,12 @@ class Example:
 
 
 def planted(images: UInt8Image, rng: np.random.Generator) -> list[tuple[Any, Any]]:
+    """Plant one large defect in each image: pairs of image and mask."""
     return [plant(image, DEFECTS[i % len(DEFECTS)], rng, 0.4) for i, image in enumerate(images)]
 
 
 def require(condition: object, promise: str) -> None:
+    """Raise AssertionError with what was promised, unless it is kept."""
     if not condition:
         raise AssertionError(promise)
 
@@ -106,15 +108,18 @@ def refused(kind: type[Exception], call: Callable[[], object], what: str) -> str
 
 
 def require_close(found: FloatArray, wanted: FloatArray, scale: FloatArray, promise: str) -> None:
+    """Require equality up to rounding: :data:`TOLERANCE` of the range of the scores `scale`."""
     require(found.shape == wanted.shape, f"{promise}: {found.shape} instead of {wanted.shape}")
     apart = float(np.abs(found - wanted).max() / max(float(np.ptp(scale)), 1e-12))
     require(apart <= TOLERANCE, f"{promise}: they differ by {apart:.1e} of the range of scores")
 
 
 def digests(detector: Detector) -> dict[str, frozenset[int]]:
+    """Content hashes of the images that a detector has seen, by role."""
     return detector._state().digests
 
 
 def random_state() -> tuple[object, ...]:
+    """Everything that a global generator of torch, numpy or Python holds."""
     numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - the global state is what must stay
     return torch.get_rng_state().numpy().tobytes(), repr(numpy_state), random.getstate()

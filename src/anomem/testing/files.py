@@ -49,24 +49,24 @@ def _require_same(example: Example, detector: Detector, loaded: Detector) -> Non
     require(loaded.map_scale_ == detector.map_scale_, "the colour scale is the same")
     require(loaded.history_ == detector.history_, "the history is the same")
     if example.cls.localizes:
-        maps = [d.anomaly_map(example.mixed[:4], device="cpu") for d in (loaded, detector)]
-        require(np.array_equal(*maps), "maps are equal to the last bit")
+        maps = [np.asarray(d.anomaly_map(example.mixed[:4], device="cpu")) for d in (loaded, detector)]
+        require(np.array_equal(maps[0], maps[1]), "maps are equal to the last bit")
 
 
 class _Trap:
     """What a pickle may hide."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (self.folder,)
+        return os.mkdir, (str(self.folder),)
 
 
-def pickles_are_refused(example: Example) -> None:
+def pickles_are_refused(_: Example) -> None:
     """A pickle is refused, and what it hides does not run."""
     with tempfile.TemporaryDirectory() as folder:
-        trap = _Trap(os.path.join(folder, "sprung"))
+        trap = _Trap(Path(folder) / "sprung")
         files = [Path(folder) / name for name in ("plain.pkl", "text.pkl", "zipped.pt", "old.pt")]
         files[0].write_bytes(pickle.dumps(trap))
         files[1].write_bytes(pickle.dumps(trap, protocol=0))
@@ -75,7 +75,7 @@ def pickles_are_refused(example: Example) -> None:
         for file in files:
             line = refused(ModelFileError, lambda file=file: load(file), file.name)  # type: ignore[misc]
             require(file.name in line, f"the error names the file: {line}")
-        require(not os.path.exists(trap.folder), "nothing of a pickle runs")
+        require(not trap.folder.exists(), "nothing of a pickle runs")
 
 
 def damaged_files_are_refused(example: Example) -> None:

@@ -33,8 +33,8 @@ def same_seed_same_scores(example: Example) -> None:
         again = example.fit()
     require(np.array_equal(example.score(again), example.scores), "scores are equal to the last bit")
     if example.cls.localizes:
-        maps = [d.anomaly_map(example.mixed[:4], device="cpu") for d in (again, example.fitted)]
-        require(np.array_equal(*maps), "maps are equal to the last bit")
+        maps = [np.asarray(d.anomaly_map(example.mixed[:4], device="cpu")) for d in (again, example.fitted)]
+        require(np.array_equal(maps[0], maps[1]), "maps are equal to the last bit")
     other = example.fit(example.new(seed=1))
     require(digests(other)["learn"] != digests(again)["learn"], "another seed draws another split")
 

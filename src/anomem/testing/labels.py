@@ -121,7 +121,7 @@ def labels_refit_the_second_stage(example: Example) -> None:
 
 
 def refitting_equals_fitting_with_labels(example: Example) -> None:
-    """Labels given to ``fit`` and labels given later lead to the same scores, where only the second stage takes them."""
+    """Labels that only the second stage takes lead to the same scores, given to ``fit`` or later."""
     if not isinstance(example.fitted.scorer_, TwoStageScorer):
         return
     images, y = example.given(example.train, labels=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from anomem.errors import ParameterError
 from anomem.testing.example import Example, refused, require
 
 
 def init_only_assigns(example: Example) -> None:
     """``__init__`` keeps every argument as it is, checks nothing and does nothing else."""
-    marks = {name: object() for name in example.cls.declared()}
+    marks: dict[str, Any] = {name: object() for name in example.cls.declared()}
     require(vars(example.cls(**marks)) == marks, "attributes are the arguments, and no others")
 
 

@@ -91,7 +91,9 @@ def defects_rank_above_normals(example: Example) -> None:
 def maps_peak_on_defects(example: Example) -> None:
     """Maps have the image's size and peak on the planted defect; a method without maps refuses to draw them."""
     if not example.cls.localizes:
-        refused(InputError, lambda: example.fitted.anomaly_map(example.defective, device="cpu"), "a method without maps")
+        refused(
+            InputError, lambda: example.fitted.anomaly_map(example.defective, device="cpu"), "a method without maps"
+        )
         return
     from scipy.ndimage import binary_dilation
 
@@ -112,7 +114,9 @@ def unreadable_images_are_named(example: Example) -> None:
         require("bad.png" in line, f"the error names the file: {line}")
         results = list(example.fitted.score([bad, good], skip_bad=True, device="cpu"))
     require(np.isnan(results[0].score) and "bad.png" in str(results[0].error), "a damaged file has an error, no score")
-    require_close(np.float32([results[1].score]), example.scores[:1], example.scores, "other images keep their scores")
+    require_close(
+        np.asarray([results[1].score], np.float32), example.scores[:1], example.scores, "other images keep their scores"
+    )
 
 
 def region_of_interest(example: Example) -> None:

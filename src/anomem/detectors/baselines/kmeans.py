@@ -78,8 +78,8 @@ class KMeansScorer(Scorer):
 class KMeans(Detector):
     """k-means prototypes on frozen feature maps.
 
-    Every position's unit feature is compared with the nearest of k centres of its scale; the score is the maximum of the
-    map fused over scales.
+    Every position's unit feature is compared with the nearest of k centres of its scale; the score is the maximum of
+    the map fused over scales.
 
     Parameters
     ----------

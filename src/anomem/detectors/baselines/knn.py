@@ -95,14 +95,14 @@ class KNN(Detector):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        backbone = load_backbone(p.backbone, (-1,), weights=p.weights, embedding=True, folded=True).eval().to(run.device)
+        backbone = (
+            load_backbone(p.backbone, (-1,), weights=p.weights, embedding=True, folded=True).eval().to(run.device)
+        )
         config = {"backbone": p.backbone, "k": p.k, "metric": p.metric, "n": 0, "dim": 0}
         scorer = KNNScorer(config)
         scorer.backbone = backbone
         sample, done = VectorSample(p.max_items, run.rng), 0
-        for features in feature_batches(
-            backbone, learn, precision=run.fit_precision, batch_size=run.batch_size
-        ):
+        for features in feature_batches(backbone, learn, precision=run.fit_precision, batch_size=run.batch_size):
             sample.add(scorer.embed(features)[:, :, None, None])
             done += len(features[-1])
             yield Record("features", done, max(done, len(learn)))

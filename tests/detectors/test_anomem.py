@@ -1,0 +1,326 @@
+"""AnoMem beyond the contract: presets, ablations, first and second stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import anomem
+from anomem.data.synthetic import DEFECTS, crops, plant
+from anomem.detectors.anomem import PRESETS, AnoMem
+from anomem.errors import InputError, ParameterError
+from anomem.metrics import auroc
+from anomem.nn.multiscale import MultiScaleScorer
+from anomem.types import BoolArray, UInt8Image
+
+TINY: dict[str, Any] = {"size": 64, "memory_size": (32,)}
+SCRATCH: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": None,
+    "width": 0.25,
+    "size": 32,
+    "stages": (3, 4),
+    "neighbourhood": (1,),
+    "scale_weights": (1.0, 2.0),
+    "memory_size": (16,),
+    "normalise": "unit",
+    "beta": 8.0,
+    "train_batch": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def images() -> UInt8Image:
+    return crops("brick", 40, size=64, half="train", rng=np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[UInt8Image, BoolArray]:
+    rng = np.random.default_rng(1)
+    pairs = [
+        plant(image, DEFECTS[i % len(DEFECTS)], rng, 0.35)
+        for i, image in enumerate(crops("brick", 24, size=64, half="test", rng=rng))
+    ]
+    return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
+
+
+@pytest.fixture(scope="module")
+def normal() -> UInt8Image:
+    return crops("brick", 24, size=64, half="test", rng=np.random.default_rng(2))
+
+
+@pytest.fixture(scope="module")
+def fitted(images: UInt8Image) -> AnoMem:
+    return AnoMem(**TINY).fit(images, alpha=0.2)
+
+
+def _again(fitted: AnoMem) -> AnoMem:
+    return AnoMem.from_state(fitted.get_params(), fitted._state())
+
+
+def _scorer(detector: AnoMem) -> MultiScaleScorer:
+    assert isinstance(detector.scorer_, MultiScaleScorer)
+    return detector.scorer_
+
+
+# ------------------------------------------------------------- presets
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_fills_in_every_open_parameter(preset: str) -> None:
+    detector = AnoMem(preset=preset)
+    resolved = detector.resolve()
+    governed = {name for name, field in AnoMem.declared().items() if field.metadata["preset"]}
+    assert set(PRESETS[preset]) == governed
+    assert {name: resolved[name] for name in governed} == PRESETS[preset]
+    assert all(getattr(detector, name) is None for name in governed)
+
+
+def test_an_explicit_value_wins_over_the_preset(images: UInt8Image) -> None:
+    detector = AnoMem(preset="object", beta=3.5, size=32, memory_size=(8,)).fit(images, alpha=0.2)
+    scorer = _scorer(detector)
+    assert scorer.config["size"] == 32
+    assert {m.retrieval["beta"] for m in scorer.memories()} == {3.5}
+    assert (detector.preset, detector.beta, detector.reduction) == ("object", 3.5, None)
+    assert scorer.config["fusion"]["reduction"] == "l2"
+
+
+def test_a_file_keeps_what_was_given_and_what_it_became(tmp_path: Path, fitted: AnoMem) -> None:
+    from anomem.persistence import read_manifest
+
+    fitted.save(tmp_path / "model")
+    manifest = read_manifest(tmp_path / "model")
+    assert manifest.params["reduction"] is None
+    assert manifest.resolved["reduction"] == PRESETS["surface"]["reduction"]
+    assert anomem.load(tmp_path / "model").get_params() == fitted.get_params()
+
+
+def test_values_that_do_not_fit_the_scales_are_named(images: UInt8Image) -> None:
+    with pytest.raises(ParameterError, match=r"2 values \(1, 1\) for 3 scales"):
+        AnoMem(size=64, stages=(2, 3, 4), neighbourhood=(1, 1)).fit(images, alpha=0.2)
+
+
+# ------------------------------------------------------------- ablations and settings
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"memory": "none"},
+        {"memory": "kmeans"},
+        {"seeding": "random", "normalise": "raw", "beta": 2.0, "retrieval_steps": None, "association": "dot"},
+        {"seeding": "kmeans", "beta": 16.0, "normalise": "unit"},
+        {"normalise": "layernorm", "beta": 2.0},
+        {"standardise": "none", "reduction": "l2"},
+        {"standardise": "scale", "reduction": "max"},
+        {"stages": (3,), "neighbourhood": (1,), "scale_weights": (1.0,)},
+        {"letterbox": True},
+        {"preset": "object"},
+        {"max_grid": (2,)},
+    ],
+    ids=str,
+)
+def test_every_setting_fits_and_scores(
+    images: UInt8Image, normal: UInt8Image, params: dict[str, Any], tmp_path: Path
+) -> None:
+    detector = AnoMem(**{**TINY, **params}).fit(images, alpha=0.2)
+    scores = detector.anomaly_score(normal)
+    assert np.isfinite(scores).all()
+    assert np.ptp(scores) > 0
+    detector.save(tmp_path / "model")
+    assert np.array_equal(anomem.load(tmp_path / "model").anomaly_score(normal), scores)
+
+
+def test_memory_size_is_a_limit_and_share_keeps_it_from_remembering_all(images: UInt8Image) -> None:
+    sizes = {}
+    for share in (1, 8):
+        options = {"stages": (3, 4), "neighbourhood": (1,), "scale_weights": (1.0,)}
+        scorer = _scorer(AnoMem(size=64, memory_size=(40,), memory_share=share, **options).fit(images, alpha=0.2))
+        sizes[share] = [m.memory.n_items for m in scorer.memories() if m.memory is not None]
+    learnt = 22
+    assert sizes[1] == [40, 40]
+    assert sizes[8] == [40, learnt * 4 // 8]
+
+
+def test_prototypes_are_pictures_of_learnt_surroundings(fitted: AnoMem) -> None:
+    prototypes = fitted.prototypes()
+    assert len(prototypes) >= len(_scorer(fitted).memories())
+    for caption, picture in prototypes:
+        assert caption.startswith("scale ")
+        assert (picture.shape, picture.dtype) == ((48, 48, 3), np.uint8)
+        assert picture.std() > 0
+
+
+# ------------------------------------------------------------- first stage
+
+
+def _trained(images: UInt8Image, labels: list[int] | None = None, **params: Any) -> AnoMem:
+    return AnoMem(**{"train_steps": 3, "train_batch": 8, **params}).fit(images, labels, alpha=0.2)
+
+
+def _changed(before: AnoMem, after: AnoMem, part: str) -> set[str]:
+    old, new = before.scorer_.state_dict(), after.scorer_.state_dict()
+    return {k for k, v in old.items() if part in k and v.shape == new[k].shape and not torch.equal(v, new[k])}
+
+
+@pytest.mark.parametrize("contrast", ["simclr", "barlow"])
+def test_frozen_backbone_memories_alone_learn(images: UInt8Image, contrast: str) -> None:
+    seeded = AnoMem(**TINY).fit(images, alpha=0.2)
+    trained = _trained(images, **TINY, contrast=contrast)
+    assert not _changed(seeded, trained, "backbone.")
+    assert len(_changed(seeded, trained, "memory.items")) == len(_scorer(trained).memories())
+    assert [r.stage for r in trained.history_].count("stage 1") >= 1
+    (record,) = [r for r in trained.history_ if r.stage == "stage 1"][-1:]
+    assert np.isfinite(record.facts["loss"])
+    assert record.facts["lr"] > 0 or record.step == record.total
+    assert {"effective_items_1", "seconds"} <= set(record.facts)
+
+
+def test_last_stages_are_trained_alone(images: UInt8Image) -> None:
+    options = {**TINY, "stages": (2, 3, 4), "neighbourhood": (1,), "scale_weights": (1.0,)}
+    seeded = AnoMem(**options).fit(images, alpha=0.2)
+    changed = _changed(seeded, _trained(images, **options, train_backbone="last"), "backbone.")
+    assert changed
+    assert all("blocks.5" in name or "blocks.6" in name for name in changed), sorted(changed)[:5]
+    assert not any("running_" in name for name in changed), "statistics of the weights stay"
+
+
+def test_all_of_a_pretrained_backbone_is_trained(images: UInt8Image) -> None:
+    options = {**TINY, "stages": (2, 3), "neighbourhood": (1,), "scale_weights": (1.0,)}
+    seeded = AnoMem(**options).fit(images, alpha=0.2)
+    trained = _trained(images, **options, train_backbone="all")
+    weights = {n for n, _ in _scorer(trained).backbone.named_parameters()}
+    changed = {n.removeprefix("backbone.") for n in _changed(seeded, trained, "backbone.")}
+    assert weights <= changed
+
+
+@pytest.mark.parametrize("projection_dim", [None, 16])
+def test_from_scratch_every_parameter_learns(
+    images: UInt8Image, normal: UInt8Image, projection_dim: int | None
+) -> None:
+    untrained = AnoMem(**SCRATCH).fit(images, alpha=0.2)
+    trained = _trained(images, **SCRATCH, projection_dim=projection_dim)
+    scorer = _scorer(trained)
+    assert [m.hw for m in scorer.memories()] == [(8, 8), (4, 4)]
+    learnt = {f"backbone.{n}" for n, _ in scorer.backbone.named_parameters()}
+    learnt |= {f"backbone.{n}" for n, _ in scorer.backbone.named_buffers() if "running_" in n}
+    learnt |= {f"scales.{s}.memory.items" for s in range(2)}
+    assert learnt <= _changed(untrained, trained, "")
+    assert not any(p.requires_grad for p in scorer.parameters())
+    assert np.isfinite(trained.anomaly_score(normal)).all()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"variance": "sample"},
+        {"variance_hinge": True},
+        {"geometry": "shared"},
+        {"contrast": "barlow"},
+        {"sampling_ratio": (1.0,)},
+        {"hue": 0.1, "grey": 0.2, "blur": 1.0},
+    ],
+    ids=str,
+)
+def test_every_recipe_of_the_first_stage_runs(images: UInt8Image, params: dict[str, Any]) -> None:
+    detector = _trained(images, **{**SCRATCH, **params})
+    losses = [r.facts["loss"] for r in detector.history_ if r.stage == "stage 1"]
+    assert losses
+    assert np.isfinite(losses).all()
+
+
+def test_labelled_anomalies_take_part_in_the_first_stage(
+    images: UInt8Image, planted: tuple[UInt8Image, BoolArray]
+) -> None:
+    both = np.concatenate([images, planted[0][:8]])
+    without = _trained(images, **SCRATCH)
+    with_labels = _trained(both, [0] * len(images) + [1] * 8, **SCRATCH)
+    assert _changed(without, with_labels, "memory.items")
+    assert with_labels.counts_["n_labelled"] == 8
+
+
+def test_training_is_reproducible(images: UInt8Image, normal: UInt8Image) -> None:
+    scores = []
+    for seed in (5, 6):
+        torch.manual_seed(seed)
+        scores.append(_trained(images, **SCRATCH).anomaly_score(normal))
+    assert np.array_equal(*scores)
+
+
+def test_training_nothing_is_refused(images: UInt8Image) -> None:
+    with pytest.raises(ParameterError, match="train"):
+        _trained(images, **TINY, memory="none")
+
+
+def test_a_rate_that_explodes_is_a_one_line_error(images: UInt8Image) -> None:
+    with pytest.raises(ParameterError, match="lr"):
+        _trained(images, **{**SCRATCH, "lr": 1e30, "train_steps": 8})
+
+
+# ------------------------------------------------------------- second stage
+
+
+def test_labels_help_and_their_weight_is_told(
+    fitted: AnoMem, normal: UInt8Image, planted: tuple[UInt8Image, BoolArray]
+) -> None:
+    detector = _again(fitted).refit_labels(planted[0][:12], types=[DEFECTS[i % 5] for i in range(12)])
+    mixed = np.concatenate([normal, planted[0][12:]])
+    labels = [0] * len(normal) + [1] * 12
+    before, after = (auroc(d.anomaly_score(mixed), labels) for d in (fitted, detector))
+    assert after >= before - 0.02
+    (record,) = [r for r in detector.history_ if r.stage == "labels"]
+    assert {"labelled", "types", "gain"} <= set(record.facts)
+    assert (record.facts["labelled"], record.facts["types"]) == (12, 5)
+
+
+def test_the_users_weight_is_taken(
+    images: UInt8Image, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image
+) -> None:
+    for weight in (0.0, 0.7):
+        detector = AnoMem(**TINY, label_weight=weight).fit(images, alpha=0.2)
+        one_class = detector.anomaly_score(normal)
+        detector.refit_labels(planted[0][:8])
+        assert _scorer(detector).second_stage.weight == pytest.approx(weight)
+        order = np.corrcoef(one_class, detector.anomaly_score(normal))[0, 1]
+        assert (order > 0.9999) == (weight == 0)
+
+
+def test_one_type_weighs_less_than_several(fitted: AnoMem, planted: tuple[UInt8Image, BoolArray]) -> None:
+    weights = []
+    for types in (["hole"] * 20, [DEFECTS[i % 5] for i in range(20)]):
+        detector = _again(fitted).refit_labels(planted[0][:20], types=types)
+        weights.append(_scorer(detector).second_stage.weight)
+    assert weights[0] <= weights[1] <= 0.95
+    assert weights[0] <= fitted._state().resolved["label_cap"]
+
+
+def test_masks_enter_the_map(fitted: AnoMem, planted: tuple[UInt8Image, BoolArray]) -> None:
+    images, masks = planted
+    plain = _again(fitted).refit_labels(images[:12])
+    masked = _again(fitted).refit_labels(images[:12], masks=list(masks[:12]))
+    maps = [np.asarray(d.anomaly_map(images[12:])) for d in (fitted, plain, masked)]
+    if _scorer(masked).second_stage.weight > 0:
+        assert not np.array_equal(maps[1], maps[2])
+    inside = [
+        float(np.mean([m[t].mean() - m[~t].mean() for m, t in zip(part, masks[12:], strict=True)])) for part in maps
+    ]
+    assert min(inside) > 0, "maps are higher on defects than beside them"
+
+
+def test_labelled_normals_may_stand_among_defects(
+    fitted: AnoMem, normal: UInt8Image, planted: tuple[UInt8Image, BoolArray]
+) -> None:
+    both = np.concatenate([planted[0][:6], normal[:4]])
+    detector = _again(fitted).refit_labels(both, [1] * 6 + [0] * 4)
+    assert detector.counts_["n_labelled"] == 10
+    with pytest.raises(InputError, match="the same image"):
+        _again(fitted).refit_labels(np.concatenate([planted[0][:6], planted[0][:1]]), [1] * 6 + [0])
+
+
+def test_one_defect_is_enough(fitted: AnoMem, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image) -> None:
+    detector = _again(fitted).refit_labels(planted[0][:1])
+    assert np.isfinite(detector.anomaly_score(normal)).all()

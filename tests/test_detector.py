@@ -1,0 +1,301 @@
+"""What the contract promises beyond what every method is checked for, and that its checks can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anomem.data.samples import Sample
+from anomem.data.sources import ArraySource
+from anomem.data.synthetic import crops, plant
+from anomem.detectors.anomem import AnoMem
+from anomem.detectors.baselines.knn import KNN, KNNScorer
+from anomem.errors import (
+    AnomemWarning,
+    CalibrationError,
+    ImageError,
+    InputError,
+    NotFittedError,
+    ParameterError,
+)
+from anomem.nn.scorer import Output
+from anomem.results import Scored
+from anomem.testing import CHECKS, Example, check_detector
+from anomem.types import UInt8Image
+
+TINY: dict[str, Any] = {"size": 32, "memory_size": (8,)}
+
+
+@pytest.fixture(scope="module")
+def images() -> UInt8Image:
+    return crops("brick", 40, size=32, half="train", rng=np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def defects(images: UInt8Image) -> UInt8Image:
+    rng = np.random.default_rng(1)
+    return np.stack([plant(image, "hole", rng, 0.5)[0] for image in images[:6]])
+
+
+@pytest.fixture(scope="module")
+def fitted(images: UInt8Image) -> AnoMem:
+    return AnoMem(**TINY).fit(images, alpha=0.2)
+
+
+def _written(folder: Path, images: UInt8Image) -> list[Path]:
+    folder.mkdir(parents=True)
+    paths = [folder / f"{i:02d}.png" for i in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    return paths
+
+
+# ------------------------------------------------------------- the checks can fail
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class _Eager(KNN):
+    def __post_init__(self) -> None:
+        self.ready = True
+
+
+class _Averaging(KNNScorer):
+    def forward(self, images: torch.Tensor) -> Output:
+        score = super().forward(images).score
+        return Output(score + score.mean())
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class _BatchBound(KNN):
+    def _fit(self, *parts: Any) -> Any:
+        scorer = yield from super()._fit(*parts)
+        averaging = _Averaging(scorer.config)
+        averaging.load_state_dict(scorer.state_dict())
+        return averaging
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class _Careless(KNN):
+    def _fit(self, *parts: Any) -> Any:
+        np.random.random()  # noqa: NPY002
+        return (yield from super()._fit(*parts))
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class _Inverted(KNN):
+    supervision: ClassVar[Any] = "optional"
+
+    def _fit(self, *parts: Any) -> Any:
+        scorer = yield from super()._fit(*parts)
+        scorer.embed = lambda features: torch.zeros(len(features[-1]), 1280)
+        return scorer
+
+
+@pytest.mark.parametrize(
+    ("cls", "check"),
+    [
+        (_Eager, "init_only_assigns"),
+        (_BatchBound, "batch_size_and_order_do_not_matter"),
+        (_Careless, "fit_returns_self_and_spares_the_global_random_state"),
+        (_Inverted, "defects_rank_above_normals"),
+        (_Inverted, "labels_count_as_the_class_says"),
+    ],
+)
+def test_a_broken_detector_is_caught(cls: type[KNN], check: str) -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_detector(cls, only=[check])
+    assert any(cls.__name__ in note and check in note for note in caught.value.__notes__)
+
+
+def test_a_skip_stands_on_the_class_with_its_reason() -> None:
+    class Excused(_Eager):
+        contract_skips: ClassVar[dict[str, str]] = {"init_only_assigns": "it is a test"}
+
+    assert check_detector(Excused, only=["init_only_assigns"]) == {"init_only_assigns": "skipped: it is a test"}
+    with pytest.raises(KeyError):
+        check_detector(Excused, only=["no_such_check"])
+
+
+def test_examples_are_made_once() -> None:
+    example = Example(KNN)
+    assert example.fitted is example.fitted
+    assert all(check.__doc__ for check in CHECKS.values())
+
+
+# ------------------------------------------------------------- images in
+
+
+def test_every_way_to_give_the_same_images(tmp_path: Path, images: UInt8Image) -> None:
+    paths = _written(tmp_path / "normal", images)
+    by_path = KNN(size=32).fit(paths, alpha=0.2)
+    samples = KNN(size=32).fit([Sample(path, label=0) for path in paths], alpha=0.2)
+    folder = KNN(size=32).fit(tmp_path / "normal", alpha=0.2)
+    wanted = by_path.anomaly_score(images[:5])
+    for other in (samples, folder):
+        assert np.array_equal(other.anomaly_score(images[:5]), wanted)
+    tensor = torch.from_numpy(images[:5]).permute(0, 3, 1, 2)
+    for given in (tmp_path / "normal" / "00.png", tensor, list(images[:5])):
+        found = by_path.anomaly_score(given)
+        assert found == pytest.approx(wanted[: len(found)], rel=1e-3)
+
+
+def test_a_fit_never_reads_test_images(tmp_path: Path, images: UInt8Image) -> None:
+    _written(tmp_path / "train" / "good", images)
+    _written(tmp_path / "test" / "hole", images[:2])[0].write_bytes(b"unreadable")
+    assert sum(KNN(size=32).fit(tmp_path, alpha=0.2).counts_.values()) == 40
+
+
+def test_unreadable_images_are_left_out_of_a_fit_on_request(tmp_path: Path, images: UInt8Image) -> None:
+    paths = _written(tmp_path / "normal", images)
+    paths[3].write_bytes(paths[3].read_bytes()[:100])
+    with pytest.raises(ImageError, match=r"03\.png"):
+        KNN(size=32).fit(paths, alpha=0.2)
+    with pytest.warns(AnomemWarning, match="left out 1 unreadable"):
+        detector = KNN(size=32).fit(paths, alpha=0.2, skip_bad=True)
+    assert sum(detector.counts_.values()) == 39
+
+
+def test_unreadable_images_are_left_out_of_labels_on_request(
+    tmp_path: Path, fitted: AnoMem, defects: UInt8Image
+) -> None:
+    paths = _written(tmp_path / "defects", defects)
+    bad = tmp_path / "defects" / "bad.png"
+    bad.write_bytes(b"\x89PNG and nothing")
+    one, other = (AnoMem.from_state(fitted.get_params(), fitted._state()) for _ in range(2))
+    with pytest.warns(AnomemWarning, match="left out 1 unreadable"):
+        one.refit_labels([*paths, bad], skip_bad=True)
+    other.refit_labels(paths)
+    assert one.counts_["n_labelled"] == len(paths)
+    assert np.array_equal(one.anomaly_score(defects), other.anomaly_score(defects))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_too_few_images(images: UInt8Image, n: int) -> None:
+    with pytest.raises(InputError):
+        KNN(size=32).fit(images[:n])
+
+
+def test_equal_images_are_one(images: UInt8Image) -> None:
+    with pytest.raises(InputError, match="only 1 that may be separated"):
+        KNN(size=32).fit(np.repeat(images[:1], 40, axis=0))
+
+
+def test_masks_of_another_size_are_refused(images: UInt8Image, defects: UInt8Image, fitted: AnoMem) -> None:
+    detector = AnoMem.from_state(fitted.get_params(), fitted._state())
+    with pytest.raises(InputError, match="masks have their image's size"):
+        detector.refit_labels(defects, masks=[np.ones((5, 5), bool)] * len(defects))
+    with pytest.raises(InputError, match="masks has 1 entries for 6 images"):
+        detector.refit_labels(defects, masks=[None])
+
+
+# ------------------------------------------------------------- call arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"fit_precision": "int8"}, "fit_precision='int8'"),
+        ({"device": "warp drive"}, "device='warp drive'"),
+        ({"workers": -1}, "workers"),
+    ],
+)
+def test_wrong_call_arguments_are_named(images: UInt8Image, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        KNN(size=32).fit(images, **options)
+
+
+def test_an_unknown_call_argument_is_a_type_error(images: UInt8Image) -> None:
+    with pytest.raises(TypeError, match="epochs"):
+        KNN(size=32).fit(images, epochs=3)
+
+
+def test_alpha_by_default_and_on_demand(images: UInt8Image) -> None:
+    with pytest.warns(AnomemWarning) as caught:
+        detector = KNN(size=32).fit(images)
+    assert len(caught) == 1
+    assert detector.calibration_.alpha == pytest.approx(1 / 11)
+    with pytest.raises(CalibrationError, match=r"9 more|needs|need"):
+        KNN(size=32).fit(images, alpha=0.05)
+
+
+def test_a_wrong_alpha_is_found_before_the_work(images: UInt8Image) -> None:
+    class Untouched(ArraySource):
+        def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
+            raise RuntimeError("decoded")
+
+    with pytest.raises(CalibrationError):
+        KNN(size=32).fit(Untouched(images), alpha=0.001)
+
+
+# ------------------------------------------------------------- results
+
+
+def test_scoring_is_lazy_and_in_order(images: UInt8Image, fitted: AnoMem) -> None:
+    loaded: list[int] = []
+
+    class Watched(ArraySource):
+        def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
+            loaded.append(i)
+            return super().load_with_digest(i)
+
+    results = fitted.score(Watched(images), batch_size=2, workers=0)
+    assert next(iter(results)).index == 0
+    assert loaded == [0, 1]
+    assert [r.index for r in results] == list(range(1, 40))
+
+
+def test_a_result_says_all_that_is_asked(tmp_path: Path, images: UInt8Image, fitted: AnoMem) -> None:
+    (path,) = _written(tmp_path / "one", images[:1])
+    (result,) = fitted.score(path, maps=True)
+    assert isinstance(result, Scored)
+    assert (result.name, result.error) == (str(path), None)
+    assert result.map is not None
+    assert (result.map.shape, result.map.dtype) == ((32, 32), np.float32)
+    assert fitted.score(path, maps=False).__next__().map is None  # type: ignore[attr-defined]
+
+
+def test_maps_of_different_sizes_are_a_list(fitted: AnoMem) -> None:
+    sizes = [(40, 30), (30, 40), (64, 64)]
+    maps = fitted.anomaly_map([np.full((*size, 3), 90, np.uint8) for size in sizes])
+    assert isinstance(maps, list)
+    assert [m.shape for m in maps] == sizes
+
+
+def test_history_counts_and_scale(images: UInt8Image, fitted: AnoMem) -> None:
+    assert fitted.counts_ == {"n_train": 22, "n_tune": 8, "n_calibration": 10, "n_labelled": 0}
+    assert len(fitted.digests_) == 40
+    assert len(fitted.history_) < 30, "one line a stage, not one a batch"
+    assert fitted.history_[-1].stage == "calibrate"
+    low, high = fitted.map_scale_
+    maps = np.asarray(fitted.anomaly_map(images))
+    assert low < high
+    assert 0.05 < (maps > low).mean() < 0.8, "dark is a normal pixel"
+
+
+def test_every_step_is_told(images: UInt8Image) -> None:
+    records = list(AnoMem(**TINY).fit_steps(images, alpha=0.2))
+    assert {r.stage for r in records} >= {"features", "memory", "tune", "calibrate"}
+    assert all(1 <= r.step <= r.total for r in records)
+
+
+def test_a_wrong_parameter_unfits_nothing_silently(images: UInt8Image, fitted: AnoMem) -> None:
+    detector = AnoMem.from_state(fitted.get_params(), fitted._state())
+    detector.set_params(size=1)
+    with pytest.raises(ParameterError, match="size=1"):
+        detector.fit(images)
+    with pytest.raises(NotFittedError):
+        detector.anomaly_score(images)
+
+
+@pytest.mark.parametrize("how", [np.asarray, torch.tensor, list, tuple])
+def test_labels_of_every_kind(images: UInt8Image, how: Callable[[list[int]], Any]) -> None:
+    detector = KNN(size=32).fit(images, how([0] * 38 + [-1] * 2), alpha=0.2)
+    assert sum(detector.counts_.values()) == 38
