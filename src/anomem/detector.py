@@ -387,6 +387,11 @@ class Detector(Parameters):
         return self._state().counts
 
     @property
+    def skipped_(self) -> tuple[str, ...]:
+        """One line for each image that the fit could not read."""
+        return self._state().skipped
+
+    @property
     def digests_(self) -> frozenset[int]:
         """Content hashes of every image that trained, tuned, calibrated or labelled the model."""
         return frozenset().union(*self._state().digests.values())

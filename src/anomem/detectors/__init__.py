@@ -52,4 +52,7 @@ def load(path: str | Path) -> Detector:
         return get(method)._build
 
     method, params, state = load_model(path, builder)
+    unknown = sorted(set(params) - set(get(method).declared()))
+    if unknown:
+        raise ModelFileError(f"{path}: {method} has no parameter {unknown[0]!r} in this version; fit it again")
     return get(method).from_state(params, state)

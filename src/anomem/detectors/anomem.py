@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
 from anomem.detectors._anomem import PRESETS, each, empty_scorer, train_stage_one
+from anomem.detectors._anomem_labels import fit_second_stage
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.heads import BLOCKS
-from anomem.nn.labels import fit_second_stage
 from anomem.nn.multiscale import MultiScaleScorer
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.nn.seeding import learn_prototype_pictures, learn_statistics, look_again, seed_memories

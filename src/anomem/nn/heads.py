@@ -15,8 +15,14 @@ pooled: the average unit feature. Of Delta: signed: its average (phi of Eq. 10);
 magnitude; top: its average over the tenth of the positions that deviate most; peak: maximum and minimum.
 """
 
+SHARPNESS = {"pooled": 2.0}
+"""What divides the bandwidth of a block's kernel; 1 elsewhere."""
+
 HIDDEN = 64
 CLIP = 5.0
+LEARNT_LIMIT = 2048
+"""Learnt normals whose pooled features are kept."""
+
 POSITION_LIMIT = 4096
 """Sampled deviations of tune normals kept a scale: what positions marked by masks are told from."""
 
@@ -37,6 +43,9 @@ class SecondStage(nn.Module):
         Labelled images that the heads were fitted to; 0: inactive.
     n_positions : int
         Sampled deviations of tune normals kept a scale.
+    n_learnt : int
+        Learnt normals whose pooled features are kept, where a head looks at them: unlike deviations, features of images
+        that the memory has seen are as good as others.
 
     Notes
     -----
@@ -47,7 +56,7 @@ class SecondStage(nn.Module):
 
     center: Tensor
     scale: Tensor
-    alpha: Tensor
+    learnt: Tensor
     heads: Tensor
     labelled: Tensor
     mix: Tensor
@@ -60,6 +69,7 @@ class SecondStage(nn.Module):
         n_support: int = 0,
         n_labelled: int = 0,
         n_positions: int = 0,
+        n_learnt: int = 0,
     ) -> None:
         super().__init__()
         self.channels, self.blocks = list(channels), list(blocks)
@@ -69,7 +79,11 @@ class SecondStage(nn.Module):
         self.register_buffer("center", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
         self.register_buffer("labelled", torch.zeros(n_labelled, dim, dtype=torch.float16))
-        self.register_buffer("alpha", torch.zeros(len(self.blocks), n_support + n_labelled))
+        pooled = BLOCKS["pooled"] * sum(self.channels) if "pooled" in self.blocks else 0
+        self.register_buffer("learnt", torch.zeros(n_learnt, pooled, dtype=torch.float16))
+        for h, name in enumerate(self.blocks):
+            further = n_learnt if name == "pooled" else 0
+            self.register_buffer(f"alpha_{h}", torch.zeros(n_support + n_labelled + further if n_labelled else 0))
         # Of each head: bandwidth, mean and deviation of its predictions.
         self.register_buffer("heads", torch.ones(len(self.blocks), 3))
         # Mean and deviation of the one-class score, of the map's pixels, and w.
@@ -100,6 +114,15 @@ class SecondStage(nn.Module):
         """w, the labels' share of the score."""
         return float(self.mix[4])
 
+    def remember_learnt(self, pooled: Tensor) -> int:
+        """Keep pooled features of learnt normals, (n, d) float16; returns n."""
+        self.learnt = pooled.half()
+        return len(pooled)
+
+    def pooled(self, features: Sequence[Tensor]) -> Tensor:
+        """The "pooled" block of images, (B, d)."""
+        return torch.cat([_pooled(f) for f in features], dim=1)
+
     def remember_positions(self, vectors: Sequence[Tensor]) -> int:
         """Keep sampled deviations of tune normals, a (n, C) tensor a scale; all scales keep equally many."""
         count = min(len(v) for v in vectors)
@@ -121,9 +144,17 @@ class SecondStage(nn.Module):
 
     def block(self, evidence: Tensor, name: str) -> Tensor:
         """One block of the evidence, standardised on tune normals and clipped: (B, d)."""
+        return self._standard(evidence[:, self.layout[name]], name)
+
+    def fitted_to(self, support: Tensor, name: str) -> Tensor:
+        """What a head is fitted to: the block of tune normals, of labelled images, then of learnt normals: (n, d)."""
+        judged = self.block(torch.cat([support, self.labelled]), name)
+        return torch.cat([judged, self._standard(self.learnt, name)]) if name == "pooled" else judged
+
+    def _standard(self, values: Tensor, name: str) -> Tensor:
         part = self.layout[name]
-        standard = (evidence[:, part].float() - self.center[part]) / self.scale[part]
-        return standard.clamp(-CLIP, CLIP) if name != "pooled" else standard
+        standard = (values.float() - self.center[part]) / self.scale[part]
+        return standard if name == "pooled" else standard.clamp(-CLIP, CLIP)
 
     def standardise_on(self, evidence: Tensor) -> None:
         """Learn centre and scale of the evidence from tune normals (n, D)."""
@@ -143,14 +174,14 @@ class SecondStage(nn.Module):
         if not self.active:
             return one_class
         deviation = (one_class - self.mix[0]) / self.mix[1]
-        return (1 - self.mix[4]) * deviation + self.mix[4] * self._say(evidence, torch.cat([support, self.labelled]))
+        return (1 - self.mix[4]) * deviation + self.mix[4] * self._say(evidence, support)
 
-    def _say(self, evidence: Tensor, fitted_to: Tensor) -> Tensor:
+    def _say(self, evidence: Tensor, support: Tensor) -> Tensor:
         """Mean of the standardised heads, (B,)."""
         total = torch.zeros_like(evidence[:, 0], dtype=torch.float32)
         for h, name in enumerate(self.blocks):
-            squared = squared_distances(self.block(evidence, name), self.block(fitted_to, name))
-            prediction = torch.exp(-squared / self.heads[h, 0]) @ self.alpha[h]
+            squared = squared_distances(self.block(evidence, name), self.fitted_to(support, name))
+            prediction = torch.exp(-squared / self.heads[h, 0]) @ self.get_buffer(f"alpha_{h}")
             total = total + (prediction - self.heads[h, 1]) / self.heads[h, 2]
         return total / len(self.blocks)
 
@@ -199,13 +230,18 @@ def _layout(channels: Sequence[int], blocks: Sequence[str]) -> dict[str, slice]:
     return layout
 
 
+def _pooled(features: Tensor) -> Tensor:
+    """Average feature of each image, of unit norm: (B, C, h, w) to (B, C)."""
+    return F.normalize(features.float().mean(dim=(2, 3)), dim=1)
+
+
 def _summarise(features: Tensor, delta: Tensor, wanted: dict[str, slice]) -> list[Tensor]:
     """Summaries of one scale, in the order of `wanted`: each (B, BLOCKS[name] * C)."""
     flat = delta.flatten(2)
     found = []
     for name in wanted:
         if name == "pooled":
-            found.append(F.normalize(features.mean(dim=(2, 3)), dim=1))
+            found.append(_pooled(features))
         elif name == "signed":
             found.append(flat.mean(dim=2))
         elif name == "spread":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,7 @@ class KernelRidge:
         return torch.exp(-squared / self.bandwidth) @ self.alpha
 
 
-def fit_kernel_ridge(squared: Tensor, labels: Tensor, ridge: float = RIDGE) -> KernelRidge:
+def fit_kernel_ridge(squared: Tensor, labels: Tensor, *, sharpness: float = 1.0, ridge: float = RIDGE) -> KernelRidge:
     """Fit, both classes weighing one half, targets -1 (normal) and +1 (anomalous), no intercept.
 
     Parameters
@@ -32,80 +31,96 @@ def fit_kernel_ridge(squared: Tensor, labels: Tensor, ridge: float = RIDGE) -> K
         (N, N) squared distances between the vectors.
     labels : Tensor
         (N,) 0 or 1.
+    sharpness : float
+        Divides the bandwidth, which otherwise is twice the weighted mean squared distance to the weighted mean.
     ridge : float
         Added to the weighted kernel's diagonal.
-
-    Returns
-    -------
-    KernelRidge
-        With the bandwidth at twice the weighted mean squared distance to the weighted mean.
     """
-    squared, anomalous = squared.double(), labels.bool()
-    weights = torch.where(anomalous, 0.5 / anomalous.sum(), 0.5 / (~anomalous).sum()).double()
+    anomalous = labels.bool()
+    weights = torch.where(anomalous, 0.5 / anomalous.sum(), 0.5 / (~anomalous).sum())
     # Of weighted points, the mean squared distance to their mean is half that between pairs.
-    bandwidth = (weights @ squared @ weights).clamp_min(1e-12)
+    bandwidth = ((weights @ squared @ weights) / sharpness).clamp_min(1e-12)
     root = weights.sqrt()
     system = torch.exp(-squared / bandwidth) * root[:, None] * root
     system.diagonal().add_(ridge)
-    targets = torch.where(anomalous, 1.0, -1.0).double()
-    alpha = root * torch.linalg.solve(system, root * targets)
-    return KernelRidge(alpha.float(), bandwidth.float())
+    targets = torch.where(anomalous, 1.0, -1.0)
+    solved = torch.cholesky_solve((root * targets)[:, None], torch.linalg.cholesky(system))[:, 0]
+    return KernelRidge(root * solved, bandwidth)
 
 
-def standardised_predictions(
-    squared: Tensor, labels: Tensor, rows: Tensor, folds: int = 4
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit on `rows` and predict all; also what the predictions for normals would be had they not been fitted to.
+@dataclass(frozen=True)
+class Head:
+    """One head before it is fitted: what it looks at, as distances.
 
     Parameters
     ----------
     squared : Tensor
-        (N, N) squared distances.
-    labels : Tensor
-        (N,) 0 or 1.
-    rows : Tensor
-        (R,) positions to fit to.
-    folds : int
-        Of the normals, to see their predictions out of fold.
-
-    Returns
-    -------
-    tuple of Tensor
-        Predictions (N,), and mean and deviation of the out-of-fold predictions of the normals among `rows`.
+        (N + L, N + L) squared distances: N samples that are judged (tune normals, labelled images), then L further normals
+        that are only fitted to.
+    sharpness : float
+        As for :func:`fit_kernel_ridge`.
     """
-    fitted = fit_kernel_ridge(squared[rows][:, rows], labels[rows])
-    predictions = fitted(squared[:, rows])
-    normals = rows[labels[rows] == 0]
-    anomalies = rows[labels[rows] == 1]
-    count = min(folds, len(normals))
-    if count < 2:
-        return predictions, predictions[normals].mean(), predictions[normals].std(correction=0).clamp_min(1e-6)
-    held = torch.empty(len(normals))
-    for fold in range(count):
-        out = torch.arange(len(normals)) % count == fold
-        kept = torch.cat([normals[~out], anomalies])
-        held[out] = fit_kernel_ridge(squared[kept][:, kept], labels[kept])(squared[normals[out]][:, kept])
-    return predictions, held.mean(), held.std(correction=0).clamp_min(1e-6)
+
+    squared: Tensor
+    sharpness: float = 1.0
+
+    def fit(self, rows: Tensor, labels: Tensor) -> tuple[KernelRidge, Tensor]:
+        """Fit on the judged samples in `rows` and all further normals; return the fit and predictions for all N."""
+        n, further = len(labels), torch.arange(len(labels), len(self.squared))
+        full = torch.cat([rows, further])
+        targets = torch.cat([labels[rows], torch.zeros(len(further))])
+        fitted = fit_kernel_ridge(self.squared[full][:, full], targets, sharpness=self.sharpness)
+        return fitted, fitted(self.squared[:n][:, full])
+
+
+def out_of_fold(head: Head, labels: Tensor, fold_of: Tensor) -> Tensor:
+    """Predict every judged sample from a fit without its fold, (N,)."""
+    held = torch.empty(len(labels))
+    for fold in fold_of.unique():
+        out = fold_of == fold
+        held[out] = head.fit((~out).nonzero()[:, 0], labels)[1][out]
+    return held
+
+
+def random_folds(labels: Tensor, rng: torch.Generator) -> Tensor | None:
+    """Draw at most five folds that each hold normals and anomalies, (N,) int64; None where there are too few of either."""
+    normals, anomalies = (labels == 0).nonzero()[:, 0], (labels == 1).nonzero()[:, 0]
+    folds = min(5, len(anomalies), len(normals))
+    if folds < 2:
+        return None
+    fold_of = torch.empty(len(labels), dtype=torch.long)
+    for members in (anomalies, normals):
+        fold_of[members] = torch.randperm(len(members), generator=rng) % folds
+    return fold_of
+
+
+def standardised(predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of out-of-fold predictions for tune normals."""
+    normals = predictions[labels == 0]
+    return normals.mean(), normals.std(correction=0).clamp_min(1e-6)
 
 
 def cross_validated_gain(
-    mixed: Callable[[Tensor], Tensor],
-    one_class: Tensor,
+    heads: list[Head],
+    deviation: Tensor,
     labels: Tensor,
+    weight: float,
     *,
     rng: torch.Generator,
     repeats: int = 3,
 ) -> tuple[float, float]:
-    """How much AUROC labels add on labels not fitted to, and the standard error of that.
+    """How much AUROC labels add on samples not fitted to, and the standard error of that.
 
     Parameters
     ----------
-    mixed : callable
-        From rows to fit to, to the mixed score of all N samples.
-    one_class : Tensor
-        (N,) score without labels.
+    heads : list of Head
+        Their standardised predictions are averaged.
+    deviation : Tensor
+        (N,) standardised one-class score.
     labels : Tensor
         (N,) 0 (tune normals) or 1 (labelled anomalies).
+    weight : float
+        w, the heads' share of the mixture.
     rng : torch.Generator
         Draws the folds.
     repeats : int
@@ -115,34 +130,30 @@ def cross_validated_gain(
     -------
     tuple of float
         Mean gain, and its standard error from the placements of labels and normals (DeLong, DeLong and Clarke-Pearson
-        1988).
+        1988); infinite where there are too few of either for a test.
     """
-    normals, anomalies = (labels == 0).nonzero()[:, 0], (labels == 1).nonzero()[:, 0]
-    folds = min(5, len(anomalies))
-    if folds < 2 or len(normals) < 2:
-        return 0.0, float("inf")
     gains, errors = [], []
     for _ in range(repeats):
-        fold_of = torch.empty(len(labels), dtype=torch.long)
-        fold_of[anomalies] = torch.randperm(len(anomalies), generator=rng) % folds
-        fold_of[normals] = torch.randperm(len(normals), generator=rng) % folds
-        held = torch.empty(len(labels))
-        for fold in range(folds):
-            out = fold_of == fold
-            if (labels[~out] == 0).sum() == 0:
-                return 0.0, float("inf")
-            held[out] = mixed((~out).nonzero()[:, 0])[out]
-        gain, error = _paired_gain(held, one_class, normals, anomalies)
+        fold_of = random_folds(labels, rng)
+        if fold_of is None:
+            return 0.0, float("inf")
+        said = torch.zeros_like(deviation)
+        for head in heads:
+            held = out_of_fold(head, labels, fold_of)
+            mean, width = standardised(held, labels)
+            said += (held - mean) / width / len(heads)
+        gain, error = _paired_gain((1 - weight) * deviation + weight * said, deviation, labels)
         gains.append(gain)
         errors.append(error)
     return sum(gains) / repeats, sum(errors) / repeats
 
 
-def _paired_gain(new: Tensor, old: Tensor, normals: Tensor, anomalies: Tensor) -> tuple[float, float]:
+def _paired_gain(new: Tensor, old: Tensor, labels: Tensor) -> tuple[float, float]:
     """AUROC(new) - AUROC(old) and its standard error."""
+    normals, anomalies = labels == 0, labels == 1
     by_anomaly = _placements(new[anomalies], new[normals]) - _placements(old[anomalies], old[normals])
     by_normal = _placements(-new[normals], -new[anomalies]) - _placements(-old[normals], -old[anomalies])
-    variance = by_anomaly.var(correction=1) / len(anomalies) + by_normal.var(correction=1) / len(normals)
+    variance = by_anomaly.var(correction=1) / len(by_anomaly) + by_normal.var(correction=1) / len(by_normal)
     return float(by_anomaly.mean()), float(variance.sqrt())
 
 

@@ -11,7 +11,7 @@ from anomem.data.imageset import ImageSet
 from anomem.nn.coreset import farthest_first
 from anomem.nn.deviation import ScaleMemory, spread
 from anomem.nn.features import feature_batches
-from anomem.nn.heads import POSITION_LIMIT
+from anomem.nn.heads import LEARNT_LIMIT, POSITION_LIMIT
 from anomem.nn.hopfield import HopfieldMemory, effective_items
 from anomem.nn.inference import autocast, score_images
 from anomem.nn.multiscale import MultiScaleScorer, crop_around
@@ -73,6 +73,8 @@ def seed_memories(
     whitened = [scale.normaliser.mode == "whiten" for scale in scales]
     moments = [FeatureMoments(scale.normaliser.dim, scale.hw) for scale in scales]
     samples = [VectorSample(SAMPLE_LIMIT, rng) for _ in scales]
+    pooled = VectorSample(LEARNT_LIMIT, rng)
+    stage = scorer.second_stage
     kept: list[list[Tensor]] = [[] for _ in scales]
     done, held = 0, 0
     for maps in feature_batches(scorer.backbone, learn, precision=precision, batch_size=batch_size):
@@ -84,9 +86,13 @@ def seed_memories(
             samples[s].add(gathered)
             if held < PROFILE_LIMIT:
                 kept[s].append(features[s].half().cpu())
+        if "pooled" in stage.blocks:
+            pooled.add(stage.pooled(features)[:, :, None, None])
         held += len(features[0])
         done += len(features[0])
         yield Record("features", done, max(done, len(learn)))
+    if "pooled" in stage.blocks:
+        scorer.config["second_stage"]["n_learnt"] = stage.remember_learnt(pooled.result()[0])
     for s, scale in enumerate(scales):
         if whitened[s]:
             scale.normaliser.fit(moments[s], shrinkage, whitening)

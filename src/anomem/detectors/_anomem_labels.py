@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import math
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +14,17 @@ from torch import Tensor
 from anomem.data.imageset import Prepared, to_tensor
 from anomem.fitting import Labelled, Run
 from anomem.losses import double_hinge
-from anomem.nn.heads import SecondStage, squared_distances
+from anomem.nn.heads import SHARPNESS, SecondStage, squared_distances
 from anomem.nn.inference import autocast
-from anomem.nn.kernel_ridge import cross_validated_gain, fit_kernel_ridge, standardised_predictions
+from anomem.nn.kernel_ridge import Head, cross_validated_gain, out_of_fold, random_folds, standardised
 from anomem.nn.multiscale import MultiScaleScorer
 from anomem.training import Recipe, train
 from anomem.types import ANOMALOUS, Record
 
 HEAD_STEPS = 200
 HEAD_RATE = 3e-3
+MOST = 0.95
+"""Most that labels of several known types weigh."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,23 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> 
     evidence at each position; masks, where given, add its hinge at each position.
     """
     observed = yield from _observe(scorer, labelled, run)
-    stage = scorer.second_stage
     anomalous = torch.from_numpy(labelled.labels == ANOMALOUS)
     evidence = torch.cat([scorer.tune_evidence.cpu(), observed.evidence])
     one_class = torch.cat([scorer.tune_one_class.cpu(), observed.one_class])
     labels = torch.cat([torch.zeros(len(scorer.tune_one_class)), anomalous.float()])
-    stage = stage.cpu()
-    distances = [squared_distances(b, b) for b in (stage.block(evidence, name) for name in stage.blocks)]
-    weight, facts = _weight(distances, one_class, labels, stage, labelled, run)
-    _adopt_heads(stage, distances, labels, observed.evidence, weight)
+    stage = scorer.second_stage.cpu()
+    stage.labelled = observed.evidence.half()
+    blocks = [stage.fitted_to(scorer.tune_evidence.cpu(), name) for name in stage.blocks]
+    heads = [
+        Head(squared_distances(block, block), SHARPNESS.get(name, 1.0))
+        for block, name in zip(blocks, stage.blocks, strict=True)
+    ]
+    weight, facts = _weight(heads, (one_class - stage.mix[0]) / stage.mix[1], labels, labelled, run)
+    _adopt_heads(stage, heads, labels, weight, run.rng)
+    stage.n_support, stage.n_labelled = len(scorer.tune_one_class), len(anomalous)
     scorer.config["second_stage"].update(n_support=stage.n_support, n_labelled=stage.n_labelled)
     yield Record("labels", len(anomalous), len(anomalous), facts)
-    if stage.active:
-        yield from _fit_evidence_heads(stage, evidence, labels, observed, run)
+    yield from _fit_evidence_heads(stage, evidence, labels, observed, run)
     scorer.second_stage = stage.to(run.device)
 
 
@@ -122,52 +129,31 @@ def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Tensor | 
 
 
 def _weight(
-    distances: list[Tensor],
-    one_class: Tensor,
-    labels: Tensor,
-    stage: SecondStage,
-    labelled: Labelled,
-    run: Run,
+    heads: list[Head], deviation: Tensor, labels: Tensor, labelled: Labelled, run: Run
 ) -> tuple[float, dict[str, float]]:
     """Decide w, the labels' share, from their number, their known types and the cross-validated gain."""
-    k = labelled.n_anomalous
-    deviation = (one_class - stage.mix[0]) / stage.mix[1]
-    weight = (15 + k) / (45 + k) if run.params.label_weight is None else run.params.label_weight
+    k, wanted = labelled.n_anomalous, run.params.label_weight
     types = {t for t, y in zip(labelled.types, labelled.labels, strict=True) if y == ANOMALOUS and t is not None}
-    if run.params.label_weight is None:
-        weight = min(weight, run.params.label_cap if len(types) < 2 else 0.95)
-    mixed = _mixture(distances, deviation, labels, weight)
-    gain, error = cross_validated_gain(mixed, deviation, labels, rng=run.rng)
-    facts = {"labelled": float(k), "types": float(len(types)), "gain": gain, "gain_error": error}
-    if run.params.label_weight is None and not gain > error:
+    cap = run.params.label_cap if len(types) < 2 else MOST
+    weight = min((15 + k) / (45 + k), cap) if wanted is None else wanted
+    gain, error = cross_validated_gain(heads, deviation, labels, weight, rng=run.rng)
+    if wanted is None and not gain > error:
         weight = 0.0
-    return weight, {**facts, "weight": weight}
+    facts = {"labelled": float(k), "types": float(len(types)), "weight": weight}
+    return weight, {**facts, "gain": gain, "gain_error": error} if math.isfinite(error) else facts
 
 
-def _mixture(distances: list[Tensor], deviation: Tensor, labels: Tensor, weight: float) -> Callable[[Tensor], Tensor]:
-    def mixed(rows: Tensor) -> Tensor:
-        said = torch.zeros_like(deviation)
-        for squared in distances:
-            prediction, mean, width = standardised_predictions(squared, labels, rows)
-            said += (prediction - mean) / width / len(distances)
-        return (1 - weight) * deviation + weight * said
-
-    return mixed
-
-
-def _adopt_heads(stage: SecondStage, distances: list[Tensor], labels: Tensor, evidence: Tensor, weight: float) -> None:
-    """Put the fitted heads into the stage."""
-    rows = torch.arange(len(labels))
+def _adopt_heads(stage: SecondStage, heads: list[Head], labels: Tensor, weight: float, rng: torch.Generator) -> None:
+    """Put the fitted heads into the stage, with what their predictions for normals are like."""
+    fold_of = random_folds(labels, rng)
+    rows, figures = torch.arange(len(labels)), []
+    for h, head in enumerate(heads):
+        fitted, predictions = head.fit(rows, labels)
+        held = predictions if fold_of is None else out_of_fold(head, labels, fold_of)
+        setattr(stage, f"alpha_{h}", fitted.alpha)
+        figures.append(torch.stack([fitted.bandwidth, *standardised(held, labels)]))
+    stage.heads = torch.stack(figures)
     stage.mix[4] = weight
-    stage.n_support, stage.n_labelled = len(labels) - len(evidence), len(evidence)
-    stage.labelled = evidence.half()
-    alphas, heads = [], []
-    for squared in distances:
-        fitted = fit_kernel_ridge(squared, labels)
-        _, mean, width = standardised_predictions(squared, labels, rows)
-        alphas.append(fitted.alpha)
-        heads.append(torch.stack([fitted.bandwidth, mean, width]))
-    stage.alpha, stage.heads = torch.stack(alphas), torch.stack(heads)
 
 
 def _fit_evidence_heads(
