@@ -171,6 +171,6 @@ def features_from(table: FeatureTable) -> Iterator[None]:
         return TableBackbone(table)
 
     with ExitStack() as stack:
-        for module in ("anomem.detectors.anomem", "anomem.detectors.baselines.knn"):
+        for module in ("anomem.detectors._anomem", "anomem.detectors.baselines.knn"):
             stack.enter_context(patch(f"{module}.load_backbone", load))
         yield

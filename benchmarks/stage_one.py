@@ -205,7 +205,7 @@ def main() -> None:
     rows.sort(key=lambda row: tables.index(row.table))
     notes = [
         f"{args.steps} steps of {args.batch} images (two views each), peak rate {args.lr:g}; one seed.",
-        f"CIFAR-10: {len(args.cifar10)} classes, {args.cifar10_train} normals, {args.cifar10_test} test images a class.",
+        f"CIFAR-10: {len(args.cifar10)} classes, {args.cifar10_train} normals; {args.cifar10_test} test images each.",
         "CIFAR-100: 200 normals of a coarse class, 1,500 test images. Gain: mean and deviation over classes.",
     ]
     bench.write(rows, sets=sets, notes=notes)
