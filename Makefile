@@ -15,7 +15,7 @@ help:
 	@echo "make test      the default tests and a small part of the slow and real-data ones"
 	@echo "make lint      ruff, mypy, import-linter"
 	@echo "make format    let ruff mend what it can"
-	@echo "make bench     every benchmarks/bench_*.py; each writes its file under benchmarks/results"
+	@echo "make bench     every benchmark (hours); result files and benchmarks/RESULTS.md"
 	@echo "make campaign  all slow and real-data tests; results under $(CAMPAIGN)"
 	@echo "make venv      make or update $(VENV)"
 	@echo "make clean     remove $(VENV), caches and builds"
@@ -51,9 +51,7 @@ format: venv
 	$(BIN)/ruff format
 
 bench: venv
-	@set -e; for script in $(wildcard benchmarks/bench_*.py); do \
-		echo "$$script"; $(BIN)/python "$$script"; \
-	done
+	$(BIN)/python benchmarks/run_all.py
 
 campaign: venv
 	mkdir -p $(CAMPAIGN)

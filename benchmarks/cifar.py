@@ -79,20 +79,25 @@ class Table:
 
 def shape() -> tuple[int, tuple[int | str, ...]]:
     """Side of the input and stages of the preset for objects."""
-    from anomem.detectors.anomem import PRESETS
+    import anomem
 
-    return PRESETS["object"]["size"], tuple(dict.fromkeys(PRESETS["object"]["stages"]))
+    resolved = anomem.AnoMem(preset="object").resolve()
+    return resolved["size"], tuple(dict.fromkeys(resolved["stages"]))
 
 
 def one_class_fit(table: FeatureTable, rows: list[int], seed: int) -> Any:
     """A detector with the preset for objects, fitted to normals of the table."""
-    from frozen import TableSource, features_from
+    from frozen import TableBackbone, TableSource, features_from
 
     import anomem
 
+    detector = anomem.AnoMem(preset="object", seed=seed)
     with features_from(table), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return anomem.AnoMem(preset="object", seed=seed).fit(TableSource(table, rows), fit_precision="float32")
+        detector.fit(TableSource(table, rows), fit_precision="float32")
+    if not isinstance(detector.scorer_.backbone, TableBackbone):
+        raise TypeError("the detector was fitted to colours: it did not take its features from the table")
+    return detector
 
 
 def measure(table: FeatureTable, images: Images, kind: str, draws: int, seed: int) -> dict[str, Any]:

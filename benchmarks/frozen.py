@@ -8,8 +8,10 @@ and looks the features up.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from anomem.data.imageset import ImageSet
 from anomem.data.sources import ImageSource, PathSource
+from anomem.detectors import DETECTORS
 from anomem.nn.backbones import DEFAULT_BACKBONE, FeatureInfo, load_backbone
 from anomem.nn.features import feature_batches
 from anomem.runtime.preprocess import Preprocessing
@@ -170,7 +173,11 @@ def features_from(table: FeatureTable) -> Iterator[None]:
             raise ValueError(f"the table holds stages {table.stages} of {DEFAULT_BACKBONE}, not {stages} of {name}")
         return TableBackbone(table)
 
+    for place in DETECTORS.values():
+        import_module(place.split(":")[0])
+    ours = [module for name, module in sys.modules.items() if name.startswith("anomem.")]
     with ExitStack() as stack:
-        for module in ("anomem.detectors._anomem", "anomem.detectors.baselines.knn"):
-            stack.enter_context(patch(f"{module}.load_backbone", load))
+        for module in ours:
+            if vars(module).get("load_backbone") is load_backbone:
+                stack.enter_context(patch.object(module, "load_backbone", load))
         yield

@@ -71,6 +71,8 @@ class Detector(Parameters):
     paper: ClassVar[str]
     test_params: ClassVar[dict[str, Any]] = {}
     """Hyperparameters so small that a contract test takes a second."""
+    contract_skips: ClassVar[dict[str, str]] = {}
+    """Contract tests that this method cannot keep, each with the reason in words."""
     _fitted: Fitted | None = field(default=None, init=False)
 
     size: int | None = param(224, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
@@ -198,7 +200,7 @@ class Detector(Parameters):
             labelled, digests["labelled"] = gather_labelled(corpus, chosen, preprocessing, digests, run)
 
         scorer = yield from self._fit(sets["learn"], sets["tune"], labelled, run)
-        scorer.eval().to(run.device)
+        scorer.eval().requires_grad_(False).to(run.device)
         results, scale = yield from calibration_pass(scorer, sets["calibration"], run)
         remember_calibration(scorer, results)
         if labelled is not None and isinstance(scorer, TwoStageScorer):

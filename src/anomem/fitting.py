@@ -22,10 +22,10 @@ from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.runtime.calibration import Calibration, calibrate
-from anomem.runtime.images import as_rgb, decode
+from anomem.runtime.images import read_mask
 from anomem.runtime.preprocess import Preprocessing
 from anomem.training import exhaust
-from anomem.types import ANOMALOUS, BoolArray, FloatArray, IntArray, Record
+from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
 SCALE_IMAGES = 64
 """How many calibration images the one fixed colour scale is read from."""
@@ -56,6 +56,10 @@ class Labelled:
         """Return the mask of the image at `position`, in the image's own size, or None."""
         return self.corpus.mask_of(int(self.images.indices[position]), height_width)
 
+    def masked(self) -> list[int]:
+        """Positions of the images that have a mask."""
+        return [i for i, index in enumerate(self.images.indices) if self.corpus.masks[index] is not None]
+
     def anomalies(self) -> ImageSet:
         """Those of the images that are labelled anomalous."""
         return self.images.subset(np.flatnonzero(self.labels == ANOMALOUS))
@@ -81,6 +85,13 @@ def gather_labelled(
     if shared:
         name = next(corpus.source.name(i) for i in chosen if corpus.digests[i] in shared)
         raise InputError(f"{name}: the same image is labelled here and stands among the normals; mend one")
+    by_label = {
+        label: {corpus.digests[i] for i in chosen if corpus.labels[i] == label} for label in (NORMAL, ANOMALOUS)
+    }
+    both = by_label[NORMAL] & by_label[ANOMALOUS]
+    if both:
+        name = next(corpus.source.name(i) for i in chosen if corpus.digests[i] in both)
+        raise InputError(f"{name}: the same image is labelled normal and anomalous; mend one")
     images = ImageSet(corpus.source, preprocessing, chosen, workers=run.workers)
     return Labelled(images, corpus.labels[chosen], tuple(corpus.types[i] for i in chosen), corpus), hashes
 
@@ -191,10 +202,11 @@ def _read_roi(roi: Any) -> BoolArray | None:
     if roi is None:
         return None
     if isinstance(roi, np.ndarray):
-        return as_rgb(roi if roi.dtype != bool else roi.astype(np.uint8) * 255, name="roi")[..., 0] > 0
-    mask = decode(roi).max(axis=2) > 127
+        mask, name = roi > 0, "roi"
+    else:
+        mask, name = read_mask(roi), str(roi)
     if not mask.any():
-        raise InputError(f"{roi}: the region of interest is empty (all black); paint it white")
+        raise InputError(f"{name}: the region of interest is empty (all black); paint it white")
     return np.asarray(mask)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from anomem.data.imageset import Prepared, to_tensor
 from anomem.fitting import Labelled, Run
 from anomem.losses import double_hinge
 from anomem.nn.heads import SHARPNESS, SecondStage, squared_distances
-from anomem.nn.inference import autocast
+from anomem.nn.inference import autocast, score_images
 from anomem.nn.kernel_ridge import Head, cross_validated_gain, out_of_fold, random_folds, standardised
 from anomem.nn.multiscale import MultiScaleScorer
 from anomem.training import Recipe, train
@@ -80,49 +81,45 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> 
 
 
 def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> Generator[Record, None, Observed]:
-    """Score labelled images, and look at their deviations where a mask says what is defective."""
-    scales = len(scorer.memories())
+    """Score labelled images as everything is scored, and look at deviations where masks say what is defective."""
     one_class, evidence = [], []
-    marked: list[list[Tensor]] = [[] for _ in range(scales)]
-    clean: list[list[Tensor]] = [[] for _ in range(scales)]
-    for chunk in labelled.images.prepared(run.batch_size):
-        for image in chunk:
-            output, deltas = _look(scorer, image, run)
-            if output.one_class is None or output.evidence is None:
-                raise TypeError("a scorer of two stages returns its evidence")
-            tile = int(output.one_class.argmax())
-            one_class.append(output.one_class[tile].cpu())
-            evidence.append(output.evidence[tile].cpu())
-            mask = _tile_masks(labelled, len(one_class) - 1, image)
-            for s, delta in enumerate(deltas):
-                if mask is None:
-                    break
-                inside = F.adaptive_max_pool2d(mask, delta.shape[2:])[:, 0] > 0
-                vectors = delta.permute(0, 2, 3, 1).cpu()
-                marked[s].append(vectors[inside])
-                clean[s].append(vectors[~inside])
-            yield Record("labelled", len(one_class), len(labelled.images))
-    empty = [torch.zeros(0, c) for c in scorer.second_stage.channels]
+    options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
+    for result in score_images(scorer, labelled.images, **options, evidence=True):
+        if result.evidence is not None:
+            one_class.append(result.one_class)
+            evidence.append(result.evidence)
+        yield Record("labelled", len(one_class), len(labelled.images))
+    defective: list[list[Tensor]] = [[torch.zeros(0, c)] for c in scorer.second_stage.channels]
+    clean: list[list[Tensor]] = [[torch.zeros(0, c)] for c in scorer.second_stage.channels]
+    for position in labelled.masked():
+        for image in next(iter(labelled.images.subset([position]).prepared(1))):
+            masks = _tile_masks(labelled, position, image)
+            for start in range(0, len(masks), run.batch_size):
+                part = slice(start, start + run.batch_size)
+                for s, delta in enumerate(_deviations(scorer, image, part, run)):
+                    inside = F.adaptive_max_pool2d(masks[part], delta.shape[2:])[:, 0] > 0
+                    vectors = delta.permute(0, 2, 3, 1).cpu()
+                    defective[s].append(vectors[inside])
+                    clean[s].append(vectors[~inside])
     return Observed(
-        torch.stack(one_class),
+        torch.tensor(one_class),
         torch.stack(evidence),
-        [torch.cat(m) if m else empty[s] for s, m in enumerate(marked)],
-        [torch.cat(c) if c else empty[s] for s, c in enumerate(clean)],
+        [torch.cat(vectors) for vectors in defective],
+        [torch.cat(vectors) for vectors in clean],
     )
 
 
 @torch.inference_mode()
-def _look(scorer: MultiScaleScorer, image: Prepared, run: Run) -> tuple:  # type: ignore[type-arg]
+def _deviations(scorer: MultiScaleScorer, image: Prepared, part: slice, run: Run) -> list[Tensor]:
     with autocast(run.device, run.params.precision):
-        features = scorer.features(to_tensor(image.tiles).to(run.device))
-    return scorer.score_features(features), scorer.deviations(features)
+        return scorer.deviations(scorer.features(to_tensor(image.tiles[part]).to(run.device)))
 
 
-def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Tensor | None:
-    """The mask of an image cut as the image was, (T, 1, S, S) float, or None."""
+def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Tensor:
+    """The mask of an image cut as the image was, (T, 1, S, S) float."""
     mask = labelled.mask(position, image.height_width)
-    if mask is None or not mask.any():
-        return None
+    if mask is None:
+        raise TypeError("only images with masks are looked at again")
     picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
     tiles = labelled.images.preprocessing.cut(picture)
     return (to_tensor(tiles)[:, :1] > 127).float()

@@ -134,7 +134,7 @@ class AnoMem(Detector):
     localizes: ClassVar[bool] = True
     paper: ClassVar[str] = "Jezequel et al., Anomaly Detection via Multi-Scale Contrasted Memory, 2022"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
-    test_params: ClassVar[dict[str, Any]] = {"size": 64, "memory_size": (64,)}
+    test_params: ClassVar[dict[str, Any]] = {"size": 64, "memory_size": (16,), "memory_share": 1}
 
     size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
     preset: str = param("surface", OneOf(tuple(PRESETS)), doc="Named set of parameters.")

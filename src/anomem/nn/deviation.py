@@ -55,7 +55,7 @@ class ScaleMemory(nn.Module):
         super().__init__()
         self.neighbourhood = neighbourhood if min(hw) > 1 else 1
         self.shrink = max(1, -(-max(hw) // max_grid))
-        self.hw = (hw[0] // self.shrink, hw[1] // self.shrink)
+        self.hw = (-(-hw[0] // self.shrink), -(-hw[1] // self.shrink))
         self.retrieval = retrieval
         self.normaliser = Normaliser(normalise, channels, self.hw if position_mean else None)
         self.memory = HopfieldMemory(n_items, channels, **retrieval) if n_items else None
@@ -65,7 +65,7 @@ class ScaleMemory(nn.Module):
         maps, side = maps.float(), self.neighbourhood
         if side > 1:
             maps = F.avg_pool2d(maps, side, stride=1, padding=side // 2, count_include_pad=False)
-        return maps if self.shrink == 1 else F.avg_pool2d(maps, self.shrink)
+        return maps if self.shrink == 1 else F.avg_pool2d(maps, self.shrink, ceil_mode=True)
 
     def embed(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) features to the space of the association."""

@@ -55,8 +55,8 @@ class Head:
     Parameters
     ----------
     squared : Tensor
-        (N + L, N + L) squared distances: N samples that are judged (tune normals, labelled images), then L further normals
-        that are only fitted to.
+        (N + L, N + L) squared distances: N samples that are judged (tune normals, labelled images), then L further
+        normals that are only fitted to.
     sharpness : float
         As for :func:`fit_kernel_ridge`.
     """
@@ -83,7 +83,7 @@ def out_of_fold(head: Head, labels: Tensor, fold_of: Tensor) -> Tensor:
 
 
 def random_folds(labels: Tensor, rng: torch.Generator) -> Tensor | None:
-    """Draw at most five folds that each hold normals and anomalies, (N,) int64; None where there are too few of either."""
+    """Draw at most five folds of normals and anomalies, (N,) int64; None where there are too few of either."""
     normals, anomalies = (labels == 0).nonzero()[:, 0], (labels == 1).nonzero()[:, 0]
     folds = min(5, len(anomalies), len(normals))
     if folds < 2:

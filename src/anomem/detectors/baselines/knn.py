@@ -79,7 +79,7 @@ class KNN(Detector):
     localizes: ClassVar[bool] = False
     paper: ClassVar[str] = "Bergman et al., Deep Nearest Neighbor Anomaly Detection, 2020"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
-    test_params: ClassVar[dict[str, Any]] = {"size": 64}
+    test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14}
 
     size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
     preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
