@@ -15,9 +15,16 @@ from torch import Tensor
 from anomem.data.imageset import Prepared, to_tensor
 from anomem.fitting import Labelled, Run
 from anomem.losses import double_hinge
-from anomem.nn.heads import SHARPNESS, SecondStage, squared_distances
+from anomem.nn.heads import SHARPNESS, SecondStage
 from anomem.nn.inference import autocast, score_images
-from anomem.nn.kernel_ridge import Head, cross_validated_gain, out_of_fold, random_folds, standardised
+from anomem.nn.kernel_ridge import (
+    Head,
+    cross_validated_gain,
+    out_of_fold,
+    random_folds,
+    squared_distances,
+    standardised,
+)
 from anomem.nn.multiscale import MultiScaleScorer
 from anomem.training import Recipe, train
 from anomem.types import ANOMALOUS, Record

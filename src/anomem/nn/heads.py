@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anomem.nn.kernel_ridge import squared_distances
+
 BLOCKS = {"pooled": 1, "signed": 1, "spread": 2, "top": 1, "peak": 2}
 """What an image is summarised by at each scale, and how many times its channels that is.
 
@@ -212,12 +214,6 @@ class SecondStage(nn.Module):
         """phi(Delta) of one scale as the evidence holds it, (B, C) float32."""
         start = self.layout["signed"].start + sum(self.channels[:scale])
         return evidence[:, start : start + self.channels[scale]].float()
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """(M, d) and (N, d) to (M, N) squared distances, never below 0."""
-    products = a @ b.T
-    return (a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * products).clamp_min(0)
 
 
 def _layout(channels: Sequence[int], blocks: Sequence[str]) -> dict[str, slice]:

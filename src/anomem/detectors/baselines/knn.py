@@ -15,6 +15,7 @@ from anomem.detector import Detector, Supervision
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from anomem.nn.features import feature_batches
+from anomem.nn.kernel_ridge import squared_distances
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Output, Scorer
 from anomem.params import Either, OneOf, Range, Text, param
@@ -46,7 +47,7 @@ class KNNScorer(Scorer):
         """Score prepared images; no maps."""
         vectors = self.embed(self.backbone(images))
         with torch.autocast(vectors.device.type, enabled=False):
-            squared = torch.cdist(vectors, self.bank, compute_mode="donot_use_mm_for_euclid_dist").square()
+            squared = squared_distances(vectors, self.bank)
         return Output(squared.topk(self.config["k"], dim=1, largest=False).values.sum(dim=1))
 
 

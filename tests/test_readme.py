@@ -1,0 +1,82 @@
+"""Every command and snippet of the README runs, in an empty folder, on images that stand where it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anomem.data.synthetic import crops, plant
+from anomem.runtime.images import write_png
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ELSEWHERE = ("git clone", "make ", "anomem demo")
+"""What other tests and CI itself run: the clone, make, and the demo."""
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Path:
+    """A folder with the parts that the README speaks of."""
+    rng = np.random.default_rng(0)
+    for folder, half, count in (
+        ("good_parts", "train", 120),
+        ("more_good_parts", "test", 60),
+        ("new_parts", "test", 4),
+    ):
+        for i, image in enumerate(crops("brick", count, size=96, half=half, rng=rng)):
+            write_png(tmp_path / _made(tmp_path / folder) / f"{folder}{i:02d}.png", image)
+    for i, image in enumerate(crops("brick", 6, size=96, half="test", rng=rng)):
+        write_png(_made(tmp_path / "labelled_parts/test/good") / f"{i}.png", image)
+        write_png(_made(tmp_path / "labelled_parts/test/hole") / f"{i}.png", plant(image, "hole", rng)[0])
+    for i, image in enumerate(crops("brick", 6, size=96, half="test", rng=rng)):
+        write_png(_made(tmp_path / "defects") / f"{'abcdef'[i]}.png", plant(image, "scratch", rng)[0])
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"defects/{c}.png,1\n" for c in "abcdef"))
+    return tmp_path
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_every_command_of_the_readme_runs(factory: Path) -> None:
+    commands = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    ours = [c for c in commands if c and not c.startswith(ELSEWHERE)]
+    assert len(ours) >= 8
+    for command in ours:
+        words = command.split()
+        assert words[0] == "anomem", f"README has a command that no test knows: {command}"
+        done = subprocess.run(
+            [sys.executable, "-m", "anomem", *words[1:]], cwd=factory, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert len(list((factory / "heatmaps").rglob("*.png"))) == 4
+    assert "<html" in (factory / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_snippet_of_the_readme_runs(factory: Path) -> None:
+    (snippet,) = blocks("python")
+    assert len([line for line in snippet.splitlines() if line.strip()]) <= 10
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", snippet], cwd=factory, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 4
+    assert (factory / "model.safetensors").is_file()
+
+
+def test_what_the_readme_points_to_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    missing = [t for t in targets if "://" not in t and not (ROOT / t).exists()]
+    assert targets
+    assert not missing
