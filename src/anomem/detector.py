@@ -87,8 +87,6 @@ class Detector(Parameters):
     precision: str = param("float32", OneOf(("float32", "bfloat16")), doc="In which the model scores.")
     seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Of the split and of the fit.")
 
-    # ------------------------------------------------------------- what a method says
-
     @abstractmethod
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
@@ -103,8 +101,6 @@ class Detector(Parameters):
     @abstractmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:
         """Build an empty scorer from its config."""
-
-    # ------------------------------------------------------------- fitting
 
     def fit(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
         """Fit, and return self; parameters as for :meth:`fit_steps`, run to its end."""
@@ -266,8 +262,6 @@ class Detector(Parameters):
             history=tuple(history),
         )
 
-    # ------------------------------------------------------------- scoring
-
     def score(
         self,
         images: Any,
@@ -320,8 +314,6 @@ class Detector(Parameters):
         """Return (N,) 1 where an image is rejected at alpha, else 0."""
         return np.asarray([int(r.anomalous) for r in self.score(images, **options)], dtype=np.intp)
 
-    # ------------------------------------------------------------- calibration
-
     def calibrate(
         self,
         normals: Any = None,
@@ -355,8 +347,6 @@ class Detector(Parameters):
         images = ImageSet(open_source(normals), state.preprocessing, workers=workers, skip_bad=skip_bad)
         self._fitted = recalibrated(state, images, alpha, run)
         return self
-
-    # ------------------------------------------------------------- fitted state
 
     def _state(self) -> Fitted:
         if self._fitted is None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -26,8 +27,8 @@ Base = Literal["simclr", "barlow"]
 VarianceKind = Literal["batch", "sample"]
 
 _CHUNK_ELEMENTS = 2**24
-"""Elements of similarity matrices computed at once (64 MB in float32); above it, positions are taken
-in chunks whose matrices are computed again in the backward pass instead of being kept."""
+"""Elements of similarity matrices computed at once (64 MB in float32); above it, positions are taken in chunks whose
+matrices are computed again in the backward pass instead of being kept."""
 
 _VARIANCE_FLOOR = 1e-20
 """Added under the root of Eq. 6. It must be far below the variance of almost coinciding retrievals:
@@ -65,10 +66,7 @@ def nt_xent(anchor: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
     n_positions, n_images, _ = anchor.shape
     with torch.autocast(device_type=anchor.device.type, enabled=False):
         unit = F.normalize(torch.cat([_full(anchor), _full(other)], dim=1), dim=-1)
-
-        def chunk_sum(unit: Tensor) -> Tensor:
-            return _nt_xent_sum(unit, temperature)
-
+        chunk_sum = partial(_nt_xent_sum, temperature=temperature)
         total = _sum_over_positions(chunk_sum, (unit,), (2 * n_images) ** 2)
         return total / (2 * n_images * n_positions)
 
@@ -104,10 +102,7 @@ def barlow_twins(anchor: Tensor, other: Tensor, off_diagonal_weight: float = 5e-
     n_positions, n_images, n_channels = anchor.shape
     with torch.autocast(device_type=anchor.device.type, enabled=False):
         pair = (_standardised(_full(anchor)), _standardised(_full(other)))
-
-        def chunk_sum(anchor: Tensor, other: Tensor) -> Tensor:
-            return _barlow_sum(anchor, other, off_diagonal_weight)
-
+        chunk_sum = partial(_barlow_sum, off_diagonal_weight=off_diagonal_weight)
         total = _sum_over_positions(chunk_sum, pair, min(n_images, n_channels) ** 2)
         return total / n_positions
 
@@ -131,11 +126,7 @@ def _standardised(features: Tensor) -> Tensor:
 
 
 def variance_loss(
-    retrieved: Tensor,
-    normal: Tensor,
-    kind: VarianceKind = "batch",
-    hinge: bool = False,
-    unit: bool | None = None,
+    retrieved: Tensor, normal: Tensor, kind: VarianceKind = "batch", hinge: bool = False, unit: bool | None = None
 ) -> Tensor:
     """Keep the retrieved prototypes apart, Eq. 6.
 
@@ -329,10 +320,9 @@ def multi_scale_contrasted_memory_loss(
     """
     weights = scale_weights if scale_weights is not None else [2.0**s for s in range(len(maps))]
     weighted_sums, n_positions = [], 0
-    heads = projections if projections is not None else [_as_it_is] * len(maps)
-    for z_map, other_map, memory, ratio, weight, head in zip(
-        maps, maps_other, memories, ratios, weights, heads, strict=True
-    ):
+    heads = projections if projections is not None else [torch.nn.Identity()] * len(maps)
+    scales = zip(maps, maps_other, memories, ratios, weights, heads, strict=True)
+    for z_map, other_map, memory, ratio, weight, head in scales:
         h, w = z_map.shape[-2:]
         positions = sample_positions(h, w, ratio, generator).to(z_map.device)
         z, z_other = _vectors_at(z_map, positions), _vectors_at(other_map, positions)
@@ -341,8 +331,7 @@ def multi_scale_contrasted_memory_loss(
             head(z), head(z_other), head(retrieved), normal, base=base, temperature=temperature
         )
         if variance_weight:
-            spread = variance_loss(retrieved, normal, variance, hinge, unit)
-            loss = loss + variance_weight * spread
+            loss = loss + variance_weight * variance_loss(retrieved, normal, variance, hinge, unit)
         weighted_sums.append(weight * len(positions) * loss)
         n_positions += len(positions)
     return torch.stack(weighted_sums).sum() / n_positions
@@ -389,10 +378,6 @@ def double_hinge(distance: Tensor, label: Tensor, margin: float = 2.0) -> Tensor
 def _vectors_at(maps: Tensor, positions: Tensor) -> Tensor:
     """(B, C, h, w) -> (P, B, C)."""
     return maps.flatten(2).index_select(2, positions).permute(2, 0, 1)
-
-
-def _as_it_is(features: Tensor) -> Tensor:
-    return features
 
 
 def _full(features: Tensor) -> Tensor:

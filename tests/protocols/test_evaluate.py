@@ -45,6 +45,10 @@ def test_figures_are_those_of_the_scores(scene: tuple[SpotDetector, list[Sample]
     assert found.image.auroc_ci[0] <= found.image.auroc <= found.image.auroc_ci[1]
     assert found.image.f1_max == metrics.f1_max(scores, labels)[0]
     assert found.image.fpr95 == metrics.fpr_at_tpr(scores, labels)
+    assert found.image.ap_ci == metrics.bootstrap_interval(metrics.average_precision, scores, labels)
+    assert found.image.fpr95_ci == metrics.bootstrap_interval(metrics.fpr_at_tpr, scores, labels)
+    low, high = found.image.f1_max_ci
+    assert low <= found.image.f1_max <= high
 
     rejected = np.array([r.p_value <= 0.1 for r in results])
     assert found.at_alpha.alpha == 0.1
@@ -220,6 +224,7 @@ def test_to_dict_has_the_promised_keys_and_is_plain_json(
     assert again == found
     assert {"n_normal", "n_anomalous", "n_left_out"} <= found.keys()
     assert {"auroc", "auroc_ci", "ap", "f1_max", "fpr95"} <= found["image"].keys()
+    assert all(len(found["image"][f"{name}_ci"]) == 2 for name in ("auroc", "ap", "f1_max", "fpr95"))
     assert found["image"]["f1_max_is_oracle"] is True
     assert found["at_alpha"].keys() == {
         "alpha",

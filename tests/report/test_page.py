@@ -86,8 +86,9 @@ def test_every_figure_is_on_the_page(judged: tuple[Evaluation, SpotDetector]) ->
     assert "Part 7" in text
     assert "12 normal and 11 anomalous images. 1 image left out" in text
     assert f"Image AUROC {in_percent(found.image.auroc)}" in text
-    low, high = found.image.auroc_ci
-    assert f"{in_percent(low)} to {in_percent(high)}" in text
+    image = found.image
+    for low, high in (image.auroc_ci, image.ap_ci, image.f1_max_ci, image.fpr95_ci):
+        assert f"{in_percent(low)} to {in_percent(high)}" in text
     assert "an oracle" in text
     assert found.pixel is not None
     assert f"Pixel AUROC {in_percent(found.pixel.auroc)}" in text

@@ -30,8 +30,7 @@ def follow(records: Iterator[Record], session: Session, *, quiet: bool) -> None:
     with _closing(records), _bars(quiet) as show:
         for record in records:
             session.check()
-            loss = record.facts.get("loss")
-            show(record.stage, record.step, record.total, "" if loss is None else f"loss {loss:.4g}")
+            show(record.stage, record.step, record.total, _remark(record))
 
 
 def counted(items: Iterable[T], total: int, stage: str, session: Session, *, quiet: bool) -> Iterator[T]:
@@ -54,6 +53,14 @@ def finished(steps: Generator[tuple[int, int], None, T], stage: str, session: Se
                 return result
             session.check()
             show(stage, done, total, "")
+
+
+def _remark(record: Record) -> str:
+    """Loss and learning rate of a training step, and how many items of each memory are in use."""
+    facts = record.facts
+    shown = [f"{name} {facts[name]:.4g}" for name in ("loss", "lr") if name in facts]
+    used = [f"{value:.0f}" for name, value in facts.items() if name.startswith("effective_items")]
+    return ", ".join([*shown, *([f"items in use {' '.join(used)}"] if used else [])])
 
 
 @contextmanager

@@ -39,15 +39,18 @@ class SkippedImage:
 class ImageFigures:
     """Image-level metrics, fractions from 0 to 1.
 
-    `auroc_ci` is a 95 % bootstrap interval. `f1_max` is an oracle: its threshold is chosen with the
+    `auroc_ci`, `ap_ci`, `f1_max_ci` and `fpr95_ci` are 95 % bootstrap intervals. `f1_max` is an oracle: its threshold is chosen with the
     labels of these images. `fpr95` is the false-alarm rate at which 95 % of the anomalies are found.
     """
 
     auroc: float
     auroc_ci: tuple[float, float]
     ap: float
+    ap_ci: tuple[float, float]
     f1_max: float
+    f1_max_ci: tuple[float, float]
     fpr95: float
+    fpr95_ci: tuple[float, float]
     f1_max_is_oracle: bool = True
 
 
@@ -169,7 +172,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and finite numbers: the object of ``anomem evaluate --json``."""
         plain: dict[str, Any] = asdict(self)
-        plain["image"]["auroc_ci"] = list(self.image.auroc_ci)
+        plain["image"] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain["image"].items()}
         plain["roc"] = {"fpr": list(self.roc.fpr), "tpr": list(self.roc.tpr)}
         plain["results"], plain["skipped"] = list(plain["results"]), list(plain["skipped"])
         plain["n_skipped"] = len(self.skipped)
@@ -177,7 +180,7 @@ class Evaluation:
 
 
 def image_figures(rows: Sequence[ImageRow], *, draws: int = 1000, seed: int = 0) -> ImageFigures:
-    """Image-level metrics of judged images; the interval takes `draws` resamples.
+    """Image-level metrics of judged images; each interval takes the same `draws` resamples.
 
     Raises
     ------
@@ -185,12 +188,19 @@ def image_figures(rows: Sequence[ImageRow], *, draws: int = 1000, seed: int = 0)
         A label is absent, or a score is not finite.
     """
     scores, labels = scores_and_labels(rows)
+
+    def interval(metric: metrics.Metric) -> tuple[float, float]:
+        return metrics.bootstrap_interval(metric, scores, labels, draws=draws, seed=seed)
+
     return ImageFigures(
         auroc=metrics.auroc(scores, labels),
-        auroc_ci=metrics.bootstrap_interval(metrics.auroc, scores, labels, draws=draws, seed=seed),
+        auroc_ci=interval(metrics.auroc),
         ap=metrics.average_precision(scores, labels),
+        ap_ci=interval(metrics.average_precision),
         f1_max=metrics.f1_max(scores, labels)[0],
+        f1_max_ci=interval(lambda s, y: metrics.f1_max(s, y)[0]),
         fpr95=metrics.fpr_at_tpr(scores, labels, tpr=0.95),
+        fpr95_ci=interval(metrics.fpr_at_tpr),
     )
 
 

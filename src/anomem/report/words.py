@@ -77,12 +77,13 @@ def headline(evaluation: Evaluation) -> list[Card]:
     image, pixel = evaluation.image, evaluation.pixel
     cards = [
         Card("Image AUROC", image.auroc, "95\xa0% bootstrap interval", image.auroc_ci),
-        Card("Average precision", image.ap, "by chance: the share of anomalous images"),
-        Card("F1 max", image.f1_max, "an oracle: threshold chosen on these labels"),
+        Card("Average precision", image.ap, "by chance: the share of anomalous images", image.ap_ci),
+        Card("F1 max", image.f1_max, "an oracle: threshold chosen on these labels", image.f1_max_ci),
         Card(
             "FPR at 95\xa0% TPR",
             image.fpr95,
             "lower is better: false alarms when 95\xa0% are found",
+            image.fpr95_ci,
             lower_is_better=True,
         ),
     ]
