@@ -33,7 +33,7 @@ PAPER: dict[str, Any] = {
     "hue": 0.1,
     "grey": 0.2,
 }
-"""The paper's two scales, memories, sampling, weights and beta, and the encoder's pooled output as a third scale (Sec. 3.1
+"""The paper's two scales, memories, sampling, weights and beta, and the pooled output as a third scale (Sec. 3.1
 contrasts it too); hue and grey are SimCLR's. The recipe was tried on class 7, which is not reported."""
 GAIN, COLLAPSE, MINUTES = 3.0, 0.9, 20.0
 BARS, RUN = "Held against the bars", "Each run"
@@ -171,7 +171,7 @@ def runs(bench: Bench, recipe: dict[str, Any]) -> list[tuple[int, dict[str, Any]
 def main() -> None:
     """Measure all runs and write the result file."""
     parser = options(__doc__)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.06)
     parser.add_argument("--test-images", type=int, default=3000)

@@ -235,6 +235,26 @@ def test_a_wrong_alpha_is_found_before_the_work(images: UInt8Image) -> None:
         KNN(size=32).fit(Untouched(images), alpha=0.001)
 
 
+def test_fresh_normals_keep_the_present_alpha_where_they_carry_it(images: UInt8Image) -> None:
+    detector = KNN(size=32).fit(images[:30], alpha=0.3)
+    detector.calibrate(images[30:], batch_size=4)
+    assert detector.calibration_.alpha == 0.3
+    with pytest.warns(AnomemWarning, match="more are needed"):
+        detector.calibrate(images[30:32])
+    assert detector.calibration_.alpha == pytest.approx(1 / 3)
+    with pytest.raises(ParameterError, match="batch_size"):
+        detector.anomaly_score(images[:1], batch_size=0)
+
+
+def test_a_wrong_alpha_of_fresh_normals_is_found_before_the_work(images: UInt8Image, fitted: AnoMem) -> None:
+    class Untouched(ArraySource):
+        def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
+            raise RuntimeError("decoded")
+
+    with pytest.raises(CalibrationError):
+        AnoMem.from_state(fitted.get_params(), fitted._state()).calibrate(Untouched(images), 0.001)
+
+
 # ------------------------------------------------------------- results
 
 

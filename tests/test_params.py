@@ -85,6 +85,8 @@ def test_allowed_values_round_trip(values: dict[str, Any]) -> None:
         ({"colours": "white"}, "colours='white'"),
         ({"dimmed": 1}, "dimmed=1 is not allowed; expected one of False, True"),
         ({"timer": 0}, "timer=0"),
+        ({"watts": float("inf")}, "watts=inf"),
+        ({"timer": 10**400}, "timer="),
         ({"preset": "dusk"}, "preset='dusk' is not allowed; expected one of 'day', 'night'"),
         ({"preset": None}, "preset=None"),
         ({"preset": ["day"]}, "preset="),

@@ -147,6 +147,9 @@ CHANGES = {
     "architecture of another kind": lambda c, t: c.update(architecture={}),
     "hostile architecture": lambda c, t: c["architecture"].update(n=-1),
     "unknown backbone": lambda c, t: c["architecture"].update(backbone="no_such_model"),
+    "backbone to be fetched": lambda c, t: c["architecture"].update(backbone="hf-hub:nobody/nothing"),
+    "backbone of another kind": lambda c, t: c["architecture"].update(backbone=[1]),
+    "tensor of another type": lambda c, t: t.update({"scorer.bank": t["scorer.bank"].double()}),
     "preprocessing of another kind": lambda c, t: c["preprocessing"].update(size="large"),
     "region announced, not there": lambda c, t: c["preprocessing"].update(roi=True),
     "unknown parameter": lambda c, t: c["params"].update(surprise=1),
@@ -161,6 +164,24 @@ def test_a_tampered_model_is_refused_in_one_line(saved: Path, change: str) -> No
         anomem.load(saved)
     assert str(saved) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "facts", [{"hw": []}, {"hw": [7]}, {"max_grid": 0}, {"n_items": 1e300}, {"source": None, "channels": "a"}], ids=str
+)
+def test_scales_that_cannot_be_are_refused_in_one_line(tmp_path: Path, facts: dict[str, Any]) -> None:
+    images = crops("brick", 36, size=32, half="train", rng=np.random.default_rng(0))
+    path = tmp_path / "model"
+    anomem.AnoMem(size=32, memory_size=(4,)).fit(images, alpha=0.2).save(path)
+    _rewritten(path, lambda content, tensors: content["architecture"]["scales"][0].update(facts))
+    with pytest.raises(ModelFileError, match="damaged"):
+        anomem.load(path)
+
+
+def test_loading_leaves_the_random_state_alone(saved: Path) -> None:
+    before = torch.get_rng_state()
+    anomem.load(saved)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_untouched_rewrite_loads(saved: Path, fitted: KNN) -> None:

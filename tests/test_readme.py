@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from anomem.data.synthetic import crops, plant
+from anomem.detectors.anomem import AnoMem
+from anomem.params import parse_assignments
 from anomem.runtime.images import write_png
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +75,13 @@ def test_the_snippet_of_the_readme_runs(factory: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 4
     assert (factory / "model.safetensors").is_file()
+
+
+def test_every_setting_of_the_readme_is_taken() -> None:
+    settings = re.findall(r"--set (\S+=[^\s`]+)", README)
+    assert len(settings) >= 3
+    parse_assignments(AnoMem, settings)
+    AnoMem(**parse_assignments(AnoMem, [s for s in settings if not s.startswith("roi=")])).resolve()
 
 
 def test_what_the_readme_points_to_is_there() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
@@ -114,6 +115,23 @@ def test_nothing_to_train_is_said() -> None:
     line = _Line().requires_grad_(False)
     with pytest.raises(ParameterError, match="stage 1 has nothing to train"):
         _run(line, Recipe(3, 0.1), stage="stage 1")
+
+
+def test_the_callers_gradient_mode_is_its_own() -> None:
+    line = _Line()
+    with torch.no_grad():
+        for _ in train(line, line.loss, _batches(), Recipe(4, 0.1), device=CPU, every=1):
+            assert not torch.is_grad_enabled()
+    assert float(line.slope.detach()) != 0
+
+
+def test_the_cpu_trains_after_a_gpu_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    _run(_Line(), Recipe(1, 0.1))
+    monkeypatch.setitem(AcceleratorState._shared_state, "device", torch.device("cuda"))
+    assert AcceleratorState().device.type == "cuda"
+    line = _Line()
+    _run(line, Recipe(2, 0.1))
+    assert float(line.slope.detach()) != 0
 
 
 def test_parameters_stay_float32_in_bfloat16() -> None:

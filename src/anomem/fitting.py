@@ -21,7 +21,7 @@ from anomem.data.imageset import ImageSet
 from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.runtime.calibration import Calibration, calibrate
+from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.images import read_mask
 from anomem.runtime.preprocess import Preprocessing
 from anomem.training import exhaust
@@ -246,6 +246,7 @@ def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run)
     CalibrationError
         For an alpha that they cannot carry.
     """
+    check_alpha(alpha, len(images))
     scorer = copy_scorer(state.scorer, run.device)
     results, scale = exhaust(calibration_pass(scorer, images, run))
     seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
@@ -257,6 +258,8 @@ def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run)
     if not fresh:
         raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
     remember_calibration(scorer, fresh)
+    if alpha is None and state.calibration.alpha >= 1 / (len(fresh) + 1):
+        alpha = state.calibration.alpha
     return state.replaced(
         scorer=scorer,
         calibration=calibrate(final_scores(scorer, fresh), alpha, precision=state.calibration.precision),

@@ -95,7 +95,7 @@ def load_model(
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
         )
-    except (ModelFileError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # facts that somebody changed fail in any way there is
         raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, _from_json(manifest.params, roi), state
 
@@ -105,10 +105,15 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
     own = {name.removeprefix("scorer."): value for name, value in tensors.items() if name.startswith("scorer.")}
     with torch.device("meta"):
         scorer = build(config)
+    expected = {name: tensor.dtype for name, tensor in scorer.state_dict().items()}
     scorer.load_state_dict(own, strict=True, assign=True)
+    wrong = [name for name, dtype in expected.items() if own[name].dtype != dtype]
+    if wrong:
+        raise ModelFileError(f"{wrong[0]} is {own[wrong[0]].dtype} instead of {expected[wrong[0]]}")
     if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
         # Some timm models hold constants that are no part of their state; now that all shapes fit, build it for real.
-        scorer = build(config)
+        with torch.random.fork_rng(devices=[]):  # first weights are drawn, and overwritten
+            scorer = build(config)
         scorer.load_state_dict(own, strict=True, assign=True)
     for module in scorer.modules():
         if isinstance(module, Backbone):  # as it was fitted: a layout changes the last bits of a score

@@ -59,7 +59,7 @@ class Range:
     def accepts(self, value: Any) -> bool:
         """Tell whether `value` is a number of this range (a bool is not a number)."""
         kinds = (int, np.integer) if self.integer else (int, float, np.integer, np.floating)
-        if isinstance(value, bool) or not isinstance(value, kinds) or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, kinds) or not _is_finite(value):
             return False
         return bool((self.low < value if self.low_open else self.low <= value) and value <= self.high)
 
@@ -279,6 +279,13 @@ def _known(cls: type[Parameters], name: str) -> None:
 
 def _refuse(cls: type[Parameters], name: str, value: Any, allowed: Allowed) -> None:
     raise ParameterError(f"{cls.__name__}: {name}={_shown(value)} is not allowed; expected {allowed}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def _shown(value: Any) -> str:

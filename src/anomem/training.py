@@ -90,9 +90,7 @@ def train(
     ParameterError
         When there is nothing to train, or the loss is no longer finite.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    accelerator = _accelerator(device)
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise ParameterError(f"{stage} has nothing to train; set train_steps=0, or let something be trained")
@@ -102,15 +100,16 @@ def train(
         rate = learning_rate(step, recipe)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        with autocast(device, precision):
-            value, figures = loss(batch)
-        if not torch.isfinite(value):
-            raise ParameterError(f"the loss of {stage} is {float(value.detach())} at step {step}; lower lr")
-        optimiser.zero_grad()
-        accelerator.backward(value)
-        if recipe.clip is not None:
-            accelerator.clip_grad_norm_(trainable, recipe.clip)
-        optimiser.step()
+        with torch.enable_grad():  # the caller may have it off, and has it as it was at every yield
+            with autocast(device, precision):
+                value, figures = loss(batch)
+            if not torch.isfinite(value):
+                raise ParameterError(f"the loss of {stage} is {float(value.detach())} at step {step}; lower lr")
+            optimiser.zero_grad()
+            accelerator.backward(value)
+            if recipe.clip is not None:
+                accelerator.clip_grad_norm_(trainable, recipe.clip)
+            optimiser.step()
         losses.append(float(value.detach()))
         if step % every == 0 or step == recipe.steps:
             facts = {
@@ -121,6 +120,14 @@ def train(
             }
             losses.clear()
             yield Record(stage, step, recipe.steps, facts)
+
+
+def _accelerator(device: torch.device) -> Any:
+    """Accelerate keeps one state a process: one that has trained on a GPU must not ask for the CPU any more."""
+    from accelerate import Accelerator
+    from accelerate.state import is_initialized
+
+    return Accelerator(cpu=device.type == "cpu" and not is_initialized(), device_placement=False)
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:

@@ -24,14 +24,15 @@ class Terminal(io.StringIO):
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "160")
 
 
 def records(closed: list[str]) -> Iterator[Record]:
     try:
         yield Record("features", 1, 2)
         yield Record("features", 2, 2)
-        yield Record("[stage 1]", 10, 10, {"loss": 0.12345})
+        facts = {"loss": 0.12345, "lr": 0.003, "seconds": 2.0, "effective_items_1": 41.6, "effective_items_2": 7.2}
+        yield Record("[stage 1]", 10, 10, facts)
     finally:
         closed.append("closed")
 
@@ -50,7 +51,7 @@ def test_every_stage_has_a_bar() -> None:
     assert "2/2" in shown
     assert "[stage 1]" in shown
     assert "10/10" in shown
-    assert "loss 0.1235" in shown
+    assert "loss 0.1235, lr 0.003, items in use 42 7" in shown
 
 
 def test_notes_stand_above_the_bars() -> None:

@@ -100,6 +100,18 @@ def test_type_of_a_normal_image_is_dropped(folder: Path) -> None:
     assert read_labels(table(folder, "path,label,type\na.png,0,good\n"))[0].type is None
 
 
+def test_type_is_the_mvtec_folders_name_where_no_column_says_it(folder: Path) -> None:
+    for place in ("test/crack/a.png", "test/good/b.png", "elsewhere/crack/c.png"):
+        (folder / place).parent.mkdir(parents=True)
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(folder / place)
+    rows = "test/crack/a.png,1,{}\ntest/good/b.png,1,\nelsewhere/crack/c.png,1,\na.png,0,\n"
+    for named, expected in (("", "crack"), ("scratch", "scratch")):
+        samples = read_labels(table(folder, "path,label,type\n" + rows.format(named)))
+        assert [sample.type for sample in samples] == [expected, None, None, None]
+    plain = read_labels(table(folder, "path,label\ntest/crack/a.png,anomalous\n"))
+    assert [sample.type for sample in plain] == ["crack"]
+
+
 def test_validation(folder: Path) -> None:
     rows = "path,label,split\na.png,0,train\nb.png,0,val\n"
     alone = read_dataset(table(folder, rows))

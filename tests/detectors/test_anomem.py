@@ -10,12 +10,16 @@ import pytest
 import torch
 
 import anomem
+from anomem.data.corpus import read_corpus
 from anomem.data.synthetic import DEFECTS, crops, plant
+from anomem.detectors._anomem_labels import _tile_masks
 from anomem.detectors.anomem import PRESETS, AnoMem
 from anomem.errors import InputError, ParameterError
+from anomem.fitting import gather_labelled, make_run
 from anomem.metrics import auroc
 from anomem.nn.multiscale import MultiScaleScorer
-from anomem.types import BoolArray, UInt8Image
+from anomem.runtime.preprocess import Preprocessing
+from anomem.types import ANOMALOUS, BoolArray, UInt8Image
 
 TINY: dict[str, Any] = {"size": 64, "memory_size": (32,)}
 SCRATCH: dict[str, Any] = {
@@ -324,3 +328,49 @@ def test_labelled_normals_may_stand_among_defects(
 def test_one_defect_is_enough(fitted: AnoMem, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image) -> None:
     detector = _again(fitted).refit_labels(planted[0][:1])
     assert np.isfinite(detector.anomaly_score(normal)).all()
+
+
+def test_an_explicit_layer_of_another_backbone_is_taken(images: UInt8Image) -> None:
+    detector = AnoMem(**{**SCRATCH, "stages": ("layer1", "layer3")}).fit(images, alpha=0.2)
+    assert _scorer(detector).config["backbone"]["stages"] == ["layer1", "layer3"]
+
+
+def test_few_normals_among_many_labels_still_train_the_memory(
+    images: UInt8Image, planted: tuple[UInt8Image, BoolArray]
+) -> None:
+    both = np.concatenate([images[:12], planted[0]])
+    detector = _trained(both, [0] * 12 + [1] * len(planted[0]), **{**SCRATCH, "train_batch": 2})
+    assert detector.counts_["n_labelled"] == len(planted[0])
+
+
+def test_heads_look_at_features_of_the_trained_backbone(images: UInt8Image) -> None:
+    """Pooled features of learnt normals that stage 2 is fitted to are those that the trained backbone gives."""
+    detector = _trained(images, **SCRATCH, heads=("pooled",))
+    scorer = _scorer(detector)
+    stage = scorer.second_stage
+    with torch.inference_mode():
+        prepared = np.stack([detector._state().preprocessing.cut(image)[0] for image in images])
+        seen = stage.pooled(scorer.features(torch.from_numpy(prepared).permute(0, 3, 1, 2)))
+    assert float(torch.cdist(stage.learnt.float(), seen).amin(dim=1).max()) < 1e-2
+
+
+def test_maps_of_single_positions_stay_finite(
+    images: UInt8Image, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image
+) -> None:
+    detector = AnoMem(preset="object", size=64, memory_size=(8,), max_grid=(1,)).fit(images, alpha=0.2)
+    detector.refit_labels(planted[0][:6])
+    assert np.isfinite(np.asarray(detector.anomaly_map(normal[:3]))).all()
+
+
+def test_a_defect_too_small_to_survive_resizing_is_not_taken_for_clean(fitted: AnoMem) -> None:
+    image = crops("brick", 1, size=512, half="test", rng=np.random.default_rng(5))
+    mask = np.zeros((1, 512, 512), dtype=bool)
+    mask[0, 100:102, 300:302] = True
+    corpus = read_corpus(image, masks=list(mask), default_label=ANOMALOUS)
+    run = make_run(fitted._state().resolved, device="cpu", fit_precision="float32", batch_size=4, workers=0)
+    nothing = dict.fromkeys(("learn", "tune", "calibration"), frozenset[int]())
+    labelled, _ = gather_labelled(corpus, np.arange(1), Preprocessing(64), nothing, run)
+    (prepared,) = next(labelled.images.prepared(1))
+    assert _tile_masks(labelled, 0, prepared)[0, 0, 12, 37] == 1
+    letterboxed, _ = gather_labelled(corpus, np.arange(1), Preprocessing(64, letterbox=True), nothing, run)
+    assert 0 < float(_tile_masks(letterboxed, 0, prepared).mean()) < 0.01

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anomem.data.sources import ImageSource
-from anomem.errors import ImageError
+from anomem.errors import ImageError, ParameterError
 from anomem.runtime.batches import load_batches
 from anomem.runtime.preprocess import Preprocessing
 from anomem.types import IntArray, UInt8Image
@@ -94,6 +94,8 @@ class ImageSet:
 
         An image that is cut into tiles counts as many, so that the memory held stays bounded.
         """
+        if batch_size < 1:
+            raise ParameterError(f"batch_size must be at least 1, not {batch_size}")
         positions = np.arange(len(self)) if order is None else order
         images_at_once = batch_size if self.preprocessing.tile is None else max(1, batch_size // 16)
         yield from load_batches(

@@ -13,7 +13,7 @@ from anomem.errors import InputError
 from anomem.runtime.images import IMAGE_SUFFIXES, find_images
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
 
-__all__ = ["found_in", "read_folder"]
+__all__ = ["found_in", "read_folder", "type_by_place"]
 
 GOOD_WORDS = frozenset({"good", "normal", "ok"})
 BAD_WORDS = frozenset({"anomalous", "anomaly", "anomalies", "abnormal", "bad", "defect", "defects", "defective", "ng"})
@@ -96,6 +96,19 @@ def found_in(folder: Path) -> str:
         shown = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
         parts.append(f"{_number(suffixes.total(), 'file')} ({shown})")
     return " and ".join(parts) or "nothing"
+
+
+def type_by_place(path: Path) -> str | None:
+    """Name the kind of defect by an anomalous image's place in MVTec style, ``test/<type>/<image>``; else None.
+
+    Examples
+    --------
+    >>> type_by_place(Path("tile/test/crack/001.png")), type_by_place(Path("crack/001.png"))
+    ('crack', None)
+    """
+    folder = path.parent
+    known = folder.parent.name.casefold() in _TEST and folder.name.casefold() not in GOOD_WORDS
+    return folder.name if known else None
 
 
 def _number(count: int, word: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from anomem.data.layouts import type_by_place
 from anomem.data.samples import Dataset, Sample, mask_note
 from anomem.errors import InputError, MissingExtraError
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
@@ -48,7 +49,8 @@ def read_table(table: Path) -> Dataset:
     bad, ng; -1 or empty for unknown), ``mask``, ``type``, ``group`` and ``split`` (train, test; val
     serves as test where there is no test). Rows without a split are for training, with the label
     that they have. Without a label column, training rows are normal, as in a flat folder. Paths are
-    absolute or relative to the table's folder.
+    absolute or relative to the table's folder. An anomalous image without a type that lies in MVTec
+    style, ``test/<type>/<image>``, has its folder's name as type.
 
     Parameters
     ----------
@@ -162,13 +164,14 @@ def _row(table: Path, where: str, cell: Mapping[str, str]) -> _Row:
     if part is None:
         raise InputError(f"{where}: split {cell['split']!r} is not understood: write train or test")
     mask = cell.get("mask")
+    path = _file(table, where, cell["path"])
     return _Row(
         where,
         Sample(
-            path=_file(table, where, cell["path"]),
+            path=path,
             label=label,
             mask=_file(table, where, mask) if mask else None,
-            type=(cell.get("type") or None) if label == ANOMALOUS else None,
+            type=(cell.get("type") or type_by_place(path)) if label == ANOMALOUS else None,
             group=cell.get("group") or None,
         ),
         part,

@@ -65,7 +65,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 def empty_scorer(p: SimpleNamespace) -> MultiScaleScorer:
     """Build the scorer that the hyperparameters describe, its backbone loaded, its memories still to be seeded."""
     from_scratch = p.weights is None
-    stages = p.stages if p.backbone == DEFAULT_BACKBONE else [s if isinstance(s, int) else -1 for s in p.stages]
+    stages = list(p.stages)
+    if p.backbone != DEFAULT_BACKBONE and tuple(stages) == PRESETS[p.preset]["stages"]:
+        # A preset names layers of the default backbone; of another one, its last map stands for them.
+        stages = [s if isinstance(s, int) else -1 for s in stages]
     residual = p.backbone.startswith(("resnet", "wide_resnet"))
     options = {
         "name": p.backbone,

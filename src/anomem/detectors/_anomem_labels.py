@@ -26,11 +26,14 @@ from anomem.nn.kernel_ridge import (
     standardised,
 )
 from anomem.nn.multiscale import MultiScaleScorer
+from anomem.nn.sampling import VectorSample
 from anomem.training import Recipe, train
 from anomem.types import ANOMALOUS, Record
 
 HEAD_STEPS = 200
 HEAD_RATE = 3e-3
+MASKED_LIMIT = 32_768
+"""Deviations kept a scale of what masks mark, and as many of what they leave unmarked."""
 MOST = 0.95
 """Most that labels of several known types weigh."""
 
@@ -96,8 +99,11 @@ def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> Generato
             one_class.append(result.one_class)
             evidence.append(result.evidence)
         yield Record("labelled", len(one_class), len(labelled.images))
-    defective: list[list[Tensor]] = [[torch.zeros(0, c)] for c in scorer.second_stage.channels]
-    clean: list[list[Tensor]] = [[torch.zeros(0, c)] for c in scorer.second_stage.channels]
+    rng = torch.Generator().manual_seed(int(run.params.seed))
+    defective, clean = ([VectorSample(MASKED_LIMIT, rng) for _ in scorer.scales] for _ in range(2))
+    for channels, samples in zip(scorer.second_stage.channels, zip(defective, clean, strict=True), strict=True):
+        for sample in samples:
+            sample.add(torch.zeros(1, channels, 0, 1))  # there may be no masks
     for position in labelled.masked():
         for image in next(iter(labelled.images.subset([position]).prepared(1))):
             masks = _tile_masks(labelled, position, image)
@@ -106,13 +112,13 @@ def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> Generato
                 for s, delta in enumerate(_deviations(scorer, image, part, run)):
                     inside = F.adaptive_max_pool2d(masks[part], delta.shape[2:])[:, 0] > 0
                     vectors = delta.permute(0, 2, 3, 1).cpu()
-                    defective[s].append(vectors[inside])
-                    clean[s].append(vectors[~inside])
+                    defective[s].add(vectors[inside].T[None, :, :, None])
+                    clean[s].add(vectors[~inside].T[None, :, :, None])
     return Observed(
         torch.tensor(one_class),
         torch.stack(evidence),
-        [torch.cat(vectors) for vectors in defective],
-        [torch.cat(vectors) for vectors in clean],
+        [sample.result()[0] for sample in defective],
+        [sample.result()[0] for sample in clean],
     )
 
 
@@ -128,8 +134,9 @@ def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Tensor:
     if mask is None:
         raise TypeError("only images with masks are looked at again")
     picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
-    tiles = labelled.images.preprocessing.cut(picture)
-    return (to_tensor(tiles)[:, :1] > 127).float()
+    cut = labelled.images.preprocessing.cut
+    # However small a defect becomes, its place is no clean one; borders and what a region leaves out are grey in both.
+    return (to_tensor(cut(picture)) > to_tensor(cut(np.zeros_like(picture))))[:, :1].float()
 
 
 def _weight(
@@ -181,8 +188,7 @@ def _fit_evidence_heads(
 
     recipe = Recipe(HEAD_STEPS, HEAD_RATE, optimiser="adamw", weight_decay=0.05, clip=1.0)
     halves = (64 for _ in range(HEAD_STEPS))
-    with torch.inference_mode(False), torch.enable_grad():
-        yield from train(stage, loss, halves, recipe, device=torch.device("cpu"), stage="heads", every=50)
+    yield from train(stage, loss, halves, recipe, device=torch.device("cpu"), stage="heads", every=50)
     stage.requires_grad_(False)
     with torch.no_grad():
         for s in range(len(stage.channels)):

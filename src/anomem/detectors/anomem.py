@@ -15,7 +15,7 @@ from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.heads import BLOCKS
 from anomem.nn.multiscale import MultiScaleScorer
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.nn.seeding import learn_prototype_pictures, learn_statistics, look_again, seed_memories
+from anomem.nn.seeding import learn_prototype_pictures, learn_statistics, look_again, pool_again, seed_memories
 from anomem.params import FLAG, Each, Either, OneOf, Range, Text, param
 from anomem.types import Record, UInt8Image
 
@@ -239,7 +239,10 @@ class AnoMem(Detector):
         )
         if p.train_steps:
             yield from train_stage_one(scorer, learn, labelled, run)
-            profile = yield from look_again(scorer, learn, precision=p.precision, batch_size=run.batch_size)
+            options = {"precision": p.precision, "batch_size": run.batch_size}
+            profile = yield from look_again(scorer, learn, **options)
+            if p.weights is None or p.train_backbone != "none":
+                yield from pool_again(scorer, learn, **options, rng=run.rng)
         scorer.eval().requires_grad_(False)
         yield from learn_statistics(
             scorer, tune, profile, precision=p.precision, batch_size=run.batch_size, rng=run.rng

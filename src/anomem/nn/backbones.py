@@ -157,6 +157,8 @@ def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
     residual = name.startswith(("resnet", "wide_resnet"))
     if (width != 1.0 or small_stem) and not residual:
         raise ParameterError(f"width and small stems are for residual networks, not for {name}")
+    if not timm.is_model(name):  # "hf-hub:..." too: no model file may make its reader fetch something
+        raise ParameterError(f"backbone={name!r} is not a timm model; list them with timm.list_models()")
     options: dict[str, Any] = {}
     if width != 1.0:
         channels = tuple(max(8, round(c * width)) for c in (64, 128, 256, 512))

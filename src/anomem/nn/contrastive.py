@@ -132,7 +132,8 @@ class Feed:
         extra = None if self.anomalies is None else _all_tiles(self.anomalies)
         share = 0
         if extra is not None and len(extra):
-            share = max(1, round(self.batch_size * len(extra) / (len(extra) + len(self.learn))))
+            wanted = round(self.batch_size * len(extra) / (len(extra) + len(self.learn)))
+            share = min(max(1, wanted), self.batch_size - 1)  # a batch without a normal would train no memory
         for normals in self._normals(self.batch_size - share):
             if extra is None or not share:
                 yield normals, torch.ones(len(normals), dtype=torch.bool)

@@ -190,9 +190,9 @@ class SecondStage(nn.Module):
     def fuse_map(self, map_: Tensor, deltas: Sequence[Tensor], weights: Tensor) -> Tensor:
         """Let the evidence per position into a (B, g, g) map, in the map's own units."""
         layers, total = torch.zeros_like(map_), torch.zeros(())
-        for s, delta in enumerate(deltas):
-            if min(delta.shape[2:]) == 1:
-                continue
+        placed = [s for s, delta in enumerate(deltas) if min(delta.shape[2:]) > 1]
+        for s in placed or range(len(deltas)):  # as in the fusion: single positions count where there is nothing else
+            delta = deltas[s]
             standard = (self.evidence_at(s, delta) - self.evidence_affine[s, 0]) / self.evidence_affine[s, 1]
             resized = F.interpolate(standard[:, None], size=map_.shape[1:], mode="bilinear", align_corners=False)
             layers = layers + weights[s] * resized[:, 0]

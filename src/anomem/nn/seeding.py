@@ -206,6 +206,22 @@ def look_again(
     return [torch.cat(k)[:PROFILE_LIMIT] for k in kept]
 
 
+def pool_again(
+    scorer: MultiScaleScorer, learn: ImageSet, *, precision: str, batch_size: int, rng: torch.Generator
+) -> Generator[Record, None, None]:
+    """Pooled features of learnt normals, once more: a trained backbone has others than it was seeded with."""
+    stage = scorer.second_stage
+    if "pooled" not in stage.blocks:
+        return
+    sample, done = VectorSample(LEARNT_LIMIT, rng), 0
+    for maps in feature_batches(scorer.backbone, learn, precision=precision, batch_size=batch_size):
+        features = [maps[facts["source"]] for facts in scorer.config["scales"]]
+        sample.add(stage.pooled(features)[:, :, None, None])
+        done += len(features[0])
+        yield Record("pooled", done, max(done, len(learn)))
+    scorer.config["second_stage"]["n_learnt"] = stage.remember_learnt(sample.result()[0])
+
+
 @torch.inference_mode()
 def _deltas(scorer: MultiScaleScorer, images: Tensor, precision: str) -> list[Tensor]:
     device = scorer.fusion.weights.device

@@ -39,8 +39,8 @@ class SkippedImage:
 class ImageFigures:
     """Image-level metrics, fractions from 0 to 1.
 
-    `auroc_ci`, `ap_ci`, `f1_max_ci` and `fpr95_ci` are 95 % bootstrap intervals. `f1_max` is an oracle: its threshold is chosen with the
-    labels of these images. `fpr95` is the false-alarm rate at which 95 % of the anomalies are found.
+    `auroc_ci`, `ap_ci`, `f1_max_ci` and `fpr95_ci` are 95 % bootstrap intervals. `f1_max` is an oracle: its threshold
+    is chosen with the labels of these images. `fpr95` is the false-alarm rate at which 95 % of the anomalies are found.
     """
 
     auroc: float

@@ -18,6 +18,7 @@ from anomem.nn.features import feature_batches
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Output, Scorer
+from anomem.nn.seeding import STATISTICS_LIMIT
 from anomem.params import Each, OneOf, Range, Text, param
 from anomem.types import Record
 
@@ -134,7 +135,9 @@ class KMeans(Detector):
         norms: list[list[Tensor]] = []
         for features in feature_batches(backbone, tune, precision=p.precision, batch_size=run.batch_size):
             with torch.inference_mode():
-                norms.append(scorer.norms(features))
+                norms.append([n.cpu() for n in scorer.norms(features)])
+            if sum(len(scale_norms[0]) for scale_norms in norms) >= STATISTICS_LIMIT:
+                break
         tune_norms = [torch.cat(scale_norms) for scale_norms in zip(*norms, strict=True)]
         scorer.fusion.standardise_on(tune_norms, tune_norms)
         yield Record("tune", len(tune), len(tune))
