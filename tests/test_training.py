@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
@@ -127,7 +127,7 @@ def test_the_callers_gradient_mode_is_its_own() -> None:
 
 def test_the_cpu_trains_after_a_gpu_did(monkeypatch: pytest.MonkeyPatch) -> None:
     _run(_Line(), Recipe(1, 0.1))
-    monkeypatch.setitem(AcceleratorState._shared_state, "device", torch.device("cuda"))
+    monkeypatch.setitem(PartialState._shared_state, "device", torch.device("cuda"))
     assert AcceleratorState().device.type == "cuda"
     line = _Line()
     _run(line, Recipe(2, 0.1))

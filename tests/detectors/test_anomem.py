@@ -338,9 +338,10 @@ def test_an_explicit_layer_of_another_backbone_is_taken(images: UInt8Image) -> N
 def test_few_normals_among_many_labels_still_train_the_memory(
     images: UInt8Image, planted: tuple[UInt8Image, BoolArray]
 ) -> None:
-    both = np.concatenate([images[:12], planted[0]])
-    detector = _trained(both, [0] * 12 + [1] * len(planted[0]), **{**SCRATCH, "train_batch": 2})
-    assert detector.counts_["n_labelled"] == len(planted[0])
+    defects = np.concatenate([planted[0], planted[0][:, ::-1]])  # more than three for each of 12 learnt normals
+    both = np.concatenate([images[:30], defects])
+    detector = _trained(both, [0] * 30 + [1] * len(defects), **{**SCRATCH, "train_batch": 2})
+    assert detector.counts_["n_labelled"] == len(defects)
 
 
 def test_heads_look_at_features_of_the_trained_backbone(images: UInt8Image) -> None:

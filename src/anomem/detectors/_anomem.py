@@ -24,7 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stages": (1, 2, 3, 3, "blocks.5", "blocks.5"),
         "embedding": False,
         "neighbourhood": (3, 3, 3, 1, 3, 1),
-        "memory_size": (1024,),
+        "memory_size": (2048,),
         "memory_share": 8,
         "seeding": "farthest",
         "normalise": "whiten",
@@ -109,7 +109,7 @@ def empty_scorer(p: SimpleNamespace) -> MultiScaleScorer:
             "smoothing": p.smoothing,
             "standardise": p.standardise,
         },
-        "second_stage": {"blocks": list(p.heads)},
+        "second_stage": {"blocks": list(p.heads), "distance": p.label_head == "distance"},
         "n_prototypes": 0,
     }
     return MultiScaleScorer(config, backbone)

@@ -114,6 +114,9 @@ class AnoMem(Detector):
         The most that labels of fewer than two known types may weigh.
     heads : tuple of str (preset)
         Summaries of the deviations, each with one kernel ridge head; see :data:`~anomem.nn.heads.BLOCKS`.
+    label_head : {"kernel", "distance"}
+        What labels teach the score: kernel ridge heads (default), or, literally, g of Eq. 10 to 13, which otherwise
+        gives the evidence map alone; it is not cross-validated, and w is 1 unless ``label_weight`` says otherwise.
     margin : float, default 2.0
         M of Eq. 11.
     cache_mb : int, default 1024
@@ -208,6 +211,9 @@ class AnoMem(Detector):
     label_cap: float | None = param(None, Range(0.0, 1.0), doc="Most that labels of one type may weigh.", preset=True)
     heads: tuple[str, ...] | None = param(
         None, Each(OneOf(tuple(BLOCKS))), doc="Summaries of the deviations that labels are learnt on.", preset=True
+    )
+    label_head: str = param(
+        "kernel", OneOf(("kernel", "distance")), doc="Kernel ridge heads, or the paper's distance g for the score too."
     )
     margin: float = param(2.0, Range(1.0), doc="M of Eq. 11.")
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for caches of stage 1, MB.")

@@ -77,6 +77,7 @@ class Backbone(nn.Module):
         folded: bool = False,
     ) -> None:
         super().__init__()
+        self.name = name
         model = _create(name, width=width, small_stem=small_stem)
         if weights is not None:
             _fill(model, weights, name)
@@ -114,7 +115,14 @@ class Backbone(nn.Module):
     def describe(self, size: int) -> list[FeatureInfo]:
         """Channels and size of every map for inputs of `size` pixels, by running one blank image."""
         training = self.training
-        maps = self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
+        try:
+            maps = self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
+        except (RuntimeError, AssertionError, IndexError) as error:
+            raise ParameterError(
+                f"{self.name} does not take inputs of {size} px; set another size or backbone"
+            ) from error
+        if any(m.ndim != 4 for m in maps):
+            raise ParameterError(f"{self.name} gives tokens, not feature maps; take a convolutional backbone")
         self.train(training)
         return [FeatureInfo(m.shape[1], (m.shape[2], m.shape[3])) for m in maps]
 
@@ -150,7 +158,10 @@ def load_backbone(
     backbone = Backbone(
         name, stages, embedding=embedding, width=width, small_stem=small_stem, weights=state, folded=folded
     )
-    return backbone.to(memory_format=torch.channels_last)
+    try:
+        return backbone.to(memory_format=torch.channels_last)
+    except RuntimeError as error:
+        raise ParameterError(f"{name} is not convolutional: it gives no feature maps in this frame") from error
 
 
 def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:

@@ -17,12 +17,12 @@ pooled: the average unit feature. Of Delta: signed: its average (phi of Eq. 10);
 magnitude; top: its average over the tenth of the positions that deviate most; peak: maximum and minimum.
 """
 
-SHARPNESS = {"pooled": 2.0}
-"""What divides the bandwidth of a block's kernel; 1 elsewhere."""
+KERNELS = {"pooled": {"sharpness": 2.5, "ridge": 3e-4}}
+"""Parameters of a block's kernel ridge head where they are not the defaults."""
 
 HIDDEN = 64
 CLIP = 5.0
-LEARNT_LIMIT = 2048
+LEARNT_LIMIT = 4096
 """Learnt normals whose pooled features are kept."""
 
 POSITION_LIMIT = 4096
@@ -39,6 +39,11 @@ class SecondStage(nn.Module):
     blocks : list of str
         Summaries (of :data:`BLOCKS`) that each carry one kernel ridge head; "signed" is always kept, for the evidence
         map.
+    weights : list of float
+        lambda of each scale.
+    distance : bool
+        Whether the score's head is the paper's own, g(phi(Delta)) of each scale fused by Eq. 13, instead of kernel
+        ridge.
     n_support : int
         Normals that the heads were fitted to: the tune normals that the scorer carries.
     n_labelled : int
@@ -59,6 +64,8 @@ class SecondStage(nn.Module):
     center: Tensor
     scale: Tensor
     learnt: Tensor
+    weights: Tensor
+    distance_affine: Tensor
     heads: Tensor
     labelled: Tensor
     mix: Tensor
@@ -68,13 +75,16 @@ class SecondStage(nn.Module):
         channels: Sequence[int],
         *,
         blocks: Sequence[str],
+        weights: Sequence[float],
+        distance: bool = False,
         n_support: int = 0,
         n_labelled: int = 0,
         n_positions: int = 0,
         n_learnt: int = 0,
     ) -> None:
         super().__init__()
-        self.channels, self.blocks = list(channels), list(blocks)
+        self.channels, self.blocks, self.distance_head = list(channels), list(blocks), distance
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
         self.layout = _layout(self.channels, self.blocks)
         dim = self.evidence_dim(channels, blocks)
         self.n_support, self.n_labelled = n_support, n_labelled
@@ -88,6 +98,8 @@ class SecondStage(nn.Module):
             self.register_buffer(f"alpha_{h}", torch.zeros(n_support + n_labelled + further if n_labelled else 0))
         # Of each head: bandwidth, mean and deviation of its predictions.
         self.register_buffer("heads", torch.ones(len(self.blocks), 3))
+        # Of the paper's head: mean and deviation of its distances for tune normals.
+        self.register_buffer("distance_affine", torch.tensor([0.0, 1.0]))
         # Mean and deviation of the one-class score, of the map's pixels, and w.
         self.register_buffer("mix", torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]))
         self.evidence_heads = nn.ModuleList(
@@ -179,7 +191,9 @@ class SecondStage(nn.Module):
         return (1 - self.mix[4]) * deviation + self.mix[4] * self._say(evidence, support)
 
     def _say(self, evidence: Tensor, support: Tensor) -> Tensor:
-        """Mean of the standardised heads, (B,)."""
+        """What the heads say, standardised on tune normals, (B,)."""
+        if self.distance_head:
+            return (self.fused_distance(evidence) - self.distance_affine[0]) / self.distance_affine[1]
         total = torch.zeros_like(evidence[:, 0], dtype=torch.float32)
         for h, name in enumerate(self.blocks):
             squared = squared_distances(self.block(evidence, name), self.fitted_to(support, name))
@@ -187,7 +201,13 @@ class SecondStage(nn.Module):
             total = total + (prediction - self.heads[h, 1]) / self.heads[h, 2]
         return total / len(self.blocks)
 
-    def fuse_map(self, map_: Tensor, deltas: Sequence[Tensor], weights: Tensor) -> Tensor:
+    def fused_distance(self, evidence: Tensor) -> Tensor:
+        """Eq. 10 at each scale, fused by Eq. 13: (B, D) to (B,)."""
+        scales = range(len(self.channels))
+        distances = torch.stack([self.distance(s, self.signed(evidence, s)) for s in scales], dim=1)
+        return (distances * self.weights).sum(dim=1) / self.weights.sum()
+
+    def fuse_map(self, map_: Tensor, deltas: Sequence[Tensor]) -> Tensor:
         """Let the evidence per position into a (B, g, g) map, in the map's own units."""
         layers, total = torch.zeros_like(map_), torch.zeros(())
         placed = [s for s, delta in enumerate(deltas) if min(delta.shape[2:]) > 1]
@@ -195,8 +215,8 @@ class SecondStage(nn.Module):
             delta = deltas[s]
             standard = (self.evidence_at(s, delta) - self.evidence_affine[s, 0]) / self.evidence_affine[s, 1]
             resized = F.interpolate(standard[:, None], size=map_.shape[1:], mode="bilinear", align_corners=False)
-            layers = layers + weights[s] * resized[:, 0]
-            total = total + weights[s]
+            layers = layers + self.weights[s] * resized[:, 0]
+            total = total + self.weights[s]
         evidence = self.mix[2] + self.mix[3] * layers / total
         return (1 - self.mix[4]) * map_ + self.mix[4] * evidence
 

@@ -63,19 +63,21 @@ class Head:
     squared : Tensor
         (N + L, N + L) squared distances: N samples that are judged (tune normals, labelled images), then L further
         normals that are only fitted to.
-    sharpness : float
+    sharpness, ridge : float
         As for :func:`fit_kernel_ridge`.
     """
 
     squared: Tensor
     sharpness: float = 1.0
+    ridge: float = RIDGE
 
     def fit(self, rows: Tensor, labels: Tensor) -> tuple[KernelRidge, Tensor]:
         """Fit on the judged samples in `rows` and all further normals; return the fit and predictions for all N."""
         n, further = len(labels), torch.arange(len(labels), len(self.squared))
         full = torch.cat([rows, further])
         targets = torch.cat([labels[rows], torch.zeros(len(further))])
-        fitted = fit_kernel_ridge(self.squared[full][:, full], targets, sharpness=self.sharpness)
+        options = {"sharpness": self.sharpness, "ridge": self.ridge}
+        fitted = fit_kernel_ridge(self.squared[full][:, full], targets, **options)
         return fitted, fitted(self.squared[:n][:, full])
 
 

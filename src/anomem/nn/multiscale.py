@@ -54,7 +54,7 @@ class MultiScaleScorer(TwoStageScorer):
             for scale in scales
         )
         self.fusion = MapFusion([memory.hw for memory in self.memories()], size=config["size"], **config["fusion"])
-        self.second_stage = SecondStage(channels, **config["second_stage"])
+        self.second_stage = SecondStage(channels, weights=config["fusion"]["weights"], **config["second_stage"])
         pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
         self.register_buffer("prototype_pictures", torch.zeros(pictures, dtype=torch.uint8))
         self.register_buffer("prototype_usage", torch.zeros(config["n_prototypes"], 2))
@@ -100,7 +100,7 @@ class MultiScaleScorer(TwoStageScorer):
             seen = self.second_stage.evidence([f.float() for f in features], deltas)
             if not self.second_stage.active:
                 return Output(one_class, map_, one_class, seen)
-            fused = self.second_stage.fuse_map(map_, deltas, self.fusion.weights)
+            fused = self.second_stage.fuse_map(map_, deltas)
             return Output(self.conclude(one_class, seen), fused, one_class, seen)
 
 
