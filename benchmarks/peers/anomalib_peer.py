@@ -22,42 +22,32 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-import timm
 import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
-from anomalib.models import Padim, Patchcore
-from anomalib.pre_processing import PreProcessor
+from anomalib_model import (
+    AUTOCAST,
+    BACKBONE,
+    LAYERS,
+    NORMALIZATIONS,
+    PACKAGES,
+    PADIM_CHANNELS,
+    Model,
+    build_data,
+    build_model,
+    clocks,
+    peak_mb,
+)
 from lightning.pytorch import seed_everything
-from torchvision.transforms.v2 import Compose, Normalize, Resize
-
-BACKBONE = "tf_efficientnet_lite0"
-LAYERS = {
-    "padim": ("blocks.1", "blocks.2", "blocks.4"),
-    "patchcore": ("blocks.2", "blocks.4"),
-}
-PADIM_CHANNELS = 100
-# Mean and deviation of each channel.
-NORMALIZATIONS = {
-    "lite0": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # x / 127.5 - 1, as these weights were trained
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # anomalib's default
-}
-AUTOCAST = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-PACKAGES = ("anomalib", "torch", "torchvision", "timm", "lightning", "numpy")
-
-Model = Padim | Patchcore
 
 
 @dataclass
@@ -83,153 +73,6 @@ class Scores:
         self.paths += paths
         self.scores.append(scores.float().reshape(len(paths)).cpu().numpy())
         self.maps.append(maps.float().reshape(len(paths), *maps.shape[-2:]).cpu().numpy())
-
-
-@contextmanager
-def local_weights(file: Path) -> Iterator[None]:
-    """Let anomalib's feature extractor take pretrained weights from `file`.
-
-    anomalib calls ``timm.create_model`` without a way to name a file. Within this context the call
-    gets timm's own ``pretrained_cfg_overlay``; timm then loads with ``weights_only=True``.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-        State dict in timm's naming.
-
-    Yields
-    ------
-    None
-        While ``timm.create_model`` is patched.
-    """
-    original = timm.create_model
-
-    def create_model(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("pretrained"):
-            kwargs["pretrained_cfg_overlay"] = {"file": str(file)}
-        return original(*args, **kwargs)
-
-    with patch.object(timm, "create_model", create_model):
-        yield
-
-
-def check_weights(model: Model, file: Path) -> None:
-    """Stop unless the backbone holds exactly the tensors of `file`.
-
-    A backbone left at random values would score too, only worse, so silence proves nothing.
-
-    Parameters
-    ----------
-    model : Padim or Patchcore
-        Model whose feature extractor is checked.
-    file : pathlib.Path
-        State dict in timm's naming.
-
-    Raises
-    ------
-    RuntimeError
-        If a tensor of the backbone is not in the file or differs from it.
-    """
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    for name, value in model.model.feature_extractor.feature_extractor.state_dict().items():
-        if name not in state or not torch.equal(value, state[name]):
-            raise RuntimeError(f"backbone tensor {name} does not come from {file}")
-
-
-def build_model(args: argparse.Namespace) -> Model:
-    """Build anomalib's model on local weights, without anything that changes its raw scores.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Command line.
-
-    Returns
-    -------
-    Padim or Patchcore
-        Unfitted model.
-    """
-    mean, std = NORMALIZATIONS[args.normalization]
-    steps = Compose([resizing(args.size), Normalize(mean=list(mean), std=list(std))])
-    common: dict[str, Any] = {
-        "backbone": BACKBONE,
-        "layers": list(LAYERS[args.model]),
-        "pre_processor": PreProcessor(steps),
-        "post_processor": False,
-        "evaluator": False,
-        "visualizer": False,
-    }
-    with local_weights(args.weights):
-        if args.model == "padim":
-            model: Model = Padim(n_features=PADIM_CHANNELS, **common)
-        else:
-            model = Patchcore(coreset_sampling_ratio=args.coreset, **common)
-    check_weights(model, args.weights)
-    return model
-
-
-def resizing(size: int) -> Resize:
-    """Return the resize step: bilinear with antialiasing, aspect ratio given up, no crop.
-
-    Parameters
-    ----------
-    size : int
-        Side of the square.
-
-    Returns
-    -------
-    torchvision.transforms.v2.Resize
-        The transform.
-    """
-    return Resize((size, size), antialias=True)
-
-
-def build_data(folder: Path, size: int, batch: int, workers: int, seed: int) -> Folder:
-    """Describe an MVTec-layout folder to anomalib.
-
-    Masks are left out: the method does not use them, and the caller calculates the metrics.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Folder with ``train/good`` and ``test/<type>``.
-    size : int
-        Side of the square that images are resized to.
-    batch : int
-        Batch size.
-    workers : int
-        Worker processes that decode images.
-    seed : int
-        Seed of anomalib's splits, of which none is made here.
-
-    Returns
-    -------
-    anomalib.data.Folder
-        Datamodule over all of train/good and all of test.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``train/good``, ``test/good`` or any defect folder is missing.
-    """
-    defects = sorted(d.name for d in (folder / "test").glob("*") if d.is_dir() and d.name != "good")
-    if not defects or not (folder / "train/good").is_dir() or not (folder / "test/good").is_dir():
-        raise FileNotFoundError(f"{folder}: train/good, test/good and test/<defect> are needed")
-    return Folder(
-        name=folder.name,
-        root=folder,
-        normal_dir="train/good",
-        normal_test_dir="test/good",
-        abnormal_dir=[f"test/{name}" for name in defects],
-        train_batch_size=batch,
-        eval_batch_size=batch,
-        num_workers=workers,
-        # The engine takes this step from the model; the loop has no trainer to take it from.
-        augmentations=resizing(size),
-        # By default anomalib takes half of the test images for validation.
-        val_split_mode="none",
-        seed=seed,
-    )
 
 
 def engine_fit(model: Model, data: Folder, root: Path) -> None:
@@ -344,32 +187,6 @@ def loop_score(model: Model, data: Folder, precision: str) -> Scores:
             found = model.model(model.pre_processor(batch.image))
             result.add(batch.image_path, found.pred_score, found.anomaly_map)
     return result
-
-
-def peak_mb() -> float:
-    """Return the highest resident memory of this process so far.
-
-    Returns
-    -------
-    float
-        Megabytes (2**20 bytes).
-    """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Bytes on macOS, kilobytes elsewhere.
-    return peak / (2**20 if platform.system() == "Darwin" else 2**10)
-
-
-def clocks() -> np.ndarray:
-    """Read the wall clock and this process's processor time.
-
-    The second tells a slow method from a busy machine.
-
-    Returns
-    -------
-    numpy.ndarray
-        Two numbers of seconds, for differences only.
-    """
-    return np.array([time.perf_counter(), time.process_time()])
 
 
 def measure(model: Model, data: Folder, args: argparse.Namespace) -> tuple[Scores, dict[str, Any]]:

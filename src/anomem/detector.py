@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import torch
 
 from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
@@ -152,21 +153,12 @@ class Detector(Parameters):
 
         Raises
         ------
-        ParameterError
-            For a hyperparameter outside its range.
-        InputError
-            For images or labels that cannot be used.
-        CalibrationError
-            For an alpha that the calibration normals cannot carry.
+        ParameterError, InputError, CalibrationError
+            For a hyperparameter outside its range; images or labels that cannot be used; an alpha that n cannot carry.
         """
         self._fitted = None
-        run = make_run(
-            self.resolve(),
-            device=device,
-            fit_precision=fit_precision,
-            batch_size=batch_size,
-            workers=workers,
-        )
+        options: dict[str, Any] = {"fit_precision": fit_precision, "batch_size": batch_size, "workers": workers}
+        run = make_run(self.resolve(), device=device, **options)
         corpus = read_corpus(images, y, masks=masks, groups=groups, types=types, skip_bad=skip_bad)
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
@@ -181,8 +173,10 @@ class Detector(Parameters):
             [corpus.groups[i] for i in normals],
             seed=run.params.seed,
         )
-        parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate}
-        check_alpha(alpha, len(split.calibrate))
+        # An image that stands there twice is one image: it must not count twice in a promise.
+        once = np.unique([corpus.digests[i] for i in normals[split.calibrate]], return_index=True)[1]
+        parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate[np.sort(once)]}
+        check_alpha(alpha, len(once))
         sets = {
             role: ImageSet(corpus.source, preprocessing, normals[part], workers=run.workers)
             for role, part in parts.items()
@@ -200,7 +194,9 @@ class Detector(Parameters):
         results, scale = yield from calibration_pass(scorer, sets["calibration"], run)
         remember_calibration(scorer, results)
         if labelled is not None and isinstance(scorer, TwoStageScorer):
-            yield from self._refit(scorer, labelled, run)
+            # As a later refit would draw, so that labels given now or later lead to the same scores.
+            fresh = replace(run, rng=torch.Generator().manual_seed(run.params.seed))
+            yield from self._refit(scorer, labelled, fresh)
         return Fitted(
             scorer,
             vars(run.params),
@@ -303,6 +299,8 @@ class Detector(Parameters):
 
     def anomaly_map(self, images: Any, **options: Any) -> FloatArray | list[FloatArray]:
         """Return anomaly maps in the frame and size of each image: (N, H, W) float32, or a list where sizes differ."""
+        if options.get("skip_bad"):
+            raise InputError("an unreadable image has no map: use score(..., maps=True, skip_bad=True)")
         maps = [r.map for r in self.score(images, maps=True, **options) if r.map is not None]
         return np.stack(maps) if len({m.shape for m in maps}) == 1 else maps
 
@@ -311,8 +309,9 @@ class Detector(Parameters):
         return np.asarray([r.p_value for r in self.score(images, **options)], dtype=np.float64)
 
     def predict(self, images: Any, **options: Any) -> IntArray:
-        """Return (N,) 1 where an image is rejected at alpha, else 0."""
-        return np.asarray([int(r.anomalous) for r in self.score(images, **options)], dtype=np.intp)
+        """Return (N,) 1 where an image is rejected at alpha, 0 where not, -1 where it cannot be read (`skip_bad`)."""
+        decided = [-1 if r.error else int(r.anomalous) for r in self.score(images, **options)]
+        return np.asarray(decided, dtype=np.intp)
 
     def calibrate(
         self,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
+from anomem.data.splits import CALIBRATE_MAX
 from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
@@ -247,25 +248,43 @@ def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run)
         For an alpha that they cannot carry.
     """
     check_alpha(alpha, len(images))
-    scorer = copy_scorer(state.scorer, run.device)
-    results, scale = exhaust(calibration_pass(scorer, images, run))
-    seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
-    fresh = [r for r in results if r.error is None and r.digest not in seen]
-    if len(fresh) < len(results):
-        left = len(results) - len(fresh)
-        line = f"left out {left} images that the model has learnt from or that cannot be read"
-        warnings.warn(line, AnomemWarning, stacklevel=3)
-    if not fresh:
+    fresh = _fresh(state, images, run.rng)
+    if not len(fresh):
         raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
-    remember_calibration(scorer, fresh)
-    if alpha is None and state.calibration.alpha >= 1 / (len(fresh) + 1):
+    check_alpha(alpha, len(fresh))
+    scorer = copy_scorer(state.scorer, run.device)
+    scored, scale = exhaust(calibration_pass(scorer, fresh, run))
+    results = [r for r in scored if r.error is None]
+    if not results:
+        raise InputError("none of the images to calibrate on can be read; check their files")
+    remember_calibration(scorer, results)
+    if alpha is None and state.calibration.alpha >= 1 / (len(results) + 1):
         alpha = state.calibration.alpha
     return state.replaced(
         scorer=scorer,
-        calibration=calibrate(final_scores(scorer, fresh), alpha, precision=state.calibration.precision),
+        calibration=calibrate(final_scores(scorer, results), alpha, precision=state.calibration.precision),
         map_scale=scale,
-        digests={**state.digests, "calibration": frozenset(r.digest for r in fresh)},
+        digests={**state.digests, "calibration": frozenset(r.digest for r in results)},
     )
+
+
+def _fresh(state: Fitted, images: ImageSet, rng: torch.Generator) -> ImageSet:
+    """Of the images those that the model has not seen, each content once, at most as many as a fit calibrates on."""
+    seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
+    first: dict[int, int] = {}
+    for position, index in enumerate(images.indices):
+        digest = images.source.digest(int(index))
+        if digest not in seen:
+            first.setdefault(digest, position)
+    if len(first) < len(images):
+        line = f"left out {len(images) - len(first)} images that the model has learnt from or that stand there twice"
+        warnings.warn(line, AnomemWarning, stacklevel=4)
+    chosen = np.asarray(list(first.values()), dtype=np.intp)
+    if len(chosen) > CALIBRATE_MAX:
+        line = f"calibrating on {CALIBRATE_MAX} of {len(chosen)} images, drawn by seed: more hardly sharpen a promise"
+        warnings.warn(line, AnomemWarning, stacklevel=4)
+        chosen = np.sort(chosen[torch.randperm(len(chosen), generator=rng)[:CALIBRATE_MAX].numpy()])
+    return images.subset(chosen)
 
 
 def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:

@@ -20,6 +20,10 @@ _FEW = 30
 _LEARN, _TUNE, _CALIBRATE = range(3)
 
 
+CALIBRATE_MAX = 2048
+"""Normals that a promise is made on at most."""
+
+
 @dataclass(frozen=True)
 class Split:
     """Indices of three disjoint parts that together hold every normal.
@@ -104,7 +108,7 @@ def _targets(n: int) -> list[int]:
         third, left = divmod(n, 3)
         return [third + (left > 0), third, third + (left > 1)]
     tune = min(max(round(0.15 * n), 8), 1024)
-    calibrate = min(max(round(0.20 * n), 10), 2048)
+    calibrate = min(max(round(0.20 * n), 10), CALIBRATE_MAX)
     return [n - tune - calibrate, tune, calibrate]
 
 

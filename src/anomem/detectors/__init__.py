@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from anomem.errors import ModelFileError, ParameterError
+from anomem.errors import AnomemError, ModelFileError, ParameterError
 
 if TYPE_CHECKING:
     from anomem.detector import Detector
@@ -44,6 +45,7 @@ def load(path: str | Path) -> Detector:
     ModelFileError
         When the file is missing, is a pickle, is damaged, or is of an unknown version or method.
     """
+    from anomem.fitting import read_preprocessing
     from anomem.modelfile import load_model
 
     def builder(method: str):  # type: ignore[no-untyped-def]
@@ -55,4 +57,11 @@ def load(path: str | Path) -> Detector:
     unknown = sorted(set(params) - set(get(method).declared()))
     if unknown:
         raise ModelFileError(f"{path}: {method} has no parameter {unknown[0]!r} in this version; fit it again")
-    return get(method).from_state(params, state)
+    detector = get(method).from_state(params, state)
+    try:
+        described = read_preprocessing(SimpleNamespace(**detector.resolve()))
+    except AnomemError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    if described != state.preprocessing:
+        raise ModelFileError(f"{path}: damaged: its preprocessing is not what its parameters say")
+    return detector

@@ -150,13 +150,13 @@ def _weight(
     k, wanted = labelled.n_anomalous, run.params.label_weight
     types = {t for t, y in zip(labelled.types, labelled.labels, strict=True) if y == ANOMALOUS and t is not None}
     cap = run.params.label_cap if len(types) < 2 else MOST
-    weight = min((15 + k) / (45 + k), cap) if wanted is None else wanted
-    if run.params.label_head == "distance":
-        return 1.0 if wanted is None else wanted, {"labelled": float(k), "types": float(len(types))}
+    weight = min((15 + k) / (45 + k), cap)
+    facts = {"labelled": float(k), "types": float(len(types))}
+    if wanted is not None or run.params.label_head == "distance":
+        return 1.0 if wanted is None else wanted, facts
     gain, error = cross_validated_gain(heads, deviation, labels, weight, rng=run.rng)
-    if wanted is None and not gain > error:
-        weight = 0.0
-    facts = {"labelled": float(k), "types": float(len(types)), "weight": weight}
+    weight = weight if gain > error else 0.0
+    facts["weight"] = weight
     return weight, {**facts, "gain": gain, "gain_error": error} if math.isfinite(error) else facts
 
 

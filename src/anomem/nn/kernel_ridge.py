@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 RIDGE = 1e-3
+FURTHER = 1024
+"""Further normals that cross-validation fits to; the final fit takes all."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Head:
     squared: Tensor
     sharpness: float = 1.0
     ridge: float = RIDGE
+
+    def trimmed(self, count: int) -> Head:
+        """The same head with only so many samples."""
+        return replace(self, squared=self.squared[:count, :count])
 
     def fit(self, rows: Tensor, labels: Tensor) -> tuple[KernelRidge, Tensor]:
         """Fit on the judged samples in `rows` and all further normals; return the fit and predictions for all N."""
@@ -140,6 +146,7 @@ def cross_validated_gain(
         Mean gain, and its standard error from the placements of labels and normals (DeLong, DeLong and Clarke-Pearson
         1988); infinite where there are too few of either for a test.
     """
+    heads = [head.trimmed(len(labels) + FURTHER) for head in heads]
     gains, errors = [], []
     repeats = repeats or (1 if labels.sum() >= 50 else 3)
     for _ in range(repeats):
