@@ -171,7 +171,7 @@ def runs(bench: Bench, recipe: dict[str, Any]) -> list[tuple[int, dict[str, Any]
 def main() -> None:
     """Measure all runs and write the result file."""
     parser = options(__doc__)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.06)
     parser.add_argument("--test-images", type=int, default=3000)
