@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,9 +269,12 @@ def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.
 
     nodes = {layer: layer for layer in layers}
     try:
-        if embedding:
-            nodes[_output_node(model)] = EMBEDDING
-        cut: nn.Module = create_feature_extractor(model, nodes)
+        # The tracer warns of layers that training has and evaluation has not (dropout); none of them is wanted.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*nodes obtained by tracing", category=UserWarning)
+            if embedding:
+                nodes[_output_node(model)] = EMBEDDING
+            cut: nn.Module = create_feature_extractor(model, nodes)
     except (torch.fx.proxy.TraceError, TypeError, ValueError) as error:
         raise ParameterError(f"backbone={name!r} cannot be cut at {layers}; take another, e.g. resnet18") from error
     return cut
