@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         ran = call(["fit", data, "--out", f"{name}.safetensors", *options, "--alpha", "0.1", "--json"], root)
         fitted[name] = ran.result
     return Shop(data, root / "knn.safetensors", root / "anomem.safetensors", fitted)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Take SIGINT as a terminal would send it; a shell starts background jobs with it ignored, and children inherit
+    that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
