@@ -104,11 +104,11 @@ def take_turns(bench: Bench, folder: Path) -> dict[str, list[dict[str, Any]]]:
     args = bench.args
     found: dict[str, list[dict[str, Any]]] = {}
     for repeat in range(args.repeats):
-        for name, setting in SETTINGS.items():
+        for name, setting in ((name, SETTINGS[name]) for name in args.settings):
             key = {"anomem": name, "repeat": repeat, "threads": args.threads}
             unit = bench.unit(key, lambda s=setting: isolated(measure, str(folder), s, args.threads, 0))
             found.setdefault(f"AnoMem, {name}", []).append(unit)
-        for precision in PEER_SETTINGS if args.peer_python and args.peer_weights else ():
+        for precision in args.peer_precisions if args.peer_python and args.peer_weights else ():
             key = {"padim": precision, "repeat": repeat, "threads": args.threads}
             unit = bench.unit(key, lambda p=precision: measure_peer(bench, folder, p))
             found.setdefault(f"PaDiM, scoring in {precision}", []).append(unit)
@@ -155,6 +155,8 @@ def main() -> None:
     """Measure and write the result file."""
     parser = options(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="of AnoMem")
+    parser.add_argument("--peer-precisions", nargs="+", choices=PEER_SETTINGS, default=list(PEER_SETTINGS))
     parser.add_argument("--peer-python", type=Path, help="interpreter of the peers' environment")
     parser.add_argument("--peer-weights", type=Path, help="the backbone's weights in timm's names")
     parser.add_argument("--stage-one-steps", type=int, default=100, help="of the one fit with stage 1; 0: leave it out")
