@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 from anomem.errors import ParameterError
@@ -19,7 +20,9 @@ def clone_and_repr_round_trip(example: Example) -> None:
     detector = example.new(seed=7)
     params = detector.get_params()
     require(detector.clone().get_params() == params, "a clone has the same parameters")
-    again = eval(repr(detector), {example.cls.__name__: example.cls})
+    call = ast.parse(repr(detector), mode="eval").body
+    require(isinstance(call, ast.Call), "repr is a call")
+    again = example.cls(**{k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg})  # type: ignore[attr-defined]
     require(again.get_params() == params, f"{detector!r} evaluates to the same parameters")
     require(example.cls().set_params(**params).get_params() == params, "set_params takes what get_params gives")
 
