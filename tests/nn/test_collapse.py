@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomem.losses import multi_scale_contrasted_memory_loss, variance_loss
+from anomem.losses.memory import multi_scale_contrasted_memory_loss, variance_loss
 from anomem.nn.hopfield import HopfieldMemory
 
 N_IMAGES, DIM, N_ITEMS = 32, 16, 16

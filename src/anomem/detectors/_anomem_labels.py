@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anomem.data.imageset import Prepared, to_tensor
 from anomem.fitting import Labelled, Run
-from anomem.losses import double_hinge
+from anomem.losses.memory import double_hinge
 from anomem.nn.heads import KERNELS, SecondStage
 from anomem.nn.inference import autocast, score_images
 from anomem.nn.kernel_ridge import (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from anomem.data.augment import Augmentation, views
 from anomem.data.imageset import ImageSet
-from anomem.losses import Base, VarianceKind, multi_scale_contrasted_memory_loss
+from anomem.losses.memory import Base, VarianceKind, multi_scale_contrasted_memory_loss
 from anomem.nn.backbones import Backbone
 from anomem.nn.deviation import ScaleMemory
 from anomem.nn.hopfield import effective_items
@@ -25,7 +25,7 @@ ROUNDS = 2
 
 @dataclass(frozen=True)
 class Contrast:
-    """Parameters of :func:`~anomem.losses.multi_scale_contrasted_memory_loss`, under its names."""
+    """Parameters of :func:`~anomem.losses.memory.multi_scale_contrasted_memory_loss`, under its names."""
 
     base: Base = "simclr"
     temperature: float = 0.1

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anomem import losses
 from anomem.errors import ParameterError
+from anomem.losses import memory as losses
 from anomem.nn.hopfield import HopfieldMemory
 
 

@@ -1,0 +1,1 @@
+"""Losses of the methods, as pure functions with the equation numbers of their papers."""
