@@ -61,3 +61,11 @@ def test_more_than_there_are_gives_all_once() -> None:
     assert sorted(farthest_first(vectors, 9, _generator())[:, 0].tolist()) == sorted(vectors[:, 0].tolist())
     same = torch.ones(4, 2)
     assert farthest_first(same, 3, _generator()).shape == (3, 2)
+
+
+@pytest.mark.parametrize("lookahead", [1, 3, 64])
+def test_looking_ahead_changes_no_choice(monkeypatch: pytest.MonkeyPatch, lookahead: int) -> None:
+    vectors = torch.randn(3000, 8, generator=_generator()).square()
+    usual = farthest_first(vectors, 200, _generator(1))
+    monkeypatch.setattr("anomem.nn.coreset.LOOKAHEAD", lookahead)
+    assert torch.equal(farthest_first(vectors, 200, _generator(1)), usual)

@@ -215,3 +215,15 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, Any], named: str)
         HopfieldMemory(4, 3, **{"beta": 1.0, **arguments})
     with pytest.raises(ParameterError, match="n_items"):
         HopfieldMemory(0, 3, beta=1.0)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("association", ["euclidean", "dot"])
+def test_recall_with_distances_equals_both_calls(hard: bool, association: str) -> None:
+    memory = _memory(_random(40, 6), beta=3.0, association=association, hard=hard)
+    queries = _random(2, 3, 5, 6, seed=1)
+    with torch.inference_mode():
+        recalled, distances = memory.recall_with_distances(queries)
+        assert torch.equal(recalled, memory(queries))
+        assert torch.equal(distances, memory.distances(queries))
+    torch.testing.assert_close(distances, (queries - recalled).norm(dim=-1))

@@ -253,7 +253,9 @@ class AnoMem(Detector):
         yield from learn_statistics(
             scorer, tune, profile, precision=p.precision, batch_size=run.batch_size, rng=run.rng
         )
-        yield from learn_prototype_pictures(scorer, learn, count=12, images=48, batch_size=run.batch_size)
+        yield from learn_prototype_pictures(
+            scorer, learn, count=12, images=48, precision=run.fit_precision, batch_size=run.batch_size
+        )
         return scorer
 
     def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run) -> Generator[Record, None, None]:

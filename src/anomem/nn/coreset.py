@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LOOKAHEAD = 64
+"""Candidates whose distances are computed in one product; the choice does not depend on it."""
+
 
 @torch.no_grad()
 def farthest_first(vectors: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -33,15 +36,22 @@ def farthest_first(vectors: Tensor, k: int, generator: torch.Generator) -> Tenso
     tensor([10.])
     """
     count = min(k, len(vectors))
-    # Half the bytes to stream for each choice; the order of distances hardly changes, and real vectors are returned.
+    # Half the bytes to stream for each product; the order of distances hardly changes, and real vectors are returned.
     stored = vectors.to(torch.bfloat16) if vectors.device.type == "cpu" and len(vectors) > 1024 else vectors
     squared = stored.float().square().sum(dim=1)
-    chosen = [int(torch.randint(len(vectors), (1,), generator=generator))]
     nearest = torch.full_like(squared, torch.inf)
-    for _ in range(count - 1):
-        last = chosen[-1]
-        products = (stored @ stored[last]).float()
-        nearest = torch.minimum(nearest, squared + squared[last] - 2 * products)
-        nearest[last] = -torch.inf
-        chosen.append(int(nearest.argmax()))
-    return vectors[chosen]
+    last = int(torch.randint(len(vectors), (1,), generator=generator))
+    candidates = torch.tensor([last], device=vectors.device)
+    chosen = [last]
+    while True:
+        # The next choices are mostly among those now farthest, so that many rows of distances come from one product.
+        rows = squared + squared[candidates, None] - 2 * (stored[candidates] @ stored.T).float()
+        where = {index: row for row, index in enumerate(candidates.tolist())}
+        while last in where:
+            torch.minimum(nearest, rows[where[last]], out=nearest)
+            nearest[last] = -torch.inf
+            if len(chosen) == count:
+                return vectors[chosen]
+            last = int(nearest.argmax())
+            chosen.append(last)
+        candidates = nearest.topk(min(LOOKAHEAD, len(nearest))).indices

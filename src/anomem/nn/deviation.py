@@ -86,6 +86,14 @@ class ScaleMemory(nn.Module):
         z = self.embed(maps).permute(0, 2, 3, 1)
         return z.norm(dim=-1) if self.memory is None else self.memory.distances(z)
 
+    def deviation(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Delta and ||Delta|| from one look at the memory: (B, C, h, w) and (B, h, w), as `forward` and `norms` say."""
+        z = self.embed(maps).permute(0, 2, 3, 1)
+        if self.memory is None:
+            return z.permute(0, 3, 1, 2), z.norm(dim=-1)
+        recalled, norms = self.memory.recall_with_distances(z)
+        return (z - recalled).permute(0, 3, 1, 2), norms
+
 
 class MapFusion(nn.Module):
     """Deviation norms of several scales to one map and one score (Eq. 9 and 13).

@@ -166,6 +166,29 @@ class HopfieldMemory(nn.Module):
             squared = flat.square().sum(dim=-1) - 2 * nearness
             return squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
 
+    def recall_with_distances(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Give what `forward` and `distances` give, from one look at the items.
+
+        Parameters
+        ----------
+        queries : Tensor, (..., C), floating
+
+        Returns
+        -------
+        tuple of Tensor, (..., C) and (...)
+        """
+        if not self.hard or self.association != "euclidean":
+            retrieved: Tensor = self(queries)
+            return retrieved, (queries - retrieved).norm(dim=-1)
+        with torch.autocast(device_type=self.items.device.type, enabled=False):
+            flat = queries.reshape(-1, self.dim).to(self.items.dtype)
+            chunks = [flat] if self._in_one_piece(flat) else flat.split(self._chunk_length())
+            found = [self._logits(chunk, 1.0).max(dim=-1) for chunk in chunks]
+            nearness, nearest = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+            squared = flat.square().sum(dim=-1) - 2 * nearness
+            recalled = self.items.index_select(0, nearest).reshape(queries.shape)
+            return recalled, squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
+
     def associations(self, queries: Tensor) -> Tensor:
         """Give the weights of the items in each retrieval (of its last step).
 

@@ -54,7 +54,14 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def score_images(
-    scorer: Scorer, images: ImageSet, *, precision: str, batch_size: int, maps: bool = False, evidence: bool = False
+    scorer: Scorer,
+    images: ImageSet,
+    *,
+    precision: str,
+    batch_size: int,
+    maps: bool = False,
+    evidence: bool = False,
+    forward: Callable[[Tensor], Output] | None = None,
 ) -> Iterator[ImageResult]:
     """Score a set of images lazily, in order.
 
@@ -72,8 +79,11 @@ def score_images(
         Whether to keep the anomaly maps.
     evidence : bool
         Whether to return what a second stage is fitted to (scorers of one stage have none).
+    forward : callable, optional
+        Stands for the scorer where some of its work is done already; it is called with the same batches.
     """
-    forward = scorer.observe if evidence and isinstance(scorer, TwoStageScorer) else scorer
+    if forward is None:
+        forward = scorer.observe if evidence and isinstance(scorer, TwoStageScorer) else scorer
     device = next(scorer.buffers()).device
     for chunk in images.prepared(batch_size):
         good = [image for image in chunk if image.error is None]

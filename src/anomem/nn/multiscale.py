@@ -92,11 +92,13 @@ class MultiScaleScorer(TwoStageScorer):
 
     def _output(self, features: Sequence[Tensor], *, evidence: bool) -> Output:
         with torch.autocast(features[0].device.type, enabled=False):
-            norms = [scale.norms(f) for scale, f in zip(self.memories(), features, strict=True)]
-            one_class, map_ = self.fusion(norms)
             if not evidence:
-                return Output(one_class, map_)
-            deltas = self.deviations(features)
+                return Output(
+                    *self.fusion([scale.norms(f) for scale, f in zip(self.memories(), features, strict=True)])
+                )
+            deviations = [scale.deviation(f) for scale, f in zip(self.memories(), features, strict=True)]
+            deltas, norms = (list(part) for part in zip(*deviations, strict=True))
+            one_class, map_ = self.fusion(norms)
             seen = self.second_stage.evidence([f.float() for f in features], deltas)
             if not self.second_stage.active:
                 return Output(one_class, map_, one_class, seen)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from anomem.nn.inference import autocast, score_images
 from anomem.nn.multiscale import MultiScaleScorer, crop_around
 from anomem.nn.normalise import FeatureMoments
 from anomem.nn.sampling import VectorSample
+from anomem.nn.scorer import Output
 from anomem.types import Record
 
 SAMPLE_LIMIT = 65_536
@@ -30,6 +32,9 @@ PROFILE_LIMIT = 128
 
 STATISTICS_LIMIT = 4096
 """Tune tiles that the standardisation comes from."""
+
+REPLAY_BYTES = 256 * 2**20
+"""Of tune normals' features, how much is kept between the two looks at them."""
 
 
 def seed_memories(
@@ -150,9 +155,13 @@ def learn_statistics(
     """
     norms: list[list[Tensor]] = [[] for _ in profile]
     samples = [VectorSample(POSITION_LIMIT, rng) for _ in profile]
-    seen = 0
+    replay: list[list[Tensor]] = []
+    seen, held = 0, 0
     for batch in tune.batches(batch_size):
-        deltas = _deltas(scorer, batch.images, precision)
+        features, deltas = _deviations(scorer, batch.images, precision)
+        held += sum(f.nbytes for f in features)
+        if held <= REPLAY_BYTES:
+            replay.append(features)
         for s, delta in enumerate(deltas):
             if seen < STATISTICS_LIMIT:
                 norms[s].append(delta.norm(dim=1).cpu())
@@ -168,15 +177,29 @@ def learn_statistics(
     scorer.fusion.standardise_on(tune_norms, learnt)
     config = scorer.config["second_stage"]
     config["n_positions"] = scorer.second_stage.remember_positions([sample.result()[0] for sample in samples])
-    yield from _remember_tune(scorer, tune, tune_norms, precision=precision, batch_size=batch_size)
+    options: dict[str, Any] = {"precision": precision, "batch_size": batch_size}
+    yield from _remember_tune(scorer, tune, tune_norms, iter(replay), **options)
 
 
 def _remember_tune(
-    scorer: MultiScaleScorer, tune: ImageSet, norms: list[Tensor], *, precision: str, batch_size: int
+    scorer: MultiScaleScorer,
+    tune: ImageSet,
+    norms: list[Tensor],
+    replay: Iterator[list[Tensor]],
+    *,
+    precision: str,
+    batch_size: int,
 ) -> Generator[Record, None, None]:
     """Score tune normals as everything will be scored, and keep what a second stage is fitted to."""
+
+    def observe(images: Tensor) -> Output:
+        features = next(replay, None)
+        return scorer.observe(images) if features is None else scorer.score_features(features)
+
     one_class, evidence = [], []
-    for result in score_images(scorer, tune, precision=precision, batch_size=batch_size, evidence=True):
+    for result in score_images(
+        scorer, tune, precision=precision, batch_size=batch_size, evidence=True, forward=observe
+    ):
         if result.evidence is not None:
             one_class.append(result.one_class)
             evidence.append(result.evidence)
@@ -223,14 +246,16 @@ def pool_again(
 
 
 @torch.inference_mode()
-def _deltas(scorer: MultiScaleScorer, images: Tensor, precision: str) -> list[Tensor]:
+def _deviations(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Features and Delta of every scale."""
     device = scorer.fusion.weights.device
     with autocast(device, precision):
-        return scorer.deviations(scorer.features(images.to(device)))
+        features = scorer.features(images.to(device))
+        return features, scorer.deviations(features)
 
 
 def learn_prototype_pictures(
-    scorer: MultiScaleScorer, learn: ImageSet, *, count: int, images: int, batch_size: int
+    scorer: MultiScaleScorer, learn: ImageSet, *, count: int, images: int, precision: str, batch_size: int
 ) -> Generator[Record, None, None]:
     """Keep a small picture of what the most used items of every scale stand for: the nearest patch of learnt images.
 
@@ -240,6 +265,8 @@ def learn_prototype_pictures(
         Pictures a scale.
     images : int
         How many images are looked through.
+    precision, batch_size
+        As for a fit.
     """
     scales = [(s, m, m.memory) for s, m in enumerate(scorer.memories()) if m.memory is not None]
     chosen = learn.subset(range(min(images, len(learn))))
@@ -247,8 +274,8 @@ def learn_prototype_pictures(
     used = {s: torch.zeros(memory.n_items) for s, _, memory in scales}
     where: dict[tuple[int, int], Tensor] = {}
     for batch in chosen.batches(batch_size):
-        with torch.inference_mode():
-            features = scorer.features(batch.images.to(scorer.fusion.weights.device))
+        with torch.inference_mode(), autocast(scorer.fusion.weights.device, precision):
+            features = [f.float() for f in scorer.features(batch.images.to(scorer.fusion.weights.device))]
         for s, scale, memory in scales:
             distance, item = _nearest(memory, scale, features[s])
             used[s] += torch.bincount(item.flatten(), minlength=len(used[s]))
