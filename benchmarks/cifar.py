@@ -20,11 +20,7 @@ GAMMAS = (0.01, 0.05, 0.10)
 PAPER = {0.0: 91.5, 0.01: 92.5, 0.05: 97.1, 0.10: 97.6}
 METRICS = ("euclidean", "cosine")
 NARROW = "Labelled anomalies from one class only (the next by number), scored on all others: mean of the first classes"
-BARS, CLASSES, TRIVIAL_TABLE = (
-    "Mean of the ten classes",
-    "Each class",
-    "Trivial features alone, mean of the ten classes",
-)
+BARS, CLASSES = "Mean of the ten classes", "Each class"
 
 
 class Images:
@@ -182,16 +178,6 @@ def check(bench: Bench, images: Images) -> dict[str, Any]:
     return {"largest_difference": difference, "images": len(test)}
 
 
-def trivial(images: Images) -> dict[str, Any]:
-    """What trivial features tell of the test images, mean of the classes."""
-    from scoring import trivial_features, trivial_level
-
-    test = images.rows("test")
-    features = trivial_features([images.paths[i] for i in test])
-    levels = [trivial_level(features, images.labels(test, kind)) for kind in images.classes]
-    return {f"{key} %": spread([level[key] or 0.0 for level in levels]) for key in levels[0]}
-
-
 def bar_rows(ours: dict[str, Any], knn: dict[str, dict[str, Any]]) -> list[Row]:
     """Means of the classes against the paper's, and against k-NN."""
     rows = []
@@ -262,8 +248,7 @@ def main() -> None:
             knn[metric][kind] = bench.unit(
                 {**key, "knn": metric}, lambda k=kind, m=metric: neighbours(table(), images, k, m, args.seed)
             )
-    plain = bench.unit({"what": "trivial"}, lambda: trivial(images))
-    rows = [*bar_rows(ours, knn), *narrow_rows(narrow), *class_rows(ours, knn), Row(TRIVIAL_TABLE, "cifar10", plain)]
+    rows = [*bar_rows(ours, knn), *narrow_rows(narrow), *class_rows(ours, knn)]
     difference = agreement["largest_difference"]
     notes = [
         f"Frozen backbone in {args.precision}, its features kept as float16; {len(args.classes)} of 10 classes.",

@@ -19,7 +19,7 @@ IMAGE_LEVEL = INDUSTRIAL[:4]
 PADIM_IMAGE = {"magnetic_tile": 93.2, "toothbrush": 99.4, "bottle": 99.8, "capsules": 67.2}
 PADIM_PIXEL = {"magnetic_tile": 76.3, "toothbrush": 99.0, "screw": 96.5, "capsules": 92.3}
 FIGURES = ("image_auroc", "pixel_auroc", "aupro")
-OURS, BARS, TRIVIAL_TABLE = "AnoMem, default preset", "Held against PaDiM and fixed bars", "Trivial features alone"
+OURS, BARS = "AnoMem, default preset", "Held against PaDiM and fixed bars"
 PEERS = "anomalib on the same backbone weights"
 
 
@@ -82,14 +82,6 @@ def measure_peer(name: str, stem: str, folder: str) -> dict[str, Any]:
         **pixel_level(samples, own_frame),
         **{key: facts.get(key) for key in (*kept, "images_per_second", "peak_rss_fit_mb", "load_average")},
     }
-
-
-def measure_trivial(name: str, limit: int | None) -> dict[str, Any]:
-    """What mean and deviation of grey, and the file's size, tell on the test images."""
-    from scoring import labels_of, read_set, trivial_features, trivial_level
-
-    test = read_set(name, limit)[1]
-    return trivial_level(trivial_features([sample.path for sample in test]), labels_of(test))
 
 
 def ours(bench: Bench, name: str) -> list[dict[str, Any]]:
@@ -202,8 +194,6 @@ def main() -> None:
                 padim_image[name] = mean_of(peer_units, "image_auroc") or 0.0
                 pixel = mean_of(peer_units, "pixel_auroc")
                 padim_pixel |= {} if pixel is None else {name: pixel}
-        trivial = bench.unit({"trivial": name}, lambda name=name: isolated(measure_trivial, name, bench.args.limit))
-        extra.append(Row(TRIVIAL_TABLE, name, {f"{key} %": value for key, value in trivial.items()}))
     bars = [*image_bars(found, padim_image), *pixel_bars(found, padim_pixel)]
     notes = [
         f"screw: {CONFOUNDED}.",

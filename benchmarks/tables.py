@@ -8,21 +8,25 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-ORDER = ("one_class", "labels", "cifar", "promise", "stage_one", "speed", "growth", "scratch")
+ORDER = ("one_class", "labels", "cifar", "promise", "stage_one", "speed", "growth", "scratch", "trivial")
 MET = {True: "yes", False: "**no**", None: ""}
 
 
 def page(results: list[dict[str, Any]]) -> str:
     """The whole page."""
     head = "# Results\n\nMade by `python benchmarks/tables.py` from the files in `benchmarks/results`.\n"
-    return "\n".join([head, *(section(result) for result in results)])
+    trivial = next((result["rows"] for result in results if result["name"] == "trivial"), [])
+    return "\n".join([head, *(section(result, trivial) for result in results)])
 
 
-def section(result: dict[str, Any]) -> str:
-    """One benchmark: circumstances, tables, notes."""
+def section(result: dict[str, Any], trivial: list[dict[str, Any]]) -> str:
+    """One benchmark: circumstances, tables, what trivial features alone reach on its sets, notes."""
     parts = [f"## {result['title']}", "", circumstances(result), ""]
     for title in dict.fromkeys(row["table"] for row in result["rows"]):
         parts += [f"**{title}**", "", *table([r for r in result["rows"] if r["table"] == title]), ""]
+    beside = [row for row in trivial if row["name"] in result["sets"] and result["name"] != "trivial"]
+    if beside:
+        parts += ["**Beside it: trivial features alone, AUROC**", "", *table(beside), ""]
     parts += [f"- {note}" for note in result["notes"]] + [""]
     return "\n".join(parts)
 
