@@ -320,3 +320,49 @@ def test_pixels_that_cannot_be_judged_are_refused() -> None:
         metrics.aupro([ok], [np.eye(3, dtype=bool)])
     with pytest.raises(ValueError, match="shorter"):
         metrics.aupro([ok, ok], [mask])
+
+
+@pytest.mark.parametrize("metric", ["auroc", "aupro"])
+@pytest.mark.parametrize("ties", [False, True])
+def test_pixel_intervals_equal_resampling_the_images(metric: str, ties: bool) -> None:
+    """As many bins as values: the counted way must give what the metric gives on every resampled set of images."""
+    maps, masks = _planted(3, ties=ties, n=7)
+    maps.append(np.random.default_rng(9).normal(size=(6, 7)).astype(np.float32))
+    masks.append(np.zeros((6, 7), dtype=bool))
+    pixels = metrics.PixelScores()
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        pixels.add(anomaly_map, mask)
+    found = pixels.interval(metric, draws=200, seed=5)
+
+    defective = np.asarray([mask.any() for mask in masks])
+    rng, times = np.random.default_rng(5), np.zeros((200, len(maps)), dtype=int)
+    for group in (np.flatnonzero(~defective), np.flatnonzero(defective)):
+        times[:, group] = rng.multinomial(group.size, np.full(group.size, 1 / group.size), size=200)
+    drawn = []
+    for row in times:
+        chosen = np.repeat(np.arange(len(maps)), row)
+        pair = [maps[i] for i in chosen], [masks[i] for i in chosen]
+        drawn.append(metrics.pixel_auroc(*pair) if metric == "auroc" else metrics.aupro(*pair))
+    assert found == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=1e-9)
+
+
+def test_pixel_intervals_hold_with_images_added_later() -> None:
+    rng = np.random.default_rng(0)
+    pixels, means = metrics.PixelScores(), []
+    for _ in range(2):
+        for i in range(20):
+            mask = np.zeros((40, 40), dtype=bool)
+            mask[5:12, 5:12] = i % 2
+            pixels.add((rng.normal(size=mask.shape) + rng.uniform(0.5, 1.5) * mask).astype(np.float32), mask)
+        low, high = pixels.interval("auroc")
+        assert low < pixels.auroc() < high
+        means.append(high - low)
+    assert means[1] < 0.9 * means[0], "twice the images, a narrower interval"
+
+
+@pytest.mark.parametrize(("options", "named"), [({"level": 1.0}, "level"), ({"draws": 0}, "draws")])
+def test_pixel_intervals_name_a_wrong_option(options: dict[str, float], named: str) -> None:
+    pixels = metrics.PixelScores()
+    pixels.add(np.array([[0.0, 1.0]]), np.array([[False, True]]))
+    with pytest.raises(ParameterError, match=named):
+        pixels.interval("auroc", **options)

@@ -110,11 +110,9 @@ def summary(evaluation: Evaluation) -> list[str]:
     from anomem.report import words
 
     image, decided, pixel = evaluation.image, evaluation.at_alpha, evaluation.pixel
-    low, high = image.auroc_ci
-    interval = f"95 % interval {percent(low)} to {percent(high)}"
     lines = [
         f"{count(evaluation.n_normal, 'normal image')}, {evaluation.n_anomalous:,} anomalous",
-        f"image AUROC {percent(image.auroc)} ({interval}), average precision {percent(image.ap)}",
+        f"image AUROC {percent(image.auroc)} ({_interval(image.auroc_ci)}), average precision {percent(image.ap)}",
         f"F1 max {percent(image.f1_max)} (an oracle: its threshold is chosen on these labels)",
         f"false-alarm rate where 95 % of the anomalous are found {percent(image.fpr95)}",
     ]
@@ -123,7 +121,8 @@ def summary(evaluation: Evaluation) -> list[str]:
     if pixel is None:
         lines.append("no pixel figures: there are no masks, or the method draws no maps")
     else:
-        lines.append(f"pixel AUROC {percent(pixel.auroc)}, AUPRO {percent(pixel.aupro)}")
+        found_pixels = f"pixel AUROC {percent(pixel.auroc)} ({_interval(pixel.auroc_ci)})"
+        lines.append(f"{found_pixels}, AUPRO {percent(pixel.aupro)} ({_interval(pixel.aupro_ci)})")
     found = evaluation.n_anomalous - decided.n_missed
     lines.append(
         f"at alpha {decided.alpha:.3g} (score above {number(evaluation.promise.threshold)}): "
@@ -138,3 +137,7 @@ def summary(evaluation: Evaluation) -> list[str]:
         verdict for verdict in (words.promise(evaluation), words.confound(evaluation)[1]) if verdict.tone != "good"
     )
     return [*lines, *(f"{verdict.short}: {verdict.text}" for verdict in doubts)]
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"95 % interval {percent(bounds[0])} to {percent(bounds[1])}"

@@ -222,7 +222,9 @@ class _Tally:
             return None
         return PixelFigures(
             auroc=self.pixels.auroc(),
+            auroc_ci=self.pixels.interval("auroc"),
             aupro=self.pixels.aupro(),
+            aupro_ci=self.pixels.interval("aupro"),
             n_images=self.pixels.n_images,
             n_regions=self.pixels.n_regions,
             n_without_mask=self.n_without_mask,

@@ -92,11 +92,14 @@ class Promise:
 class PixelFigures:
     """Pixel-level metrics over the `n_images` normals and masked anomalies, `n_regions` defects.
 
-    `n_without_mask` anomalous images have no mask, or an empty one, and take no part.
+    `auroc_ci` and `aupro_ci` are 95 % bootstrap intervals over images. `n_without_mask` anomalous images have no mask,
+    or an empty one, and take no part.
     """
 
     auroc: float
+    auroc_ci: tuple[float, float]
     aupro: float
+    aupro_ci: tuple[float, float]
     n_images: int
     n_regions: int
     n_without_mask: int
@@ -172,7 +175,9 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and finite numbers: the object of ``anomem evaluate --json``."""
         plain: dict[str, Any] = asdict(self)
-        plain["image"] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain["image"].items()}
+        for level in ("image", "pixel"):
+            figures = plain[level]
+            plain[level] = figures and {k: list(v) if isinstance(v, tuple) else v for k, v in figures.items()}
         plain["roc"] = {"fpr": list(self.roc.fpr), "tpr": list(self.roc.tpr)}
         plain["results"], plain["skipped"] = list(plain["results"]), list(plain["skipped"])
         plain["n_skipped"] = len(self.skipped)

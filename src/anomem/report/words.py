@@ -89,8 +89,9 @@ def headline(evaluation: Evaluation) -> list[Card]:
     ]
     if pixel is not None:
         beside = f"{pixel.n_images:,} images, {pixel.n_regions:,} defect regions"
-        cards.append(Card("Pixel AUROC", pixel.auroc, beside))
-        cards.append(Card("AUPRO", pixel.aupro, "per-region overlap, up to 30\xa0% false positives"))
+        cards.append(Card("Pixel AUROC", pixel.auroc, beside, pixel.auroc_ci))
+        note = "per-region overlap, up to 30\xa0% false positives"
+        cards.append(Card("AUPRO", pixel.aupro, note, pixel.aupro_ci))
     return cards
 
 

@@ -1,0 +1,220 @@
+"""How well anomaly maps tell defective pixels from the others.
+
+Labels and ranks as in :mod:`anomem.metrics.image`. Images that are anomalous but have no mask, or an empty one, say
+nothing about pixels: leave them out, or their defects would count as false positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from anomem.errors import InputError, ParameterError
+from anomem.metrics.pixel_intervals import ImagePixels, PixelCounts, PixelMetric, area_to
+from anomem.metrics.ranks import Counts, Floats, floats, last_of_ties, mann_whitney
+
+Masks: TypeAlias = Iterable[npt.NDArray[np.bool_] | None]
+
+
+def pixel_auroc(maps: Iterable[npt.ArrayLike], masks: Masks) -> float:
+    """AUROC over all pixels of all maps, exact, ties half.
+
+    Parameters
+    ----------
+    maps : iterable of array_like of shape (H_i, W_i)
+        Anomaly maps; sizes may differ from image to image. A generator is consumed once.
+    masks : iterable of ndarray of shape (H_i, W_i), bool, or None
+        True on defects; None stands for an image without any defect. Leave out anomalous images
+        whose mask is missing or empty.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    InputError
+        No defective or no defect-free pixel, a value that is not finite, or shapes that differ.
+    """
+    return _collected(maps, masks).auroc()
+
+
+def aupro(maps: Iterable[npt.ArrayLike], masks: Masks, fpr_limit: float = 0.3) -> float:
+    """Area under the per-region overlap curve up to a false-positive rate, as MVTec defines it.
+
+    For every threshold, the overlap is the share of a defect region that reaches the threshold,
+    averaged over all 8-connected regions of the data set, so that small defects weigh as much as
+    large ones; the false-positive rate is taken over all defect-free pixels of all images. The
+    area under the curve by the trapezoid rule, interpolated at ``fpr_limit``, is divided by it.
+
+    Parameters
+    ----------
+    maps, masks
+        As in `pixel_auroc`, with its errors.
+    fpr_limit : float
+        Right end of the area, above 0 and at most 1.
+
+    Returns
+    -------
+    float
+        From 0 to 1. A constant map reaches ``fpr_limit / 2``.
+
+    References
+    ----------
+    Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 129 (2021), section 5.2.
+
+    Examples
+    --------
+    >>> aupro([np.array([[0.0, 0.0, 1.0]])], [np.array([[False, False, True]])])
+    1.0
+    """
+    return _collected(maps, masks).aupro(fpr_limit)
+
+
+class PixelScores:
+    """Pixel scores of a data set, gathered image by image for `auroc` and `aupro` together.
+
+    Takes 4 bytes for a defect-free pixel and 8 for a defective one when maps are float32; maps
+    themselves are not kept. More images may be added after a metric was taken.
+
+    Examples
+    --------
+    >>> pixels = PixelScores()
+    >>> pixels.add(np.array([[0.0, 0.2, 1.0]]), np.array([[False, False, True]]))
+    >>> pixels.add(np.array([[0.1, 0.3, 0.1]]))
+    >>> pixels.auroc(), pixels.interval("auroc")
+    (1.0, (1.0, 1.0))
+    """
+
+    def __init__(self) -> None:
+        self._normal: list[Floats] = []
+        self._defect: list[Floats] = []
+        self._regions: list[npt.NDArray[np.int32]] = []
+        self._region_sizes: list[Counts] = []
+        self.n_regions = 0
+        self.n_images = 0
+        self._ordered = False
+        self._counts = PixelCounts()
+        self._uncounted: list[ImagePixels] = []
+
+    def add(self, anomaly_map: npt.ArrayLike, mask: npt.NDArray[np.bool_] | None = None) -> None:
+        """Take one image's map (H, W) and mask (H, W), or None where nothing is defective."""
+        values = floats(anomaly_map)
+        mask_shape = values.shape if mask is None else mask.shape
+        if values.ndim != 2 or mask_shape != values.shape:
+            raise InputError(
+                f"map {self.n_images} has shape {values.shape} and its mask {mask_shape}: "
+                "both must be (height, width) of the image"
+            )
+        if not np.isfinite(values).all():
+            raise InputError(f"map {self.n_images} holds NaN or infinite values")
+        self.n_images += 1
+        self._ordered = False
+        if mask is None or not mask.any():
+            self._normal.append(values.reshape(-1).copy())
+            self._uncounted.append(ImagePixels(self._normal[-1], np.empty(0, values.dtype), np.empty(0), 0))
+            return
+        defective = mask.astype(bool)
+        self._normal.append(values[~defective])
+        self._defect.append(values[defective])
+        before = self.n_regions
+        sizes = self._add_regions(defective)
+        pixels = ImagePixels(self._normal[-1], self._defect[-1], 1.0 / sizes, self.n_regions - before)
+        self._uncounted.append(pixels)
+
+    def _add_regions(self, defective: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Note the regions of a mask; return the size of its region for each defective pixel."""
+        from scipy import ndimage
+
+        labelled, count = ndimage.label(defective, structure=np.ones((3, 3), dtype=np.int8))
+        region = labelled[defective].astype(np.int32) - 1
+        self._regions.append(region + np.int32(self.n_regions))
+        self._region_sizes.append(np.bincount(region, minlength=count).astype(np.int64))
+        self.n_regions += int(count)
+        of_pixel: npt.NDArray[np.int64] = self._region_sizes[-1][region]
+        return of_pixel
+
+    def auroc(self) -> float:
+        """AUROC over all pixels gathered so far; see `pixel_auroc`."""
+        normal, defect = self._sorted_normal_and_defect()
+        # Sorted keys walk through memory in order, which makes the look-ups many times faster.
+        return mann_whitney(np.sort(defect), normal)
+
+    def aupro(self, fpr_limit: float = 0.3) -> float:
+        """AUPRO over all pixels gathered so far; see the function `aupro`."""
+        if not 0.0 < fpr_limit <= 1.0:
+            raise ParameterError(f"fpr_limit is {fpr_limit}: it must be above 0 and at most 1")
+        normal, defect = self._sorted_normal_and_defect()
+        order = np.argsort(defect)[::-1]
+        weights = 1.0 / np.concatenate(self._region_sizes)[np.concatenate(self._regions)[order]]
+        ranked = defect[order]
+        last = last_of_ties(ranked)
+        thresholds = ranked[last]
+        overlap = np.minimum(np.cumsum(weights)[last] / self.n_regions, 1.0)
+        overlap[-1] = 1.0
+        # Between two defect scores the overlap stands still, so the curve bends only where a defect
+        # score is passed: just above it (right) and at it (left); ties make the diagonal between.
+        above = normal.size - np.searchsorted(normal, thresholds, side="right")
+        at_least = normal.size - np.searchsorted(normal, thresholds, side="left")
+        fpr = np.stack([above, at_least], axis=1).reshape(-1) / normal.size
+        pro = np.stack([np.append(0.0, overlap[:-1]), overlap], axis=1).reshape(-1)
+        area = area_to(np.r_[0.0, fpr, 1.0], np.r_[0.0, pro, 1.0], fpr_limit)
+        return min(1.0, area / fpr_limit)
+
+    def interval(
+        self,
+        metric: PixelMetric,
+        *,
+        fpr_limit: float = 0.3,
+        level: float = 0.95,
+        draws: int = 1000,
+        seed: int = 0,
+    ) -> tuple[float, float]:
+        """Percentile bootstrap interval of "auroc" or "aupro", images resampled whole.
+
+        Images with and without a defect are drawn separately. Draws are taken from scores counted in bins of up to
+        2,048 quantiles, around the exact value; parameters as for :func:`~anomem.metrics.bootstrap_interval`.
+
+        Raises
+        ------
+        InputError, ParameterError
+            As for the metric; for a level outside (0, 1), or no draw.
+        """
+        exact = self.auroc() if metric == "auroc" else self.aupro(fpr_limit)
+        return self._counts.interval(metric, exact, fpr_limit=fpr_limit, level=level, draws=draws, seed=seed)
+
+    def _sorted_normal_and_defect(self) -> tuple[Floats, Floats]:
+        if not self._defect:
+            raise InputError("no mask marks a defect: pixel metrics need at least one")
+        if not any(part.size for part in self._normal):
+            raise InputError("the masks mark every pixel: pixel metrics need defect-free pixels")
+        dtype = np.result_type(*self._normal, *self._defect)
+        if not self._ordered:
+            self._counts.add(self._uncounted)
+            self._uncounted.clear()
+            self._normal = [_joined(self._normal, dtype)]
+            self._normal[0].sort()
+            self._ordered = True
+        return self._normal[0], np.concatenate(self._defect).astype(dtype, copy=False)
+
+
+def _joined(parts: list[Floats], dtype: np.dtype[Any]) -> Floats:
+    """Concatenate, letting go of each part as it is copied: one copy at the peak, not two."""
+    joined: Floats = np.empty(sum(part.size for part in parts), dtype)
+    end = joined.size
+    while parts:
+        part = parts.pop()
+        joined[end - part.size : end] = part
+        end -= part.size
+    return joined
+
+
+def _collected(maps: Iterable[npt.ArrayLike], masks: Masks) -> PixelScores:
+    pixels = PixelScores()
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        pixels.add(anomaly_map, mask)
+    return pixels
