@@ -246,6 +246,20 @@ def test_fresh_normals_keep_the_present_alpha_where_they_carry_it(images: UInt8I
         detector.anomaly_score(images[:1], batch_size=0)
 
 
+def test_every_file_is_a_step_of_the_fit_and_of_calibrating(images: UInt8Image) -> None:
+    detector = KNN(size=32)
+    steps = [(r.stage, r.step, r.total) for r in detector.fit_steps(images[:30], alpha=0.3)]
+    assert [step for step in steps if step[0] == "files"] == [("files", i, 30) for i in range(1, 31)]
+    before = detector.calibration_
+    half_done = detector.calibrate_steps(images[30:], 0.2)
+    assert next(half_done).total == len(images) - 30
+    half_done.close()
+    assert detector.calibration_ is before, "an interrupted calibration changes nothing"
+    steps = [(r.stage, r.step) for r in detector.calibrate_steps(images[30:], 0.2)]
+    assert steps == [("calibrate", i + 1) for i in range(len(images) - 30)]
+    assert detector.calibration_.n == len(images) - 30
+
+
 def test_a_wrong_alpha_of_fresh_normals_is_found_before_the_work(images: UInt8Image, fitted: AnoMem) -> None:
     class Untouched(ArraySource):
         def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:

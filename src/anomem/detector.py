@@ -37,7 +37,7 @@ from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
 from anomem.results import Scored, describe
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
-from anomem.training import isolated_rng, recorded
+from anomem.training import exhaust, isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, FloatArray, IntArray, Record
 
 Supervision = Literal["none", "optional", "required"]
@@ -95,7 +95,7 @@ class Detector(Parameters):
         """Learn from normals (and from labelled images where the first stage takes them); return the scorer."""
 
     def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run) -> Generator[Record, None, None]:
-        """Fit the second stage of `scorer`, in place, to labelled images."""
+        """Fit the second stage of `scorer` in place."""
         raise InputError(f"{self.name} has no second stage: fit it again with the labels")
 
     @classmethod
@@ -105,8 +105,7 @@ class Detector(Parameters):
 
     def fit(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
         """Fit, and return self; parameters as for :meth:`fit_steps`, run to its end."""
-        for _ in self.fit_steps(images, y, **options):
-            pass
+        exhaust(self.fit_steps(images, y, **options))
         return self
 
     def fit_steps(
@@ -123,7 +122,7 @@ class Detector(Parameters):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
-    ) -> Iterator[Record]:
+    ) -> Generator[Record, None, None]:
         """Fit step by step: yields what it does. Exhausted, the detector is fitted; abandoned, it stays unfitted.
 
         Parameters
@@ -157,9 +156,9 @@ class Detector(Parameters):
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha that n cannot carry.
         """
         self._fitted = None
-        options: dict[str, Any] = {"fit_precision": fit_precision, "batch_size": batch_size, "workers": workers}
-        run = make_run(self.resolve(), device=device, **options)
-        corpus = read_corpus(images, y, masks=masks, groups=groups, types=types, skip_bad=skip_bad)
+        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
+        run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
+        corpus = yield from read_corpus(images, y, masks=masks, groups=groups, types=types, skip_bad=skip_bad)
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
         state = yield from recorded(steps, history)
@@ -168,11 +167,8 @@ class Detector(Parameters):
     def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
         preprocessing = read_preprocessing(run.params)
         normals = corpus.positions(NORMAL)
-        split = split_normals(
-            [corpus.digests[i] for i in normals],
-            [corpus.groups[i] for i in normals],
-            seed=run.params.seed,
-        )
+        hashes, groups = [corpus.digests[i] for i in normals], [corpus.groups[i] for i in normals]
+        split = split_normals(hashes, groups, seed=run.params.seed)
         # An image that stands there twice is one image: it must not count twice in a promise.
         once = np.unique([corpus.digests[i] for i in normals[split.calibrate]], return_index=True)[1]
         parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate[np.sort(once)]}
@@ -209,8 +205,7 @@ class Detector(Parameters):
 
     def refit_labels(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
         """Refit the second stage to labelled images, and return self; see :meth:`refit_labels_steps`."""
-        for _ in self.refit_labels_steps(images, y, **options):
-            pass
+        exhaust(self.refit_labels_steps(images, y, **options))
         return self
 
     def refit_labels_steps(
@@ -224,7 +219,7 @@ class Detector(Parameters):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
-    ) -> Iterator[Record]:
+    ) -> Generator[Record, None, None]:
         """Refit the second stage to labelled images, step by step; the first stage and the memory stay as they are.
 
         Parameters
@@ -241,7 +236,7 @@ class Detector(Parameters):
         """
         state = self._state()
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
-        corpus = read_corpus(images, y, masks=masks, types=types, default_label=ANOMALOUS, skip_bad=skip_bad)
+        corpus = yield from read_corpus(images, y, masks=masks, types=types, default_label=ANOMALOUS, skip_bad=skip_bad)
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name} has no second stage that labels could refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):
@@ -313,39 +308,44 @@ class Detector(Parameters):
         decided = [-1 if r.error else int(r.anomalous) for r in self.score(images, **options)]
         return np.asarray(decided, dtype=np.intp)
 
-    def calibrate(
+    def calibrate(self, normals: Any = None, alpha: float | None = None, **options: Any) -> Self:
+        """Calibrate on fresh normals, or (without `normals`) only change alpha; see :meth:`calibrate_steps`."""
+        if normals is None:
+            state = self._state()
+            wanted = state.calibration.alpha if alpha is None else alpha
+            self._fitted = state.replaced(calibration=state.calibration.with_alpha(wanted))
+            return self
+        exhaust(self.calibrate_steps(normals, alpha, **options))
+        return self
+
+    def calibrate_steps(
         self,
-        normals: Any = None,
+        normals: Any,
         alpha: float | None = None,
         *,
         batch_size: int = 16,
         workers: int | None = None,
         device: str = "auto",
         skip_bad: bool = False,
-    ) -> Self:
-        """Calibrate on fresh normals, or (without `normals`) only change alpha.
+    ) -> Generator[Record, None, None]:
+        """Calibrate on fresh normals, step by step; images and options as for :meth:`score`.
 
         Parameters
         ----------
-        normals : images as for :meth:`score`, optional
-            Normal images that the model has not learnt from or tuned on; such images are left out with a warning.
+        normals : images
+            Those that the model has learnt from or was tuned on are left out with a warning.
         alpha : float, optional
-            The promised false-alarm rate; by default the present one where given normals carry it.
+            The promised false-alarm rate; by default the present one where the normals carry it.
 
         Raises
         ------
         CalibrationError
-            For an alpha that the normals cannot carry; it says how many are missing.
+            For an alpha that the normals cannot carry.
         """
         state = self._state()
-        if normals is None:
-            wanted = state.calibration.alpha if alpha is None else alpha
-            self._fitted = state.replaced(calibration=state.calibration.with_alpha(wanted))
-            return self
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         images = ImageSet(open_source(normals), state.preprocessing, workers=workers, skip_bad=skip_bad)
-        self._fitted = recalibrated(state, images, alpha, run)
-        return self
+        self._fitted = yield from recalibrated(state, images, alpha, run)
 
     def _state(self) -> Fitted:
         if self._fitted is None:

@@ -25,7 +25,6 @@ from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.images import read_mask
 from anomem.runtime.preprocess import Preprocessing
-from anomem.training import exhaust
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
 SCALE_IMAGES = 64
@@ -237,7 +236,9 @@ def map_scale(values: list[FloatArray]) -> tuple[float, float]:
     return float(low), float(max(low + 3 * (top - low), low + 1e-6))
 
 
-def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run) -> Fitted:
+def recalibrated(
+    state: Fitted, images: ImageSet, alpha: float | None, run: Run
+) -> Generator[Record, None, Fitted]:
     """Calibrate anew on normals that the model has not seen; others are left out with a warning.
 
     Raises
@@ -253,7 +254,7 @@ def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run)
         raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
     check_alpha(alpha, len(fresh))
     scorer = copy_scorer(state.scorer, run.device)
-    scored, scale = exhaust(calibration_pass(scorer, fresh, run))
+    scored, scale = yield from calibration_pass(scorer, fresh, run)
     results = [r for r in scored if r.error is None]
     if not results:
         raise InputError("none of the images to calibrate on can be read; check their files")
@@ -330,5 +331,6 @@ def digest_set(tensor: Tensor) -> frozenset[int]:
 
 def moved(scorer: Scorer, device: str) -> Scorer:
     """The scorer on its device; a copy where it has to move, so that a fitted state never changes."""
-    target = find_device(device)
-    return scorer if next(scorer.buffers()).device.type == target.type else copy_scorer(scorer, target)
+    target, here = find_device(device), next(scorer.buffers()).device
+    same = here.type == target.type and target.index in (None, here.index)
+    return scorer if same else copy_scorer(scorer, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -30,8 +29,11 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with atomic_path(target) as beside:
+            # A model is as readable as any other new file, though safetensors hides its own.
+            beside.touch()
+            mode = beside.stat().st_mode
             save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json()})
-            beside.chmod(0o666 & ~_umask())
+            beside.chmod(mode)
     except OSError as error:
         raise ModelFileError(f"{target}: cannot be written ({error.strerror})") from error
 
@@ -53,13 +55,6 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
     with _opened(path) as file:
         manifest = _manifest(path, file)
         return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
-
-
-def _umask() -> int:
-    """The process's mask for new files: a model is as readable as any other file, though safetensors hides its own."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _opened(path: str | Path) -> safe_open:

@@ -161,7 +161,7 @@ def calibrate(
     if not paths:
         raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
     detector = load(model)
-    detector.calibrate(paths, alpha, **running)
+    follow(detector.calibrate_steps(paths, alpha, **running), session, quiet=as_json)
     save(detector, target, session)
     calibration = detector.calibration_
     output.line(f"calibrated on {count(calibration.n, 'normal image')}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from anomem.data.sources import ImageSource, Sample, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.images import read_mask
-from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray
+from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
 
 Mask = BoolArray | Path | str | None
 
@@ -75,8 +75,8 @@ def read_corpus(
     types: Sequence[str | None] | None = None,
     default_label: int = NORMAL,
     skip_bad: bool = False,
-) -> Corpus:
-    """Put in order what a user passes to ``fit``.
+) -> Generator[Record, None, Corpus]:
+    """Put in order what a user passes to ``fit``; yields its progress through the files.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def read_corpus(
     source = open_source(images if samples is None else samples)
     known: Sequence[Sample | None] = samples or [None] * len(source)
     labels = _labels(y, known, default_label, len(source))
-    digests, skipped = _digests(source, skip_bad)
+    digests, skipped = yield from _digests(source, skip_bad)
     return Corpus(
         source,
         labels,
@@ -134,18 +134,21 @@ def _column(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int
     return tuple(values)
 
 
-def _digests(source: ImageSource, skip_bad: bool) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def _digests(
+    source: ImageSource, skip_bad: bool
+) -> Generator[Record, None, tuple[tuple[int, ...], tuple[str, ...]]]:
     if not len(source):
         raise InputError("there are no images to learn from")
-    if not skip_bad:
-        return tuple(source.digest(i) for i in range(len(source))), ()
     digests, skipped = [], []
     for i in range(len(source)):
         try:
-            digests.append(source.load_with_digest(i)[1])
+            digests.append(source.load_with_digest(i)[1] if skip_bad else source.digest(i))
         except ImageError as error:
+            if not skip_bad:
+                raise
             digests.append(0)
             skipped.append(str(error))
+        yield Record("files", i + 1, len(source))
     if skipped:
         warnings.warn(f"left out {len(skipped)} unreadable images", AnomemWarning, stacklevel=4)
     return tuple(digests), tuple(skipped)
