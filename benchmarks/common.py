@@ -63,6 +63,7 @@ SETS = {
     "capsules": Place("visa_capsules/capsules", "report"),
     "screw": Place("mvtec_ad_screw/screw", "report", CONFOUNDED),
     "cifar10": Place("cifar10", "report"),
+    "mnist_small": Place("mnist_small", "report", "1,000 + 500 images of each digit"),
     "cifar100_small": Place("cifar100_small", "development", "40 + 15 images of each fine class"),
 }
 
