@@ -1,0 +1,251 @@
+"""Files, and images inside files: entries of a zip, records of an array file, a box of a larger image.
+
+A path may go on inside a file::
+
+    cifar10.zip/test/cat/0001.png               an entry of a zip
+    train-images-idx3-ubyte/00042.pgm           a record of an array file, counted from 0
+    pneumoniamnist.npz/val_images.npy/00003.pgm a record of an array file inside a zip
+    img000001.png/box-10-20-200-220.ppm         rows 10 to 199, columns 20 to 219 of an image
+
+so that whatever a set is made of, every image has a path, and its content a hash. Records and boxes read as PNM files.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import zipfile
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from anomem.data.official.records import read_records
+from anomem.errors import ImageError, InputError
+from anomem.runtime import images
+from anomem.runtime.images import IMAGE_SUFFIXES, decode, resize_mask
+from anomem.types import BoolArray, UInt8Image
+
+__all__ = ["entries", "file_size", "open_zip", "read_array", "read_file", "read_mask"]
+
+ZIP_SUFFIXES = frozenset({".zip", ".npz"})
+_LOSSY = (b"\xff\xd8\xff", b"RIFF")
+
+
+def read_file(path: str | Path) -> bytes:
+    """Read a file, or what a path means that goes on inside a file.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    bytes
+        The file, the entry of a zip, or the record or box as a PNM file.
+
+    Raises
+    ------
+    ImageError
+        There is no such file, entry, record or box.
+    """
+    place = Path(path)
+    try:
+        return place.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # not on the disk by itself
+    except OSError as error:
+        raise ImageError(str(place), f"{error.strerror}: check the path") from error
+    zipped = _zip_around(place)
+    if zipped is not None and zipped[1] in zipped[0].names:
+        return zipped[0].read(zipped[1])
+    if place.parent.suffix.lower() in ZIP_SUFFIXES or not _is_file(place.parent):
+        raise ImageError(str(place), "there is no such file: check the path")
+    if place.stem.startswith("box-"):
+        return _pnm(_box(place))
+    return _pnm(_record(place))
+
+
+def file_size(path: str | Path) -> int:
+    """Count the bytes of a file, or of what a path means that goes on inside a file; ImageError as for `read_file`."""
+    place = Path(path)
+    return place.stat().st_size if place.is_file() else len(read_file(place))
+
+
+def read_array(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Open an array file as its records; see `anomem.data.official.records` for the formats.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, or an entry of a zip.
+
+    Returns
+    -------
+    ndarray
+        The first axis counts the records. A file on the disk is mapped where its format allows it.
+    """
+    place = Path(path)
+    return _cached_array(place, _stamp(place))
+
+
+def read_mask(path: str | Path, height_width: tuple[int, int] | None = None) -> BoolArray:
+    """Read a defect mask: whatever is not black is defect; a folder stands for the union of its images.
+
+    Parameters
+    ----------
+    path : str or Path
+        May go on inside a file; there, masks of 8 bits are expected.
+    height_width : (int, int), optional
+        Resize to this size (nearest pixel).
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+
+    Raises
+    ------
+    ImageError
+        As for `read_file`, masks of a folder that differ in size, or a folder without any.
+    """
+    place = Path(path)
+    if place.is_file():
+        return images.read_mask(place, height_width)
+    parts = [read_mask(part) for part in entries(place)] or [_mask_inside(place)]
+    if len({part.shape for part in parts}) > 1:
+        raise ImageError(str(place), "its masks differ in size: copy the folder again")
+    mask: BoolArray = np.logical_or.reduce(parts)
+    return mask if height_width is None else resize_mask(mask, height_width)
+
+
+def entries(folder: Path) -> list[Path]:
+    """List the images directly inside a folder, on the disk or in a zip; empty where there is no such folder."""
+    if folder.is_dir():
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    else:
+        zipped = _zip_around(folder)
+        names = zipped[0].folders.get(zipped[1], ([], []))[1] if zipped else []
+    return [folder / name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+
+
+class Archive:
+    """An open zip: its entries by name, read one at a time, from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise InputError(f"{path}: not a readable zip ({error}): copy it again") from error
+        self._path = path
+        self._lock = threading.Lock()
+        self.names = frozenset(name for name in self._zip.namelist() if _is_plain(name))
+
+    @cached_property
+    def folders(self) -> dict[str, tuple[list[str], list[str]]]:
+        """For each folder the visible folders and files directly in it, sorted; the zip itself is ``""``."""
+        index: dict[str, tuple[set[str], set[str]]] = {}
+        for entry in self.names:
+            if any(part.startswith((".", "__MACOSX")) for part in entry.split("/")):
+                continue
+            folder, _, name = entry.rpartition("/")
+            index.setdefault(folder, (set(), set()))[1].add(name)
+            while folder:
+                parent, _, name = folder.rpartition("/")
+                index.setdefault(parent, (set(), set()))[0].add(name)
+                folder = parent
+        return {folder: (sorted(below), sorted(files)) for folder, (below, files) in index.items()}
+
+    def read(self, name: str) -> bytes:
+        """Read one entry; ImageError when it is damaged or encrypted."""
+        try:
+            with self._lock:
+                return self._zip.read(name)
+        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+            reason = " ".join(str(error).split())
+            raise ImageError(str(self._path / name), f"cannot be read ({reason}): copy the zip again") from error
+
+
+def open_zip(path: Path) -> Archive:
+    """Open a zip, or return it as it is open already."""
+    # The process id: a forked process must not share the position in the file.
+    return _cached_zip(path, _stamp(path), os.getpid())
+
+
+@lru_cache(maxsize=16)
+def _cached_zip(path: Path, _state: tuple[int, int], _process: int) -> Archive:
+    return Archive(path)
+
+
+@lru_cache(maxsize=16)
+def _cached_array(path: Path, _state: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    return read_records(path, None if path.is_file() else read_file(path))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of the file on the disk that a path leads through, so that a changed file is opened anew."""
+    for place in (path, *path.parents):
+        if place.is_file():
+            facts = place.stat()
+            return facts.st_size, facts.st_mtime_ns
+    raise ImageError(str(path), "there is no such file: check the path")
+
+
+def _zip_around(path: Path) -> tuple[Archive, str] | None:
+    """Find the zip that a path goes on inside, and the name in it."""
+    for place in path.parents:
+        if place.suffix.lower() in ZIP_SUFFIXES and place.is_file():
+            return open_zip(place), path.relative_to(place).as_posix()
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    if path.is_file():
+        return True
+    zipped = _zip_around(path)
+    return zipped is not None and zipped[1] in zipped[0].names
+
+
+def _is_plain(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return not name.endswith("/") and not name.startswith("/") and ".." not in parts and "\\" not in name
+
+
+def _record(path: Path) -> npt.NDArray[np.uint8]:
+    records = read_array(path.parent)
+    if not path.stem.isdecimal() or int(path.stem) >= len(records):
+        raise ImageError(str(path), f"no record {path.stem} among {len(records):,}: check the path")
+    record = np.asarray(records[int(path.stem)])
+    if record.ndim not in (2, 3):
+        raise ImageError(str(path), f"a record of shape {record.shape} is no image: check the path")
+    return record
+
+
+def _box(path: Path) -> UInt8Image:
+    try:
+        top, left, bottom, right = map(int, path.stem.removeprefix("box-").split("-"))
+    except ValueError as error:
+        raise ImageError(str(path), "a box is box-TOP-LEFT-BOTTOM-RIGHT") from error
+    box = decode(read_file(path.parent), name=str(path.parent))[top:bottom, left:right]
+    if 0 in box.shape:
+        raise ImageError(str(path), "the box lies outside the image: check the label file")
+    return box
+
+
+def _mask_inside(path: Path) -> BoolArray:
+    content = read_file(path)
+    # As for files: JPEG and WebP do not keep exact zeros.
+    darkest_defect = 128 if content.startswith(_LOSSY) else 1
+    mask: BoolArray = decode(content, name=str(path)).max(axis=2) >= darkest_defect
+    return mask
+
+
+def _pnm(image: npt.NDArray[np.uint8]) -> bytes:
+    """Write (H, W) or (H, W, 3) as a binary PGM or PPM; whatever is not uint8 is a mask."""
+    pixels = image if image.dtype == np.uint8 else (image != 0).astype(np.uint8) * np.uint8(255)
+    height, width = pixels.shape[:2]
+    stream = io.BytesIO()
+    stream.write(f"P{5 if pixels.ndim == 2 else 6} {width} {height} 255\n".encode())
+    stream.write(np.ascontiguousarray(pixels).tobytes())
+    return stream.getvalue()

@@ -1,0 +1,147 @@
+"""Array files whose records are images or labels: NumPy, IDX (MNIST), CIFAR's binary batches, SVHN's MAT files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from anomem.errors import InputError
+
+__all__ = ["PickledCifar", "cifar_labels", "pickled_cifar", "read_records", "svhn_digits"]
+
+_CIFAR_PIXELS = 3 * 32 * 32
+_PICKLED = frozenset({"cifar-10-batches-py", "cifar-100-python"})
+_IDX_UINT8 = b"\0\0\x08"
+
+
+def read_records(path: Path, content: bytes | None = None) -> npt.NDArray[np.uint8]:
+    """Open an array file as its records.
+
+    Parameters
+    ----------
+    path : Path
+        ``*.npy`` (never with pickled objects), IDX (``*-idx3-ubyte``, ``*-idx1-ubyte``, also ``.gz``), CIFAR's
+        ``*.bin``, SVHN's ``*.mat``, or a batch of CIFAR's Python version: that is a pickle, which torchvision reads
+        after it has compared its checksum with the official one.
+    content : bytes, optional
+        The file's content where it does not lie on the disk.
+
+    Returns
+    -------
+    ndarray
+        Images (N, H, W) or (N, H, W, 3), or labels (N,); a NumPy file as it is.
+
+    Raises
+    ------
+    InputError
+        Another format, or a damaged file.
+    """
+    if path.parent.name in _PICKLED:
+        return pickled_cifar(path.parent).batches[path.name][0]
+    try:
+        if path.suffix == ".npy":
+            return _numpy(path, content)
+        if "ubyte" in path.name:
+            return _idx(path, content)
+        if path.suffix == ".bin":
+            return _cifar(path, content)[:, -_CIFAR_PIXELS:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        if path.suffix == ".mat":
+            return _mat(path, content, "X").transpose(3, 0, 1, 2)
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: damaged or incomplete ({error}): copy it again") from error
+    raise InputError(f"{path}: not an array file that is known: expected .npy, idx-ubyte, .bin or .mat")
+
+
+def cifar_labels(path: Path, content: bytes | None = None) -> npt.NDArray[np.uint8]:
+    """Read the label bytes of a binary CIFAR batch: (N, 1), or (N, 2) coarse and fine for CIFAR-100."""
+    return np.asarray(_cifar(path, content)[:, :-_CIFAR_PIXELS])
+
+
+def svhn_digits(path: Path, content: bytes | None = None) -> npt.NDArray[np.uint8]:
+    """Read the digits (N,) of an SVHN file, in which 10 stands for the digit 0."""
+    return _mat(path, content, "y").reshape(-1) % 10
+
+
+@dataclass(frozen=True)
+class PickledCifar:
+    """CIFAR's Python version: for each batch file images (N, 32, 32, 3) and class numbers (N,); the class names."""
+
+    batches: Mapping[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]]
+    classes: tuple[str, ...]
+
+
+@lru_cache(maxsize=2)
+def pickled_cifar(folder: Path) -> PickledCifar:
+    """Read CIFAR's Python version through torchvision, which compares all checksums first.
+
+    Parameters
+    ----------
+    folder : Path
+        ``cifar-10-batches-py`` or ``cifar-100-python``.
+
+    Raises
+    ------
+    InputError
+        A batch is missing or is not the official one.
+    """
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    read = CIFAR10 if folder.name == "cifar-10-batches-py" else CIFAR100
+    batches: dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]] = {}
+    try:
+        for train, files in ((True, read.train_list), (False, read.test_list)):
+            part = read(folder.parent, train=train)
+            images, numbers = np.split(part.data, len(files)), np.split(np.asarray(part.targets), len(files))
+            batches |= {name: pair for (name, _), pair in zip(files, zip(images, numbers, strict=True), strict=True)}
+    except (RuntimeError, OSError, ValueError) as error:
+        raise InputError(f"{folder}: a batch is missing or is not the official one: copy it again") from error
+    return PickledCifar(batches, tuple(part.classes))
+
+
+def _numpy(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
+    if content is None:
+        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+
+
+def _idx(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
+    if path.suffix == ".gz":
+        content = gzip.decompress(path.read_bytes() if content is None else content)
+    header = path.open("rb") if content is None else io.BytesIO(content)
+    with header:
+        magic = header.read(4)
+        if magic[:3] != _IDX_UINT8:
+            raise InputError(f"{path}: damaged, or not an IDX file of bytes: copy it again")
+        shape = np.frombuffer(header.read(4 * magic[3]), ">u4").astype(int)
+    start = 4 + 4 * magic[3]
+    if content is None:
+        return np.memmap(path, np.uint8, "r", start, tuple(shape))
+    return np.frombuffer(content, np.uint8, int(shape.prod()), start).reshape(shape)
+
+
+def _cifar(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
+    # CIFAR-100 has two label bytes, and other names.
+    width = _CIFAR_PIXELS + (2 if path.stem in ("train", "test") else 1)
+    raw = np.memmap(path, np.uint8, "r") if content is None else np.frombuffer(content, np.uint8)
+    if raw.size % width:
+        raise InputError(f"{path}: {raw.size:,} bytes are no whole number of records of {width:,}: copy it again")
+    return raw.reshape(-1, width)
+
+
+def _mat(path: Path, content: bytes | None, field: str) -> npt.NDArray[np.uint8]:
+    from scipy.io import loadmat
+
+    try:
+        return np.asarray(loadmat(io.BytesIO(content) if content is not None else path, variable_names=[field])[field])
+    except Exception as error:  # the parser raises nearly everything on damaged files
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable SVHN file ({reason}): copy it again") from error
