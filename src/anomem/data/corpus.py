@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
-from anomem.runtime.images import read_mask
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
 
 Mask = BoolArray | Path | str | None

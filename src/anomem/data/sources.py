@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.data.layouts import found_in, read_folder
+from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
-from anomem.errors import ImageError, InputError
+from anomem.errors import InputError
 from anomem.runtime.images import IMAGE_SUFFIXES, as_rgb, decode, find_images
 from anomem.types import UInt8Image
 
@@ -147,7 +148,8 @@ class PathSource(ImageSource):
     Parameters
     ----------
     paths : iterable of str or Path
-        Nothing is opened here; a missing file shows when it is loaded.
+        Nothing is opened here; a missing file shows when it is loaded. A path may go on inside a file; see
+        `anomem.data.official.inside`.
     """
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
@@ -159,7 +161,8 @@ class PathSource(ImageSource):
 
     def load(self, i: int) -> UInt8Image:
         """Decode file ``i``."""
-        return decode(self._paths[i], name=self.name(i))
+        path = Path(self._paths[i])
+        return decode(path if path.exists() else read_file(path), name=self.name(i))
 
     def name(self, i: int) -> str:
         """Return the path of file ``i`` as it was given."""
@@ -167,27 +170,17 @@ class PathSource(ImageSource):
 
     def digest(self, i: int) -> int:
         """Hash the bytes of file ``i``; ImageError when it cannot be read."""
-        try:
-            with Path(self._paths[i]).open("rb") as stream:
-                return _first_bytes(hashlib.file_digest(stream, "sha256").digest())
-        except OSError as error:
-            raise self._unreadable(i, error) from error
+        return _first_bytes(hashlib.sha256(read_file(self._paths[i])).digest())
 
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
         """Read file ``i`` once, hash and decode it."""
-        try:
-            content = Path(self._paths[i]).read_bytes()
-        except OSError as error:
-            raise self._unreadable(i, error) from error
+        content = read_file(self._paths[i])
         digest = _first_bytes(hashlib.sha256(content).digest())
         return decode(content, name=self.name(i)), digest
 
     def subset(self, indices: Iterable[int]) -> PathSource:
         """Select files."""
         return PathSource(self._paths[i] for i in indices)
-
-    def _unreadable(self, i: int, error: OSError) -> ImageError:
-        return ImageError(self.name(i), f"{error.strerror}: check the path")
 
 
 class ArraySource(ImageSource):

@@ -101,8 +101,9 @@ def seed_memories(
     for s, scale in enumerate(scales):
         if whitened[s]:
             scale.normaliser.fit(moments[s], shrinkage, whitening)
-        vectors, positions = samples[s].result()
-        n_items = min(sizes[s], max(1, samples[s].seen // share)) if sizes[s] else 0
+        sample = samples.pop(0)  # its vectors are let go once they are seeded from
+        vectors, positions = sample.result()
+        n_items = min(sizes[s], max(1, sample.seen // share)) if sizes[s] else 0
         n_items = min(n_items, len(vectors), CORESET_LIMIT if seeding == "farthest" else len(vectors))
         facts = _seed(scale, vectors, positions, n_items, seeding, rng)
         scorer.config["scales"][s]["n_items"] = n_items

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anomem.data.official.inside import file_size, read_mask
 from anomem.data.sources import PathSource, Sample
 from anomem.errors import ImageError, InputError
 from anomem.metrics import PixelScores
@@ -28,7 +28,6 @@ from anomem.protocols.evaluation import (
     type_figures,
 )
 from anomem.protocols.trivial import GreyWatch
-from anomem.runtime.images import read_mask
 from anomem.types import ANOMALOUS, NORMAL, BoolArray
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ class _Tally:
             self.skipped.append(SkippedImage(str(sample.path), str(error)))
             return
         self.rows.append(_row(sample, result))
-        self.trivial.append((*grey, float(Path(sample.path).stat().st_size)))
+        self.trivial.append((*grey, float(file_size(sample.path))))
 
     def _add_pixels(self, sample: Sample, result: Scored) -> None:
         if self.pixels is None or result.map is None:

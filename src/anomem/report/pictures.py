@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from anomem.data.official.inside import read_file, read_mask
 from anomem.data.sources import PathSource
 from anomem.errors import ImageError
 from anomem.protocols.evaluation import Evaluation, ImageRow
-from anomem.runtime.images import decode, read_mask, resize
+from anomem.runtime.images import decode, resize
 from anomem.runtime.overlay import colourise, overlay
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, UInt8Image
 
@@ -150,7 +151,7 @@ def _draw(rows: Sequence[ImageRow], detector: Detector, batch_size: int, workers
         if result.error is not None:
             continue
         try:
-            image = decode(row.path)
+            image = decode(read_file(row.path), name=row.path)
         except ImageError:
             continue
         heat = None
