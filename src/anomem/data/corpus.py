@@ -122,7 +122,7 @@ def _labels(y: Sequence[int] | None, known: Sequence[Sample | None], default: in
 
 
 def _listed(values: Sequence[Any], name: str) -> list[Any]:
-    if isinstance(values, str) or not hasattr(values, "__len__") or np.ndim(values) == 0:
+    if isinstance(values, str) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
         raise InputError(f"{name} is {values!r}; give one entry an image")
     return list(values)
 
