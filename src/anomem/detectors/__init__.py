@@ -17,6 +17,10 @@ DETECTORS: dict[str, str] = {
     "anomem": "anomem.detectors.anomem:AnoMem",
     "knn": "anomem.detectors.baselines.knn:KNN",
     "kmeans": "anomem.detectors.baselines.kmeans:KMeans",
+    "ocsvm": "anomem.detectors.baselines.ocsvm:OCSVM",
+    "iforest": "anomem.detectors.baselines.iforest:IForest",
+    "supervised": "anomem.detectors.baselines.supervised:Supervised",
+    "deepsad": "anomem.detectors.baselines.deepsad:DeepSAD",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from anomem.data.imageset import ImageSet
-from anomem.detector import Detector, Supervision
+from anomem.detector import Supervision
+from anomem.detectors.baselines._pooled import Pretrained
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, ScaleMemory
 from anomem.nn.features import feature_batches
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.seeding import STATISTICS_LIMIT
-from anomem.params import Each, OneOf, Range, Text, param
+from anomem.params import Each, Range, param
 from anomem.types import Record
 
 SAMPLE_LIMIT = 32_768
@@ -76,7 +77,7 @@ class KMeansScorer(Scorer):
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
-class KMeans(Detector):
+class KMeans(Pretrained):
     """k-means prototypes on frozen feature maps.
 
     Every position's unit feature is compared with the nearest of k centres of its scale; the score is the maximum of
@@ -100,13 +101,8 @@ class KMeans(Detector):
     supervision: ClassVar[Supervision] = "none"
     localizes: ClassVar[bool] = True
     paper: ClassVar[str] = "Baseline of Jezequel et al., 2022, Table 3: k-means centroids as prototypes"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_prototypes": 32}
 
-    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
-    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
-    backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="A timm model.")
-    weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
     stages: tuple[int, ...] = param((2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are used.")
     n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Centres of each scale.")
 

@@ -1,0 +1,244 @@
+"""Deep SAD: normal images near a centre, labelled anomalies far from it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anomem.data.imageset import ImageSet
+from anomem.detector import Supervision
+from anomem.detectors.baselines._pooled import (
+    NormalisedFeatures,
+    NormalisedScorer,
+    anomalous_vectors,
+    empty_config,
+    learn_vectors,
+    load_pooled,
+)
+from anomem.fitting import Labelled, Run
+from anomem.losses.hypersphere import deep_sad, hypersphere_centre
+from anomem.nn.backbones import Backbone
+from anomem.nn.contrastive import Feed
+from anomem.nn.hypersphere import Autoencoder, Hypersphere, dense, draw_weights, lenet_decoder, lenet_encoder
+from anomem.nn.scorer import Output, Scorer
+from anomem.params import Each, OneOf, Range, param
+from anomem.training import Recipe, train
+from anomem.types import Record
+
+POSITIVE = Range(0.0, low_open=True)
+Batch = tuple[Tensor, Tensor]
+"""Inputs of the encoder, and which of them are labelled anomalies (bool)."""
+
+
+class DeepSADScorer(NormalisedScorer):
+    """Distance to the centre of what dense layers make of an image's frozen embedding.
+
+    Parameters
+    ----------
+    config : dict
+        As for :class:`~anomem.detectors.baselines._pooled.NormalisedScorer`, and ``hidden``, ``rep_dim``.
+    """
+
+    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
+        super().__init__(config, backbone)
+        layers = [config["dim"], *config["hidden"], config["rep_dim"]]
+        self.sphere = Hypersphere(dense(layers), config["rep_dim"])
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images; no maps."""
+        vectors = self.vectors(images)
+        with torch.autocast(vectors.device.type, enabled=False):
+            return Output(self.sphere(vectors))
+
+
+class DeepSADImageScorer(Scorer):
+    """Distance to the centre of what a convolutional encoder, trained from scratch, makes of an image.
+
+    Parameters
+    ----------
+    config : dict
+        ``size``, ``rep_dim``, and ``encoder``, which is "lenet".
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.sphere = Hypersphere(lenet_encoder(config["size"], config["rep_dim"]), config["rep_dim"])
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images; no maps."""
+        return Output(self.sphere(images.float() / 255))
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class DeepSAD(NormalisedFeatures):
+    """Deep SAD: an encoder without biases that brings normal images near a centre and labelled anomalies far from it.
+
+    The encoder is pretrained in an autoencoder; the centre is the mean of its outputs for normal images, and stays. The
+    anomaly score is the distance to it. Without labels this is one-class Deep SVDD.
+
+    Parameters
+    ----------
+    preset : {"surface", "object"}
+        Input size: 224 or 160 pixels.
+    encoder : {"dense", "lenet"}
+        Dense layers on a backbone's frozen pooled embedding; or, literally, a convolutional network on the image, from
+        scratch (sizes 16, 32, 64, 128, ...), which looks at neither ``backbone``, ``weights`` nor ``normalise``.
+    backbone, weights
+        As for :func:`~anomem.nn.backbones.load_backbone`.
+    normalise : {"both", "unit", "standard", "raw"}
+        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order; or
+        as the backbone gives them.
+    hidden : tuple of int, default (256,)
+        Widths of the dense encoder's hidden layers.
+    rep_dim : int, default 64
+        Length of the output.
+    eta : float, default 1.0
+        Weight of the labelled anomalies.
+    pretrain_steps : int, default 300
+        Optimiser steps of the autoencoder; 0: none.
+    pretrain_lr, pretrain_weight_decay : float
+        Of AdamW in the autoencoder.
+    train_steps : int, default 300
+        Optimiser steps of the objective.
+    train_batch : int, default 128
+        Images a step; labelled anomalies in their share, at least one.
+    lr, weight_decay : float
+        Of AdamW in the objective.
+    max_items : int, default 16384
+        Embeddings of each class learnt from at most, drawn uniformly; with "lenet", images that the centre is the mean
+        of.
+    cache_mb : int, default 1024
+        With "lenet", prepared images are kept in memory up to this.
+
+    References
+    ----------
+    Ruff, Vandermeulen, Goernitz, Binder, Mueller, Mueller and Kloft, "Deep Semi-Supervised Anomaly Detection", ICLR
+    2020.
+
+    Examples
+    --------
+    >>> DeepSAD(encoder="lenet", size=32, rep_dim=128)
+    DeepSAD(size=32, encoder='lenet', rep_dim=128)
+    """
+
+    name: ClassVar[str] = "deepsad"
+    supervision: ClassVar[Supervision] = "optional"
+    paper: ClassVar[str] = "Ruff et al., Deep Semi-Supervised Anomaly Detection, 2020"
+    test_params: ClassVar[dict[str, Any]] = {
+        "size": 64,
+        "max_items": 14,
+        "hidden": (32,),
+        "rep_dim": 16,
+        "pretrain_steps": 20,
+        "train_steps": 20,
+        "train_batch": 16,
+    }
+
+    encoder: str = param("dense", OneOf(("dense", "lenet")), doc="On frozen embeddings, or on images from scratch.")
+    hidden: tuple[int, ...] = param((256,), Each(Range(1, 65536, integer=True)), doc="Widths of dense hidden layers.")
+    rep_dim: int = param(64, Range(1, 65536, integer=True), doc="Length of the output.")
+    eta: float = param(1.0, POSITIVE, doc="Weight of the labelled anomalies.")
+    pretrain_steps: int = param(300, Range(0, integer=True), doc="Optimiser steps of the autoencoder.")
+    pretrain_lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of the autoencoder.")
+    pretrain_weight_decay: float = param(5e-4, Range(0.0), doc="Weight decay of the autoencoder.")
+    train_steps: int = param(300, Range(0, integer=True), doc="Optimiser steps of the objective.")
+    train_batch: int = param(128, Range(2, integer=True), doc="Images a step.")
+    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of the objective.")
+    weight_decay: float = param(5e-7, Range(0.0), doc="Weight decay of the objective.")
+    cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
+
+    def _fit(
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+    ) -> Generator[Record, None, Scorer]:
+        if run.params.encoder == "lenet":
+            return (yield from _fit_images(learn, labelled, run))
+        return (yield from _fit_vectors(learn, labelled, run))
+
+    @classmethod
+    def _build(cls, config: dict[str, Any]) -> Scorer:
+        return DeepSADImageScorer(config) if config.get("encoder") == "lenet" else DeepSADScorer(config)
+
+
+def _fit_vectors(learn: ImageSet, labelled: Labelled | None, run: Run) -> Generator[Record, None, Scorer]:
+    p = run.params
+    backbone = load_pooled(run)
+    config = {**empty_config(backbone, run), "hidden": list(p.hidden), "rep_dim": p.rep_dim}
+    scorer = DeepSADScorer(config, backbone)
+    normals = yield from learn_vectors(scorer, learn, run)
+    anomalies = normals[:0]
+    if labelled is not None:
+        anomalies = yield from anomalous_vectors(scorer, labelled, run)
+    normals, anomalies = normals.to(run.device), anomalies.to(run.device)
+    autoencoder = Autoencoder(scorer.sphere.encoder, dense([p.rep_dim, *reversed(p.hidden), config["dim"]]))
+    batches = mixed(normals, anomalies, p.train_batch, run.rng)
+    yield from _train(scorer.sphere, autoencoder, batches, [normals], run, precision="float32")
+    return scorer
+
+
+def _fit_images(learn: ImageSet, labelled: Labelled | None, run: Run) -> Generator[Record, None, Scorer]:
+    p = run.params
+    scorer = DeepSADImageScorer({"encoder": "lenet", "size": p.size, "rep_dim": p.rep_dim})
+    autoencoder = Autoencoder(scorer.sphere.encoder, lenet_decoder(p.size, p.rep_dim))
+    anomalies = None if labelled is None else labelled.anomalies()
+    feed = Feed(learn, anomalies, p.train_batch, p.cache_mb, run.rng)
+    batches = ((images.to(run.device) / 255, ~normal.to(run.device)) for images, normal in feed)
+    yield from _train(scorer.sphere, autoencoder, batches, _some(learn, run), run, precision=run.fit_precision)
+    return scorer
+
+
+def _some(learn: ImageSet, run: Run) -> Iterator[Tensor]:
+    """Batches of normal images, at most `max_items`, in an order drawn at random."""
+    p = run.params
+    order = torch.randperm(len(learn), generator=run.rng)[: p.max_items].numpy()
+    for batch in learn.batches(run.batch_size, order=order):
+        yield batch.images.to(run.device) / 255
+
+
+def mixed(normals: Tensor, anomalies: Tensor, batch_size: int, rng: torch.Generator) -> Iterator[Batch]:
+    """Draw endless batches of vectors, labelled anomalies in their share, at least one where there are any."""
+    n, m = len(normals), len(anomalies)
+    share = min(max(1, round(batch_size * m / (n + m))), batch_size - 1) if m else 0
+    flags = torch.arange(batch_size, device=normals.device) >= batch_size - share
+    while True:
+        rows = torch.randint(n, (batch_size - share,), generator=rng).to(normals.device)
+        others = torch.randint(max(m, 1), (share,), generator=rng).to(normals.device)
+        yield torch.cat([normals[rows], anomalies[others]]), flags
+
+
+def _train(
+    sphere: Hypersphere,
+    autoencoder: Autoencoder,
+    batches: Iterable[Batch],
+    normals: Iterable[Tensor],
+    run: Run,
+    *,
+    precision: str,
+) -> Generator[Record, None, None]:
+    """Pretrain the encoder, settle the centre, train the objective."""
+    p: SimpleNamespace = run.params
+    draw_weights(autoencoder, run.rng)
+    sphere.to(run.device)
+    autoencoder.to(run.device).train()
+
+    def reconstruction(batch: Batch) -> tuple[Tensor, Mapping[str, float]]:
+        return F.mse_loss(autoencoder(batch[0]).float(), batch[0]), {}
+
+    def objective(batch: Batch) -> tuple[Tensor, Mapping[str, float]]:
+        return deep_sad(sphere.encoder(batch[0]), sphere.centre, batch[1], eta=p.eta), {}
+
+    options: dict[str, Any] = {"device": run.device, "precision": precision}
+    recipe = Recipe(p.pretrain_steps, p.pretrain_lr, "adamw", p.pretrain_weight_decay)
+    yield from train(autoencoder, reconstruction, batches, recipe, **options, stage="autoencoder")
+    sphere.eval()
+    with torch.no_grad():
+        sphere.centre = hypersphere_centre(torch.cat([sphere.encoder(part) for part in normals]))
+    sphere.train()
+    recipe = Recipe(p.train_steps, p.lr, "adamw", p.weight_decay)
+    yield from train(sphere.encoder, objective, batches, recipe, **options, stage="hypersphere")
+    sphere.eval()

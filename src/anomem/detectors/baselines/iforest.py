@@ -1,0 +1,103 @@
+"""Isolation forest on frozen pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from anomem.data.imageset import ImageSet
+from anomem.detector import Supervision
+from anomem.detectors.baselines._pooled import (
+    NormalisedFeatures,
+    NormalisedScorer,
+    empty_config,
+    learn_vectors,
+    load_pooled,
+)
+from anomem.fitting import Labelled, Run
+from anomem.nn.backbones import Backbone
+from anomem.nn.scorer import Output, Scorer
+from anomem.nn.shallow import IsolationForest, fit_isolation_forest
+from anomem.params import Range, param
+from anomem.types import Record
+
+
+class IForestScorer(NormalisedScorer):
+    """How few random cuts set an image's embedding apart from those of normal images.
+
+    Parameters
+    ----------
+    config : dict
+        As for :class:`~anomem.detectors.baselines._pooled.NormalisedScorer`, and ``n_trees``, ``n_samples``.
+    """
+
+    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
+        super().__init__(config, backbone)
+        self.forest = IsolationForest(config["n_trees"], config["n_samples"])
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images; no maps."""
+        return Output(self.forest(self.vectors(images)))
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class IForest(NormalisedFeatures):
+    """Isolation forest on frozen pooled features.
+
+    scikit-learn's ``IsolationForest``, converted to tensors: the anomaly score is minus its ``score_samples``, Eq. 2 of
+    the paper.
+
+    Parameters
+    ----------
+    preset : {"surface", "object"}
+        Input size: 224 or 160 pixels.
+    backbone, weights
+        As for :func:`~anomem.nn.backbones.load_backbone`.
+    normalise : {"both", "unit", "standard", "raw"}
+        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order; or
+        as the backbone gives them. Standardising changes no tree beyond rounding.
+    n_trees : int, default 100
+        Trees.
+    n_samples : int, default 256
+        Embeddings that each tree is grown from at most (psi).
+    max_items : int, default 16384
+        Embeddings that trees draw from at most, drawn uniformly.
+
+    References
+    ----------
+    Liu, Ting and Zhou, "Isolation Forest", ICDM 2008.
+
+    Examples
+    --------
+    >>> IForest(n_trees=300)
+    IForest(n_trees=300)
+    """
+
+    name: ClassVar[str] = "iforest"
+    supervision: ClassVar[Supervision] = "none"
+    paper: ClassVar[str] = "Liu et al., Isolation Forest, 2008"
+    test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14}
+
+    n_trees: int = param(100, Range(1, 10_000, integer=True), doc="Trees.")
+    n_samples: int = param(256, Range(2, 65536, integer=True), doc="Embeddings that each tree is grown from.")
+
+    def _fit(
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+    ) -> Generator[Record, None, Scorer]:
+        p = run.params
+        backbone = load_pooled(run)
+        scorer = IForestScorer({**empty_config(backbone, run), "n_trees": 1, "n_samples": 1}, backbone)
+        vectors = yield from learn_vectors(scorer, learn, run)
+        seed = int(torch.randint(2**31 - 1, (1,), generator=run.rng))
+        scorer.forest = fit_isolation_forest(vectors, n_trees=p.n_trees, n_samples=p.n_samples, seed=seed)
+        scorer.config.update(n_trees=p.n_trees, n_samples=min(p.n_samples, len(vectors)))
+        yield Record("trees", p.n_trees, p.n_trees)
+        return scorer
+
+    @classmethod
+    def _build(cls, config: dict[str, Any]) -> Scorer:
+        return IForestScorer(config)

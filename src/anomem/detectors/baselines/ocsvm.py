@@ -1,0 +1,106 @@
+"""One-class support vector machine on frozen pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from anomem.data.imageset import ImageSet
+from anomem.detector import Supervision
+from anomem.detectors.baselines._pooled import (
+    NormalisedFeatures,
+    NormalisedScorer,
+    empty_config,
+    learn_vectors,
+    load_pooled,
+)
+from anomem.fitting import Labelled, Run
+from anomem.nn.backbones import Backbone
+from anomem.nn.scorer import Output, Scorer
+from anomem.nn.shallow import OneClassSVM, fit_one_class_svm
+from anomem.params import Either, OneOf, Range, param
+from anomem.types import Record
+
+
+class OCSVMScorer(NormalisedScorer):
+    """How far outside of the learnt region an image's embedding lies.
+
+    Parameters
+    ----------
+    config : dict
+        As for :class:`~anomem.detectors.baselines._pooled.NormalisedScorer`, and ``n``, the support vectors.
+    """
+
+    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
+        super().__init__(config, backbone)
+        self.boundary = OneClassSVM(config["n"], config["dim"])
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images; no maps."""
+        return Output(self.boundary(self.vectors(images)))
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class OCSVM(NormalisedFeatures):
+    """One-class support vector machine with a Gaussian kernel on frozen pooled features.
+
+    scikit-learn's ``OneClassSVM``, converted to tensors: the anomaly score is minus its decision function, above 0
+    outside of the region that it learnt.
+
+    Parameters
+    ----------
+    preset : {"surface", "object"}
+        Input size: 224 or 160 pixels.
+    backbone, weights
+        As for :func:`~anomem.nn.backbones.load_backbone`.
+    normalise : {"both", "unit", "standard", "raw"}
+        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order; or
+        as the backbone gives them.
+    nu : float, default 0.1
+        At most this share of the normals lies outside; at least this share is kept as support vectors.
+    gamma : float or {"scale", "auto"}
+        Of the kernel exp(-gamma ||x - v||^2); "scale": 1 / (D variance of all values), "auto": 1 / D.
+    max_items : int, default 4096
+        Embeddings learnt from at most, drawn uniformly: time grows with their square.
+
+    References
+    ----------
+    Schoelkopf, Platt, Shawe-Taylor, Smola and Williamson, "Estimating the Support of a High-Dimensional Distribution",
+    Neural Computation 13, 2001.
+
+    Examples
+    --------
+    >>> OCSVM(nu=0.05, normalise="raw")
+    OCSVM(normalise='raw', nu=0.05)
+    """
+
+    name: ClassVar[str] = "ocsvm"
+    supervision: ClassVar[Supervision] = "none"
+    paper: ClassVar[str] = "Schoelkopf et al., Estimating the Support of a High-Dimensional Distribution, 2001"
+    test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14}
+
+    max_items: int = param(4096, Range(1, integer=True), doc="Embeddings learnt from at most.")
+    nu: float = param(0.1, Range(0.0, 0.99, low_open=True), doc="Share of normals that may lie outside.")
+    gamma: float | str = param(
+        "scale", Either((Range(0.0, low_open=True), OneOf(("scale", "auto")))), doc="Of the Gaussian kernel."
+    )
+
+    def _fit(
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+    ) -> Generator[Record, None, Scorer]:
+        p = run.params
+        backbone = load_pooled(run)
+        scorer = OCSVMScorer({**empty_config(backbone, run), "n": 0}, backbone)
+        vectors = yield from learn_vectors(scorer, learn, run)
+        scorer.boundary = fit_one_class_svm(vectors, nu=p.nu, gamma=p.gamma)
+        support = int((scorer.boundary.weights > 0).sum())
+        scorer.config["n"] = len(scorer.boundary.weights)
+        yield Record("support vectors", len(vectors), len(vectors), {"support_vectors": float(support)})
+        return scorer
+
+    @classmethod
+    def _build(cls, config: dict[str, Any]) -> Scorer:
+        return OCSVMScorer(config)

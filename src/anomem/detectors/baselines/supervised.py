@@ -1,0 +1,257 @@
+"""A classifier of labelled anomalies against normals, in balanced batches."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anomem.data.augment import Augmentation, view
+from anomem.data.imageset import ImageSet
+from anomem.detector import Supervision
+from anomem.detectors.baselines._pooled import (
+    NormalisedFeatures,
+    NormalisedScorer,
+    anomalous_vectors,
+    learn_vectors,
+)
+from anomem.errors import InputError
+from anomem.fitting import Labelled, Run
+from anomem.nn.backbones import SMALL_STEM_BELOW, Backbone, load_backbone
+from anomem.nn.contrastive import Feed, unfreeze
+from anomem.nn.hypersphere import draw_weights
+from anomem.nn.scorer import Output, Scorer
+from anomem.params import OneOf, Range, param
+from anomem.training import Recipe, train
+from anomem.types import Record
+
+TRAINED_FROM = -2
+"""The feature map behind which a backbone's last stage begins."""
+RATES = {"linear": 1e-2, "mlp": 1e-4, "backbone": 1e-4}
+"""Peak learning rates of a head on frozen features, and of a backbone together with its head."""
+POSITIVE = Range(0.0, low_open=True)
+SHARE = Range(0.0, 1.0)
+
+
+class SupervisedScorer(NormalisedScorer):
+    """Log odds of an image's being anomalous.
+
+    Parameters
+    ----------
+    config : dict
+        ``backbone`` (as for :class:`~anomem.nn.backbones.Backbone`), ``normalise``, ``dim``, and ``hidden``, the width
+        of the head's hidden layer (None: a linear head).
+    """
+
+    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
+        super().__init__(config, backbone or Backbone(**config["backbone"]))
+        dim, hidden = config["dim"], config["hidden"]
+        self.head: nn.Module = nn.Linear(dim, 1)
+        if hidden is not None:
+            self.head = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def log_odds(self, vectors: Tensor) -> Tensor:
+        """Of (B, D) normalised embeddings: (B,) float32."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            odds: Tensor = self.head(vectors)[:, 0]
+        return odds
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images; no maps."""
+        return Output(self.log_odds(self.vectors(images)))
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class Supervised(NormalisedFeatures):
+    """A binary classifier of labelled anomalies against normals.
+
+    Half of every batch is normal, half anomalous, whatever their numbers; the loss is binary cross entropy, and the
+    anomaly score is the logit. It knows the anomalies that it was shown, and promises nothing about others.
+
+    Parameters
+    ----------
+    preset : {"surface", "object"}
+        Input size: 224 or 160 pixels.
+    backbone, weights
+        As for :func:`~anomem.nn.backbones.load_backbone`. Weights None: from scratch, with a small stem for residual
+        networks at 64 px and less; all of the backbone is then trained.
+    width : float, default 1.0
+        Multiplies the channels of a residual backbone.
+    normalise : {"both", "unit", "standard", "raw"}
+        Space of the embeddings that the head sees: scaled to unit length; each dimension standardised on normals; both
+        in this order; or as the backbone gives them (from scratch always).
+    head : {"linear", "mlp"}
+        Logistic regression, or one hidden layer of ``hidden`` rectified values.
+    hidden : int, default 256
+        Width of that layer.
+    train_backbone : {"none", "last", "all"}
+        What is trained beside the head: nothing, what follows the last but one feature map, or everything. The backbone
+        then sees augmented images; frozen, it sees each image once, as it is.
+    train_steps : int, default 300
+        Optimiser steps.
+    train_batch : int, default 64
+        Images a step.
+    lr : float or None
+        Peak learning rate of AdamW; None: 0.01 for a linear head, 1e-4 for an mlp or where the backbone is trained.
+    weight_decay : float, default 0.01
+        Of AdamW.
+    crop : float, default 0.5
+        Smallest share of the area that a crop keeps.
+    flip : float, default 0.5
+        Chance of a horizontal flip.
+    jitter : float, default 0.2
+        Strength of brightness, contrast and saturation jitter.
+    max_items : int, default 16384
+        Embeddings of each class that a head on frozen features learns from at most, drawn uniformly.
+    cache_mb : int, default 1024
+        Where the backbone is trained, prepared images are kept in memory up to this.
+
+    References
+    ----------
+    The row "Supervised" of Table 1 in Jezequel et al., 2022: a classical deep classifier trained with batches balanced
+    between normal images and anomalies.
+
+    Examples
+    --------
+    >>> Supervised(train_backbone="last", train_steps=500)
+    Supervised(train_backbone='last', train_steps=500)
+    """
+
+    name: ClassVar[str] = "supervised"
+    supervision: ClassVar[Supervision] = "required"
+    paper: ClassVar[str] = "Baseline of Jezequel et al., 2022, Table 1: a classifier trained on balanced batches"
+    test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14, "train_steps": 40}
+
+    width: float = param(1.0, Range(0.05, 4.0), doc="Multiplies a residual backbone's channels.")
+    head: str = param("linear", OneOf(("linear", "mlp")), doc="What is trained on the embedding.")
+    hidden: int = param(256, Range(1, 65536, integer=True), doc="Width of an mlp's hidden layer.")
+    train_backbone: str = param("none", OneOf(("none", "last", "all")), doc="What is trained beside the head.")
+    train_steps: int = param(300, Range(1, integer=True), doc="Optimiser steps.")
+    train_batch: int = param(64, Range(2, integer=True), doc="Images a step, half of them anomalous.")
+    lr: float | None = param(None, POSITIVE, doc="Peak learning rate.", optional=True)
+    weight_decay: float = param(0.01, Range(0.0), doc="Weight decay.")
+    crop: float = param(0.5, Range(0.0, 1.0, low_open=True), doc="Smallest share of the area that a crop keeps.")
+    flip: float = param(0.5, SHARE, doc="Chance of a horizontal flip.")
+    jitter: float = param(0.2, SHARE, doc="Strength of brightness, contrast and saturation jitter.")
+    cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
+
+    def _fit(
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+    ) -> Generator[Record, None, Scorer]:
+        if labelled is None:
+            raise InputError("supervised learns from labelled anomalies; label some (y = 1)")
+        p = run.params
+        trained = "all" if p.weights is None else p.train_backbone
+        scorer = self._empty(trained, run)
+        rate = p.lr or RATES[p.head if trained == "none" else "backbone"]
+        recipe = Recipe(p.train_steps, rate, "adamw", p.weight_decay)
+        if trained == "none":
+            normals = yield from learn_vectors(scorer, learn, run)
+            anomalies = yield from anomalous_vectors(scorer, labelled, run)
+            yield from _train_head(scorer, normals, anomalies, recipe, run)
+        else:
+            if p.weights is not None:
+                yield from learn_vectors(scorer, learn, run)
+            yield from _train_whole(scorer, trained, learn, labelled.anomalies(), recipe, run)
+        return scorer
+
+    def _empty(self, trained: str, run: Run) -> SupervisedScorer:
+        p = run.params
+        from_scratch = p.weights is None
+        options = {
+            "name": p.backbone,
+            "stages": [TRAINED_FROM],
+            "embedding": True,
+            "width": p.width,
+            "small_stem": from_scratch
+            and p.size <= SMALL_STEM_BELOW
+            and p.backbone.startswith(("resnet", "wide_resnet")),
+            "folded": trained == "none",
+        }
+        backbone = load_backbone(**options, weights=p.weights).eval().requires_grad_(False).to(run.device)
+        config = {
+            "backbone": options,
+            # From scratch, what embeddings are like before the training says nothing of what they become.
+            "normalise": "raw" if from_scratch else p.normalise,
+            "dim": backbone.describe(p.size)[-1].channels,
+            "hidden": p.hidden if p.head == "mlp" else None,
+        }
+        scorer = SupervisedScorer(config, backbone)
+        draw_weights(scorer.head, run.rng)
+        return scorer
+
+    @classmethod
+    def _build(cls, config: dict[str, Any]) -> Scorer:
+        return SupervisedScorer(config)
+
+
+def balanced_loss(log_odds: Tensor) -> Tensor:
+    """Binary cross entropy of (2B,) log odds, the first half of them normal, the second anomalous."""
+    targets = (torch.arange(len(log_odds), device=log_odds.device) >= len(log_odds) // 2).float()
+    return F.binary_cross_entropy_with_logits(log_odds, targets)
+
+
+def _train_head(
+    scorer: SupervisedScorer, normals: Tensor, anomalies: Tensor, recipe: Recipe, run: Run
+) -> Generator[Record, None, None]:
+    """Train the head on frozen embeddings."""
+    half = run.params.train_batch // 2
+    scorer.to(run.device).head.requires_grad_(True)
+    classes = [normals.to(run.device), anomalies.to(run.device)]
+
+    def drawn() -> Iterator[Tensor]:
+        while True:
+            rows = [torch.randint(len(c), (half,), generator=run.rng) for c in classes]
+            yield torch.cat([c[r.to(run.device)] for c, r in zip(classes, rows, strict=True)])
+
+    def loss(batch: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+        return balanced_loss(scorer.log_odds(batch)), {}
+
+    yield from train(scorer.head, loss, drawn(), recipe, device=run.device, stage="head")
+
+
+def _train_whole(
+    scorer: SupervisedScorer, trained: str, learn: ImageSet, anomalies: ImageSet, recipe: Recipe, run: Run
+) -> Generator[Record, None, None]:
+    """Train the head and what `trained` names of the backbone on augmented images."""
+    p = run.params
+    half = p.train_batch // 2
+    scorer.to(run.device).head.requires_grad_(True)
+    unfreeze(scorer.backbone, trained)
+    # Pretrained batch statistics stand for far more images than a fit has; only a backbone from scratch learns its own.
+    scorer.backbone.train(p.weights is None)
+    augmentation = Augmentation(
+        crop_scale=(p.crop, 1.0),
+        flip=p.flip,
+        brightness=p.jitter,
+        contrast=p.jitter,
+        saturation=p.jitter,
+        blur=0.0,
+        noise=0.0,
+    )
+    feeds = [Feed(images, None, half, p.cache_mb, run.rng) for images in (learn, anomalies)]
+    batches = zip(*(in_batches((images for images, _ in feed), half) for feed in feeds), strict=False)
+
+    def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
+        with torch.autocast(run.device.type, enabled=False):
+            images = view(torch.cat(batch).to(run.device).float() / 255, augmentation, generator=run.rng)
+        return balanced_loss(scorer(images * 255).score), {}
+
+    options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision}
+    yield from train(scorer, loss, batches, recipe, **options, stage="backbone and head")
+    scorer.backbone.eval()
+
+
+def in_batches(parts: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+    """Join parts of any length into batches of exactly `count` rows, in order."""
+    held: list[Tensor] = []
+    for part in parts:
+        held.append(part)
+        while sum(map(len, held)) >= count:
+            joined = torch.cat(held)
+            yield joined[:count]
+            held = [joined[count:]]

@@ -1,0 +1,264 @@
+"""Classical one-class learners as tensor modules: their ``state_dict`` is the whole model, and they export as they are.
+
+They are fitted by scikit-learn and converted; nothing of scikit-learn's own state is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anomem.nn.kernel_ridge import squared_distances
+
+ROWS = 32
+"""Support vectors are filled up, without weight, to a multiple of this: a file's size hardly depends on the draw."""
+
+
+class Normalise(nn.Module):
+    """Embeddings in the space that a learner works in.
+
+    Parameters
+    ----------
+    dim : int
+        D.
+    unit : bool
+        Scale every vector to unit length first.
+    standard : bool
+        Then subtract the mean of each dimension and divide by its standard deviation.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, dim: int, *, unit: bool, standard: bool) -> None:
+        super().__init__()
+        self.unit, self.standard = unit, standard
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("deviation", torch.ones(dim))
+
+    @torch.no_grad()
+    def fit(self, vectors: Tensor) -> Normalise:
+        """Take what is needed from (N, D) vectors, and return self.
+
+        No deviation falls below a tenth of all dimensions' root mean square: a dimension that hardly moved in a few
+        vectors would otherwise drown the others. Where nothing moves, deviations are 1.
+        """
+        if not self.standard:
+            return self
+        scaled = self._scaled(vectors)
+        deviation = scaled.std(dim=0, correction=0)
+        floor = 0.1 * deviation.square().mean().sqrt()
+        self.mean = scaled.mean(dim=0).to(self.mean.device)
+        self.deviation = torch.where(floor > 0, deviation.clamp_min(floor), 1.0).to(self.mean.device)
+        return self
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Normalise (B, D) vectors."""
+        return (self._scaled(vectors) - self.mean) / self.deviation
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=1) if self.unit else vectors
+
+
+class OneClassSVM(nn.Module):
+    """Decision of a one-class support vector machine with a Gaussian kernel, as an anomaly score.
+
+    score(x) = rho - sum_i alpha_i exp(-gamma ||x - v_i||^2), Eq. 3.9 of Schoelkopf et al. with the sign turned: above
+    0 outside of the region that was learnt. The sum has hundreds of nearly equal terms from which rho is subtracted, so
+    it is computed in float64.
+
+    Parameters
+    ----------
+    n : int
+        Support vectors.
+    dim : int
+        D.
+
+    References
+    ----------
+    Schoelkopf, Platt, Shawe-Taylor, Smola and Williamson, "Estimating the Support of a High-Dimensional Distribution",
+    Neural Computation 13, 2001.
+    """
+
+    vectors: Tensor
+    weights: Tensor
+    offset: Tensor
+    gamma: Tensor
+
+    def __init__(self, n: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("vectors", torch.zeros(n, dim))
+        self.register_buffer("weights", torch.zeros(n, dtype=torch.float64))
+        self.register_buffer("offset", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("gamma", torch.ones((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score (B, D) vectors: (B,) float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            squared = squared_distances(x.double(), self.vectors.double())
+            return (self.offset - torch.exp(-self.gamma * squared) @ self.weights).float()
+
+
+def fit_one_class_svm(vectors: Tensor, *, nu: float = 0.1, gamma: float | str = "scale") -> OneClassSVM:
+    """Fit scikit-learn's ``OneClassSVM`` and convert it.
+
+    Parameters
+    ----------
+    vectors : Tensor
+        (N, D) float32 of normals; time grows with the square of N.
+    nu : float
+        Above 0 and below 1: at most this share of the vectors lies outside, at least this share supports.
+    gamma : float or {"scale", "auto"}
+        Of the kernel exp(-gamma ||x - v||^2); "scale": 1 / (D variance of all values), "auto": 1 / D.
+
+    Returns
+    -------
+    OneClassSVM
+        Its score is ``-decision_function``.
+    """
+    x = vectors.double().cpu().numpy()
+    if isinstance(gamma, str):
+        variance = float(x.var()) if gamma == "scale" else 1.0
+        gamma = 1 / (x.shape[1] * variance) if variance > 0 else 1.0
+    reference = _sklearn("svm").OneClassSVM(kernel="rbf", nu=nu, gamma=gamma)
+    reference.random_state = 0  # its constructor takes none, and it would draw from numpy's global generator
+    fitted = reference.fit(x)
+    found = len(fitted.support_)
+    module = OneClassSVM(ROWS * math.ceil(found / ROWS), x.shape[1])
+    module.vectors[:found] = torch.from_numpy(fitted.support_vectors_).float()
+    module.weights[:found] = torch.from_numpy(fitted.dual_coef_[0])
+    module.offset.fill_(float(fitted.offset_[0]))
+    module.gamma.fill_(gamma)
+    return module
+
+
+class IsolationForest(nn.Module):
+    """Isolation forest: how few random cuts set a vector apart from the others.
+
+    score(x) = 2^(-E(h(x)) / c(psi)) (Eq. 2 of Liu et al.), where h is the depth of the leaf that x falls into plus c of
+    the number of vectors that share it, and c(n) = 2 H(n - 1) - 2 (n - 1) / n is the mean path length of n vectors
+    (Eq. 1; c(2) = 1, c(1) = 0).
+
+    All trees lie in one table, each in the same number of rows; a leaf's children are itself, so that a fixed number of
+    steps leads every vector to its leaf.
+
+    Parameters
+    ----------
+    n_trees : int
+        Trees.
+    n_samples : int
+        psi, vectors that each tree is grown from.
+
+    References
+    ----------
+    Liu, Ting and Zhou, "Isolation Forest", ICDM 2008.
+    """
+
+    feature: Tensor
+    threshold: Tensor
+    left: Tensor
+    right: Tensor
+    length: Tensor
+
+    def __init__(self, n_trees: int, n_samples: int) -> None:
+        super().__init__()
+        self.n_trees, self.steps = n_trees, max(1, math.ceil(math.log2(max(2, n_samples))))
+        self.rows = min(2 * n_samples - 1, 2 ** (self.steps + 1) - 1)  # the most nodes that a tree can have
+        own = torch.arange(n_trees * self.rows)
+        self.register_buffer("feature", torch.zeros_like(own))
+        self.register_buffer("threshold", torch.zeros(len(own)))
+        self.register_buffer("left", own.clone())
+        self.register_buffer("right", own.clone())
+        self.register_buffer("length", torch.zeros(len(own)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score (B, D) vectors: (B,) float32 in (0, 1)."""
+        x = x.float()
+        node = (torch.arange(self.n_trees, device=x.device) * self.rows).expand(x.shape[0], -1)
+        for _ in range(self.steps):
+            go_left = x.gather(1, self.feature[node]) <= self.threshold[node]
+            node = torch.where(go_left, self.left[node], self.right[node])
+        return torch.exp2(-self.length[node].mean(dim=1))
+
+
+def fit_isolation_forest(
+    vectors: Tensor, *, n_trees: int = 100, n_samples: int = 256, seed: int = 0
+) -> IsolationForest:
+    """Fit scikit-learn's ``IsolationForest`` and convert it.
+
+    Parameters
+    ----------
+    vectors : Tensor
+        (N, D) float32 of normals.
+    n_trees : int
+        Trees.
+    n_samples : int
+        psi; at most N are used.
+    seed : int
+        Of the random cuts.
+
+    Returns
+    -------
+    IsolationForest
+        Its score is ``-score_samples``.
+    """
+    x = vectors.float().cpu().numpy()
+    n_samples = min(n_samples, len(x))
+    reference = _sklearn("ensemble").IsolationForest(n_estimators=n_trees, max_samples=n_samples, random_state=seed)
+    fitted = reference.fit(x)
+    module = IsolationForest(n_trees, n_samples)
+    whole = mean_path_length(torch.tensor([float(n_samples)], dtype=torch.float64))
+    for t, estimator in enumerate(fitted.estimators_):
+        first = t * module.rows
+        for name, values in _tree_table(estimator.tree_, whole).items():
+            offset = first if name in ("left", "right") else 0
+            getattr(module, name)[first : first + len(values)] = values + offset
+    return module
+
+
+def _tree_table(tree: Any, whole: Tensor) -> dict[str, Tensor]:
+    """One of scikit-learn's trees as rows of :class:`IsolationForest`, children counted from its root."""
+    left, right = torch.from_numpy(tree.children_left), torch.from_numpy(tree.children_right)
+    leaf, own = left < 0, torch.arange(len(left))
+    depth = torch.zeros(len(left), dtype=torch.float64)
+    for node in (~leaf).nonzero()[:, 0].tolist():  # parents stand before their children
+        depth[left[node]] = depth[right[node]] = depth[node] + 1
+    length = depth + mean_path_length(torch.from_numpy(tree.n_node_samples).double())
+    return {
+        "feature": torch.from_numpy(tree.feature).clamp_min(0),
+        "threshold": rounded_down(torch.from_numpy(tree.threshold)),
+        "left": torch.where(leaf, own, left),
+        "right": torch.where(leaf, own, right),
+        # A single vector has no path to compare with: scikit-learn calls everything undecided, 2^-1.
+        "length": length / whole if whole > 0 else torch.ones_like(length),
+    }
+
+
+def mean_path_length(n: Tensor) -> Tensor:
+    """c(n) of Eq. 1, the mean path length of n vectors, with H(i) = ln(i) + Euler's constant; float64."""
+    several = n.clamp_min(3)
+    euler = 0.5772156649015329
+    found = 2 * ((several - 1).log() + euler) - 2 * (several - 1) / several
+    return torch.where(n <= 1, 0.0, torch.where(n <= 2, 1.0, found))
+
+
+def rounded_down(threshold: Tensor) -> Tensor:
+    """Return the largest float32 at or below each float64: for any float32 x, x <= threshold stays what it was."""
+    near = threshold.float()
+    below = torch.nextafter(near, torch.full_like(near, -math.inf))
+    return torch.where(near.double() > threshold, below, near)
+
+
+def _sklearn(room: str) -> Any:
+    """Import a part of scikit-learn when it is needed; what that draws from Python's global generator is given back."""
+    state = random.getstate()
+    try:
+        return import_module(f"sklearn.{room}")
+    finally:
+        random.setstate(state)
