@@ -73,7 +73,7 @@ def an_interrupted_fit_leaves_no_model(example: Example) -> None:
         steps = detector.fit_steps(images, y, alpha=0.2, device="cpu")
         for _ in range(n_steps):
             next(steps)
-        steps.close()  # type: ignore[attr-defined]
+        steps.close()
         refused(NotFittedError, lambda d=detector: example.score(d), "an abandoned fit")  # type: ignore[misc]
     for left in (0, 10, 38):
         source, detector = _Breaking(images), example.new()

@@ -112,7 +112,7 @@ def labels_refit_the_second_stage(example: Example) -> None:
     require(np.array_equal(example.score(detector), scores), "labels replace earlier ones")
     steps = detector.refit_labels_steps(example.labelled[:4], device="cpu")
     next(steps)
-    steps.close()  # type: ignore[attr-defined]
+    steps.close()
     require(np.array_equal(example.score(detector), scores), "an abandoned refit changes nothing")
     require(np.array_equal(example.score(example.fitted), example.scores), "the detector before stays as it was")
     held_out = example.calibration_images(detector)[:1]
