@@ -236,9 +236,7 @@ def map_scale(values: list[FloatArray]) -> tuple[float, float]:
     return float(low), float(max(low + 3 * (top - low), low + 1e-6))
 
 
-def recalibrated(
-    state: Fitted, images: ImageSet, alpha: float | None, run: Run
-) -> Generator[Record, None, Fitted]:
+def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
     """Calibrate anew on normals that the model has not seen; others are left out with a warning.
 
     Raises

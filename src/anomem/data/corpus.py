@@ -134,9 +134,7 @@ def _column(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int
     return tuple(values)
 
 
-def _digests(
-    source: ImageSource, skip_bad: bool
-) -> Generator[Record, None, tuple[tuple[int, ...], tuple[str, ...]]]:
+def _digests(source: ImageSource, skip_bad: bool) -> Generator[Record, None, tuple[tuple[int, ...], tuple[str, ...]]]:
     if not len(source):
         raise InputError("there are no images to learn from")
     digests, skipped = [], []
