@@ -21,6 +21,7 @@ DETECTORS: dict[str, str] = {
     "iforest": "anomem.detectors.baselines.iforest:IForest",
     "supervised": "anomem.detectors.baselines.supervised:Supervised",
     "deepsad": "anomem.detectors.baselines.deepsad:DeepSAD",
+    "padim": "anomem.detectors.baselines.padim:PaDiM",
 }
 
 

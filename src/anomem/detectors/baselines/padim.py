@@ -1,0 +1,165 @@
+"""PaDiM: a Gaussian at each position of frozen feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from anomem.data.imageset import ImageSet
+from anomem.detector import Detector, Supervision
+from anomem.errors import ParameterError
+from anomem.fitting import Labelled, Run
+from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from anomem.nn.deviation import MapFusion
+from anomem.nn.features import feature_batches
+from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
+from anomem.nn.scorer import Output, Scorer
+from anomem.params import Each, OneOf, Range, Text, param
+from anomem.types import Record
+
+
+class PaDiMScorer(Scorer):
+    """Mahalanobis distance of every position's features to the normal ones at that position.
+
+    Parameters
+    ----------
+    config : dict
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``, ``hw`` of the finest
+        stage, ``counts`` (channels that are kept of each stage), ``smoothing``.
+    backbone : Backbone or None
+        One with its weights; None: an empty one is built.
+    """
+
+    channels: Tensor
+
+    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
+        super().__init__(config)
+        hw = (int(config["hw"][0]), int(config["hw"][1]))
+        self.backbone = backbone or Backbone(**config["backbone"])
+        # Positions among the channels of their own stage, one stage after the other.
+        self.register_buffer("channels", torch.zeros(sum(config["counts"]), dtype=torch.int64))
+        self.gaussian = PositionGaussian(sum(config["counts"]), hw)
+        self.fusion = MapFusion(
+            [hw],
+            [1.0],
+            size=config["size"],
+            reduction="max",
+            top=1.0,
+            smoothing=config["smoothing"],
+            standardise="none",
+        )
+
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
+        """The backbone's maps to one map of the drawn channels on the finest grid, (B, C, h, w) float32."""
+        return concatenate_maps([f.float() for f in features], self.channels.split(self.config["counts"]))
+
+    def score_features(self, features: Sequence[Tensor]) -> Output:
+        """Score from the backbone's maps."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            return Output(*self.fusion([self.gaussian(self.embed(features))]))
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images (B, 3, S, S)."""
+        return self.score_features(self.backbone(images))
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class PaDiM(Detector):
+    """PaDiM: a Gaussian at each position of frozen feature maps.
+
+    Maps of several stages are brought to the finest grid and stacked; of their channels some are drawn by seed. At each
+    position the mean and covariance of normal images are estimated (Eq. 1), in one pass and in memory that does not
+    depend on their number. The map is the Mahalanobis distance (Eq. 2), smoothed; the score is its maximum.
+
+    Parameters
+    ----------
+    preset : {"surface", "object"}
+        Input size: 224 or 160 pixels.
+    backbone, weights, stages
+        As for :func:`~anomem.nn.backbones.load_backbone`. The default stages have strides 4, 8 and 16, on residual
+        networks as on EfficientNets.
+    n_channels : int or None, default 100
+        Channels that are drawn, at most as many as the stages have together; None: all. Memory and file grow with the
+        square of it.
+    ridge : float, default 0.01
+        Added to the diagonal of every covariance.
+    smoothing : float, default 4.0
+        Standard deviation of the Gaussian on the map, in pixels of the model's input.
+
+    Notes
+    -----
+    Features are learnt from in the precision in which the model scores, whatever ``fit_precision`` says: rounding moves
+    features by a multiple of the root of the ridge, and much the same way on every image.
+
+    References
+    ----------
+    Defard, Setkov, Loesch, Audigier, "PaDiM: a patch distribution modeling framework for anomaly detection and
+    localization", 2021. Also the frozen baseline of Zheng et al., "Focus your distribution", 2022, Table 4.
+    """
+
+    name: ClassVar[str] = "padim"
+    supervision: ClassVar[Supervision] = "none"
+    localizes: ClassVar[bool] = True
+    paper: ClassVar[str] = "Defard et al., PaDiM: a patch distribution modeling framework, 2021"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
+    test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_channels": 40}
+
+    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
+    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
+    backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="A timm model.")
+    weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
+    stages: tuple[int, ...] = param((1, 2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are stacked.")
+    n_channels: int | None = param(
+        100, Range(1, integer=True), doc="Channels drawn from them; None: all.", optional=True
+    )
+    ridge: float = param(0.01, Range(0.0, low_open=True), doc="Added to the diagonal of every covariance.")
+    smoothing: float = param(4.0, Range(0.0, 64.0), doc="Deviation of the Gaussian on the map, input pixels.")
+
+    def _fit(
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+    ) -> Generator[Record, None, Scorer]:
+        p = run.params
+        backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
+        scorer = _empty_scorer(backbone, run)
+        moments = GaussianMoments(scorer.gaussian.channels, scorer.gaussian.hw)
+        # Nothing is tuned here, so those normals are learnt from too: a covariance needs every image it can get.
+        done, total = 0, len(learn) + len(tune)
+        for images in (learn, tune):
+            # In the precision in which it will score: a covariance narrower than the rounding error would see in that
+            # error, which is much the same on every image, an anomaly.
+            for features in feature_batches(backbone, images, precision=p.precision, batch_size=run.batch_size):
+                moments.update(scorer.embed(features))
+                done += len(features[0])
+                yield Record("features", done, max(done, total))
+        yield Record("covariances", 1, 1)
+        moments.fill(scorer.gaussian, p.ridge)
+        return scorer.requires_grad_(False)
+
+    @classmethod
+    def _build(cls, config: dict[str, Any]) -> Scorer:
+        return PaDiMScorer(config)
+
+
+def _empty_scorer(backbone: Backbone, run: Run) -> PaDiMScorer:
+    """A scorer with its channels drawn, without Gaussians."""
+    p, maps = run.params, backbone.describe(run.params.size)
+    n_stages = [m.channels for m in maps]
+    if p.n_channels is not None and p.n_channels > sum(n_stages):
+        raise ParameterError(
+            f"n_channels={p.n_channels} is not allowed: the stages have {sum(n_stages)} channels; None takes all"
+        )
+    channels = split_channels(choose_channels(sum(n_stages), p.n_channels, run.rng), n_stages)
+    config = {
+        "backbone": {"name": p.backbone, "stages": list(p.stages), "folded": True},
+        "size": p.size,
+        "hw": list(max(maps, key=lambda m: m.hw[0] * m.hw[1]).hw),
+        "counts": [len(c) for c in channels],
+        "smoothing": p.smoothing,
+    }
+    scorer = PaDiMScorer(config, backbone)
+    scorer.channels.copy_(torch.cat(channels))
+    return scorer.eval().to(run.device)
