@@ -22,6 +22,7 @@ DETECTORS: dict[str, str] = {
     "supervised": "anomem.detectors.baselines.supervised:Supervised",
     "deepsad": "anomem.detectors.baselines.deepsad:DeepSAD",
     "padim": "anomem.detectors.baselines.padim:PaDiM",
+    "simclr": "anomem.detectors.baselines.simclr:SimCLR",
 }
 
 

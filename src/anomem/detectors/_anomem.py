@@ -161,7 +161,7 @@ def train_stage_one(
     # Pretrained batch statistics stand for far more images than a fit has; only a backbone from scratch learns its own.
     scorer.backbone.train(from_scratch)
     shared = p.geometry == "shared" or (p.geometry == "auto" and not from_scratch)
-    views_of = ViewsOf(model, _augmentation(p), shared, run.fit_precision)
+    views_of = ViewsOf(model, run.device, _augmentation(p), shared, run.fit_precision)
     anomalies = None if labelled is None else labelled.anomalies()
     feed = Feed(learn, anomalies, p.train_batch, p.cache_mb, run.rng)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,11 @@ class ContrastedMemory(nn.Module):
         self.heads = None
         if projection_dim is not None:
             dims = [memory.normaliser.dim for memory in scorer.memories()]
-            self.heads = nn.ModuleList(_projection(dim, projection_dim) for dim in dims)
+            self.heads = nn.ModuleList(projection_head(dim, projection_dim) for dim in dims)
+
+    def features(self, images: Tensor) -> Sequence[Tensor]:
+        """The backbone's maps of images (B, 3, S, S) with values 0 to 255."""
+        return self.scorer.features(images)
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Every scale's map in the space of its association, from the backbone's maps."""
@@ -188,19 +192,33 @@ class CachedViews:
             yield from self._parts
 
 
+class Contrasted(Protocol):
+    """What is trained on two views: a backbone, how its maps are embedded, and the generator that draws the views."""
+
+    rng: torch.Generator
+
+    def features(self, images: Tensor, /) -> Sequence[Tensor]:
+        """The backbone's maps of images (B, 3, S, S) with values 0 to 255."""
+        ...
+
+    def embed(self, features: Sequence[Tensor], /) -> list[Tensor]:
+        """The maps that the loss contrasts, of one view."""
+        ...
+
+
 @dataclass(frozen=True)
 class ViewsOf:
     """Draws two views of uint8 images and embeds them: [first, second], each a list of one map a scale."""
 
-    model: ContrastedMemory
+    model: Contrasted
+    device: torch.device
     augmentation: Augmentation
     shared_geometry: bool
     precision: str
 
     def __call__(self, images: Tensor) -> list[list[Tensor]]:
         """From (B, 3, S, S) uint8."""
-        model = self.model
-        device = model.scorer.fusion.weights.device
+        model, device = self.model, self.device
         with torch.autocast(device.type, enabled=False):
             pair = views(
                 images.to(device).float() / 255,
@@ -210,7 +228,7 @@ class ViewsOf:
             )
         with autocast(device, self.precision):
             # One pass over both views: in training mode they share the batch's statistics.
-            features = model.scorer.features(torch.cat(pair) * 255)
+            features = model.features(torch.cat(pair) * 255)
         half = len(images)
         return [model.embed([f[part] for f in features]) for part in (slice(0, half), slice(half, None))]
 
@@ -240,6 +258,7 @@ def _per_scale(values: tuple[float, ...], scales: int) -> tuple[float, ...]:
     return (values[0],) * max(0, scales - len(values)) + values[max(0, len(values) - scales) :]
 
 
-def _projection(dim: int, width: int) -> nn.Module:
+def projection_head(dim: int, width: int) -> nn.Module:
+    """Two dense layers (N, dim) -> (N, width) with a ReLU between them, as wide as the wider of both (SimCLR)."""
     hidden = max(dim, width)
     return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
