@@ -8,7 +8,19 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ORDER = ("trivial", "one_class", "labels", "promise", "cifar", "stage_one", "scratch", "growth", "speed")
+ORDER = (
+    "trivial",
+    "one_class",
+    "labels",
+    "promise",
+    "cifar",
+    "stage_one",
+    "scratch",
+    "growth",
+    "comparison",
+    "padim",
+    "speed",
+)
 """Speed comes last and alone: run it again by itself when the machine was busy."""
 
 
@@ -20,8 +32,11 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
     if args.peers:
         extra["one_class"] += ["--peers", str(args.peers)]
     if args.peer_python and args.peer_weights:
-        extra["speed"] += ["--peer-python", str(args.peer_python), "--peer-weights", str(args.peer_weights)]
-    return [[sys.executable, str(HERE / f"{name}.py"), *shared, *extra[name]] for name in ORDER if name in args.only]
+        peer = ["--peer-python", str(args.peer_python), "--peer-weights", str(args.peer_weights)]
+        extra["speed"] += peer
+        extra["padim"] += peer
+    chosen = [name for name in ORDER if name in args.only and (name != "padim" or extra["padim"])]
+    return [[sys.executable, str(HERE / f"{name}.py"), *shared, *extra[name]] for name in chosen]
 
 
 def main() -> None:

@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-ORDER = ("one_class", "labels", "cifar", "promise", "stage_one", "speed", "growth", "scratch", "trivial")
+ORDER = (
+    "one_class",
+    "labels",
+    "cifar",
+    "promise",
+    "stage_one",
+    "speed",
+    "growth",
+    "scratch",
+    "comparison",
+    "padim",
+    "trivial",
+)
 MET = {True: "yes", False: "**no**", None: ""}
 
 

@@ -113,7 +113,10 @@ def build_model(args: argparse.Namespace) -> Model:
     }
     with local_weights(args.weights):
         if args.model == "padim":
-            model: Model = Padim(n_features=PADIM_CHANNELS, **common)
+            drawn = PADIM_CHANNELS if args.channels is None else len(args.channels)
+            model: Model = Padim(n_features=drawn, **common)
+            if args.channels is not None:
+                model.model.idx.copy_(torch.tensor(args.channels))
         else:
             model = Patchcore(coreset_sampling_ratio=args.coreset, **common)
     check_weights(model, args.weights)

@@ -40,7 +40,6 @@ from anomalib_model import (
     LAYERS,
     NORMALIZATIONS,
     PACKAGES,
-    PADIM_CHANNELS,
     Model,
     build_data,
     build_model,
@@ -257,7 +256,7 @@ def describe_model(model: Model, name: str, coreset: float) -> dict[str, Any]:
         "backbone": BACKBONE,
         "layers": list(LAYERS[name]),
         "channels_total": total,
-        "channels": PADIM_CHANNELS if name == "padim" else total,
+        "channels": len(model.model.idx) if name == "padim" else total,
         "coreset_ratio": None if name == "padim" else coreset,
     }
     if name == "patchcore":
@@ -357,6 +356,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--name", help="stem of the result files (default: SET-MODEL)")
     parser.add_argument("--runner", choices=("engine", "loop"), default="engine")
     parser.add_argument("--precision", choices=sorted(AUTOCAST), default="float32", help="scoring")
+    parser.add_argument("--channels", nargs="+", type=int, help="PaDiM's, counted through the layers; default: drawn")
     parser.add_argument("--coreset", type=float, default=0.001, help="PatchCore's sampling ratio")
     parser.add_argument("--normalization", choices=sorted(NORMALIZATIONS), default="lite0")
     parser.add_argument("--size", type=int, default=224)
