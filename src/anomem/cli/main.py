@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "anomem.cli.evaluating:evaluate",
     "label": "anomem.cli.fitting:label",
     "calibrate": "anomem.cli.fitting:calibrate",
+    "bench": "anomem.cli.bench:bench",
     "methods": "anomem.cli.facts:methods",
     "doctor": "anomem.cli.facts:doctor",
 }

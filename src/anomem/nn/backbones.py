@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from anomem.errors import InputError, ParameterError
+from anomem.nn import map_cache
 from anomem.nn.folding import fold_batch_norm
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
@@ -99,6 +100,12 @@ class Backbone(nn.Module):
         list of Tensor
             One (B, C_s, h_s, w_s) a stage, the embedding last as (B, D, 1, 1) where wanted.
         """
+        cache = map_cache.active()
+        if cache is not None and cache.applies(self, images):
+            return cache.maps(self, images, self._compute)
+        return self._compute(images)
+
+    def _compute(self, images: Tensor) -> list[Tensor]:
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
         found = self.model(normalised.contiguous(memory_format=torch.channels_last))
         maps = [found[layer] for layer in self.layers]
@@ -181,6 +188,8 @@ def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
         raise ParameterError(f"backbone={name!r} is not a timm model; list them with timm.list_models()") from error
     if small_stem:
         stem = cast(Any, model)
+        if not isinstance(stem.conv1, nn.Conv2d):
+            raise ParameterError(f"backbone={name!r} has a stem of several layers; at 64 px and less take resnet18 or 50")
         stem.conv1 = nn.Conv2d(3, stem.conv1.out_channels, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(stem.conv1.weight, mode="fan_out", nonlinearity="relu")
         stem.maxpool = nn.Identity()

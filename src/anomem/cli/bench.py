@@ -1,0 +1,230 @@
+"""The command that runs benchmarks: units of work, one line each, that go on where they were interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anomem.cli import options
+from anomem.cli.output import Output, check_file, check_folder, count
+from anomem.cli.progress import counted
+from anomem.cli.session import Session, note, pass_session
+from anomem.errors import InputError
+
+if TYPE_CHECKING:
+    from anomem.protocols.journal import Journal
+    from anomem.protocols.means import Mean
+    from anomem.protocols.planning import Plan
+    from anomem.protocols.runner import Outcome
+
+RUNS = "anomem-runs.jsonl"
+_WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
+_COLUMNS = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "accuracy": "accuracy",
+    "distance_variance": "distance variance",
+    "false_alarm_rate": "false alarms",
+    "detection_rate": "detected",
+}
+
+
+def _split(value: Sequence[str]) -> tuple[str, ...]:
+    """Let a list be given by commas, or by naming the option again."""
+    return tuple(entry for text in value for entry in text.split(",") if entry)
+
+
+def _listed(_: click.Context, __: click.Parameter, value: Sequence[str]) -> tuple[str, ...]:
+    return _split(value)
+
+
+def _numbers(_: click.Context, __: click.Parameter, value: Sequence[str]) -> tuple[int, ...]:
+    try:
+        return tuple(int(entry) for entry in _split(value))
+    except ValueError:
+        raise click.BadParameter(f"{','.join(value)}: expected whole numbers, for example 0,1,2") from None
+
+
+@click.command(short_help="Run benchmarks; go on where an earlier run ended.")
+@click.argument("what", nargs=-1, required=True, metavar="SUITE|PROTOCOL...")
+@click.option("--methods", multiple=True, callback=_listed, metavar="A,B", help="Methods that take part.")
+@click.option(
+    "--data", multiple=True, callback=_listed, metavar="NAME,...", help="Image sets: mvtec_ad/bottle, a folder."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="Set a method's or a protocol's parameter."
+)
+@click.option("--seeds", multiple=True, callback=_numbers, metavar="0,1,2", help="Seeds of the fits.")
+@click.option(
+    "--out", type=options.PATH, default=RUNS, show_default=True, metavar="FILE", help="Where lines are added."
+)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes at a time.")
+@click.option("--limit", type=click.IntRange(1), help="Images of each kind at most: to try things out.")
+@click.option("--dry-steps", type=click.IntRange(1), help="Optimiser steps at most: to try recipes out.")
+@click.option("--root", type=options.PATH, metavar="DIR", help="Folder of the image sets.  [default: $ANOMEM_DATA]")
+@click.option("--scores", type=options.PATH, metavar="DIR", help="Keep the scores of every unit here.")
+@click.option("--features", type=options.PATH, metavar="DIR", help="Keep maps of frozen backbones here, to share them.")
+@click.option(
+    "--features-mb", type=click.IntRange(1), default=4096, show_default=True, help="Room for them, megabytes."
+)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each process.")
+@options.running
+@options.as_json
+@pass_session
+def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_json: bool, **given: Any) -> None:
+    """Run benchmarks: SUITE (smoke, cpu, paper), PROTOCOL (one-vs-rest, few-labels, ...) or sweep:NAME.
+
+    Every unit of work (a task, a method, a seed) that is finished adds one JSON line to FILE. Units that stand there
+    are not done again: the same command goes on where an earlier one was interrupted, by whatever.
+
+    A protocol needs --data; a suite brings its own, of which absent sets are left out.
+    """
+    output = Output(as_json)
+    _check(out, given)
+    plan = _planned(what, given)
+    for line in plan.left_out:
+        note(f"left out: {line}")
+    started = time.perf_counter()
+    done: list[str] = []
+    failed: list[dict[str, str]] = []
+    try:
+        for outcome in _outcomes(plan, out, jobs, given, session, quiet=as_json):
+            if outcome.line is None:
+                note(f"failed: {outcome.unit}: {outcome.error}")
+                failed.append({"unit": str(outcome.unit), "error": outcome.error})
+            else:
+                done.append(outcome.unit.key)
+    except KeyboardInterrupt:
+        _say_how_to_go_on(session, plan, out)
+    seconds = time.perf_counter() - started
+    rows = _summary(plan, out, output)
+    before = len(plan.units) - len(done) - len(failed)
+    output.line(
+        f"{out}: {count(len(plan.units), 'unit')} of work, {before:,} done before, {len(done):,} now ({seconds:.0f} s)"
+        + (f", {len(failed):,} failed: the same command tries them again" if failed else "")
+    )
+    output.result(
+        {
+            "out": out,
+            "n_units": len(plan.units),
+            "n_before": before,
+            "n_done": len(done),
+            "failed": failed,
+            "left_out": plan.left_out,
+            "seconds": round(seconds, 3),
+            "means": rows,
+        }
+    )
+    if failed:
+        click.get_current_context().exit(1)
+
+
+def _check(out: Path, given: dict[str, Any]) -> None:
+    """Refuse what could not be written, before anything is computed."""
+    check_file(out, what="file of runs")
+    for name in ("scores", "features"):
+        if given[name] is not None:
+            check_folder(given[name])
+    if given["root"] is not None and not given["root"].is_dir():
+        raise InputError(f"{given['root']}: no such folder: name the folder of the image sets")
+
+
+def _planned(what: Sequence[str], given: dict[str, Any]) -> Plan:
+    from anomem.protocols.asked import parse_settings, parts_of
+    from anomem.protocols.planning import Wanted, plan
+    from anomem.protocols.suites import SUITES
+
+    assigned = parse_settings(given["settings"])
+    parts = parts_of(what, methods=given["methods"], data=given["data"], assigned=assigned)
+    wanted = Wanted(
+        root=given["root"],
+        seeds=given["seeds"],
+        limit=given["limit"],
+        dry_steps=given["dry_steps"],
+        data=given["data"],
+        narrow=any(name in SUITES for name in what),
+    )
+    return plan(parts, wanted)
+
+
+def _outcomes(
+    plan: Plan, out: Path, jobs: int, given: dict[str, Any], session: Session, *, quiet: bool
+) -> Iterator[Outcome]:
+    """Do the units that are left to do, with a bar and the time that is left."""
+    from anomem.protocols.fits import Settings
+    from anomem.protocols.journal import Journal
+    from anomem.protocols.runner import run
+
+    names = ("root", "device", "threads", "batch_size", "scores", "features", "features_mb")
+    workers = given["workers"] if given["workers"] is not None else min(8, os.cpu_count() or 1)
+    settings = Settings(**{name: given[name] for name in names}, workers=workers)
+    with Journal(out) as journal:
+        left = _left(plan, journal)
+        outcomes = run(plan.units, journal, settings, jobs=jobs)
+        yield from counted(outcomes, left, "units", session, quiet=quiet)
+
+
+def _left(plan: Plan, journal: Journal) -> int:
+    return sum(unit.key not in journal.keys for unit in plan.units)
+
+
+def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
+    """End as an interrupted command does, and say what the run file holds."""
+    from anomem.protocols.journal import read_runs
+
+    finished = {line["key"] for line in read_runs(out)} if out.exists() else set()
+    held = sum(unit.key in finished for unit in plan.units)
+    number = session.signal or signal.SIGINT
+    word = _WORDS.get(signal.Signals(number).name, "interrupted")
+    text = f"{word}; {out} holds {held} of {count(len(plan.units), 'unit')}: the same command goes on from there"
+    click.echo(f"anomem: {text}", err=True)
+    click.get_current_context().exit(128 + number)
+
+
+def _summary(plan: Plan, out: Path, output: Output) -> list[dict[str, Any]]:
+    """Print mean figures of the units that are finished; return them."""
+    from anomem.protocols.journal import read_runs
+    from anomem.protocols.means import means
+
+    keys = {unit.key for unit in plan.units}
+    rows = means(line for line in read_runs(out) if line["key"] in keys)
+    for row in rows:
+        output.line(_row(row))
+    return [
+        {
+            **{
+                name: getattr(row, name)
+                for name in ("protocol", "set", "method", "group", "setting", "categories", "n")
+            },
+            **{metric: {"mean": value, "sd": spread} for metric, (value, spread) in row.values.items()},
+        }
+        for row in rows
+    ]
+
+
+def _row(row: Mean) -> str:
+    """One line of the summary."""
+    setting = ", ".join(f"{name} {value}" for name, value in row.setting.items() if not isinstance(value, bool))
+    where = row.set if len(row.categories) > 1 or row.categories == (row.set,) else f"{row.set} {row.categories[0]}"
+    of = (
+        f" ({count(len(row.categories), 'category').replace('categorys', 'categories')})"
+        if len(row.categories) > 1
+        else ""
+    )
+    kind = "" if row.group == "all" else f", {row.group}s"
+    figures = []
+    for metric, (mean, spread) in row.values.items():
+        if metric in _COLUMNS:
+            plain = metric == "distance_variance"
+            level = f"{mean:.3g}" if plain else f"{100 * mean:.2f} %"
+            wide = "" if row.n < 2 else f" ± {spread:.2g}" if plain else f" ± {100 * spread:.2f}"
+            figures.append(f"{_COLUMNS[metric]} {level}{wide}")
+    middle = ", ".join(filter(None, [row.method, setting]))
+    return f"{row.protocol}: {where}{of}{kind}, {middle}: {', '.join(figures) or 'no figures'}"
