@@ -189,7 +189,7 @@ def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
     if small_stem:
         stem = cast(Any, model)
         if not isinstance(stem.conv1, nn.Conv2d):
-            raise ParameterError(f"backbone={name!r} has a stem of several layers; at 64 px and less take resnet18 or 50")
+            raise ParameterError(f"backbone={name!r} has a stem of several layers; take resnet18 at 64 px and less")
         stem.conv1 = nn.Conv2d(3, stem.conv1.out_channels, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(stem.conv1.weight, mode="fan_out", nonlinearity="relu")
         stem.maxpool = nn.Identity()
