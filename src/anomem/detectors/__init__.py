@@ -22,7 +22,9 @@ DETECTORS: dict[str, str] = {
     "supervised": "anomem.detectors.baselines.supervised:Supervised",
     "deepsad": "anomem.detectors.baselines.deepsad:DeepSAD",
     "padim": "anomem.detectors.baselines.padim:PaDiM",
+    "plume": "anomem.detectors.plume:Plume",
     "simclr": "anomem.detectors.baselines.simclr:SimCLR",
+    "plad": "anomem.detectors.baselines.plad:PLAD",
 }
 
 

@@ -1,0 +1,199 @@
+"""PLAD: a small classifier of normal images against their own learnt pixel-wise perturbations."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from anomem.data.imageset import ImageSet
+from anomem.detector import Detector, Supervision
+from anomem.fitting import Labelled, Run
+from anomem.losses.perturbation import (
+    PRINTED,
+    Weights,
+    classification_loss,
+    kl_divergence,
+    noise_constraint,
+    total_loss,
+)
+from anomem.nn.feature_store import FeatureStore
+from anomem.nn.scorer import Output, Scorer
+from anomem.nn.variational import Perturbator, add_mult, relative_size
+from anomem.params import OneOf, Range, param
+from anomem.training import Recipe, train
+from anomem.types import Record
+
+POSITIVE = Range(0.0, low_open=True)
+DEPTH = 4
+"""Blocks of the classifier, each of which halves the image's side."""
+
+
+class PixelClassifier(nn.Sequential):
+    """LeNet-like: four blocks of convolution, batch normalisation, LeakyReLU and pooling, then three linear layers.
+
+    Parameters
+    ----------
+    size : int
+        Side of the images, pixels.
+    channels : int
+        Of the first block; every block doubles them.
+    """
+
+    def __init__(self, size: int, channels: int) -> None:
+        blocks: list[nn.Module] = []
+        before, side = 3, size
+        for width in (channels * 2**i for i in range(DEPTH)):
+            blocks += [
+                nn.Conv2d(before, width, 5, padding=2, bias=False),
+                nn.BatchNorm2d(width, eps=1e-4, affine=False),
+                nn.LeakyReLU(),
+                nn.MaxPool2d(2),
+            ]
+            before, side = width, side // 2
+        flat = before * side * side
+        head = [nn.Linear(flat, 128, bias=False), nn.LeakyReLU(), nn.Linear(128, 64, bias=False), nn.LeakyReLU()]
+        super().__init__(*blocks, nn.Flatten(), *head, nn.Linear(64, 1, bias=False))
+
+
+class PLADScorer(Scorer):
+    """The classifier alone; the perturbator has no part in scoring and is not kept.
+
+    Parameters
+    ----------
+    config : dict
+        ``size`` and ``channels``, as for :class:`PixelClassifier`.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.classifier = PixelClassifier(config["size"], config["channels"])
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) with values 0 to 255 as vectors of values 0 to 1, (B, 3 S S) float32."""
+        return (images.float() / 255).flatten(1)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits (B,), high where normal, of images as vectors."""
+        side = self.config["size"]
+        found: Tensor = self.classifier(pixels.view(-1, 3, side, side))
+        return found[:, 0]
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images (B, 3, S, S): the negative logit; no maps."""
+        return Output(-self.logits(self.pixels(images)).float())
+
+
+class PerturbedImages(nn.Module):
+    """What PLAD trains: classifier and perturbator, with one loss.
+
+    Parameters
+    ----------
+    scorer : PLADScorer
+        Its classifier is trained in place.
+    p : SimpleNamespace
+        Hyperparameters of :class:`PLAD`.
+    rng : torch.Generator
+        Of latent draws.
+    """
+
+    def __init__(self, scorer: PLADScorer, p: SimpleNamespace, rng: torch.Generator) -> None:
+        super().__init__()
+        self.scorer, self.rng = scorer, rng
+        self.perturbator = Perturbator(3 * p.size**2, p.perturbator_width)
+        self.weights = Weights(p.constraint_weight, 1.0, 0.0)
+
+    def loss(self, x: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+        """Cross entropy, constraint (alpha to 1, beta to 0) and divergence of a batch of images as vectors (N, D)."""
+        drawn = self.perturbator(x, self.rng)
+        pseudo = add_mult(x, drawn.alpha, drawn.beta)
+        normal_logits, pseudo_logits = self.scorer.logits(torch.cat([x, pseudo])).chunk(2)
+        terms = {
+            "classification": classification_loss(normal_logits, pseudo_logits),
+            "constraint": noise_constraint(drawn.alpha, drawn.beta, PRINTED),
+            "divergence": kl_divergence(drawn.mu, drawn.log_variance).mean(),
+        }
+        figures = {name: float(term.detach()) for name, term in terms.items()}
+        figures["relative_size"] = float(relative_size(x, pseudo.detach()).mean())
+        return total_loss(**terms, contrast=x.new_zeros(()), weights=self.weights), figures
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class PLAD(Detector):
+    """Perturbation learning in pixel space: PLUME's ancestor.
+
+    A variational auto-encoder says for every image by what factor and shift, pixel by pixel, it becomes a
+    pseudo-anomaly, alpha * x + beta, as small as the classifier that is trained with it needs to tell both apart. It
+    scores whole images by the classifier's logit and draws no maps.
+
+    Parameters
+    ----------
+    preset : {"surface", "object"}
+        Input size: 64 pixels, or the paper's 32.
+    constraint_weight : float, default 5.0
+        lambda, of ||alpha - 1||^2 + ||beta||^2.
+    channels : int, default 16
+        Of the classifier's first block.
+    perturbator_width : int or None, default 256
+        Hidden and latent width of the perturbator; None: as wide as its input, literally.
+    steps, epochs : int
+        Optimiser steps; as many as `epochs` passes over the images take, but at most `steps`.
+    train_batch : int, default 32
+        Images a step.
+    lr, weight_decay : float
+        Of AdamW, along one cycle.
+    cache_mb : int, default 512
+        Images are kept in memory up to so many megabytes, beyond it in a temporary file.
+
+    References
+    ----------
+    Cai and Fan, "Perturbation Learning Based Anomaly Detection", NeurIPS 2022.
+    """
+
+    name: ClassVar[str] = "plad"
+    supervision: ClassVar[Supervision] = "none"
+    localizes: ClassVar[bool] = False
+    paper: ClassVar[str] = "Cai and Fan, Perturbation Learning Based Anomaly Detection, 2022"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 64}, "object": {"size": 32}}
+    test_params: ClassVar[dict[str, Any]] = {"size": 16, "perturbator_width": 16, "channels": 4, "steps": 20}
+    contract_skips: ClassVar[dict[str, str]] = {
+        "defects_rank_above_normals": "perturbed pixels teach a small classifier nothing of planted defects"
+    }
+
+    size: int | None = param(None, Range(16, 256, integer=True), doc="Input side, pixels.", preset=True)
+    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
+    constraint_weight: float = param(5.0, Range(0.0), doc="lambda, of Eq. 1.")
+    channels: int = param(16, Range(1, 1024, integer=True), doc="Of the classifier's first block.")
+    perturbator_width: int | None = param(
+        256, Range(1, 65536, integer=True), doc="Hidden and latent width; none: as wide as the input.", optional=True
+    )
+    steps: int = param(500, Range(1, integer=True), doc="Optimiser steps at most.")
+    epochs: int = param(100, Range(1, integer=True), doc="Passes over the images at most.")
+    train_batch: int = param(32, Range(2, integer=True), doc="Images a step.")
+    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate.")
+    weight_decay: float = param(0.01, Range(0.0), doc="Decoupled weight decay.")
+    cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB.")
+
+    def _fit(
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+    ) -> Generator[Record, None, Scorer]:
+        p = run.params
+        scorer = PLADScorer({"size": p.size, "channels": p.channels}).to(run.device)
+        with FeatureStore(p.cache_mb) as store:
+            for batch in learn.batches(run.batch_size):
+                store.add(scorer.pixels(batch.images))
+                yield Record("images", len(store), max(len(store), len(learn)))
+            model = PerturbedImages(scorer, p, run.rng).to(run.device).train()
+            steps = min(p.steps, p.epochs * -(-len(store) // p.train_batch))
+            recipe = Recipe(steps, p.lr, "adamw", weight_decay=p.weight_decay, warmup=0.3, schedule="one_cycle")
+            batches = (x.to(run.device) for x in store.batches(p.train_batch, run.rng))
+            yield from train(model, model.loss, batches, recipe, device=run.device)
+        return scorer
+
+    @classmethod
+    def _build(cls, config: dict[str, Any]) -> Scorer:
+        return PLADScorer(config)

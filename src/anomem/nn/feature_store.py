@@ -1,0 +1,164 @@
+"""Pooled features of a set of images, extracted once: in memory within a budget, beyond it in a temporary file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomem.data.imageset import ImageSet
+from anomem.nn.backbones import Backbone
+from anomem.nn.features import feature_batches
+from anomem.types import FloatArray, Record
+
+BLOCK = 4096
+"""Rows that are read at once where all are looked at."""
+
+
+class FeatureStore:
+    """A table of feature vectors that grows row by row and is then drawn from.
+
+    Parameters
+    ----------
+    budget_mb : float
+        Rows are kept in memory up to this many megabytes (2**20 bytes), beyond it all of them in a memory-mapped file
+        in a temporary folder, which :meth:`close` (or leaving the ``with`` block) removes.
+
+    Examples
+    --------
+    >>> with FeatureStore(budget_mb=1) as store:
+    ...     store.add(torch.ones(3, 4))
+    ...     len(store), store.rows(torch.tensor([2, 0])).shape
+    (3, torch.Size([2, 4]))
+    """
+
+    def __init__(self, budget_mb: float) -> None:
+        self.budget = int(budget_mb * 2**20)
+        self._chunks: list[Tensor] = []
+        self._count, self._dim = 0, 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._mapped: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def dim(self) -> int:
+        """D, values a row; 0 while it is empty."""
+        return self._dim
+
+    @property
+    def file(self) -> Path | None:
+        """Where the rows are, or None while they are in memory."""
+        return None if self._folder is None else Path(self._folder.name) / "features.f32"
+
+    def add(self, rows: Tensor) -> None:
+        """Append rows (n, D) of any floating type; they are kept as float32."""
+        self._mapped, self._dim = None, rows.shape[1]
+        self._count += len(rows)
+        self._chunks.append(rows.detach().to("cpu", torch.float32).clone())
+        if self._folder is None and 4 * self._count * self._dim > self.budget:
+            self._folder = tempfile.TemporaryDirectory(prefix="anomem-features-")
+        if self.file is not None:
+            with self.file.open("ab") as file:
+                for chunk in self._chunks:
+                    file.write(chunk.numpy().tobytes())
+            self._chunks.clear()
+
+    def rows(self, indices: Tensor | slice) -> Tensor:
+        """Return copies of the rows at `indices`, (n, D) float32 on the CPU."""
+        if self.file is None:
+            return self._in_memory()[indices].clone()
+        if self._mapped is None:
+            self._mapped = np.memmap(self.file, np.float32, "r", shape=(self._count, self._dim))
+        chosen = indices if isinstance(indices, slice) else indices.numpy()
+        return torch.from_numpy(np.array(self._mapped[chosen]))
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and population variance of every dimension, (D,) float32 each; two passes in float64."""
+        mean = sum((block.double().sum(dim=0) for block in self._blocks()), torch.zeros(self._dim).double())
+        mean /= self._count
+        squares = ((block.double() - mean).square().sum(dim=0) for block in self._blocks())
+        variance = sum(squares, torch.zeros(self._dim).double()) / self._count
+        return mean.float(), variance.float()
+
+    def batches(self, size: int, rng: torch.Generator) -> Iterator[Tensor]:
+        """Yield batches (size, D) without end: one random order of all rows after the other, without a gap.
+
+        Fewer rows than a batch holds stand in it more than once.
+        """
+        order = torch.empty(0, dtype=torch.int64)
+        while True:
+            while len(order) < size:
+                order = torch.cat([order, torch.randperm(self._count, generator=rng)])
+            yield self.rows(order[:size])
+            order = order[size:]
+
+    def close(self) -> None:
+        """Forget the rows, and remove the temporary folder."""
+        self._chunks.clear()
+        self._mapped = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+        self._count = self._dim = 0
+
+    def _in_memory(self) -> Tensor:
+        if len(self._chunks) > 1:
+            self._chunks = [torch.cat(self._chunks)]
+        return self._chunks[0]
+
+    def _blocks(self) -> Iterator[Tensor]:
+        for start in range(0, self._count, BLOCK):
+            yield self.rows(slice(start, start + BLOCK))
+
+
+def store_features(
+    store: FeatureStore,
+    backbone: Backbone,
+    images: ImageSet,
+    embed: Callable[[list[Tensor]], Tensor],
+    *,
+    precision: str,
+    batch_size: int,
+) -> Generator[Record, None, None]:
+    """Pass every image once through a frozen backbone and keep its embedding.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Takes one row an image (or tile).
+    backbone : Backbone
+        Put into evaluation mode; no gradient is taken.
+    images : ImageSet
+        What to embed.
+    embed : callable
+        From the backbone's maps of a batch to (B, D).
+    precision : {"float32", "bfloat16"}
+        Of the forward pass.
+    batch_size : int
+        Images a forward pass.
+
+    Yields
+    ------
+    Record
+        How many rows there are.
+    """
+    backbone.eval()
+    for maps in feature_batches(backbone, images, precision=precision, batch_size=batch_size):
+        store.add(embed(maps))
+        yield Record("features", len(store), max(len(store), len(images)))
