@@ -23,6 +23,8 @@ DETECTORS: dict[str, str] = {
     "deepsad": "anomem.detectors.baselines.deepsad:DeepSAD",
     "padim": "anomem.detectors.baselines.padim:PaDiM",
     "plume": "anomem.detectors.plume:Plume",
+    "pmb": "anomem.detectors.pmb:PMB",
+    "memae": "anomem.detectors.baselines.memae:MemAE",
     "simclr": "anomem.detectors.baselines.simclr:SimCLR",
     "plad": "anomem.detectors.baselines.plad:PLAD",
 }

@@ -1,0 +1,83 @@
+"""A U-Net-like autoencoder whose connections may pass features on, read them from a memory, or be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anomem.errors import ParameterError
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder of L levels, each half as fine as the one before (Ronneberger et al., "U-Net", 2015).
+
+    A level is two 3x3 convolutions, each with batch normalisation and ReLU; 2x2 maximum pooling leads down, a
+    transposed 2x2 convolution up, a 1x1 convolution to the image.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels of each level, full resolution first; its length is L.
+    links : mapping of int to Module
+        For a level (from 0), what lies between its encoder and decoder: the identity for a skip connection, a memory
+        for its reads. Their output is concatenated with what comes up from below. A level that is missing has no
+        connection. The deepest level must have one: it is where the decoder begins.
+    channels : int
+        Of the images.
+
+    Raises
+    ------
+    ParameterError
+        If there is no width, or the deepest level has no link.
+
+    Examples
+    --------
+    >>> plain = Autoencoder((4, 8), {1: nn.Identity()}).eval()
+    >>> plain(torch.zeros(1, 3, 16, 16)).shape
+    torch.Size([1, 3, 16, 16])
+    """
+
+    def __init__(self, widths: Sequence[int], links: Mapping[int, nn.Module], channels: int = 3) -> None:
+        super().__init__()
+        if not widths or len(widths) - 1 not in links:
+            raise ParameterError("an autoencoder needs a width for each level and a connection at the deepest")
+        deepest = len(widths) - 1
+        self.links = nn.ModuleDict({str(level): links[level] for level in sorted(links)})
+        self.down = nn.ModuleList(_stage(a, b) for a, b in zip([channels, *widths[:-1]], widths, strict=True))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in range(deepest))
+        self.merge = nn.ModuleList(_stage((2 if i in links else 1) * widths[i], widths[i]) for i in range(deepest))
+        self.last = nn.Conv2d(widths[0], channels, 1)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """F_1 to F_L of images (B, 3, S, S): L feature maps (B, C_l, S / 2^(l-1), S / 2^(l-1))."""
+        maps: list[Tensor] = []
+        for stage in self.down:
+            maps.append(stage(F.max_pool2d(maps[-1], 2) if maps else images))
+        return maps
+
+    def decode(self, passed: Sequence[Tensor | None]) -> Tensor:
+        """From what each level passes on (None where nothing) to images (B, 3, S, S)."""
+        found = passed[-1]
+        if found is None:
+            raise ParameterError("the deepest level passes nothing on: the decoder has nothing to begin with")
+        for level in reversed(range(len(self.up))):
+            above, risen = passed[level], self.up[level](found)
+            found = self.merge[level](risen if above is None else torch.cat([above, risen], dim=1))
+        image: Tensor = self.last(found)
+        return image
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstruct images (B, 3, S, S); not bounded to their range."""
+        maps = self.encode(images)
+        passed = [self.links[str(i)](m) if str(i) in self.links else None for i, m in enumerate(maps)]
+        return self.decode(passed)
+
+
+def _stage(channels: int, width: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs in (channels, width):
+        layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
