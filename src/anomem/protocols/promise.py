@@ -37,7 +37,7 @@ def false_alarm_quantile(m: int, n: int, k: int, level: float = 0.95) -> int:
     Examples
     --------
     >>> false_alarm_quantile(m=100, n=99, k=5)
-    12
+    11
     """
     from scipy.stats import betabinom
 
