@@ -271,7 +271,8 @@ def one_of_each(part: Part, root: Path) -> Iterator[Unit]:
     small = replace(part, data=data[:1], options=options, seeds=(0,), variants=tuple(variants_of(part)))
     seen: dict[str, Unit] = {}
     for unit in plan([small], Wanted(root=root, dry_steps=2)).units:
-        seen.setdefault(f"{unit.variant.label} {unit.variant.sweep} {unit.task.labelled}", unit)
+        name = f"{unit.variant.method} {unit.variant.label} {unit.variant.sweep} {unit.task.labelled}"
+        seen.setdefault(name, unit)
     units = list(seen.values())
     yield from units if part.protocol != "sweep" else (units[0], units[-1])
 
@@ -299,12 +300,14 @@ def test_every_recipe_of_the_paper_suite_takes_two_steps(number: int, miniature:
 
 
 def shrunk(variant: Variant) -> Variant:
-    """The recipe with smaller images and, where it is trained from scratch, a thinner network."""
+    """The recipe with smaller images and batches and, where it is trained from scratch, a thinner network."""
     declared, params = get(variant.method).declared(), dict(variant.params)
-    if "size" in declared and params.get("preset") != "digits":
-        params["size"] = min(params.get("size", 64), 64)
+    if get(variant.method)(**params).resolve()["size"] > 128:
+        params["size"] = 64
     if params.get("weights", "") is None and "width" in declared:
         params["width"] = 0.125
+    if "train_batch" in declared:
+        params["train_batch"] = 8
     if "widths" in params:
         params["widths"] = (4, 8, 16, 16, 16)
     return replace(variant, params=params)
