@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +196,26 @@ def test_an_unreachable_hub_is_said_in_one_line() -> None:
 def test_wrong_names_are_parameter_errors(name: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ParameterError, match=said):
         load_backbone(name, **options)
+
+
+TRAINED_NARROW = """
+import torch
+from anomem.nn.backbones import load_backbone
+for _ in range(5):
+    backbone = load_backbone("resnet18", (1, 2), weights=None, width=0.125, small_stem=True).train()
+    sum(m.sum() for m in backbone(255 * torch.rand(5, 3, 32, 32))).backward()
+"""
+
+
+def test_a_narrow_network_trains_without_harm_to_memory() -> None:
+    """In a process of its own, as an allocator that checks aborts it."""
+    checked = {**os.environ, "MALLOC_CHECK_": "3"}
+    subprocess.run([sys.executable, "-c", TRAINED_NARROW], check=True, env=checked, timeout=120)
+
+
+def test_narrow_shortcuts_are_the_same_function() -> None:
+    plain = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 1, stride=2, bias=False))
+    maps = torch.randn(2, 8, 15, 16, generator=torch.Generator().manual_seed(0))
+    expected = plain(maps)
+    torch.testing.assert_close(backbones._thin_first(plain)(maps), expected)
+    assert type(plain[0]) is not torch.nn.Conv2d

@@ -193,6 +193,24 @@ def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
         stem.conv1 = nn.Conv2d(3, stem.conv1.out_channels, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(stem.conv1.weight, mode="fan_out", nonlinearity="relu")
         stem.maxpool = nn.Identity()
+    return _thin_first(model)
+
+
+class _ThinnedFirst(nn.Conv2d):
+    """A 1 x 1 convolution with a stride, as one without of the positions that it keeps."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        kept = input[:, :, :: self.stride[0], :: self.stride[1]]
+        return torch.nn.functional.conv2d(kept, self.weight, self.bias)
+
+
+def _thin_first(model: nn.Module) -> nn.Module:
+    """Guard narrow shortcuts: of 8 channels or fewer, torch 2.14 writes beyond the gradient on a CPU, and aborts."""
+    for layer in model.modules():
+        if not isinstance(layer, nn.Conv2d) or layer.in_channels > 8 or layer.groups != 1:
+            continue
+        if layer.kernel_size == (1, 1) != layer.stride and layer.padding == (0, 0):
+            layer.__class__ = _ThinnedFirst
     return model
 
 

@@ -274,17 +274,27 @@ class Normaliser(nn.Module):
         return (F.normalize(vectors, dim=1) - mean) @ self.projection.T
 
 
+def principal_axes(covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Variances (D,) of a shrunk covariance (D, D) float64, largest first, and their axes (D, D), one a column.
+
+    The covariance becomes (1 - s) cov + s (trace / D) I; no variance returned is below a millionth of the mean one.
+    """
+    from scipy.linalg import eigh  # torch's own does not converge on covariances of few vectors, on several threads
+
+    mean_variance = covariance.diagonal().mean()
+    identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    shrunk = (1 - shrinkage) * covariance + shrinkage * mean_variance * identity
+    variances, axes = (torch.from_numpy(found).to(covariance) for found in eigh(shrunk.cpu().numpy()))
+    floor = (_RELATIVE_FLOOR * mean_variance).clamp_min(_ABSOLUTE_FLOOR)
+    return torch.maximum(variances, floor).flip(0), axes.flip(1)
+
+
 def _whitening(covariance: Tensor, shrinkage: float, power: float) -> Tensor:
     """(C, C) float64 -> (C, C) float64: rows are principal axes over their (power of) standard deviations."""
-    n_channels = len(covariance)
-    mean_variance = covariance.trace() / n_channels
-    identity = torch.eye(n_channels, dtype=covariance.dtype, device=covariance.device)
-    variances, axes = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * mean_variance * identity)
-    variances, axes = variances.flip(0), axes.flip(1)
-    floor = (_RELATIVE_FLOOR * mean_variance).clamp_min(_ABSOLUTE_FLOOR)
+    variances, axes = principal_axes(covariance, shrinkage)
     # An axis has no sign of its own: its largest entry is made positive, so that files agree.
     signs = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
-    projection: Tensor = (axes * signs / torch.maximum(variances, floor) ** (power / 2)).T
+    projection: Tensor = (axes * signs / variances ** (power / 2)).T
     # One mean squared norm for all: beta then means what it means on unit vectors.
     mean_square = (projection @ covariance @ projection.T).trace()
     return projection / mean_square.clamp_min(_ABSOLUTE_FLOOR).sqrt()

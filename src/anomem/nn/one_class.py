@@ -8,10 +8,7 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 from anomem.nn.kernel_ridge import squared_distances
 from anomem.nn.kmeans import kmeans
-
-_RELATIVE_FLOOR = 1e-6
-_ABSOLUTE_FLOOR = 1e-12
-"""Least variance that is divided by: this share of the mean one, and for constant embeddings this."""
+from anomem.nn.normalise import principal_axes
 
 
 class NearestVectors(nn.Module):
@@ -124,8 +121,5 @@ def gaussians_of(vectors: Tensor, n_clusters: int, shrinkage: float, rng: torch.
 
 def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:
     """(D, D) float64 to W (D, D): rows are principal axes over their standard deviations."""
-    mean_variance = covariance.diagonal().mean()
-    identity = torch.eye(len(covariance), dtype=covariance.dtype)
-    variances, axes = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * mean_variance * identity)
-    floor = (_RELATIVE_FLOOR * mean_variance).clamp_min(_ABSOLUTE_FLOOR)
-    return (axes / variances.clamp_min(floor).sqrt()).T  # type: ignore[no-any-return]
+    variances, axes = principal_axes(covariance, shrinkage)
+    return (axes / variances.sqrt()).T
