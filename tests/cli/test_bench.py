@@ -101,7 +101,8 @@ def test_help_names_everything(here: Run) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.ci_sample), 2])
 def test_interrupted_it_says_how_to_go_on(anomem: Command, tmp_path: Path, jobs: int) -> None:
     asked = ["bench", "one-vs-rest", "--methods", "knn", "--set", "knn.size=32", "--data", "textures", "--limit", "9"]
     asked += ["--set", "one-vs-rest.gammas=[0]", "--out", "r.jsonl", "--jobs", str(jobs)]

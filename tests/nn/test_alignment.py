@@ -133,6 +133,7 @@ def test_an_untrained_image_aligner_changes_nothing(vector: bool) -> None:
 
 def test_fourteen_by_fourteen_positions_reach_the_last_layers() -> None:
     aligner = ImageAligner(224)
+    assert aligner.view(torch.zeros(1, 3, 224, 224)).shape[2:] == (56, 56)
     assert aligner.localiser.hidden.in_features == 16 * 14 * 14
     assert FeatureAligner(24, (56, 56)).localiser.hidden.in_features == 16 * 14 * 14
     assert aligner.angle(torch.zeros(2, 3, 224, 224)).shape == (2,)
@@ -213,6 +214,21 @@ def test_pixels_teach_a_common_direction() -> None:
 
     assert concentration(angles) < 0.1
     assert concentration(directions) > 0.9
+
+
+@pytest.mark.parametrize(("groups", "surplus"), [((0.9,), 0.9), ((0.9, 0.9 + math.pi), 0.9)])
+def test_the_common_direction_turns_as_little_as_possible(groups: tuple[float, ...], surplus: float) -> None:
+    aligner = ImageAligner(32, hidden=8).eval()
+    images = _smooth(3, 32)
+    as_it_is = torch.cat([g + 0.3 * torch.randn(200, generator=_generator()) for g in groups])
+    with torch.no_grad():
+        before = aligner.angle(images)
+        aligner.centre(rotation(as_it_is))
+        turned = torch.remainder(aligner.angle(images) - before, 2 * math.pi)
+    torch.testing.assert_close(turned, (before - surplus) % (2 * math.pi), atol=0.05, rtol=0)
+    number = ImageAligner(32, vector=False, hidden=8).eval()
+    number.centre(rotation(as_it_is))  # it has no direction to choose
+    torch.testing.assert_close(number(images), torch.eye(2, 3).expand(3, 2, 3))
 
 
 def test_only_the_inscribed_circle_counts() -> None:

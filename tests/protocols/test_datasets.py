@@ -14,7 +14,7 @@ from anomem.data.disturb import COLOUR, SPATIAL
 from anomem.data.official.coarse import COARSE
 from anomem.errors import InputError
 from anomem.protocols.datasets import expand, open_bench_set
-from anomem.protocols.images import Images
+from anomem.protocols.images import DisturbedSource, Images
 from tests.conftest import WriteImages
 from tests.protocols.sets import classes, defects, images
 
@@ -207,6 +207,8 @@ def test_a_disturbance_belongs_to_the_image_and_its_number() -> None:
     first, again, other = (plain.disturbed(COLOUR, number, "") for number in (0, 0, 1))
     assert all(np.array_equal(first.source.load(i), again.source.load(i)) for i in range(6))
     assert any(not np.array_equal(first.source.load(i), other.source.load(i)) for i in range(6))
+    assert isinstance(first.source, DisturbedSource)
+    assert len({first.source.drawn(i) for i in range(6)}) == 6, "images are disturbed independently"
     part = first.subset([4, 2], "part")
     assert np.array_equal(part.source.load(0), first.source.load(4))
     assert digests(part) == [digests(first)[4], digests(first)[2]]

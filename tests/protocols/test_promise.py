@@ -97,6 +97,11 @@ def test_splits_of_a_pool() -> None:
     assert found["expected"] == pytest.approx(5 / 101)
     assert found["rate_limit_95"] == pytest.approx(stats.beta.ppf(0.95, 5, 96))
     assert all(0.5 <= split["detection"] <= 1.0 for split in found["each"])
+    many = redraw(pool, anomalous, 100, 0.05, 400, seed=0)
+    for split in many["each"]:
+        assert split["within_quantile"] == (split["n_false"] <= many["quantile_95"])
+        assert split["within_limit"] == (split["n_false"] / 50 <= many["rate_limit_95"])
+    assert many["quantile_95"] in {split["n_false"] for split in many["each"]}
     assert redraw(pool, anomalous, 100, 0.05, 10, seed=3) == found
     assert redraw(pool, anomalous, 100, 0.05, 10, seed=4) != found
 

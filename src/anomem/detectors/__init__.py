@@ -23,6 +23,7 @@ DETECTORS: dict[str, str] = {
     "deepsad": "anomem.detectors.baselines.deepsad:DeepSAD",
     "padim": "anomem.detectors.baselines.padim:PaDiM",
     "plume": "anomem.detectors.plume:Plume",
+    "fyd": "anomem.detectors.fyd:FYD",
     "pmb": "anomem.detectors.pmb:PMB",
     "memae": "anomem.detectors.baselines.memae:MemAE",
     "simclr": "anomem.detectors.baselines.simclr:SimCLR",

@@ -250,12 +250,16 @@ def _aligned(scorer: FYDScorer, images: ImageSet, run: Run) -> Iterator[Aligned]
 
 
 def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run) -> Generator[Record, None, None]:
-    """Mean and covariance at each position of the common frame (Eq. 6), in one pass; padding does not count."""
+    """Mean and covariance at each position of the common frame (Eq. 6), in one pass.
+
+    Padding counts: it continues the image plausibly, and without it positions near the edge would have fewer images
+    than the rest, and larger distances of fresh normals.
+    """
     moments = GaussianMoments(scorer.gaussian.channels, scorer.hw)
     done, total = 0, sum(len(part) for part in parts)
     for part in parts:
         for found in _aligned(scorer, part, run):
-            moments.update(scorer.embed(found), found.seen(scorer.hw) > 0)
+            moments.update(scorer.embed(found))
             done += len(found.last)
             yield Record("features", done, max(done, total))
     scorer.gaussian = moments.result(run.params.ridge).to(run.device)
