@@ -51,7 +51,7 @@ def model(seed: int = 0, **settings: Any) -> PerturbedNormals:
     """What is trained, on features of 12 values."""
     torch.manual_seed(seed)
     p = SimpleNamespace(**Plume(hidden=(10, 6), **settings).resolve())
-    scorer = PlumeScorer({"backbone": "", "dim": 12, "hidden": p.hidden}, nn.Identity())  # type: ignore[arg-type]
+    scorer = PlumeScorer({"backbone": "", "dim": 12, "normalise": p.normalise, "hidden": p.hidden}, nn.Identity())  # type: ignore[arg-type]
     with FeatureStore(1) as store:
         store.add(features(200))
         learn_norm(scorer.norm, store, p.normalise)
@@ -84,17 +84,28 @@ def manual_classifier(built: PerturbedNormals, x: Tensor) -> tuple[Tensor, Tenso
     return x, (x @ built.classifier.decide.weight.T)[:, 0]
 
 
+def whitened(x: Tensor, every: Tensor) -> Tensor:
+    """Unit vectors along the axes of the covariance of all, shrunk by a tenth, by NumPy; of variance and mean 1."""
+    x, every = (v / v.norm(dim=1, keepdim=True) for v in (x, every))
+    covariance = np.cov(every.double().numpy().T, bias=True)
+    shrunk = 0.9 * covariance + 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    variances, axes = np.linalg.eigh(shrunk)
+    found = (x - every.mean(dim=0)).double().numpy() @ axes / np.sqrt(variances)
+    signs = np.sign((model().norm(x[:1]) - 1).detach().numpy()[0] * found[0, ::-1])
+    return torch.from_numpy(found[:, ::-1] * signs + 1).float()
+
+
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("kind", ["full", "mean", "none"])
 def test_loss_is_eq_8(kind: str, joint: bool) -> None:
     built = model(contrast=kind, joint=joint, constraint_weight=3.0, divergence_weight=0.5, contrast_weight=2.0)
     loss, figures = built.loss(features())
-    x = features() / (features(200).var(dim=0, correction=0) * 1.0 + _floor() + 1e-5).sqrt()
+    x = whitened(features(), features(200))
     assert built.perturbator is not None
     draw = torch.Generator().manual_seed(1)
     drawn = built.perturbator(x, draw)
     alpha, beta = (m.detach() + torch.randn(16, 12, generator=draw) / (2 * 3) ** 0.5 for m in (drawn.alpha, drawn.beta))
-    maps = [torch.eye(12) + torch.outer(10 / 12 * a, b) for a, b in zip(alpha, beta, strict=True)]
+    maps = [torch.eye(12) + torch.outer(3 / 12 * a, b) for a, b in zip(alpha, beta, strict=True)]
     pseudo = torch.stack([matrix @ v for matrix, v in zip(maps, x, strict=True)])
     if joint:
         embedded, logits = manual_classifier(built, torch.cat([x, pseudo]))
@@ -115,10 +126,6 @@ def test_loss_is_eq_8(kind: str, joint: bool) -> None:
     sizes = (pseudo - x).norm(dim=1) / x.norm(dim=1)
     assert figures["relative_size"] == pytest.approx(float(sizes.mean().detach()), rel=1e-4)
     assert figures["relative_size_sd"] == pytest.approx(float(sizes.std(correction=0).detach()), rel=1e-3)
-
-
-def _floor() -> Tensor:
-    return 0.01 * features(200).var(dim=0, correction=0).mean()
 
 
 def test_eq_2_is_taken_literally_without_a_scale() -> None:
@@ -221,12 +228,16 @@ def test_normalisations() -> None:
         assert bool(centred) == (normalise == "standard")
         assert not built.norm.training
     assert model(normalise="batch").norm.training
+    found = model(normalise="whiten").norm(every)
+    torch.testing.assert_close(found.mean(dim=0), torch.ones(12), atol=1e-3, rtol=0)
+    assert float(np.abs(np.cov(found.T) - np.diag(np.diag(np.cov(found.T)))).max()) < 1e-3
+    assert 0.02 < float(found.var(dim=0).min()) < float(found.var(dim=0).max()) < 1.12  # shrinkage holds the least back
 
 
 def test_dimensions_that_hardly_vary_do_not_decide_alone() -> None:
     dead = features(200)
     dead[:, 0] = 3 + 1e-6 * dead[:, 0]
-    scorer = PlumeScorer({"backbone": "", "dim": 12, "hidden": (4,)}, nn.Identity())  # type: ignore[arg-type]
+    scorer = PlumeScorer({"backbone": "", "dim": 12, "normalise": "scale", "hidden": (4,)}, nn.Identity())  # type: ignore[arg-type]
     with FeatureStore(1) as store:
         store.add(dead)
         learn_norm(scorer.norm, store, "standard")
@@ -250,7 +261,7 @@ def test_the_score_is_the_negative_logit(fitted: Plume, images: UInt8Image) -> N
     with torch.no_grad():
         pooled = scorer.backbone(torch.from_numpy(images[:6]).permute(0, 3, 1, 2))[-1].flatten(1)
         state = scorer.state_dict()
-        x = (pooled - state["norm.running_mean"]) / (state["norm.running_var"] + 1e-5).sqrt()
+        x = (F.normalize(pooled, dim=1) - state["norm.mean"]) @ state["norm.axes"] + 1
         for layer, norm in ((0, 1), (3, 4)):
             x = x @ state[f"classifier.embed.{layer}.weight"].T
             x = x - state[f"classifier.embed.{norm}.running_mean"]
@@ -304,7 +315,7 @@ def test_literal_forms_fit(images: UInt8Image, form: dict[str, Any]) -> None:
 def test_other_sizes_by_adaptive_pooling() -> None:
     pooled = torch.rand(2, 20, 1, 1, generator=torch.Generator().manual_seed(0))
     for dim in (7, 20, 32):
-        scorer = PlumeScorer({"backbone": "", "dim": dim, "hidden": (4,)}, nn.Identity())  # type: ignore[arg-type]
+        scorer = PlumeScorer({"backbone": "", "dim": dim, "normalise": "whiten", "hidden": (4,)}, nn.Identity())  # type: ignore[arg-type]
         found = scorer.embed([pooled])
         for j in range(dim):
             window = pooled[:, (j * 20) // dim : -((-(j + 1) * 20) // dim), 0, 0]

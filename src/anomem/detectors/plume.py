@@ -27,6 +27,7 @@ from anomem.losses.perturbation import (
 )
 from anomem.nn.backbones import Backbone
 from anomem.nn.feature_store import FeatureStore, store_features
+from anomem.nn.normalise import FeatureMoments, Whitening
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.variational import (
     Perturbation,
@@ -50,6 +51,8 @@ ADAPTIVITY_ROWS = 512
 VARIANCE_FLOOR = 0.01
 """Added to every dimension's variance before features are divided by its root, in shares of the mean variance: a
 dimension that hardly varies among normals would otherwise decide alone."""
+SHRINKAGE = 0.1
+"""Of the covariance that features are whitened by: with fewer images than dimensions it has directions without any."""
 
 
 class Classifier(nn.Module):
@@ -84,14 +87,15 @@ class PlumeScorer(PooledScorer):
     Parameters
     ----------
     config : dict
-        ``backbone`` (a timm model's name), ``dim`` (D), ``hidden`` (widths of the classifier).
+        ``backbone`` (a timm model's name), ``dim`` (D), ``normalise``, ``hidden`` (widths of the classifier).
     backbone : Backbone or None
         As for :class:`~anomem.detectors.baselines._pooled.PooledScorer`.
     """
 
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
         super().__init__(config, backbone)
-        self.norm = nn.BatchNorm1d(config["dim"], affine=False)
+        whitened = config["normalise"] == "whiten"
+        self.norm = Whitening(config["dim"]) if whitened else nn.BatchNorm1d(config["dim"], affine=False)
         self.classifier = Classifier(config["dim"], config["hidden"])
 
     def embed(self, features: list[Tensor]) -> Tensor:
@@ -204,12 +208,13 @@ class Plume(Pretrained):
         As for :func:`~anomem.nn.backbones.load_backbone`.
     output_dim : int or None, default None
         D: features are brought to so many values by adaptive average pooling; None: as many as the backbone gives.
-    normalise : {"scale", "standard", "batch"}
-        Features are divided by each dimension's deviation among the images learnt from; also centred; or, literally,
-        normalised by batch (BatchNorm1d). Uncentred features keep beta^T x from falling around 0 as beta nears 1.
+    normalise : {"whiten", "scale", "standard", "batch"}
+        Features are whitened by the images learnt from, so that pseudo-anomalies leave normals in every direction
+        alike (:class:`~anomem.nn.normalise.Whitening`); divided by each dimension's deviation; also centred; or,
+        literally, normalised by batch (BatchNorm1d).
     perturbation : {"linear", "addmult", "gaussian"}
         A x (Eq. 3); alpha * x + beta, as PLAD; or x and Gaussian noise that nothing has learnt.
-    map_scale : float or None, default 10.0
+    map_scale : float or None, default 3.0
         A = I + (map_scale / D) alpha beta^T, so that a perturbation's size does not grow with D; None: Eq. 2.
     noise : float, default 1.0
         Standard deviation of the Gaussian noise, in units of the normalised features.
@@ -278,9 +283,9 @@ class Plume(Pretrained):
     output_dim: int | None = param(
         None, Range(1, 65536, integer=True), doc="D, by adaptive pooling; none: the backbone's.", optional=True
     )
-    normalise: str = param("scale", OneOf(("scale", "standard", "batch")), doc="Space of the features.")
+    normalise: str = param("whiten", OneOf(("whiten", "scale", "standard", "batch")), doc="Space of the features.")
     perturbation: str = param("linear", OneOf(("linear", "addmult", "gaussian")), doc="How normals are perturbed.")
-    map_scale: float | None = param(10.0, POSITIVE, doc="Times 1 / D: size of a linear map.", optional=True)
+    map_scale: float | None = param(3.0, POSITIVE, doc="Times 1 / D: size of a linear map.", optional=True)
     noise: float = param(1.0, POSITIVE, doc="Standard deviation of Gaussian noise.")
     cooperative: bool = param(False, FLAG, doc="The classifier's losses train the perturbator, too.")
     identity_start: bool = param(True, FLAG, doc="The perturbator begins where Eq. 1 pulls it.")
@@ -310,7 +315,8 @@ class Plume(Pretrained):
         p = run.params
         backbone = load_pooled(run)
         dim = p.output_dim or backbone.describe(p.size)[-1].channels
-        scorer = PlumeScorer({"backbone": p.backbone, "dim": dim, "hidden": list(p.hidden)}, backbone).to(run.device)
+        config = {"backbone": p.backbone, "dim": dim, "normalise": p.normalise, "hidden": list(p.hidden)}
+        scorer = PlumeScorer(config, backbone).to(run.device)
         # The classifier looks for small deviations: it must not learn from features rounded otherwise than it scores.
         options: dict[str, Any] = {"precision": p.precision, "batch_size": run.batch_size}
         with FeatureStore(p.cache_mb) as store:
@@ -325,13 +331,19 @@ class Plume(Pretrained):
 
 
 @torch.no_grad()
-def learn_norm(norm: nn.BatchNorm1d, store: FeatureStore, normalise: str) -> None:
-    """Fix the normalisation from all features ("scale", "standard"); "batch" learns along with the classifier."""
-    if normalise == "batch" or norm.running_mean is None or norm.running_var is None:
-        return
-    mean, variance = store.moments()
-    norm.running_mean.copy_(mean if normalise == "standard" else torch.zeros_like(mean))
-    norm.running_var.copy_(variance + VARIANCE_FLOOR * variance.mean())
+def learn_norm(norm: nn.Module, store: FeatureStore, normalise: str) -> None:
+    """Fix the normalisation from all features; "batch" learns along with the classifier."""
+    if isinstance(norm, Whitening):
+        moments = FeatureMoments(store.dim)
+        for block in store.blocks():
+            moments.update(block[:, :, None, None])
+        norm.fit(moments, SHRINKAGE)
+    elif isinstance(norm, nn.BatchNorm1d) and normalise != "batch":
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        mean, variance = store.moments()
+        norm.running_mean.copy_(mean if normalise == "standard" else torch.zeros_like(mean))
+        norm.running_var.copy_(variance + VARIANCE_FLOOR * variance.mean())
 
 
 def train_on(store: FeatureStore, scorer: PlumeScorer, run: Run) -> Generator[Record, None, None]:

@@ -90,11 +90,16 @@ class FeatureStore:
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and population variance of every dimension, (D,) float32 each; two passes in float64."""
-        mean = sum((block.double().sum(dim=0) for block in self._blocks()), torch.zeros(self._dim).double())
+        mean = sum((block.double().sum(dim=0) for block in self.blocks()), torch.zeros(self._dim).double())
         mean /= self._count
-        squares = ((block.double() - mean).square().sum(dim=0) for block in self._blocks())
+        squares = ((block.double() - mean).square().sum(dim=0) for block in self.blocks())
         variance = sum(squares, torch.zeros(self._dim).double()) / self._count
         return mean.float(), variance.float()
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield all rows in their order, (BLOCK or fewer, D) each."""
+        for start in range(0, self._count, BLOCK):
+            yield self.rows(slice(start, start + BLOCK))
 
     def batches(self, size: int, rng: torch.Generator) -> Iterator[Tensor]:
         """Yield batches (size, D) without end: one random order of all rows after the other, without a gap.
@@ -121,10 +126,6 @@ class FeatureStore:
         if len(self._chunks) > 1:
             self._chunks = [torch.cat(self._chunks)]
         return self._chunks[0]
-
-    def _blocks(self) -> Iterator[Tensor]:
-        for start in range(0, self._count, BLOCK):
-            yield self.rows(slice(start, start + BLOCK))
 
 
 def store_features(

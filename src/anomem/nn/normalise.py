@@ -274,6 +274,38 @@ class Normaliser(nn.Module):
         return (F.normalize(vectors, dim=1) - mean) @ self.projection.T
 
 
+class Whitening(nn.Module):
+    """Pooled features, scaled to unit norm, along their principal axes: each of variance 1 among normals, of mean 1.
+
+    Directions in which normals hardly differ count as much as others. The mean stands away from the origin, so that
+    a linear map I + alpha beta^T moves every normal by much the same where beta is near 1.
+
+    Parameters
+    ----------
+    dim : int, >= 1
+        D.
+    """
+
+    mean: Tensor
+    axes: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("axes", torch.eye(dim))
+
+    @torch.no_grad()
+    def fit(self, moments: FeatureMoments, shrinkage: float) -> None:
+        """Take mean and axes from the moments of unit vectors; the covariance is shrunk (:func:`principal_axes`)."""
+        variances, axes = principal_axes(moments.covariance(per_position=False), shrinkage)
+        self.mean.copy_(moments.mean())
+        self.axes.copy_(axes / variances.sqrt())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Whitened features (N, D) of features (N, D)."""
+        return (F.normalize(features, dim=1) - self.mean) @ self.axes + 1
+
+
 def principal_axes(covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
     """Variances (D,) of a shrunk covariance (D, D) float64, largest first, and their axes (D, D), one a column.
 
