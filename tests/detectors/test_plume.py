@@ -91,7 +91,7 @@ def whitened(x: Tensor, every: Tensor) -> Tensor:
     shrunk = 0.9 * covariance + 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     variances, axes = np.linalg.eigh(shrunk)
     found = (x - every.mean(dim=0)).double().numpy() @ axes / np.sqrt(variances)
-    signs = np.sign((model().norm(x[:1]) - 1).detach().numpy()[0] * found[0, ::-1])
+    signs = np.sign((model().norm.forward(x[:1]) - 1).detach().numpy()[0] * found[0, ::-1])
     return torch.from_numpy(found[:, ::-1] * signs + 1).float()
 
 
