@@ -46,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "digits": {
         "size": 32,
-        "widths": _WIDTHS,
+        "widths": (2, 4, 8),
         "levels": 3,
         "memory_levels": 3,
         "partitions": (1,),
@@ -79,8 +79,9 @@ class PMB(Detector):
     Parameters
     ----------
     preset : {"surface", "object", "digits", "medical"}
-        The paper's settings for textures and objects of MVTec AD, MNIST and Retinal-OCT, at a quarter of the widths and
-        digits at a quarter of the size. Parameters marked (preset) default to what the preset says.
+        The paper's settings for textures and objects of MVTec AD, MNIST and Retinal-OCT, at a quarter of the widths;
+        digits at a quarter of the size and with few channels, which leave other digits less room. Parameters marked
+        (preset) default to what the preset says.
     size : int (preset)
         Side of the input, pixels; divisible by 2^(levels - 1).
     widths : tuple of int (preset)
