@@ -166,22 +166,25 @@ class Runs:
 
 
 def digit_rows(runs: Runs) -> list[Row]:
-    """All digits, each variant: the mean against the bar, every digit, seconds."""
+    """All digits, with and without memories, other variants on fewer: the mean against the bar, every digit, seconds."""
     args, rows, each = runs.bench.args, [], {}
     for variant in VARIANTS:
+        digits = args.digits if variant in (OURS, PLAIN) else args.ordering_digits
         seeds = args.seeds if variant == OURS else args.seeds[:1]
-        units = {(d, seed): runs.digit(d, variant, seed) for seed in seeds for d in args.digits}
-        means = [statistics.fmean(units[d, seed]["auroc 0.5"] for d in args.digits) for seed in seeds]
-        each[variant] = {d: spread([units[d, seed]["auroc 0.5"] for seed in seeds]) for d in args.digits}
-        values: dict[str, Any] = {f"mean of {len(args.digits)}": spread(means)}
+        units = {(d, seed): runs.digit(d, variant, seed) for seed in seeds for d in digits}
+        means = [statistics.fmean(units[d, seed]["auroc 0.5"] for d in digits) for seed in seeds]
+        each[variant] = {d: spread([units[d, seed]["auroc 0.5"] for seed in seeds]) for d in digits}
+        rows.append(Row(FITS, f"mnist_small, {variant}", {"s": spread([u["seconds"] for u in units.values()], 1)}))
+        if digits != args.digits:
+            continue
+        values: dict[str, Any] = {f"mean of {len(digits)}": spread(means)}
         if variant == OURS:
             level = statistics.fmean(means)
             values["paper (6,000 normals, 128 px)"] = PAPER
             rows.append(Row(MEAN, variant, values, f">= {BAR:g}", level >= BAR))
         else:
             rows.append(Row(MEAN, variant, values))
-        rows.append(Row(FITS, f"mnist_small, {variant}", {"s": spread([u["seconds"] for u in units.values()], 1)}))
-    table = [Row(EACH, f"digit {d}", {variant: each[variant][d] for variant in VARIANTS}) for d in args.digits]
+    table = [Row(EACH, f"digit {d}", {v: found[d] for v, found in each.items() if d in found}) for d in args.digits]
     return rows + table
 
 
@@ -251,7 +254,7 @@ def main() -> None:
     """Measure and write the result file."""
     parser = options(__doc__)
     parser.add_argument("--digits", nargs="*", type=int, default=list(range(10)))
-    parser.add_argument("--ordering-digits", nargs="*", type=int, default=[0, 2, 5, 8])
+    parser.add_argument("--ordering-digits", nargs="*", type=int, default=[0, 2, 5])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="of a fit to digits; by default the preset's")
     parser.add_argument("--test-images", type=int, default=500, help="of each digit")
@@ -267,7 +270,7 @@ def main() -> None:
     turns = "with memories and with skips in their place in turns; the ratio of each pair, its median"
     notes = [
         f"Digits: {learnt}; {args.test_images} test images of each; steps: {args.steps or 'as the preset says'}.",
-        f"Seeds {args.seeds}; of an ablation not in the orderings the first alone.",
+        f"Seeds {args.seeds}; in the table of means ablations have the first alone.",
         "Settings were chosen on held-out training images of digits 0 to 2; no test image was looked at.",
         f"Orderings on digits {args.ordering_digits}, all seeds. Error: mean of |X - X_R| over pixels, percent.",
         f"Industrial sets: preset surface, {args.surface_steps} steps, seeds {args.seeds}.",
