@@ -166,7 +166,7 @@ class Runs:
 
 
 def digit_rows(runs: Runs) -> list[Row]:
-    """All digits, with and without memories, other variants on fewer: the mean against the bar, every digit, seconds."""
+    """All digits with and without memories, other variants on fewer: the mean against the bar, each digit, seconds."""
     args, rows, each = runs.bench.args, [], {}
     for variant in VARIANTS:
         digits = args.digits if variant in (OURS, PLAIN) else args.ordering_digits
