@@ -199,7 +199,7 @@ class Bench:
         return path
 
 
-_NOT_PARAMETERS = ("cache", "out", "fresh", "peers", "peer_python", "peer_weights")
+_NOT_PARAMETERS = ("cache", "out", "fresh", "peers", "peer_python", "peer_pythons", "peer_weights", "journal")
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -296,5 +296,6 @@ def _plain(value: Any) -> Any:
 
 
 def _portable(arguments: Sequence[str]) -> list[str]:
-    """The command line without paths of this machine."""
-    return [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    """The command line without paths of this machine, NAME=PATH among them."""
+    parted = [a.rpartition("=") for a in arguments]
+    return [before + equals + (Path(a).name if Path(a).is_absolute() else a) for before, equals, a in parted]

@@ -17,8 +17,12 @@ ORDER = (
     "stage_one",
     "scratch",
     "growth",
+    "plume",
+    "fyd",
+    "pmb",
     "comparison",
     "padim",
+    "peers",
     "speed",
 )
 """Speed comes last and alone: run it again by itself when the machine was busy."""
@@ -35,7 +39,10 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         peer = ["--peer-python", str(args.peer_python), "--peer-weights", str(args.peer_weights)]
         extra["speed"] += peer
         extra["padim"] += peer
-    chosen = [name for name in ORDER if name in args.only and (name != "padim" or extra["padim"])]
+    if args.peer_pythons and args.peer_weights:
+        extra["peers"] += ["--peer-pythons", *args.peer_pythons, "--peer-weights", str(args.peer_weights)]
+    needed = ("padim", "peers")
+    chosen = [name for name in ORDER if name in args.only and (name not in needed or extra[name])]
     return [[sys.executable, str(HERE / f"{name}.py"), *shared, *extra[name]] for name in chosen]
 
 
@@ -48,6 +55,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run has done")
     parser.add_argument("--peers", type=Path, help="folder of the peers' raw outputs (see peers/README.md)")
     parser.add_argument("--peer-python", type=Path, help="interpreter of the peers' environment")
+    parser.add_argument("--peer-pythons", nargs="+", metavar="NAME=PYTHON", help="of every peer (see peers/README.md)")
     parser.add_argument("--peer-weights", type=Path, help="the backbone's weights in timm's names")
     codes = {Path(c[1]).stem: subprocess.run(c, check=False).returncode for c in commands(parser.parse_args())}
     subprocess.run([sys.executable, str(HERE / "tables.py")], check=True)

@@ -69,6 +69,14 @@ def pixel_level(samples: Sequence[Sample], maps: Iterable[FloatArray]) -> dict[s
     maps : iterable of ndarray
         For each sample its map (H, W) in the image's own frame.
     """
+    pixels, left_out = pixel_scores(samples, maps)
+    if not pixels.n_regions:
+        return {"pixel_auroc": None, "aupro": None, "left_out": left_out}
+    return {"pixel_auroc": percent(pixels.auroc()), "aupro": percent(pixels.aupro()), "left_out": left_out}
+
+
+def pixel_scores(samples: Sequence[Sample], maps: Iterable[FloatArray]) -> tuple[PixelScores, int]:
+    """What `pixel_level` measures with, and how many images it leaves out."""
     pixels, left_out = PixelScores(), 0
     for sample, values in zip(samples, maps, strict=True):
         mask = None if sample.mask is None else read_mask(sample.mask, (values.shape[0], values.shape[1]))
@@ -78,9 +86,7 @@ def pixel_level(samples: Sequence[Sample], maps: Iterable[FloatArray]) -> dict[s
             left_out += 1
         else:
             pixels.add(values, mask)
-    if not pixels.n_regions:
-        return {"pixel_auroc": None, "aupro": None, "left_out": left_out}
-    return {"pixel_auroc": percent(pixels.auroc()), "aupro": percent(pixels.aupro()), "left_out": left_out}
+    return pixels, left_out
 
 
 def trivial_features(paths: Sequence[Path]) -> np.ndarray[Any, Any]:

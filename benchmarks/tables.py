@@ -17,8 +17,12 @@ ORDER = (
     "speed",
     "growth",
     "scratch",
+    "plume",
+    "fyd",
+    "pmb",
     "comparison",
     "padim",
+    "peers",
     "trivial",
 )
 MET = {True: "yes", False: "**no**", None: ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.synthetic import crops
 from anomem.detectors import load
-from anomem.detectors._fyd import FYDScorer, learn_gaussians
+from anomem.detectors._fyd import FYDScorer, _pictures, learn_gaussians
 from anomem.detectors.baselines.padim import PaDiM
 from anomem.detectors.fyd import FROZEN, FYD, PAPER
 from anomem.errors import AnomemWarning, ParameterError
-from anomem.fitting import make_run
+from anomem.fitting import make_run, read_preprocessing
 from anomem.losses.alignment import distance_variance
 from anomem.metrics import auroc
 from anomem.types import UInt8Image
@@ -256,6 +257,14 @@ def test_what_lies_outside_the_common_frame_is_marked(images: UInt8Image, fresh:
 def test_batches_do_not_matter_to_the_gaussians(images: UInt8Image, fresh: UInt8Image) -> None:
     scores = [aligned_by(QUARTER, images, batch_size).anomaly_score(fresh) for batch_size in (3, 40)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
+def test_tiles_are_learnt_from_in_full_batches(images: UInt8Image) -> None:
+    run = make_run(FYD(**TINY, tile=48).resolve(), device="cpu", fit_precision="float32", batch_size=16, workers=1)
+    learn = ImageSet(open_source(images[:6]), read_preprocessing(run.params))
+    each = [len(next(learn.batches(64, order=np.array([i]))).images) for i in range(6)]
+    assert set(each) == {4}
+    assert [len(batch) for batch in islice(_pictures(learn, run), 7)] == [8] * 7
 
 
 # --- reports and refusals ---------------------------------------------------------------------

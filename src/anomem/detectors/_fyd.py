@@ -232,10 +232,18 @@ def _pose(p: SimpleNamespace) -> Pose:
 
 
 def _pictures(learn: ImageSet, run: Run) -> Iterator[Tensor]:
-    """Endless batches of images to learn from, on the device; never one image alone, which has no pair."""
-    for images, _ in Feed(learn, None, run.params.train_batch, run.params.cache_mb, run.rng):
-        if len(images) > 1:
-            yield images.to(run.device)
+    """Endless batches of images to learn from, on the device.
+
+    Full ones, also where images are cut into tiles, which come image by image: one tile alone has no pair.
+    """
+    wanted, held = run.params.train_batch, torch.empty(0, dtype=torch.uint8)
+    if learn.preprocessing.tile is None:
+        wanted = min(wanted, len(learn))
+    for images, _ in Feed(learn, None, wanted, run.params.cache_mb, run.rng):
+        held = torch.cat([held, images]) if len(held) else images
+        while len(held) >= wanted:
+            yield held[:wanted].to(run.device)
+            held = held[wanted:]
 
 
 def _aligned(scorer: FYDScorer, images: ImageSet, run: Run) -> Iterator[Aligned]:

@@ -79,7 +79,7 @@ class FYD(Detector):
     common_frame : bool
         Whether all stages' maps are brought to the frame of the last aligner before they are stacked.
     padding : {"reflection", "border"}
-        What lies beyond the edge of an image or map. Such positions count neither in the Gaussians nor in scores.
+        What lies beyond the edge of an image or map. Such positions count in no map or score.
     image_steps : int
         Steps in which ICA learns alone, by pixels (Eq. 2), before anything else; they are cheap.
     joint : bool
@@ -130,7 +130,7 @@ class FYD(Detector):
         "size": 64,
         "n_channels": 40,
         "image_alignment": "on",
-        "image_steps": 2,
+        "image_steps": 1,
         "train_steps": 1,
         "train_batch": 4,
         "width": 16,
