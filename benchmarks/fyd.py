@@ -249,7 +249,7 @@ def main() -> None:
     names = [name for group, (_, used) in works.items() if group in args.groups for name in used]
     steps, image_steps = (value or "the default's" for value in (args.steps, args.image_steps))
     notes = [
-        f"Seeds {args.seeds}, outside the orderings {runs.few}: they draw disturbance, split and channels; gains by seed.",
+        f"Seeds {args.seeds}, outside the orderings {runs.few}: of disturbance, split and channels; gains by seed.",
         f"Steps of training: {steps}; of the image aligner alone: {image_steps}; frozen: no step at all.",
         "Disturbed: every training and test image once, zoom 0.8 to 1.25, rotation up to 45 degrees, flips.",
         f"Orderings and angles at {args.order_size} px; elsewhere the default's input size: {args.size or 224} px.",
