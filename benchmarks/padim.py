@@ -19,7 +19,6 @@ from typing import Any
 from common import HERE, SETS, Bench, Row, isolated, options, peak_mb, spread, start
 
 ALL_SETS = ("toothbrush", "bottle", "magnetic_tile")
-SPEED_SET = "magnetic_tile"
 PRECISIONS = ("float32", "bfloat16")
 SAME, WHOLE = "images that anomem learnt from", "all training images"
 AGREEMENT, PIXELS, BARS, EACH = "Image AUROC", "Pixel level", "Against anomalib in the same run", "Each setting"
@@ -29,7 +28,7 @@ NOTES = (
     "Both: input x / 127.5 - 1, 224 px without crop, batches of 16, ridge 0.01, sigma 4 px of the input.",
     "anomem keeps normals back to calibrate on, anomalib none. anomem fits as it scores, anomalib always in float32.",
     "anomalib resizes in torchvision and smooths at 224 px; anomem resizes in Pillow and smooths at 112 px.",
-    f"Speed: {SPEED_SET}, from files; anomem's fit includes its calibration, its scoring maps in each image's frame.",
+    "Speed: from files; anomem's fit includes its calibration, its scoring maps in each image's frame.",
     "Better by: anomalib's seconds or megabytes over anomem's, anomem's images a second over anomalib's.",
 )
 
@@ -212,17 +211,18 @@ def take_turns(bench: Bench) -> dict[str, list[dict[str, Any]]]:
     from scoring import read_set
 
     args = bench.args
-    train, test = read_set(SPEED_SET, args.limit)
-    names = _names(SPEED_SET, [s.path for s in (*train, *test)])
-    folder = linked(bench.folder / "speed", SETS[SPEED_SET].path, names)
+    train, test = read_set(args.speed_set, args.limit)
+    names = _names(args.speed_set, [s.path for s in (*train, *test)])
+    folder = linked(bench.folder / f"speed-{args.speed_set}", SETS[args.speed_set].path, names)
     kept = ("fit_seconds", "images_per_second", "peak_rss_fit_mb", "peak_rss_mb", "load_average")
     found: dict[str, list[dict[str, Any]]] = {}
+    how = {"threads": args.threads, "set": args.speed_set}
     for repeat in range(args.repeats):
         for precision in PRECISIONS:
-            key = {"speed": "anomem", "setting": precision, "repeat": repeat, "threads": args.threads}
+            key = {"speed": "anomem", "setting": precision, "repeat": repeat, **how}
             unit = bench.unit(key, lambda p=precision: isolated(measure_speed, str(folder), p, args.threads))
             found.setdefault(f"anomem in {precision}", []).append(unit)
-            key = {"speed": "anomalib", "setting": precision, "repeat": repeat, "threads": args.threads}
+            key = {"speed": "anomalib", "setting": precision, "repeat": repeat, **how}
             unit = bench.unit(key, lambda p=precision: {k: run_peer(bench, folder, p)[k] for k in kept})
             found.setdefault(f"anomalib, scoring in {precision}", []).append(unit)
     return found
@@ -260,6 +260,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=list(ALL_SETS), choices=ALL_SETS, help="of the comparison")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--repeats", type=int, default=3, help="of the speed; 0: leave it out")
+    parser.add_argument("--speed-set", default="magnetic_tile", choices=ALL_SETS)
     parser.add_argument("--peer-python", type=Path, required=True, help="interpreter of the peers' environment")
     parser.add_argument("--peer-weights", type=Path, required=True, help="the backbone's weights in timm's names")
     bench = start("padim", "PaDiM here and in anomalib", parser.parse_args())
@@ -270,8 +271,8 @@ def main() -> None:
         pixels += pixel_rows(name, seeds)
         size = seeds[0]["anomem"]["file_mb"]
     speed = speed_rows(take_turns(bench)) if bench.args.repeats else []
-    notes = [*NOTES, f"A fitted model is a file of {size} MB."]
-    used = [*bench.args.sets, *([SPEED_SET] if bench.args.repeats and SPEED_SET not in bench.args.sets else [])]
+    notes = [*NOTES, f"Speed on {bench.args.speed_set}.", f"A fitted model is a file of {size} MB."]
+    used = dict.fromkeys([*bench.args.sets, *([bench.args.speed_set] if bench.args.repeats else [])])
     bench.write([*agreement, *speed[:4], *pixels, *speed[4:]], sets=used, notes=notes)
 
 
