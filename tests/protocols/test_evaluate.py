@@ -236,7 +236,7 @@ def test_to_dict_has_the_promised_keys_and_is_plain_json(
     assert {"auroc", "aupro"} <= found["pixel"].keys()
     assert {"n", "auroc"} <= found["types"]["clear"].keys()
     assert {"path", "label", "type", "score", "p_value", "anomalous"} <= found["results"][0].keys()
-    assert found["trivial"].keys() == {"mean_grey", "std_grey", "file_size"}
+    assert found["trivial"].keys() == {"mean_grey", "std_grey", "image_size", "file_size"}
     assert found["promise"]["rate_limit_95"] == detector.calibration_.rate_limit_95
 
 

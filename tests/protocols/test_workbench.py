@@ -94,7 +94,7 @@ def test_trivial_features_are_noted_on_the_way_or_read(tmp_path: Path) -> None:
     noted, read = Workbench(SETTINGS), Workbench(SETTINGS)
     noted.see(Fit(detector, Meter()), images)  # type: ignore[arg-type]
     assert noted.trivial(images) == read.trivial(images)
-    assert [size for _, _, size in noted.trivial(images)] == [path.stat().st_size for path in images.paths]
+    assert [size for *_, size in noted.trivial(images)] == [path.stat().st_size for path in images.paths]
 
 
 @pytest.fixture(scope="module")

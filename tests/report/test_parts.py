@@ -118,7 +118,7 @@ def test_a_trivial_feature_is_named_only_when_luck_cannot_explain_it(found: Eval
             n_normal=n,
             n_anomalous=n,
             image=replace(found.image, auroc=auroc),
-            trivial=TrivialFigures(0.5, best, 0.5),
+            trivial=TrivialFigures(0.5, best, 0.5, 0.5),
         )
         lines, verdict = words.confound(judged)
         assert lines[2] == ("Standard deviation of grey alone", best)
@@ -131,12 +131,12 @@ def test_a_trivial_feature_is_named_only_when_luck_cannot_explain_it(found: Eval
     assert tone(best=0.75, auroc=0.70, n=10) == "good"
 
 
-def test_luck_limit_is_what_three_meaningless_features_show() -> None:
+def test_luck_limit_is_what_four_meaningless_features_show() -> None:
     from anomem.protocols.evaluation import direction_free_auroc
 
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [30, 50])
-    best = [max(direction_free_auroc(values, labels) for values in rng.normal(size=(3, 80))) for _ in range(800)]
+    best = [max(direction_free_auroc(values, labels) for values in rng.normal(size=(4, 80))) for _ in range(800)]
     assert np.mean(np.array(best) > words.luck_limit(30, 50)) == pytest.approx(0.05, abs=0.02)
 
 

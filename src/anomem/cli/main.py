@@ -32,6 +32,7 @@ COMMANDS = {
     "label": "anomem.cli.fitting:label",
     "calibrate": "anomem.cli.fitting:calibrate",
     "bench": "anomem.cli.bench:bench",
+    "report": "anomem.cli.reporting:report",
     "methods": "anomem.cli.facts:methods",
     "doctor": "anomem.cli.facts:doctor",
 }

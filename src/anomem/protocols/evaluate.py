@@ -148,11 +148,11 @@ class _Tally:
     pixels: PixelScores | None
     rows: list[ImageRow] = field(default_factory=list)
     skipped: list[SkippedImage] = field(default_factory=list)
-    trivial: list[tuple[float, float, float]] = field(default_factory=list)
+    trivial: list[tuple[float, float, float, float]] = field(default_factory=list)
     n_left_out: int = 0
     n_without_mask: int = 0
 
-    def add(self, result: Scored, grey: tuple[float, float], *, skip_bad: bool) -> None:
+    def add(self, result: Scored, seen: tuple[float, float, float], *, skip_bad: bool) -> None:
         sample = self.samples[result.index]
         if result.error is not None:
             self.skipped.append(SkippedImage(str(sample.path), result.error))
@@ -170,7 +170,7 @@ class _Tally:
             self.skipped.append(SkippedImage(str(sample.path), str(error)))
             return
         self.rows.append(_row(sample, result))
-        self.trivial.append((*grey, float(file_size(sample.path))))
+        self.trivial.append((*seen, float(file_size(sample.path))))
 
     def _add_pixels(self, sample: Sample, result: Scored) -> None:
         if self.pixels is None or result.map is None:

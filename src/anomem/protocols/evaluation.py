@@ -119,11 +119,12 @@ class TrivialFigures:
     """AUROC, whichever direction is better, that single trivial features reach on these images.
 
     Near the detector's own AUROC, they say that the set can be told apart without looking for
-    defects: exposure or compression may differ between its normal and anomalous images.
+    defects: exposure, camera or compression may differ between its normal and anomalous images.
     """
 
     mean_grey: float
     std_grey: float
+    image_size: float
     file_size: float
 
 

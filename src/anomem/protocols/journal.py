@@ -132,7 +132,7 @@ def _parsed(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
             line = json.loads(text)
         except ValueError as error:
             raise InputError(f"{path}: line {number} is no run of anomem bench: choose another file") from error
-        if not isinstance(line, dict) or not {"format", "key"} <= line.keys():
+        if not isinstance(line, dict) or not ("format" in line and isinstance(line.get("key"), str)):
             raise InputError(f"{path}: line {number} is no run of anomem bench: choose another file")
         if line["format"] != FORMAT:
             raise InputError(f"{path}: line {number} has format {line['format']}, not {FORMAT}: choose another file")

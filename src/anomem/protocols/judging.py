@@ -32,7 +32,7 @@ FEW, MANY_DRAWS, FEW_DRAWS = 2000, 1000, 200
 """Above this many images, intervals come from fewer resamples: they are narrow, and each takes time."""
 ROC_POINTS = 200
 """Corners of a ROC curve that a line keeps at most."""
-FEATURES = ("mean_grey", "std_grey", "file_size")
+FEATURES = ("mean_grey", "std_grey", "image_size", "file_size")
 
 
 @dataclass(frozen=True)

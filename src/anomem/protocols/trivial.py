@@ -11,9 +11,9 @@ from anomem.types import UInt8Image
 
 
 class GreyWatch(ImageSource):
-    """A source that passes images on and notes the mean and standard deviation of their grey.
+    """A source that passes images on and notes the mean and standard deviation of their grey, and their size.
 
-    The images are decoded for the detector anyway; noting two numbers on the way saves reading the
+    The images are decoded for the detector anyway; noting three numbers on the way saves reading the
     whole set twice.
 
     Parameters
@@ -24,21 +24,21 @@ class GreyWatch(ImageSource):
 
     def __init__(self, source: ImageSource) -> None:
         self._source = source
-        self._noted: dict[int, tuple[float, float]] = {}
+        self._noted: dict[int, tuple[float, float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._source)
 
     def load(self, i: int) -> UInt8Image:
-        """Return the image and note its grey."""
+        """Return the image and note its features."""
         image = self._source.load(i)
-        self._noted[i] = grey_moments(image)
+        self._noted[i] = (*grey_moments(image), float(image.shape[0] * image.shape[1]))
         return image
 
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
-        """Return the image with its content hash, and note its grey."""
+        """Return the image with its content hash, and note its features."""
         image, digest = self._source.load_with_digest(i)
-        self._noted[i] = grey_moments(image)
+        self._noted[i] = (*grey_moments(image), float(image.shape[0] * image.shape[1]))
         return image, digest
 
     def name(self, i: int) -> str:
@@ -53,9 +53,9 @@ class GreyWatch(ImageSource):
         """Return some of the images, unwatched."""
         return self._source.subset(indices)
 
-    def take(self, i: int) -> tuple[float, float]:
-        """Return what was noted of an image and forget it; NaN where it was never read."""
-        return self._noted.pop(i, (np.nan, np.nan))
+    def take(self, i: int) -> tuple[float, float, float]:
+        """Return what was noted of an image, its number of pixels last, and forget it; NaN where it was never read."""
+        return self._noted.pop(i, (np.nan, np.nan, np.nan))
 
 
 def grey_moments(image: UInt8Image) -> tuple[float, float]:

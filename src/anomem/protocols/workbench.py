@@ -14,8 +14,8 @@ from anomem.protocols.units import Unit
 
 __all__ = ["Trivial", "Workbench"]
 
-Trivial = tuple[float, float, float]
-"""Mean and deviation of an image's grey, and the size of its file (NaN in memory)."""
+Trivial = tuple[float, float, float, float]
+"""Mean and deviation of an image's grey, its pixels, and the size of its file (NaN in memory)."""
 
 
 class Workbench:

@@ -114,8 +114,8 @@ def evaluation_page(
         promise=words.promise(evaluation),
         confound=words.confound(evaluation),
         set_lines=words.set_lines(evaluation),
-        histogram=_safe(score_histogram(scores[NORMAL], scores[ANOMALOUS], evaluation.promise.threshold)),
-        roc=_safe(roc_plot(evaluation.roc, (decided.false_alarm_rate, decided.detection_rate))),
+        histogram=safe(score_histogram(scores[NORMAL], scores[ANOMALOUS], evaluation.promise.threshold)),
+        roc=safe(roc_plot(evaluation.roc, (decided.false_alarm_rate, decided.detection_rate))),
         galleries=galleries(evaluation, detector, count=n_pictures, batch_size=batch_size, workers=workers),
         scale=(colour_bar(), low, high) if detector.localizes else None,
         prototypes=[
@@ -125,7 +125,7 @@ def evaluation_page(
         parameters=_parameter_lines(detector),
         skipped=evaluation.skipped[:_SKIPPED_SHOWN],
         short=words.shortener([row.path for row in evaluation.results]),
-        style=_safe(_resource("style.css")),
+        style=safe(read_resource("style.css")),
     )
 
 
@@ -176,14 +176,15 @@ def _shown(value: Any) -> str:
     return str(value) if isinstance(value, (str, int, PurePath)) else f"{value:g}"
 
 
-def _safe(markup: str) -> Any:
+def safe(markup: str) -> Any:
     """Mark text of our own making, and nothing from outside, as finished markup."""
     from markupsafe import Markup
 
     return Markup(markup)
 
 
-def _resource(name: str) -> str:
+def read_resource(name: str) -> str:
+    """Read one of the report's templates or style sheets."""
     return (resources.files("anomem.report") / "templates" / name).read_text(encoding="utf-8")
 
 
@@ -195,4 +196,4 @@ def _template() -> Template:
     environment.filters["percent"] = words.percent
     environment.filters["rate"] = words.rate
     environment.filters["number"] = words.number
-    return environment.from_string(_resource("evaluation.html.j2"))
+    return environment.from_string(read_resource("evaluation.html.j2"))

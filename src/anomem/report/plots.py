@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from anomem.protocols.evaluation import RocPoints
+from anomem.report.drawing import PAGE, inline_svg, plain_axes
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# matplotlib knows no CSS variables: it draws in these colours, and the page's names replace them.
-_INK, _QUIET, _LINE = "#010101", "#020202", "#030303"
-_NORMAL, _ANOMALOUS = "#040404", "#050505"
-_CSS = {
-    _INK: "var(--ink)",
-    _QUIET: "var(--quiet)",
-    _LINE: "var(--line)",
-    _NORMAL: "var(--normal)",
-    _ANOMALOUS: "var(--anomalous)",
-}
 _LOG_FROM = 30.0
 
 
@@ -50,19 +34,19 @@ def score_histogram(normal: Sequence[float], anomalous: Sequence[float], thresho
     edges, log = _edges(np.asarray([*normal, *anomalous], dtype=np.float64), threshold)
     figure = Figure(figsize=(5.4, 3.3))
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.14})
-    for axes, scores, colour in ((upper, normal, _NORMAL), (lower, anomalous, _ANOMALOUS)):
+    for axes, scores, colour in ((upper, normal, PAGE.normal), (lower, anomalous, PAGE.anomalous)):
         counts, _ = np.histogram(np.asarray(scores, dtype=np.float64), edges)
         axes.stairs(counts, edges, fill=True, color=colour, alpha=0.85, linewidth=0)
-        axes.axvline(threshold, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.axvline(threshold, color=PAGE.text, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.set_ylim(0, max(1.0, 1.08 * counts.max()))
         axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
-        _plain(axes)
+        plain_axes(axes)
     if log:
         upper.set_xscale("log")
     upper.set_xlim(edges[0], edges[-1])
     upper.tick_params(axis="x", length=0, which="both")
-    lower.set_xlabel("anomaly score", color=_QUIET, fontsize=9)
-    figure.supylabel("images", color=_QUIET, fontsize=9, x=0.02)
+    lower.set_xlabel("anomaly score", color=PAGE.quiet, fontsize=9)
+    figure.supylabel("images", color=PAGE.quiet, fontsize=9, x=0.02)
     upper.annotate(
         "threshold",
         (threshold, 1.0),
@@ -71,10 +55,10 @@ def score_histogram(normal: Sequence[float], anomalous: Sequence[float], thresho
         textcoords="offset points",
         ha="center",
         va="bottom",
-        color=_INK,
+        color=PAGE.text,
         fontsize=9,
     )
-    return _svg(figure, "histogram", "Histogram of anomaly scores by label")
+    return inline_svg(figure, "histogram", "Histogram of anomaly scores by label")
 
 
 def roc_plot(roc: RocPoints, operating: tuple[float, float]) -> str:
@@ -89,19 +73,19 @@ def roc_plot(roc: RocPoints, operating: tuple[float, float]) -> str:
 
     figure = Figure(figsize=(3.6, 3.3))
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=_LINE, linewidth=1)
-    axes.fill_between(roc.fpr, roc.tpr, color=_NORMAL, alpha=0.1, linewidth=0)
-    axes.plot(roc.fpr, roc.tpr, color=_NORMAL, linewidth=2, clip_on=False)
-    axes.plot(*operating, "o", color=_ANOMALOUS, markersize=7, clip_on=False, zorder=5)
+    axes.plot([0, 1], [0, 1], color=PAGE.line, linewidth=1)
+    axes.fill_between(roc.fpr, roc.tpr, color=PAGE.normal, alpha=0.1, linewidth=0)
+    axes.plot(roc.fpr, roc.tpr, color=PAGE.normal, linewidth=2, clip_on=False)
+    axes.plot(*operating, "o", color=PAGE.anomalous, markersize=7, clip_on=False, zorder=5)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-    axes.set_xlabel("false alarms", color=_QUIET, fontsize=9)
-    axes.set_ylabel("anomalies found", color=_QUIET, fontsize=9)
-    _plain(axes)
-    return _svg(figure, "roc", "ROC curve with the calibrated operating point")
+    axes.set_xlabel("false alarms", color=PAGE.quiet, fontsize=9)
+    axes.set_ylabel("anomalies found", color=PAGE.quiet, fontsize=9)
+    plain_axes(axes)
+    return inline_svg(figure, "roc", "ROC curve with the calibrated operating point")
 
 
 def _edges(scores: npt.NDArray[np.float64], threshold: float) -> tuple[npt.NDArray[np.float64], bool]:
@@ -127,34 +111,3 @@ def _steps_through(anchor: float, low: float, high: float, bins: int) -> npt.NDA
     step = (high - low) / bins
     before, after = (int(np.floor(side / step)) + 1 for side in (anchor - low, high - anchor))
     return anchor + step * np.arange(-before, after + 1, dtype=np.float64)
-
-
-def _plain(axes: Axes) -> None:
-    axes.set_facecolor("none")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(_LINE)
-    axes.tick_params(colors=_QUIET, labelsize=8.5, length=3, which="both")
-    axes.tick_params(which="minor", labelbottom=False)
-
-
-def _svg(figure: Figure, prefix: str, title: str) -> str:
-    """Serialise a figure for inlining: page colours, page font, ids that cannot clash."""
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    facts: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    # Text stays text (copied, searched, read aloud), and the same figure gives the same bytes.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
-        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.03, metadata=facts)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'id="', f'id="{prefix}-', svg)
-    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)  # older releases
-    svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)
-    for drawn, css in _CSS.items():
-        svg = svg.replace(drawn, css)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -1,0 +1,146 @@
+"""The promised false-alarm rate against what was found, and what methods cost: tables of their own."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anomem.report.captions import set_title, trial_words
+from anomem.report.runs import Run, clean
+
+__all__ = ["Cost", "Kept", "costs", "promises"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How one promise of one method on one set was kept, over all fits and splits.
+
+    Parameters
+    ----------
+    method, where, trial : str
+    alpha : float
+        Promised.
+    expected : float or None
+        What a fit's calibration set can promise, k / (n + 1); None where alpha is not attainable.
+    rate, detection : float or None
+        Found: share of fresh normals rejected, share of anomalies found.
+    sd : float or None
+        Deviation of the rate over fits.
+    n_fits, n_splits : int
+    n_within : int
+        Splits whose false alarms lie within the 95 % quantile of the promise.
+    """
+
+    method: str
+    where: str
+    trial: str
+    alpha: float
+    expected: float | None
+    rate: float | None
+    sd: float | None
+    detection: float | None
+    n_fits: int
+    n_splits: int
+    n_within: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method took on one set: medians over fits; None where it was not measured."""
+
+    method: str
+    where: str
+    trial: str
+    fit_seconds: float | None
+    images_per_second: float | None
+    peak_mb: float | None
+    state_mb: float | None
+    n: int
+
+
+def promises(runs: Iterable[Run]) -> list[Kept]:
+    """Gather the lines of the promise, smaller alpha first."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        alpha = run.number("task", "alpha")
+        if run.protocol == "promise" and alpha is not None:
+            groups.setdefault((run.column, run.label, run.parameters, run.trial, alpha), []).append(run)
+    order = {key[:4]: place for place, key in reversed(list(enumerate(groups)))}
+    return [
+        _kept(part, key[-1]) for key, part in sorted(groups.items(), key=lambda item: (order[item[0][:4]], item[0][-1]))
+    ]
+
+
+def _kept(runs: Sequence[Run], alpha: float) -> Kept:
+    rates = [run.values["false_alarm_rate"] for run in runs if "false_alarm_rate" in run.values]
+    found = [run.values["detection_rate"] for run in runs if "detection_rate" in run.values]
+    expected = [value for run in runs if (value := run.number("splits", "expected")) is not None]
+    splits = [split for run in runs for split in _splits(run)]
+    return Kept(
+        method=clean(runs[0].label),
+        where=_where(runs[0]),
+        trial=trial_words(runs[0]),
+        alpha=alpha,
+        expected=_mean(expected),
+        rate=_mean(rates),
+        sd=statistics.stdev(rates) if len(rates) > 1 else None,
+        detection=_mean(found),
+        n_fits=len(rates),
+        n_splits=len(splits),
+        n_within=sum(bool(split.get("within_quantile")) for split in splits),
+    )
+
+
+def _splits(run: Run) -> list[Mapping[str, Any]]:
+    splits = run.line.get("splits")
+    each = splits.get("each") if isinstance(splits, Mapping) else None
+    return [split for split in each if isinstance(split, Mapping)] if isinstance(each, list) else []
+
+
+def costs(runs: Iterable[Run]) -> list[Cost]:
+    """Seconds and megabytes of fits without labels; seconds that came from a cache of maps are no measurements."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        plain = run.protocol == "localisation" or (run.protocol == "one-vs-rest" and not run.facts.get("gamma"))
+        if plain and run.sweep is None:
+            groups.setdefault((run.family, run.column[0], run.label, run.parameters, run.trial), []).append(run)
+    found = []
+    for part in groups.values():
+        timed = [run for run in part if not run.number("measured", "maps_from_cache", "hits")]
+        cost = Cost(
+            method=clean(part[0].label),
+            where=_set(part[0]),
+            trial=trial_words(part[0]),
+            fit_seconds=_median([run.number("measured", "seconds", "fit") for run in timed]),
+            images_per_second=_median([run.number("measured", "images_per_second") for run in timed]),
+            peak_mb=_median([run.number("measured", "peak_mb", "fit") for run in timed]),
+            state_mb=_median([run.number("state_mb") for run in part]),
+            n=len(part),
+        )
+        if any(v is not None for v in (cost.fit_seconds, cost.images_per_second, cost.peak_mb, cost.state_mb)):
+            found.append(cost)
+    return found
+
+
+def _where(run: Run) -> str:
+    _, category, _ = run.column
+    title = set_title(run.family)
+    return title if category == run.family.partition(":")[0] else clean(f"{title} {category}")
+
+
+def _set(run: Run) -> str:
+    """The set that was fitted on; of class sets all classes together."""
+    data, category, _ = run.column
+    title = set_title(run.family)
+    return clean(f"{title} {category}") if data.endswith(f"/{category}") else title
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
