@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import platform
-import resource
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from unittest.mock import patch
 
-import numpy as np
 import timm
 import torch
 from anomalib.data import Folder
-from anomalib.models import Padim, Patchcore
+from anomalib.models import Fastflow, Padim, Patchcore, Stfpm, Supersimplenet
 from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
@@ -24,7 +20,14 @@ BACKBONE = "tf_efficientnet_lite0"
 LAYERS = {
     "padim": ("blocks.1", "blocks.2", "blocks.4"),
     "patchcore": ("blocks.2", "blocks.4"),
+    "stfpm": ("blocks.1", "blocks.2", "blocks.4"),
+    "fastflow": ("blocks.1", "blocks.2", "blocks.4"),
+    "supersimplenet": ("blocks.2", "blocks.4"),
 }
+TRAINED = ("stfpm", "fastflow", "supersimplenet")
+# anomalib's FastFlow knows four backbones by name and asks timm for three maps of this one, at strides 4, 8 and 16.
+# Those of EfficientNet-Lite0 at these strides are the layers above.
+STAND_IN = "resnet18"
 PADIM_CHANNELS = 100
 # Mean and deviation of each channel.
 NORMALIZATIONS = {
@@ -34,7 +37,7 @@ NORMALIZATIONS = {
 AUTOCAST = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 PACKAGES = ("anomalib", "torch", "torchvision", "timm", "lightning", "numpy")
 
-Model = Padim | Patchcore
+Model: TypeAlias = Padim | Patchcore | Stfpm | Fastflow | Supersimplenet
 
 
 @contextmanager
@@ -42,7 +45,8 @@ def local_weights(file: Path) -> Iterator[None]:
     """Let anomalib's feature extractor take pretrained weights from `file`.
 
     anomalib calls ``timm.create_model`` without a way to name a file. Within this context the call
-    gets timm's own ``pretrained_cfg_overlay``; timm then loads with ``weights_only=True``.
+    gets timm's own ``pretrained_cfg_overlay``; timm then loads with ``weights_only=True``. Where a
+    model insists on `STAND_IN`, the call makes the backbone of this comparison all the same.
 
     Parameters
     ----------
@@ -56,24 +60,44 @@ def local_weights(file: Path) -> Iterator[None]:
     """
     original = timm.create_model
 
-    def create_model(*args: Any, **kwargs: Any) -> Any:
+    def create_model(name: str, **kwargs: Any) -> Any:
         if kwargs.get("pretrained"):
             kwargs["pretrained_cfg_overlay"] = {"file": str(file)}
-        return original(*args, **kwargs)
+        return original(BACKBONE if name == STAND_IN else name, **kwargs)
 
     with patch.object(timm, "create_model", create_model):
         yield
 
 
-def check_weights(model: Model, file: Path) -> None:
-    """Stop unless the backbone holds exactly the tensors of `file`.
-
-    A backbone left at random values would score too, only worse, so silence proves nothing.
+def backbone_of(model: Model) -> Any:
+    """Return the frozen backbone, or the part of it up to the last layer that the model uses.
 
     Parameters
     ----------
-    model : Padim or Patchcore
-        Model whose feature extractor is checked.
+    model : Model
+        anomalib's model.
+
+    Returns
+    -------
+    torch.nn.Module
+        As timm made it, with its ``feature_info``.
+    """
+    found = model.model.teacher_model if isinstance(model, Stfpm) else model.model.feature_extractor
+    while hasattr(found, "feature_extractor"):
+        found = found.feature_extractor
+    return found
+
+
+def check_weights(model: Model, file: Path) -> None:
+    """Stop unless the backbone holds exactly the tensors of `file`.
+
+    A backbone left at random values, or changed by training, would score too, only worse, so silence
+    proves nothing.
+
+    Parameters
+    ----------
+    model : Model
+        Model whose backbone is checked.
     file : pathlib.Path
         State dict in timm's naming.
 
@@ -83,8 +107,8 @@ def check_weights(model: Model, file: Path) -> None:
         If a tensor of the backbone is not in the file or differs from it.
     """
     state = torch.load(file, map_location="cpu", weights_only=True)
-    for name, value in model.model.feature_extractor.feature_extractor.state_dict().items():
-        if name not in state or not torch.equal(value, state[name]):
+    for name, value in backbone_of(model).state_dict().items():
+        if name not in state or not torch.equal(value.cpu(), state[name]):
             raise RuntimeError(f"backbone tensor {name} does not come from {file}")
 
 
@@ -98,28 +122,36 @@ def build_model(args: argparse.Namespace) -> Model:
 
     Returns
     -------
-    Padim or Patchcore
-        Unfitted model.
+    Model
+        Unfitted model; what the method learns is drawn from torch's generator.
     """
     mean, std = NORMALIZATIONS[args.normalization]
     steps = Compose([resizing(args.size), Normalize(mean=list(mean), std=list(std))])
     common: dict[str, Any] = {
-        "backbone": BACKBONE,
-        "layers": list(LAYERS[args.model]),
         "pre_processor": PreProcessor(steps),
         "post_processor": False,
         "evaluator": False,
         "visualizer": False,
     }
     with local_weights(args.weights):
-        if args.model == "padim":
-            drawn = PADIM_CHANNELS if args.channels is None else len(args.channels)
-            model: Model = Padim(n_features=drawn, **common)
-            if args.channels is not None:
-                model.model.idx.copy_(torch.tensor(args.channels))
-        else:
-            model = Patchcore(coreset_sampling_ratio=args.coreset, **common)
+        model = _built(args, common)
     check_weights(model, args.weights)
+    return model
+
+
+def _built(args: argparse.Namespace, common: dict[str, Any]) -> Model:
+    if args.model == "fastflow":
+        return Fastflow(backbone=STAND_IN, **common)
+    common |= {"backbone": BACKBONE, "layers": list(LAYERS[args.model])}
+    if args.model == "stfpm":
+        return Stfpm(**common)
+    if args.model == "supersimplenet":
+        return Supersimplenet(**common)
+    if args.model == "patchcore":
+        return Patchcore(coreset_sampling_ratio=args.coreset, **common)
+    model = Padim(n_features=PADIM_CHANNELS if args.channels is None else len(args.channels), **common)
+    if args.channels is not None:
+        model.model.idx.copy_(torch.tensor(args.channels))
     return model
 
 
@@ -185,29 +217,3 @@ def build_data(folder: Path, size: int, batch: int, workers: int, seed: int) -> 
         val_split_mode="none",
         seed=seed,
     )
-
-
-def clocks() -> np.ndarray:
-    """Read the wall clock and this process's processor time.
-
-    The second tells a slow method from a busy machine.
-
-    Returns
-    -------
-    numpy.ndarray
-        Two numbers of seconds, for differences only.
-    """
-    return np.array([time.perf_counter(), time.process_time()])
-
-
-def peak_mb() -> float:
-    """Return the highest resident memory of this process so far.
-
-    Returns
-    -------
-    float
-        Megabytes (2**20 bytes).
-    """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Bytes on macOS, kilobytes elsewhere.
-    return peak / (2**20 if platform.system() == "Darwin" else 2**10)

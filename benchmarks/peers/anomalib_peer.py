@@ -12,20 +12,19 @@ Two runners do the same work on the same model:
     evaluation and pictures are off, so that scores stay raw and only the method is timed.
 ``loop``
     The plain torch model under a loop over the same dataloaders, without Lightning. Its difference
-    from ``engine`` is what the engine costs.
+    from ``engine`` is what the engine costs. For PaDiM and PatchCore alone.
+
+STFPM, FastFlow and SuperSimpleNet are trained, with the optimisers, rates and schedules that anomalib gives them, for
+``--steps`` steps; a whole number of epochs comes next to it.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import os
-import platform
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,13 +39,15 @@ from anomalib_model import (
     LAYERS,
     NORMALIZATIONS,
     PACKAGES,
+    TRAINED,
     Model,
+    backbone_of,
     build_data,
     build_model,
-    clocks,
-    peak_mb,
+    check_weights,
 )
 from lightning.pytorch import seed_everything
+from outcome import Watch, describe, options, parsed, save
 
 
 @dataclass
@@ -74,19 +75,28 @@ class Scores:
         self.maps.append(maps.float().reshape(len(paths), *maps.shape[-2:]).cpu().numpy())
 
 
-def engine_fit(model: Model, data: Folder, root: Path) -> None:
+def engine_fit(model: Model, data: Folder, root: Path, epochs: int | None) -> int:
     """Fit through anomalib's engine.
 
     Parameters
     ----------
-    model : Padim or Patchcore
+    model : Model
         Model to fit, in float32.
     data : anomalib.data.Folder
         Images.
     root : pathlib.Path
         Folder in which the engine makes its empty result folders.
+    epochs : int or None
+        How often a trained model sees each image; None: the model says.
+
+    Returns
+    -------
+    int
+        Steps of the optimiser.
     """
-    new_engine(root).fit(model=model, datamodule=data)
+    engine = new_engine(root, epochs=epochs)
+    engine.fit(model=model, datamodule=data)
+    return int(engine.trainer.global_step)
 
 
 def engine_score(model: Model, data: Folder, root: Path, precision: str) -> Scores:
@@ -94,7 +104,7 @@ def engine_score(model: Model, data: Folder, root: Path, precision: str) -> Scor
 
     Parameters
     ----------
-    model : Padim or Patchcore
+    model : Model
         Fitted model.
     data : anomalib.data.Folder
         Images.
@@ -115,7 +125,7 @@ def engine_score(model: Model, data: Folder, root: Path, precision: str) -> Scor
     return result
 
 
-def new_engine(root: Path, precision: str = "float32") -> Engine:
+def new_engine(root: Path, precision: str = "float32", epochs: int | None = None) -> Engine:
     """Return an engine that runs on the CPU and writes nothing.
 
     Parameters
@@ -124,12 +134,15 @@ def new_engine(root: Path, precision: str = "float32") -> Engine:
         Folder in which the engine makes its empty result folders.
     precision : {"float32", "bfloat16"}, default "float32"
         Precision of the forward pass.
+    epochs : int, optional
+        Of a trained model.
 
     Returns
     -------
     anomalib.engine.Engine
         New engine.
     """
+    trained = {} if epochs is None else {"max_epochs": epochs}
     return Engine(
         default_root_dir=root,
         accelerator="cpu",
@@ -138,6 +151,7 @@ def new_engine(root: Path, precision: str = "float32") -> Engine:
         # Without a validation set the datamodule has no loader for one, but the trainer asks.
         limit_val_batches=0,
         precision=AUTOCAST[precision],
+        **trained,
     )
 
 
@@ -146,7 +160,7 @@ def loop_fit(model: Model, data: Folder) -> None:
 
     Parameters
     ----------
-    model : Padim or Patchcore
+    model : Model
         Model to fit, in float32.
     data : anomalib.data.Folder
         Images.
@@ -164,7 +178,7 @@ def loop_score(model: Model, data: Folder, precision: str) -> Scores:
 
     Parameters
     ----------
-    model : Padim or Patchcore
+    model : Model
         Fitted model.
     data : anomalib.data.Folder
         Images.
@@ -193,7 +207,7 @@ def measure(model: Model, data: Folder, args: argparse.Namespace) -> tuple[Score
 
     Parameters
     ----------
-    model : Padim or Patchcore
+    model : Model
         Unfitted model.
     data : anomalib.data.Folder
         Images.
@@ -205,68 +219,28 @@ def measure(model: Model, data: Folder, args: argparse.Namespace) -> tuple[Score
     scores : Scores
         Raw results.
     figures : dict
-        Seconds, images a second and megabytes.
+        Steps of training, seconds, images a second and megabytes.
     """
-    before, start = peak_mb(), clocks()
+    epochs, steps = training_epochs(args), 0
+    watch = Watch()
     # The engine makes result folders even where it writes nothing into them.
     with TemporaryDirectory() as scratch:
         if args.runner == "engine":
-            engine_fit(model, data, Path(scratch))
+            steps = engine_fit(model, data, Path(scratch), epochs)
         else:
             loop_fit(model, data)
-        fit_peak, fitted = peak_mb(), clocks()
+        watch.fitted()
         if args.runner == "engine":
             result = engine_score(model, data, Path(scratch), args.precision)
         else:
             result = loop_score(model, data, args.precision)
-        scored = clocks()
-    fit, score = fitted - start, scored - fitted
-    return result, {
-        "fit_seconds": round(fit[0], 3),
-        "fit_cpu_seconds": round(fit[1], 3),
-        "score_seconds": round(score[0], 3),
-        "score_cpu_seconds": round(score[1], 3),
-        "images_per_second": round(len(result.paths) / score[0], 2),
-        "load_average": os.getloadavg()[0],
-        "rss_before_fit_mb": round(before, 1),
-        "peak_rss_fit_mb": round(fit_peak, 1),
-        "peak_rss_mb": round(peak_mb(), 1),
-    }
+        figures = watch.figures(len(result.paths))
+    budget = {} if epochs is None else {"epochs": epochs, "steps": steps}
+    return result, budget | figures
 
 
-def describe_model(model: Model, name: str, coreset: float) -> dict[str, Any]:
-    """Describe what was fitted.
-
-    Parameters
-    ----------
-    model : Padim or Patchcore
-        Fitted model.
-    name : {"padim", "patchcore"}
-        Method.
-    coreset : float
-        PatchCore's coreset sampling ratio.
-
-    Returns
-    -------
-    dict
-        Layers, numbers of channels and, for PatchCore, the coreset's size.
-    """
-    total = sum(model.model.feature_extractor.out_dims)
-    facts: dict[str, Any] = {
-        "backbone": BACKBONE,
-        "layers": list(LAYERS[name]),
-        "channels_total": total,
-        "channels": len(model.model.idx) if name == "padim" else total,
-        "coreset_ratio": None if name == "padim" else coreset,
-    }
-    if name == "patchcore":
-        facts["coreset_items"] = int(model.model.memory_bank.shape[0])
-        facts["num_neighbors"] = model.model.num_neighbors
-    return facts
-
-
-def describe_run(args: argparse.Namespace) -> dict[str, Any]:
-    """Describe the machine and the settings of this run.
+def training_epochs(args: argparse.Namespace) -> int | None:
+    """Turn the budget of steps into epochs, which anomalib's schedules count in.
 
     Parameters
     ----------
@@ -275,69 +249,44 @@ def describe_run(args: argparse.Namespace) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        Settings and versions.
+    int or None
+        The number of epochs next to ``--steps``, at least 1; None for a model that is not trained.
     """
-    return {
-        "model": args.model,
-        "set": args.folder.name,
-        "runner": args.runner,
-        "fit_precision": "float32",
-        "precision": args.precision,
-        "image_size": args.size,
-        "normalization": args.normalization,
-        "batch_size": args.batch,
-        "threads": torch.get_num_threads(),
-        "workers": args.workers,
-        "cpu_count": os.cpu_count(),
-        "seed": args.seed,
-        "weights_sha256": hashlib.sha256(args.weights.read_bytes()).hexdigest(),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-    }
+    if args.model not in TRAINED:
+        return None
+    images = sum(path.is_file() for path in (args.folder / "train" / "good").iterdir())
+    epochs: int = max(1, round(args.steps / math.ceil(images / args.batch)))
+    return epochs
 
 
-def stack_maps(maps: list[np.ndarray]) -> np.ndarray:
-    """Join the maps, as float16 unless that would overflow.
+def describe_model(model: Model, args: argparse.Namespace) -> dict[str, Any]:
+    """Describe what was fitted.
 
     Parameters
     ----------
-    maps : list of numpy.ndarray
-        Batches of float32 maps.
+    model : Model
+        Fitted model.
+    args : argparse.Namespace
+        Command line.
 
     Returns
     -------
-    numpy.ndarray
-        Shape ``(images, height, width)``.
+    dict
+        Layers, numbers of channels and, for PatchCore, the coreset's size.
     """
-    joined = np.concatenate(maps)
-    fits = float(np.abs(joined).max()) < float(np.finfo(np.float16).max)
-    return joined.astype(np.float16) if fits else joined
-
-
-def save(out: Path, stem: str, folder: Path, result: Scores, facts: dict[str, Any]) -> None:
-    """Write the raw results and the figures.
-
-    Parameters
-    ----------
-    out : pathlib.Path
-        Folder to write to.
-    stem : str
-        Name of both files, without suffix.
-    folder : pathlib.Path
-        Image folder; paths are stored relative to it.
-    result : Scores
-        Raw results.
-    facts : dict
-        Content of the JSON file.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        out / f"{stem}.npz",
-        paths=np.array([Path(path).relative_to(folder).as_posix() for path in result.paths]),
-        scores=np.concatenate(result.scores).astype(np.float32),
-        maps=stack_maps(result.maps),
-    )
-    (out / f"{stem}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    total = sum(backbone_of(model).feature_info.channels())
+    facts: dict[str, Any] = {
+        "backbone": BACKBONE,
+        "layers": list(LAYERS[args.model]),
+        "channels_total": total,
+        "channels": len(model.model.idx) if args.model == "padim" else total,
+        "coreset_ratio": None,
+    }
+    if args.model == "patchcore":
+        facts["coreset_ratio"] = args.coreset
+        facts["coreset_items"] = int(model.model.memory_bank.shape[0])
+        facts["num_neighbors"] = model.model.num_neighbors
+    return facts
 
 
 def parse_args() -> argparse.Namespace:
@@ -348,24 +297,18 @@ def parse_args() -> argparse.Namespace:
     argparse.Namespace
         Options, with absolute paths.
     """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("folder", type=Path, help="folder with train/good and test/<type>")
-    parser.add_argument("--model", choices=sorted(LAYERS), required=True)
+    parser = options(__doc__, LAYERS)
     parser.add_argument("--weights", type=Path, required=True, help="state dict, timm's names")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--name", help="stem of the result files (default: SET-MODEL)")
     parser.add_argument("--runner", choices=("engine", "loop"), default="engine")
     parser.add_argument("--precision", choices=sorted(AUTOCAST), default="float32", help="scoring")
     parser.add_argument("--channels", nargs="+", type=int, help="PaDiM's, counted through the layers; default: drawn")
     parser.add_argument("--coreset", type=float, default=0.001, help="PatchCore's sampling ratio")
+    parser.add_argument("--steps", type=int, default=200, help="of the models that are trained")
     parser.add_argument("--normalization", choices=sorted(NORMALIZATIONS), default="lite0")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    args.folder, args.out = args.folder.resolve(), args.out.resolve()
+    args = parsed(parser)
+    if args.runner == "loop" and args.model in TRAINED:
+        parser.error(f"--runner loop: {args.model} is trained by the engine alone")
     return args
 
 
@@ -379,11 +322,12 @@ def main() -> None:
     data = build_data(args.folder, args.size, args.batch, args.workers, args.seed)
     build = round(time.perf_counter() - start, 3)
     result, figures = measure(model, data, args)
-    facts = describe_run(args) | describe_model(model, args.model, args.coreset)
+    check_weights(model, args.weights)
+    facts = describe(args, PACKAGES) | describe_model(model, args)
+    facts |= {"runner": args.runner, "fit_precision": "float32", "precision": args.precision, "workers": args.workers}
     facts |= {"n_train": len(data.train_data), "n_test": len(result.paths)}
     facts |= {"build_seconds": build} | figures
-    save(args.out, args.name or f"{args.folder.name}-{args.model}", args.folder, result, facts)
-    print(json.dumps(facts, indent=2))
+    save(args, result.paths, np.concatenate(result.scores), np.concatenate(result.maps), facts)
 
 
 if __name__ == "__main__":
