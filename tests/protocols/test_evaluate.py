@@ -210,9 +210,19 @@ def test_trivial_features_give_a_confounded_set_away(tmp_path: Path) -> None:
     sizes = [sample.path.stat().st_size for sample in samples]
     area = roc_auc_score([s.label for s in samples], sizes)
     assert trivial.file_size == max(area, 1 - area)
+    area = roc_auc_score([s.label for s in samples], [decode(s.path)[..., 0].size for s in samples])
+    assert trivial.image_size == max(area, 1 - area) < 1.0
     deviations = [decode(s.path).mean(axis=2).std() for s in samples]
     area = roc_auc_score([s.label for s in samples], deviations)
     assert trivial.std_grey == pytest.approx(max(area, 1 - area))
+
+
+def test_the_size_of_images_gives_a_confounded_set_away(tmp_path: Path) -> None:
+    made_from, samples = spotted_set(tmp_path)
+    for sample in samples:
+        if sample.label == 1:
+            save(sample.path, decode(sample.path)[:-4])
+    assert evaluate(SpotDetector(made_from), samples, maps=False).trivial.image_size == 1.0
 
 
 def test_to_dict_has_the_promised_keys_and_is_plain_json(

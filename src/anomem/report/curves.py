@@ -49,7 +49,9 @@ def curve_figure(panels: Sequence[Panel], colours: Colours) -> Figure:
         for i, panel in enumerate(panels):
             row, column = divmod(i, across)
             axes = figure.add_axes(_box(figure, column * cell_w + 0.55, (down - 1 - row) * cell_h + 0.5))
-            draw_panel(axes, panel, colours, FILE, title=True, y_title=column == 0)
+            draw_panel(
+                axes, panel, colours, FILE, title=True, y_title=column == 0 or panel.y_title != panels[i - 1].y_title
+            )
     return figure
 
 
@@ -162,7 +164,7 @@ def _y_range(panel: Panel) -> tuple[float, float]:
 def _thin_ticks(axes: Axes, places: Sequence[float]) -> None:
     """Slant long names of values; they would run into each other."""
     longest = max((len(label.get_text()) for label in axes.get_xticklabels()), default=0)
-    if longest * len(places) > 42:
+    if longest * len(places) > 27:
         for label in axes.get_xticklabels():
             label.set(rotation=35, ha="right", rotation_mode="anchor")
 
