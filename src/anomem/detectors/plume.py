@@ -276,8 +276,8 @@ class Plume(Pretrained):
         "size": 64,
         "hidden": (64, 32),
         "perturbator_width": 32,
-        "steps": 60,
-        "lr": 0.01,
+        "steps": 200,
+        "lr": 0.003,
     }
 
     output_dim: int | None = param(
