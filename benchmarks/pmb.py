@@ -272,8 +272,8 @@ def main() -> None:
         f"Digits: {learnt}; {args.test_images} test images of each; steps: {args.steps or 'as the preset says'}.",
         f"Seeds {args.seeds}; in the table of means ablations have the first alone.",
         (
-            "Settings were chosen on held-out training images of digits 0 to 2; the widths after a first run on the test "
-            "images, too, had shown the paper's, quartered, to fall short (85.5 over the digits)."
+            "Settings were chosen on held-out training images of digits 0 to 2; the widths after a first run on the "
+            "test images, too, had shown the paper's, quartered, to fall short (85.5 over the digits)."
         ),
         f"Orderings on digits {args.ordering_digits}, all seeds. Error: mean of |X - X_R| over pixels, percent.",
         f"Industrial sets: preset surface, {args.surface_steps} steps, seeds {args.seeds}.",
