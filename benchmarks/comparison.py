@@ -100,7 +100,7 @@ def rows_of(found: dict[str, dict[str, list[dict[str, Any]]]], sets: list[str]) 
     for key, title in COLUMNS.items():
         for method, units in found.items():
             values = {name: _joined([u[key] for u in units[name]], 1 if key != "file_mb" else 2) for name in sets}
-            if key == "image_auroc":
+            if key == "image_auroc" and "screw" in sets:
                 values["screw"] = None
             if any(value is not None for value in values.values()):
                 rows.append(Row(title, method, values))
