@@ -73,6 +73,7 @@ def metered() -> Iterator[Meter]:
 @contextmanager
 def one_thread_count(threads: int) -> Iterator[None]:
     """Let torch and the linear algebra below numpy use this many threads, so that sums are taken in one order."""
+    import scipy.linalg  # noqa: F401  only libraries that are loaded already can be limited: this brings its own
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     before = torch.get_num_threads()
