@@ -17,16 +17,17 @@ from anomem.version import __version__
 
 if TYPE_CHECKING:
     from anomem.detector import Detector
-    from anomem.detectors import DETECTORS, load
+    from anomem.detectors import DETECTORS
     from anomem.detectors.anomem import AnoMem
-    from anomem.results import Scored
+    from anomem.loading import load
+    from anomem.runtime.scoring import Scored
 
 _LAZY = {
     "AnoMem": "anomem.detectors.anomem",
     "DETECTORS": "anomem.detectors",
     "Detector": "anomem.detector",
-    "Scored": "anomem.results",
-    "load": "anomem.detectors",
+    "Scored": "anomem.runtime.scoring",
+    "load": "anomem.loading",
 }
 
 __all__ = ["DETECTORS", "AnoMem", "Detector", "Scored", "__version__", "load"]
@@ -36,7 +37,15 @@ def __getattr__(name: str) -> Any:
     """Import the heavy rooms only when one of their names is asked for (PEP 562)."""
     if name not in _LAZY:
         raise AttributeError(f"module 'anomem' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    try:
+        return getattr(import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("anomem."):
+            raise
+        from anomem.errors import MissingExtraError
+
+        # The distribution anomem-runtime alone.
+        raise MissingExtraError(f"anomem.{name}") from error
 
 
 def __dir__() -> list[str]:

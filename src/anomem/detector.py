@@ -16,6 +16,7 @@ from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.splits import split_normals
 from anomem.errors import InputError, NotFittedError
+from anomem.export.exporting import Exported, export_steps
 from anomem.fitting import (
     Fitted,
     Labelled,
@@ -37,14 +38,15 @@ from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
 from anomem.results import Scored, describe
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
+from anomem.runtime.scoring import Judge
 from anomem.training import exhaust, isolated_rng, recorded
-from anomem.types import ANOMALOUS, NORMAL, FloatArray, IntArray, Record
+from anomem.types import ANOMALOUS, NORMAL, Record
 
 Supervision = Literal["none", "optional", "required"]
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
-class Detector(Parameters):
+class Detector(Parameters, Judge):
     """Base of all detectors: fit on normals, score, localise, promise a false-alarm rate.
 
     Parameters
@@ -288,26 +290,6 @@ class Detector(Parameters):
         for result in score_images(scorer, prepared, precision=precision, batch_size=batch_size, maps=maps):
             yield describe(result, source.name(result.index), state)
 
-    def anomaly_score(self, images: Any, **options: Any) -> FloatArray:
-        """Return raw anomaly scores, (N,) float32, higher = more anomalous; options as for :meth:`score`."""
-        return np.asarray([r.score for r in self.score(images, **options)], dtype=np.float32)
-
-    def anomaly_map(self, images: Any, **options: Any) -> FloatArray | list[FloatArray]:
-        """Return anomaly maps in the frame and size of each image: (N, H, W) float32, or a list where sizes differ."""
-        if options.get("skip_bad"):
-            raise InputError("an unreadable image has no map: use score(..., maps=True, skip_bad=True)")
-        maps = [r.map for r in self.score(images, maps=True, **options) if r.map is not None]
-        return np.stack(maps) if len({m.shape for m in maps}) == 1 else maps
-
-    def p_value(self, images: Any, **options: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return conformal p-values, (N,) float64 in (0, 1]."""
-        return np.asarray([r.p_value for r in self.score(images, **options)], dtype=np.float64)
-
-    def predict(self, images: Any, **options: Any) -> IntArray:
-        """Return (N,) 1 where an image is rejected at alpha, 0 where not, -1 where it cannot be read (`skip_bad`)."""
-        decided = [-1 if r.error else int(r.anomalous) for r in self.score(images, **options)]
-        return np.asarray(decided, dtype=np.intp)
-
     def calibrate(self, normals: Any = None, alpha: float | None = None, **options: Any) -> Self:
         """Calibrate on fresh normals, or (without `normals`) only change alpha; see :meth:`calibrate_steps`."""
         if normals is None:
@@ -390,6 +372,14 @@ class Detector(Parameters):
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file with a JSON manifest; whole or not at all."""
         save_model(path, self.name, self.get_params(), self._state())
+
+    def export(self, path: str | Path, **options: Any) -> Exported:
+        """Write the model for another runtime, checked, and return what was found; see :meth:`export_steps`."""
+        return exhaust(self.export_steps(path, **options))
+
+    def export_steps(self, path: str | Path, **options: Any) -> Generator[Record, None, Exported]:
+        """Export step by step; parameters and errors as of :func:`anomem.export.exporting.export_steps`."""
+        return export_steps(self.name, self.paper, self.get_params(), self._state(), path, **options)
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: Fitted) -> Self:

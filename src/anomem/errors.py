@@ -9,6 +9,7 @@
     ├── CalibrationError (ValueError)   an alpha that the calibration normals cannot carry
     ├── ModelFileError                  a file that is not an anomem model, or of an unknown version
     ├── NotFittedError                  a fitted detector was needed
+    ├── ExportError                     an exported file that does not score as its model; none is left
     └── MissingExtraError (ImportError) an optional dependency is not installed
 
 Messages are one line: what is wrong, with the file or the parameter named, then how to mend it.
@@ -58,13 +59,29 @@ class NotFittedError(AnomemError):
     """A fitted detector was needed and this one is not."""
 
 
-class MissingExtraError(AnomemError, ImportError):
-    """An optional dependency is not installed; the message names the extra."""
+class ExportError(AnomemError):
+    """An export failed its check: nothing was written."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: pip install 'anomem[{extra}]'")
+
+class MissingExtraError(AnomemError, ImportError):
+    """An optional dependency, or all of anomem beyond its runtime, is not installed.
+
+    Parameters
+    ----------
+    package : str
+        What is missing.
+    extra : str
+        That brings it along; empty where the distribution itself does.
+    distribution : str
+        Whose extra it is.
+    """
+
+    def __init__(self, package: str, extra: str = "", distribution: str = "anomem") -> None:
+        wanted = f"'{distribution}[{extra}]'" if extra else distribution
+        super().__init__(f"{package} is not installed: pip install {wanted}")
         self.package = package
         self.extra = extra
+        self.distribution = distribution
 
 
 class AnomemWarning(UserWarning):

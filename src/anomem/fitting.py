@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,17 +17,14 @@ from torch import Tensor
 
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
-from anomem.data.splits import CALIBRATE_MAX
-from anomem.errors import AnomemWarning, InputError, ParameterError
+from anomem.errors import InputError, ParameterError
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
+from anomem.runtime.calibrating import MapScale, unseen
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.images import read_mask
 from anomem.runtime.preprocess import Preprocessing
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
-
-SCALE_IMAGES = 64
-"""How many calibration images the one fixed colour scale is read from."""
 
 
 @dataclass(frozen=True)
@@ -215,25 +211,15 @@ def calibration_pass(
 ) -> Generator[Record, None, tuple[list[ImageResult], tuple[float, float]]]:
     """Score held-out normals as everything else will be scored; also read the colour scale from their maps."""
     results: list[ImageResult] = []
-    values: list[FloatArray] = []
+    scale = MapScale()
     precision = run.params.precision
     for result in score_images(
         scorer, images, precision=precision, batch_size=run.batch_size, maps=True, evidence=True
     ):
-        if result.tile_maps is not None and len(values) < SCALE_IMAGES:
-            values.append(result.tile_maps[result.tile].ravel())
+        scale.add(result)
         results.append(dataclasses.replace(result, tile_maps=None))
         yield Record(stage, len(results), len(images))
-    return results, map_scale(values)
-
-
-def map_scale(values: list[FloatArray]) -> tuple[float, float]:
-    """Low and high of the colour scale: dark is a normal pixel, full brightness three times what normals reach."""
-    if not values:
-        return 0.0, 1.0
-    pixels = np.concatenate(values)
-    low, top = np.quantile(pixels, (0.5, 0.999))
-    return float(low), float(max(low + 3 * (top - low), low + 1e-6))
+    return results, scale.result()
 
 
 def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
@@ -247,9 +233,8 @@ def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run)
         For an alpha that they cannot carry.
     """
     check_alpha(alpha, len(images))
-    fresh = _fresh(state, images, run.rng)
-    if not len(fresh):
-        raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
+    seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
+    fresh = images.subset(unseen(images, seen))
     check_alpha(alpha, len(fresh))
     scorer = copy_scorer(state.scorer, run.device)
     scored, scale = yield from calibration_pass(scorer, fresh, run)
@@ -265,25 +250,6 @@ def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run)
         map_scale=scale,
         digests={**state.digests, "calibration": frozenset(r.digest for r in results)},
     )
-
-
-def _fresh(state: Fitted, images: ImageSet, rng: torch.Generator) -> ImageSet:
-    """Of the images those that the model has not seen, each content once, at most as many as a fit calibrates on."""
-    seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
-    first: dict[int, int] = {}
-    for position, index in enumerate(images.indices):
-        digest = images.source.digest(int(index))
-        if digest not in seen:
-            first.setdefault(digest, position)
-    if len(first) < len(images):
-        line = f"left out {len(images) - len(first)} images that the model has learnt from or that stand there twice"
-        warnings.warn(line, AnomemWarning, stacklevel=4)
-    chosen = np.asarray(list(first.values()), dtype=np.intp)
-    if len(chosen) > CALIBRATE_MAX:
-        line = f"calibrating on {CALIBRATE_MAX} of {len(chosen)} images, drawn by seed: more hardly sharpen a promise"
-        warnings.warn(line, AnomemWarning, stacklevel=4)
-        chosen = np.sort(chosen[torch.randperm(len(chosen), generator=rng)[:CALIBRATE_MAX].numpy()])
-    return images.subset(chosen)
 
 
 def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:

@@ -31,7 +31,12 @@ def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: 
         tensors[f"digests.{role}"] = digest_tensor(hashes)
     if state.preprocessing.roi is not None:
         tensors["roi"] = torch.from_numpy(state.preprocessing.roi.astype(np.uint8))
-    manifest = Manifest(
+    write_model(path, tensors, manifest_of(method, params, state))
+
+
+def manifest_of(method: str, params: Mapping[str, Any], state: Fitted) -> Manifest:
+    """Everything about a model but its tensors."""
+    return Manifest(
         method=method,
         version=__version__,
         params=_jsonable(params),
@@ -51,7 +56,6 @@ def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: 
             "history": [dataclasses.asdict(record) for record in state.history],
         },
     )
-    write_model(path, tensors, manifest)
 
 
 def load_model(

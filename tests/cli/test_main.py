@@ -78,7 +78,7 @@ def test_module_runs_too() -> None:
 
 
 def test_shell_completion_knows_the_commands(anomem: Command) -> None:
-    ran = anomem(_ANOMEM_COMPLETE="bash_complete", COMP_WORDS="anomem e", COMP_CWORD="1")
+    ran = anomem(_ANOMEM_COMPLETE="bash_complete", COMP_WORDS="anomem ev", COMP_CWORD="1")
     assert ran.out.split() == ["plain,evaluate"]
 
 

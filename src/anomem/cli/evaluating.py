@@ -13,7 +13,7 @@ from anomem.cli.progress import finished
 from anomem.cli.session import Session, note, pass_session
 
 if TYPE_CHECKING:
-    from anomem.detector import Detector
+    from anomem.loading import Model
     from anomem.protocols.evaluation import Evaluation
 
 REPORT = "report.html"
@@ -49,8 +49,8 @@ def evaluate(
     """
     import json
 
-    from anomem.cli.fitting import load
     from anomem.data.sources import read_dataset
+    from anomem.loading import load
     from anomem.protocols.evaluate import evaluate_steps
 
     output = Output(as_json)
@@ -85,7 +85,7 @@ def evaluate(
 
 def write_page(
     evaluation: Evaluation,
-    detector: Detector,
+    detector: Model,
     folder: Path,
     title: str,
     facts: dict[str, str],

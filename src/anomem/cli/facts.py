@@ -20,7 +20,11 @@ from anomem.version import __version__
 if TYPE_CHECKING:
     from anomem.detector import Detector
 
-EXTRAS = {"tables": ("pyarrow",)}
+EXTRAS = {
+    "tables": ("pyarrow",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino", "nncf"),
+}
 _SUPERVISION = {
     "none": "learns from normal images only",
     "optional": "uses labelled defects where there are any",
@@ -160,7 +164,7 @@ def _examined(model: Path) -> dict[str, Any]:
     """Load a model, score a grey image with it and list what it is."""
     import numpy as np
 
-    from anomem.cli.fitting import load
+    from anomem.loading import load
 
     detector = load(model)
     side = int(detector.resolve()["size"])

@@ -22,6 +22,7 @@ from anomem.types import ANOMALOUS, NORMAL
 if TYPE_CHECKING:
     from anomem.data.samples import Sample
     from anomem.detector import Detector
+    from anomem.loading import Model
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 
@@ -150,6 +151,7 @@ def calibrate(
     Of images that the model has learnt from none is used. Of a data set with labels the normal training images are.
     """
     from anomem.data.sources import read_dataset
+    from anomem.loading import load as load_any
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
@@ -160,7 +162,7 @@ def calibrate(
     paths = [sample.path for sample in dataset.train if sample.label == NORMAL]
     if not paths:
         raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
-    detector = load(model)
+    detector = load_any(model)
     follow(detector.calibrate_steps(paths, alpha, **running), session, quiet=as_json)
     save(detector, target, session)
     calibration = detector.calibration_
@@ -187,13 +189,13 @@ def load(model: Path) -> Detector:
     return load_detector(model)
 
 
-def save(detector: Detector, path: Path, session: Session) -> None:
+def save(detector: Model, path: Path, session: Session) -> None:
     """Write a model file, whole or not at all."""
     with session.putting_in_place(path):
         detector.save(path)
 
 
-def promise(detector: Detector) -> list[str]:
+def promise(detector: Model) -> list[str]:
     """Say what the threshold means, in lines."""
     calibration = detector.calibration_
     mean, limit = percent(calibration.alpha), percent(calibration.rate_limit_95)

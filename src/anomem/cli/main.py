@@ -4,7 +4,7 @@
 code   meaning
 =====  ==================================================================
 0      done
-1      a check failed (problems that doctor found), or a bug
+1      a check failed (doctor's problems, an export's scores), or a bug
 2      bad usage or input
 128+n  ended by signal n: 130 after Ctrl-C, 143 after a polite kill
 =====  ==================================================================
@@ -21,7 +21,7 @@ from importlib import import_module
 import click
 
 from anomem.cli.session import Session, catch_signals, show_notes
-from anomem.errors import AnomemError, ImageError
+from anomem.errors import AnomemError, ExportError, ImageError
 from anomem.version import __version__
 
 COMMANDS = {
@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "anomem.cli.evaluating:evaluate",
     "label": "anomem.cli.fitting:label",
     "calibrate": "anomem.cli.fitting:calibrate",
+    "export": "anomem.cli.exporting:export",
     "bench": "anomem.cli.bench:bench",
     "report": "anomem.cli.reporting:report",
     "methods": "anomem.cli.facts:methods",
@@ -123,7 +124,7 @@ def _report(error: BaseException, session: Session) -> int:
     if isinstance(error, AnomemError):
         can_skip = isinstance(error, ImageError) and session.can_skip
         _say(f"error: {error}" + ("; --skip-bad leaves such images out" if can_skip else ""))
-        return 2
+        return 1 if isinstance(error, ExportError) else 2
     if isinstance(error, OSError) and error.strerror:
         name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         _say(f"error: {name}{error.strerror}")

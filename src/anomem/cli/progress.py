@@ -42,6 +42,19 @@ def counted(items: Iterable[T], total: int, stage: str, session: Session, *, qui
             yield item
 
 
+def finished_records(steps: Generator[Record, None, T], session: Session, *, quiet: bool) -> T:
+    """Exhaust a generator of records, as `follow` does, and give what it returns."""
+    with _closing(steps), _bars(quiet) as show:
+        while True:
+            try:
+                record = next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            session.check()
+            show(record.stage, record.step, record.total, _remark(record))
+
+
 def finished(steps: Generator[tuple[int, int], None, T], stage: str, session: Session, *, quiet: bool) -> T:
     """Exhaust a generator of (done, total) and give what it returns; parameters as for `follow`."""
     with _closing(steps), _bars(quiet) as show:

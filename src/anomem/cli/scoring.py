@@ -19,8 +19,8 @@ from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
 
 if TYPE_CHECKING:
-    from anomem.detector import Detector
-    from anomem.results import Scored
+    from anomem.loading import Model
+    from anomem.runtime.scoring import Scored
 
 COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
 _SHOWN_ON_A_TERMINAL = 40
@@ -52,6 +52,20 @@ class Heatmaps:
 @click.option("--out", type=options.PATH, metavar="FILE", help="Write the results as .csv, .jsonl or .parquet.")
 @click.option("--heatmaps", type=options.PATH, metavar="DIR", help="Write a PNG for each image: its map drawn over it.")
 @options.alpha("Decide at this rate of false alarms.  [default: the model's]")
+@click.option(
+    "--engine",
+    type=click.Choice(("auto", "onnxruntime", "openvino")),
+    default="auto",
+    show_default=True,
+    help="What computes an exported model.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(("auto", "fp32", "bf16", "int8")),
+    default="auto",
+    show_default=True,
+    help="Score in this precision, or refuse; auto: in the one that the file is calibrated in.",
+)
 @options.running
 @options.skip_bad
 @options.as_json
@@ -64,6 +78,8 @@ def score(
     out: Path | None,
     heatmaps: Path | None,
     alpha: float | None,
+    engine: str,
+    precision: str,
     as_json: bool,
     **running: Any,
 ) -> None:
@@ -72,7 +88,7 @@ def score(
     For each image: the raw score (higher is more anomalous), the p-value (how rare such a score is among normal
     images) and the verdict, which is anomalous where the p-value is at most alpha.
     """
-    from anomem.cli.fitting import load
+    from anomem.loading import load
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
@@ -80,7 +96,7 @@ def score(
     if out is not None:
         check_table(out)
     drawn = None if heatmaps is None else _planned(heatmaps, images, paths)
-    detector = load(model)
+    detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
         detector.calibrate(alpha=alpha)
     scored = detector.score(paths, maps=drawn is not None, **running)
@@ -174,7 +190,7 @@ def _free(place: Path, taken: set[str]) -> Path:
 
 
 def _collect(
-    scored: Iterable[Scored], detector: Detector, drawn: Heatmaps | None, folder: Path | None
+    scored: Iterable[Scored], detector: Model, drawn: Heatmaps | None, folder: Path | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Gather rows and unreadable images; draw heatmaps as the maps come, since they are too large to keep."""
     rows: list[dict[str, Any]] = []
@@ -200,7 +216,7 @@ def _collect(
     return rows, skipped
 
 
-def _draw(result: Scored, detector: Detector, place: Path) -> None:
+def _draw(result: Scored, detector: Model, place: Path) -> None:
     from anomem.runtime.images import decode, write_png
     from anomem.runtime.overlay import overlay
 
@@ -213,7 +229,7 @@ def _draw(result: Scored, detector: Detector, place: Path) -> None:
 def _show(
     rows: Sequence[dict[str, Any]],
     skipped: Sequence[dict[str, str]],
-    detector: Detector,
+    detector: Model,
     out: Path | None,
     drawn: Heatmaps | None,
     output: Output,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anomem.errors import AnomemWarning, InputError
+from anomem.runtime.calibrating import CALIBRATE_MAX
 from anomem.types import IntArray
 
 __all__ = ["Split", "split_normals"]
@@ -18,10 +19,6 @@ _FEW = 30
 """Below this many normals, percentages would leave too little anywhere: a third each."""
 
 _LEARN, _TUNE, _CALIBRATE = range(3)
-
-
-CALIBRATE_MAX = 2048
-"""Normals that a promise is made on at most."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ def load(path: str | Path) -> Detector:
     ModelFileError
         When the file is missing, is a pickle, is damaged, or is of an unknown version or method.
     """
+    from anomem.runtime.metadata import is_exported
+
+    if is_exported(path) and Path(path).is_file():
+        raise ModelFileError(f"{path}: is an exported model, which scores and calibrates; give the one it came from")
     from anomem.fitting import read_preprocessing
     from anomem.modelfile import load_model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class FYDScorer(Scorer):
     backbone : Backbone or None
         One with its weights; None: an empty one is built.
     """
+
+    continuous: ClassVar[bool] = False  # a place counts where the common frame covers more than half of it
 
     channels: Tensor
 

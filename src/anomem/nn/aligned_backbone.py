@@ -112,7 +112,7 @@ class AlignedBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Aligned:
         """Align images (B, 3, S, S), RGB with values 0 to 255, and extract their maps."""
-        x, thetas = images.float(), [identity(len(images), self.mean)]
+        x, thetas = images.float(), [identity(images.shape[0], self.mean)]
         if self.image_aligner is not None:
             thetas[0] = self.image_aligner(x)
             x = warp(x, thetas[0], padding=self.padding)

@@ -277,7 +277,7 @@ class FeatureAligner(nn.Module):
         if self.centred:
             numbers = numbers - self._centre(numbers)
         if self.bounds is None:
-            free: Tensor = numbers.view(-1, 2, 3) + identity(len(numbers), numbers)
+            free: Tensor = numbers.view(-1, 2, 3) + identity(numbers.shape[0], numbers)
             return free
         limits = torch.tensor(self.bounds, device=numbers.device)
         return affine(limits * torch.tanh(numbers / limits))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Literal
 
@@ -15,8 +16,11 @@ __all__ = ["HopfieldMemory", "effective_items", "kmeans"]
 
 Association = Literal["euclidean", "dot"]
 
-_CHUNK_ELEMENTS = 2**21
-"""Elements of an association matrix held at once without gradients (8 MB in float32)."""
+_CHUNK_ELEMENTS = 2**18
+"""Elements of an association matrix held at once without gradients: 1 MB in float32 stays in a core's cache."""
+
+_PIECE = 256
+"""Items that an exported graph compares one image's positions with at once: what it finds stays in a core's cache."""
 
 _TOLERANCE = 1e-4
 """Change of a query's association (L2 norm) below which its retrieval has converged."""
@@ -136,10 +140,10 @@ class HopfieldMemory(nn.Module):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
             if self._in_one_piece(flat):
                 return self._recall(flat).reshape(queries.shape)
-            step = self._chunk_length()
+            step, bias = self._chunk_length(), self._bias(1.0 if self.hard else self.beta)
             retrieved = torch.empty_like(flat)
             for start in range(0, len(flat), step):
-                retrieved[start : start + step] = self._recall(flat[start : start + step])
+                self._recall(flat[start : start + step], bias, out=retrieved[start : start + step])
             return retrieved.reshape(queries.shape)
 
     def distances(self, queries: Tensor) -> Tensor:
@@ -162,7 +166,8 @@ class HopfieldMemory(nn.Module):
         with torch.autocast(device_type=self.items.device.type, enabled=False):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
             chunks = [flat] if self._in_one_piece(flat) else flat.split(self._chunk_length())
-            nearness = torch.cat([self._logits(chunk, 1.0).amax(dim=-1) for chunk in chunks])
+            bias = self._bias(1.0)
+            nearness = torch.cat([self._largest(chunk, bias) for chunk in chunks])
             squared = flat.square().sum(dim=-1) - 2 * nearness
             return squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
 
@@ -183,7 +188,8 @@ class HopfieldMemory(nn.Module):
         with torch.autocast(device_type=self.items.device.type, enabled=False):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
             chunks = [flat] if self._in_one_piece(flat) else flat.split(self._chunk_length())
-            found = [self._logits(chunk, 1.0).max(dim=-1) for chunk in chunks]
+            bias = self._bias(1.0)
+            found = [self._logits(chunk, 1.0, bias).max(dim=-1) for chunk in chunks]
             nearness, nearest = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
             squared = flat.square().sum(dim=-1) - 2 * nearness
             recalled = self.items.index_select(0, nearest).reshape(queries.shape)
@@ -225,7 +231,10 @@ class HopfieldMemory(nn.Module):
         flat = queries.reshape(-1, self.dim)
         total = torch.zeros(self.n_items, dtype=torch.float64)
         for chunk in flat.split(self._chunk_length()):
-            total += self.associations(chunk).sum(dim=0).double().cpu()
+            if self.hard:
+                total += torch.bincount(self._queried(chunk), minlength=self.n_items).cpu()
+            else:
+                total += self.associations(chunk).sum(dim=0).double().cpu()
         return (total / len(flat)).to(self.items)
 
     @torch.no_grad()
@@ -260,6 +269,11 @@ class HopfieldMemory(nn.Module):
         """
         self.items.copy_(kmeans(vectors, self.n_items, generator, iterations))
 
+    def _queried(self, flat: Tensor) -> Tensor:
+        """(M, C) -> (M,), the item that each query ends at, in the items' precision."""
+        with torch.autocast(device_type=self.items.device.type, enabled=False):
+            return self._nearest(flat.to(self.items.dtype))
+
     def _in_one_piece(self, flat: Tensor) -> bool:
         # A loop over chunks would fix the number of queries in an exported graph.
         if _exporting():
@@ -271,28 +285,41 @@ class HopfieldMemory(nn.Module):
     def _chunk_length(self) -> int:
         return max(1, _CHUNK_ELEMENTS // self.n_items)
 
-    def _recall(self, flat: Tensor) -> Tensor:
+    def _recall(self, flat: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """(M, C) -> (M, C); without gradients also into `out`."""
         if self.hard:
-            return self.items.index_select(0, self._nearest(flat))
-        return self._weights(flat) @ self.items
+            return torch.index_select(self.items, 0, self._nearest(flat, bias), out=out)
+        return torch.mm(self._weights(flat, bias), self.items, out=out)
 
-    def _logits(self, state: Tensor, scale: float) -> Tensor:
-        """(M, C) -> (M, N): how near each item is, times ``scale``."""
+    def _bias(self, scale: float) -> Tensor:
+        """(N,): what the items' own norms take from their nearness, times ``scale``."""
+        return (-0.5 * scale) * self.items.square().sum(dim=1)
+
+    def _logits(self, state: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+        """(M, C) -> (M, N): how near each item is, times ``scale``; ``bias`` where it is known already."""
         if self.association == "dot":
             return (scale * state) @ self.items.T
-        bias = (-0.5 * scale) * self.items.square().sum(dim=1)
-        return torch.addmm(bias, state, self.items.T, alpha=scale)
+        return torch.addmm(self._bias(scale) if bias is None else bias, state, self.items.T, alpha=scale)
 
-    def _weights(self, flat: Tensor) -> Tensor:
+    def _largest(self, flat: Tensor, bias: Tensor) -> Tensor:
+        """(M, C) -> (M,): the largest association."""
+        if not _exporting():
+            return self._logits(flat, 1.0, bias).amax(dim=-1)
+        # The exported graph has its rows in one piece; items in pieces keep it from writing out the whole matrix.
+        pieces = zip(self.items.split(_PIECE), bias.split(_PIECE), strict=True)
+        found = [torch.addmm(b, flat, items.T).amax(dim=-1) for items, b in pieces]
+        return functools.reduce(torch.maximum, found)
+
+    def _weights(self, flat: Tensor, bias: Tensor | None = None) -> Tensor:
         """(M, C) -> (M, N), the association of the last step of each query."""
-        weights = self._logits(flat, self.beta).softmax(dim=-1)
+        weights = _softmax(self._logits(flat, self.beta, bias))
         if self.steps is not None:
             for _ in range(self.steps - 1):
-                weights = self._logits(weights @ self.items, self.beta).softmax(dim=-1)
+                weights = _softmax(self._logits(weights @ self.items, self.beta, bias))
             return weights
         moving = torch.ones_like(weights[:, :1], dtype=torch.bool)
         for _ in range(_MAX_STEPS - 1):
-            updated = self._logits(weights @ self.items, self.beta).softmax(dim=-1)
+            updated = _softmax(self._logits(weights @ self.items, self.beta, bias))
             change = torch.linalg.vector_norm(updated - weights, dim=-1, keepdim=True)
             # A query stops for itself, so that its retrieval does not depend on its batch.
             weights = torch.where(moving, updated, weights)
@@ -301,9 +328,9 @@ class HopfieldMemory(nn.Module):
                 break
         return weights
 
-    def _nearest(self, flat: Tensor) -> Tensor:
+    def _nearest(self, flat: Tensor, bias: Tensor | None = None) -> Tensor:
         """(M, C) -> (M,), the item that each query ends at."""
-        nearest = self._logits(flat, 1.0).argmax(dim=-1)
+        nearest = self._logits(flat, 1.0, bias).argmax(dim=-1)
         if self.association == "euclidean":
             return nearest  # An item is its own nearest item: further steps change nothing.
         for _ in range((self.steps or _MAX_STEPS) - 1):
@@ -340,6 +367,13 @@ def effective_items(usage: Tensor) -> float:
     8.0
     """
     return float(_perplexity(usage.double()))
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last axis, in place where no gradient asks for the logits: writing anew takes longer."""
+    if _exporting() or logits.requires_grad:
+        return logits.softmax(dim=-1)
+    return torch.softmax(logits, -1, out=logits)
 
 
 def _perplexity(distribution: Tensor) -> Tensor:

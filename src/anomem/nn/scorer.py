@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,10 @@ class Scorer(nn.Module):
     config : dict
         JSON-ready facts from which the module's class can be built again, empty, with every tensor in its shape.
     """
+
+    continuous: ClassVar[bool] = True
+    """Whether a score moves no further than rounding moves the features. Where it moves in steps, as the depth of a
+    tree does, another order of additions may move single images by a step."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()

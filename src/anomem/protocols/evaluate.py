@@ -31,12 +31,12 @@ from anomem.protocols.trivial import GreyWatch
 from anomem.types import ANOMALOUS, NORMAL, BoolArray
 
 if TYPE_CHECKING:
-    from anomem.detector import Detector
+    from anomem.loading import Model
     from anomem.results import Scored
 
 
 def evaluate(
-    detector: Detector,
+    detector: Model,
     samples: Sequence[Sample],
     *,
     maps: bool = True,
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def evaluate_steps(
-    detector: Detector,
+    detector: Model,
     samples: Sequence[Sample],
     *,
     maps: bool = True,
@@ -85,7 +85,7 @@ def evaluate_steps(
 
     Parameters
     ----------
-    detector : Detector
+    detector : Detector or Session
         Fitted.
     samples : sequence of Sample
         Labelled images; masks and types where they are known.
@@ -185,7 +185,7 @@ class _Tally:
                 return
         self.pixels.add(result.map, mask)
 
-    def conclude(self, detector: Detector, *, n_unlabelled: int) -> Evaluation:
+    def conclude(self, detector: Model, *, n_unlabelled: int) -> Evaluation:
         labels = [row.label for row in self.rows]
         n_normal, n_anomalous = labels.count(NORMAL), labels.count(ANOMALOUS)
         out = f", beside {self.n_left_out} that the model was made from"

@@ -21,7 +21,7 @@ from anomem.types import ANOMALOUS, NORMAL, UInt8Image
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from anomem.detector import Detector
+    from anomem.loading import Model
 
 DEFAULT_NAME = "report.html"
 _PROTOTYPE_SIDE = 128
@@ -30,7 +30,7 @@ _SKIPPED_SHOWN = 200
 
 def write_evaluation_page(
     evaluation: Evaluation,
-    detector: Detector,
+    detector: Model,
     path: str | Path,
     *,
     title: str = "",
@@ -46,7 +46,7 @@ def write_evaluation_page(
     ----------
     evaluation : Evaluation
         As `anomem.protocols.evaluate.evaluate` returns it.
-    detector : Detector
+    detector : Detector or Session
         The detector evaluated; the pictures shown are scored again for their maps.
     path : str or Path
         A file ending in ``.html`` or ``.htm``, or a folder, which is made where it is missing and
@@ -92,7 +92,7 @@ def write_evaluation_page(
 
 def evaluation_page(
     evaluation: Evaluation,
-    detector: Detector,
+    detector: Model,
     *,
     title: str = "",
     facts: Mapping[str, str] | None = None,
@@ -141,7 +141,7 @@ def _target(path: Path) -> Path:
     return path if named else path / DEFAULT_NAME
 
 
-def _model_lines(detector: Detector, facts: Mapping[str, str]) -> list[tuple[str, str]]:
+def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, str]]:
     counts = detector.counts_
     calibration = detector.calibration_
     return [
@@ -155,7 +155,7 @@ def _model_lines(detector: Detector, facts: Mapping[str, str]) -> list[tuple[str
     ]
 
 
-def _parameter_lines(detector: Detector) -> list[tuple[str, str, bool]]:
+def _parameter_lines(detector: Model) -> list[tuple[str, str, bool]]:
     """Name, value, and whether the preset chose it."""
     given = detector.get_params()
     resolved = detector.resolve()

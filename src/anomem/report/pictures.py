@@ -20,7 +20,7 @@ from anomem.runtime.overlay import colourise, overlay
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, UInt8Image
 
 if TYPE_CHECKING:
-    from anomem.detector import Detector
+    from anomem.loading import Model
 
 _SIDE = 360
 """Longest side of a picture in the page, pixels."""
@@ -79,7 +79,7 @@ def choose(evaluation: Evaluation, count: int) -> list[tuple[str, str, list[Imag
 
 
 def galleries(
-    evaluation: Evaluation, detector: Detector, *, count: int, batch_size: int, workers: int | None
+    evaluation: Evaluation, detector: Model, *, count: int, batch_size: int, workers: int | None
 ) -> list[Gallery]:
     """Draw the chosen images; maps come from the detector's own scoring path.
 
@@ -138,7 +138,7 @@ def _typical(rows: list[ImageRow], count: int) -> list[ImageRow]:
     return sorted(chosen[:count], key=lambda row: row.score)
 
 
-def _draw(rows: Sequence[ImageRow], detector: Detector, batch_size: int, workers: int | None) -> tuple[Picture, ...]:
+def _draw(rows: Sequence[ImageRow], detector: Model, batch_size: int, workers: int | None) -> tuple[Picture, ...]:
     scored = detector.score(
         PathSource(row.path for row in rows),
         maps=detector.localizes,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from anomem.errors import InputError
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_files", "atomic_path"]
 
 
 @contextmanager
@@ -55,6 +56,55 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_files(*paths: str | Path) -> Iterator[list[Path]]:
+    """Write files that belong together beside their places, and move them there when all are complete.
+
+    Each is moved at once; between two moves a reader may see one that is new and one that is old, so the file that
+    vouches for the others comes last.
+
+    Parameters
+    ----------
+    *paths : str or Path
+        Where the files are to end up, all in one folder, in the order in which they are moved.
+
+    Yields
+    ------
+    list of Path
+        As many paths in a folder of their own, with the names that they will have. Write there. What is not written is
+        not moved. After an error or an interrupt nothing is left.
+
+    Raises
+    ------
+    InputError
+        As for `atomic_path`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with atomic_files(folder / "model.bin", folder / "model.xml") as (weights, network):
+    ...     _ = weights.write_bytes(b"12"), network.write_text("<net/>")
+    >>> sorted(file.name for file in folder.iterdir())
+    ['model.bin', 'model.xml']
+    """
+    targets = [Path(os.path.realpath(path)) for path in paths]
+    for target, path in zip(targets, paths, strict=True):
+        _check_target(target, str(path))
+    room = targets[0].with_name(f".{targets[0].stem[:100]}-{secrets.token_hex(6)}")
+    room.mkdir()
+    try:
+        parts = [room / target.name for target in targets]
+        yield parts
+        written = [(part, target) for part, target in zip(parts, targets, strict=True) if part.exists()]
+        for part, _ in written:
+            _flush_to_disk(part)
+        for part, target in written:
+            part.replace(target)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _check_target(target: Path, name: str) -> None:

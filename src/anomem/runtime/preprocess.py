@@ -144,6 +144,8 @@ class Preprocessing:
         if roi is not None:
             # Before any resize, so that nothing of the outside can leak in.
             image = np.where(roi[:, :, None], image, np.uint8(GREY))
+        if len(boxes) == 1 and not self.letterbox:
+            return resize(_crop(image, boxes[0]), (self.size, self.size))[None]
         inputs = np.full((len(boxes), self.size, self.size, 3), GREY, np.uint8)
         for index, box in enumerate(boxes):
             top, left, height, width = self._inner(box)

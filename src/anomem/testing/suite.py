@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from anomem.detector import Detector
-from anomem.testing import files, fits, labels, parameters, scores
+from anomem.testing import exports, files, fits, labels, parameters, scores
 from anomem.testing.example import Example
 
 Check = Callable[[Example], None]
@@ -46,6 +46,7 @@ CHECKS: dict[str, Check] = {
         files.pickles_are_refused,
         files.damaged_files_are_refused,
         files.files_do_not_grow,
+        exports.exported_scores_are_scores,
     )
 }
 """Every check by name; each takes an :class:`Example` and raises AssertionError where the contract is broken."""

@@ -35,6 +35,8 @@ class IForestScorer(NormalisedScorer):
         As for :class:`~anomem.detectors.baselines._pooled.NormalisedScorer`, and ``n_trees``, ``n_samples``.
     """
 
+    continuous: ClassVar[bool] = False
+
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
         super().__init__(config, backbone)
         self.forest = IsolationForest(config["n_trees"], config["n_samples"])

@@ -1,0 +1,101 @@
+"""The command that writes a model for other runtimes."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+
+import click
+
+from anomem.cli import options
+from anomem.cli.output import Output, check_file, number
+from anomem.cli.progress import finished_records
+from anomem.cli.session import Session, pass_session
+from anomem.errors import InputError
+from anomem.types import NORMAL
+
+
+@click.command(short_help="Write a model for ONNX Runtime or OpenVINO.")
+@click.argument("model", type=options.PATH)
+@click.option("--out", type=options.PATH, metavar="FILE", required=True, help="FILE.onnx, or FILE.xml (OpenVINO).")
+@click.option("--format", type=click.Choice(("onnx", "openvino")), help="[default: what the suffix says]")
+@click.option(
+    "--precision",
+    type=click.Choice(("fp32", "bf16", "int8")),
+    default="fp32",
+    show_default=True,
+    help="In which the file scores; bf16 and int8 in OpenVINO.",
+)
+@click.option(
+    "--normals",
+    type=options.PATH,
+    metavar="DATA",
+    help="Normal images that int8 is fitted to, and that bf16 and int8 are calibrated on as they score.",
+)
+@options.normal
+@click.option("--check", type=options.PATH, metavar="IMAGES", help="Compare scores on these.  [default: textures]")
+@click.option(
+    "--eval-data",
+    type=options.PATH,
+    metavar="DATA",
+    help="Measure the cost in AUROC on its test part.  [default: int8 on planted defects]",
+)
+@click.option("--max-drop", type=click.FloatRange(0, 1), help="Accept this cost in AUROC.  [default: 0.01]")
+@options.as_json
+@pass_session
+def export(
+    session: Session,
+    /,
+    model: Path,
+    out: Path,
+    format: str | None,
+    precision: str,
+    normals: Path | None,
+    normal: str | None,
+    check: Path | None,
+    eval_data: Path | None,
+    max_drop: float | None,
+    as_json: bool,
+) -> None:
+    """Write MODEL as an ONNX or OpenVINO file that scores the same without torch.
+
+    The file carries preprocessing, calibration and alpha; `anomem score`, `evaluate` and `calibrate` take it like any
+    model. Scores are compared with the model's on image files before anything is written; an export that fails is exit
+    code 1 and leaves no file.
+    """
+    from anomem.data.sources import read_dataset
+    from anomem.detectors import load
+
+    output = Output(as_json)
+    check_file(out, what="exported file")
+    given = None
+    if normals is not None:
+        given = [sample.path for sample in read_dataset(normals, normal=normal).train if sample.label == NORMAL]
+        if not given:
+            raise InputError(f"{normals}: has no normal images: give a folder of them")
+    data = None if eval_data is None else read_dataset(eval_data, normal=normal)
+    detector = load(model)
+    started = time.perf_counter()
+    steps = detector.export_steps(
+        out, format=format, precision=precision, normals=given, check=check, eval_data=data, max_drop=max_drop
+    )
+    found = finished_records(steps, session, quiet=as_json)
+    session.written.append(str(out))
+    output.line(f"{detector.name}: scores within {number(found.max_abs_diff)} of the model's; written to {out}")
+    if found.auroc_drop is not None:
+        output.line(f"{found.precision} costs {100 * found.auroc_drop:.2f} points of AUROC on {found.auroc_drop_on}")
+    output.line(f"next: anomem score {shlex.quote(str(out))} IMAGES")
+    output.result(
+        {
+            "file": found.file,
+            "format": found.format,
+            "precision": found.precision,
+            "max_abs_diff": found.max_abs_diff,
+            "auroc_drop": found.auroc_drop,
+            "auroc_drop_on": found.auroc_drop_on,
+            "calibrated": found.calibrated,
+            "n_calibration": found.n_calibration,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+    )

@@ -1,0 +1,338 @@
+"""Exporting a fitted model: graph, check, calibration as it scores, and what a lower precision costs."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomem.data.imageset import ImageSet
+from anomem.data.samples import Dataset
+from anomem.data.sources import ImageSource, PathSource, open_source, read_dataset
+from anomem.data.synthetic import DEFECTS, plant
+from anomem.errors import AnomemWarning, ExportError, InputError, ParameterError
+from anomem.export.graph import Graph, write_onnx
+from anomem.export.ir import QUANTISE_IMAGES, check_openvino, write_ir
+from anomem.export.parity import BATCH, Difference, compare, example_files, native_results, on_cpu, require_parity
+from anomem.fitting import Fitted
+from anomem.metrics import auroc
+from anomem.modelfile import manifest_of
+from anomem.runtime.atomic import atomic_files
+from anomem.runtime.calibration import PRECISIONS
+from anomem.runtime.exported import ExportedFacts, write_facts
+from anomem.runtime.images import write_png
+from anomem.runtime.manifest import Manifest
+from anomem.runtime.metadata import weights_of
+from anomem.runtime.session import Session
+from anomem.types import ANOMALOUS, NORMAL, Record, UInt8Image
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
+MAX_DROP = 0.01
+"""AUROC that a lower precision may cost unless another limit is given: one point."""
+
+PLANTED = 48
+"""Images that defects are planted in at most, to see what a precision costs."""
+
+CHECKED = 64
+"""Images of the caller's that scores are compared on at most."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote, and what was found when it was checked.
+
+    Parameters
+    ----------
+    file : Path
+        The .onnx file, or the .xml of an IR, whose .bin lies beside it.
+    format : {"onnx", "openvino"}
+    precision : {"fp32", "bf16", "int8"}
+    max_abs_diff : float
+        Largest difference of two scores, file against model, on the same image files; of an int8 file against the
+        model's own scores.
+    auroc_drop : float or None
+        AUROC of the model minus AUROC of the file, from -1 to 1; None where it was not measured.
+    auroc_drop_on : str or None
+        On what: the evaluation data, or "planted defects".
+    calibrated : bool
+        Whether the file's calibration scores were computed in its own precision.
+    n_calibration : int
+        Calibration scores that it carries.
+    """
+
+    file: Path
+    format: str
+    precision: str
+    max_abs_diff: float
+    auroc_drop: float | None
+    auroc_drop_on: str | None
+    calibrated: bool
+    n_calibration: int
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be exported, in order.
+
+    Parameters
+    ----------
+    path : Path
+    format : {"onnx", "openvino"}
+    precision : {"fp32", "bf16", "int8"}
+    normals, check, eval_data
+        As for :func:`export_steps`.
+    max_drop : float
+    """
+
+    path: Path
+    format: str
+    precision: str
+    normals: ImageSource | None
+    check: Sequence[Path]
+    eval_data: Dataset | None
+    max_drop: float
+
+    @property
+    def arithmetic(self) -> str:
+        """In which the file scores: "float32", "bfloat16" or "int8"."""
+        return PRECISIONS[self.precision]
+
+
+def make_wish(
+    method: str,
+    path: str | Path,
+    *,
+    format: str | None = None,
+    precision: str = "fp32",
+    normals: Any = None,
+    check: Any = None,
+    eval_data: Any = None,
+    max_drop: float | None = None,
+) -> Wish:
+    """Put the arguments of an export in order, and refuse what cannot be done before any work is done.
+
+    Raises
+    ------
+    ParameterError
+        A format, precision or limit that does not exist, or not for this method.
+    InputError
+        A suffix that is none of an exported file's, or images that cannot be read.
+    MissingExtraError
+        A package is missing.
+    """
+    place = Path(path)
+    suffix = place.suffix.lower()
+    if format is None:
+        format = next((name for name, own in FORMATS.items() if own == suffix), None)
+    if format not in FORMATS and format is not None:
+        raise ParameterError(f"format={format!r} is not allowed; expected {' or '.join(FORMATS)}")
+    if format is None or FORMATS[format] != suffix:
+        raise InputError(f"{place}: an exported file is called .onnx (ONNX) or .xml (OpenVINO): rename it")
+    if precision not in PRECISIONS:
+        raise ParameterError(f"precision={precision!r} is not allowed; expected {', '.join(PRECISIONS)}")
+    if format == "onnx" and precision != "fp32":
+        raise ParameterError(f"ONNX files are fp32; for {precision} name a .xml file (OpenVINO)")
+    if max_drop is not None and not 0 <= max_drop <= 1:
+        raise ParameterError(f"max_drop={max_drop!r} is not allowed; expected a share of AUROC from 0 to 1")
+    if precision == "int8" and normals is None:
+        raise ParameterError("int8 is fitted to images of normals: give some by normals (--normals)")
+    if format == "openvino":
+        check_openvino(method, precision)
+    files = None if check is None else open_source(check)
+    if not isinstance(files, PathSource | None):
+        raise InputError("check takes image files: what is compared begins with decoding them")
+    paths = [] if files is None else [Path(files.name(i)) for i in range(len(files))]
+    data = read_dataset(eval_data) if isinstance(eval_data, (str, Path)) else eval_data
+    source = None if normals is None else open_source(normals)
+    return Wish(place, format, precision, source, paths[:CHECKED], data, MAX_DROP if max_drop is None else max_drop)
+
+
+def export_steps(
+    method: str, paper: str, params: Mapping[str, Any], state: Fitted, path: str | Path, **options: Any
+) -> Generator[Record, None, Exported]:
+    """Write a model for another runtime, whole and checked or not at all; yields what it does.
+
+    Parameters
+    ----------
+    method, paper : str
+        The method's name, and where it was published.
+    params : mapping
+        Hyperparameters as given.
+    state : Fitted
+        The fitted state; it stays as it is.
+    path : str or Path
+        .onnx, or .xml of an OpenVINO IR, whose weights become a .bin beside it.
+    format : {"onnx", "openvino"}, optional
+        By default what the suffix says.
+    precision : {"fp32", "bf16", "int8"}
+        ONNX: fp32.
+    normals : images, optional
+        Normals: int8 is fitted to those that the model has learnt from (to a third, where it knows none), and what
+        scores in another precision than it was calibrated in is calibrated anew on those that it has not seen.
+    check : images, optional
+        Files that scores are compared on; by default textures with and without planted defects.
+    eval_data : folder, table or Dataset, optional
+        Labelled images that the cost in AUROC is measured on; by default it is measured for int8 alone, on defects
+        planted in `normals`.
+    max_drop : float, optional
+        Largest cost that is accepted, by default 0.01.
+
+    Raises
+    ------
+    ExportError
+        The file does not score as the model, or costs more AUROC than `max_drop`; nothing is left.
+    ParameterError, InputError, MissingExtraError
+        See :func:`make_wish`.
+    """
+    wish = make_wish(method, path, **options)
+    state = on_cpu(state)
+    weights = weights_of(wish.path)
+    with atomic_files(*([] if weights is None else [weights]), wish.path) as parts:
+        file = parts[-1]
+        yield Record("graph", 0, 1)
+        fitted_to, fresh = _roles(state, wish)
+        with tempfile.TemporaryDirectory() as folder:
+            onnx = file if wish.format == "onnx" else Path(folder) / "network.onnx"
+            graph = write_onnx(state.scorer, state.preprocessing.size, onnx)
+            yield Record("graph", 1, 1)
+            if wish.format == "openvino":
+                yield Record("convert", 0, 1)
+                write_ir(onnx, file, graph, _tiles(state, wish, fitted_to) if wish.precision == "int8" else None)
+                yield Record("convert", 1, 1)
+        write_facts(file, _facts(manifest_of(method, params, state), paper, state, wish, graph))
+        session = Session.open(file, engine={"onnx": "onnxruntime", "openvino": "openvino"}[wish.format])
+        yield Record("check", 0, 1)
+        difference = _checked(state, session, wish)
+        yield Record("check", 1, 1)
+        calibrated = yield from _calibrate(state, session, wish, fresh)
+        drop, on = yield from _cost(state, session, wish, fresh or fitted_to)
+        session.save()
+    n_calibration = session.calibration_.n
+    return Exported(wish.path, wish.format, wish.precision, difference.score, drop, on, calibrated, n_calibration)
+
+
+def _facts(manifest: Manifest, paper: str, state: Fitted, wish: Wish, graph: Graph) -> ExportedFacts:
+    how = {"format": wish.format, "opset": graph.opset, "outputs": list(graph.outputs), "paper": paper}
+    manifest = replace(manifest, precision=wish.arithmetic, facts={**manifest.facts, "export": how})
+    return ExportedFacts(manifest, state.preprocessing, state.calibration, state.digests)
+
+
+def _checked(state: Fitted, session: Session, wish: Wish) -> Difference:
+    with tempfile.TemporaryDirectory() as folder:
+        files = wish.check or example_files(Path(folder), state.preprocessing)
+        like = "float32" if wish.precision == "int8" else wish.arithmetic
+        difference = compare(state, session, files, like)
+    if not np.isfinite(difference.score):
+        raise ExportError("the exported file gives scores that are no numbers: nothing was written")
+    if wish.precision != "int8":  # whose difference is what its precision costs, which is measured in AUROC
+        require_parity(difference, like)
+    return difference
+
+
+def _roles(state: Fitted, wish: Wish) -> tuple[list[int], list[int]]:
+    """Of the normals given, which int8 is fitted to, and which calibrate: never the same ones."""
+    if wish.normals is None:
+        return [], []
+    seen, fresh = state.digests["learn"] | state.digests["tune"], dict[int, int]()
+    known = []
+    for i in range(len(wish.normals)):
+        digest = wish.normals.digest(i)
+        if digest in seen:
+            known.append(i)
+        elif digest not in state.digests["labelled"]:
+            fresh.setdefault(digest, i)
+    others = sorted(fresh.values())
+    if wish.precision == "int8" and not known:
+        known = others[::3]
+        others = [i for i in others if i not in known]
+    return known, others
+
+
+def _tiles(state: Fitted, wish: Wish, indices: Sequence[int]) -> list[UInt8Image]:
+    """Tiles of normals, evenly drawn from the images, and from each image's tiles where there are many."""
+    if wish.normals is None or not indices:
+        raise InputError("int8 is fitted to images of normals, and none can be used: give the images of the fit")
+    chosen = [indices[k] for k in np.unique(np.linspace(0, len(indices) - 1, QUANTISE_IMAGES).astype(int))]
+    each = max(1, QUANTISE_IMAGES // len(chosen))
+    tiles: list[UInt8Image] = []
+    for images in ImageSet(wish.normals, state.preprocessing, chosen).prepared(BATCH):
+        for image in images:
+            step = max(1, len(image.tiles) // each)
+            tiles += list(image.tiles[::step][:each])
+    return tiles
+
+
+def _calibrate(state: Fitted, session: Session, wish: Wish, fresh: Sequence[int]) -> Generator[Record, None, bool]:
+    """Compute the calibration scores as the file scores; say so where that cannot be."""
+    if wish.arithmetic == state.calibration.precision:
+        return True
+    if wish.normals is None or not fresh:
+        warnings.warn(
+            f"the file scores in {wish.arithmetic} with a calibration made in {state.calibration.precision}: "
+            "give normals that the model has not learnt from (--normals) to calibrate it as it scores",
+            AnomemWarning,
+            stacklevel=3,
+        )
+        return False
+    yield from session.calibrate_steps(wish.normals.subset(fresh))
+    return True
+
+
+def _cost(
+    state: Fitted, session: Session, wish: Wish, candidates: Sequence[int]
+) -> Generator[Record, None, tuple[float | None, str | None]]:
+    """What the export costs in AUROC, and on what that was measured."""
+    if wish.eval_data is None and wish.precision != "int8":
+        return None, None
+    with tempfile.TemporaryDirectory() as folder:
+        if wish.eval_data is not None:
+            files, labels = _evaluation(state, wish.eval_data)
+            on = str(wish.eval_data.root)
+        else:
+            files, labels = _planted(wish, candidates, Path(folder))
+            on = "planted defects"
+        yield Record("evaluate", 0, 2)
+        precision = state.calibration.precision
+        native = [r.score for r in native_results(state, files, precision=precision, maps=False)]
+        yield Record("evaluate", 1, 2)
+        found = [r.score for r in session.results(list(files), batch_size=BATCH)]
+        yield Record("evaluate", 2, 2)
+    drop = auroc(native, labels) - auroc(found, labels)
+    if drop > wish.max_drop:
+        raise ExportError(
+            f"{wish.precision} costs {100 * drop:.2f} points of AUROC on {on}, and max_drop is "
+            f"{100 * wish.max_drop:.2f}: nothing was written"
+        )
+    return drop, on
+
+
+def _evaluation(state: Fitted, data: Dataset) -> tuple[list[Path], list[int]]:
+    """Labelled images that the model was not made from."""
+    samples = [sample for sample in data.for_evaluation() if sample.label in (NORMAL, ANOMALOUS)]
+    source = PathSource(sample.path for sample in samples)
+    used = frozenset().union(*state.digests.values())
+    kept = [sample for i, sample in enumerate(samples) if source.digest(i) not in used]
+    labels = [int(sample.label) for sample in kept]
+    if len(set(labels)) < 2:
+        raise InputError(f"{data.root}: measuring a cost takes normal and anomalous images that the model has not seen")
+    return [Path(sample.path) for sample in kept], labels
+
+
+def _planted(wish: Wish, candidates: Sequence[int], folder: Path) -> tuple[list[Path], list[int]]:
+    """Write normals as they are, and with a defect planted in each."""
+    if wish.normals is None or not candidates:
+        raise InputError("defects are planted in normals, and there are none: give normals (--normals)")
+    rng, files, labels = np.random.default_rng(0), [], []
+    for k in np.unique(np.linspace(0, len(candidates) - 1, PLANTED).astype(int)):
+        image = wish.normals.load(candidates[k])
+        planted, _ = plant(image, DEFECTS[k % len(DEFECTS)], rng)
+        for label, shown in enumerate((image, planted)):
+            files.append(folder / f"{k}_{label}.png")
+            write_png(files[-1], shown)
+            labels.append(label)
+    return files, labels

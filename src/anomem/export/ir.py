@@ -1,0 +1,126 @@
+"""From an ONNX graph to an OpenVINO IR: float32, bfloat16, or int8 fitted to images of normals."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomem.errors import MissingExtraError, ParameterError
+from anomem.export.graph import Graph
+from anomem.runtime.engines import import_openvino, without_telemetry
+from anomem.types import UInt8Image
+
+METHODS = ("anomem", "fyd", "padim", "plume")
+"""What is exported to OpenVINO: methods whose scores were measured there."""
+
+QUANTISE_IMAGES = 128
+"""Tiles of normals that int8 is fitted to at most."""
+
+
+def check_openvino(method: str, precision: str) -> None:
+    """Refuse what cannot be exported to OpenVINO, before any work is done.
+
+    Raises
+    ------
+    ParameterError
+        A method that is not exported to OpenVINO.
+    MissingExtraError
+        Without openvino, or for int8 without nncf.
+    """
+    if method not in METHODS:
+        raise ParameterError(
+            f"{method} is exported to ONNX only, which OpenVINO reads too; to OpenVINO's own format: "
+            f"{', '.join(METHODS)}"
+        )
+    for package in ("openvino", *(["nncf"] if precision == "int8" else [])):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "openvino")
+
+
+def write_ir(onnx: Path, path: Path, graph: Graph, tiles: Iterable[UInt8Image] | None) -> None:
+    """Write a graph as an IR: `path` (.xml) and its weights (.bin) beside it, in float32.
+
+    Parameters
+    ----------
+    onnx : Path
+        The graph.
+    path : Path
+        A .xml file.
+    graph : Graph
+        What is known of it.
+    tiles : iterable of ndarray, optional
+        (S, S, 3) uint8 tiles of normals: the backbone's convolutions over all channels become int8, their ranges fitted
+        to these. What stays as it is: depthwise convolutions, whose channels' ranges differ by orders (they cost most
+        of what int8 costs, and are no faster in it); those on the finest maps, whose noise reaches every scale;
+        residual sums; and everything behind the backbone, where distances are differences of nearly equal numbers.
+        Without, nothing is quantised; bfloat16 is how an IR is computed, not how it is stored.
+    """
+    openvino = import_openvino()
+    model = openvino.Core().read_model(str(onnx))
+    if tiles is not None:
+        model = _quantised(model, graph, list(tiles))
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+
+
+def _quantised(model: Any, graph: Graph, tiles: list[UInt8Image]) -> Any:
+    if not tiles:
+        raise ParameterError("int8 is fitted to images of normals, and there are none")
+    with without_telemetry(), _hushed("torch.utils.cpp_extension"):
+        import nncf
+
+    with without_telemetry(), _hushed("nncf", "openvino", "torch.utils.cpp_extension"):
+        mixing = _mixing(model, graph.backbone)
+        outside = [op.get_friendly_name() for op in model.get_ops() if _base(op) not in mixing]
+        kept = nncf.IgnoredScope(names=outside, validate=False)
+        batches = [np.ascontiguousarray(tile.transpose(2, 0, 1)[None]) for tile in tiles]
+        return nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(batches),
+            ignored_scope=kept,
+        )
+
+
+def _mixing(model: Any, backbone: frozenset[str]) -> frozenset[str]:
+    """Names of the backbone's convolutions over all channels of a map, behind those on the finest maps.
+
+    Those are left out up to the first that ends on maps of a quarter of the image's side.
+    """
+    side = model.inputs[0].get_partial_shape()[2].get_length()
+    found, fine = set(), True
+    for op in model.get_ordered_ops():
+        if op.get_type_name() != "Convolution" or _base(op) not in backbone:
+            continue
+        if not fine:
+            found.add(_base(op))
+        fine = fine and 4 * op.output(0).get_partial_shape()[2].get_length() > side
+    return frozenset(found)
+
+
+def _base(op: Any) -> str:
+    """An operation's name in the graph: a convolution with a bias has become two, the first with a suffix."""
+    name: str = op.get_friendly_name()
+    return name.partition("/")[0]
+
+
+@contextmanager
+def _hushed(*names: str) -> Iterator[None]:
+    """Keep back what libraries say to their own developers, and nncf's progress bars on stdout."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

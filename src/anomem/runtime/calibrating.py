@@ -1,0 +1,84 @@
+"""Calibrating anew: which images may take part, and the colour scale that their maps give."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+
+import numpy as np
+
+from anomem.errors import AnomemWarning, InputError
+from anomem.runtime.scoring import ImageResult, PreparedImages
+from anomem.types import FloatArray
+
+__all__ = ["CALIBRATE_MAX", "MapScale", "unseen"]
+
+CALIBRATE_MAX = 2048
+"""Normals that a promise is made on at most."""
+
+SCALE_IMAGES = 64
+"""How many calibration images the one fixed colour scale is read from."""
+
+
+def unseen(images: PreparedImages, seen: frozenset[int]) -> list[int]:
+    """Choose images to calibrate on.
+
+    Parameters
+    ----------
+    images : PreparedImages
+        Normals.
+    seen : frozenset of int
+        Content hashes of the images that the model has learnt from, was tuned on or was taught by labels.
+
+    Returns
+    -------
+    list of int
+        Positions of those that it has not seen, each content once, in order; at most :data:`CALIBRATE_MAX`, drawn by
+        content, so that neither order nor names matter. A warning says what was left out.
+
+    Raises
+    ------
+    InputError
+        None is left.
+    """
+    first: dict[int, int] = {}
+    for position, index in enumerate(images.indices):
+        digest = images.source.digest(int(index))
+        if digest not in seen:
+            first.setdefault(digest, position)
+    if len(first) < len(images):
+        line = f"left out {len(images) - len(first)} images that the model has learnt from or that stand there twice"
+        warnings.warn(line, AnomemWarning, stacklevel=4)
+    if not first:
+        raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
+    if len(first) <= CALIBRATE_MAX:
+        return list(first.values())
+    line = f"calibrating on {CALIBRATE_MAX} of {len(first)} images, drawn by content: more hardly sharpen a promise"
+    warnings.warn(line, AnomemWarning, stacklevel=4)
+    drawn = sorted(first, key=lambda digest: hashlib.sha256(digest.to_bytes(8, "big")).digest())
+    return sorted(first[digest] for digest in drawn[:CALIBRATE_MAX])
+
+
+class MapScale:
+    """The one colour scale of a model, gathered from the maps of its first calibration normals.
+
+    Examples
+    --------
+    >>> MapScale().result()
+    (0.0, 1.0)
+    """
+
+    def __init__(self) -> None:
+        self._values: list[FloatArray] = []
+
+    def add(self, result: ImageResult) -> None:
+        """Look at the map of the tile that stands for an image, if there is one."""
+        if result.tile_maps is not None and len(self._values) < SCALE_IMAGES:
+            self._values.append(result.tile_maps[result.tile].ravel())
+
+    def result(self) -> tuple[float, float]:
+        """Low and high: dark is a normal pixel, full brightness three times what normals reach; (0, 1) without maps."""
+        if not self._values:
+            return 0.0, 1.0
+        low, top = np.quantile(np.concatenate(self._values), (0.5, 0.999))
+        return float(low), float(max(low + 3 * (top - low), low + 1e-6))

@@ -1,0 +1,254 @@
+"""What computes an exported network: ONNX Runtime or OpenVINO, on this machine's processor."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from anomem.errors import InputError, MissingExtraError, ModelFileError, ParameterError
+from anomem.runtime.scoring import TileOutput
+from anomem.types import UInt8Image
+
+__all__ = ["ENGINES", "Engine", "import_openvino", "open_engine"]
+
+ENGINES = ("auto", "onnxruntime", "openvino")
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}
+"""OpenVINO's name for the arithmetic of each precision, and of what int8 leaves alone."""
+
+
+class Engine(ABC):
+    """A network that is ready to compute.
+
+    Attributes
+    ----------
+    name : str
+        "onnxruntime" or "openvino".
+    size : int or None
+        Side of its square inputs in pixels, where the file fixes it.
+    localizes : bool
+        Whether it gives maps.
+    arithmetic : str
+        "f32" or "bf16": what this processor computes in, where int8 does not.
+    """
+
+    name: str
+    arithmetic: str = "f32"
+    size: int | None
+    localizes: bool
+
+    @abstractmethod
+    def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
+        """Compute: (T, S, S, 3) uint8 to what the network says of each tile, safe to call from several threads."""
+
+
+class _OnnxRuntime(Engine):
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors, which are raised anyway
+        # Threads that wait for work in a loop take the processor from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its own kinds, which all mean the same to a user
+            raise ModelFileError(f"{path}: not an ONNX model that can be run ({_one_line(error)})") from error
+        inputs, self._outputs = self._session.get_inputs(), [o.name for o in self._session.get_outputs()]
+        _check_names(path, [i.name for i in inputs], self._outputs)
+        side = inputs[0].shape[2]
+        self.size = side if isinstance(side, int) else None
+        self.localizes = "map" in self._outputs
+
+    def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
+        _check_tiles(tiles)
+        wanted = [name for name in self._outputs if maps or name != "map"]
+        # One by one: what is computed of a tile stays in a core's cache.
+        runs = [self._session.run(wanted, {"image": _channels_first(tiles[i : i + 1])}) for i in range(len(tiles))]
+        found = dict(zip(wanted, map(np.concatenate, zip(*runs, strict=True)), strict=True))
+        return TileOutput(found["score"], found.get("map"), found.get("one_class"))
+
+
+class _OpenVino(Engine):
+    name = "openvino"
+
+    def __init__(self, path: Path, threads: int | None, precision: str) -> None:
+        openvino = import_openvino()
+        hint = _HINTS[precision]
+        # Unless it is told, a processor with bfloat16 computes in it, whatever the file holds.
+        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
+        if threads is not None:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        self._path, self._core = str(path), openvino.Core()
+        self._streams = threads or _cores()
+        try:
+            self._model = self._compiled(PERFORMANCE_HINT="LATENCY")
+        except Exception as error:  # RuntimeError of many kinds
+            raise ModelFileError(f"{path}: not a model that OpenVINO can run ({_one_line(error)})") from error
+        self._side_by_side: Any = None
+        self._lock = Lock()
+        self._ports = {name: i for i, port in enumerate(self._model.outputs) for name in port.get_names()}
+        inputs = [name for port in self._model.inputs for name in port.get_names()]
+        _check_names(path, inputs, list(self._ports))
+        side = self._model.inputs[0].get_partial_shape()[2]
+        self.size = side.get_length() if side.is_static else None
+        self.localizes = "map" in self._ports
+        # A processor without bfloat16 takes float32 instead.
+        self.arithmetic = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+
+    def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
+        _check_tiles(tiles)
+        wanted = [name for name in ("score", "map", "one_class") if name in self._ports and (maps or name != "map")]
+        alone = len(tiles) == 1 or self._streams == 1
+        found = self._found(self._model if alone else self._beside(), tiles, wanted, 1 if alone else 2 * self._streams)
+        parts = {name: np.concatenate([one[name] for one in found]) for name in wanted}
+        return TileOutput(parts["score"], parts.get("map"), parts.get("one_class"))
+
+    def _found(self, model: Any, tiles: UInt8Image, wanted: Sequence[str], count: int) -> list[dict[str, Any]]:
+        """Compute tile by tile, `count` of them under way: what is computed of one stays in a core's cache."""
+        requests = [model.create_infer_request() for _ in range(min(count, len(tiles)))]
+        given: list[Any] = [None] * len(requests)  # shared with the requests, so kept until they are done
+        found: list[dict[str, Any]] = []
+
+        def take() -> None:
+            request = requests[len(found) % len(requests)]
+            request.wait()
+            outputs = {name: request.get_output_tensor(self._ports[name]).data for name in wanted}
+            found.append({name: np.array(values, np.float32) for name, values in outputs.items()})
+
+        for i in range(len(tiles)):
+            if i >= len(requests):
+                take()
+            place = i % len(requests)
+            given[place] = _channels_first(tiles[i : i + 1])
+            requests[place].start_async({"image": given[place]}, share_inputs=True)
+        while len(found) < len(tiles):
+            take()
+        return found
+
+    def _beside(self) -> Any:
+        """The network for many tiles: one a core, instead of all cores on one, who wait for one another."""
+        with self._lock:
+            if self._side_by_side is None:
+                self._side_by_side = self._compiled(NUM_STREAMS=self._streams)
+        return self._side_by_side
+
+    def _compiled(self, **options: Any) -> Any:
+        return self._core.compile_model(self._path, "CPU", {**self._options, **options})
+
+
+def open_engine(path: str | Path, *, precision: str, threads: int | None = None, engine: str = "auto") -> Engine:
+    """Load an exported network.
+
+    Parameters
+    ----------
+    path : str or Path
+        A .onnx file, or the .xml of an OpenVINO IR.
+    precision : {"float32", "bfloat16", "int8"}
+        In which it was calibrated, and is computed.
+    threads : int, optional
+        Threads of arithmetic; by default one a core.
+    engine : {"auto", "onnxruntime", "openvino"}
+        auto: OpenVINO for an IR; for ONNX what is installed, ONNX Runtime first.
+
+    Raises
+    ------
+    ParameterError
+        An unknown engine, or one that does not read this file; fewer than 1 thread.
+    MissingExtraError
+        The engine is not installed.
+    ModelFileError
+        The file cannot be run.
+    """
+    place = Path(path)
+    if threads is not None and threads < 1:
+        raise ParameterError(f"threads must be at least 1, not {threads}")
+    if precision not in _HINTS:
+        raise ModelFileError(f"{path}: scores in {precision!r}, which this version does not know")
+    chosen = _choose(place, engine)
+    if not _installed(chosen):
+        raise MissingExtraError(chosen, chosen, "anomem-runtime")
+    return _OnnxRuntime(place, threads) if chosen == "onnxruntime" else _OpenVino(place, threads, precision)
+
+
+def _choose(place: Path, engine: str) -> str:
+    if engine not in ENGINES:
+        raise ParameterError(f"engine={engine!r} is not allowed; expected {', '.join(ENGINES)}")
+    if place.suffix.lower() == ".xml":
+        if engine == "onnxruntime":
+            raise ParameterError(f"{place}: onnxruntime reads no OpenVINO IR: take engine='openvino'")
+        return "openvino"
+    if engine != "auto":
+        return engine
+    return "onnxruntime" if _installed("onnxruntime") or not _installed("openvino") else "openvino"
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which otherwise reports every import to its makers' servers.
+
+    Raises
+    ------
+    MissingExtraError
+        It is not installed.
+    """
+    if not _installed("openvino"):
+        raise MissingExtraError("openvino", "openvino", "anomem-runtime")
+    with without_telemetry():
+        import openvino
+
+    return openvino
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Hide ``openvino_telemetry`` from what is imported inside; whoever imports it outside gets it all the same."""
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def _check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:
+    if "image" not in inputs or "score" not in outputs:
+        raise ModelFileError(f"{path}: its network does not go from image to score: export it again")
+
+
+def _check_tiles(tiles: UInt8Image) -> None:
+    if tiles.ndim != 4 or tiles.dtype != np.uint8 or len(tiles) < 1:
+        raise InputError(f"a network takes (T, S, S, 3) uint8, T at least 1, not {tiles.shape} {tiles.dtype}")
+
+
+def _channels_first(tiles: UInt8Image) -> UInt8Image:
+    return np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."

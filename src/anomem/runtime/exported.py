@@ -1,0 +1,188 @@
+"""What an exported file says about itself: manifest, calibration, region of interest, images it was made from."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomem.errors import AnomemError, ModelFileError
+from anomem.runtime.calibration import Calibration
+from anomem.runtime.manifest import Manifest
+from anomem.runtime.metadata import checksum, read_texts, weights_of, write_texts
+from anomem.runtime.preprocess import Preprocessing
+
+__all__ = ["ROLES", "ExportedFacts", "read_facts", "write_facts"]
+
+ROLES = ("learn", "tune", "calibration", "labelled")
+"""What an image may have done for a model."""
+
+_DTYPES = ("<f4", "<u8", "|b1")
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class ExportedFacts:
+    """Everything about a model but its network.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        As in a model file; ``facts["export"]`` says how it was exported.
+    preprocessing : Preprocessing
+        How images are brought to the network's frame.
+    calibration : Calibration
+        Calibration scores and alpha.
+    digests : mapping of str to frozenset of int
+        Content hashes of the images that the model was made from, by role.
+    """
+
+    manifest: Manifest
+    preprocessing: Preprocessing
+    calibration: Calibration
+    digests: Mapping[str, frozenset[int]]
+
+    @property
+    def export(self) -> Mapping[str, Any]:
+        """How the file was exported."""
+        found = self.manifest.facts.get("export", {})
+        return found if isinstance(found, Mapping) else {}
+
+    def with_calibration(
+        self,
+        calibration: Calibration,
+        *,
+        digests: frozenset[int] | None = None,
+        scale: tuple[float, float] | None = None,
+    ) -> ExportedFacts:
+        """Return the same facts with another calibration, and where it is of other images, their hashes and scale."""
+        manifest = replace(
+            self.manifest,
+            calibration={"alpha": calibration.alpha, "n": calibration.n, "precision": calibration.precision},
+            counts={**self.manifest.counts, "n_calibration": calibration.n},
+        )
+        if scale is not None:
+            manifest = replace(manifest, map_scale=dict(zip(("low", "high"), scale, strict=True)))
+        known = self.digests if digests is None else {**self.digests, "calibration": digests}
+        return replace(self, manifest=manifest, calibration=calibration, digests=known)
+
+    def with_arithmetic(self, arithmetic: str) -> ExportedFacts:
+        """Return the same facts, calibrated in an arithmetic ("f32", "bf16") around what is int8."""
+        facts = {**self.manifest.facts, "export": {**self.export, "arithmetic": arithmetic}}
+        return replace(self, manifest=replace(self.manifest, facts=facts))
+
+    def to_texts(self) -> dict[str, str]:
+        """Write all of it as texts, inverse of :meth:`from_texts`."""
+        arrays: dict[str, npt.NDArray[Any]] = {"calibration_scores": self.calibration.scores.astype("<f4")}
+        for role in ROLES:
+            arrays[f"digests_{role}"] = np.asarray(sorted(self.digests.get(role, ())), dtype="<u8")
+        if self.preprocessing.roi is not None:
+            arrays["roi"] = self.preprocessing.roi
+        packed = {name: _packed(array) for name, array in arrays.items()}
+        return {"manifest": self.manifest.to_json(), "arrays": json.dumps(packed)}
+
+    @classmethod
+    def from_texts(cls, texts: Mapping[str, str], *, name: str) -> ExportedFacts:
+        """Read what :meth:`to_texts` wrote.
+
+        Parameters
+        ----------
+        texts : mapping of str to str
+        name : str
+            What errors call the file.
+
+        Raises
+        ------
+        ModelFileError
+            Something is missing or was changed.
+        """
+        if "manifest" not in texts:
+            raise ModelFileError(f"{name}: without anomem's manifest: give a file that `anomem export` wrote")
+        manifest = Manifest.from_json(texts["manifest"], name=name)
+        try:
+            arrays = {key: _unpacked(value) for key, value in json.loads(texts.get("arrays", "{}")).items()}
+            facts = manifest.calibration
+            return cls(
+                manifest,
+                Preprocessing.from_dict(manifest.preprocessing, arrays.get("roi")),
+                Calibration(arrays["calibration_scores"], float(facts["alpha"]), str(facts["precision"])),
+                {role: frozenset(arrays[f"digests_{role}"].tolist()) for role in ROLES},
+            )
+        except (AnomemError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+            raise ModelFileError(f"{name}: damaged: its facts do not fit together ({error})") from error
+
+
+def read_facts(path: str | Path) -> ExportedFacts:
+    """Read the facts of an exported file, without its network.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, damaged, or not one that anomem exported; weights beside an IR are missing or not its own.
+    """
+    texts = read_texts(path)
+    facts = ExportedFacts.from_texts(texts, name=str(path))
+    weights = weights_of(path)
+    if weights is not None:
+        if not weights.is_file():
+            raise ModelFileError(f"{path}: its weights, {weights.name}, are missing: keep both files together")
+        if checksum(weights) != texts.get("weights"):
+            raise ModelFileError(f"{weights}: damaged, or of another export than {Path(path).name}: export it again")
+    return facts
+
+
+def write_facts(path: str | Path, facts: ExportedFacts, target: str | Path | None = None) -> None:
+    """Put other facts into an exported file, whole or not at all; its network stays.
+
+    Parameters
+    ----------
+    path : str or Path
+    facts : ExportedFacts
+    target : str or Path, optional
+        Write there instead: for ONNX only, since the weights of an IR belong to a file of its name.
+
+    Raises
+    ------
+    ModelFileError
+        As for `read_facts`.
+    InputError
+        The folder is missing or not writable.
+    """
+    texts = facts.to_texts()
+    weights = weights_of(path)
+    if weights is not None and weights.is_file():
+        texts["weights"] = checksum(weights)
+    write_texts(path, texts, target)
+
+
+def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
+    content = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 6)).decode()
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": content}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Unpack an array; what claims to be larger than its data is refused before any memory is taken for it."""
+    shape = tuple(packed["shape"])
+    if packed["dtype"] not in _DTYPES or not all(isinstance(side, int) and side >= 0 for side in shape):
+        raise ValueError("an array of an unknown kind")
+    dtype = np.dtype(packed["dtype"])
+    wanted = math.prod(shape) * dtype.itemsize
+    if wanted > _MOST_BYTES:
+        raise ValueError("an array that is too large")
+    try:
+        unpacker = zlib.decompressobj()
+        content = unpacker.decompress(base64.b64decode(packed["data"], validate=True), wanted + 1)
+    except binascii.Error as error:
+        raise ValueError("an array that is no text of base 64") from error
+    if len(content) != wanted:
+        raise ValueError("an array of another size than it says")
+    return np.frombuffer(content, dtype).reshape(shape).copy()

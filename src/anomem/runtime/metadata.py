@@ -1,0 +1,238 @@
+"""Texts that travel inside an exported file: read and replaced without the library that wrote it.
+
+An ONNX file is one protocol-buffer message, whose top level is a handful of fields: what is no text of ours is passed
+on byte by byte. An OpenVINO IR is an XML file (with a .bin of weights beside it), whose ``rt_info`` holds texts.
+"""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ET
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from anomem.errors import ModelFileError
+from anomem.runtime.atomic import atomic_path
+
+__all__ = ["checksum", "is_exported", "read_texts", "weights_of", "write_texts"]
+
+_METADATA = 14
+"""Field of ONNX's ModelProto that holds ``metadata_props``, each a key (1) and a value (2)."""
+
+_MESSAGE = 2
+"""Wire type of texts, bytes and messages: a length, then so many bytes."""
+
+_PIECE = 1 << 22
+_ROOM = "anomem"
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a path names an exported file: .onnx, or .xml of an OpenVINO IR."""
+    return Path(path).suffix.lower() in (".onnx", ".xml")
+
+
+def weights_of(path: str | Path) -> Path | None:
+    """The file of weights that belongs to an OpenVINO IR; None for ONNX, which is one file."""
+    place = Path(path)
+    return place.with_suffix(".bin") if place.suffix.lower() == ".xml" else None
+
+
+def read_texts(path: str | Path) -> dict[str, str]:
+    """Read our texts from an exported file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A .onnx file, or the .xml of an OpenVINO IR.
+
+    Returns
+    -------
+    dict
+        Empty where the file carries none.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, cut off or of another kind.
+    """
+    place = _existing(path)
+    if place.suffix.lower() == ".xml":
+        room = _tree(place).find(f"rt_info/{_ROOM}")
+        return {} if room is None else {entry.tag: entry.get("value", "") for entry in room}
+    with place.open("rb") as stream:
+        entries = (_entry(_content(stream, field), place) for field in _fields(stream, place) if field.is_metadata)
+        return {key.removeprefix(f"{_ROOM}."): value for key, value in entries if key.startswith(f"{_ROOM}.")}
+
+
+def write_texts(path: str | Path, texts: Mapping[str, str], target: str | Path | None = None) -> None:
+    """Replace our texts in an exported file; all else stays as it is, to the byte in ONNX.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `read_texts`.
+    texts : mapping of str to str
+        Keys are letters, digits and underscores.
+    target : str or Path, optional
+        Write there instead; of an IR only the .xml.
+
+    Raises
+    ------
+    ModelFileError
+        As for `read_texts`.
+    InputError
+        The target's folder is missing or not writable.
+    """
+    place = _existing(path)
+    with atomic_path(target or place) as part:
+        if place.suffix.lower() == ".xml":
+            _write_xml(_tree(place), texts, part)
+            return
+        with place.open("rb") as stream, part.open("wb") as out:
+            for field in list(_fields(stream, place)):
+                if not (field.is_metadata and _entry(_content(stream, field), place)[0].startswith(f"{_ROOM}.")):
+                    _copy(stream, out, field.start, field.end)
+            for key, value in texts.items():
+                content = _text(1, f"{_ROOM}.{key}") + _text(2, value)
+                out.write(_varint(_METADATA << 3 | _MESSAGE) + _varint(len(content)) + content)
+
+
+def checksum(path: str | Path) -> str:
+    """Size and CRC-32 of a file, as text: enough to tell that it is not the one that belongs here."""
+    size, value = 0, 0
+    with Path(path).open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            size, value = size + len(piece), zlib.crc32(piece, value)
+    return f"{size}-{value:08x}"
+
+
+def _existing(path: str | Path) -> Path:
+    place = Path(path)
+    if not place.is_file():
+        raise ModelFileError(f"{place}: no such model file")
+    return place
+
+
+def _tree(place: Path) -> ET.Element:
+    try:
+        root = ET.parse(place).getroot()
+    except (ET.ParseError, ValueError, LookupError) as error:
+        raise ModelFileError(f"{place}: not an OpenVINO IR, or damaged: export it again") from error
+    if root.tag != "net":
+        raise ModelFileError(f"{place}: an XML file, but not an OpenVINO IR")
+    return root
+
+
+def _write_xml(root: ET.Element, texts: Mapping[str, str], part: Path) -> None:
+    facts = root.find("rt_info")
+    facts = ET.SubElement(root, "rt_info") if facts is None else facts
+    for old in facts.findall(_ROOM):
+        facts.remove(old)
+    room = ET.SubElement(facts, _ROOM)
+    for key, value in texts.items():
+        ET.SubElement(room, key, {"value": value})
+    ET.ElementTree(root).write(part, encoding="utf-8", xml_declaration=True)
+
+
+class _Field:
+    """One field of a message: its number, and where it and its content lie in the file."""
+
+    def __init__(self, number: int, wire: int, start: int, content: int, end: int) -> None:
+        self.number, self.wire, self.start, self.content, self.end = number, wire, start, content, end
+
+    @property
+    def is_metadata(self) -> bool:
+        return self.number == _METADATA and self.wire == _MESSAGE
+
+
+def _fields(stream: BinaryIO, place: Path) -> Iterator[_Field]:
+    """Walk the top level of a message; a file that ends midway, or is something else, is refused."""
+    size = os.fstat(stream.fileno()).st_size
+    start, known = 0, 0
+    while start < size:
+        stream.seek(start)
+        key = _read_varint(stream, place)
+        number, wire = key >> 3, key & 7
+        length = _read_varint(stream, place) if wire == _MESSAGE else 0
+        content = stream.tell()
+        if wire == 0:
+            _read_varint(stream, place)
+        end = stream.tell() + length + {1: 8, 5: 4}.get(wire, 0)
+        if wire not in (0, 1, 2, 5) or number == 0 or end > size:
+            raise _damaged(place)
+        known += number in (7, 8)  # a model has a graph and says which operators it means
+        yield _Field(number, wire, start, content, end)
+        start = end
+    if known < 2:
+        raise _damaged(place)
+
+
+def _content(stream: BinaryIO, field: _Field) -> bytes:
+    stream.seek(field.content)
+    return stream.read(field.end - field.content)
+
+
+def _entry(content: bytes, place: Path) -> tuple[str, str]:
+    """Key and value of one entry of ``metadata_props``."""
+    found, at = {1: b"", 2: b""}, 0
+    while at < len(content):
+        key, at = _varint_at(content, at, place)
+        length, at = _varint_at(content, at, place)
+        if key & 7 != _MESSAGE or at + length > len(content):
+            raise _damaged(place)
+        found[key >> 3] = content[at : at + length]
+        at += length
+    try:
+        return found[1].decode(), found[2].decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(place) from error
+
+
+def _read_varint(stream: BinaryIO, place: Path) -> int:
+    value = shift = 0
+    while True:
+        byte = stream.read(1)
+        if not byte or shift > 63:
+            raise _damaged(place)
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
+        shift += 7
+
+
+def _varint_at(content: bytes, at: int, place: Path) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(content) and shift <= 63:
+        byte = content[at]
+        value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
+        if byte < 128:
+            return value, at
+    raise _damaged(place)
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def _text(number: int, text: str) -> bytes:
+    content = text.encode()
+    return _varint(number << 3 | _MESSAGE) + _varint(len(content)) + content
+
+
+def _copy(stream: BinaryIO, out: BinaryIO, start: int, end: int) -> None:
+    stream.seek(start)
+    while start < end:
+        piece = stream.read(min(_PIECE, end - start))
+        out.write(piece)
+        start += len(piece)
+
+
+def _damaged(place: Path) -> ModelFileError:
+    return ModelFileError(f"{place}: not an ONNX model, or damaged: export it again")

@@ -1,0 +1,329 @@
+"""The scoring path without a network: images in, tiles out; what a network says of tiles, back to one result an image.
+
+Every engine takes it: torch, ONNX Runtime, OpenVINO.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from anomem.errors import ImageError, InputError, ParameterError
+from anomem.runtime.batches import load_batches
+from anomem.runtime.calibration import Calibration
+from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.sources import ImageSource
+from anomem.types import FloatArray, IntArray, UInt8Image
+
+__all__ = ["ImageResult", "Judge", "Prepared", "PreparedImages", "Scored", "TileOutput", "describe", "score_tiles"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image, ready for a model.
+
+    Parameters
+    ----------
+    index : int
+        Its position in the source.
+    digest : int
+        Its content hash, 8 bytes.
+    tiles : ndarray
+        (T, S, S, 3) uint8; T is 1 unless the image was cut into tiles. Empty where `error` is set.
+    height_width : tuple of int
+        Its own size in pixels.
+    error : str or None
+        Why it could not be decoded (only where bad images are skipped).
+    """
+
+    index: int
+    digest: int
+    tiles: UInt8Image
+    height_width: tuple[int, int]
+    error: str | None = None
+
+
+class PreparedImages:
+    """Some images of a source, prepared on the way in; never more than a few batches in memory.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Where the images come from.
+    preprocessing : Preprocessing
+        How they are brought to the model's frame.
+    indices : array-like of int, optional
+        Which images of the source, in order; all by default.
+    workers : int, optional
+        Decoding threads; by default one a core, at most eight.
+    skip_bad : bool
+        Yield images that cannot be decoded with their error instead of raising.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        preprocessing: Preprocessing,
+        indices: IntArray | Sequence[int] | None = None,
+        *,
+        workers: int | None = None,
+        skip_bad: bool = False,
+    ) -> None:
+        self.source, self.preprocessing = source, preprocessing
+        self.indices = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.intp)
+        self.workers = min(8, os.cpu_count() or 1) if workers is None else workers
+        self.skip_bad = skip_bad
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def subset(self, positions: IntArray | Sequence[int]) -> Self:
+        """Return the images at `positions` of this set."""
+        chosen = self.indices[np.asarray(positions, dtype=np.intp)]
+        return type(self)(self.source, self.preprocessing, chosen, workers=self.workers, skip_bad=self.skip_bad)
+
+    def prepared(self, batch_size: int, order: IntArray | None = None) -> Iterator[list[Prepared]]:
+        """Yield lists of prepared images, decoding ahead in threads.
+
+        An image that is cut into tiles counts as many, so that the memory held stays bounded.
+        """
+        if batch_size < 1:
+            raise ParameterError(f"batch_size must be at least 1, not {batch_size}")
+        positions = np.arange(len(self)) if order is None else order
+        images_at_once = batch_size if self.preprocessing.tile is None else max(1, batch_size // 16)
+        yield from load_batches(
+            len(positions),
+            lambda i: self._prepare(int(self.indices[positions[i]])),
+            batch_size=images_at_once,
+            workers=self.workers,
+        )
+
+    def _prepare(self, index: int) -> Prepared:
+        try:
+            image, digest = self.source.load_with_digest(index)
+        except ImageError as error:
+            if not self.skip_bad:
+                raise
+            size = self.preprocessing.size
+            return Prepared(index, 0, np.empty((0, size, size, 3), np.uint8), (0, 0), str(error))
+        height, width = image.shape[:2]
+        return Prepared(index, digest, self.preprocessing.cut(image), (height, width))
+
+
+class TileOutput(NamedTuple):
+    """What a network says of a batch of tiles.
+
+    Parameters
+    ----------
+    score : ndarray
+        (T,) float32, higher = more anomalous, raw.
+    map : ndarray or None
+        (T, h, w) float32 in the frame of the tiles, at any resolution; None where the method does not localise.
+    one_class : ndarray or None
+        (T,) float32, the score before labels had a say; None where that is `score` itself.
+    evidence : ndarray or None
+        (T, D), what a second stage is fitted to; only where it is asked for.
+    """
+
+    score: FloatArray
+    map: FloatArray | None = None
+    one_class: FloatArray | None = None
+    evidence: npt.NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What a network says of one image.
+
+    Parameters
+    ----------
+    index, digest, height_width, error
+        As in :class:`Prepared`.
+    score : float
+        Raw anomaly score; NaN where `error` is set.
+    one_class : float
+        The score before labels had a say.
+    evidence : ndarray, tensor or None
+        (D,) of the tile that stands for the image.
+    tile_maps : ndarray or None
+        (T, h, w) float32, one map a tile, in the frame of the prepared tiles; None unless asked for.
+    tile : int
+        Which tile stands for the image: the one with the highest one-class score.
+    """
+
+    index: int
+    digest: int
+    height_width: tuple[int, int]
+    score: float
+    one_class: float
+    evidence: Any = None
+    tile_maps: FloatArray | None = None
+    tile: int = 0
+    error: str | None = None
+
+
+def score_tiles(
+    chunks: Iterable[list[Prepared]],
+    forward: Callable[[UInt8Image], TileOutput],
+    *,
+    batch_size: int,
+    maps: bool = False,
+) -> Iterator[ImageResult]:
+    """Score prepared images lazily, in order.
+
+    Parameters
+    ----------
+    chunks : iterable of list of Prepared
+        From :meth:`PreparedImages.prepared`.
+    forward : callable
+        From tiles (T, S, S, 3) uint8, at most `batch_size` of them, to what the network says of them.
+    batch_size : int
+        Tiles a forward pass; the scores do not depend on it beyond rounding.
+    maps : bool
+        Whether to keep the anomaly maps.
+    """
+    for chunk in chunks:
+        good = [image for image in chunk if image.error is None]
+        output = _forward(forward, good, batch_size, maps) if good else None
+        start = 0
+        for image in chunk:
+            if output is None or image.error is not None:
+                yield ImageResult(image.index, image.digest, image.height_width, np.nan, np.nan, error=image.error)
+                continue
+            part = slice(start, start + len(image.tiles))
+            start = part.stop
+            yield _one_image(image, output, part)
+
+
+def _forward(
+    forward: Callable[[UInt8Image], TileOutput], images: list[Prepared], batch_size: int, maps: bool
+) -> TileOutput:
+    """One output for the tiles of all `images`."""
+    tiles = images[0].tiles if len(images) == 1 else np.concatenate([image.tiles for image in images])
+    outputs = []
+    for start in range(0, len(tiles), batch_size):
+        output = forward(tiles[start : start + batch_size])
+        outputs.append(output if maps else output._replace(map=None))
+    return TileOutput(
+        np.concatenate([o.score for o in outputs]),
+        _joined([o.map for o in outputs]),
+        _joined([o.one_class for o in outputs]),
+        _joined([o.evidence for o in outputs]),
+    )
+
+
+def _joined(parts: list[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
+
+
+def _one_image(image: Prepared, output: TileOutput, part: slice) -> ImageResult:
+    scores = output.score[part]
+    one_class = scores if output.one_class is None else output.one_class[part]
+    tile = int(one_class.argmax())
+    return ImageResult(
+        image.index,
+        image.digest,
+        image.height_width,
+        float(scores[tile]),
+        float(one_class[tile]),
+        None if output.evidence is None else output.evidence[part][tile].copy(),
+        None if output.map is None else output.map[part],
+        tile,
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image's result.
+
+    Parameters
+    ----------
+    index : int
+        Position among the images given.
+    name : str
+        Path, or position in an array.
+    digest : int
+        Content hash.
+    score : float
+        Raw anomaly score, higher = more anomalous; NaN where `error` is set.
+    p_value : float
+        Conformal p-value, (1 + #{calibration scores >= score}) / (n + 1).
+    anomalous : bool
+        Whether p_value <= alpha.
+    map : ndarray or None
+        (H, W) float32 in the image's own frame and size.
+    error : str or None
+        Why the image could not be read.
+    """
+
+    index: int
+    name: str
+    digest: int
+    score: float
+    p_value: float
+    anomalous: bool
+    map: FloatArray | None = None
+    error: str | None = None
+
+
+def describe(result: ImageResult, name: str, preprocessing: Preprocessing, calibration: Calibration) -> Scored:
+    """Turn a network's result into what a user reads: p-value, decision, and the map in the image's own frame."""
+    if result.error is not None:
+        return Scored(result.index, name, 0, np.nan, np.nan, False, None, result.error)
+    full = None
+    if result.tile_maps is not None:
+        full = preprocessing.assemble(result.tile_maps, result.height_width)
+    scores = np.asarray([result.score], dtype=np.float32)
+    return Scored(
+        result.index,
+        name,
+        result.digest,
+        float(scores[0]),
+        float(calibration.p_value(scores)[0]),
+        bool(calibration.decide(scores)[0]),
+        full,
+    )
+
+
+class Judge(ABC):
+    """Whatever scores images one by one, and what users ask of it."""
+
+    @abstractmethod
+    def score(
+        self,
+        images: Any,
+        *,
+        maps: bool = False,
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+        device: str = "auto",
+    ) -> Iterator[Scored]:
+        """Score images lazily, in order."""
+
+    def anomaly_score(self, images: Any, **options: Any) -> FloatArray:
+        """Return raw anomaly scores, (N,) float32, higher = more anomalous; options as for :meth:`score`."""
+        return np.asarray([r.score for r in self.score(images, **options)], dtype=np.float32)
+
+    def anomaly_map(self, images: Any, **options: Any) -> FloatArray | list[FloatArray]:
+        """Return anomaly maps in the frame and size of each image: (N, H, W) float32, or a list where sizes differ."""
+        if options.get("skip_bad"):
+            raise InputError("an unreadable image has no map: use score(..., maps=True, skip_bad=True)")
+        maps = [r.map for r in self.score(images, maps=True, **options) if r.map is not None]
+        return np.stack(maps) if len({m.shape for m in maps}) == 1 else maps
+
+    def p_value(self, images: Any, **options: Any) -> npt.NDArray[np.float64]:
+        """Return conformal p-values, (N,) float64 in (0, 1]."""
+        return np.asarray([r.p_value for r in self.score(images, **options)], dtype=np.float64)
+
+    def predict(self, images: Any, **options: Any) -> IntArray:
+        """Return (N,) 1 where an image is rejected at alpha, 0 where not, -1 where it cannot be read (`skip_bad`)."""
+        decided = [-1 if r.error else int(r.anomalous) for r in self.score(images, **options)]
+        return np.asarray(decided, dtype=np.intp)

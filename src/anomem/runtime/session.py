@@ -1,0 +1,284 @@
+"""Scoring with an exported model: numpy, Pillow, and ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from anomem.errors import AnomemWarning, InputError, ModelFileError, ParameterError
+from anomem.runtime.calibrating import MapScale, unseen
+from anomem.runtime.calibration import Calibration, calibrate, check_alpha
+from anomem.runtime.engines import Engine, open_engine
+from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
+from anomem.runtime.manifest import Manifest
+from anomem.runtime.metadata import is_exported
+from anomem.runtime.scoring import ImageResult, Judge, PreparedImages, Scored, TileOutput, describe, score_tiles
+from anomem.runtime.sources import open_images
+from anomem.types import Record, UInt8Image
+
+__all__ = ["Session"]
+
+
+class Session(Judge):
+    """An exported model that scores as the model it was exported from; made by :meth:`open`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    facts : ExportedFacts
+        What it says about itself.
+    engine : Engine
+        What computes its network.
+
+    Examples
+    --------
+    A file that ``anomem export model.safetensors --out model.onnx`` wrote::
+
+        session = Session.open("model.onnx")
+        session.anomaly_score("photos")  # (N,) float32
+        session.predict("photos")  # 1 where anomalous
+    """
+
+    def __init__(self, path: Path, facts: ExportedFacts, engine: Engine) -> None:
+        self.path, self.engine = path, engine
+        known = facts.export.get("arithmetic")
+        if known not in (None, engine.arithmetic):
+            line = f"{path}: calibrated in {known}, but this processor computes in {engine.arithmetic}"
+            line += ": calibrate it here"
+            warnings.warn(line, AnomemWarning, stacklevel=3)
+        self._facts = facts if known else facts.with_arithmetic(engine.arithmetic)
+
+    @classmethod
+    def open(cls, path: str | Path, threads: int | None = None, engine: str = "auto") -> Self:
+        """Load an exported model.
+
+        Parameters
+        ----------
+        path : str or Path
+            A .onnx file, or the .xml of an OpenVINO IR, its .bin beside it.
+        threads : int, optional
+            Threads of arithmetic; by default one a core.
+        engine : {"auto", "onnxruntime", "openvino"}
+            auto: OpenVINO for an IR; for ONNX what is installed, ONNX Runtime first.
+
+        Raises
+        ------
+        ModelFileError
+            The file is missing, damaged, or not one that anomem exported.
+        MissingExtraError
+            The engine is not installed.
+        ParameterError
+            An engine that does not read this file, or fewer than 1 thread.
+        """
+        if not is_exported(path):
+            raise ModelFileError(f"{path}: not an exported model: give a .onnx file, or the .xml of an OpenVINO IR")
+        facts = read_facts(path)
+        found = open_engine(path, precision=facts.manifest.precision, threads=threads, engine=engine)
+        if found.size not in (None, facts.preprocessing.size):
+            raise ModelFileError(f"{path}: damaged: its network takes {found.size} px, its manifest says otherwise")
+        return cls(Path(path), facts, found)
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self._facts.manifest.method
+
+    @property
+    def localizes(self) -> bool:
+        """Whether it gives maps."""
+        return self.engine.localizes
+
+    @property
+    def manifest(self) -> Manifest:
+        """Everything the model says about itself."""
+        return self._facts.manifest
+
+    @property
+    def calibration_(self) -> Calibration:
+        """Calibration scores, alpha, threshold and p-values."""
+        return self._facts.calibration
+
+    @property
+    def map_scale_(self) -> tuple[float, float]:
+        """Low and high of the one colour scale on which this model's maps are drawn."""
+        scale = self._facts.manifest.map_scale
+        return (scale["low"], scale["high"]) if scale else (0.0, 1.0)
+
+    @property
+    def counts_(self) -> dict[str, int]:
+        """Images by role: n_train, n_tune, n_calibration, n_labelled."""
+        return dict(self._facts.manifest.counts)
+
+    @property
+    def digests_(self) -> frozenset[int]:
+        """Content hashes of every image that trained, tuned, calibrated or labelled the model."""
+        return frozenset().union(*self._facts.digests.values())
+
+    @property
+    def paper(self) -> str:
+        """Where the method was published."""
+        return str(self._facts.export.get("paper", ""))
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the hyperparameters as they were given to the model."""
+        return dict(self._facts.manifest.params)
+
+    def resolve(self) -> dict[str, Any]:
+        """Return the hyperparameters that the model was fitted with, presets filled in."""
+        return dict(self._facts.manifest.resolved)
+
+    def __repr__(self) -> str:
+        return f"Session({str(self.path)!r}, method={self.name!r}, engine={self.engine.name!r})"
+
+    def score(
+        self,
+        images: Any,
+        *,
+        maps: bool = False,
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+        device: str = "auto",
+    ) -> Iterator[Scored]:
+        """Score images lazily, in order, as the model that was exported does.
+
+        Parameters
+        ----------
+        images : folder, file, list of paths, arrays, tensors
+            Of a folder every image.
+        maps : bool
+            Whether to return anomaly maps, in each image's own size.
+        batch_size : int
+            Images a forward pass.
+        workers : int, optional
+            Decoding threads.
+        skip_bad : bool
+            List unreadable images instead of failing.
+        device : {"auto", "cpu"}
+            Exported models run on the processor.
+
+        Yields
+        ------
+        Scored
+        """
+        source, facts = open_images(images), self._facts
+        if facts.calibration.precision != facts.manifest.precision:
+            line = f"{self.path}: scores in {facts.manifest.precision}, and was calibrated in "
+            line += f"{facts.calibration.precision}: its p-values may be wrong until you calibrate it"
+            warnings.warn(line, AnomemWarning, stacklevel=2)
+        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "device": device}
+        for result in self.results(source, maps=maps, **options):
+            yield describe(result, source.name(result.index), facts.preprocessing, facts.calibration)
+
+    def results(
+        self,
+        images: Any,
+        *,
+        maps: bool = False,
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+        device: str = "auto",
+    ) -> Iterator[ImageResult]:
+        """Give what the network says of each image, lazily, in order, before a calibration has judged it.
+
+        Parameters
+        ----------
+        images : PreparedImages, folder, file, list of paths, arrays, tensors
+            What is prepared already knows its workers and whether bad images are skipped.
+        batch_size, workers, skip_bad, device
+            As for :meth:`score`.
+        maps : bool
+            Whether to keep the map of each tile.
+
+        Yields
+        ------
+        ImageResult
+        """
+        if device not in ("auto", "cpu"):
+            raise ParameterError(f"device={device!r} is not available to exported models; they run on the cpu")
+        if maps and not self.localizes:
+            raise InputError(f"{self.name} scores whole images and draws no maps; use a method that localizes")
+        prepared = images
+        if not isinstance(images, PreparedImages):
+            preprocessing = self._facts.preprocessing
+            prepared = PreparedImages(open_images(images), preprocessing, workers=workers, skip_bad=skip_bad)
+
+        def network(tiles: UInt8Image) -> TileOutput:
+            return self.engine(tiles, maps=maps)
+
+        yield from score_tiles(prepared.prepared(batch_size), network, batch_size=batch_size, maps=maps)
+
+    def calibrate(self, normals: Any = None, alpha: float | None = None, **options: Any) -> Self:
+        """Calibrate on fresh normals, or (without `normals`) only change alpha; see :meth:`calibrate_steps`."""
+        if normals is None:
+            wanted = self.calibration_.alpha if alpha is None else alpha
+            self._facts = self._facts.with_calibration(self.calibration_.with_alpha(wanted))
+            return self
+        for _ in self.calibrate_steps(normals, alpha, **options):
+            pass
+        return self
+
+    def calibrate_steps(
+        self,
+        normals: Any,
+        alpha: float | None = None,
+        *,
+        batch_size: int = 16,
+        workers: int | None = None,
+        device: str = "auto",
+        skip_bad: bool = False,
+    ) -> Generator[Record, None, None]:
+        """Calibrate on fresh normals, step by step; images and options as for :meth:`score`.
+
+        Parameters
+        ----------
+        normals : images
+            Those that the model has learnt from or was tuned on are left out with a warning.
+        alpha : float, optional
+            The promised false-alarm rate; by default the present one where the normals carry it.
+
+        Raises
+        ------
+        CalibrationError
+            For an alpha that the normals cannot carry.
+        """
+        preprocessing, known = self._facts.preprocessing, self._facts.digests
+        images = PreparedImages(open_images(normals), preprocessing, workers=workers, skip_bad=skip_bad)
+        check_alpha(alpha, len(images))
+        images = images.subset(unseen(images, known["learn"] | known["tune"] | known["labelled"]))
+        check_alpha(alpha, len(images))
+        results = self.results(images, maps=self.localizes, batch_size=batch_size, device=device)
+        scores, digests, scale = [], [], MapScale()
+        for done, result in enumerate(results, start=1):
+            if result.error is None:
+                scores.append(result.score)
+                digests.append(result.digest)
+                scale.add(result)
+            yield Record("calibrate", done, len(images))
+        if not scores:
+            raise InputError("none of the images to calibrate on can be read; check their files")
+        if alpha is None and self.calibration_.alpha >= 1 / (len(scores) + 1):
+            alpha = self.calibration_.alpha
+        calibration = calibrate(np.asarray(scores, np.float32), alpha, precision=self._facts.manifest.precision)
+        facts = self._facts.with_calibration(calibration, digests=frozenset(digests), scale=scale.result())
+        self._facts = facts.with_arithmetic(self.engine.arithmetic)
+
+    def save(self, path: str | Path | None = None) -> None:
+        """Write the calibration as it is now into the file, or into a copy of an ONNX file.
+
+        Raises
+        ------
+        InputError
+            A copy of another kind, or of an IR, which is two files; the folder cannot be written.
+        """
+        target = self.path if path is None else Path(path)
+        moves = target.resolve() != self.path.resolve()
+        if moves and (self.path.suffix.lower() == ".xml" or target.suffix.lower() != self.path.suffix.lower()):
+            raise InputError(f"{target}: an exported model keeps its format; of an IR copy both files first")
+        write_facts(self.path, self._facts, target)
