@@ -23,14 +23,14 @@ help:
 venv: $(STAMP)
 
 # The stamp comes last, so an interrupted install is taken up again.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml runtime/pyproject.toml runtime/hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "anomem needs Python 3.11 or newer: make PYTHON=python3.11 venv")'
 	@echo "$(VENV): making the environment"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "$(VENV): installing $(TORCH) (the largest part)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	@echo "$(VENV): installing anomem and what its tests need"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ./runtime --editable '.[dev]'
 	@touch $@
 	@echo "$(VENV): ready"
 
@@ -60,4 +60,4 @@ campaign: venv
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find runtime src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
