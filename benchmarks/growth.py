@@ -1,4 +1,8 @@
-"""Memory, file size and time of a fit to 12,000 and to 24,000 distinct synthetic images of 64 pixels."""
+"""Memory, file size and time of a fit as the number of images grows: 250 to 16,000, and 12,000 against 24,000.
+
+Distinct synthetic images of 64 pixels. Beyond the caps memory must stay flat; time must be at most a constant and a
+linear part.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,13 @@ from typing import Any
 from common import Bench, Row, isolated, options, peak_mb, start
 
 SIDE = 64
-BARS, FITS = "Twice the images", "Each fit"
+BARS, FITS, CURVE = "Twice the images", "Each fit", "From 250 to 16,000 images"
+COUNTS = (250, 1000, 4000, 16000)
+RESIDUAL = 0.10
 MEMORY_SLACK_MB = 32.0
 HASH_BYTES = 8
+FULL = 10_240
+"""Images from which on every cap of a fit is filled: a fifth of them calibrates, at most 2,048."""
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -59,20 +67,52 @@ def measure(folder: str, count: int, size: int, threads: int, model: str) -> dic
     }
 
 
-def fits(bench: Bench) -> list[dict[str, Any]]:
-    """Units of both sizes."""
+def fit_of(bench: Bench, count: int) -> dict[str, Any]:
+    """The unit of one size."""
     args, images = bench.args, bench.folder.parent / "growth-images"
-    counts = [args.limit, 2 * args.limit] if args.limit else [args.images, 2 * args.images]
-    units = []
-    for count in counts:
 
-        def work(count: int = count) -> dict[str, Any]:
-            write_images(images, count)
-            model = bench.folder / f"{count}.safetensors"
-            return isolated(measure, str(images), count, args.size, args.threads, str(model))
+    def work() -> dict[str, Any]:
+        write_images(images, count)
+        model = bench.folder / f"{count}.safetensors"
+        return isolated(measure, str(images), count, args.size, args.threads, str(model))
 
-        units.append(bench.unit({"images": count, "size": args.size}, work))
-    return units
+    return bench.unit({"images": count, "size": args.size}, work)
+
+
+def curve_rows(curve: list[dict[str, Any]], every: list[dict[str, Any]]) -> list[Row]:
+    """Time against a constant and a linear part; memory of all fits whose caps are filled."""
+    import numpy as np
+
+    n = np.asarray([u["images"] for u in curve], float)
+    seconds = np.asarray([u["fit_seconds"] for u in curve])
+    slope, constant = _line(n, seconds)
+    residual = float(np.abs(seconds / (constant + slope * n) - 1).max())
+    before, start_ = _line(n[:-1], seconds[:-1])
+    beyond = float(seconds[-1] / (start_ + before * n[-1]) - 1)
+    values = {
+        "largest residual": f"{100 * residual:.1f} %",
+        "largest fit against the line of the others": f"{100 * beyond:+.1f} %",
+        "s": round(constant, 1),
+        "s a thousand images": round(1000 * slope, 2),
+    }
+    words = f"residual <= {100 * RESIDUAL:g} %, or less than linear"
+    rows = [Row(CURVE, "time, a constant and a linear part", values, words, residual <= RESIDUAL or beyond <= 0)]
+    full = [u for u in every if u["images"] >= FULL]
+    if len(full) > 1:
+        more = full[-1]["peak_mb"] - full[0]["peak_mb"]
+        title = f"peak memory, {full[0]['images']:,} to {full[-1]['images']:,} images"
+        bar = f"flat: within {MEMORY_SLACK_MB:g} MB"
+        rows.append(Row(CURVE, title, {"MB more": round(more)}, bar, more <= MEMORY_SLACK_MB))
+    return rows
+
+
+def _line(n: Any, seconds: Any) -> tuple[float, float]:
+    """Slope and constant, both at least 0, of least squared relative residuals."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    found, _ = nnls(np.stack([n, np.ones_like(n)], 1) / seconds[:, None], np.ones_like(n))
+    return float(found[0]), float(found[1])
 
 
 def main() -> None:
@@ -82,8 +122,13 @@ def main() -> None:
     parser.add_argument(
         "--size", type=int, default=128, help="side of the model's input: at 64 the last scales fill no cap"
     )
+    parser.add_argument("--counts", nargs="*", type=int, default=list(COUNTS), help="fits of the curve")
     bench = start("growth", "Growth with the number of images", parser.parse_args())
-    small, large = fits(bench)
+    args = bench.args
+    counts = [max(40, args.limit * c // COUNTS[0]) for c in args.counts[:3]] if args.limit else args.counts
+    curve = [fit_of(bench, count) for count in counts]
+    base = args.limit or args.images
+    small, large = fit_of(bench, base), fit_of(bench, 2 * base)
     more = large["images"] - small["images"]
     memory = large["peak_mb"] - small["peak_mb"]
     bytes_each = (large["file_bytes"] - small["file_bytes"]) / more
@@ -104,7 +149,9 @@ def main() -> None:
         ),
         Row(BARS, "seconds of fitting, ratio", {"": round(large["fit_seconds"] / small["fit_seconds"], 2)}),
     ]
-    for unit in (small, large):
+    every = sorted({u["images"]: u for u in (*curve, small, large)}.values(), key=lambda u: u["images"])
+    rows += curve_rows(curve, every) if len(curve) > 2 else []
+    for unit in every:
         values = {
             "peak MB": unit["peak_mb"],
             "of it before the fit": unit["before_mb"],
@@ -117,6 +164,7 @@ def main() -> None:
         rows.append(Row(FITS, f"{unit['images']:,} images", values))
     notes = [
         f"Images of {SIDE} px in PNG files, brought to {bench.args.size} px, where the smaller number fills every cap.",
+        "The line: least squares of relative residuals, neither part below 0.",
         "A fit keeps each image's path and hash, and the allocator keeps freed pages: flat means within that slack.",
     ]
     bench.write(rows, sets=[], notes=notes)

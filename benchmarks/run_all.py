@@ -23,9 +23,14 @@ ORDER = (
     "comparison",
     "padim",
     "peers",
+    "installed",
     "speed",
+    "throughput",
+    "latency",
+    "retrieval",
+    "roofline",
 )
-"""Speed comes last and alone: run it again by itself when the machine was busy."""
+"""What measures speed comes last and alone: run it again by itself when the machine was busy."""
 
 
 def commands(args: argparse.Namespace) -> list[list[str]]:
@@ -39,6 +44,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         peer = ["--peer-python", str(args.peer_python), "--peer-weights", str(args.peer_weights)]
         extra["speed"] += peer
         extra["padim"] += peer
+        extra["throughput"] += peer
     if args.peer_pythons and args.peer_weights:
         extra["peers"] += ["--peer-pythons", *args.peer_pythons, "--peer-weights", str(args.peer_weights)]
     needed = ("padim", "peers")

@@ -306,10 +306,49 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=200, help="of the models that are trained")
     parser.add_argument("--normalization", choices=sorted(NORMALIZATIONS), default="lite0")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
+    parser.add_argument("--export", type=Path, help="also write the fitted model here, traced (.pt2)")
     args = parsed(parser)
     if args.runner == "loop" and args.model in TRAINED:
         parser.error(f"--runner loop: {args.model} is trained by the engine alone")
     return args
+
+
+class Exported(torch.nn.Module):
+    """A model with a plain tuple for its output, which a file can hold.
+
+    Parameters
+    ----------
+    model : Model
+        Fitted model.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score images (B, 3, S, S) from 0 to 1: scores, and maps."""
+        found = self.model(image)
+        return found.pred_score, found.anomaly_map
+
+
+def write_traced(model: Model, file: Path, size: int) -> None:
+    """Trace a model as anomalib's ``to_onnx`` does, its side fixed and its batch free, and save the program.
+
+    Parameters
+    ----------
+    model : Model
+        Fitted model.
+    file : pathlib.Path
+        Written; another environment, with openvino in it, turns it into an IR.
+    size : int
+        Side of the square that it takes.
+    """
+    shapes = ({0: torch.export.Dim("batch_size", min=1)},)
+    with torch.no_grad():  # as inside the model: a change of it in between would become an operator of its own
+        program = torch.export.export(Exported(model).eval(), (torch.rand(2, 3, size, size),), dynamic_shapes=shapes)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.export.save(program, file)
 
 
 def main() -> None:
@@ -323,6 +362,8 @@ def main() -> None:
     build = round(time.perf_counter() - start, 3)
     result, figures = measure(model, data, args)
     check_weights(model, args.weights)
+    if args.export is not None:
+        write_traced(model, args.export, args.size)
     facts = describe(args, PACKAGES) | describe_model(model, args)
     facts |= {"runner": args.runner, "fit_precision": "float32", "precision": args.precision, "workers": args.workers}
     facts |= {"n_train": len(data.train_data), "n_test": len(result.paths)}

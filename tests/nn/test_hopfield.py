@@ -227,3 +227,34 @@ def test_recall_with_distances_equals_both_calls(hard: bool, association: str) -
         assert torch.equal(recalled, memory(queries))
         assert torch.equal(distances, memory.distances(queries))
     torch.testing.assert_close(distances, (queries - recalled).norm(dim=-1))
+
+
+def test_hard_usage_counts_what_is_recalled() -> None:
+    memory, queries = _memory(_random(40, 5), hard=True), _random(300, 5, seed=1)
+    torch.testing.assert_close(memory.usage(queries), memory.associations(queries).mean(dim=0))
+
+
+class _Distances(torch.nn.Module):
+    def __init__(self, memory: HopfieldMemory) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def forward(self, queries: Tensor) -> Tensor:
+        return self.memory.distances(queries)
+
+
+def test_exported_distances_never_hold_all_items_at_once() -> None:
+    memory, queries = _memory(_random(600, 5), hard=True), _random(70, 5, seed=1)
+    free = {"queries": {0: torch.export.Dim("n", min=2)}}
+    program = torch.export.export(_Distances(memory), (queries[:9],), dynamic_shapes=free).run_decompositions()
+    products = [node.meta["val"] for node in program.graph.nodes if "addmm" in str(node.target)]
+    assert [product.shape[1] for product in products] == [256, 256, 88]
+    torch.testing.assert_close(program.module()(queries), torch.cdist(queries, memory.items).amin(dim=1))
+
+
+def test_retrieval_leaves_its_queries_as_they_are() -> None:
+    memory, queries = _memory(_random(7, 5)), _random(30, 5, seed=1)
+    before = queries.clone()
+    with torch.inference_mode():
+        memory(queries)
+    assert torch.equal(queries, before)
