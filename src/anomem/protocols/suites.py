@@ -86,7 +86,8 @@ _CAPSULES, _SCREW = "visa/capsules", "mvtec_ad/screw"
 _INDUSTRIAL = (_TILE, _BRUSH, _BOTTLE, _CAPSULES, _SCREW)
 _THREE = ("anomem", "padim", "knn")
 _OTHERS = ("kmeans", "ocsvm", "iforest", "plume", "deepsad", "fyd", "pmb", "memae", "simclr", "plad")
-_LEARNERS = (*_all("anomem", "deepsad", "supervised"), Variant("supervised", {"head": "mlp"}, "supervised, mlp"))
+_LEARNERS = _all("anomem", "deepsad", "supervised")
+_MLP = Variant("supervised", {"head": "mlp"}, "supervised, mlp")
 _TRAINED = {"train_steps": 100, "train_batch": 32, "lr": 0.003}
 _STAGE_ONE = tuple(
     Variant("anomem", {**_TRAINED, "train_backbone": trained}, label)
@@ -97,7 +98,7 @@ _OBJECT = {"preset": "object"}
 _COSINE = Variant("knn", {**_OBJECT, "metric": "cosine"}, "knn, cosine")
 
 _CPU = (
-    Part("few-labels", (_BRUSH, _TILE, _CAPSULES), _LEARNERS),
+    Part("few-labels", (_BRUSH, _TILE, _CAPSULES), (*_LEARNERS, _MLP)),
     Part("few-labels", (_BRUSH, _TILE, _CAPSULES), _all("anomem"), {"k": (0, 10), "draws": 1, "maps": True}),
     Part(
         "few-labels",
