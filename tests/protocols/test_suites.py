@@ -42,7 +42,7 @@ def test_every_part_can_be_built(suite: str, number: int) -> None:
 
 def test_suites_cover_every_protocol() -> None:
     assert {part.protocol for part in SUITES["smoke"]} == set(PROTOCOLS)
-    assert {part.protocol for part in SUITES["cpu"]} == set(PROTOCOLS)
+    assert {part.protocol for part in (*SUITES["cpu"], *SUITES["cpu-long"])} == set(PROTOCOLS)
     for part in SUITES["smoke"]:
         assert all(name.startswith("textures") for name in part.data), "it needs no data"
     used = {part.options["of"] for parts in SUITES.values() for part in parts if part.protocol == "sweep"}
@@ -131,7 +131,7 @@ def test_words_become_parts() -> None:
         (["smok"], "did you mean smoke"),
         (["few-label"], "did you mean few-labels"),
         (["sweep:betta"], "did you mean sweep:beta"),
-        (["xyz"], "known: smoke, cpu, paper, one-vs-rest"),
+        (["xyz"], "known: smoke, cpu, cpu-long, paper, one-vs-rest"),
         (["promise"], "name a set with --data"),
     ],
 )

@@ -79,7 +79,7 @@ def _numbers(_: click.Context, __: click.Parameter, value: Sequence[str]) -> tup
 @options.as_json
 @pass_session
 def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_json: bool, **given: Any) -> None:
-    """Run benchmarks: SUITE (smoke, cpu, paper), PROTOCOL (one-vs-rest, few-labels, ...) or sweep:NAME.
+    """Run benchmarks: SUITE (smoke, cpu, cpu-long, paper), PROTOCOL (one-vs-rest, few-labels, ...) or sweep:NAME.
 
     Every unit of work (a task, a method, a seed) that is finished adds one JSON line to FILE. Units that stand there
     are not done again: the same command goes on where an earlier one was interrupted, by whatever.
