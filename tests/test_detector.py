@@ -26,7 +26,7 @@ from anomem.errors import (
     ParameterError,
 )
 from anomem.nn.scorer import Output
-from anomem.results import Scored
+from anomem.runtime.judge import Scored
 from anomem.testing import CHECKS, Example, check_detector
 from anomem.types import UInt8Image
 

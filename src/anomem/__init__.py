@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from anomem.detectors import DETECTORS
     from anomem.detectors.anomem import AnoMem
     from anomem.loading import load
-    from anomem.runtime.scoring import Scored
+    from anomem.runtime.judge import Scored
 
 _LAZY = {
     "AnoMem": "anomem.detectors.anomem",
     "DETECTORS": "anomem.detectors",
     "Detector": "anomem.detector",
-    "Scored": "anomem.runtime.scoring",
+    "Scored": "anomem.runtime.judge",
     "load": "anomem.loading",
 }
 

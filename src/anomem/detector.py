@@ -36,9 +36,9 @@ from anomem.modelfile import save_model
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
-from anomem.results import Scored, describe
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
-from anomem.runtime.scoring import Judge
+from anomem.runtime.judge import Judge
+from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import exhaust, isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, Record
 
@@ -255,78 +255,23 @@ class Detector(Parameters, Judge):
             history=tuple(history),
         )
 
-    def score(
-        self,
-        images: Any,
-        *,
-        maps: bool = False,
-        batch_size: int = 16,
-        workers: int | None = None,
-        skip_bad: bool = False,
-        device: str = "auto",
-    ) -> Iterator[Scored]:
-        """Score images lazily, in order: the one path that Python, commands, reports and benchmarks take.
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> ImageSet:
+        return ImageSet(open_source(images), self._state().preprocessing, workers=workers, skip_bad=skip_bad)
 
-        Parameters
-        ----------
-        images : folder, file, list of paths, arrays, tensors
-            Of a folder every image, whatever its layout.
-        maps : bool
-            Whether to return anomaly maps, in each image's own size.
-        batch_size, workers, skip_bad, device
-            As for :meth:`fit_steps`.
-
-        Yields
-        ------
-        Scored
-        """
+    def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
         state = self._state()
-        if maps and not self.localizes:
-            raise InputError(f"{self.name} scores whole images and draws no maps; use a method that localizes")
-        source = open_source(images)
-        prepared = ImageSet(source, state.preprocessing, workers=workers, skip_bad=skip_bad)
-        scorer = moved(state.scorer, device)
-        precision = state.calibration.precision
-        for result in score_images(scorer, prepared, precision=precision, batch_size=batch_size, maps=maps):
-            yield describe(result, source.name(result.index), state)
+        scorer, precision = moved(state.scorer, device), state.calibration.precision
+        yield from score_images(scorer, images, precision=precision, batch_size=batch_size, maps=maps)
 
-    def calibrate(self, normals: Any = None, alpha: float | None = None, **options: Any) -> Self:
-        """Calibrate on fresh normals, or (without `normals`) only change alpha; see :meth:`calibrate_steps`."""
-        if normals is None:
-            state = self._state()
-            wanted = state.calibration.alpha if alpha is None else alpha
-            self._fitted = state.replaced(calibration=state.calibration.with_alpha(wanted))
-            return self
-        exhaust(self.calibrate_steps(normals, alpha, **options))
-        return self
+    def _with_alpha(self, alpha: float) -> None:
+        state = self._state()
+        self._fitted = state.replaced(calibration=state.calibration.with_alpha(alpha))
 
-    def calibrate_steps(
-        self,
-        normals: Any,
-        alpha: float | None = None,
-        *,
-        batch_size: int = 16,
-        workers: int | None = None,
-        device: str = "auto",
-        skip_bad: bool = False,
+    def _calibrated(
+        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
-        """Calibrate on fresh normals, step by step; images and options as for :meth:`score`.
-
-        Parameters
-        ----------
-        normals : images
-            Those that the model has learnt from or was tuned on are left out with a warning.
-        alpha : float, optional
-            The promised false-alarm rate; by default the present one where the normals carry it.
-
-        Raises
-        ------
-        CalibrationError
-            For an alpha that the normals cannot carry.
-        """
-        state = self._state()
+        state, workers = self._state(), images.workers
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
-        images = ImageSet(open_source(normals), state.preprocessing, workers=workers, skip_bad=skip_bad)
         self._fitted = yield from recalibrated(state, images, alpha, run)
 
     def _state(self) -> Fitted:

@@ -24,6 +24,7 @@ from anomem.runtime.calibrating import MapScale, unseen
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.images import read_mask
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.scoring import PreparedImages
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
 
@@ -207,7 +208,7 @@ def _read_roi(roi: Any) -> BoolArray | None:
 
 
 def calibration_pass(
-    scorer: Scorer, images: ImageSet, run: Run, *, stage: str = "calibrate"
+    scorer: Scorer, images: PreparedImages, run: Run, *, stage: str = "calibrate"
 ) -> Generator[Record, None, tuple[list[ImageResult], tuple[float, float]]]:
     """Score held-out normals as everything else will be scored; also read the colour scale from their maps."""
     results: list[ImageResult] = []
@@ -222,7 +223,9 @@ def calibration_pass(
     return results, scale.result()
 
 
-def recalibrated(state: Fitted, images: ImageSet, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
+def recalibrated(
+    state: Fitted, images: PreparedImages, alpha: float | None, run: Run
+) -> Generator[Record, None, Fitted]:
     """Calibrate anew on normals that the model has not seen; others are left out with a warning.
 
     Raises

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from anomem.data.imageset import ImageSet, to_tensor
+from anomem.data.imageset import to_tensor
 from anomem.nn.scorer import Output, Scorer, TwoStageScorer
-from anomem.runtime.scoring import ImageResult, TileOutput, score_tiles
+from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.types import UInt8Image
 
 __all__ = ["ImageResult", "autocast", "score_images"]
@@ -26,7 +26,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 def score_images(
     scorer: Scorer,
-    images: ImageSet,
+    images: PreparedImages,
     *,
     precision: str,
     batch_size: int,
@@ -40,7 +40,7 @@ def score_images(
     ----------
     scorer : Scorer
         In evaluation mode, on its device.
-    images : ImageSet
+    images : PreparedImages
         What to score.
     precision : {"float32", "bfloat16"}
         Of the forward pass.

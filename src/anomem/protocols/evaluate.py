@@ -32,7 +32,7 @@ from anomem.types import ANOMALOUS, NORMAL, BoolArray
 
 if TYPE_CHECKING:
     from anomem.loading import Model
-    from anomem.results import Scored
+    from anomem.runtime.judge import Scored
 
 
 def evaluate(

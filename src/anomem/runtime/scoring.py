@@ -6,7 +6,6 @@ Every engine takes it: torch, ONNX Runtime, OpenVINO.
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -14,14 +13,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from anomem.errors import ImageError, InputError, ParameterError
+from anomem.errors import ImageError, ParameterError
 from anomem.runtime.batches import load_batches
-from anomem.runtime.calibration import Calibration
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.sources import ImageSource
 from anomem.types import FloatArray, IntArray, UInt8Image
 
-__all__ = ["ImageResult", "Judge", "Prepared", "PreparedImages", "Scored", "TileOutput", "describe", "score_tiles"]
+__all__ = ["ImageResult", "Prepared", "PreparedImages", "TileOutput", "score_tiles"]
 
 
 @dataclass(frozen=True)
@@ -237,93 +235,3 @@ def _one_image(image: Prepared, output: TileOutput, part: slice) -> ImageResult:
         None if output.map is None else output.map[part],
         tile,
     )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One image's result.
-
-    Parameters
-    ----------
-    index : int
-        Position among the images given.
-    name : str
-        Path, or position in an array.
-    digest : int
-        Content hash.
-    score : float
-        Raw anomaly score, higher = more anomalous; NaN where `error` is set.
-    p_value : float
-        Conformal p-value, (1 + #{calibration scores >= score}) / (n + 1).
-    anomalous : bool
-        Whether p_value <= alpha.
-    map : ndarray or None
-        (H, W) float32 in the image's own frame and size.
-    error : str or None
-        Why the image could not be read.
-    """
-
-    index: int
-    name: str
-    digest: int
-    score: float
-    p_value: float
-    anomalous: bool
-    map: FloatArray | None = None
-    error: str | None = None
-
-
-def describe(result: ImageResult, name: str, preprocessing: Preprocessing, calibration: Calibration) -> Scored:
-    """Turn a network's result into what a user reads: p-value, decision, and the map in the image's own frame."""
-    if result.error is not None:
-        return Scored(result.index, name, 0, np.nan, np.nan, False, None, result.error)
-    full = None
-    if result.tile_maps is not None:
-        full = preprocessing.assemble(result.tile_maps, result.height_width)
-    scores = np.asarray([result.score], dtype=np.float32)
-    return Scored(
-        result.index,
-        name,
-        result.digest,
-        float(scores[0]),
-        float(calibration.p_value(scores)[0]),
-        bool(calibration.decide(scores)[0]),
-        full,
-    )
-
-
-class Judge(ABC):
-    """Whatever scores images one by one, and what users ask of it."""
-
-    @abstractmethod
-    def score(
-        self,
-        images: Any,
-        *,
-        maps: bool = False,
-        batch_size: int = 16,
-        workers: int | None = None,
-        skip_bad: bool = False,
-        device: str = "auto",
-    ) -> Iterator[Scored]:
-        """Score images lazily, in order."""
-
-    def anomaly_score(self, images: Any, **options: Any) -> FloatArray:
-        """Return raw anomaly scores, (N,) float32, higher = more anomalous; options as for :meth:`score`."""
-        return np.asarray([r.score for r in self.score(images, **options)], dtype=np.float32)
-
-    def anomaly_map(self, images: Any, **options: Any) -> FloatArray | list[FloatArray]:
-        """Return anomaly maps in the frame and size of each image: (N, H, W) float32, or a list where sizes differ."""
-        if options.get("skip_bad"):
-            raise InputError("an unreadable image has no map: use score(..., maps=True, skip_bad=True)")
-        maps = [r.map for r in self.score(images, maps=True, **options) if r.map is not None]
-        return np.stack(maps) if len({m.shape for m in maps}) == 1 else maps
-
-    def p_value(self, images: Any, **options: Any) -> npt.NDArray[np.float64]:
-        """Return conformal p-values, (N,) float64 in (0, 1]."""
-        return np.asarray([r.p_value for r in self.score(images, **options)], dtype=np.float64)
-
-    def predict(self, images: Any, **options: Any) -> IntArray:
-        """Return (N,) 1 where an image is rejected at alpha, 0 where not, -1 where it cannot be read (`skip_bad`)."""
-        decided = [-1 if r.error else int(r.anomalous) for r in self.score(images, **options)]
-        return np.asarray(decided, dtype=np.intp)

@@ -14,9 +14,10 @@ from anomem.runtime.calibrating import MapScale, unseen
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
+from anomem.runtime.judge import Judge, Scored
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import is_exported
-from anomem.runtime.scoring import ImageResult, Judge, PreparedImages, Scored, TileOutput, describe, score_tiles
+from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.runtime.sources import open_images
 from anomem.types import Record, UInt8Image
 
@@ -135,121 +136,34 @@ class Session(Judge):
     def __repr__(self) -> str:
         return f"Session({str(self.path)!r}, method={self.name!r}, engine={self.engine.name!r})"
 
-    def score(
-        self,
-        images: Any,
-        *,
-        maps: bool = False,
-        batch_size: int = 16,
-        workers: int | None = None,
-        skip_bad: bool = False,
-        device: str = "auto",
-    ) -> Iterator[Scored]:
-        """Score images lazily, in order, as the model that was exported does.
-
-        Parameters
-        ----------
-        images : folder, file, list of paths, arrays, tensors
-            Of a folder every image.
-        maps : bool
-            Whether to return anomaly maps, in each image's own size.
-        batch_size : int
-            Images a forward pass.
-        workers : int, optional
-            Decoding threads.
-        skip_bad : bool
-            List unreadable images instead of failing.
-        device : {"auto", "cpu"}
-            Exported models run on the processor.
-
-        Yields
-        ------
-        Scored
-        """
-        source, facts = open_images(images), self._facts
+    def score(self, images: Any, **options: Any) -> Iterator[Scored]:
+        """Score images lazily, in order, as the model that was exported does; options as for every model."""
+        facts = self._facts
         if facts.calibration.precision != facts.manifest.precision:
             line = f"{self.path}: scores in {facts.manifest.precision}, and was calibrated in "
             line += f"{facts.calibration.precision}: its p-values may be wrong until you calibrate it"
             warnings.warn(line, AnomemWarning, stacklevel=2)
-        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "device": device}
-        for result in self.results(source, maps=maps, **options):
-            yield describe(result, source.name(result.index), facts.preprocessing, facts.calibration)
+        return super().score(images, **options)
 
-    def results(
-        self,
-        images: Any,
-        *,
-        maps: bool = False,
-        batch_size: int = 16,
-        workers: int | None = None,
-        skip_bad: bool = False,
-        device: str = "auto",
-    ) -> Iterator[ImageResult]:
-        """Give what the network says of each image, lazily, in order, before a calibration has judged it.
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> PreparedImages:
+        return PreparedImages(open_images(images), self._facts.preprocessing, workers=workers, skip_bad=skip_bad)
 
-        Parameters
-        ----------
-        images : PreparedImages, folder, file, list of paths, arrays, tensors
-            What is prepared already knows its workers and whether bad images are skipped.
-        batch_size, workers, skip_bad, device
-            As for :meth:`score`.
-        maps : bool
-            Whether to keep the map of each tile.
-
-        Yields
-        ------
-        ImageResult
-        """
+    def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
         if device not in ("auto", "cpu"):
             raise ParameterError(f"device={device!r} is not available to exported models; they run on the cpu")
-        if maps and not self.localizes:
-            raise InputError(f"{self.name} scores whole images and draws no maps; use a method that localizes")
-        prepared = images
-        if not isinstance(images, PreparedImages):
-            preprocessing = self._facts.preprocessing
-            prepared = PreparedImages(open_images(images), preprocessing, workers=workers, skip_bad=skip_bad)
 
         def network(tiles: UInt8Image) -> TileOutput:
             return self.engine(tiles, maps=maps)
 
-        yield from score_tiles(prepared.prepared(batch_size), network, batch_size=batch_size, maps=maps)
+        yield from score_tiles(images.prepared(batch_size), network, batch_size=batch_size, maps=maps)
 
-    def calibrate(self, normals: Any = None, alpha: float | None = None, **options: Any) -> Self:
-        """Calibrate on fresh normals, or (without `normals`) only change alpha; see :meth:`calibrate_steps`."""
-        if normals is None:
-            wanted = self.calibration_.alpha if alpha is None else alpha
-            self._facts = self._facts.with_calibration(self.calibration_.with_alpha(wanted))
-            return self
-        for _ in self.calibrate_steps(normals, alpha, **options):
-            pass
-        return self
+    def _with_alpha(self, alpha: float) -> None:
+        self._facts = self._facts.with_calibration(self.calibration_.with_alpha(alpha))
 
-    def calibrate_steps(
-        self,
-        normals: Any,
-        alpha: float | None = None,
-        *,
-        batch_size: int = 16,
-        workers: int | None = None,
-        device: str = "auto",
-        skip_bad: bool = False,
+    def _calibrated(
+        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
-        """Calibrate on fresh normals, step by step; images and options as for :meth:`score`.
-
-        Parameters
-        ----------
-        normals : images
-            Those that the model has learnt from or was tuned on are left out with a warning.
-        alpha : float, optional
-            The promised false-alarm rate; by default the present one where the normals carry it.
-
-        Raises
-        ------
-        CalibrationError
-            For an alpha that the normals cannot carry.
-        """
-        preprocessing, known = self._facts.preprocessing, self._facts.digests
-        images = PreparedImages(open_images(normals), preprocessing, workers=workers, skip_bad=skip_bad)
+        known = self._facts.digests
         check_alpha(alpha, len(images))
         images = images.subset(unseen(images, known["learn"] | known["tune"] | known["labelled"]))
         check_alpha(alpha, len(images))
