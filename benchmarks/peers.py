@@ -286,6 +286,8 @@ def main() -> None:
     notes = [f"screw: {SETS['screw'].note}."] if "screw" in sets else []
     if set(bench.args.trained_sets) != set(sets):
         notes.append(f"anomalib's trained models ran on {', '.join(bench.args.trained_sets)} alone, for want of time.")
+    left_out = [peer.title for name, peer in PEERS.items() if name not in bench.args.peers]
+    notes += [f"Not in this run: {', '.join(left_out)}."] if left_out else []
     notes += [] if bench.args.all_seeds else ["Peers that leave nothing to chance ran with the first seed alone."]
     bench.write(rows, sets=sets, notes=[*NOTES, *budget_notes(found), *notes])
 
