@@ -11,6 +11,7 @@ from typing import Any
 from anomem.report.captions import METRIC_WORDS, change, figure
 from anomem.report.comparison import Comparison
 from anomem.report.gather import Report
+from anomem.report.promised import RULE
 from anomem.report.runs import FEATURES, clean
 from anomem.report.tables import Cell, Row, Table
 
@@ -55,7 +56,7 @@ def markdown(report: Report) -> str:
     if report.comparisons:
         lines += [f"## Against {_md(clean(report.baseline))}", "", *_md_versus(report), ""]
     if report.promises:
-        lines += ["## The promised rate", "", *_md_promises(report), ""]
+        lines += ["## The promised rate", "", *_md_promises(report), "", RULE, ""]
     lines += ["## Confound check: what trivial features alone tell apart, image AUROC %", "", *_md_checks(report), ""]
     return "\n".join(lines)
 
@@ -245,14 +246,18 @@ def _md_promises(report: Report) -> list[str]:
         "rejected %",
         "anomalies found %",
         "splits within the quantile",
+        "verdict",
     ]
-    lines = [_md_row(heads), "|---|---" + "|---:" * 5 + "|"]
+    lines = [_md_row(heads), "|---|---" + "|---:" * 5 + "|---|"]
     for kept in report.promises:
         shown = [
             None if value is None else f"{100 * value:.2f}" for value in (kept.expected, kept.rate, kept.detection)
         ]
+        if shown[1] is not None and kept.error is not None:
+            shown[1] += f" ± {100 * kept.error:.2f}"
         within = f"{kept.n_within} of {kept.n_splits}" if kept.n_splits else "–"
         cells = [_md(kept.where), _md(kept.method), f"{100 * kept.alpha:g}", *(text or "–" for text in shown), within]
+        cells.append("–" if kept.rate is None else kept.verdict)
         lines.append(_md_row(cells))
     return lines
 

@@ -17,7 +17,7 @@ from anomem.report.drawing import write_png
 from anomem.report.gather import Report
 from anomem.report.page import read_resource, safe
 from anomem.report.panels import Panel
-from anomem.report.promised import Kept
+from anomem.report.promised import RULE, Kept
 from anomem.report.runs import clean
 from anomem.report.tables import Table
 from anomem.report.versus import Versus
@@ -89,6 +89,7 @@ def report_page(report: Report) -> str:
         heading=export.heading,
         caption=_caption,
         verdict=export.verdict,
+        promise_rule=RULE,
         judged=_judged,
         lines_of=_lines_of,
         is_last_mean=_is_last_mean,
