@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from anomem.errors import InputError, ParameterError
 from anomem.nn import map_cache
 from anomem.nn.folding import fold_batch_norm
+from anomem.nn.same_padding import widen_same
+from anomem.nn.side_by_side import side_by_side
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -89,6 +91,7 @@ class Backbone(nn.Module):
             values = torch.tensor(model.pretrained_cfg[statistic], dtype=torch.float32)  # type: ignore[index]
             self.register_buffer(statistic, 255 * values.view(1, 3, 1, 1))
         self.model = _cut(model, self.layers, embedding, name)
+        widen_same(self.model)
         if folded:
             fold_batch_norm(self.model)
 
@@ -106,7 +109,11 @@ class Backbone(nn.Module):
         return self._compute(images)
 
     def _compute(self, images: Tensor) -> list[Tensor]:
-        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        # In training, batch normalisation looks at the whole batch.
+        return self._maps(images) if self.training else side_by_side(self._maps, images)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        normalised = (images.to(self.mean.dtype) - self.mean).div_(self.std)
         found = self.model(normalised.contiguous(memory_format=torch.channels_last))
         maps = [found[layer] for layer in self.layers]
         return [*maps, found[EMBEDDING][:, :, None, None]] if self.embedding else maps

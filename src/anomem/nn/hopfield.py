@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
+from anomem.nn.exporting import exporting
 from anomem.nn.kmeans import kmeans
 
 __all__ = ["HopfieldMemory", "effective_items", "kmeans"]
@@ -165,9 +166,7 @@ class HopfieldMemory(nn.Module):
             return away
         with torch.autocast(device_type=self.items.device.type, enabled=False):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
-            chunks = [flat] if self._in_one_piece(flat) else flat.split(self._chunk_length())
-            bias = self._bias(1.0)
-            nearness = torch.cat([self._largest(chunk, bias) for chunk in chunks])
+            nearness = self._largest_exported(flat) if exporting() else self._largest(flat)
             squared = flat.square().sum(dim=-1) - 2 * nearness
             return squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
 
@@ -276,7 +275,7 @@ class HopfieldMemory(nn.Module):
 
     def _in_one_piece(self, flat: Tensor) -> bool:
         # A loop over chunks would fix the number of queries in an exported graph.
-        if _exporting():
+        if exporting():
             return True
         if torch.is_grad_enabled() and (flat.requires_grad or self.items.requires_grad):
             return True
@@ -301,13 +300,21 @@ class HopfieldMemory(nn.Module):
             return (scale * state) @ self.items.T
         return torch.addmm(self._bias(scale) if bias is None else bias, state, self.items.T, alpha=scale)
 
-    def _largest(self, flat: Tensor, bias: Tensor) -> Tensor:
-        """(M, C) -> (M,): the largest association."""
-        if not _exporting():
-            return self._logits(flat, 1.0, bias).amax(dim=-1)
-        # The exported graph has its rows in one piece; items in pieces keep it from writing out the whole matrix.
-        pieces = zip(self.items.split(_PIECE), bias.split(_PIECE), strict=True)
-        found = [torch.addmm(b, flat, items.T).amax(dim=-1) for items, b in pieces]
+    def _largest(self, flat: Tensor) -> Tensor:
+        """(M, C) -> (M,): the largest association.
+
+        A feature that is always 1 meets the bias in the product itself: a product that begins with a bias begins by
+        writing it into every row.
+        """
+        queries = nn.functional.pad(flat, (0, 1), value=1.0)
+        items = torch.cat([self.items, self._bias(1.0)[:, None]], dim=1).T
+        chunks = [queries] if self._in_one_piece(flat) else queries.split(self._chunk_length())
+        return torch.cat([(chunk @ items).amax(dim=-1) for chunk in chunks])
+
+    def _largest_exported(self, flat: Tensor) -> Tensor:
+        """The same; a graph has its rows in one piece, and items in pieces spare it the whole matrix."""
+        pieces = zip(self.items.split(_PIECE), self._bias(1.0).split(_PIECE), strict=True)
+        found = [torch.addmm(bias, flat, items.T).amax(dim=-1) for items, bias in pieces]
         return functools.reduce(torch.maximum, found)
 
     def _weights(self, flat: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -343,7 +350,7 @@ class HopfieldMemory(nn.Module):
     @staticmethod
     def _settled(moving: Tensor) -> bool:
         # An exported graph has no data-dependent exit: it takes all steps.
-        if _exporting():
+        if exporting():
             return False
         return not bool(moving.any())
 
@@ -371,7 +378,7 @@ def effective_items(usage: Tensor) -> float:
 
 def _softmax(logits: Tensor) -> Tensor:
     """Softmax over the last axis, in place where no gradient asks for the logits: writing anew takes longer."""
-    if _exporting() or logits.requires_grad:
+    if exporting() or logits.requires_grad:
         return logits.softmax(dim=-1)
     return torch.softmax(logits, -1, out=logits)
 
@@ -379,10 +386,6 @@ def _softmax(logits: Tensor) -> Tensor:
 def _perplexity(distribution: Tensor) -> Tensor:
     entropy: Tensor = torch.special.entr(distribution).sum(dim=-1)
     return entropy.exp()
-
-
-def _exporting() -> bool:
-    return bool(torch.compiler.is_compiling() or torch._C._get_tracing_state())
 
 
 def _check_arguments(n_items: int, dim: int, beta: float, steps: int | None, association: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from anomem.data.imageset import to_tensor
 from anomem.nn.scorer import Output, Scorer, TwoStageScorer
+from anomem.nn.side_by_side import side_by_side
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.types import UInt8Image
 
@@ -54,7 +56,8 @@ def score_images(
         Stands for the scorer where some of its work is done already; it is called with the same batches.
     """
     if forward is None:
-        forward = scorer.observe if evidence and isinstance(scorer, TwoStageScorer) else scorer
+        observed = scorer.observe if evidence and isinstance(scorer, TwoStageScorer) else scorer
+        forward = partial(side_by_side, observed)
     device = next(scorer.buffers()).device
 
     def network(tiles: UInt8Image) -> TileOutput:

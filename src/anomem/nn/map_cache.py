@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from weakref import WeakKeyDictionary
 
 import torch
@@ -43,6 +44,7 @@ class MapCache:
         self._filled = sum(size for _, size, _ in self._files())
         self._known: WeakKeyDictionary[nn.Module, tuple[list[Tensor], list[int], str]] = WeakKeyDictionary()
         self.hits = self.misses = 0
+        self._lock = Lock()
 
     def applies(self, backbone: nn.Module, images: Tensor) -> bool:
         """Whether maps may be kept: of decoded images, from a backbone that nobody trains or traces."""
@@ -67,10 +69,11 @@ class MapCache:
             return compute(images)
         path = self.folder / f"{name}.safetensors"
         found = self._read(path, images.device)
+        with self._lock:
+            self.hits += found is not None
+            self.misses += found is None
         if found is not None:
-            self.hits += 1
             return found
-        self.misses += 1
         maps = compute(images)
         self._write(path, maps)
         return maps
@@ -131,9 +134,10 @@ class MapCache:
         except OSError:  # no room: what is not kept is computed again
             part.unlink(missing_ok=True)
             return
-        self._filled += size
-        if self._filled > self._budget:
-            self._make_room()
+        with self._lock:
+            self._filled += size
+            if self._filled > self._budget:
+                self._make_room()
 
     def _make_room(self) -> None:
         files = sorted(self._files())
