@@ -217,6 +217,20 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, Any], named: str)
         HopfieldMemory(0, 3, beta=1.0)
 
 
+@pytest.mark.parametrize(("n_items", "dim"), [(40, 3), (8, 8), (5, 30)])
+@pytest.mark.parametrize("chunk", [2**18, 64])
+def test_the_nearest_item_is_as_far_as_it_is(
+    n_items: int, dim: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items of many and of few features, in one piece and in many."""
+    monkeypatch.setattr(hopfield, "_CHUNK_ELEMENTS", chunk)
+    items, queries = 3 + _random(n_items, dim), 3 + _random(4, 25, dim, seed=1)
+    memory = _memory(items, beta=math.inf)
+    with torch.no_grad():
+        found = memory.distances(queries)
+    torch.testing.assert_close(found, torch.cdist(queries.flatten(0, 1), items).amin(dim=1).view(4, 25))
+
+
 @pytest.mark.parametrize("hard", [True, False])
 @pytest.mark.parametrize("association", ["euclidean", "dot"])
 def test_recall_with_distances_equals_both_calls(hard: bool, association: str) -> None:

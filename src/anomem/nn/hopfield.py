@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -186,9 +187,8 @@ class HopfieldMemory(nn.Module):
             return retrieved, (queries - retrieved).norm(dim=-1)
         with torch.autocast(device_type=self.items.device.type, enabled=False):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
-            chunks = [flat] if self._in_one_piece(flat) else flat.split(self._chunk_length())
             bias = self._bias(1.0)
-            found = [self._logits(chunk, 1.0, bias).max(dim=-1) for chunk in chunks]
+            found = [self._logits(chunk, 1.0, bias).max(dim=-1) for chunk in self._chunks(flat)]
             nearness, nearest = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
             squared = flat.square().sum(dim=-1) - 2 * nearness
             recalled = self.items.index_select(0, nearest).reshape(queries.shape)
@@ -281,6 +281,9 @@ class HopfieldMemory(nn.Module):
             return True
         return len(flat) <= self._chunk_length()
 
+    def _chunks(self, flat: Tensor) -> Sequence[Tensor]:
+        return [flat] if self._in_one_piece(flat) else flat.split(self._chunk_length())
+
     def _chunk_length(self) -> int:
         return max(1, _CHUNK_ELEMENTS // self.n_items)
 
@@ -303,13 +306,14 @@ class HopfieldMemory(nn.Module):
     def _largest(self, flat: Tensor) -> Tensor:
         """(M, C) -> (M,): the largest association.
 
-        A feature that is always 1 meets the bias in the product itself: a product that begins with a bias begins by
-        writing it into every row.
+        A product that begins with a bias begins by writing it into every row. Where queries are shorter than that, a
+        feature of theirs that is always 1 meets the bias in the product itself.
         """
-        queries = nn.functional.pad(flat, (0, 1), value=1.0)
-        items = torch.cat([self.items, self._bias(1.0)[:, None]], dim=1).T
-        chunks = [queries] if self._in_one_piece(flat) else queries.split(self._chunk_length())
-        return torch.cat([(chunk @ items).amax(dim=-1) for chunk in chunks])
+        bias = self._bias(1.0)
+        if self.dim >= self.n_items:
+            return torch.cat([self._logits(chunk, 1.0, bias).amax(dim=-1) for chunk in self._chunks(flat)])
+        queries, items = nn.functional.pad(flat, (0, 1), value=1.0), torch.cat([self.items, bias[:, None]], dim=1).T
+        return torch.cat([(chunk @ items).amax(dim=-1) for chunk in self._chunks(queries)])
 
     def _largest_exported(self, flat: Tensor) -> Tensor:
         """The same; a graph has its rows in one piece, and items in pieces spare it the whole matrix."""
