@@ -11,12 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from anomem.nn import side_by_side as module
 from anomem.nn.scorer import Output
-from anomem.nn.side_by_side import PIECE, side_by_side
+from anomem.nn.side_by_side import side_by_side
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
+def _two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two cores, and four of `batch` a piece."""
+    monkeypatch.setattr(module, "PIECE", 12)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -46,7 +49,7 @@ def test_pieces_come_back_in_order_each_from_one_core() -> None:
     found = side_by_side(look, batch(11))
     assert isinstance(found, Seen)
     assert torch.equal(found.values, batch(11) * 2)
-    assert found.count.tolist() == [4] * 8 + [3] * 3
+    assert found.count.tolist() == [3] * 9 + [2] * 2, "as many pieces for either core"
     assert found.threads.tolist() == [1] * 11, "a piece has a core to itself"
     assert found.nothing is None
     assert torch.get_num_threads() == 2
@@ -60,7 +63,8 @@ def test_one_call_where_there_is_nothing_to_share() -> None:
         assert current_thread() is main_thread()
         return images
 
-    assert len(side_by_side(once, batch(PIECE))) == PIECE
+    assert len(side_by_side(once, batch(4))) == 4
+    assert side_by_side(once, batch(32).view(1, 96)).shape == (1, 96), "all cores on the only image"
     torch.set_num_threads(1)
     assert len(side_by_side(once, batch(32))) == 32
     torch.set_num_threads(2)
@@ -71,7 +75,7 @@ def test_one_call_where_there_is_nothing_to_share() -> None:
 @torch.no_grad()
 def test_a_piece_within_a_piece_waits_for_nobody() -> None:
     def inner(images: Tensor) -> Tensor:
-        assert len(images) == 4 * PIECE
+        assert len(images) == 16
         return images + 1
 
     def outer(images: Tensor) -> Tensor:
