@@ -11,6 +11,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -252,22 +253,24 @@ def profile_openvino(images: str, models: str, form: str, threads: int, count: i
 
 
 def profile_torch(images: str, models: str, precision: str, threads: int, count: int) -> dict[str, Any]:
-    """The same for torch, in batches of 16."""
+    """The same for torch, in batches of 16; the profile, which looks at one thread, on one core."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
     import anomem
     from anomem.data.imageset import to_tensor
     from anomem.nn.inference import autocast
+    from anomem.nn.side_by_side import side_by_side
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     detector = anomem.load(Path(models) / "model.safetensors")
     scorer = detector.scorer_
     tiles = to_tensor(prepared(detector, test_files(Path(images))[:16]))
-    work = {"model": scorer, "bare": scorer.backbone}
+    work = {"model": partial(side_by_side, scorer), "bare": scorer.backbone}
     with torch.inference_mode(), autocast(torch.device("cpu"), precision):
         found = {name: _typical(call, [tiles], max(1, count // 16)) / len(tiles) for name, call in work.items()}
+        torch.set_num_threads(1)
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
             scorer(tiles)
     events = seen.key_averages(group_by_input_shape=True)
