@@ -85,7 +85,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork has no threads but the one that forked
+if hasattr(os, "register_at_fork"):  # a fork has no threads but the one that forked
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _joined(parts: list[Any]) -> Any:
