@@ -121,10 +121,10 @@ _CPU = (
     Part("one-vs-rest", ("pneumonia_mnist",), _all("anomem", "deepsad", "supervised", **_OBJECT), {"draws": 3}),
     Part("one-vs-rest", ("pneumonia_mnist",), _all("knn", "ocsvm", "iforest", "plume", **_OBJECT), {"gammas": (0.0,)}),
     Part("one-vs-rest", ("mnist",), _all("anomem", "knn", **_OBJECT), {"gammas": (0.0,)}),
+    Part("out-of-distribution", ("cifar100",), _all("anomem", "knn", **_OBJECT), {"against": ("cifar10",)}),
+    Part("linear-evaluation", ("cifar100:coarse",), _all("anomem", **_OBJECT)),
     Part("one-vs-rest", ("cifar10",), _all("anomem", **_OBJECT), {"draws": 1}),
     Part("one-vs-rest", ("cifar10",), _all("knn", **_OBJECT), {"gammas": (0.0,)}),
-    Part("out-of-distribution", ("cifar10",), _all("anomem", "knn", **_OBJECT)),
-    Part("linear-evaluation", ("cifar100:coarse",), _all("anomem", **_OBJECT)),
 )
 
 _CPU_LONG = (
@@ -146,7 +146,7 @@ _CPU_LONG = (
     Part("one-vs-rest", ("cifar10",), (_COSINE, *_all("ocsvm", "plume", **_OBJECT)), {"gammas": (0.0,)}),
     Part("one-vs-rest", ("cifar10",), _all("anomem", **_OBJECT), {"draws": 1, "anomalies": "one"}),
     Part("sweep", ("cifar100:coarse",), _all("plume", **_OBJECT), {"of": "constraint"}),
-    Part("out-of-distribution", ("cifar10",), _all("plume", **_OBJECT)),
+    Part("out-of-distribution", ("cifar10",), _all("anomem", "knn", "plume", **_OBJECT)),
     Part("linear-evaluation", ("cifar100:coarse",), _STAGE_ONE_OBJECT),
 )
 
