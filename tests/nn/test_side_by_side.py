@@ -72,6 +72,20 @@ def test_one_call_where_there_is_nothing_to_share() -> None:
         assert len(side_by_side(once, batch(32))) == 32
 
 
+class Doubled(torch.nn.Module):
+    """Something to export."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return side_by_side(lambda piece: piece * 2, images)
+
+
+@torch.no_grad()
+def test_a_graph_leaves_the_batch_open() -> None:
+    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+    program = torch.export.export(Doubled(), (batch(8),), dynamic_shapes=shapes)
+    assert torch.equal(program.module()(batch(11)), batch(11) * 2)
+
+
 @torch.no_grad()
 def test_a_piece_within_a_piece_waits_for_nobody() -> None:
     def inner(images: Tensor) -> Tensor:

@@ -46,10 +46,10 @@ def side_by_side(function: Callable[[Tensor], T], images: Tensor) -> T:
     What the function gives of the whole batch, beyond rounding. With gradients, on another device, in a graph that is
     being exported, for few images or with one thread of torch it is called once, with all.
     """
-    threads = torch.get_num_threads()
-    apart = images.device.type == "cpu" and not torch.is_grad_enabled() and not exporting()
-    least = min(-(-images.numel() // PIECE), len(images))
-    if not apart or threads == 1 or least < 2 or _alone.get():
+    if exporting() or images.device.type != "cpu" or torch.is_grad_enabled() or _alone.get():
+        return function(images)  # before any look at its size, which a graph leaves open
+    threads, least = torch.get_num_threads(), min(-(-images.numel() // PIECE), len(images))
+    if threads == 1 or least < 2:
         return function(images)
     state = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
     pieces = images.chunk(-(-least // threads) * threads)  # as many for each core
