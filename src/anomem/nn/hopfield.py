@@ -275,11 +275,8 @@ class HopfieldMemory(nn.Module):
 
     def _in_one_piece(self, flat: Tensor) -> bool:
         # A loop over chunks would fix the number of queries in an exported graph.
-        if exporting():
-            return True
-        if torch.is_grad_enabled() and (flat.requires_grad or self.items.requires_grad):
-            return True
-        return len(flat) <= self._chunk_length()
+        watched = torch.is_grad_enabled() and (flat.requires_grad or self.items.requires_grad)
+        return exporting() or watched or len(flat) <= self._chunk_length()
 
     def _chunks(self, flat: Tensor) -> Sequence[Tensor]:
         return [flat] if self._in_one_piece(flat) else flat.split(self._chunk_length())
@@ -304,11 +301,8 @@ class HopfieldMemory(nn.Module):
         return torch.addmm(self._bias(scale) if bias is None else bias, state, self.items.T, alpha=scale)
 
     def _largest(self, flat: Tensor) -> Tensor:
-        """(M, C) -> (M,): the largest association.
-
-        A product that begins with a bias begins by writing it into every row. Where queries are shorter than that, a
-        feature of theirs that is always 1 meets the bias in the product itself.
-        """
+        """(M, C) -> (M,): the largest association."""
+        # A product with a bias first writes it into every row: it meets a feature that is always 1, if that is shorter.
         bias = self._bias(1.0)
         if self.dim >= self.n_items:
             return torch.cat([self._logits(chunk, 1.0, bias).amax(dim=-1) for chunk in self._chunks(flat)])
