@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -172,24 +176,38 @@ class CachedViews:
     """Both views of some images as frozen features, embedded, in float16; endless batches of them.
 
     With a frozen backbone the features of a view never change, so each drawn view is extracted once: `ROUNDS` pairs of
-    views of each image, or as many as the budget holds.
+    views of each image, or as many as the budget holds, but at least one; what exceeds the budget lies in a
+    memory-mapped temporary file.
     """
 
     def __init__(self, views_of: ViewsOf, feed: Feed) -> None:
         self._parts: list[tuple[list[Tensor], list[Tensor], Tensor]] = []
-        held, seen = 0, 0
+        budget, held, seen = feed.cache_mb * 2**20, 0, 0
+        spilled = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its maps
+        weakref.finalize(self, spilled.close)
         for images, normal in feed:
             with torch.no_grad():
                 first, second = ([m.half().cpu() for m in view] for view in views_of(images))
+            if held < budget:
+                held += sum(2 * m.numel() for m in (*first, *second))
+            else:
+                first, second = ([_mapped(spilled, m) for m in view] for view in (first, second))
             self._parts.append((first, second, normal))
-            held += sum(2 * m.numel() for m in (*first, *second))
             seen += len(images)
-            if seen >= ROUNDS * len(feed.learn) or held >= feed.cache_mb * 2**20:
+            if seen >= (1 if held >= budget else ROUNDS) * len(feed.learn):
                 return
 
     def __iter__(self) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
         while True:
             yield from self._parts
+
+
+def _mapped(file: IO[bytes], values: Tensor) -> Tensor:
+    """Write float16 values at the end of a file, and give them back as they lie there."""
+    start = file.seek(0, os.SEEK_END)
+    file.write(values.contiguous().numpy().tobytes())
+    file.flush()
+    return torch.from_numpy(np.memmap(file, np.float16, "c", start, tuple(values.shape)))
 
 
 class Contrasted(Protocol):
