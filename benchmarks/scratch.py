@@ -78,7 +78,7 @@ def encode(detector: Any, paths: list[Any]) -> Any:
 
     from anomem.data.imageset import ImageSet
     from anomem.data.sources import PathSource
-    from anomem.nn.features import feature_batches
+    from anomem.nn.inference import feature_batches
 
     prepared = ImageSet(PathSource(paths), detector._fitted.preprocessing)
     maps = feature_batches(detector.scorer_.backbone, prepared, precision="float32", batch_size=128)

@@ -15,7 +15,7 @@ from PIL import Image
 from anomem.data.samples import Sample
 from anomem.data.sources import ArraySource
 from anomem.data.synthetic import crops, plant
-from anomem.detectors.anomem import AnoMem
+from anomem.detectors.anomem.detector import AnoMem
 from anomem.detectors.baselines.knn import KNN, KNNScorer
 from anomem.errors import (
     AnomemWarning,
@@ -26,7 +26,7 @@ from anomem.errors import (
     ParameterError,
 )
 from anomem.nn.scorer import Output
-from anomem.runtime.judge import Scored
+from anomem.runtime.model import Scored
 from anomem.testing import CHECKS, Example, check_detector
 from anomem.types import UInt8Image
 

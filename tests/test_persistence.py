@@ -20,7 +20,7 @@ from anomem.data.synthetic import crops
 from anomem.detectors import get
 from anomem.detectors.baselines.knn import KNN
 from anomem.errors import ModelFileError
-from anomem.persistence import read_manifest, read_model, write_model
+from anomem.modelfile import read_manifest, read_model, write_model
 from anomem.runtime.manifest import Manifest
 
 

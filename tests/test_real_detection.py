@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from anomem.data.sources import read_dataset
-from anomem.detectors.anomem import AnoMem
+from anomem.detectors.anomem.detector import AnoMem
+from anomem.evaluation.evaluate import evaluate
 from anomem.metrics import auroc
-from anomem.protocols.evaluate import evaluate
 from anomem.types import ANOMALOUS
 
 pytestmark = [pytest.mark.realdata, pytest.mark.ci_sample]

@@ -18,15 +18,15 @@ from anomem.version import __version__
 if TYPE_CHECKING:
     from anomem.detector import Detector
     from anomem.detectors import DETECTORS
-    from anomem.detectors.anomem import AnoMem
+    from anomem.detectors.anomem.detector import AnoMem
     from anomem.loading import load
-    from anomem.runtime.judge import Scored
+    from anomem.runtime.model import Scored
 
 _LAZY = {
-    "AnoMem": "anomem.detectors.anomem",
+    "AnoMem": "anomem.detectors.anomem.detector",
     "DETECTORS": "anomem.detectors",
     "Detector": "anomem.detector",
-    "Scored": "anomem.runtime.judge",
+    "Scored": "anomem.runtime.model",
     "load": "anomem.loading",
 }
 

@@ -23,21 +23,20 @@ from anomem.fitting import (
     Run,
     calibration_pass,
     conclude,
-    copy_scorer,
     final_scores,
     gather_labelled,
     make_run,
-    moved,
     read_preprocessing,
     recalibrated,
     remember_calibration,
 )
 from anomem.modelfile import save_model
+from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
-from anomem.runtime.judge import Judge
+from anomem.runtime.model import Judge
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import exhaust, isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, Record

@@ -12,12 +12,12 @@ import torch
 import anomem
 from anomem.data.corpus import read_corpus
 from anomem.data.synthetic import DEFECTS, crops, plant
-from anomem.detectors._anomem_labels import _tile_masks
-from anomem.detectors.anomem import PRESETS, AnoMem
+from anomem.detectors.anomem.detector import PRESETS, AnoMem
+from anomem.detectors.anomem.scorer import MultiScaleScorer
+from anomem.detectors.anomem.stage_two import _tile_masks
 from anomem.errors import InputError, ParameterError
 from anomem.fitting import gather_labelled, make_run
 from anomem.metrics import auroc
-from anomem.nn.multiscale import MultiScaleScorer
 from anomem.runtime.preprocess import Preprocessing
 from anomem.training import exhaust
 from anomem.types import ANOMALOUS, BoolArray, UInt8Image
@@ -95,7 +95,7 @@ def test_an_explicit_value_wins_over_the_preset(images: UInt8Image) -> None:
 
 
 def test_a_file_keeps_what_was_given_and_what_it_became(tmp_path: Path, fitted: AnoMem) -> None:
-    from anomem.persistence import read_manifest
+    from anomem.modelfile import read_manifest
 
     fitted.save(tmp_path / "model")
     manifest = read_manifest(tmp_path / "model")

@@ -16,12 +16,19 @@ from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.synthetic import crops, plant
 from anomem.detectors.baselines import deepsad as module
+from anomem.detectors.baselines._hypersphere import (
+    Autoencoder,
+    Hypersphere,
+    dense,
+    draw_weights,
+    hypersphere_centre,
+    lenet_decoder,
+    lenet_encoder,
+)
 from anomem.detectors.baselines.deepsad import DeepSAD, DeepSADImageScorer, mixed
 from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.fitting import Run, make_run
-from anomem.losses.hypersphere import hypersphere_centre
 from anomem.metrics import auroc
-from anomem.nn.hypersphere import Autoencoder, Hypersphere, dense, draw_weights, lenet_decoder, lenet_encoder
 from anomem.runtime.preprocess import Preprocessing
 from anomem.testing.example import digests
 from anomem.training import exhaust

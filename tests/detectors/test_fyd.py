@@ -17,12 +17,13 @@ from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.synthetic import crops
 from anomem.detectors import load
-from anomem.detectors._fyd import FYDScorer, _pictures, learn_gaussians
 from anomem.detectors.baselines.padim import PaDiM
-from anomem.detectors.fyd import FROZEN, FYD, PAPER
+from anomem.detectors.fyd.detector import FROZEN, FYD, PAPER
+from anomem.detectors.fyd.loss import distance_variance
+from anomem.detectors.fyd.scorer import FYDScorer
+from anomem.detectors.fyd.training import _pictures, learn_gaussians
 from anomem.errors import AnomemWarning, ParameterError
 from anomem.fitting import make_run, read_preprocessing
-from anomem.losses.alignment import distance_variance
 from anomem.metrics import auroc
 from anomem.types import UInt8Image
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 import anomem
 from anomem.data.synthetic import crops
-from anomem.detectors.plume import PerturbedNormals, Plume, PlumeScorer, learn_norm
-from anomem.errors import InputError
-from anomem.losses.perturbation import (
+from anomem.detectors.plume.detector import PerturbedNormals, Plume, PlumeScorer, learn_norm
+from anomem.detectors.plume.loss import (
     classification_loss,
     contrastive_loss,
     kl_divergence,
     mean_contrastive_loss,
     noise_constraint,
 )
+from anomem.errors import InputError
 from anomem.nn.feature_store import FeatureStore
 from anomem.types import UInt8Image
 

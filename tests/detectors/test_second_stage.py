@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anomem.data.synthetic import crops, plant
-from anomem.detectors.anomem import AnoMem
+from anomem.detectors.anomem.detector import AnoMem
 from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.metrics import auroc
 from anomem.nn.kernel_ridge import Head, cross_validated_gain, fit_kernel_ridge, random_folds, squared_distances

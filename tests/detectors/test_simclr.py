@@ -11,12 +11,12 @@ from torch import Tensor
 
 from anomem.data.sources import open_source
 from anomem.data.synthetic import crops
+from anomem.detectors.baselines._one_class import NearestVectors, gaussians_of, nearest_of, prototypes_of
 from anomem.detectors.baselines.knn import KNN
 from anomem.detectors.baselines.simclr import ContrastedEncoder, SimCLR, SimCLRScorer
 from anomem.errors import ParameterError
 from anomem.nn.backbones import Backbone, load_backbone
-from anomem.nn.contrastive import unfreeze
-from anomem.nn.one_class import NearestVectors, gaussians_of, nearest_of, prototypes_of
+from anomem.nn.views import unfreeze
 from anomem.types import UInt8Image
 
 SCRATCH = {"backbone": "resnet18", "weights": None, "width": 0.125, "size": 32}

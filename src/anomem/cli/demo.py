@@ -67,7 +67,7 @@ def _run(folder: Path, out: Path, output: Output, session: Session) -> dict[str,
     from anomem.data.sources import read_dataset
     from anomem.data.synthetic import write_textures
     from anomem.detectors import get
-    from anomem.protocols.evaluate import evaluate_steps
+    from anomem.evaluation.evaluate import evaluate_steps
 
     images = folder / "images"
     (root,) = write_textures(images, n_train=N_TRAIN, n_test=N_TEST, size=SIZE, seed=0, textures=[TEXTURE])

@@ -20,7 +20,7 @@ from anomem.errors import InputError
 
 if TYPE_CHECKING:
     from anomem.loading import Model
-    from anomem.runtime.judge import Scored
+    from anomem.runtime.model import Scored
 
 COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
 _SHOWN_ON_A_TERMINAL = 40

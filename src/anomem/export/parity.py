@@ -14,7 +14,8 @@ from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.synthetic import DEFECTS, TEXTURES, crops, plant
 from anomem.errors import ExportError
-from anomem.fitting import Fitted, moved
+from anomem.fitting import Fitted
+from anomem.nn.devices import moved
 from anomem.nn.inference import score_images
 from anomem.runtime.images import write_png
 from anomem.runtime.preprocess import Preprocessing

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
-from anomem.nn.exporting import exporting
 from anomem.nn.kmeans import kmeans
+from anomem.nn.tracing import exporting
 
 __all__ = ["HopfieldMemory", "effective_items", "kmeans"]
 

@@ -10,13 +10,13 @@ from typing import Any, Self
 import numpy as np
 
 from anomem.errors import AnomemWarning, InputError, ModelFileError, ParameterError
-from anomem.runtime.calibrating import MapScale, unseen
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
-from anomem.runtime.judge import Judge, Scored
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import is_exported
+from anomem.runtime.model import Judge, Scored
+from anomem.runtime.recalibration import MapScale, unseen
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.runtime.sources import open_images
 from anomem.types import Record, UInt8Image
