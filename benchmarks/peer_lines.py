@@ -37,9 +37,9 @@ def write_lines(path: Path, units: Iterable[Measured], limit: int | None) -> Non
     limit : int or None
         Images of each kind at most.
     """
-    from anomem.benchmark.run_file import Journal
+    from anomem.benchmark.run_file import RunFile
 
-    with Journal(path) as journal:
+    with RunFile(path) as journal:
         for measured in units:
             line = line_of(measured, limit)
             if line["key"] not in journal.keys:

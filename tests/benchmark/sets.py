@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.data.labelled_images import Images
 from anomem.data.sources import ArraySource, PathSource
 from anomem.types import ANOMALOUS, NORMAL
@@ -40,7 +40,7 @@ def images(name: str, kinds: Sequence[str], labels: Sequence[int], *, side: int 
     )
 
 
-def classes(n_classes: int = 10, n_train: int = 5000, n_test: int = 1000, *, side: int = 1) -> BenchSet:
+def classes(n_classes: int = 10, n_train: int = 5000, n_test: int = 1000, *, side: int = 1) -> BenchmarkSet:
     """As many classes, any of which may be normal."""
     names = tuple(f"class {c}" for c in range(n_classes))
 
@@ -48,14 +48,14 @@ def classes(n_classes: int = 10, n_train: int = 5000, n_test: int = 1000, *, sid
         kinds = [kind for kind in names for _ in range(count)]
         return images(f"{name} of classes", kinds, [-1] * len(kinds), side=side)
 
-    return BenchSet(
+    return BenchmarkSet(
         "classes", "classes", "classes", "", "none", part("train", n_train), part("test", n_test), nothing(), names
     )
 
 
 def defects(
     types: dict[str, int], n_train: int = 40, n_good: int = 20, *, spare: dict[str, int] | None = None, side: int = 1
-) -> BenchSet:
+) -> BenchmarkSet:
     """A set that says what is normal, with defects of some types among the test images, and perhaps to be labelled."""
 
     def of(name: str, counts: dict[str, int], n_normal: int) -> Images:
@@ -63,7 +63,7 @@ def defects(
         labels = [NORMAL] * n_normal + [ANOMALOUS] * (len(kinds) - n_normal)
         return images(name, kinds, labels, side=side, masks=True)
 
-    return BenchSet(
+    return BenchmarkSet(
         *("defects", "defects", "defects", "", "none"),
         of("train normals", {}, n_train),
         of("judged", types, n_good),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.protocols.base import label_pool
 from anomem.benchmark.protocols.cross_type import split_types
 from anomem.benchmark.protocols.few_labels import split_draw
@@ -20,13 +20,13 @@ from tests.benchmark.sets import classes, defects
 
 
 @pytest.fixture(scope="module")
-def cifar() -> BenchSet:
+def cifar() -> BenchmarkSet:
     """Ten classes of 5,000 training and 1,000 test images."""
     return classes()
 
 
-def tasks_of(name: str, data: BenchSet, **options: object) -> tuple[list[Task], list[str]]:
-    def unopened(other: str) -> BenchSet:
+def tasks_of(name: str, data: BenchmarkSet, **options: object) -> tuple[list[Task], list[str]]:
+    def unopened(other: str) -> BenchmarkSet:
         raise InputError(f"{other}: absent")
 
     found = list(new_protocol(name, options).tasks(data, unopened))
@@ -37,7 +37,7 @@ def tasks_of(name: str, data: BenchSet, **options: object) -> tuple[list[Task], 
 
 
 @pytest.mark.parametrize(("gamma", "count"), [(0.01, 51), (0.05, 263), (0.10, 556)])
-def test_gamma_is_the_share_of_anomalies(cifar: BenchSet, gamma: float, count: int) -> None:
+def test_gamma_is_the_share_of_anomalies(cifar: BenchmarkSet, gamma: float, count: int) -> None:
     assert n_anomalies(5000, gamma) == count
     assert count / (5000 + count) == pytest.approx(gamma, abs=1e-4)
     chosen = drawn_anomalies(cifar, "class 3", {"gamma": gamma, "draw": 0, "anomalies": "all"})
@@ -46,7 +46,7 @@ def test_gamma_is_the_share_of_anomalies(cifar: BenchSet, gamma: float, count: i
     assert "class 3" not in chosen.kinds
 
 
-def test_anomalies_come_from_all_other_classes_or_from_one(cifar: BenchSet) -> None:
+def test_anomalies_come_from_all_other_classes_or_from_one(cifar: BenchmarkSet) -> None:
     facts = {"gamma": 0.10, "draw": 0}
     spread = Counter(drawn_anomalies(cifar, "class 9", {**facts, "anomalies": "all"}).kinds)
     assert len(spread) == 9
@@ -57,7 +57,7 @@ def test_anomalies_come_from_all_other_classes_or_from_one(cifar: BenchSet) -> N
     assert len(narrow) == 556
 
 
-def test_draws_differ_and_are_nested(cifar: BenchSet) -> None:
+def test_draws_differ_and_are_nested(cifar: BenchmarkSet) -> None:
     def names(gamma: float, draw: int, normal: str = "class 3") -> list[str]:
         chosen = drawn_anomalies(cifar, normal, {"gamma": gamma, "draw": draw, "anomalies": "all"})
         return [chosen.source.name(i) for i in range(len(chosen))]
@@ -68,7 +68,7 @@ def test_draws_differ_and_are_nested(cifar: BenchSet) -> None:
     assert len(set(names(0.05, 0)) & set(names(0.05, 0, "class 4"))) < 20
 
 
-def test_every_class_gamma_and_draw_is_a_task(cifar: BenchSet) -> None:
+def test_every_class_gamma_and_draw_is_a_task(cifar: BenchmarkSet) -> None:
     found, left_out = tasks_of("one-vs-rest", cifar)
     assert left_out == []
     assert len(found) == 10 * (1 + 3 * 10)
@@ -183,7 +183,7 @@ def test_cross_type_tasks() -> None:
 # --- others -------------------------------------------------------------------------------------
 
 
-def test_absent_sets_to_tell_apart_are_left_out(cifar: BenchSet) -> None:
+def test_absent_sets_to_tell_apart_are_left_out(cifar: BenchmarkSet) -> None:
     found, left_out = tasks_of("out-of-distribution", cifar, against=("svhn",))
     assert found == []
     assert left_out == ["svhn: absent"]
@@ -193,7 +193,7 @@ def test_disturbing_keeps_to_the_papers_exclusions() -> None:
     plain = defects({"crack": 3})
     assert [t.facts["disturbed"] for t in tasks_of("disturbed", plain)[0]] == ["spatial", "colour"]
     for category in ("tile", "wood", "capsule"):
-        data = BenchSet(
+        data = BenchmarkSet(
             *(f"mvtec_ad/{category}", "mvtec_ad", category, "", "none"), plain.train, plain.test, plain.spare
         )
         found, left_out = tasks_of("disturbed", data)
@@ -201,7 +201,7 @@ def test_disturbing_keeps_to_the_papers_exclusions() -> None:
         assert "another colour is a defect there" in left_out[0]
 
 
-def test_promise_and_representation_tasks(cifar: BenchSet) -> None:
+def test_promise_and_representation_tasks(cifar: BenchmarkSet) -> None:
     data = defects({"crack": 3})
     assert [t.facts["alpha"] for t in tasks_of("promise", data)[0]] == [0.01, 0.05, 0.10]
     assert protocol_class("promise").seeds == (0, 1, 2, 3, 4)
@@ -236,7 +236,7 @@ def test_unknown_protocols_are_named() -> None:
         new_protocol("few-label")
 
 
-def test_gamma_ignores_the_global_generator(cifar: BenchSet) -> None:
+def test_gamma_ignores_the_global_generator(cifar: BenchmarkSet) -> None:
     facts = {"gamma": 0.01, "draw": 0, "anomalies": "all"}
     np.random.seed(0)  # noqa: NPY002 - it must not matter
     before = drawn_anomalies(cifar, "class 0", facts).source.name(0)

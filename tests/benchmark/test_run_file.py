@@ -1,4 +1,4 @@
-"""The journal of runs: nothing lost, nothing doubled, whatever kills the process that writes it."""
+"""The run_file of runs: nothing lost, nothing doubled, whatever kills the process that writes it."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from typing import Any
 
 import pytest
 
-from anomem.benchmark.run_file import Journal, read_runs
+from anomem.benchmark.run_file import RunFile, read_runs
 from anomem.benchmark.unit import FORMAT
 from anomem.errors import InputError
 
 WRITER = """
 import sys
-from anomem.benchmark.run_file import Journal
-with Journal(sys.argv[1]) as journal:
+from anomem.benchmark.run_file import RunFile
+with RunFile(sys.argv[1]) as run_file:
     for number in range(int(sys.argv[2])):
-        if f"k{number}" not in journal.keys:
-            journal.append({"format": 1, "key": f"k{number}", "text": "x" * 5000, "number": number})
+        if f"k{number}" not in run_file.keys:
+            run_file.append({"format": 1, "key": f"k{number}", "text": "x" * 5000, "number": number})
 """
 LIMITED = """
 import resource, sys
 from anomem.errors import InputError
-from anomem.benchmark.run_file import Journal
-with Journal(sys.argv[1]) as journal:
-    journal.append({"format": 1, "key": "first"})
+from anomem.benchmark.run_file import RunFile
+with RunFile(sys.argv[1]) as run_file:
+    run_file.append({"format": 1, "key": "first"})
     limit = sys.argv[1]
     size = __import__("os").path.getsize(limit)
     import signal
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
     try:
-        journal.append({"format": 1, "key": "second", "text": "x" * 1000})
+        run_file.append({"format": 1, "key": "second", "text": "x" * 1000})
     except InputError as error:
         print(error)
-    print(sorted(journal.keys), __import__("os").path.getsize(limit) == size)
+    print(sorted(run_file.keys), __import__("os").path.getsize(limit) == size)
 """
 
 
@@ -54,19 +54,19 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_lines_come_back_as_they_were_written(path: Path) -> None:
-    with Journal(path) as journal:
-        assert journal.keys == set()
-        journal.append(line("a", value=0.1 + 0.2, nothing=float("nan"), name="Jézéquel\udcff"))
-        journal.append(line("b"))
+    with RunFile(path) as run_file:
+        assert run_file.keys == set()
+        run_file.append(line("a", value=0.1 + 0.2, nothing=float("nan"), name="Jézéquel\udcff"))
+        run_file.append(line("b"))
         with pytest.raises(ValueError, match="a is there already"):
-            journal.append(line("a"))
+            run_file.append(line("a"))
     assert read_runs(path) == [line("a", value=0.30000000000000004, nothing=None, name="Jézéquel\udcff"), line("b")]
-    with Journal(path) as journal:
-        assert journal.keys == {"a", "b"}
-        journal.append(line("c"))
+    with RunFile(path) as run_file:
+        assert run_file.keys == {"a", "b"}
+        run_file.append(line("c"))
     assert [found["key"] for found in read_runs(path)] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="not open"):
-        journal.append(line("d"))
+        run_file.append(line("d"))
 
 
 @pytest.mark.parametrize("cut", [1, 5, 12, 13, 20, 41])
@@ -76,15 +76,15 @@ def test_a_torn_last_line_is_cut_off(path: Path, cut: int) -> None:
     path.write_text(whole + torn)
     assert [found["key"] for found in read_runs(path)] == ["a"]
     assert path.read_text() == whole + torn, "reading changes nothing"
-    with Journal(path) as journal:
-        assert journal.keys == {"a"}
-        journal.append(line("b"))
+    with RunFile(path) as run_file:
+        assert run_file.keys == {"a"}
+        run_file.append(line("b"))
     assert path.read_text() == whole + json.dumps(line("b")) + "\n"
 
 
 def test_zeros_of_a_power_cut_are_cut_off(path: Path) -> None:
     path.write_bytes(json.dumps(line("a")).encode() + b"\n" + bytes(4096))
-    with Journal(path):
+    with RunFile(path):
         pass
     assert path.read_text() == json.dumps(line("a")) + "\n"
 
@@ -102,7 +102,7 @@ def test_zeros_of_a_power_cut_are_cut_off(path: Path) -> None:
 )
 def test_other_files_are_refused_and_left_alone(path: Path, text: str, said: str) -> None:
     path.write_text(text)
-    with pytest.raises(InputError, match=said), Journal(path):
+    with pytest.raises(InputError, match=said), RunFile(path):
         pass
     assert path.read_text() == text
     if "\n" in text:
@@ -110,24 +110,24 @@ def test_other_files_are_refused_and_left_alone(path: Path, text: str, said: str
             read_runs(path)
     # The lock was given back.
     path.write_text("")
-    with Journal(path) as journal:
-        journal.append(line("a"))
+    with RunFile(path) as run_file:
+        run_file.append(line("a"))
 
 
 def test_a_second_writer_is_refused(path: Path) -> None:
-    with Journal(path) as journal:
-        journal.append(line("a"))
-        with pytest.raises(InputError, match="another run is writing to it"), Journal(path):
+    with RunFile(path) as run_file:
+        run_file.append(line("a"))
+        with pytest.raises(InputError, match="another run is writing to it"), RunFile(path):
             pass
-        journal.append(line("b"))
-    with Journal(path) as journal:
-        assert journal.keys == {"a", "b"}
+        run_file.append(line("b"))
+    with RunFile(path) as run_file:
+        assert run_file.keys == {"a", "b"}
 
 
 def test_absent_and_unwritable(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name a file that anomem bench has written"):
         read_runs(tmp_path / "absent.jsonl")
-    with pytest.raises(InputError, match="choose another file for the runs"), Journal(tmp_path / "no" / "folder"):
+    with pytest.raises(InputError, match="choose another file for the runs"), RunFile(tmp_path / "no" / "folder"):
         pass
 
 

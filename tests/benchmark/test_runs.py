@@ -20,7 +20,7 @@ from anomem.benchmark.execute import load_scores
 from anomem.benchmark.fits import Settings
 from anomem.benchmark.plan import Wanted, parse_settings, parts_of, plan
 from anomem.benchmark.run import Outcome, groups, run
-from anomem.benchmark.run_file import Journal, read_runs
+from anomem.benchmark.run_file import RunFile, read_runs
 from anomem.benchmark.suites import Part
 from anomem.benchmark.unit import Unit, Variant, canonical
 from tests.cli.process import environment
@@ -42,8 +42,8 @@ def without_times(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def run_all(units: Sequence[Unit], path: Path, **options: Any) -> list[Outcome]:
-    with Journal(path) as journal:
-        return list(run(units, journal, Settings(workers=0), **options))
+    with RunFile(path) as run_file:
+        return list(run(units, run_file, Settings(workers=0), **options))
 
 
 # --- lines --------------------------------------------------------------------------------------
@@ -67,8 +67,8 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Every protocol once, on a few small images."""
     folder = tmp_path_factory.mktemp("runs")
     units = plan(PARTS, FEW).units
-    with Journal(folder / "runs.jsonl") as journal:
-        outcomes = list(run(units, journal, Settings(workers=0, scores=folder / "scores")))
+    with RunFile(folder / "runs.jsonl") as run_file:
+        outcomes = list(run(units, run_file, Settings(workers=0, scores=folder / "scores")))
     assert [outcome.error for outcome in outcomes if outcome.error] == []
     found = read_runs(folder / "runs.jsonl")
     for line in found:
@@ -311,8 +311,8 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 def test_a_process_that_dies_costs_one_unit(tmp_path: Path) -> None:
     units = plan([Part("one-vs-rest", ("textures",), (KNN,), {"gammas": (0.0,)}, (0, 1))], FEW).units
     outcomes, own = [], children(os.getpid())
-    with Journal(tmp_path / "runs.jsonl") as journal:
-        for outcome in run(units, journal, Settings(workers=0), jobs=2):
+    with RunFile(tmp_path / "runs.jsonl") as run_file:
+        for outcome in run(units, run_file, Settings(workers=0), jobs=2):
             if not outcomes:
                 victim = min(children(os.getpid()) - own)
                 os.kill(victim, signal.SIGKILL)

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from anomem.benchmark.fits import STEPS, Settings
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.plan import Wanted, parse_settings, parts_of, plan
 from anomem.benchmark.protocols.base import Protocol
 from anomem.benchmark.protocols.registry import PROTOCOLS, new_protocol
 from anomem.benchmark.protocols.sweep import SWEEPS, Sweep
 from anomem.benchmark.run import run
-from anomem.benchmark.run_file import Journal, read_runs
+from anomem.benchmark.run_file import RunFile, read_runs
 from anomem.benchmark.suites import SUITES, Part
 from anomem.benchmark.unit import Task, Unit, Variant, canonical
 from anomem.detectors import DETECTORS, get
@@ -96,7 +96,7 @@ def test_points_of_a_sweep_are_units_of_their_own(name: str) -> None:
     assert len(keys) >= len(axis.values)
 
 
-def unopened(name: str) -> BenchSet:
+def unopened(name: str) -> BenchmarkSet:
     raise InputError(f"{name}: absent")
 
 
@@ -274,8 +274,8 @@ def test_every_recipe_of_the_paper_suite_takes_two_steps(number: int, miniature:
     # At the published size a step of some of these takes minutes on a processor.
     small = [replace(unit, variant=shrunk(unit.variant)) for unit in units]
     settings = Settings(root=miniature, workers=0)
-    with Journal(tmp_path / "runs.jsonl") as journal:
-        outcomes = list(run(small, journal, settings))
+    with RunFile(tmp_path / "runs.jsonl") as run_file:
+        outcomes = list(run(small, run_file, settings))
     assert [outcome.error for outcome in outcomes if outcome.error] == []
     lines = read_runs(tmp_path / "runs.jsonl")
     assert len(lines) == len({unit.key for unit in small})

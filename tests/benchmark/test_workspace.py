@@ -14,11 +14,11 @@ from anomem.benchmark.fits import Fit, Settings, fit_params, score
 from anomem.benchmark.judging import judge
 from anomem.benchmark.protocols.base import attainable, judged
 from anomem.benchmark.unit import Task, Unit, Variant, images_digest, scores_digest
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.data.sources import PathSource
 from anomem.errors import InputError
-from anomem.evaluation.confounds import GreyWatch
+from anomem.evaluation.confounds import GreyRecorder
 from anomem.evaluation.evaluate import evaluate
 from tests.benchmark.sets import defects
 from tests.benchmark.spots import SpotDetector, spotted_set
@@ -51,7 +51,7 @@ def test_figures_are_those_of_an_evaluation(tmp_path: Path) -> None:
     detector, images, samples = spotted(tmp_path)
     fit = Fit(detector, Meter())  # type: ignore[arg-type]
     expected = evaluate(detector, samples)  # type: ignore[arg-type]
-    work = Workbench(SETTINGS)
+    work = Workspace(SETTINGS)
     found = judged(work, fit, images, maps=True)
     figures = found.figures
     assert figures["n_test"] == {"normal": 12, "anomalous": 10, "left_out": 2}
@@ -69,7 +69,7 @@ def test_figures_are_those_of_an_evaluation(tmp_path: Path) -> None:
 
 def test_only_what_is_asked_for_is_judged(tmp_path: Path) -> None:
     detector, images, samples = spotted(tmp_path)
-    fit, work = Fit(detector, Meter()), Workbench(SETTINGS)  # type: ignore[arg-type]
+    fit, work = Fit(detector, Meter()), Workspace(SETTINGS)  # type: ignore[arg-type]
     seen = work.see(fit, images, maps=True)
     assert work.see(fit, images) is seen, "maps or none, scores are the same"
     assert detector.asked_for_maps == [True]
@@ -91,7 +91,7 @@ def test_only_what_is_asked_for_is_judged(tmp_path: Path) -> None:
 
 def test_trivial_features_are_noted_on_the_way_or_read(tmp_path: Path) -> None:
     detector, images, _ = spotted(tmp_path)
-    noted, read = Workbench(SETTINGS), Workbench(SETTINGS)
+    noted, read = Workspace(SETTINGS), Workspace(SETTINGS)
     noted.see(Fit(detector, Meter()), images)  # type: ignore[arg-type]
     assert noted.trivial(images) == read.trivial(images)
     assert [size for *_, size in noted.trivial(images)] == [path.stat().st_size for path in images.paths]
@@ -103,19 +103,19 @@ def data() -> Any:
 
 
 @pytest.fixture(scope="module")
-def refitted(data: Any) -> tuple[Workbench, Fit, Fit, Images]:
+def refitted(data: Any) -> tuple[Workspace, Fit, Fit, Images]:
     """A tiny one-class fit, and one whose second stage has learnt three defects."""
-    work = Workbench(SETTINGS)
+    work = Workspace(SETTINGS)
     first = work.one_class(unit(), data.train)
     labelled = data.test.subset(data.test.positions(1)[:3], "labelled")
     return work, first, work.with_labels(unit(), data.train, labelled), labelled
 
 
-def test_a_second_stage_concludes_what_scoring_gives(data: Any, refitted: tuple[Workbench, Fit, Fit, Images]) -> None:
+def test_a_second_stage_concludes_what_scoring_gives(data: Any, refitted: tuple[Workspace, Fit, Fit, Images]) -> None:
     work, first, fit, _ = refitted
     seen = work.see(fit, data.test)
     assert seen.concluded
-    scored = score(fit, data.test, GreyWatch(data.test.source), SETTINGS, maps=False)
+    scored = score(fit, data.test, GreyRecorder(data.test.source), SETTINGS, maps=False)
     assert not scored.concluded
     assert np.array_equal(seen.scores, scored.scores), "bit for bit"
     assert seen.digests == scored.digests
@@ -123,18 +123,18 @@ def test_a_second_stage_concludes_what_scoring_gives(data: Any, refitted: tuple[
 
 
 def test_conclusions_that_differ_from_scoring_are_not_used(
-    data: Any, refitted: tuple[Workbench, Fit, Fit, Images]
+    data: Any, refitted: tuple[Workspace, Fit, Fit, Images]
 ) -> None:
     """An observation by another first stage is found out on the first batch."""
     work, _, fit, _ = refitted
-    other = Workbench(SETTINGS).one_class(unit(seed=1), data.train)
+    other = Workspace(SETTINGS).one_class(unit(seed=1), data.train)
     swapped = Fit(fit.detector, fit.meter, (), other)
-    seen = Workbench(SETTINGS).see(swapped, data.test)
+    seen = Workspace(SETTINGS).see(swapped, data.test)
     assert not seen.concluded
     assert np.array_equal(seen.scores, work.see(fit, data.test).scores)
 
 
-def test_a_refit_leaves_the_shared_fit_alone(data: Any, refitted: tuple[Workbench, Fit, Fit, Images]) -> None:
+def test_a_refit_leaves_the_shared_fit_alone(data: Any, refitted: tuple[Workspace, Fit, Fit, Images]) -> None:
     work, first, fit, _ = refitted
     assert fit.first is first
     assert (first.detector.counts_["n_labelled"], fit.detector.counts_["n_labelled"]) == (0, 3)
@@ -145,7 +145,7 @@ def test_a_refit_leaves_the_shared_fit_alone(data: Any, refitted: tuple[Workbenc
 
 
 def test_units_share_a_fit_where_they_agree(data: Any) -> None:
-    work, knn = Workbench(SETTINGS), Variant("knn", {"size": 32})
+    work, knn = Workspace(SETTINGS), Variant("knn", {"size": 32})
     first = work.one_class(unit(knn), data.train)
     assert not first.shared
     assert work.one_class(unit(Variant("knn", {"size": 32}, "another label")), data.train) is first

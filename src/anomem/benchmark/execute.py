@@ -11,23 +11,23 @@ import numpy as np
 
 from anomem.benchmark.environment import made_by
 from anomem.benchmark.fits import Fit, Seen
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.registry import protocol_class
 from anomem.benchmark.unit import FORMAT, Unit, images_digest, plain, scores_digest
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.detector import Detector
 from anomem.nn import map_cache
 from anomem.runtime.atomic import atomic_path
 from anomem.types import FloatArray
 
-__all__ = ["load_scores", "perform"]
+__all__ = ["execute", "load_scores"]
 
 VOLATILE_FACTS = ("seconds", "images_per_second")
 """Figures of a fit's history that are times."""
 
 
-def perform(unit: Unit, work: Workbench) -> dict[str, Any]:
+def execute(unit: Unit, work: Workspace) -> dict[str, Any]:
     """Do a unit of work.
 
     Returns
@@ -59,7 +59,7 @@ def perform(unit: Unit, work: Workbench) -> dict[str, Any]:
     return made
 
 
-def _said(unit: Unit, data: BenchSet) -> dict[str, Any]:
+def _said(unit: Unit, data: BenchmarkSet) -> dict[str, Any]:
     """What the unit is."""
     variant = unit.variant
     return {
@@ -149,6 +149,6 @@ def _keep_scores(folder: Path, unit: Unit, findings: Findings) -> None:
 
 
 def load_scores(path: str | Path) -> dict[str, FloatArray]:
-    """Read what `perform` kept of a unit: ``scores`` (N,) float32, and ``labels``, ``kinds``, ``names`` of images."""
+    """Read what `execute` kept of a unit: ``scores`` (N,) float32, and ``labels``, ``kinds``, ``names`` of images."""
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}

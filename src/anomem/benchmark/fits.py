@@ -20,7 +20,7 @@ from anomem.data.labelled_images import Images
 from anomem.detector import Detector
 from anomem.detectors import get
 from anomem.errors import AnomemWarning, InputError
-from anomem.evaluation.confounds import GreyWatch
+from anomem.evaluation.confounds import GreyRecorder
 from anomem.metrics import PixelScores
 from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.devices import find_device
@@ -185,7 +185,7 @@ def refit(first: Fit, labelled: Images, settings: Settings, *, masks: bool = Fal
     return Fit(detector, meter, (*first.notes, *notes), first)
 
 
-def score(fit: Fit, images: Images, watch: GreyWatch, settings: Settings, *, maps: bool) -> Seen:
+def score(fit: Fit, images: Images, watch: GreyRecorder, settings: Settings, *, maps: bool) -> Seen:
     """Score images on the ordinary path; `watch` is their source. Maps of images the detector knows do not count."""
     used = fit.detector.digests_ if maps else frozenset()
     scores = np.empty(len(images), np.float32)

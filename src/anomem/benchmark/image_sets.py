@@ -31,7 +31,7 @@ from anomem.data.synthetic import DEFECTS, TEXTURES, crops, plant
 from anomem.errors import InputError
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray
 
-__all__ = ["TEXTURED", "BenchSet", "expand", "open_bench_set"]
+__all__ = ["TEXTURED", "BenchmarkSet", "expand", "open_bench_set"]
 
 SHIPPED = "textures"
 TEXTURE_SIZE, TEXTURE_TRAIN, TEXTURE_TEST = 96, 60, 30
@@ -46,7 +46,7 @@ HELD_OUT = 5
 
 
 @dataclass(frozen=True, eq=False)
-class BenchSet:
+class BenchmarkSet:
     """An image set, or one category of it.
 
     Parameters
@@ -78,7 +78,7 @@ class BenchSet:
     test: Images
     spare: Images
     classes: tuple[str, ...] = ()
-    _chosen: dict[tuple[str, ...], BenchSet] = field(default_factory=dict, repr=False)
+    _chosen: dict[tuple[str, ...], BenchmarkSet] = field(default_factory=dict, repr=False)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class BenchSet:
         anomalous = (self.test.kinds[i] for i in self.test.positions(ANOMALOUS))
         return tuple(sorted({kind for kind in anomalous if kind}))
 
-    def choose(self, normal: Sequence[str]) -> BenchSet:
+    def choose(self, normal: Sequence[str]) -> BenchmarkSet:
         """Call some classes normal and all others anomalous; nothing changes where the set says itself.
 
         Raises
@@ -104,7 +104,7 @@ class BenchSet:
             self._chosen[tuple(normal)] = self._labelled(tuple(normal))
         return self._chosen[tuple(normal)]
 
-    def _labelled(self, normal: tuple[str, ...]) -> BenchSet:
+    def _labelled(self, normal: tuple[str, ...]) -> BenchmarkSet:
         stem = f"{self.name} {'+'.join(normal)}"
         everything = self.train.joined(self.spare, "") if len(self.spare) else self.train
         train = everything.relabelled(normal, "")
@@ -115,7 +115,7 @@ class BenchSet:
             test=self.test.relabelled(normal, f"{stem} test"),
         )
 
-    def thinned(self, limit: int | None) -> BenchSet:
+    def thinned(self, limit: int | None) -> BenchmarkSet:
         """At most `limit` evenly spaced images of each kind in each part; all without a limit."""
         if limit is None:
             return self
@@ -151,7 +151,7 @@ def expand(name: str, root: Path | None) -> tuple[list[str], list[str]]:
     return found, absent
 
 
-def open_bench_set(name: str, root: Path | None = None) -> BenchSet:
+def open_bench_set(name: str, root: Path | None = None) -> BenchmarkSet:
     """Open an image set by its name.
 
     Parameters
@@ -180,7 +180,7 @@ def open_bench_set(name: str, root: Path | None = None) -> BenchSet:
     return _of_folder(name)
 
 
-def _of_catalogue(name: str, data: OfficialSet, role: str) -> BenchSet:
+def _of_catalogue(name: str, data: OfficialSet, role: str) -> BenchmarkSet:
     textured = TEXTURED.get(data.name)
     group = "" if textured is None else "texture" if data.category in textured else "object"
     unlabelled = all(sample.label == UNKNOWN for sample in data.train)
@@ -192,7 +192,7 @@ def _of_catalogue(name: str, data: OfficialSet, role: str) -> BenchSet:
     train, test = images(data.train, "train"), images(judged, "test")
     if not unlabelled and not data.split:
         train, test = _held_out(train, test)
-    return BenchSet(
+    return BenchmarkSet(
         name,
         data.name,
         data.category or data.name,
@@ -205,7 +205,7 @@ def _of_catalogue(name: str, data: OfficialSet, role: str) -> BenchSet:
     )
 
 
-def _of_folder(name: str) -> BenchSet:
+def _of_folder(name: str) -> BenchmarkSet:
     """A folder or table of the user's own: class folders, or anything that says what is normal."""
     path = Path(name)
     if path.is_dir():
@@ -218,7 +218,7 @@ def _of_folder(name: str) -> BenchSet:
     return _of_dataset(name, read_dataset(path))
 
 
-def _of_dataset(name: str, data: Dataset) -> BenchSet:
+def _of_dataset(name: str, data: Dataset) -> BenchmarkSet:
     def images(samples: Sequence[Sample], part: str) -> Images:
         return _images(f"{name} {part}", samples, lambda s: s.type or ("" if s.label == ANOMALOUS else GOOD))
 
@@ -229,7 +229,7 @@ def _of_dataset(name: str, data: Dataset) -> BenchSet:
     if not data.split:
         parts = _held_out(*parts)
     title = Path(name).resolve().name
-    return BenchSet(name, title, title, "", "none", *parts, images(spare, "spare"))
+    return BenchmarkSet(name, title, title, "", "none", *parts, images(spare, "spare"))
 
 
 def _images(name: str, samples: Sequence[Sample], kind_of: Callable[[Sample], str]) -> Images:
@@ -265,11 +265,11 @@ def _thinned(images: Images, limit: int) -> Images:
     return images.subset(sorted(chosen), f"{images.name} limit={limit}")
 
 
-def _textures(name: str, category: str) -> BenchSet:
+def _textures(name: str, category: str) -> BenchmarkSet:
     """The shipped photographs, cut and planted in memory: equal arrays on every call."""
     if category:
         train, test = _planted(name, category)
-        return BenchSet(name, SHIPPED, category, "texture", "none", train, test, _empty(name))
+        return BenchmarkSet(name, SHIPPED, category, "texture", "none", train, test, _empty(name))
     parts = []
     for number, half in enumerate(("train", "test")):
         count = TEXTURE_TRAIN if half == "train" else TEXTURE_TEST
@@ -281,7 +281,7 @@ def _textures(name: str, category: str) -> BenchSet:
         labels = np.full(count * len(TEXTURES), UNKNOWN, dtype=np.intp)
         kinds = tuple(kind for kind in TEXTURES for _ in range(count))
         parts.append(Images(f"{name} {half}", ArraySource(np.concatenate(arrays)), labels, kinds))
-    return BenchSet(name, SHIPPED, SHIPPED, "", "none", parts[0], parts[1], _empty(name), TEXTURES)
+    return BenchmarkSet(name, SHIPPED, SHIPPED, "", "none", parts[0], parts[1], _empty(name), TEXTURES)
 
 
 def _planted(name: str, category: str) -> tuple[Images, Images]:

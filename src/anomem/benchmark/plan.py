@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from anomem.benchmark.image_sets import BenchSet, expand, open_bench_set
+from anomem.benchmark.image_sets import BenchmarkSet, expand, open_bench_set
 from anomem.benchmark.protocols.base import attainable
 from anomem.benchmark.protocols.registry import PROTOCOLS, new_protocol, protocol_class
 from anomem.benchmark.protocols.sweep import SWEEPS
@@ -89,7 +89,7 @@ class _Planner:
         self.wanted = wanted
         self.left_out: dict[str, None] = {}
         self.used: set[str] = set()
-        self._sets: dict[str, BenchSet] = {}
+        self._sets: dict[str, BenchmarkSet] = {}
         self._expanded: dict[str, list[str]] = {}
 
     def units(self, part: Part) -> Iterator[Unit]:
@@ -143,7 +143,7 @@ class _Planner:
             self._leave_out(f"{variant.method}: this version has no such method", fatal=False)
         return variant.method in DETECTORS
 
-    def _opened(self, name: str) -> BenchSet:
+    def _opened(self, name: str) -> BenchmarkSet:
         if name not in self._sets:
             while len(self._sets) >= OPEN_SETS:
                 self._sets.pop(next(iter(self._sets)))

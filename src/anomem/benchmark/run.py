@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from anomem.benchmark.environment import one_thread_count
-from anomem.benchmark.execute import perform
+from anomem.benchmark.execute import execute
 from anomem.benchmark.fits import Settings
-from anomem.benchmark.run_file import Journal
+from anomem.benchmark.run_file import RunFile
 from anomem.benchmark.unit import Unit
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.errors import AnomemError
 from anomem.nn.map_cache import map_cache
 
@@ -30,13 +30,13 @@ class Outcome:
     error: str = ""
 
 
-def run(units: Sequence[Unit], journal: Journal, settings: Settings, *, jobs: int = 1) -> Iterator[Outcome]:
-    """Do the units that the journal does not hold yet; each is on the disk when it is yielded.
+def run(units: Sequence[Unit], run_file: RunFile, settings: Settings, *, jobs: int = 1) -> Iterator[Outcome]:
+    """Do the units that the run_file does not hold yet; each is on the disk when it is yielded.
 
     Parameters
     ----------
     units : sequence of Unit
-    journal : Journal
+    run_file : RunFile
         Entered.
     settings : Settings
     jobs : int
@@ -48,7 +48,7 @@ def run(units: Sequence[Unit], journal: Journal, settings: Settings, *, jobs: in
     Outcome
         In the order in which they finish. A unit that fails is not written: the next run tries it again.
     """
-    pending = groups([unit for unit in units if unit.key not in journal.keys])
+    pending = groups([unit for unit in units if unit.key not in run_file.keys])
     if jobs > 1 and len(pending) > 1:
         from anomem.benchmark.workers import pooled
 
@@ -58,7 +58,7 @@ def run(units: Sequence[Unit], journal: Journal, settings: Settings, *, jobs: in
     try:
         for outcome in outcomes:
             if outcome.line is not None:
-                journal.append(outcome.line)
+                run_file.append(outcome.line)
             yield outcome
     finally:
         outcomes.close()
@@ -73,17 +73,17 @@ def groups(units: Sequence[Unit]) -> list[list[Unit]]:
 
 
 @contextmanager
-def prepared(settings: Settings) -> Iterator[Workbench]:
+def prepared(settings: Settings) -> Iterator[Workspace]:
     """A workbench, with threads and caches as the settings say."""
     with one_thread_count(settings.threads), map_cache(settings.features, settings.features_mb):
-        yield Workbench(settings)
+        yield Workspace(settings)
 
 
-def attempts(units: Sequence[Unit], work: Workbench) -> Iterator[Outcome]:
+def attempts(units: Sequence[Unit], work: Workspace) -> Iterator[Outcome]:
     """Do units; what goes wrong with one is said, and the next one is done."""
     for unit in units:
         try:
-            outcome = Outcome(unit, perform(unit, work))
+            outcome = Outcome(unit, execute(unit, work))
         except AnomemError as error:
             outcome = Outcome(unit, None, str(error))
         except Exception as error:  # one broken unit must not end a run of hours

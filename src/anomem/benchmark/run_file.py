@@ -12,10 +12,10 @@ from typing import Any, Self
 from anomem.benchmark.unit import FORMAT, plain
 from anomem.errors import InputError
 
-__all__ = ["Journal", "read_runs"]
+__all__ = ["RunFile", "read_runs"]
 
 
-class Journal:
+class RunFile:
     """The file into which finished units are written, held by one process at a time.
 
     A line is written whole, then flushed to the disk; so whatever kills the process, a line is either there or its unit
@@ -36,8 +36,8 @@ class Journal:
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "runs.jsonl"
-    >>> with Journal(path) as journal:
-    ...     journal.append({"format": FORMAT, "key": "a", "image": {"auroc": 0.9}})
+    >>> with RunFile(path) as run_file:
+    ...     run_file.append({"format": FORMAT, "key": "a", "image": {"auroc": 0.9}})
     >>> [line["key"] for line in read_runs(path)]
     ['a']
     """

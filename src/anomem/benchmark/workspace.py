@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from anomem.benchmark.fits import Fit, Observed, Seen, Settings, conclude, fit_images, observe, refit, score
-from anomem.benchmark.image_sets import BenchSet, open_bench_set
+from anomem.benchmark.image_sets import BenchmarkSet, open_bench_set
 from anomem.benchmark.unit import Unit
 from anomem.data.labelled_images import Images
 from anomem.detectors import get
-from anomem.evaluation.confounds import GreyWatch
+from anomem.evaluation.confounds import GreyRecorder
 from anomem.nn.scorer import TwoStageScorer
 
-__all__ = ["Trivial", "Workbench"]
+__all__ = ["Trivial", "Workspace"]
 
 Trivial = tuple[float, float, float, float]
 """Mean and deviation of an image's grey, its pixels, and the size of its file (NaN in memory)."""
 
 
-class Workbench:
+class Workspace:
     """Fits and scores for units, one after the other.
 
     What units share is bit for bit what each would have computed by itself: lines depend neither on the order of units
@@ -31,11 +31,11 @@ class Workbench:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._sets: dict[tuple[str, int | None], BenchSet] = {}
+        self._sets: dict[tuple[str, int | None], BenchmarkSet] = {}
         self._fits: dict[str, Fit] = {}
         self._trivial: dict[str, list[Trivial]] = {}
 
-    def open(self, name: str, limit: int | None) -> BenchSet:
+    def open(self, name: str, limit: int | None) -> BenchmarkSet:
         """Open an image set; the last two stay open."""
         if (name, limit) not in self._sets:
             while len(self._sets) > 1:
@@ -94,7 +94,7 @@ class Workbench:
             observed = self._observed(fit, fit.first, images)
             if observed is not None:
                 return conclude(fit, observed, images, self.settings)
-        watch = GreyWatch(images.source)
+        watch = GreyRecorder(images.source)
         seen = score(fit, images, watch, self.settings, maps=maps)
         self._trivial.setdefault(images.name, _noted(watch, images))
         if fit.first is None:
@@ -104,7 +104,7 @@ class Workbench:
     def trivial(self, images: Images) -> list[Trivial]:
         """Trivial features of every image; scoring has noted them on its way."""
         if images.name not in self._trivial:
-            watch = GreyWatch(images.source)
+            watch = GreyRecorder(images.source)
             for i in range(len(images)):
                 watch.load(i)
             self._trivial[images.name] = _noted(watch, images)
@@ -123,5 +123,5 @@ class Workbench:
         return first.observed[images.name]
 
 
-def _noted(watch: GreyWatch, images: Images) -> list[Trivial]:
+def _noted(watch: GreyRecorder, images: Images) -> list[Trivial]:
     return [(*watch.take(i), images.file_size(i)) for i in range(len(images))]

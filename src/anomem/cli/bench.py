@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anomem.benchmark.means import Mean
     from anomem.benchmark.plan import Plan
     from anomem.benchmark.run import Outcome
-    from anomem.benchmark.run_file import Journal
+    from anomem.benchmark.run_file import RunFile
 
 RUNS = "anomem-runs.jsonl"
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
@@ -159,19 +159,19 @@ def _outcomes(
     """Do the units that are left to do, with a bar and the time that is left."""
     from anomem.benchmark.fits import Settings
     from anomem.benchmark.run import run
-    from anomem.benchmark.run_file import Journal
+    from anomem.benchmark.run_file import RunFile
 
     names = ("root", "device", "threads", "batch_size", "scores", "features", "features_mb")
     workers = given["workers"] if given["workers"] is not None else min(8, os.cpu_count() or 1)
     settings = Settings(**{name: given[name] for name in names}, workers=workers)
-    with Journal(out) as journal:
-        left = _left(plan, journal)
-        outcomes = run(plan.units, journal, settings, jobs=jobs)
+    with RunFile(out) as run_file:
+        left = _left(plan, run_file)
+        outcomes = run(plan.units, run_file, settings, jobs=jobs)
         yield from counted(outcomes, left, "units", session, quiet=quiet)
 
 
-def _left(plan: Plan, journal: Journal) -> int:
-    return sum(unit.key not in journal.keys for unit in plan.units)
+def _left(plan: Plan, run_file: RunFile) -> int:
+    return sum(unit.key not in run_file.keys for unit in plan.units)
 
 
 def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:

@@ -11,7 +11,7 @@ from anomem.data.sources import ImageSource
 from anomem.types import UInt8Image
 
 
-class GreyWatch(ImageSource):
+class GreyRecorder(ImageSource):
     """A source that passes images on and notes the mean and standard deviation of their grey, and their size.
 
     The images are decoded for the detector anyway; noting three numbers on the way saves reading the

@@ -11,7 +11,7 @@ import numpy as np
 from anomem.data.official.inside import file_size, read_mask
 from anomem.data.sources import PathSource, Sample
 from anomem.errors import ImageError, InputError
-from anomem.evaluation.confounds import GreyWatch
+from anomem.evaluation.confounds import GreyRecorder
 from anomem.evaluation.figures import (
     Evaluation,
     ImageRow,
@@ -124,7 +124,7 @@ def evaluate_steps(
     require_both_classes(n_normal, len(labelled) - n_normal)
     masked = any(sample.label == ANOMALOUS and sample.mask is not None for sample in labelled)
     tally = _Tally(labelled, detector.digests_, PixelScores() if maps and masked and detector.localizes else None)
-    watch = GreyWatch(PathSource(sample.path for sample in labelled))
+    watch = GreyRecorder(PathSource(sample.path for sample in labelled))
     scored = detector.score(
         watch,
         maps=tally.pixels is not None,

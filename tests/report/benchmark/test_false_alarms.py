@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomem.report.benchmark.false_alarms import Kept
+from anomem.report.benchmark.false_alarms import FalseAlarms
 from anomem.report.benchmark.report import gather
 from tests.report.benchmark.lines import line, on, write
 
 ALPHA = 0.05
 
 
-def kept(folder: Path, rates: Sequence[Sequence[float]], within: Sequence[Sequence[bool]]) -> Kept:
+def kept(folder: Path, rates: Sequence[Sequence[float]], within: Sequence[Sequence[bool]]) -> FalseAlarms:
     """What is made of fits with these splits."""
     lines = []
     for seed, (fit, held) in enumerate(zip(rates, within, strict=True)):

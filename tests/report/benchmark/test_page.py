@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anomem.report.benchmark.charts import chart_svg
-from anomem.report.benchmark.curves import curve_svg
+from anomem.report.benchmark.curves import MOST_SERIES, Panel, curve_svg
 from anomem.report.benchmark.page import report_page, write_report
-from anomem.report.benchmark.panels import MOST_SERIES, Panel
 from anomem.report.benchmark.report import Report, gather
 from anomem.report.benchmark.text_tables import comparisons_csv, confound_csv, markdown, plain, tables_csv
 from anomem.report.drawing import spread

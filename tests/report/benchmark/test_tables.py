@@ -12,20 +12,20 @@ import pytest
 from anomem.benchmark.unit import scores_digest
 from anomem.errors import InputError
 from anomem.report.benchmark.baseline import choose_baseline, versus
+from anomem.report.benchmark.comparison import StoredScores
 from anomem.report.benchmark.confounds import Confounds
-from anomem.report.benchmark.kept import KeptScores
 from anomem.report.benchmark.published import with_published
 from anomem.report.benchmark.report import gather
 from anomem.report.benchmark.runs import read_all
 from anomem.report.benchmark.tables import Cell, Row, Table, make_tables
 from tests.report.benchmark.lines import line, on, sha, write
 
-KEPT = KeptScores()
+KEPT = StoredScores()
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Any:
-    def made(*lines: dict[str, Any], kept: KeptScores = KEPT) -> list[Table]:
+    def made(*lines: dict[str, Any], kept: StoredScores = KEPT) -> list[Table]:
         runs = read_all([write(tmp_path / "runs.jsonl", lines)]).runs
         return make_tables(runs, kept, Confounds(runs))
 
@@ -275,18 +275,18 @@ def test_kept_scores_make_intervals_of_what_differs(tables: Any, tmp_path: Path)
         lines.append(line(0.76 - noise / 10, half=0.08, method=method, scores_sha256=scores_digest(scores)))
         np.savez(folder / f"{lines[-1]['key']}.npz", scores=scores, labels=marks)
     wide = versus(tables(*lines), "anomem", KEPT)[0].found
-    narrow = versus(tables(*lines), "anomem", KeptScores([folder]))[0].found
+    narrow = versus(tables(*lines), "anomem", StoredScores([folder]))[0].found
     assert wide.difference == narrow.difference
     assert narrow.high - narrow.low < 0.3 * (wide.high - wide.low)
 
     np.savez(folder / f"{lines[1]['key']}.npz", scores=np.zeros(120, np.float32), labels=marks)
     with pytest.raises(InputError, match=r"not the scores of .*runs.jsonl: line 2: remove the file"):
-        tables(*lines, kept=KeptScores([folder]))
+        tables(*lines, kept=StoredScores([folder]))
     (folder / f"{lines[1]['key']}.npz").write_bytes(b"PK no zip")
     with pytest.raises(InputError, match=r"no scores that anomem bench has kept: remove the file"):
-        tables(*lines, kept=KeptScores([folder]))
+        tables(*lines, kept=StoredScores([folder]))
     with pytest.raises(InputError, match="no such folder: name the one that anomem bench --scores has filled"):
-        KeptScores([tmp_path / "none"])
+        StoredScores([tmp_path / "none"])
 
 
 # ----------------------------------------------------------------------------------------- published

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from anomem.benchmark.fits import Fit
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings, judge
 from anomem.benchmark.unit import Task, Unit, Variant
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.detectors import get
 from anomem.errors import InputError
@@ -22,7 +22,7 @@ from anomem.types import ANOMALOUS
 
 __all__ = ["Opener", "Protocol", "attainable", "judged", "label_pool", "own_normals"]
 
-Opener: TypeAlias = Callable[[str], BenchSet]
+Opener: TypeAlias = Callable[[str], BenchmarkSet]
 """Opens an image set by its name."""
 
 
@@ -38,7 +38,7 @@ class Protocol(Parameters):
     """Of the fits, unless others are asked for."""
 
     @abstractmethod
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """Tasks on an image set; a string says what is left out, and why.
 
         Raises
@@ -48,7 +48,7 @@ class Protocol(Parameters):
         """
 
     @abstractmethod
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Do one unit; all that it depends on stands in the unit, not in this object's options."""
 
     def expanded(self, variants: Sequence[Variant]) -> list[tuple[Variant, Protocol]]:
@@ -66,7 +66,7 @@ class Protocol(Parameters):
         return self.resolve()
 
 
-def judged(work: Workbench, fit: Fit, test: Images, *, maps: bool, **options: Any) -> Findings:
+def judged(work: Workspace, fit: Fit, test: Images, *, maps: bool, **options: Any) -> Findings:
     """Score images and judge the scores; maps too, where they are wanted, drawn and have masks to be held against."""
     masked = any(test.masks[i] is not None for i in test.positions(ANOMALOUS)) if test.masks else False
     wanted = maps and masked and fit.detector.localizes
@@ -74,7 +74,7 @@ def judged(work: Workbench, fit: Fit, test: Images, *, maps: bool, **options: An
     return judge(fit, seen, test, work.trivial(test), maps=wanted, **options)
 
 
-def own_normals(data: BenchSet, protocol: str) -> None:
+def own_normals(data: BenchmarkSet, protocol: str) -> None:
     """Refuse a set of classes, any of which might be normal.
 
     Raises
@@ -86,7 +86,7 @@ def own_normals(data: BenchSet, protocol: str) -> None:
         raise InputError(f"{data.name}: {protocol} needs a set that says what is normal; classes are for one-vs-rest")
 
 
-def label_pool(data: BenchSet) -> tuple[Images, bool]:
+def label_pool(data: BenchmarkSet) -> tuple[Images, bool]:
     """Anomalies that may be labelled, and whether they are test images.
 
     Labelled anomalies of the training part, where the provider gives some; else those of the test part, which then

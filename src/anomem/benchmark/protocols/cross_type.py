@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.base import Opener, Protocol, drawn, judged, label_pool, own_normals
 from anomem.benchmark.protocols.one_vs_rest import labelled_facts
 from anomem.benchmark.unit import Task, Unit
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.errors import InputError
 from anomem.params import Each, Either, OneOf, Range, Text, param
@@ -52,7 +52,7 @@ class CrossType(Protocol):
     draws: int = param(1, Range(1, 1000, integer=True), doc="Draws of a k below all.")
     types: tuple[str, ...] | None = param(None, Each(Text("a type")), doc="Types set apart in turn.", optional=True)
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """One task for each type that is set apart, each k and draw."""
         own_normals(data, self.name)
         options = self.options()
@@ -72,10 +72,10 @@ class CrossType(Protocol):
                     for draw in range(options["draws"]):
                         yield self._task(data, {**common, "k": k, "draw": draw}, labelled=True)
 
-    def _task(self, data: BenchSet, facts: dict[str, Any], *, labelled: bool) -> Task:
+    def _task(self, data: BenchmarkSet, facts: dict[str, Any], *, labelled: bool) -> Task:
         return Task(self.name, data.name, data.category, facts=facts, labelled=labelled)
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit to normals and labelled anomalies; judge on normals and the types that no label showed."""
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         pool, types = split_types(data, facts["apart"], facts["labelled"])
@@ -88,7 +88,7 @@ class CrossType(Protocol):
         return judged(work, fit, data.test, maps=False, among=rest, extra={"labelled": labelled_facts(chosen)})
 
 
-def split_types(data: BenchSet, apart: str, labelled: str) -> tuple[Images, tuple[str, ...]]:
+def split_types(data: BenchmarkSet, apart: str, labelled: str) -> tuple[Images, tuple[str, ...]]:
     """Anomalies that may be labelled, and the types that are judged: no type is among both.
 
     Raises

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from anomem.benchmark.fits import Fit
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.base import Opener, Protocol, own_normals
 from anomem.benchmark.unit import Task, Unit
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.params import Each, Range, param
 from anomem.runtime.calibration import calibrate
@@ -67,7 +67,7 @@ class Promise(Protocol):
     )
     redraws: int = param(10, Range(1, 10_000, integer=True), doc="Splits of each fit's pool.")
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """One task for each alpha."""
         own_normals(data, self.name)
         options = self.options()
@@ -75,7 +75,7 @@ class Promise(Protocol):
             facts = {"alpha": alpha, "redraws": options["redraws"]}
             yield Task(self.name, data.name, data.category, facts=facts)
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit once, redraw, count."""
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         fit = work.one_class(unit, data.train)
@@ -87,7 +87,7 @@ class Promise(Protocol):
         return Findings(fit, {"splits": figures}, pool, np.arange(len(pool.scores)))
 
 
-def pool_of(fit: Fit, data: BenchSet) -> Images:
+def pool_of(fit: Fit, data: BenchmarkSet) -> Images:
     """Normals, each content once, that neither taught nor tuned the fit."""
     digests = fit.detector._state().digests
     taken = set(digests["learn"] | digests["tune"])

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.base import Opener, Protocol, drawn, judged, label_pool, own_normals
 from anomem.benchmark.protocols.one_vs_rest import labelled_facts
 from anomem.benchmark.unit import Task, Unit
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.errors import InputError
 from anomem.params import FLAG, Each, Range, param
@@ -49,7 +49,7 @@ class FewLabels(Protocol):
     masks: bool = param(False, FLAG, doc="Whether labelled defects come with masks.")
     maps: bool = param(False, FLAG, doc="Whether maps are judged too.")
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """One task for each draw and k."""
         own_normals(data, self.name)
         options, pool = self.options(), label_pool(data)[0]
@@ -65,7 +65,7 @@ class FewLabels(Protocol):
                 facts |= {"masks": options["masks"]} if k else {}
                 yield Task(self.name, data.name, data.category, facts=facts, labelled=k > 0)
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit to normals and the first k of the draw; judge on the images that the draw leaves over for all k."""
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         most, rest, unseen = split_draw(data, facts["draw"], facts["most"])
@@ -81,7 +81,7 @@ class FewLabels(Protocol):
         return judged(work, fit, data.test, maps=False, among=rest, unseen=unseen, extra=extra)
 
 
-def split_draw(data: BenchSet, draw: int, most: int) -> tuple[Images, list[int], frozenset[int]]:
+def split_draw(data: BenchmarkSet, draw: int, most: int) -> tuple[Images, list[int], frozenset[int]]:
     """What a draw labels at most, and what it leaves to be judged.
 
     Returns

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.base import Opener, Protocol, judged, own_normals
 from anomem.benchmark.unit import Task, Unit
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.data.disturbance import disturbance_for
 from anomem.errors import InputError
 from anomem.params import FLAG, Each, OneOf, Range, param
@@ -34,12 +34,12 @@ class Localisation(Protocol):
 
     maps: bool = param(True, FLAG, doc="Whether maps are judged.")
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """The one task."""
         own_normals(data, self.name)
         yield Task(self.name, data.name, data.category, facts={"maps": self.options()["maps"]})
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit, score, judge."""
         data = work.open(unit.task.data, unit.limit)
         return judged(work, work.one_class(unit, data.train), data.test, maps=unit.task.facts["maps"])
@@ -74,7 +74,7 @@ class Disturbed(Protocol):
     draws: int = param(1, Range(1, 100, integer=True), doc="Sets drawn of each kind.")
     maps: bool = param(True, FLAG, doc="Whether maps are judged.")
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """One task for each kind and draw."""
         own_normals(data, self.name)
         options = self.options()
@@ -89,7 +89,7 @@ class Disturbed(Protocol):
                 train = {"disturbed": kind, "draw": draw}
                 yield Task(self.name, data.name, data.category, train, facts)
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Disturb, fit, score, judge."""
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         how = disturbance_for(facts["disturbed"], data.category)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.base import Opener, Protocol, drawn, judged
 from anomem.benchmark.unit import Task, Unit
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.errors import InputError
 from anomem.params import Each, OneOf, Range, Text, param
@@ -68,7 +68,7 @@ class OneVsRest(Protocol):
         None, Each(Text("a class")), doc="Classes that are normal in turn.", optional=True
     )
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """One task for each class and gamma 0, one for each class, further gamma and draw."""
         options = self.options()
         wanted = options["classes"] or data.classes
@@ -88,7 +88,7 @@ class OneVsRest(Protocol):
                     for draw in range(options["draws"]):
                         yield Task(**common, facts={**facts, "draw": draw}, labelled=True)
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit to one class, and labelled anomalies where gamma is above 0; judge on all test images."""
         facts, whole = unit.task.facts, work.open(unit.task.data, unit.limit)
         normal = "".join(unit.task.train.get("normal", ()))
@@ -100,12 +100,12 @@ class OneVsRest(Protocol):
         return judged(work, fit, data.test, maps=False, extra={"labelled": labelled_facts(chosen)})
 
 
-def drawn_anomalies(whole: BenchSet, normal: str, facts: Mapping[str, Any]) -> Images:
+def drawn_anomalies(whole: BenchmarkSet, normal: str, facts: Mapping[str, Any]) -> Images:
     """The labelled anomalies of a task: gamma of the training images, in the draw's order.
 
     Parameters
     ----------
-    whole : BenchSet
+    whole : BenchmarkSet
         Before a class was chosen.
     normal : str
         The class; empty where the set says itself what is normal.
@@ -124,7 +124,7 @@ def labelled_facts(chosen: Images) -> dict[str, Any]:
     return {"n": len(chosen), "kinds": {kind: chosen.kinds.count(kind) for kind in sorted(set(chosen.kinds))}}
 
 
-def _pool(data: BenchSet, whole: BenchSet, normal: str, anomalies: str) -> Images:
+def _pool(data: BenchmarkSet, whole: BenchmarkSet, normal: str, anomalies: str) -> Images:
     """Anomalies that may be labelled."""
     if anomalies == ALL:
         return data.spare

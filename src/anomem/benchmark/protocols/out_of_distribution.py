@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.base import Opener, Protocol, judged
 from anomem.benchmark.unit import Task, Unit
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.errors import InputError
 from anomem.params import Each, Text, param
@@ -41,7 +41,7 @@ class OutOfDistribution(Protocol):
         ("cifar100", "svhn", "lsun"), Each(Text("an image set")), doc="Sets that are told apart."
     )
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """One task for each other set; absent ones are left out."""
         for other in self.options()["against"]:
             try:
@@ -51,7 +51,7 @@ class OutOfDistribution(Protocol):
             else:
                 yield Task(self.name, data.name, found.name, {"normal": "all"}, {"against": other})
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit to the whole set, judge on the test images of both."""
         data = work.open(unit.task.data, unit.limit)
         data = data.choose(data.classes)
@@ -61,7 +61,7 @@ class OutOfDistribution(Protocol):
         return judged(work, work.one_class(unit, data.train), both, maps=False)
 
 
-def _foreign(other: BenchSet) -> Images:
+def _foreign(other: BenchmarkSet) -> Images:
     """All test images of a set, anomalous, of one type: the set's name."""
     labels = np.full(len(other.test), ANOMALOUS, dtype=np.intp)
     return replace(other.test, labels=labels, kinds=(other.name,) * len(labels), masks=())

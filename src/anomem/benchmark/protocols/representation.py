@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from anomem.benchmark.fits import Settings
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.base import Opener, Protocol, own_normals
 from anomem.benchmark.unit import Task, Unit
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.data.imageset import ImageSet
 from anomem.data.labelled_images import Images
 from anomem.data.sources import open_source
@@ -43,13 +43,13 @@ class LinearEvaluation(Protocol):
 
     name: ClassVar[str] = "linear-evaluation"
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """The one task."""
         if not data.classes:
             raise InputError(f"{data.name}: linear evaluation needs a set of classes")
         yield Task(self.name, data.name, data.category, {"normal": "all"})
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit, then classify."""
         data = work.open(unit.task.data, unit.limit)
         train, test = (data.choose(data.classes).train, data.test)
@@ -83,12 +83,12 @@ class DistanceVariance(Protocol):
     ridge: float = param(0.01, Range(0.0, low_open=True), doc="On the diagonal of each covariance.")
     most: int = param(256, Range(2, 100_000, integer=True), doc="Normal images at most.")
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """The one task."""
         own_normals(data, self.name)
         yield Task(self.name, data.name, data.category, facts=self.options())
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit, then look at the features of normal images."""
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         fit = work.one_class(unit, data.train)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from anomem.benchmark.image_sets import BenchSet
+from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.base import Opener, Protocol
 from anomem.benchmark.unit import Task, Unit, Variant
-from anomem.benchmark.workspace import Workbench
+from anomem.benchmark.workspace import Workspace
 from anomem.errors import InputError, ParameterError
 from anomem.params import OneOf, param
 
@@ -189,10 +189,10 @@ class Sweep(Protocol):
                 pairs.append((point, new_protocol(axis.protocol, options)))
         return pairs
 
-    def tasks(self, data: BenchSet, opened: Opener) -> Iterator[Task | str]:
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """None of its own: its points are tasks of the protocol that it repeats."""
         raise TypeError("the points of a sweep are tasks of another protocol")
 
-    def run(self, unit: Unit, work: Workbench) -> Findings:
+    def run(self, unit: Unit, work: Workspace) -> Findings:
         """None of its own."""
         raise TypeError("the points of a sweep are units of another protocol")

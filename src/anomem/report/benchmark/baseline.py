@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from anomem.errors import InputError
 from anomem.report.benchmark.captions import METRIC_WORDS
-from anomem.report.benchmark.comparison import Comparison, compare
-from anomem.report.benchmark.kept import KeptScores
-from anomem.report.benchmark.pairing import pairs_of
+from anomem.report.benchmark.comparison import Comparison, StoredScores, compare, pairs_of
 from anomem.report.benchmark.runs import clean
 from anomem.report.benchmark.tables import Row, Table
 
@@ -62,7 +60,7 @@ def choose_baseline(tables: Sequence[Table], wanted: str | None) -> str:
     raise InputError(f"--baseline {clean(wanted)}: no line is of it; {hint}")
 
 
-def versus(tables: Sequence[Table], baseline: str, kept: KeptScores, *, demanded: bool = False) -> list[Versus]:
+def versus(tables: Sequence[Table], baseline: str, kept: StoredScores, *, demanded: bool = False) -> list[Versus]:
     """Compare every row with the baseline's, in every table that has both.
 
     Parameters
@@ -70,7 +68,7 @@ def versus(tables: Sequence[Table], baseline: str, kept: KeptScores, *, demanded
     tables : sequence of Table
     baseline : str
         A label.
-    kept : KeptScores
+    kept : StoredScores
     demanded : bool
         Whether it is an error if there is nothing to compare.
 

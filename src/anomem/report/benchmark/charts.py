@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from anomem.report.benchmark.false_alarms import Kept
+from anomem.report.benchmark.false_alarms import FalseAlarms
 from anomem.report.benchmark.runs import Run, clean, finite
 from anomem.report.benchmark.tables import Row, Table
 from anomem.report.drawing import FILE, MARKERS, PAGE, Ink, drawing, inline_svg, plain_axes
@@ -80,7 +80,7 @@ def memory_chart(runs: Iterable[Run]) -> Chart | None:
     return Chart("memory", "Items in use", tuple(lines[:MOST_CURVES]))
 
 
-def promise_chart(kept: Iterable[Kept], first: str) -> Chart | None:
+def promise_chart(kept: Iterable[FalseAlarms], first: str) -> Chart | None:
     """Share of fresh normals rejected against the share promised; a dot a set and promise."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in kept:

@@ -11,7 +11,7 @@ from typing import Any
 from anomem.report.benchmark.captions import set_title, trial_words
 from anomem.report.benchmark.runs import Run, clean
 
-__all__ = ["RULE", "Kept", "promises"]
+__all__ = ["RULE", "FalseAlarms", "promises"]
 
 RULE = (
     "± is the standard error of the rate, clustered by fit, as splits of one fit share its model. Kept: the rate "
@@ -24,7 +24,7 @@ _BEYOND = 0.05  # share of splits that a 95 % quantile leaves beyond itself
 
 
 @dataclass(frozen=True)
-class Kept:
+class FalseAlarms:
     r"""How one promise of one method on one set was kept, over all fits and splits.
 
     Parameters
@@ -87,7 +87,7 @@ class Kept:
         return ", ".join(broken) or "kept"
 
 
-def promises(runs: Iterable[Run]) -> list[Kept]:
+def promises(runs: Iterable[Run]) -> list[FalseAlarms]:
     """Gather the lines of the promise, smaller alpha first."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -100,13 +100,13 @@ def promises(runs: Iterable[Run]) -> list[Kept]:
     ]
 
 
-def _kept(runs: Sequence[Run], alpha: float) -> Kept:
+def _kept(runs: Sequence[Run], alpha: float) -> FalseAlarms:
     rates = [run.values["false_alarm_rate"] for run in runs if "false_alarm_rate" in run.values]
     found = [run.values["detection_rate"] for run in runs if "detection_rate" in run.values]
     expected = [value for run in runs if (value := run.number("splits", "expected")) is not None]
     by_fit = [splits for run in runs if (splits := _splits(run))]
     within = [[bool(split.get("within_quantile")) for split in splits] for splits in by_fit]
-    return Kept(
+    return FalseAlarms(
         method=clean(runs[0].label),
         where=_where(runs[0]),
         trial=trial_words(runs[0]),

@@ -14,9 +14,8 @@ from anomem.report.benchmark import text_tables as export
 from anomem.report.benchmark.baseline import Versus
 from anomem.report.benchmark.charts import Chart, Line, chart_figure, chart_svg
 from anomem.report.benchmark.columns import TableColumn
-from anomem.report.benchmark.curves import curve_figure, curve_svg
-from anomem.report.benchmark.false_alarms import RULE, Kept
-from anomem.report.benchmark.panels import Panel
+from anomem.report.benchmark.curves import Panel, curve_figure, curve_svg
+from anomem.report.benchmark.false_alarms import RULE, FalseAlarms
 from anomem.report.benchmark.report import Report
 from anomem.report.benchmark.runs import clean
 from anomem.report.benchmark.tables import Table
@@ -46,7 +45,7 @@ class Section:
     panels: tuple[tuple[Panel, Any], ...] = ()
     panel_caption: str = _BANDS
     charts: tuple[tuple[str, str, tuple[tuple[Chart, Any], ...]], ...] = ()
-    promises: tuple[Kept, ...] = ()
+    promises: tuple[FalseAlarms, ...] = ()
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:

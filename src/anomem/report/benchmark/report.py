@@ -9,11 +9,11 @@ from pathlib import Path
 from anomem.report.benchmark.baseline import Versus, choose_baseline, versus
 from anomem.report.benchmark.captions import PROTOCOLS, set_title, trial_words
 from anomem.report.benchmark.charts import MOST_CHARTS, Chart, memory_chart, promise_chart, roc_charts, type_charts
+from anomem.report.benchmark.comparison import StoredScores
 from anomem.report.benchmark.confounds import Check, Confounds, column_runs
 from anomem.report.benchmark.costs import Cost, costs
-from anomem.report.benchmark.false_alarms import Kept, promises
-from anomem.report.benchmark.kept import KeptScores
-from anomem.report.benchmark.panels import Panel, few_label_panels, gamma_panels, sweep_panels
+from anomem.report.benchmark.curves import Panel, few_label_panels, gamma_panels, sweep_panels
+from anomem.report.benchmark.false_alarms import FalseAlarms, promises
 from anomem.report.benchmark.published import with_published
 from anomem.report.benchmark.runs import Run, Runs, clean, read_all
 from anomem.report.benchmark.tables import Table, make_tables
@@ -76,7 +76,7 @@ class Report:
     baseline : str
         Label of the method that others are compared with; empty where there are no tables.
     comparisons : tuple of Versus
-    promises : tuple of Kept
+    promises : tuple of FalseAlarms
     costs : tuple of Cost
     checks : tuple of Checked
     plots : Plots
@@ -90,7 +90,7 @@ class Report:
     tables: tuple[Table, ...]
     baseline: str
     comparisons: tuple[Versus, ...]
-    promises: tuple[Kept, ...]
+    promises: tuple[FalseAlarms, ...]
     costs: tuple[Cost, ...]
     checks: tuple[Checked, ...]
     plots: Plots
@@ -119,19 +119,19 @@ def gather(paths: Sequence[str | Path], *, scores: Sequence[Path] = (), baseline
     InputError
         A file cannot be used, no line is of the baseline, or none can be compared with it.
     """
-    kept = KeptScores(scores)
+    kept = StoredScores(scores)
     read = read_all(paths)
     confounds = Confounds(read.runs)
     tables = tuple(with_published(table) for table in make_tables(read.runs, kept, confounds))
     label = choose_baseline(tables, baseline)
-    kept_promises = tuple(promises(read.runs))
-    plots = _plots(read.runs, tables, kept_promises, label)
+    false_alarm_rates = tuple(promises(read.runs))
+    plots = _plots(read.runs, tables, false_alarm_rates, label)
     return Report(
         runs=read,
         tables=tables,
         baseline=label,
         comparisons=tuple(versus(tables, label, kept, demanded=baseline is not None)),
-        promises=kept_promises,
+        promises=false_alarm_rates,
         costs=tuple(costs(read.runs)),
         checks=tuple(_checks(read.runs, confounds)),
         plots=plots,
@@ -141,7 +141,7 @@ def gather(paths: Sequence[str | Path], *, scores: Sequence[Path] = (), baseline
     )
 
 
-def _plots(runs: Sequence[Run], tables: Sequence[Table], kept: Sequence[Kept], first: str) -> Plots:
+def _plots(runs: Sequence[Run], tables: Sequence[Table], kept: Sequence[FalseAlarms], first: str) -> Plots:
     return Plots(
         few_labels=tuple(few_label_panels(tables, first)),
         gamma=tuple(gamma_panels(tables, first)),

@@ -10,10 +10,8 @@ from typing import Any
 from anomem.benchmark.unit import canonical
 from anomem.report.benchmark.captions import METRIC_WORDS, PROTOCOLS, setting_words, trial_words
 from anomem.report.benchmark.columns import TableColumn, table_columns
-from anomem.report.benchmark.comparison import Comparison, compare
+from anomem.report.benchmark.comparison import Comparison, StoredScores, compare, pairs_of
 from anomem.report.benchmark.confounds import Confounds
-from anomem.report.benchmark.kept import KeptScores
-from anomem.report.benchmark.pairing import pairs_of
 from anomem.report.benchmark.runs import Column, Run, clean, finite
 
 __all__ = ["BEST", "EQUAL", "Cell", "Row", "Table", "make_tables", "marks", "shown_value"]
@@ -110,13 +108,13 @@ class Table:
         return next((column for column in self.columns if column.kind == "mean"), self.columns[-1])
 
 
-def make_tables(runs: Sequence[Run], kept: KeptScores, confounds: Confounds) -> list[Table]:
+def make_tables(runs: Sequence[Run], kept: StoredScores, confounds: Confounds) -> list[Table]:
     """Turn run lines into tables.
 
     Parameters
     ----------
     runs : sequence of Run
-    kept : KeptScores
+    kept : StoredScores
         Where kept scores lie, which make intervals of paired differences narrower.
     confounds : Confounds
 
@@ -163,7 +161,7 @@ def _place(runs: Sequence[Run]) -> tuple[Any, ...]:
     return first.sweep is not None, str((first.sweep or {}).get("name", "")), place, amount, first.trial != (None, None)
 
 
-def _table(runs: Sequence[Run], columns: Sequence[TableColumn], metric: str, kept: KeptScores, name: str) -> Table:
+def _table(runs: Sequence[Run], columns: Sequence[TableColumn], metric: str, kept: StoredScores, name: str) -> Table:
     first = runs[0]
     rows = [_row(title, part, columns, metric) for title, part in _rows_of(runs)]
     marked = _marked(rows, columns, metric, kept)
@@ -267,7 +265,7 @@ def _cell(runs: Mapping[Column, Sequence[Run]], members: Sequence[Column], metri
     )
 
 
-def _marked(rows: Sequence[Row], columns: Iterable[TableColumn], metric: str, kept: KeptScores) -> list[Row]:
+def _marked(rows: Sequence[Row], columns: Iterable[TableColumn], metric: str, kept: StoredScores) -> list[Row]:
     """Mark the best of every column and what equals it, among rows that were judged on the same images."""
     cells = [dict(row.cells) for row in rows]
     for column in columns:
@@ -276,7 +274,7 @@ def _marked(rows: Sequence[Row], columns: Iterable[TableColumn], metric: str, ke
     return [replace(row, cells=found) for row, found in zip(rows, cells, strict=True)]
 
 
-def marks(rows: Sequence[Row], column: TableColumn, metric: str, kept: KeptScores) -> dict[int, dict[str, Any]]:
+def marks(rows: Sequence[Row], column: TableColumn, metric: str, kept: StoredScores) -> dict[int, dict[str, Any]]:
     """What is to be said of each row in a column.
 
     Only rows that have every category of the column, on the same test images, seeds and draws as another one, take
