@@ -90,7 +90,7 @@ def compactness(detector: Any, source: Any) -> dict[str, float | None]:
 
     scorer = detector.scorer_
     chosen = np.unique(np.linspace(0, len(source) - 1, MOST).round().astype(int))
-    batches = ImageSet(source, detector._state().preprocessing, chosen).batches(16)
+    batches = ImageSet(source, detector.preprocessing_, chosen).batches(16)
     with torch.inference_mode():
         features = torch.cat([scorer.embed(scorer.backbone(batch.images)) for batch in batches]).flatten(2)
     few = features[:, np.linspace(0, features.shape[1] - 1, FEW_CHANNELS).round().astype(int)]
@@ -133,7 +133,7 @@ def measure_angles(
         for image, own in zip((fresh.load(i) for i in range(len(fresh))), angles, strict=True)
         for angle in own
     ]
-    images = ImageSet(ArraySource(turned), detector._state().preprocessing)
+    images = ImageSet(ArraySource(turned), detector.preprocessing_)
     with torch.inference_mode():
         aligner = detector.scorer_.backbone.image_aligner
         found = torch.cat([aligner.angle(batch.images) for batch in images.batches(16)])

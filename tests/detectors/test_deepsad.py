@@ -247,7 +247,7 @@ def test_the_literal_centre_is_that_of_evaluation_mode(normals: UInt8Image) -> N
 def test_labels_are_no_second_stage(normals: UInt8Image, holes: UInt8Image) -> None:
     detector = DeepSAD(**{**TINY, "pretrain_steps": 1, "train_steps": 1}).fit(normals, **OPTIONS)
     with pytest.raises(InputError, match="no second stage"):
-        detector.refit_labels(holes, device="cpu")
+        detector.label(holes, device="cpu")
 
 
 def test_wrong_values_are_named(normals: UInt8Image) -> None:

@@ -50,7 +50,7 @@ def embedded(detector: SimCLR, images: UInt8Image) -> np.ndarray:
 
 def learnt(detector: SimCLR, images: UInt8Image) -> UInt8Image:
     """Those of the images that the encoder and its score were fitted to."""
-    source, digests = open_source(images), detector._state().digests["learn"]
+    source, digests = open_source(images), detector.digests_by_role_["learn"]
     return images[[source.digest(i) in digests for i in range(len(images))]]
 
 

@@ -90,7 +90,7 @@ def _found(findings: Findings) -> dict[str, Any]:
     judged = [] if seen is None or findings.positions is None else [seen.digests[i] for i in findings.positions]
     state = detector.scorer_.state_dict().values()
     return {
-        "resolved": detector._state().resolved,
+        "resolved": detector.resolved_,
         "n_fit": detector.counts_,
         **findings.figures,
         "history": _history(detector),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -173,9 +174,9 @@ def fit_images(unit: Unit, images: Images, settings: Settings, *, masks: bool = 
 
 def refit(first: Fit, labelled: Images, settings: Settings, *, masks: bool = False) -> Fit:
     """Refit the second stage of a copy to labelled images; the one-class fit stays as it is."""
-    detector = type(first.detector).from_state(first.detector.get_params(), first.detector._state())
+    detector = copy.copy(first.detector)
     with metered() as meter, _gathered_notes() as notes:
-        detector.refit_labels(
+        detector.label(
             labelled.source,
             labelled.labels.tolist(),
             types=[kind or None for kind in labelled.kinds],
@@ -203,10 +204,10 @@ def score(fit: Fit, images: Images, watch: GreyRecorder, settings: Settings, *, 
 
 def observe(fit: Fit, images: Images, settings: Settings) -> Observed | None:
     """Keep what a first stage sees of images, on the scoring path; None where it gives no evidence."""
-    state = fit.detector._state()
-    prepared = ImageSet(images.source, state.preprocessing, workers=settings.workers)
-    options: dict[str, Any] = {"precision": state.calibration.precision, "batch_size": settings.batch_size}
-    results = list(score_images(state.scorer, prepared, **options, evidence=True))
+    detector = fit.detector
+    prepared = ImageSet(images.source, detector.preprocessing_, workers=settings.workers)
+    options: dict[str, Any] = {"precision": detector.calibration_.precision, "batch_size": settings.batch_size}
+    results = list(score_images(detector.scorer_, prepared, **options, evidence=True))
     evidence = [result.evidence for result in results if result.evidence is not None]
     if len(evidence) < len(results):
         return None

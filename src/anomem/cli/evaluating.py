@@ -63,7 +63,7 @@ def evaluate(
     output.line(dataset.describe())
     detector = load(model)
     if alpha is not None:
-        detector.calibrate(alpha=alpha)
+        detector.set_alpha(alpha)
     steps = evaluate_steps(detector, dataset.for_evaluation(), **running)
     evaluation = finished(steps, "evaluate", session, quiet=as_json)
     for image in evaluation.skipped:

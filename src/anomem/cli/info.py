@@ -167,7 +167,7 @@ def _examined(model: Path) -> dict[str, Any]:
     from anomem.loading import load
 
     detector = load(model)
-    side = int(detector.resolve()["size"])
+    side = int(detector.resolved_["size"])
     grey = np.full((1, side, side, 3), 127, np.uint8)
     (scored,) = detector.score(grey, maps=detector.localizes, workers=0)
     if not np.isfinite(scored.score):

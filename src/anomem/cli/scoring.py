@@ -98,7 +98,7 @@ def score(
     drawn = None if heatmaps is None else _planned(heatmaps, images, paths)
     detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
-        detector.calibrate(alpha=alpha)
+        detector.set_alpha(alpha)
     scored = detector.score(paths, maps=drawn is not None, **running)
     watched = counted(scored, len(paths), "score", session, quiet=as_json)
     with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:

@@ -89,7 +89,7 @@ class Promise(Protocol):
 
 def pool_of(fit: Fit, data: BenchmarkSet) -> Images:
     """Normals, each content once, that neither taught nor tuned the fit."""
-    digests = fit.detector._state().digests
+    digests = fit.detector.digests_by_role_
     taken = set(digests["learn"] | digests["tune"])
     test = data.test.subset(data.test.positions(NORMAL), "")
     everything = data.train.joined(test, "")

@@ -158,7 +158,7 @@ def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, s
 def _parameter_lines(detector: Model) -> list[tuple[str, str, bool]]:
     """Name, value, and whether the preset chose it."""
     given = detector.get_params()
-    resolved = detector.resolve()
+    resolved = detector.resolved_
     return [
         (name, _shown(resolved[name]), value is None and resolved[name] is not None) for name, value in given.items()
     ]
