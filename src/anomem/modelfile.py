@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from anomem.errors import ModelFileError
 from anomem.fitting import Fitted, digest_set, digest_tensor
-from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Scorer
 from anomem.persistence import read_model, write_model
 from anomem.runtime.calibration import Calibration
@@ -120,7 +119,7 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
             scorer = build(config)
         scorer.load_state_dict(own, strict=True, assign=True)
     for module in scorer.modules():
-        if isinstance(module, Backbone):  # as it was fitted: a layout changes the last bits of a score
+        if isinstance(module, fx.GraphModule):  # a backbone, whole or cut, as it was fitted: layouts change last bits
             module.to(memory_format=torch.channels_last)
     return scorer.eval().requires_grad_(False)
 

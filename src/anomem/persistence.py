@@ -54,7 +54,9 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
     """
     with _opened(path) as file:
         manifest = _manifest(path, file)
-        return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
+        # Copies: torch's own memory starts at a multiple of 64 bytes, a file's tensors wherever its header ends, and
+        # products round differently there. A copy also outlives a file that is replaced.
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, manifest  # noqa: SIM118
 
 
 def _opened(path: str | Path) -> safe_open:
