@@ -212,7 +212,7 @@ def test_pixels_teach_a_common_direction() -> None:
         aligner = ImageAligner(side, hidden=16)
     training = PixelAlignment(aligner, Pose(turns=math.pi, padding="border"), _generator())
     # A rate that falls to 0 lets it settle: at a constant one it wanders, and each rounding another way.
-    recipe = Recipe(60, 0.01, optimiser="adamw")
+    recipe = Recipe(150, 0.003, optimiser="adamw")
     exhaust(train(aligner.train(), training.loss, itertools.repeat(bars), recipe, device=torch.device("cpu")))
     aligner.eval()
     with torch.no_grad():
