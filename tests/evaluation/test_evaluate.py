@@ -23,6 +23,7 @@ from anomem.evaluation.figures import (
     roc_points,
     scores_and_labels,
 )
+from anomem.runtime.calibration import rejected_ranks
 from anomem.runtime.images import decode, read_mask
 from tests.benchmark.spots import SpotDetector, save, spotted_set, texture
 
@@ -278,7 +279,7 @@ def test_roc_corners_hold_the_whole_area() -> None:
 
 @pytest.mark.parametrize(("n", "alpha"), [(19, 0.05), (99, 0.05), (152, 0.01), (60, 0.3)])
 def test_chance_of_false_alarms_is_beta_binomial(n: int, alpha: float) -> None:
-    k = int(alpha * (n + 1) + 1e-9)
+    k = rejected_ranks(alpha, n)
     for m in (1, 20, 400):
         for false in {0, 1, min(m, 7), m}:
             expected = stats.betabinom.sf(false - 1, m, k, n + 1 - k)

@@ -11,6 +11,7 @@ import numpy as np
 
 from anomem import metrics
 from anomem.errors import InputError
+from anomem.runtime.calibration import rejected_ranks
 from anomem.types import ANOMALOUS, NORMAL, BoolArray
 
 
@@ -266,12 +267,10 @@ def false_alarm_chance(n_false: int, n_normal: int, n_calibration: int, alpha: f
     >>> round(false_alarm_chance(4, 20, 99, 0.05), 3)
     0.027
     """
-    k = math.floor(alpha * (n_calibration + 1) + 1e-9)
+    k = rejected_ranks(alpha, n_calibration)
     rest = n_calibration + 1 - k
     if k < 1:
         return 1.0 if n_false == 0 else 0.0
-    if rest < 1:
-        return 1.0
     below = sum(
         math.exp(_log_binomial(n_normal, i) + _log_beta(i + k, n_normal - i + rest) - _log_beta(k, rest))
         for i in range(n_false)
