@@ -21,7 +21,7 @@ from anomem.data.official.tree import open_tree
 from anomem.data.sources import PathSource
 from anomem.errors import ImageError, InputError
 from anomem.runtime.preprocess import Preprocessing
-from anomem.training import exhaust
+from anomem.runtime.steps import exhaust
 
 RNG = np.random.default_rng(5)
 IMAGES = RNG.integers(0, 256, (40, 9, 7, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ import torch
 
 from anomem.data.corpus import read_corpus
 from anomem.errors import InputError
-from anomem.training import exhaust
+from anomem.runtime.steps import exhaust
 
 IMAGES = np.zeros((3, 8, 8, 3), np.uint8)
 

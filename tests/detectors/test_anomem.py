@@ -19,7 +19,7 @@ from anomem.errors import InputError, ParameterError
 from anomem.fitting import gather_labelled, make_run
 from anomem.metrics import auroc
 from anomem.runtime.preprocess import Preprocessing
-from anomem.training import exhaust
+from anomem.runtime.steps import exhaust
 from anomem.types import ANOMALOUS, BoolArray, UInt8Image
 
 TINY: dict[str, Any] = {"size": 64, "memory_size": (32,)}

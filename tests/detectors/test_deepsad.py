@@ -30,8 +30,8 @@ from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.fitting import Run, make_run
 from anomem.metrics import auroc
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.steps import exhaust
 from anomem.testing.example import digests
-from anomem.training import exhaust
 from anomem.types import UInt8Image
 
 OPTIONS: dict[str, Any] = {"alpha": 0.2, "device": "cpu", "fit_precision": "float32"}

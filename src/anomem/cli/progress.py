@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from anomem.cli.session import Session
+from anomem.runtime.steps import exhaust
 from anomem.types import Record
 
 T = TypeVar("T")
@@ -43,29 +44,25 @@ def counted(items: Iterable[T], total: int, stage: str, session: Session, *, qui
 
 
 def finished_records(steps: Generator[Record, None, T], session: Session, *, quiet: bool) -> T:
-    """Exhaust a generator of records, as `follow` does, and give what it returns."""
+    """Exhaust a generator of records, as `follow` does, and return what it returns."""
     with _closing(steps), _bars(quiet) as show:
-        while True:
-            try:
-                record = next(steps)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+
+        def drawn(record: Record) -> None:
             session.check()
             show(record.stage, record.step, record.total, _remark(record))
 
+        return exhaust(steps, drawn)
+
 
 def finished(steps: Generator[tuple[int, int], None, T], stage: str, session: Session, *, quiet: bool) -> T:
-    """Exhaust a generator of (done, total) and give what it returns; parameters as for `follow`."""
+    """Exhaust a generator of (done, total) and return what it returns; parameters as for `follow`."""
     with _closing(steps), _bars(quiet) as show:
-        while True:
-            try:
-                done, total = next(steps)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+
+        def drawn(step: tuple[int, int]) -> None:
             session.check()
-            show(stage, done, total, "")
+            show(stage, *step, "")
+
+        return exhaust(steps, drawn)
 
 
 def _remark(record: Record) -> str:

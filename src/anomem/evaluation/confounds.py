@@ -1,18 +1,105 @@
-"""The trivial features of images, noted while a detector reads them."""
+"""Trivial features of images, the AUROC that each reaches alone, and the check that they explain a method's figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import numpy as np
 
+from anomem import metrics
+from anomem.data.labelled_images import Images
 from anomem.data.sources import ImageSource
 from anomem.types import UInt8Image
 
+__all__ = [
+    "FEATURES",
+    "GreyRecorder",
+    "Trivial",
+    "TrivialFigures",
+    "direction_free_auroc",
+    "grey_moments",
+    "looks_confounded",
+    "luck_limit",
+    "trivial_features",
+    "trivial_figures",
+]
+
+Trivial: TypeAlias = tuple[float, float, float, float]
+"""Mean and standard deviation of an image's grey, number of its pixels, bytes of its file; NaN where not known."""
+
+
+@dataclass(frozen=True)
+class TrivialFigures:
+    """AUROC, whichever direction is better, that single trivial features reach on some images.
+
+    Near the detector's own AUROC, they say that the set can be told apart without looking for defects: exposure, camera
+    or compression may differ between its normal and anomalous images. None where a feature is not known of every image:
+    images in memory have no file.
+    """
+
+    mean_grey: float | None
+    std_grey: float | None
+    image_size: float | None
+    file_size: float | None
+
+
+FEATURES = tuple(field.name for field in fields(TrivialFigures))
+"""Names of the trivial features, in the order of `Trivial`."""
+
+
+def trivial_figures(features: Sequence[Trivial], labels: Sequence[int]) -> TrivialFigures:
+    """Return the AUROC of each trivial feature alone.
+
+    Parameters
+    ----------
+    features : sequence of Trivial, length N
+    labels : sequence of int, length N
+        0 normal, 1 anomalous; both are there.
+
+    Returns
+    -------
+    TrivialFigures
+        Fractions from 0.5 to 1.
+    """
+    columns = np.asarray(features, dtype=np.float64).T
+    return TrivialFigures(
+        *(direction_free_auroc(column.tolist(), labels) if np.isfinite(column).all() else None for column in columns)
+    )
+
+
+def direction_free_auroc(values: Sequence[float], labels: Sequence[int]) -> float:
+    """Return the AUROC of a feature that may point either way: the larger of a and 1 - a."""
+    area = metrics.auroc(np.asarray(values, dtype=np.float64), np.asarray(labels))
+    return max(area, 1.0 - area)
+
+
+def trivial_features(images: Images, recorder: GreyRecorder, *, of: Iterable[int] | None = None) -> list[Trivial]:
+    """Return the trivial features of images that a recorder has passed on.
+
+    Parameters
+    ----------
+    images : Images
+    recorder : GreyRecorder
+        Its source is that of `images`; it forgets what it noted.
+    of : iterable of int, optional
+        Positions; by default all. The other images have NaN throughout.
+
+    Returns
+    -------
+    list of Trivial
+        One per image.
+    """
+    found: list[Trivial] = [(math.nan,) * 4] * len(images)
+    for i in map(int, range(len(images)) if of is None else of):
+        found[i] = (*recorder.take(i), images.file_size(i))
+    return found
+
 
 class GreyRecorder(ImageSource):
-    """A source that passes images on and notes the mean and standard deviation of their grey, and their size.
+    """Source that passes images on and notes the mean and standard deviation of their grey, and their size.
 
     The images are decoded for the detector anyway; noting three numbers on the way saves reading the
     whole set twice.
@@ -55,12 +142,12 @@ class GreyRecorder(ImageSource):
         return self._source.subset(indices)
 
     def take(self, i: int) -> tuple[float, float, float]:
-        """Return what was noted of an image, its number of pixels last, and forget it; NaN where it was never read."""
+        """Return and forget what was noted of an image, its number of pixels last; NaN where it was never read."""
         return self._noted.pop(i, (np.nan, np.nan, np.nan))
 
 
 def grey_moments(image: UInt8Image) -> tuple[float, float]:
-    """Mean and standard deviation of the mean of the three channels, 0 to 255.
+    """Return mean and standard deviation of the mean of an image's three channels, 0 to 255.
 
     Examples
     --------
@@ -80,7 +167,7 @@ _BEST_OF_FOUR = 2.491
 
 
 def looks_confounded(best: float, auroc: float, n_normal: int, n_anomalous: int) -> bool:
-    """Whether the best trivial feature comes near a method's AUROC, or near all, and luck cannot explain it.
+    """Return True where the best trivial feature comes near a method's AUROC, or near 1, and chance cannot explain it.
 
     Examples
     --------
@@ -92,7 +179,7 @@ def looks_confounded(best: float, auroc: float, n_normal: int, n_anomalous: int)
 
 
 def luck_limit(n_normal: int, n_anomalous: int) -> float:
-    """AUROC that the best of four meaningless features stays below in 95 of 100 sets of this size.
+    """Return the AUROC that the best of four meaningless features stays below in 95 of 100 sets of this size.
 
     By the normal approximation of the Mann-Whitney statistic under the null hypothesis; each feature
     counts in its better direction.

@@ -122,13 +122,14 @@ def promise(evaluation: Evaluation) -> Verdict:
 def confound(evaluation: Evaluation) -> tuple[list[tuple[str, float]], Verdict]:
     """Give AUROC by trivial features beside the detector's, and what that says."""
     trivial = evaluation.trivial
-    lines = [
-        ("This detector", evaluation.image.auroc),
+    features = [
         ("Mean grey level alone", trivial.mean_grey),
         ("Standard deviation of grey alone", trivial.std_grey),
         ("Image size alone", trivial.image_size),
-        ("File size alone", trivial.file_size),
+        ("File size alone", trivial.file_size),  # images in memory have none
     ]
+    lines = [("This detector", evaluation.image.auroc)]
+    lines += [(name, area) for name, area in features if area is not None]
     name, best = max(lines[1:], key=lambda line: line[1])
     feature = name.removesuffix(" alone").lower()
     luck = luck_limit(evaluation.n_normal, evaluation.n_anomalous)
