@@ -20,7 +20,7 @@ from anomem.errors import InputError
 if TYPE_CHECKING:
     from anomem.benchmark.means import Mean
     from anomem.benchmark.plan import Plan
-    from anomem.benchmark.run import Outcome
+    from anomem.benchmark.execute import Outcome
     from anomem.benchmark.run_file import RunFile
 
 RUNS = "anomem-runs.jsonl"

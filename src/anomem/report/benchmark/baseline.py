@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anomem.errors import InputError
+from anomem.metrics.paired import Comparison, compare
 from anomem.report.benchmark.captions import METRIC_WORDS
-from anomem.report.benchmark.comparison import Comparison, StoredScores, compare, pairs_of
+from anomem.report.benchmark.comparison import StoredScores, pairs_of
 from anomem.report.benchmark.runs import clean
 from anomem.report.benchmark.tables import Row, Table
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from anomem.benchmark.unit import canonical
+from anomem.metrics.paired import Comparison, compare
 from anomem.report.benchmark.captions import METRIC_WORDS, PROTOCOLS, setting_words, trial_words
 from anomem.report.benchmark.columns import TableColumn, table_columns
-from anomem.report.benchmark.comparison import Comparison, StoredScores, compare, pairs_of
+from anomem.report.benchmark.comparison import StoredScores, pairs_of
 from anomem.report.benchmark.confounds import Confounds
 from anomem.report.benchmark.runs import Column, Run, clean, finite
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from anomem.metrics.paired import Comparison
 from anomem.report.benchmark.captions import METRIC_WORDS, change, figure
-from anomem.report.benchmark.comparison import Comparison
 from anomem.report.benchmark.false_alarms import RULE
 from anomem.report.benchmark.report import Report
 from anomem.report.benchmark.runs import FEATURES, clean
