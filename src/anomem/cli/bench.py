@@ -18,9 +18,9 @@ from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
 
 if TYPE_CHECKING:
+    from anomem.benchmark.execute import Outcome
     from anomem.benchmark.means import Mean
     from anomem.benchmark.plan import Plan
-    from anomem.benchmark.execute import Outcome
     from anomem.benchmark.run_file import RunFile
 
 RUNS = "anomem-runs.jsonl"
