@@ -92,10 +92,9 @@ class StoredScores:
         return paired_error(parts[0], parts[1])
 
     def _of(self, run: Run) -> Components | None:
-        key = str(run.line["key"])
-        if key not in self._components:
-            self._components[key] = self._read(run, key)
-        return self._components[key]
+        if run.key not in self._components:
+            self._components[run.key] = self._read(run, run.key)
+        return self._components[run.key]
 
     def _read(self, run: Run, key: str) -> Components | None:
         # The key comes from a file: no part of a path.
@@ -112,6 +111,6 @@ class StoredScores:
             scores, labels = stored["scores"], stored["labels"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: no scores that anomem bench has kept: remove the file") from error
-        if scores_digest(scores) != run.line.get("scores_sha256") or len(labels) != len(scores):
+        if scores_digest(scores) != run.scores or len(labels) != len(scores):
             raise InputError(f"{path}: not the scores of {run.where}: remove the file, or name the folder of that run")
         return auroc_components(scores, labels == ANOMALOUS)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomem.benchmark.unit import canonical
-from anomem.evaluation.confounds import looks_confounded
-from anomem.report.benchmark.runs import FEATURES, Column, Run
+from anomem.evaluation.confounds import FEATURES, looks_confounded
+from anomem.report.benchmark.runs import Column, Run
 
 __all__ = ["Check", "Confounds"]
 
@@ -54,11 +54,9 @@ class Confounds:
         for run in runs:
             if run.images is None:
                 continue
-            for name in FEATURES:
-                area = run.number("trivial", name)
-                if area is not None and 0 <= area <= 1:
-                    self._areas.setdefault(run.images, {}).setdefault(name, area)
-            normal, anomalous = run.number("n_test", "normal"), run.number("n_test", "anomalous")
+            for name, area in run.trivial.items():
+                self._areas.setdefault(run.images, {}).setdefault(name, area)
+            normal, anomalous = run.n_normal, run.n_anomalous
             if normal is not None and anomalous is not None and min(normal, anomalous) >= 1:
                 self._counts.setdefault(run.images, (normal, anomalous))
 
