@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomem import metrics
-from anomem.data.sources import Dataset, Sample
+from anomem.data.sources import Sample
 from anomem.errors import ImageError, InputError
 from anomem.evaluation.evaluate import evaluate, evaluate_steps
 from anomem.evaluation.figures import (
@@ -311,79 +310,3 @@ def test_one_image_of_each_label_is_enough(tmp_path: Path) -> None:
     assert found.image.auroc == 1.0
     assert found.image.auroc_ci == (1.0, 1.0)
     assert (found.at_alpha.n_false, found.at_alpha.n_missed) == (0, 0)
-
-
-# ------------------------------------------------------------------- wherever the images are
-
-
-def without_files(found: Evaluation) -> dict[str, object]:
-    """The figures; names and sizes of files, which images in memory lack, left out."""
-    content = found.to_dict()
-    content["trivial"].pop("file_size")
-    for row in content["results"]:
-        row.pop("path"), row.pop("mask")
-    return content
-
-
-def test_arrays_are_judged_as_files_are(scene: tuple[SpotDetector, list[Sample]]) -> None:
-    detector, samples = scene
-    arrays = [decode(s.path) for s in samples]
-    labels, types = [s.label for s in samples], [s.type for s in samples]
-    masks = [None if s.mask is None else read_mask(s.mask) for s in samples]
-    from_files = evaluate(detector, samples)
-    found = evaluate(detector, arrays, labels, masks=masks, types=types)
-    assert without_files(found) == without_files(from_files)
-    assert found.results[3].path == "image 3"
-    assert found.trivial.file_size is None
-
-    paths = [s.path for s in samples]
-    from_paths = evaluate(detector, paths, labels, masks=[s.mask for s in samples], types=types)
-    assert from_paths == from_files
-    unknown = evaluate(detector, arrays, [-1, *labels[1:]], types=types)
-    assert (unknown.n_unlabelled, unknown.n_normal, unknown.pixel) == (1, 11, None)
-
-
-def test_a_folder_is_judged_by_its_layout(scene: tuple[SpotDetector, list[Sample]], tmp_path: Path) -> None:
-    detector, samples = scene
-    for path in (tmp_path / "train").glob("*.png"):
-        (tmp_path / "train" / "good").mkdir(exist_ok=True)
-        path.rename(tmp_path / "train" / "good" / path.name)
-    found = evaluate(detector, tmp_path)
-    assert (found.n_normal, found.n_anomalous, found.n_left_out) == (12, 10, 0)
-    assert found.pixel == evaluate(detector, samples).pixel
-    relabelled = evaluate(detector, tmp_path, maps=False)
-    assert relabelled.image == found.image
-
-
-def test_entries_of_a_zip_are_judged_where_they_lie(scene: tuple[SpotDetector, list[Sample]], tmp_path: Path) -> None:
-    detector, samples = scene
-    archive = tmp_path / "set.zip"
-    with zipfile.ZipFile(archive, "w") as stream:
-        for file in (path for s in samples for path in (s.path, s.mask) if path is not None):
-            stream.write(file, Path(file).relative_to(tmp_path))
-
-    def inside(path: Path | None) -> Path | None:
-        return None if path is None else archive / Path(path).relative_to(tmp_path)
-
-    packed = [replace(s, path=inside(s.path), mask=inside(s.mask)) for s in samples]
-    found, from_files = evaluate(detector, packed), evaluate(detector, samples)
-    assert without_files(found) == without_files(from_files)
-    assert found.trivial == from_files.trivial
-    assert found.results[0].path == str(archive / "test" / "good" / "00.png")
-
-
-def test_images_without_labels_are_refused(scene: tuple[SpotDetector, list[Sample]]) -> None:
-    detector, samples = scene
-    arrays = [decode(s.path) for s in samples]
-    with pytest.raises(InputError, match="the images carry no labels: give y"):
-        evaluate(detector, arrays)
-    with pytest.raises(InputError, match="y has 2 labels for 22 images"):
-        evaluate(detector, arrays, [0, 1])
-    with pytest.raises(InputError, match="no such file or folder"):
-        evaluate(detector, "nowhere")
-
-
-def test_a_catalogue_set_is_judged_by_its_test_part(scene: tuple[SpotDetector, list[Sample]], tmp_path: Path) -> None:
-    detector, samples = scene
-    data = Dataset("flat", tmp_path, (samples[0],), tuple(samples[1:]))
-    assert evaluate(detector, data) == evaluate(detector, samples[1:])
