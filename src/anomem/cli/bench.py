@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, check_folder, count
+from anomem.cli.output import Output, check_file, check_folder
 from anomem.cli.progress import counted
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
+from anomem.runtime.text import count
 
 if TYPE_CHECKING:
     from anomem.benchmark.execute import Outcome

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, check_folder, count, filled_folder, number, percent, plain, write_text
+from anomem.cli.output import Output, check_file, check_folder, filled_folder, write_text
 from anomem.cli.progress import finished
 from anomem.cli.session import Session, note, pass_session
+from anomem.runtime.plain import plain
+from anomem.runtime.text import count, number, percent
 
 if TYPE_CHECKING:
     from anomem.evaluation.figures import Evaluation

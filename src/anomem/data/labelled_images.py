@@ -164,7 +164,7 @@ def as_labelled(
     if y is None and masks is None and types is None:
         return found
     none = [None] * len(found)
-    columns = {
+    columns: dict[str, Any] = {
         "labels": found.labels if y is None else labels_of(y, none, UNKNOWN, len(found)),
         "masks": found.masks if masks is None else column_of(masks, none, "mask", len(found)),
         "kinds": found.kinds if types is None else tuple(t or "" for t in column_of(types, none, "type", len(found))),

@@ -225,7 +225,7 @@ def judge(
             rate_limit_95=calibration.rate_limit_95,
             chance=false_alarm_chance(decided.n_false, n_normal, calibration.n, calibration.alpha),
         ),
-        pixel=answers.pixels and answers.pixels.figures(),
+        pixel=None if answers.pixels is None else answers.pixels.figures(),
         types=type_figures(rows),
         trivial=trivial_figures([trivial[i] for i in kept], labels),
         roc=roc_points(rows, corners),

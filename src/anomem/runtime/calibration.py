@@ -12,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import AnomemWarning, CalibrationError, InputError
+from anomem.runtime.precision import PRECISIONS
 from anomem.types import BoolArray, FloatArray
 
 __all__ = ["DEFAULT_ALPHA", "PRECISIONS", "Calibration", "beta_quantile", "calibrate", "check_alpha", "rejected_ranks"]
 
 DEFAULT_ALPHA = 0.01
 """The rate of false alarms that is promised unless another one is asked for."""
-
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-"""Names of precisions as options take them, and as models carry them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from typing import Any
 from anomem.data.official.entries import CATALOG
 from anomem.report.benchmark.figures import METRICS
 from anomem.report.benchmark.runs import Run, finite
+from anomem.runtime.text import percent_digits
 
 __all__ = [
     "METRIC_WORDS",
@@ -83,10 +84,7 @@ def figure(value: float, *, fraction: bool = True) -> str:
     """
     if not fraction:
         return f"{value:.3g}"
-    shown = f"{100 * value:.1f}"
-    if value in (0.0, 1.0):
-        return f"{100 * value:.0f}"
-    return {"100.0": ">99.9", "0.0": "<0.1"}.get(shown, shown)
+    return percent_digits(value)
 
 
 def change(value: float, *, fraction: bool = True) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 
 from anomem.evaluation.confounds import looks_confounded, luck_limit
 from anomem.evaluation.figures import Evaluation
+from anomem.runtime import text as runtime_text
 
 _CHANCE_DOUBT, _CHANCE_BROKEN = 0.05, 0.001
 
@@ -33,39 +35,9 @@ class Verdict:
     text: str
 
 
-def percent(fraction: float, digits: int = 1) -> str:
-    r"""Show a fraction in percent, never rounding what is not all, or not none, to all or none.
-
-    Examples
-    --------
-    >>> percent(0.9312), percent(0.99996), percent(1.0), percent(0.0002)
-    ('93.1\xa0%', '>\xa099.9\xa0%', '100\xa0%', '<\xa00.1\xa0%')
-    """
-    if fraction in (0.0, 1.0):
-        return f"{100 * fraction:.0f}\xa0%"
-    shown = f"{100 * fraction:.{digits}f}"
-    step = 10.0**-digits
-    if float(shown) >= 100.0:
-        return f">\xa0{100 - step:.{digits}f}\xa0%"
-    if float(shown) <= 0.0:
-        return f"<\xa0{step:.{digits}f}\xa0%"
-    return f"{shown}\xa0%"
-
-
-def rate(fraction: float) -> str:
-    r"""Show a chosen rate in percent, without digits that were not chosen.
-
-    Examples
-    --------
-    >>> rate(0.05), rate(0.0025), rate(1 / 31)
-    ('5\xa0%', '0.25\xa0%', '3.23\xa0%')
-    """
-    return f"{100 * fraction:.3g}\xa0%"
-
-
-def number(value: float) -> str:
-    """Show a raw score with four significant digits."""
-    return f"{value:.4g}"
+NO_BREAK = "\xa0"
+percent = partial(runtime_text.percent, space=NO_BREAK)
+rate = partial(runtime_text.rate, space=NO_BREAK)
 
 
 def headline(evaluation: Evaluation) -> list[Card]:
