@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeAlias
 
@@ -16,12 +16,13 @@ from anomem.types import UInt8Image
 
 __all__ = [
     "FEATURES",
+    "ConfoundCheck",
     "GreyRecorder",
     "Trivial",
     "TrivialFigures",
+    "check_confound",
     "direction_free_auroc",
     "grey_moments",
-    "looks_confounded",
     "luck_limit",
     "trivial_features",
     "trivial_figures",
@@ -166,16 +167,54 @@ _BEST_OF_FOUR = 2.491
 """Standard deviations that the largest of four two-sided normal values exceeds in 5 of 100 cases."""
 
 
-def looks_confounded(best: float, auroc: float, n_normal: int, n_anomalous: int) -> bool:
-    """Return True where the best trivial feature comes near a method's AUROC, or near 1, and chance cannot explain it.
+@dataclass(frozen=True)
+class ConfoundCheck:
+    """The trivial feature that reaches most, against what chance and a method reach.
+
+    Parameters
+    ----------
+    feature : str
+        One of `FEATURES`; empty where none was measured.
+    best : float or None
+        AUROC of that feature alone.
+    luck : float
+        AUROC that the best of four meaningless features stays below in 95 of 100 sets of this size.
+    confounded : bool
+        True where the feature comes near the method's AUROC, or near 1, and chance cannot explain it.
+    """
+
+    feature: str
+    best: float | None
+    luck: float
+    confounded: bool
+
+
+def check_confound(areas: Mapping[str, float | None], auroc: float, n_normal: int, n_anomalous: int) -> ConfoundCheck:
+    """Compare the best trivial feature with a method.
+
+    Parameters
+    ----------
+    areas : mapping of str to float or None
+        AUROC of each trivial feature alone; None where it was not measured.
+    auroc : float
+        Image AUROC of the method.
+    n_normal, n_anomalous : int
+        Judged images of each label, at least 1.
 
     Examples
     --------
-    >>> looks_confounded(0.95, 0.99, 100, 100), looks_confounded(0.80, 0.95, 100, 100)
-    (True, False)
+    >>> check_confound({"mean_grey": 0.95, "file_size": None}, 0.99, 100, 100)
+    ConfoundCheck(feature='mean_grey', best=0.95, luck=0.602..., confounded=True)
+    >>> check_confound({"mean_grey": 0.80}, 0.95, 100, 100).confounded
+    False
     """
+    known = {name: area for name, area in areas.items() if area is not None}
+    luck = luck_limit(n_normal, n_anomalous)
+    if not known:
+        return ConfoundCheck("", None, luck, confounded=False)
+    feature = max(known, key=lambda name: known[name])
     near = min(_TRIVIAL_ALARM, auroc - _TRIVIAL_MARGIN)
-    return best > luck_limit(n_normal, n_anomalous) and best >= near
+    return ConfoundCheck(feature, known[feature], luck, known[feature] > luck and known[feature] >= near)
 
 
 def luck_limit(n_normal: int, n_anomalous: int) -> float:

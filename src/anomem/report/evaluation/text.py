@@ -1,18 +1,25 @@
-"""The report's sentences: what the figures of an evaluation say, in words."""
+"""Sentences of an evaluation's page: its figures in words."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import PurePath
 
-from anomem.evaluation.confounds import looks_confounded, luck_limit
+from anomem.evaluation.confounds import check_confound
 from anomem.evaluation.figures import Evaluation
 from anomem.runtime import text as runtime_text
 
 _CHANCE_DOUBT, _CHANCE_BROKEN = 0.05, 0.001
+
+_FEATURES = {
+    "mean_grey": "Mean grey level",
+    "std_grey": "Standard deviation of grey",
+    "image_size": "Image size",
+    "file_size": "File size",
+}
 
 
 @dataclass(frozen=True)
@@ -93,19 +100,14 @@ def promise(evaluation: Evaluation) -> Verdict:
 
 def confound(evaluation: Evaluation) -> tuple[list[tuple[str, float]], Verdict]:
     """Give AUROC by trivial features beside the detector's, and what that says."""
-    trivial = evaluation.trivial
-    features = [
-        ("Mean grey level alone", trivial.mean_grey),
-        ("Standard deviation of grey alone", trivial.std_grey),
-        ("Image size alone", trivial.image_size),
-        ("File size alone", trivial.file_size),  # images in memory have none
-    ]
+    areas = asdict(evaluation.trivial)
     lines = [("This detector", evaluation.image.auroc)]
-    lines += [(name, area) for name, area in features if area is not None]
-    name, best = max(lines[1:], key=lambda line: line[1])
-    feature = name.removesuffix(" alone").lower()
-    luck = luck_limit(evaluation.n_normal, evaluation.n_anomalous)
-    if looks_confounded(best, evaluation.image.auroc, evaluation.n_normal, evaluation.n_anomalous):
+    lines += [(f"{_FEATURES[name]} alone", area) for name, area in areas.items() if area is not None]
+    found = check_confound(areas, evaluation.image.auroc, evaluation.n_normal, evaluation.n_anomalous)
+    if found.best is None:
+        return lines, Verdict("doubt", "not measured", "No trivial feature is known of every image.")
+    feature, best = _FEATURES[found.feature].lower(), found.best
+    if found.confounded:
         return lines, Verdict(
             "doubt",
             "possibly confounded",
@@ -117,7 +119,7 @@ def confound(evaluation: Evaluation) -> tuple[list[tuple[str, float]], Verdict]:
         "good",
         "no shortcut found",
         f"The best of them, the {feature}, reaches {percent(best)}. Each counts in its better "
-        f"direction; on a set of this size the best of four reaches up to {percent(luck)} by luck.",
+        f"direction; on a set of this size the best of four reaches up to {percent(found.luck)} by luck.",
     )
 
 
