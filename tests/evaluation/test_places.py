@@ -48,6 +48,11 @@ def test_arrays_are_judged_as_files_are(scene: tuple[SpotDetector, list[Sample]]
     paths = [s.path for s in samples]
     from_paths = evaluate(detector, paths, labels, masks=[s.mask for s in samples], types=types)
     assert from_paths == from_files
+    as_numbers = [None if mask is None else (255 * mask).astype(np.uint8) for mask in masks]
+    assert evaluate(detector, arrays, labels, masks=as_numbers).pixel == found.pixel
+    cut = [None if mask is None else mask[:-1] for mask in masks]
+    with pytest.raises(InputError, match=r"image 12: its mask is \(39, 44\), the image \(40, 44\)"):
+        evaluate(detector, arrays, labels, masks=cut)
     unknown = evaluate(detector, arrays, [-1, *labels[1:]], types=types)
     assert (unknown.n_unlabelled, unknown.n_normal, unknown.pixel) == (1, 11, None)
 

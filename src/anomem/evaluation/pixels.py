@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from anomem.data.labelled_images import Images
+from anomem.errors import InputError
 from anomem.evaluation.figures import PixelFigures
 from anomem.metrics import PixelScores
 from anomem.types import NORMAL, FloatArray
@@ -37,12 +40,19 @@ class PixelTally:
         ImageError
             The mask cannot be read.
         InputError
-            Map and mask differ in shape, or the map is not finite.
+            The mask has another size than the image, or the map is not finite.
         """
         if self.images.labels[position] == NORMAL:
             self.scores.add(anomaly_map)
             return
-        mask = self.images.mask(position, (anomaly_map.shape[0], anomaly_map.shape[1]))
+        height_width = (anomaly_map.shape[0], anomaly_map.shape[1])
+        found = self.images.mask(position, height_width)
+        mask = None if found is None else np.asarray(found, dtype=bool)
+        if mask is not None and mask.shape != height_width:
+            raise InputError(
+                f"{self.images.source.name(position)}: its mask is {mask.shape}, the image {height_width}; "
+                "masks have their image's size"
+            )
         if mask is None or not mask.any():
             self.n_without_mask += 1
         else:
