@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx
 
-from anomem.errors import ModelFileError
+from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer
 from anomem.runtime.atomic import atomic_path
@@ -223,11 +223,7 @@ def _what_it_is(source: Path, error: Exception) -> str:
         head = raw.read(4)
     if head[:1] == b"\x80" or head == b"PK\x03\x04":
         return "is a pickle, which could run code; anomem reads only its own safetensors files"
-    return f"not a model file, or damaged ({_one_line(error)})"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return f"not a model file, or damaged ({one_line(error)})"
 
 
 def _manifest(path: str | Path, file: safe_open) -> Manifest:

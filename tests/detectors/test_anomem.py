@@ -20,7 +20,7 @@ from anomem.errors import InputError, ParameterError
 from anomem.fitting import gather_labelled, make_run
 from anomem.metrics import auroc
 from anomem.runtime.preprocess import Preprocessing
-from anomem.training import exhaust
+from anomem.runtime.progress import run_to_end
 from anomem.types import ANOMALOUS, BoolArray, UInt8Image
 
 TINY: dict[str, Any] = {"size": 64, "memory_size": (32,)}
@@ -369,7 +369,7 @@ def test_a_defect_too_small_to_survive_resizing_is_not_taken_for_clean(fitted: A
     image = crops("brick", 1, size=512, half="test", rng=np.random.default_rng(5))
     mask = np.zeros((1, 512, 512), dtype=bool)
     mask[0, 100:102, 300:302] = True
-    corpus = exhaust(read_corpus(image, masks=list(mask), default_label=ANOMALOUS))
+    corpus = run_to_end(read_corpus(image, masks=list(mask), default_label=ANOMALOUS))
     run = make_run(fitted.resolved_, device="cpu", fit_precision="float32", batch_size=4, workers=0)
     nothing = dict.fromkeys(("learn", "tune", "calibration"), frozenset[int]())
     labelled, _ = gather_labelled(corpus, np.arange(1), Preprocessing(64), nothing, run)

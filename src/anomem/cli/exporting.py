@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, number
+from anomem.cli.output import Output, check_file
 from anomem.cli.progress import bars
 from anomem.cli.session import Session, pass_session
 from anomem.errors import InputError
+from anomem.runtime.text import number
 from anomem.types import NORMAL
 
 

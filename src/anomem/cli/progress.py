@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
@@ -43,19 +43,6 @@ def counted(items: Iterable[T], total: int, stage: str, session: Session, *, qui
             session.check()
             show(stage, done, total, "")
             yield item
-
-
-def finished(steps: Generator[tuple[int, int], None, T], stage: str, session: Session, *, quiet: bool) -> T:
-    """Exhaust a generator of (done, total) and give what it returns; parameters as for `bars`."""
-    with _closing(steps), _bars(quiet) as show:
-        while True:
-            try:
-                done, total = next(steps)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            session.check()
-            show(stage, done, total, "")
 
 
 def _remark(record: Record) -> str:

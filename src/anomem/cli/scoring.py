@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_folder, check_table, count, filled_folder, number, write_table
+from anomem.cli.output import Output, check_folder, check_table, filled_folder, write_table
 from anomem.cli.progress import counted
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
+from anomem.runtime.text import count, number
 
 if TYPE_CHECKING:
     from anomem.loading import Model

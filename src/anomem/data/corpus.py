@@ -118,15 +118,15 @@ def read_corpus(
         samples, picked = merge_labels(_files(images, samples), labels)
     source = open_source(images if samples is None else samples)
     known: Sequence[Sample | None] = samples or [None] * len(source)
-    labelled = _labels(y, known, default_label, len(source))
+    labelled = labels_of(y, known, default_label, len(source))
     digests, skipped = yield from _digests(source, skip_bad)
     return Corpus(
         source,
         labelled,
         digests,
-        _column(masks, known, "mask", len(source)),
-        _column(types, known, "type", len(source)),
-        _column(groups, known, "group", len(source)),
+        column_of(masks, known, "mask", len(source)),
+        column_of(types, known, "type", len(source)),
+        column_of(groups, known, "group", len(source)),
         skipped,
         picked,
     )
@@ -140,7 +140,14 @@ def _files(images: Any, samples: Sequence[Sample] | None) -> Sequence[Sample]:
     raise InputError("labels: images in memory cannot be merged with a table of labels; give files, or y")
 
 
-def _labels(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:
+def labels_of(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:
+    """Return the labels given, or those of samples where none are; `default` for an image without.
+
+    Raises
+    ------
+    InputError
+        Another length than `n`, or labels other than 0, 1, -1.
+    """
     given = [s.label if s else default for s in known] if y is None else _listed(y, "y")
     if len(given) != n:
         raise InputError(f"y has {len(given)} labels for {n} images; give one an image")
@@ -155,7 +162,8 @@ def _listed(values: Sequence[Any], name: str) -> list[Any]:
     return list(values)
 
 
-def _column(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int) -> tuple[Any, ...]:
+def column_of(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int) -> tuple[Any, ...]:
+    """Return the entries given, or those that samples have under `name`; InputError for another length than `n`."""
     values = [getattr(s, name, None) for s in known] if given is None else _listed(given, f"{name}s")
     if len(values) != n:
         raise InputError(f"{name}s has {len(values)} entries for {n} images; give one an image")

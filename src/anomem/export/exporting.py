@@ -23,11 +23,11 @@ from anomem.fitting import Fitted
 from anomem.metrics import auroc
 from anomem.modelfile import manifest_of
 from anomem.runtime.atomic import atomic_files
-from anomem.runtime.calibration import PRECISIONS
 from anomem.runtime.exported import ExportedFacts, write_facts
 from anomem.runtime.images import write_png
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import weights_of
+from anomem.runtime.precision import PRECISIONS
 from anomem.runtime.session import Session
 from anomem.types import ANOMALOUS, NORMAL, Record, UInt8Image
 

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from anomem.metrics.paired import Comparison
 from anomem.report.benchmark.captions import METRIC_WORDS, change, figure
-from anomem.report.benchmark.comparison import Comparison
 from anomem.report.benchmark.false_alarms import RULE
 from anomem.report.benchmark.report import Report
-from anomem.report.benchmark.runs import FEATURES, clean
+from anomem.report.benchmark.runs import FEATURES
 from anomem.report.benchmark.tables import Cell, Row, Table
 
 __all__ = [
@@ -54,7 +54,7 @@ def markdown(report: Report) -> str:
         lines += [f"## {_md(table.protocol)}: {_md(heading(table))}", "", *_md_table(table), ""]
         lines += [f"{_md(note)}\n" for note in table.notes]
     if report.comparisons:
-        lines += [f"## Against {_md(clean(report.baseline))}", "", *_md_versus(report), ""]
+        lines += [f"## Against {_md(report.baseline)}", "", *_md_versus(report), ""]
     if report.promises:
         lines += ["## The promised rate", "", *_md_promises(report), "", RULE, ""]
     lines += ["## Confound check: what trivial features alone tell apart, image AUROC %", "", *_md_checks(report), ""]
@@ -119,8 +119,8 @@ def plain(report: Report) -> dict[str, Any]:
     return {
         "files": list(report.runs.files),
         "n_units": len(report.runs.runs),
-        "methods": list(dict.fromkeys(clean(run.label) for run in report.runs.runs)),
-        "baseline": clean(report.baseline),
+        "methods": list(dict.fromkeys(run.label for run in report.runs.runs)),
+        "baseline": report.baseline,
         "notes": list(report.notes),
         "tables": [
             {
