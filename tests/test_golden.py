@@ -21,10 +21,10 @@ from tests.golden.cases import FOLDER, Arrays, measure, textures
 from tests.golden.write import golden
 
 TOLERANCE = 1e-4
-"""Of the range of scores, for closed forms on frozen features."""
+"""Of the range of scores; SSE4.1 and AVX-512 on one machine differ by up to 2e-5."""
 
-TOLERANCES: dict[str, float] = {}
-"""Looser ones, of methods that are trained."""
+TOLERANCES = {"simclr": 5e-3}
+"""Looser ones: two steps of Adam on a backbone follow the sign of gradients near zero (measured: 6.5e-4)."""
 
 MODELS = sorted((FOLDER / "models").glob("*.xz"))
 

@@ -80,19 +80,16 @@ def _expectation(text: str) -> tuple[str, str]:
 
 
 def _old_results(options: argparse.Namespace, asked: list[str]) -> Path:
-    """Return the old side's results, computed unless this machine has them already."""
+    """Return the old side's results; cases that this machine has computed before are not computed again."""
     commit = _git("rev-parse", "--verify", f"{options.old}^{{commit}}").decode().strip()
     folder = CACHE / f"{commit[:12]}-{_identity(options, asked)}"
-    if (folder / "complete").is_file() and not options.fresh:
-        print(f"old: {commit[:7]}, kept in {folder}", file=sys.stderr)
-        return folder
-    print(f"old: {commit[:7]}", file=sys.stderr)
-    shutil.rmtree(folder, ignore_errors=True)
+    if options.fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"old: {commit[:7]}, kept in {folder}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="anomem-old-") as exported:
         with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, "src"))) as archive:
             archive.extractall(exported, filter="data")
         _drive(options.python, Path(exported) / "src", folder, asked, options.threads)
-    (folder / "complete").touch()
     return folder
 
 

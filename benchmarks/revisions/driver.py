@@ -50,15 +50,24 @@ def main() -> None:
 
 
 def run(tasks: list[Task], out: Path) -> None:
-    """Run tasks in order; one that fails leaves its error as a result."""
+    """Run the tasks that `out` does not hold yet, in order; one that fails leaves its error as a result."""
+    finished = out / "tasks.txt"
+    done = set(finished.read_text().splitlines()) if finished.is_file() else set()
     for place, (name, task) in enumerate(tasks, 1):
-        started = time.perf_counter()
+        if name in done:
+            continue
+        started, error_file = time.perf_counter(), out / f"{name}.error.json"
+        error_file.unlink(missing_ok=True)
         try:
             task()
-            said = ""
         except Exception as error:  # noqa: BLE001 - whatever one case raises is its result
-            said = f"  FAILED: {type(error).__name__}: {error}"
-            write_json(out / f"{name}.error.json", {"error": f"{type(error).__name__}: {error}"})
+            said = f"{type(error).__name__}: {error}"
+            write_json(error_file, {"error": said})
+            said = f"  FAILED: {said}"
+        else:
+            said = ""
+            with finished.open("a") as file:
+                file.write(f"{name}\n")
         seconds = time.perf_counter() - started
         print(f"[{place}/{len(tasks)}] {name}  {seconds:.1f} s{said}", file=sys.stderr, flush=True)
 
@@ -153,6 +162,7 @@ def crossed(out: Path, file: Path) -> None:
 def bench(out: Path, protocol: str) -> None:
     """Run a tiny benchmark, whose journal is the result."""
     (out / "bench").mkdir(parents=True, exist_ok=True)
+    (out / "bench" / f"{protocol}.jsonl").unlink(missing_ok=True)
     said = ""
     for name in names.PROTOCOLS.get(protocol, (protocol,)):
         done = _anomem(out / "bench", "bench", name, *plan.JOURNAL_ARGUMENTS, "--out", f"{protocol}.jsonl")

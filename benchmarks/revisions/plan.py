@@ -135,7 +135,7 @@ def images_of(data: str) -> Images:
     train, good = _files(root / "train" / "good"), _files(root / "test" / "good")
     defects = [path for kind in sorted((root / "test").iterdir()) if kind.name != "good" for path in _files(kind)]
     spread = defects[:: max(1, len(defects) // 25)][:25]
-    return Images(train[:40], [*good[:20], *spread[5:]], spread[:5], train[40:48])
+    return Images(train[:38], [*good[:20], *spread[5:]], spread[:5], train[38:48])
 
 
 def _files(folder: Path) -> list[Path]:
