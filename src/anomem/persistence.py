@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from anomem.errors import ModelFileError
@@ -20,51 +21,58 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
 
     Raises
     ------
-    ModelFileError
-        When the folder does not exist or cannot be written.
+    InputError
+        When the folder does not exist or may not be written.
+    OutputError
+        When the file cannot be written: no space is left, for example.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ModelFileError(f"{target}: its folder does not exist; create {target.parent} first")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        with atomic_path(target) as beside:
-            # A model is as readable as any other new file, though safetensors hides its own.
-            beside.touch()
-            mode = beside.stat().st_mode
+    with atomic_path(path) as beside:
+        try:
             save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json()})
-            beside.chmod(mode)
-    except OSError as error:
-        raise ModelFileError(f"{target}: cannot be written ({error.strerror})") from error
+        except SafetensorError as error:  # of a full disk, among others
+            raise OSError(None, _one_line(error)) from error
 
 
 def read_manifest(path: str | Path) -> Manifest:
     """Read only the facts of a model file."""
-    with _opened(path) as file:
-        return _manifest(path, file)
+    source = _existing(path)
+    try:
+        with safe_open(str(source), framework="pt") as file:
+            return _manifest(path, file.metadata())
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
-    """Read tensors and facts of a model file.
+    """Read tensors and facts of a model file into memory of their own: the file may be replaced afterwards.
 
     Raises
     ------
     ModelFileError
         When the file is missing, is a pickle, is damaged, is not anomem's or of an unknown version.
     """
-    with _opened(path) as file:
-        manifest = _manifest(path, file)
-        return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
+    source = _existing(path)
+    try:
+        content = source.read_bytes()  # once: a file that is being replaced must not come apart
+        tensors = load(content)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
+    return tensors, _manifest(path, _metadata(content))
 
 
-def _opened(path: str | Path) -> safe_open:
+def _metadata(content: bytes) -> dict[str, str] | None:
+    """Texts in the header of a safetensors file: its length in 8 bytes, then JSON."""
+    length = int.from_bytes(content[:8], "little")
+    found: dict[str, str] | None = json.loads(content[8 : 8 + length]).get("__metadata__")
+    return found
+
+
+def _existing(path: str | Path) -> Path:
     source = Path(path)
     if not source.is_file():
         raise ModelFileError(f"{source}: no such model file")
-    try:
-        return safe_open(str(source), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
+    return source
 
 
 def _what_it_is(source: Path, error: Exception) -> str:
@@ -80,8 +88,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _manifest(path: str | Path, file: safe_open) -> Manifest:
-    text = (file.metadata() or {}).get(MANIFEST_KEY)
+def _manifest(path: str | Path, texts: dict[str, str] | None) -> Manifest:
+    text = (texts or {}).get(MANIFEST_KEY)
     if text is None:
         raise ModelFileError(f"{path}: a safetensors file, but not one that anomem wrote")
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, check_folder, count, filled_folder, number, percent, plain, write_text
+from anomem.cli.output import Output, check_file, check_folder, count, files_of, filled_folder, number, percent, plain, write_text
 from anomem.cli.progress import finished
 from anomem.cli.session import Session, note, pass_session
 
@@ -52,14 +52,18 @@ def evaluate(
     from anomem.data.sources import read_dataset
     from anomem.loading import load
     from anomem.protocols.evaluate import evaluate_steps
+    from anomem.runtime.metadata import weights_of
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
+    session.reads(model, weights_of(model), data)
     if out is not None:
-        check_file(out)
+        check_file(out, session)
     if report is not None:
         check_folder(report)
+        session.plan(report / REPORT)
     dataset = read_dataset(data, normal=normal)
+    session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     output.line(dataset.describe())
     detector = load(model)
     if alpha is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, count, number, peak_mb, percent
+from anomem.cli.output import Output, check_file, count, files_of, number, peak_mb, percent
 from anomem.cli.progress import follow
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
@@ -73,14 +73,17 @@ def fit(
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    check_file(out, what="model")
+    session.reads(data, labels)
+    check_file(out, session, what="model")
     dataset = read_dataset(data, normal=normal)
     output.line(dataset.describe())
     samples, normals = _merged(dataset.train, read_labels(labels) if labels else ())
+    session.check_inputs(*files_of((*samples, *normals, *dataset.test)))
     if not any(sample.label == NORMAL for sample in samples):
         raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
 
     detector = _configured(get(method), assignments, precision, seed)
+    session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     if detector.supervision == "none" and any(sample.label == ANOMALOUS for sample in samples):
         note(f"{method} learns from normal images only: the labelled ones are left out")
     started = time.perf_counter()
@@ -115,8 +118,10 @@ def label(session: Session, /, model: Path, labels: Path, out: Path, as_json: bo
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    check_file(out, what="model")
+    session.reads(labels)
+    check_file(out, session, what="model")
     samples = read_labels(labels)
+    session.check_inputs(*files_of(samples))
     defects = sum(sample.label == ANOMALOUS for sample in samples)
     output.line(f"{labels}: {count(len(samples), 'labelled image')}, {defects:,} anomalous")
     detector = load(model)
@@ -156,8 +161,10 @@ def calibrate(
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     target = out or model
-    check_file(target, what="model")
+    session.reads(normals)
+    check_file(target, session, what="model")
     dataset = read_dataset(normals, normal=normal)
+    session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     output.line(dataset.describe())
     paths = [sample.path for sample in dataset.train if sample.label == NORMAL]
     if not paths:

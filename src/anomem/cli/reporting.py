@@ -54,6 +54,7 @@ def report(
     from anomem.report.runs_page import write_report
 
     output = Output(as_json)
+    session.reads(*runs)
     check_folder(out)
     found = gather(runs, scores=scores, baseline=baseline)
     for text in found.notes:

@@ -66,7 +66,10 @@ def write_ir(onnx: Path, path: Path, graph: Graph, tiles: Iterable[UInt8Image] |
     model = openvino.Core().read_model(str(onnx))
     if tiles is not None:
         model = _quantised(model, graph, list(tiles))
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    try:
+        openvino.save_model(model, str(path), compress_to_fp16=False)
+    except RuntimeError as error:  # of a full disk, among others
+        raise OSError(None, " ".join(str(error).split())) from error
 
 
 def _quantised(model: Any, graph: Graph, tiles: list[UInt8Image]) -> Any:
