@@ -13,7 +13,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from anomem.runtime.dependencies import silence
 from anomem.version import __version__
+
+silence()
 
 if TYPE_CHECKING:
     from anomem.detector import Detector

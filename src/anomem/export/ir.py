@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import logging
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,7 @@ import numpy as np
 
 from anomem.errors import MissingExtraError, ParameterError
 from anomem.export.graph import Graph
-from anomem.runtime.engines import import_openvino, without_telemetry
+from anomem.runtime.dependencies import import_openvino, import_quietly, installed, without_telemetry
 from anomem.types import UInt8Image
 
 METHODS = ("anomem", "fyd", "padim", "plume")
@@ -40,7 +39,7 @@ def check_openvino(method: str, precision: str) -> None:
             f"{', '.join(METHODS)}"
         )
     for package in ("openvino", *(["nncf"] if precision == "int8" else [])):
-        if importlib.util.find_spec(package) is None:
+        if not installed(package):
             raise MissingExtraError(package, "openvino")
 
 
@@ -75,8 +74,8 @@ def write_ir(onnx: Path, path: Path, graph: Graph, tiles: Iterable[UInt8Image] |
 def _quantised(model: Any, graph: Graph, tiles: list[UInt8Image]) -> Any:
     if not tiles:
         raise ParameterError("int8 is fitted to images of normals, and there are none")
-    with without_telemetry(), _hushed("torch.utils.cpp_extension"):
-        import nncf
+    with _hushed("torch.utils.cpp_extension"):
+        nncf = import_quietly("nncf", "openvino", "anomem")
 
     with without_telemetry(), _hushed("nncf", "openvino", "torch.utils.cpp_extension"):
         mixing = _mixing(model, graph.backbone)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from anomem.errors import InputError, MissingExtraError, ModelFileError, ParameterError
+from anomem.runtime.dependencies import import_openvino, import_quietly, installed
+from anomem.runtime.metadata import weights_of
 from anomem.runtime.scoring import TileOutput
 from anomem.types import UInt8Image
 
-__all__ = ["ENGINES", "Engine", "import_openvino", "open_engine"]
+__all__ = ["ENGINES", "Engine", "open_engine"]
 
 ENGINES = ("auto", "onnxruntime", "openvino")
 
@@ -27,7 +26,12 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}
 
 
 class Engine(ABC):
-    """A network that is ready to compute.
+    """A network that is ready to compute, in memory of its own: its file may be replaced.
+
+    Parameters
+    ----------
+    threads : int or None
+        Threads of arithmetic; None: one per core.
 
     Attributes
     ----------
@@ -46,25 +50,41 @@ class Engine(ABC):
     size: int | None
     localizes: bool
 
-    @abstractmethod
+    def __init__(self, threads: int | None) -> None:
+        self.threads = threads
+        self._process, self._lock = os.getpid(), Lock()
+
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
         """Compute: (T, S, S, 3) uint8 to what the network says of each tile, safe to call from several threads."""
+        _check_tiles(tiles)
+        if self._process != os.getpid():
+            self._start_in_fork()
+        return self._compute(tiles, maps=maps)
+
+    def _start_in_fork(self) -> None:
+        """Start again: of a process that was forked off, the threads that compute are gone."""
+        with self._lock:
+            if self._process != os.getpid():
+                self._start()
+                self._process = os.getpid()
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Make the network ready to compute in this process."""
+
+    @abstractmethod
+    def _compute(self, tiles: UInt8Image, *, maps: bool) -> TileOutput:
+        """Compute tiles that have been checked."""
 
 
 class _OnnxRuntime(Engine):
     name = "onnxruntime"
 
     def __init__(self, path: Path, threads: int | None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors, which are raised anyway
-        # Threads that wait for work in a loop take the processor from those that decode.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        super().__init__(threads)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._content = path.read_bytes()
+            self._start()
         except Exception as error:  # its own kinds, which all mean the same to a user
             raise ModelFileError(f"{path}: not an ONNX model that can be run ({_one_line(error)})") from error
         inputs, self._outputs = self._session.get_inputs(), [o.name for o in self._session.get_outputs()]
@@ -73,8 +93,17 @@ class _OnnxRuntime(Engine):
         self.size = side if isinstance(side, int) else None
         self.localizes = "map" in self._outputs
 
-    def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
-        _check_tiles(tiles)
+    def _start(self) -> None:
+        onnxruntime = import_quietly(self.name, self.name)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors, which are raised anyway
+        # Threads that wait for work in a loop take the processor from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        self._session = onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
+
+    def _compute(self, tiles: UInt8Image, *, maps: bool) -> TileOutput:
         wanted = [name for name in self._outputs if maps or name != "map"]
         # One by one: what is computed of a tile stays in a core's cache.
         runs = [self._session.run(wanted, {"image": _channels_first(tiles[i : i + 1])}) for i in range(len(tiles))]
@@ -86,20 +115,17 @@ class _OpenVino(Engine):
     name = "openvino"
 
     def __init__(self, path: Path, threads: int | None, precision: str) -> None:
-        openvino = import_openvino()
-        hint = _HINTS[precision]
+        super().__init__(threads)
         # Unless it is told, a processor with bfloat16 computes in it, whatever the file holds.
-        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
+        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self._path, self._core = str(path), openvino.Core()
         self._streams = threads or _cores()
         try:
-            self._model = self._compiled(PERFORMANCE_HINT="LATENCY")
+            self._network = _read_network(path)
+            self._start()
         except Exception as error:  # RuntimeError of many kinds
             raise ModelFileError(f"{path}: not a model that OpenVINO can run ({_one_line(error)})") from error
-        self._side_by_side: Any = None
-        self._lock = Lock()
         self._ports = {name: i for i, port in enumerate(self._model.outputs) for name in port.get_names()}
         inputs = [name for port in self._model.inputs for name in port.get_names()]
         _check_names(path, inputs, list(self._ports))
@@ -109,8 +135,12 @@ class _OpenVino(Engine):
         # A processor without bfloat16 takes float32 instead.
         self.arithmetic = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
-    def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
-        _check_tiles(tiles)
+    def _start(self) -> None:
+        self._core = import_quietly(self.name, self.name).Core()
+        self._model = self._compiled(PERFORMANCE_HINT="LATENCY")
+        self._side_by_side: Any = None
+
+    def _compute(self, tiles: UInt8Image, *, maps: bool) -> TileOutput:
         wanted = [name for name in ("score", "map", "one_class") if name in self._ports and (maps or name != "map")]
         alone = len(tiles) == 1 or self._streams == 1
         found = self._found(self._model if alone else self._beside(), tiles, wanted, 1 if alone else 2 * self._streams)
@@ -147,7 +177,17 @@ class _OpenVino(Engine):
         return self._side_by_side
 
     def _compiled(self, **options: Any) -> Any:
-        return self._core.compile_model(self._path, "CPU", {**self._options, **options})
+        return self._core.compile_model(self._network, "CPU", {**self._options, **options})
+
+
+def _read_network(path: Path) -> Any:
+    """Read a network into memory; OpenVINO would map its weights from the file."""
+    core = import_openvino().Core()
+    core.set_property({"ENABLE_MMAP": False})
+    weights = weights_of(path)
+    if weights is None:
+        return core.read_model(str(path))
+    return core.read_model(path.read_bytes(), weights.read_bytes())
 
 
 def open_engine(path: str | Path, *, precision: str, threads: int | None = None, engine: str = "auto") -> Engine:
@@ -179,7 +219,7 @@ def open_engine(path: str | Path, *, precision: str, threads: int | None = None,
     if precision not in _HINTS:
         raise ModelFileError(f"{path}: scores in {precision!r}, which this version does not know")
     chosen = _choose(place, engine)
-    if not _installed(chosen):
+    if not installed(chosen):
         raise MissingExtraError(chosen, chosen, "anomem-runtime")
     return _OnnxRuntime(place, threads) if chosen == "onnxruntime" else _OpenVino(place, threads, precision)
 
@@ -193,46 +233,12 @@ def _choose(place: Path, engine: str) -> str:
         return "openvino"
     if engine != "auto":
         return engine
-    return "onnxruntime" if _installed("onnxruntime") or not _installed("openvino") else "openvino"
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    return "onnxruntime" if installed("onnxruntime") or not installed("openvino") else "openvino"
 
 
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which otherwise reports every import to its makers' servers.
-
-    Raises
-    ------
-    MissingExtraError
-        It is not installed.
-    """
-    if not _installed("openvino"):
-        raise MissingExtraError("openvino", "openvino", "anomem-runtime")
-    with without_telemetry():
-        import openvino
-
-    return openvino
-
-
-@contextmanager
-def without_telemetry() -> Iterator[None]:
-    """Hide ``openvino_telemetry`` from what is imported inside; whoever imports it outside gets it all the same."""
-    name = "openvino_telemetry"
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
 
 
 def _check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:

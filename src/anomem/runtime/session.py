@@ -16,7 +16,7 @@ from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
 from anomem.runtime.judge import Judge, Scored
 from anomem.runtime.manifest import Manifest
-from anomem.runtime.metadata import is_exported
+from anomem.runtime.metadata import checksum, is_exported, weights_of
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.runtime.sources import open_images
 from anomem.types import Record, UInt8Image
@@ -47,6 +47,7 @@ class Session(Judge):
 
     def __init__(self, path: Path, facts: ExportedFacts, engine: Engine) -> None:
         self.path, self.engine = path, engine
+        self._file = _fingerprint(path)
         known = facts.export.get("arithmetic")
         if known not in (None, engine.arithmetic):
             line = f"{path}: calibrated in {known}, but this processor computes in {engine.arithmetic}"
@@ -83,6 +84,11 @@ class Session(Judge):
         if found.size not in (None, facts.preprocessing.size):
             raise ModelFileError(f"{path}: damaged: its network takes {found.size} px, its manifest says otherwise")
         return cls(Path(path), facts, found)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by path: whoever unpickles opens the file again, with the calibration as it is here."""
+        opened = self.path.absolute(), self.engine.threads, self.engine.name
+        return _reopen, (*opened, self._facts, self._file)
 
     @property
     def name(self) -> str:
@@ -196,3 +202,25 @@ class Session(Judge):
         if moves and (self.path.suffix.lower() == ".xml" or target.suffix.lower() != self.path.suffix.lower()):
             raise InputError(f"{target}: an exported model keeps its format; of an IR copy both files first")
         write_facts(self.path, self._facts, target)
+        if not moves:
+            self._file = _fingerprint(self.path)
+
+
+def _reopen(path: Path, threads: int | None, engine: str, facts: ExportedFacts, file: tuple[str, ...]) -> Session:
+    """Open the file of a pickled session.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, or another one than the session was opened from.
+    """
+    session = Session.open(path, threads, engine)
+    if session._file != file:
+        raise ModelFileError(f"{path}: has been replaced since the session was opened: open it again")
+    session._facts = facts
+    return session
+
+
+def _fingerprint(path: Path) -> tuple[str, ...]:
+    """Checksums of an exported model's files."""
+    return tuple(checksum(file) for file in (path, weights_of(path)) if file is not None)
