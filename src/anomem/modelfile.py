@@ -19,6 +19,7 @@ from anomem.persistence import read_model, write_model
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
+from anomem.training import own_rng
 from anomem.types import BoolArray, Record
 from anomem.version import __version__
 
@@ -99,6 +100,8 @@ def load_model(
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
         )
+    except (ImportError, MemoryError, OSError):  # of this machine, not of the file
+        raise
     except Exception as error:  # facts that somebody changed fail in any way there is
         raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, _from_json(manifest.params, roi), state
@@ -116,7 +119,7 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
         raise ModelFileError(f"{wrong[0]} is {own[wrong[0]].dtype} instead of {expected[wrong[0]]}")
     if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
         # Some timm models hold constants that are no part of their state; now that all shapes fit, build it for real.
-        with torch.random.fork_rng(devices=[]):  # first weights are drawn, and overwritten
+        with own_rng():  # first weights are drawn, and overwritten
             scorer = build(config)
         scorer.load_state_dict(own, strict=True, assign=True)
     for module in scorer.modules():

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, check_folder, count, files_of, filled_folder, number, percent, plain, write_text
+from anomem.cli.output import (
+    Output,
+    check_file,
+    check_folder,
+    count,
+    files_of,
+    filled_folder,
+    number,
+    percent,
+    plain,
+    write_text,
+)
 from anomem.cli.progress import finished
 from anomem.cli.session import Session, note, pass_session
 

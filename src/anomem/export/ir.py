@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 
 from anomem.errors import MissingExtraError, ParameterError
 from anomem.export.graph import Graph
+from anomem.export.quiet import hushed
 from anomem.runtime.dependencies import import_openvino, import_quietly, installed, without_telemetry
 from anomem.types import UInt8Image
 
@@ -74,10 +72,10 @@ def write_ir(onnx: Path, path: Path, graph: Graph, tiles: Iterable[UInt8Image] |
 def _quantised(model: Any, graph: Graph, tiles: list[UInt8Image]) -> Any:
     if not tiles:
         raise ParameterError("int8 is fitted to images of normals, and there are none")
-    with _hushed("torch.utils.cpp_extension"):
+    with hushed("torch.utils.cpp_extension"):
         nncf = import_quietly("nncf", "openvino", "anomem")
 
-    with without_telemetry(), _hushed("nncf", "openvino", "torch.utils.cpp_extension"):
+    with without_telemetry(), hushed("nncf", "openvino", "torch.utils.cpp_extension"):
         mixing = _mixing(model, graph.backbone)
         outside = [op.get_friendly_name() for op in model.get_ops() if _base(op) not in mixing]
         kept = nncf.IgnoredScope(names=outside, validate=False)
@@ -111,18 +109,3 @@ def _base(op: Any) -> str:
     """An operation's name in the graph: a convolution with a bias has become two, the first with a suffix."""
     name: str = op.get_friendly_name()
     return name.partition("/")[0]
-
-
-@contextmanager
-def _hushed(*names: str) -> Iterator[None]:
-    """Keep back what libraries say to their own developers, and nncf's progress bars on stdout."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from anomem.nn.exporting import exporting
 from anomem.runtime.atomic import stage
 
 __all__ = ["MapCache", "active", "map_cache"]
@@ -53,7 +54,7 @@ class MapCache:
 
     def applies(self, backbone: nn.Module, images: Tensor) -> bool:
         """Whether maps may be kept: of decoded images, from a backbone that nobody trains or traces."""
-        watched = backbone.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        watched = backbone.training or torch.is_grad_enabled() or exporting()
         return not watched and images.dtype == torch.uint8
 
     def maps(self, backbone: nn.Module, images: Tensor, compute: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:

@@ -297,4 +297,3 @@ def _locked(folder: Path, *, shared: bool) -> Iterator[bool]:
         yield locked
     finally:
         os.close(descriptor)
-

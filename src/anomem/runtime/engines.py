@@ -52,29 +52,10 @@ class Engine(ABC):
 
     def __init__(self, threads: int | None) -> None:
         self.threads = threads
-        self._process, self._lock = os.getpid(), Lock()
 
+    @abstractmethod
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
         """Compute: (T, S, S, 3) uint8 to what the network says of each tile, safe to call from several threads."""
-        _check_tiles(tiles)
-        if self._process != os.getpid():
-            self._start_in_fork()
-        return self._compute(tiles, maps=maps)
-
-    def _start_in_fork(self) -> None:
-        """Start again: of a process that was forked off, the threads that compute are gone."""
-        with self._lock:
-            if self._process != os.getpid():
-                self._start()
-                self._process = os.getpid()
-
-    @abstractmethod
-    def _start(self) -> None:
-        """Make the network ready to compute in this process."""
-
-    @abstractmethod
-    def _compute(self, tiles: UInt8Image, *, maps: bool) -> TileOutput:
-        """Compute tiles that have been checked."""
 
 
 class _OnnxRuntime(Engine):
@@ -82,9 +63,17 @@ class _OnnxRuntime(Engine):
 
     def __init__(self, path: Path, threads: int | None) -> None:
         super().__init__(threads)
+        _refuse_in_fork(self.name, path)
+        onnxruntime = import_quietly(self.name, self.name)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors, which are raised anyway
+        # Threads that wait for work in a loop take the processor from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if threads is not None:
+            options.intra_op_num_threads = threads
         try:
-            self._content = path.read_bytes()
-            self._start()
+            content = path.read_bytes()
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own kinds, which all mean the same to a user
             raise ModelFileError(f"{path}: not an ONNX model that can be run ({_one_line(error)})") from error
         inputs, self._outputs = self._session.get_inputs(), [o.name for o in self._session.get_outputs()]
@@ -93,17 +82,8 @@ class _OnnxRuntime(Engine):
         self.size = side if isinstance(side, int) else None
         self.localizes = "map" in self._outputs
 
-    def _start(self) -> None:
-        onnxruntime = import_quietly(self.name, self.name)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors, which are raised anyway
-        # Threads that wait for work in a loop take the processor from those that decode.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
-        self._session = onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
-
-    def _compute(self, tiles: UInt8Image, *, maps: bool) -> TileOutput:
+    def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
+        _check_tiles(tiles)
         wanted = [name for name in self._outputs if maps or name != "map"]
         # One by one: what is computed of a tile stays in a core's cache.
         runs = [self._session.run(wanted, {"image": _channels_first(tiles[i : i + 1])}) for i in range(len(tiles))]
@@ -121,9 +101,13 @@ class _OpenVino(Engine):
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._streams = threads or _cores()
+        self._path, self._lock = path, Lock()
+        self._side_by_side: Any = None
+        _refuse_in_fork(self.name, path)
+        self._core = import_openvino().Core()
         try:
-            self._network = _read_network(path)
-            self._start()
+            self._network = _read_network(self._core, path)
+            self._model = self._compiled(PERFORMANCE_HINT="LATENCY")
         except Exception as error:  # RuntimeError of many kinds
             raise ModelFileError(f"{path}: not a model that OpenVINO can run ({_one_line(error)})") from error
         self._ports = {name: i for i, port in enumerate(self._model.outputs) for name in port.get_names()}
@@ -135,12 +119,9 @@ class _OpenVino(Engine):
         # A processor without bfloat16 takes float32 instead.
         self.arithmetic = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
-    def _start(self) -> None:
-        self._core = import_quietly(self.name, self.name).Core()
-        self._model = self._compiled(PERFORMANCE_HINT="LATENCY")
-        self._side_by_side: Any = None
-
-    def _compute(self, tiles: UInt8Image, *, maps: bool) -> TileOutput:
+    def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
+        _check_tiles(tiles)
+        _refuse_in_fork(self.name, self._path)  # its threads are the parent's: it would wait for ever
         wanted = [name for name in ("score", "map", "one_class") if name in self._ports and (maps or name != "map")]
         alone = len(tiles) == 1 or self._streams == 1
         found = self._found(self._model if alone else self._beside(), tiles, wanted, 1 if alone else 2 * self._streams)
@@ -180,9 +161,28 @@ class _OpenVino(Engine):
         return self._core.compile_model(self._network, "CPU", {**self._options, **options})
 
 
-def _read_network(path: Path) -> Any:
+_process: dict[str, int] = {}
+"""The process in which each engine was first used."""
+
+
+def _refuse_in_fork(engine: str, path: Path) -> None:
+    """Refuse to start an engine for the second time, in a forked process: it would wait for its parent's threads.
+
+    Raises
+    ------
+    InputError
+        Saying what to do instead.
+    """
+    if _process.setdefault(engine, os.getpid()) != os.getpid():
+        raise InputError(
+            f"{path}: {engine} was started before this process was forked, and cannot start again: start workers by "
+            "spawn (multiprocessing.get_context('spawn')), or load models in the workers only"
+            + (", or before the fork" if engine == "onnxruntime" else "")
+        )
+
+
+def _read_network(core: Any, path: Path) -> Any:
     """Read a network into memory; OpenVINO would map its weights from the file."""
-    core = import_openvino().Core()
     core.set_property({"ENABLE_MMAP": False})
     weights = weights_of(path)
     if weights is None:

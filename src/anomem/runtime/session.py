@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -48,6 +49,7 @@ class Session(Judge):
     def __init__(self, path: Path, facts: ExportedFacts, engine: Engine) -> None:
         self.path, self.engine = path, engine
         self._file = _fingerprint(path)
+        _engines[self._key()] = engine
         known = facts.export.get("arithmetic")
         if known not in (None, engine.arithmetic):
             line = f"{path}: calibrated in {known}, but this processor computes in {engine.arithmetic}"
@@ -87,8 +89,16 @@ class Session(Judge):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by path: whoever unpickles opens the file again, with the calibration as it is here."""
-        opened = self.path.absolute(), self.engine.threads, self.engine.name
-        return _reopen, (*opened, self._facts, self._file)
+        return _reopen, (*self._key(), self._facts)
+
+    def _key(self) -> tuple[Path, int | None, str, tuple[str, ...]]:
+        return self.path.absolute(), self.engine.threads, self.engine.name, self._file
+
+    @classmethod
+    def _around(cls, path: Path, facts: ExportedFacts, engine: Engine, file: tuple[str, ...]) -> Self:
+        session = cls.__new__(cls)
+        session.path, session.engine, session._facts, session._file = path, engine, facts, file
+        return session
 
     @property
     def name(self) -> str:
@@ -206,14 +216,21 @@ class Session(Judge):
             self._file = _fingerprint(self.path)
 
 
-def _reopen(path: Path, threads: int | None, engine: str, facts: ExportedFacts, file: tuple[str, ...]) -> Session:
-    """Open the file of a pickled session.
+_engines: WeakValueDictionary[tuple[Path, int | None, str, tuple[str, ...]], Engine] = WeakValueDictionary()
+"""Engines of this process by file; a forked process cannot start others."""
+
+
+def _reopen(path: Path, threads: int | None, engine: str, file: tuple[str, ...], facts: ExportedFacts) -> Session:
+    """Open the file of a pickled session, unless this process has it open.
 
     Raises
     ------
     ModelFileError
         The file is missing, or another one than the session was opened from.
     """
+    found = _engines.get((path, threads, engine, file))
+    if found is not None:
+        return Session._around(path, facts, found, file)
     session = Session.open(path, threads, engine)
     if session._file != file:
         raise ModelFileError(f"{path}: has been replaced since the session was opened: open it again")

@@ -21,7 +21,7 @@ _QUOTED = frozenset(',;"\t\r\n')
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Return a text with its control characters written out, for a terminal or a page.
+    r"""Return a text with its control characters written out, for a terminal or a page.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def printable(text: str, *, keep: str = "") -> str:
 
     Examples
     --------
-    >>> print(printable("a\\x1b]0;title\\x07.png"))
-    a\\x1b]0;title\\x07.png
+    >>> print(printable("a\x1b]0;title\x07.png"))
+    a\x1b]0;title\x07.png
     """
     table = {code: escape for code, escape in _ESCAPES.items() if chr(code) not in keep} if keep else _ESCAPES
     return text.translate(table)

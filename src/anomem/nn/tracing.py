@@ -1,0 +1,48 @@
+"""Tracing by torch.fx that other threads do not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from threading import RLock, get_ident
+from typing import Any
+
+from torch.fx import _symbolic_trace
+
+__all__ = ["private_tracing"]
+
+_one_at_a_time = RLock()
+
+
+@contextmanager
+def private_tracing() -> Iterator[None]:
+    """Trace or export modules inside while other threads compute.
+
+    torch.fx replaces methods of ``nn.Module`` for the whole process while it traces; a model that another thread calls
+    meanwhile would be taken for a part of the traced one. Inside, replacements hold for this thread only, and one
+    thread traces at a time.
+    """
+    with _one_at_a_time:
+        patcher: Any = _symbolic_trace._Patcher
+        plain = patcher.patch_method
+        patcher.patch_method = _for_thread(plain, get_ident())
+        try:
+            yield
+        finally:
+            patcher.patch_method = plain
+
+
+def _for_thread(patch_method: Callable[..., None], thread: int) -> Callable[..., None]:
+    """Let a patch of a class's method act on one thread; all others call what was there before."""
+
+    def patch(patcher: Any, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True) -> None:
+        before = getattr(cls, name)
+
+        @wraps(new)
+        def dispatched(*args: Any, **kwargs: Any) -> Any:
+            return (new if get_ident() == thread else before)(*args, **kwargs)
+
+        patch_method(patcher, cls, name, dispatched, deduplicate)
+
+    return patch
