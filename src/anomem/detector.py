@@ -13,6 +13,7 @@ import torch
 
 from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
+from anomem.data.labels import LabelRow, extended, label_rows
 from anomem.data.sources import open_source
 from anomem.data.splits import split_normals
 from anomem.errors import InputError, NotFittedError
@@ -181,11 +182,13 @@ class Detector(Parameters, Judge):
         }
         digests = {role: frozenset(corpus.digests[i] for i in s.indices) for role, s in sets.items()}
         digests["labelled"], labelled = frozenset(), None
+        remembered: tuple[LabelRow, ...] = ()
         chosen = corpus.positions(ANOMALOUS)
         if self.supervision == "required" and not len(chosen):
             raise InputError(f"{self.name} learns from labelled anomalies; label some (y = 1)")
         if self.supervision != "none" and len(chosen):
             labelled, digests["labelled"] = gather_labelled(corpus, chosen, preprocessing, digests, run)
+            remembered = label_rows(corpus, chosen)
 
         scorer = yield from self._fit(sets["learn"], sets["tune"], labelled, run)
         scorer.eval().requires_grad_(False).to(run.device)
@@ -203,6 +206,7 @@ class Detector(Parameters, Judge):
             scale,
             digests,
             corpus.skipped,
+            labels=remembered,
         )
 
     def refit_labels(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
@@ -221,6 +225,7 @@ class Detector(Parameters, Judge):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
+        add: bool = False,
     ) -> Generator[Record, None, None]:
         """Refit the second stage to labelled images, step by step; the first stage and the memory stay as they are.
 
@@ -230,15 +235,25 @@ class Detector(Parameters, Judge):
             As for :meth:`fit_steps`.
         y : sequence of int, optional
             By default what the source says, else all anomalous. Defects alone are enough.
+        add : bool
+            Keep the earlier labels too: their files, whose paths the model remembers, are read again. Otherwise they
+            are replaced.
+
+        Raises
+        ------
+        InputError
+            For images or labels that cannot be used; with `add` for earlier files that are gone or have changed, and
+            for labels of arrays.
 
         Notes
         -----
-        The calibration scores are recomputed with the new score; labelled images never enter the calibration. Earlier
-        labels are replaced: pass all of them.
+        The calibration scores are recomputed with the new score; labelled images never enter the calibration.
         """
         state = self._state()
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         corpus = yield from read_corpus(images, y, masks=masks, types=types, default_label=ANOMALOUS, skip_bad=skip_bad)
+        if add:
+            corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name} has no second stage that labels could refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):
@@ -253,6 +268,7 @@ class Detector(Parameters, Judge):
             calibration=calibrate(conclude(scorer), state.calibration.alpha, precision=state.calibration.precision),
             digests={**state.digests, "labelled": hashes},
             history=tuple(history),
+            labels=label_rows(corpus, chosen),
         )
 
     def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> ImageSet:

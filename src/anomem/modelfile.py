@@ -55,6 +55,7 @@ def manifest_of(method: str, params: Mapping[str, Any], state: Fitted) -> Manife
         facts={
             "skipped": list(state.skipped),
             "history": [dataclasses.asdict(record) for record in state.history],
+            "labels": [dict(row) for row in state.labels],
         },
     )
 
@@ -99,6 +100,7 @@ def load_model(
             {role: digest_set(tensors[f"digests.{role}"]) for role in ("learn", "tune", "calibration", "labelled")},
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
+            tuple(dict(row) for row in manifest.facts.get("labels", ())),
         )
     except (ImportError, MemoryError, OSError):  # of this machine, not of the file
         raise
