@@ -22,10 +22,12 @@ from anomem.cli.output import (
 )
 from anomem.cli.progress import finished
 from anomem.cli.session import Session, note, pass_session
+from anomem.errors import InputError
+from anomem.types import NORMAL, UNKNOWN
 
 if TYPE_CHECKING:
     from anomem.loading import Model
-    from anomem.protocols.evaluation import Evaluation
+    from anomem.protocols.evaluation import Evaluation, NormalsEvaluation
 
 REPORT = "report.html"
 
@@ -56,13 +58,14 @@ def evaluate(
     """Measure MODEL on the test part of DATA.
 
     DATA as for `fit`. Images that the model was made from are recognised by their content and left out. Masks, where
-    there are any, give pixel figures; they are never needed.
+    there are any, give pixel figures; they are never needed. Of normal images alone, the false-alarm rate is measured.
     """
     import json
 
     from anomem.data.sources import read_dataset
     from anomem.loading import load
-    from anomem.protocols.evaluate import evaluate_steps
+    from anomem.protocols.evaluate import evaluate_normals_steps, evaluate_steps
+    from anomem.protocols.evaluation import Evaluation
     from anomem.runtime.metadata import weights_of
 
     output = Output(as_json)
@@ -79,19 +82,23 @@ def evaluate(
     detector = load(model)
     if alpha is not None:
         detector.calibrate(alpha=alpha)
-    steps = evaluate_steps(detector, dataset.for_evaluation(), **running)
+    samples = dataset.for_evaluation()
+    alone = {sample.label for sample in samples} <= {NORMAL, UNKNOWN}
+    if alone and report is not None:
+        raise InputError(f"{data}: has no anomalous images, and a report needs some: leave --report out")
+    steps = (evaluate_normals_steps if alone else evaluate_steps)(detector, samples, **running)
     evaluation = finished(steps, "evaluate", session, quiet=as_json)
     for image in evaluation.skipped:
         note(f"left out {image.error}")
     content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict())}
-    if report is not None:
+    if report is not None and isinstance(evaluation, Evaluation):
         facts = {"Model file": str(model), "Data": str(data)}
         with filled_folder(report, session) as folder:
             write_page(evaluation, detector, folder, dataset.root.name, facts, running)
         content["report"] = str(report / REPORT)
     if out is not None:
         write_text(out, json.dumps(content, indent=1, allow_nan=False) + "\n", session)
-    for text in summary(evaluation):
+    for text in summary(evaluation) if isinstance(evaluation, Evaluation) else normals_summary(evaluation):
         output.line(text)
     if report is not None:
         output.line(f"report: {report / REPORT}")
@@ -152,6 +159,21 @@ def summary(evaluation: Evaluation) -> list[str]:
         verdict for verdict in (words.promise(evaluation), words.confound(evaluation)[1]) if verdict.tone != "good"
     )
     return [*lines, *(f"{verdict.short}: {verdict.text}" for verdict in doubts)]
+
+
+def normals_summary(evaluation: NormalsEvaluation) -> list[str]:
+    """Say what an evaluation of normal images alone found, in lines."""
+    from anomem.report import words
+
+    decided, kept = evaluation.at_alpha, words.promise(evaluation)
+    left_out = f"; {evaluation.n_left_out:,} left out because the model was made from them"
+    rejected = f"{decided.n_false:,} of {evaluation.n_normal:,} normal images rejected"
+    threshold = number(evaluation.promise.threshold)
+    return [
+        f"{count(evaluation.n_normal, 'normal image')}, 0 anomalous" + (left_out if evaluation.n_left_out else ""),
+        f"at alpha {decided.alpha:.3g} (score above {threshold}): {rejected}, {percent(decided.false_alarm_rate)}",
+        f"{kept.short}: {kept.text}",
+    ]
 
 
 def _interval(bounds: tuple[float, float]) -> str:

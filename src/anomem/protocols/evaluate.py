@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from anomem.data.sources import PathSource, Sample
 from anomem.errors import ImageError, InputError
 from anomem.metrics import PixelScores
 from anomem.protocols.evaluation import (
+    AtAlpha,
     Evaluation,
     ImageRow,
+    NormalsEvaluation,
     PixelFigures,
     Promise,
     SkippedImage,
@@ -139,6 +141,46 @@ def evaluate_steps(
     return tally.conclude(detector, n_unlabelled=len(samples) - len(labelled))
 
 
+def evaluate_normals_steps(
+    detector: Model,
+    samples: Sequence[Sample],
+    *,
+    batch_size: int = 16,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    device: str = "auto",
+) -> Generator[tuple[int, int], None, NormalsEvaluation]:
+    """Measure the false-alarm rate on normal images alone: yields progress, returns the evaluation.
+
+    Parameters
+    ----------
+    detector, samples, batch_size, workers, skip_bad, device
+        As for `evaluate_steps`; images that are not labelled normal are not looked at.
+
+    Yields
+    ------
+    done, total : int
+        Images scored so far, and in all.
+
+    Raises
+    ------
+    InputError
+        No normal image, or none that the model was not made from.
+    ImageError
+        An image cannot be read, and `skip_bad` is off.
+    """
+    normals = [sample for sample in samples if sample.label == NORMAL]
+    tally = _Tally(normals, detector.digests_, None)
+    paths = [sample.path for sample in normals]
+    if not paths:
+        raise InputError("0 normal images: add some, or use `score` for images without labels")
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
+    for done, result in enumerate(detector.score(paths, skip_bad=skip_bad, **options), start=1):
+        tally.add(result, (), skip_bad=skip_bad)
+        yield done, len(normals)
+    return tally.conclude_normals(detector, n_unlabelled=len(samples) - len(normals))
+
+
 @dataclass
 class _Tally:
     """What is known so far; images come in one after the other."""
@@ -148,11 +190,11 @@ class _Tally:
     pixels: PixelScores | None
     rows: list[ImageRow] = field(default_factory=list)
     skipped: list[SkippedImage] = field(default_factory=list)
-    trivial: list[tuple[float, float, float, float]] = field(default_factory=list)
+    trivial: list[tuple[float, ...]] = field(default_factory=list)
     n_left_out: int = 0
     n_without_mask: int = 0
 
-    def add(self, result: Scored, seen: tuple[float, float, float], *, skip_bad: bool) -> None:
+    def add(self, result: Scored, seen: tuple[float, ...], *, skip_bad: bool) -> None:
         sample = self.samples[result.index]
         if result.error is not None:
             self.skipped.append(SkippedImage(str(sample.path), result.error))
@@ -190,8 +232,7 @@ class _Tally:
         n_normal, n_anomalous = labels.count(NORMAL), labels.count(ANOMALOUS)
         out = f", beside {self.n_left_out} that the model was made from"
         require_both_classes(n_normal, n_anomalous, f"{out} and {len(self.skipped)} that cannot be read")
-        calibration = detector.calibration_
-        decided = at_alpha(self.rows, calibration.alpha)
+        decided, promise = self._decided(detector)
         features = list(zip(*self.trivial, strict=True))
         return Evaluation(
             method=detector.name,
@@ -201,12 +242,7 @@ class _Tally:
             n_unlabelled=n_unlabelled,
             image=image_figures(self.rows),
             at_alpha=decided,
-            promise=Promise(
-                n_calibration=calibration.n,
-                threshold=calibration.threshold,
-                rate_limit_95=calibration.rate_limit_95,
-                chance=false_alarm_chance(decided.n_false, n_normal, calibration.n, calibration.alpha),
-            ),
+            promise=promise,
             pixel=self._pixel_figures(),
             types=type_figures(self.rows),
             trivial=TrivialFigures(*(direction_free_auroc(f, labels) for f in features)),
@@ -214,6 +250,27 @@ class _Tally:
             results=tuple(self.rows),
             skipped=tuple(self.skipped),
         )
+
+    def conclude_normals(self, detector: Model, *, n_unlabelled: int) -> NormalsEvaluation:
+        if not self.rows:
+            raise InputError(
+                f"0 normal images are left: the model was made from {self.n_left_out}, and {len(self.skipped)} cannot "
+                "be read; give normal images that it has not seen"
+            )
+        decided, promise = self._decided(detector)
+        counts = {"n_normal": len(self.rows), "n_left_out": self.n_left_out, "n_unlabelled": n_unlabelled}
+        rows, skipped = tuple(self.rows), tuple(self.skipped)
+        return NormalsEvaluation(
+            detector.name, **counts, at_alpha=decided, promise=promise, results=rows, skipped=skipped
+        )
+
+    def _decided(self, detector: Model) -> tuple[AtAlpha, Promise]:
+        """Count false alarms and misses, and compare the false alarms with the promised rate."""
+        calibration = detector.calibration_
+        decided = at_alpha(self.rows, calibration.alpha)
+        n_normal = sum(row.label == NORMAL for row in self.rows)
+        chance = false_alarm_chance(decided.n_false, n_normal, calibration.n, calibration.alpha)
+        return decided, Promise(calibration.n, calibration.threshold, calibration.rate_limit_95, chance)
 
     def _pixel_figures(self) -> PixelFigures | None:
         # Masks may all have turned out empty, or their images left out.

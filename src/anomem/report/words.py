@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from anomem.protocols.evaluation import Evaluation
+from anomem.protocols.evaluation import Evaluation, NormalsEvaluation
 
 _TRIVIAL_ALARM = 0.9
 _TRIVIAL_MARGIN = 0.02
@@ -95,7 +95,7 @@ def headline(evaluation: Evaluation) -> list[Card]:
     return cards
 
 
-def promise(evaluation: Evaluation) -> Verdict:
+def promise(evaluation: Evaluation | NormalsEvaluation) -> Verdict:
     """Judge whether the false alarms on this set fit the promised rate."""
     made, decided = evaluation.promise, evaluation.at_alpha
     if not decided.n_false:
