@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")

@@ -7,7 +7,6 @@ Nothing else here uses the network, and the same variables stop both in child pr
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +15,12 @@ from threading import RLock
 from typing import Any
 
 from anomem.errors import MissingExtraError
+from anomem.runtime.silence import silence
 
-__all__ = ["import_openvino", "import_quietly", "installed", "silence", "without_telemetry"]
-
-_SILENT = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-"""Environment variables by which dependencies are told not to report."""
+__all__ = ["import_openvino", "import_quietly", "installed", "without_telemetry"]
 
 _REPORTER = "openvino_telemetry"
 _importing = RLock()
-
-
-def silence() -> None:
-    """Tell dependencies not to report, before any of them is imported."""
-    os.environ.update(_SILENT)
 
 
 def installed(package: str) -> bool:
