@@ -163,7 +163,7 @@ def _torch_layer(layer: dict[str, Any], precision: str, threads: int) -> float:
 def _openvino_layer(layer: dict[str, Any], precision: str, threads: int) -> float:
     import numpy as np
 
-    from anomem.runtime.engines import import_openvino
+    from anomem.runtime.dependencies import import_openvino
 
     openvino = import_openvino()
     ops = openvino.opset13
@@ -192,7 +192,7 @@ def openvino_peaks(threads: int) -> dict[str, Any]:
     """GFLOP/s of one large product, timed by openvino's own counters; for a process of its own."""
     import numpy as np
 
-    from anomem.runtime.engines import import_openvino
+    from anomem.runtime.dependencies import import_openvino
 
     openvino = import_openvino()
     ops, found = openvino.opset13, {}
@@ -227,7 +227,8 @@ def profile_openvino(images: str, models: str, form: str, threads: int, count: i
     import numpy as np
 
     import anomem
-    from anomem.runtime.engines import import_openvino, open_engine
+    from anomem.runtime.dependencies import import_openvino
+    from anomem.runtime.engines import open_engine
 
     folder = Path(models)
     tiles = prepared(anomem.load(folder / FORMS[form][0]), test_files(Path(images))[:16])

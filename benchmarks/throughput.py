@@ -90,7 +90,7 @@ def peer_openvino(model: str, files: Sequence[Path], threads: int, *, float32: b
     import numpy as np
 
     from anomem.runtime.batches import load_batches
-    from anomem.runtime.engines import import_openvino
+    from anomem.runtime.dependencies import import_openvino
     from anomem.runtime.images import decode, resize
 
     wanted: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
@@ -155,7 +155,7 @@ def convert(traced: str, xml: str) -> dict[str, Any]:
     """The way of anomalib's to_openvino: torch.onnx.export of the traced model, openvino.convert_model, save_model."""
     import torch
 
-    from anomem.runtime.engines import import_openvino
+    from anomem.runtime.dependencies import import_openvino
 
     warnings.simplefilter("ignore")
     openvino = import_openvino()

@@ -19,7 +19,7 @@ import anomem
 from anomem.data.synthetic import crops
 from anomem.detectors import get
 from anomem.detectors.baselines.knn import KNN
-from anomem.errors import ModelFileError
+from anomem.errors import InputError, ModelFileError
 from anomem.modelfile import read_manifest, read_model, write_model
 from anomem.runtime.manifest import Manifest
 
@@ -137,7 +137,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="create"):
+    with pytest.raises(InputError, match="create"):
         write_model(tmp_path / "no" / "model", {"a": torch.zeros(2)}, _manifest())
 
 

@@ -14,6 +14,7 @@ import torch
 
 from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
+from anomem.data.labels import extended, label_rows
 from anomem.data.sources import open_source
 from anomem.errors import AnomemWarning, InputError
 from anomem.export.exporting import Exported, export_steps
@@ -222,6 +223,7 @@ class Detector(Parameters, FittedModel):
             scale,
             roles.digests,
             corpus.skipped,
+            labels=roles.label_rows,
         )
 
     def _warn_of_unused_labels(self, corpus: Corpus) -> None:
@@ -241,6 +243,7 @@ class Detector(Parameters, FittedModel):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
+        add: bool = False,
         progress: Progress | None = None,
     ) -> Self:
         """Refit the second stage to labelled images, and return self; the memory stays as it is.
@@ -251,16 +254,19 @@ class Detector(Parameters, FittedModel):
             As for :meth:`fit`.
         y : sequence of int, optional
             By default the source's own labels, else all anomalous. Defects alone are enough.
+        add : bool
+            Keep the earlier labels too: their files, whose paths the model remembers, are read again. Otherwise they
+            are replaced.
 
         Raises
         ------
         InputError
-            Without any defect; for a method without second stage; for an image that is also one of the fit's normals.
+            Without any defect; for a method without second stage; for an image that is also one of the fit's normals;
+            with `add` for earlier files that are gone or have changed, and for labels of arrays.
 
         Notes
         -----
-        The calibration scores are recomputed with the new score; labelled images never enter the calibration. Earlier
-        labels are replaced: pass all of them.
+        The calibration scores are recomputed with the new score; labelled images never enter the calibration.
         """
         steps = self._label_steps(
             images,
@@ -271,6 +277,7 @@ class Detector(Parameters, FittedModel):
             batch_size=batch_size,
             workers=workers,
             skip_bad=skip_bad,
+            add=add,
         )
         run_to_end(steps, progress)
         return self
@@ -283,11 +290,14 @@ class Detector(Parameters, FittedModel):
         device: str = "auto",
         batch_size: int = 16,
         workers: int | None = None,
+        add: bool = False,
         **described: Any,
     ) -> Generator[Record, None, None]:
         state = self._state()
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
+        if add:
+            corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name} has no second stage that labels could refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):
@@ -302,6 +312,7 @@ class Detector(Parameters, FittedModel):
             calibration=calibrate(conclude(scorer), state.calibration.alpha, precision=state.calibration.precision),
             digests={**state.digests, "labelled": hashes},
             history=tuple(history),
+            labels=label_rows(corpus, chosen),
         )
 
     def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> ImageSet:

@@ -5,6 +5,7 @@
     AnomemError
     ├── InputError (ValueError)         a path, table, array or label that cannot be used
     │   └── ImageError                  one image that cannot be decoded
+    ├── OutputError (OSError)           a file that cannot be written
     ├── ParameterError (ValueError)     a hyperparameter outside its declared range
     ├── CalibrationError (ValueError)   an alpha that the calibration normals cannot carry
     ├── ModelFileError                  a file that is not an anomem model, or of an unknown version
@@ -17,6 +18,7 @@ Messages are one line: what is wrong, with the file or the parameter named, then
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 
@@ -43,6 +45,26 @@ class ImageError(InputError):
         super().__init__(f"{name}: {reason}")
         self.name = name
         self.reason = reason
+
+
+class OutputError(AnomemError, OSError):
+    """A file that cannot be written.
+
+    Parameters
+    ----------
+    path : str
+        The file as the caller named it.
+    error : OSError
+        What the system says.
+    """
+
+    def __init__(self, path: str, error: OSError) -> None:
+        super().__init__(f"{path}: cannot be written ({error.strerror or error}); {_remedy(error.errno)}")
+        self.path = path
+        self.error = error
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ParameterError(AnomemError, ValueError):
@@ -84,6 +106,11 @@ class MissingExtraError(AnomemError, ImportError):
         self.package = package
         self.extra = extra
         self.distribution = distribution
+
+
+def _remedy(number: int | None) -> str:
+    full = number in (errno.ENOSPC, getattr(errno, "EDQUOT", None), None)
+    return "free space there, or name a file on another disk" if full else "check the folder, or name another file"
 
 
 class AnomemWarning(UserWarning):

@@ -14,6 +14,7 @@ import torch
 
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
+from anomem.data.labels import LabelRow
 from anomem.errors import InputError, ParameterError
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
@@ -113,6 +114,8 @@ class Fitted:
         Images that could not be read.
     history : tuple of Record
         What the fit reported.
+    labels : tuple of mapping
+        Files that the second stage is fitted to; see :func:`anomem.data.labels.label_rows`.
     """
 
     scorer: Scorer
@@ -123,6 +126,7 @@ class Fitted:
     digests: dict[str, frozenset[int]]
     skipped: tuple[str, ...] = ()
     history: tuple[Record, ...] = ()
+    labels: tuple[LabelRow, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, fx
 
 from anomem.errors import ModelFileError, one_line
@@ -20,6 +21,7 @@ from anomem.runtime.atomic import atomic_path
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
+from anomem.training import own_rng
 from anomem.types import BoolArray, Record
 from anomem.version import __version__
 
@@ -55,6 +57,7 @@ def manifest_of(method: str, params: Mapping[str, Any], state: Fitted) -> Manife
         facts={
             "skipped": list(state.skipped),
             "history": [dataclasses.asdict(record) for record in state.history],
+            "labels": [dict(row) for row in state.labels],
         },
     )
 
@@ -99,7 +102,10 @@ def load_model(
             {role: digest_set(tensors[f"digests.{role}"]) for role in ("learn", "tune", "calibration", "labelled")},
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
+            tuple(dict(row) for row in manifest.facts.get("labels", ())),
         )
+    except (ImportError, MemoryError, OSError):  # of this machine, not of the file
+        raise
     except Exception as error:  # facts that somebody changed fail in any way there is
         raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, _from_json(manifest.params, roi), state
@@ -117,7 +123,7 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
         raise ModelFileError(f"{wrong[0]} is {own[wrong[0]].dtype} instead of {expected[wrong[0]]}")
     if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
         # Some timm models hold constants that are no part of their state; now that all shapes fit, build it for real.
-        with torch.random.fork_rng(devices=[]):  # first weights are drawn, and overwritten
+        with own_rng():  # first weights are drawn, and overwritten
             scorer = build(config)
         scorer.load_state_dict(own, strict=True, assign=True)
     for module in scorer.modules():
@@ -168,53 +174,60 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
 
     Raises
     ------
-    ModelFileError
-        When the folder does not exist or cannot be written.
+    InputError
+        When the folder does not exist or may not be written.
+    OutputError
+        When the file cannot be written: no space is left, for example.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ModelFileError(f"{target}: its folder does not exist; create {target.parent} first")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        with atomic_path(target) as beside:
-            # A model is as readable as any other new file, though safetensors hides its own.
-            beside.touch()
-            mode = beside.stat().st_mode
+    with atomic_path(path) as beside:
+        try:
             save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json()})
-            beside.chmod(mode)
-    except OSError as error:
-        raise ModelFileError(f"{target}: cannot be written ({error.strerror})") from error
+        except SafetensorError as error:  # of a full disk, among others
+            raise OSError(None, one_line(error)) from error
 
 
 def read_manifest(path: str | Path) -> Manifest:
     """Read only the facts of a model file."""
-    with _opened(path) as file:
-        return _manifest(path, file)
+    source = _existing(path)
+    try:
+        with safe_open(str(source), framework="pt") as file:
+            return _manifest(path, file.metadata())
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
-    """Read tensors and facts of a model file.
+    """Read tensors and facts of a model file into memory of their own: the file may be replaced afterwards.
 
     Raises
     ------
     ModelFileError
         When the file is missing, is a pickle, is damaged, is not anomem's or of an unknown version.
     """
-    with _opened(path) as file:
-        manifest = _manifest(path, file)
+    source = _existing(path)
+    try:
+        content = source.read_bytes()  # once: a file that is being replaced must not come apart
         # Copies: torch's own memory starts at a multiple of 64 bytes, a file's tensors wherever its header ends, and
-        # products round differently there. A copy also outlives a file that is replaced.
-        return {name: file.get_tensor(name).clone() for name in file.keys()}, manifest  # noqa: SIM118
+        # products round differently there.
+        tensors = {name: tensor.clone() for name, tensor in load(content).items()}
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
+    return tensors, _manifest(path, _metadata(content))
 
 
-def _opened(path: str | Path) -> safe_open:
+def _metadata(content: bytes) -> dict[str, str] | None:
+    """Texts in the header of a safetensors file: its length in 8 bytes, then JSON."""
+    length = int.from_bytes(content[:8], "little")
+    found: dict[str, str] | None = json.loads(content[8 : 8 + length]).get("__metadata__")
+    return found
+
+
+def _existing(path: str | Path) -> Path:
     source = Path(path)
     if not source.is_file():
         raise ModelFileError(f"{source}: no such model file")
-    try:
-        return safe_open(str(source), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
+    return source
 
 
 def _what_it_is(source: Path, error: Exception) -> str:
@@ -226,8 +239,8 @@ def _what_it_is(source: Path, error: Exception) -> str:
     return f"not a model file, or damaged ({one_line(error)})"
 
 
-def _manifest(path: str | Path, file: safe_open) -> Manifest:
-    text = (file.metadata() or {}).get(MANIFEST_KEY)
+def _manifest(path: str | Path, texts: dict[str, str] | None) -> Manifest:
+    text = (texts or {}).get(MANIFEST_KEY)
     if text is None:
         raise ModelFileError(f"{path}: a safetensors file, but not one that anomem wrote")
     try:

@@ -8,6 +8,7 @@ import numpy as np
 
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
+from anomem.data.labels import LabelRow, label_rows
 from anomem.data.splits import split_normals
 from anomem.errors import InputError
 from anomem.fitting import Labelled, Run, gather_labelled
@@ -28,6 +29,8 @@ class Roles:
         Labelled images that the fit uses, defects among them.
     digests : dict
         Content hashes by role: learn, tune, calibration, labelled.
+    label_rows : tuple of mapping
+        Files of the labelled images, remembered by the model.
     """
 
     learn: ImageSet
@@ -35,6 +38,7 @@ class Roles:
     calibration: ImageSet
     labelled: Labelled | None = None
     digests: dict[str, frozenset[int]] = field(default_factory=dict)
+    label_rows: tuple[LabelRow, ...] = ()
 
 
 def split_roles(corpus: Corpus, preprocessing: Preprocessing, alpha: float | None, run: Run) -> Roles:
@@ -86,4 +90,5 @@ def add_labelled(roles: Roles, corpus: Corpus, run: Run, *, method: str, require
         learn = np.concatenate([roles.learn.indices, picked])
         roles.learn = ImageSet(corpus.source, preprocessing, learn, workers=run.workers)
         roles.digests["learn"] |= {corpus.digests[i] for i in picked}
+    roles.label_rows = label_rows(corpus, chosen)
     roles.labelled, roles.digests["labelled"] = gather_labelled(corpus, chosen, preprocessing, roles.digests, run)

@@ -40,7 +40,9 @@ class Ran:
     @property
     def error(self) -> str:
         """The one line that an error is, after ``anomem: error:``."""
-        lines = [line for line in self.err.splitlines() if not line.startswith("anomem: note: ")]
+        lines = [
+            line for line in self.err.splitlines() if not line.startswith(("anomem: note: ", "anomem: progress: "))
+        ]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("anomem: error: "), self.err
         return lines[0].removeprefix("anomem: error: ")

@@ -15,8 +15,8 @@ def test_success_replaces_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "model.safetensors"
     target.write_text("old")
     with atomic_path(target) as part:
-        assert part.parent == tmp_path
-        assert part.suffix == ".safetensors"
+        assert part.parent.parent == tmp_path
+        assert part.name == target.name
         assert not part.exists()
         part.write_text("new")
         assert target.read_text() == "old"

@@ -16,6 +16,7 @@ from anomem.cli.output import Output, check_file, check_folder
 from anomem.cli.progress import counted
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
+from anomem.runtime.neutral import printable
 from anomem.runtime.text import count
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_j
     A protocol needs --data; a suite brings its own, of which absent sets are left out.
     """
     output = Output(as_json)
-    _check(out, given)
+    _check(out, given, session)
     plan = _planned(what, given)
     for line in plan.left_out:
         note(f"left out: {line}")
@@ -120,9 +121,10 @@ def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_j
         click.get_current_context().exit(1)
 
 
-def _check(out: Path, given: dict[str, Any]) -> None:
+def _check(out: Path, given: dict[str, Any], session: Session) -> None:
     """Refuse what could not be written, before anything is computed."""
-    check_file(out, what="file of runs")
+    session.reads(*given["data"])
+    check_file(out, session, what="file of runs")
     for name in ("scores", "features"):
         if given[name] is not None:
             check_folder(given[name])
@@ -177,7 +179,7 @@ def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
     number = session.signal or signal.SIGINT
     word = _WORDS.get(signal.Signals(number).name, "interrupted")
     text = f"{word}; {out} holds {held} of {count(len(plan.units), 'unit')}: the same command goes on from there"
-    click.echo(f"anomem: {text}", err=True)
+    click.echo(f"anomem: {printable(text)}", err=True)
     click.get_current_context().exit(128 + number)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, count, number, peak_mb, percent
+from anomem.cli.output import Output, check_file, count, files_of, number, peak_mb, percent
 from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
-from anomem.errors import InputError
+from anomem.errors import AnomemError, InputError, OutputError
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 @click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
 @options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
 @click.option("--precision", type=click.Choice(list(PRECISIONS)), help="In which the model scores.  [default: fp32]")
+@click.option(
+    "--fit-precision",
+    type=click.Choice(("auto", *PRECISIONS)),
+    default="auto",
+    show_default=True,
+    help="Precision of the features learnt from; auto takes bf16 where the processor has it.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
 @options.running
 @options.skip_bad
@@ -56,6 +64,7 @@ def fit(
     labels: Path | None,
     alpha: float | None,
     precision: str | None,
+    fit_precision: str,
     seed: int | None,
     as_json: bool,
     **running: Any,
@@ -71,17 +80,28 @@ def fit(
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    check_file(out, what="model")
+    session.reads(data, labels)
+    check_file(out, session, what="model")
     dataset = read_dataset(data, normal=normal)
     output.line(dataset.describe())
     picked = read_labels(labels) if labels else None
+    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
     if not any(sample.label == NORMAL for sample in dataset.train):
         raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
 
     detector = _configured(get(method), assignments, precision, seed)
+    session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
+    learnt_in = PRECISIONS.get(fit_precision, fit_precision)
     started = time.perf_counter()
     with bars(session, quiet=as_json) as progress:
-        detector.fit(list(dataset.train), labels=picked, alpha=alpha, progress=progress, **running)
+        detector.fit(
+            list(dataset.train),
+            labels=picked,
+            alpha=alpha,
+            fit_precision=learnt_in,
+            progress=progress,
+            **running,
+        )
     skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
     _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped)
 
@@ -93,32 +113,39 @@ def fit(
     type=options.PATH,
     metavar="CSV",
     required=True,
-    help="path,label[,mask,type]: all labelled images, earlier ones too.",
+    help="path,label[,mask,type]: labelled images.",
 )
+@click.option("--add", is_flag=True, help="Keep the earlier labels too.  [default: they are replaced]")
 @click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
 @options.running
 @options.skip_bad
 @options.as_json
 @pass_session
-def label(session: Session, /, model: Path, labels: Path, out: Path, as_json: bool, **running: Any) -> None:
+def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, as_json: bool, **running: Any) -> None:
     """Refit the second stage of MODEL to labelled images.
 
     The CSV has the columns path and label (1 anomalous, 0 normal) and, where known, mask and type; paths are relative
     to its folder. Defects alone are enough. The memory of normal images stays as it is; the calibration is computed
-    anew, and labelled images never enter it.
+    anew, and labelled images never enter it. With --add the files of earlier labels are read again: they must be where
+    they were.
     """
     from anomem.data.sources import read_labels
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    check_file(out, what="model")
+    session.reads(labels)
+    check_file(out, session, what="model")
     samples = read_labels(labels)
+    session.check_inputs(*files_of(samples))
     defects = sum(sample.label == ANOMALOUS for sample in samples)
     output.line(f"{labels}: {count(len(samples), 'labelled image')}, {defects:,} anomalous")
     detector = load(model)
+    earlier = detector.counts_["n_labelled"]
+    if earlier and not add:
+        note(f"the {count(earlier, 'earlier label')} of {model} will be replaced; --add keeps them")
     started = time.perf_counter()
     with bars(session, quiet=as_json) as progress:
-        detector.label(list(samples), progress=progress, **running)
+        detector.label(list(samples), add=add, progress=progress, **running)
     _finish(detector, out, time.perf_counter() - started, output, session)
 
 
@@ -153,8 +180,10 @@ def calibrate(
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     target = out or model
-    check_file(target, what="model")
+    session.reads(normals)
+    check_file(target, session, what="model")
     dataset = read_dataset(normals, normal=normal)
+    session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     output.line(dataset.describe())
     paths = [sample.path for sample in dataset.train if sample.label == NORMAL]
     if not paths:
@@ -191,6 +220,26 @@ def save(detector: Model, path: Path, session: Session) -> None:
     """Write a model file, whole or not at all."""
     with session.putting_in_place(path):
         detector.save(path)
+
+
+def keep(detector: Detector, path: Path, session: Session) -> None:
+    """Write a model file; where its place is full, write it among the temporary files rather than lose the fit.
+
+    Raises
+    ------
+    OutputError
+        Its place cannot be written; the line says where the model is instead.
+    """
+    try:
+        save(detector, path, session)
+    except OutputError as error:
+        refuge = Path(tempfile.mkdtemp(prefix="anomem-")) / path.name
+        try:
+            save(detector, refuge, session)
+        except (AnomemError, OSError):
+            refuge.parent.rmdir()
+            raise error from None
+        raise InputError(f"{error}; the fitted model is kept in {refuge}: move it") from error
 
 
 def promise(detector: Model) -> list[str]:
@@ -239,7 +288,7 @@ def _finish(
     skipped: Sequence[dict[str, str]] = (),
 ) -> None:
     """Write the model and say what it is."""
-    save(detector, out, session)
+    keep(detector, out, session)
     counts, calibration = detector.counts_, detector.calibration_
     output.line(
         f"{detector.name}: learnt from {count(counts['n_train'], 'normal image')}, tuned on {counts['n_tune']:,}, "

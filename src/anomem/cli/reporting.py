@@ -55,6 +55,7 @@ def report(
     from anomem.report.benchmark.text_tables import plain
 
     output = Output(as_json)
+    session.reads(*runs)
     check_folder(out)
     found = gather(runs, scores=scores, baseline=baseline)
     for text in found.notes:

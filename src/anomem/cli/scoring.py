@@ -17,6 +17,8 @@ from anomem.cli.output import Output, check_folder, check_table, filled_folder, 
 from anomem.cli.progress import counted
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
+from anomem.runtime.atomic import NAME_BYTES, shortened
+from anomem.runtime.neutral import printable
 from anomem.runtime.text import count, number
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
 _SHOWN_ON_A_TERMINAL = 40
+_TITLE = "anomem heatmap"
+"""Text that a heatmap carries: only a heatmap is replaced by another one."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,15 @@ def score(
     images) and the verdict, which is anomalous where the p-value is at most alpha.
     """
     from anomem.loading import load
+    from anomem.runtime.metadata import weights_of
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    paths = _listed(images)
+    session.reads(model, weights_of(model), *images)
     if out is not None:
-        check_table(out)
+        check_table(out, session)
+    paths = _listed(images)
+    session.check_inputs(*paths)
     drawn = None if heatmaps is None else _planned(heatmaps, images, paths)
     detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
@@ -143,8 +150,10 @@ def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Hea
     ------
     InputError
         The folder cannot be made, lies inside a scored one (heatmaps would be scored the next time), or a heatmap would
-        take the place of an image.
+        take the place of something else.
     """
+    from anomem.runtime.images import has_title
+
     check_folder(folder)
     target = os.path.realpath(folder)
     for place in images:
@@ -155,11 +164,10 @@ def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Hea
     taken: set[str] = set()
     for path in paths:
         if str(path) not in places:
-            places[str(path)] = _free(_relative(path, base).with_suffix(".png"), taken)
-    originals = {os.path.realpath(path) for path in paths}
+            places[str(path)] = _free(_png(_relative(path, base)), taken)
     for place in places.values():
-        if os.path.realpath(folder / place) in originals:
-            raise InputError(f"{folder / place}: is one of the images: choose another folder for heatmaps")
+        if (folder / place).exists() and not has_title(folder / place, _TITLE):
+            raise InputError(f"{folder / place}: exists and is not a heatmap: choose another folder for heatmaps")
     return Heatmaps(folder, places)
 
 
@@ -181,11 +189,17 @@ def _absolute(path: Path) -> str:
     return os.path.normpath(path.absolute())
 
 
+def _png(place: Path, number: str = "") -> Path:
+    """Give a heatmap its name: that of its image, cut where a suffix or a number makes it too long for a disk."""
+    ending = f"{number}.png"
+    return place.with_name(shortened(place.stem, NAME_BYTES - len(ending)) + ending)
+
+
 def _free(place: Path, taken: set[str]) -> Path:
     """Number a place until nobody has it; capitals make no difference, as on many disks."""
     chosen, attempt = place, 2
     while str(chosen).casefold() in taken:
-        chosen, attempt = place.with_stem(f"{place.stem}-{attempt}"), attempt + 1
+        chosen, attempt = _png(place, f"-{attempt}"), attempt + 1
     taken.add(str(chosen).casefold())
     return chosen
 
@@ -224,7 +238,7 @@ def _draw(result: Scored, detector: Model, place: Path) -> None:
     if result.map is None:
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_png(place, overlay(decode(result.name), result.map, *detector.map_scale_))
+    write_png(place, overlay(decode(result.name), result.map, *detector.map_scale_), title=_TITLE)
 
 
 def _show(
@@ -250,7 +264,7 @@ def _show(
     )
     if not output.as_json:
         # Whoever reads stdout by program wants nothing but the table there.
-        click.echo(summary, err=out is None and not sys.stdout.isatty())
+        click.echo(printable(summary), err=out is None and not sys.stdout.isatty())
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -261,4 +275,4 @@ def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"the {len(shown)} highest scores of {len(rows):,} (--out FILE.csv writes all)"
     for row in shown:
         verdict = "anomalous" if row["anomalous"] else "normal"
-        yield f"{row['path']}\t{number(row['score'])}\t{row['p_value']:.4g}\t{verdict}"
+        yield f"{printable(row['path'])}\t{number(row['score'])}\t{row['p_value']:.4g}\t{verdict}"

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomem.data.labelled_images import as_labelled
+from anomem.errors import InputError
 from anomem.evaluation.confounds import GreyRecorder, trivial_features
-from anomem.evaluation.figures import Evaluation, require_both_classes
-from anomem.evaluation.judge import answer_steps, judge, select, with_masks
+from anomem.evaluation.figures import Evaluation, NormalsEvaluation, require_both_classes
+from anomem.evaluation.judge import answer_steps, judge, judge_normals, select, with_masks
 from anomem.runtime.progress import Progress, run_to_end
-from anomem.types import UNKNOWN, Record
+from anomem.types import NORMAL, UNKNOWN, Record
 
 if TYPE_CHECKING:
     from anomem.loading import Model
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluate_normals"]
 
 
 def evaluate(
@@ -101,3 +102,41 @@ def evaluate(
     trivial = trivial_features(labelled, recorder, of=selection.kept)
     found = judge(labelled, answers, selection, detector.calibration_, trivial, method=detector.name)
     return replace(found, n_unlabelled=len(given) - len(labelled))
+
+
+def evaluate_normals(
+    detector: Model,
+    images: Any,
+    *,
+    batch_size: int = 16,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> NormalsEvaluation:
+    """Return the false-alarm rate of a model on normal images alone; parameters as for `evaluate`.
+
+    Images that are labelled anomalous or unknown are not looked at.
+
+    Raises
+    ------
+    InputError
+        No normal image, or none that the model was not made from.
+    """
+    given = as_labelled(images)
+    normals = given.subset(given.positions(NORMAL), given.name)
+    if not len(normals):
+        raise InputError("0 normal images: add some, or use `score` for images without labels")
+    steps = answer_steps(
+        detector,
+        normals,
+        maps=False,
+        batch_size=batch_size,
+        workers=workers,
+        skip_bad=skip_bad,
+        device=device,
+    )
+    answers = run_to_end(steps, progress and (lambda step: progress(Record("evaluate", *step))))
+    selection = select(answers, detector.digests_)
+    found = judge_normals(normals, answers, selection, detector.calibration_, method=detector.name)
+    return replace(found, n_unlabelled=len(given) - len(normals))

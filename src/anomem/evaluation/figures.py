@@ -203,6 +203,37 @@ def image_figures(rows: Sequence[ImageRow], *, draws: int = 1000, seed: int = 0)
     )
 
 
+@dataclass(frozen=True)
+class NormalsEvaluation:
+    """Evaluation of normal images alone: the false-alarm rate, and nothing that takes anomalous images.
+
+    Parameters
+    ----------
+    method, n_normal, n_left_out, n_unlabelled, at_alpha, promise, results, skipped
+        As for `Evaluation`; ``at_alpha.detection_rate`` is NaN.
+    """
+
+    method: str
+    n_normal: int
+    n_left_out: int
+    n_unlabelled: int
+    at_alpha: AtAlpha
+    promise: Promise
+    results: tuple[ImageRow, ...]
+    skipped: tuple[SkippedImage, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the keys of `Evaluation.to_dict`; None where a figure takes anomalous images."""
+        absent: dict[str, Any] = {
+            "n_anomalous": 0,
+            "image": None,
+            "pixel": None,
+            "types": {},
+            "n_skipped": len(self.skipped),
+        }
+        return {**asdict(self), **absent}
+
+
 def at_alpha(rows: Sequence[ImageRow], alpha: float) -> AtAlpha:
     """Count false alarms and misses of the calibrated decision."""
     normals = [row.anomalous for row in rows if row.label == NORMAL]
@@ -210,7 +241,7 @@ def at_alpha(rows: Sequence[ImageRow], alpha: float) -> AtAlpha:
     return AtAlpha(
         alpha=alpha,
         false_alarm_rate=sum(normals) / len(normals),
-        detection_rate=sum(anomalies) / len(anomalies),
+        detection_rate=sum(anomalies) / len(anomalies) if anomalies else math.nan,
         n_false=sum(normals),
         n_missed=len(anomalies) - sum(anomalies),
     )

@@ -14,8 +14,10 @@ from anomem.data.sources import ImageSource
 from anomem.errors import ImageError, InputError
 from anomem.evaluation.confounds import Trivial, trivial_figures
 from anomem.evaluation.figures import (
+    AtAlpha,
     Evaluation,
     ImageRow,
+    NormalsEvaluation,
     Promise,
     SkippedImage,
     at_alpha,
@@ -219,20 +221,53 @@ def judge(
         n_unlabelled=0,
         image=image_figures(rows, draws=draws),
         at_alpha=decided,
-        promise=Promise(
-            n_calibration=calibration.n,
-            threshold=calibration.threshold,
-            rate_limit_95=calibration.rate_limit_95,
-            chance=false_alarm_chance(decided.n_false, n_normal, calibration.n, calibration.alpha),
-        ),
+        promise=_promise(decided, n_normal, calibration),
         pixel=None if answers.pixels is None else answers.pixels.figures(),
         types=type_figures(rows),
         trivial=trivial_figures([trivial[i] for i in kept], labels),
         roc=roc_points(rows, corners),
         results=tuple(rows),
-        skipped=tuple(SkippedImage(images.source.name(i), answers.skipped[i]) for i in sorted(answers.skipped)),
+        skipped=_skipped(images, answers),
         images=images.subset(kept, f"{images.name} judged"),
     )
+
+
+def judge_normals(
+    images: Images, answers: Answers, selection: Selection, calibration: Calibration, *, method: str = ""
+) -> NormalsEvaluation:
+    """Return the false-alarm rate on normal images alone; parameters as for `judge`.
+
+    Raises
+    ------
+    InputError
+        No image is left to judge.
+    """
+    if not len(selection.kept):
+        raise InputError(
+            f"0 normal images are left: the model was made from {selection.n_left_out}, and {selection.n_skipped} "
+            "cannot be read; give normal images that it has not seen"
+        )
+    rows = _rows(images, answers.scores[selection.kept], selection.kept, calibration)
+    decided = at_alpha(rows, calibration.alpha)
+    return NormalsEvaluation(
+        method=method,
+        n_normal=len(rows),
+        n_left_out=selection.n_left_out,
+        n_unlabelled=0,
+        at_alpha=decided,
+        promise=_promise(decided, len(rows), calibration),
+        results=tuple(rows),
+        skipped=_skipped(images, answers),
+    )
+
+
+def _promise(decided: AtAlpha, n_normal: int, calibration: Calibration) -> Promise:
+    chance = false_alarm_chance(decided.n_false, n_normal, calibration.n, calibration.alpha)
+    return Promise(calibration.n, calibration.threshold, calibration.rate_limit_95, chance)
+
+
+def _skipped(images: Images, answers: Answers) -> tuple[SkippedImage, ...]:
+    return tuple(SkippedImage(images.source.name(i), answers.skipped[i]) for i in sorted(answers.skipped))
 
 
 def _rows(images: Images, scores: FloatArray, kept: IntArray, calibration: Calibration) -> list[ImageRow]:

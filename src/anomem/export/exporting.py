@@ -218,7 +218,8 @@ def export_steps(
 
 def _facts(manifest: Manifest, paper: str, state: Fitted, wish: Wish, graph: Graph) -> ExportedFacts:
     how = {"format": wish.format, "opset": graph.opset, "outputs": list(graph.outputs), "paper": paper}
-    manifest = replace(manifest, precision=wish.arithmetic, facts={**manifest.facts, "export": how})
+    kept = {key: fact for key, fact in manifest.facts.items() if key != "labels"}  # paths of another machine
+    manifest = replace(manifest, precision=wish.arithmetic, facts={**kept, "export": how})
     return ExportedFacts(manifest, state.preprocessing, state.calibration, state.digests)
 
 

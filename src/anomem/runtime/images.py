@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from anomem.errors import ImageError, InputError
 from anomem.runtime._pillow import load
@@ -22,6 +23,7 @@ __all__ = [
     "as_rgb",
     "decode",
     "find_images",
+    "has_title",
     "read_mask",
     "resize",
     "resize_map",
@@ -236,13 +238,15 @@ def find_images(folder: str | Path) -> list[Path]:
     return sorted(_walk(Path(folder), ()))
 
 
-def write_png(path: str | Path, image: npt.NDArray[np.uint8]) -> None:
+def write_png(path: str | Path, image: npt.NDArray[np.uint8], *, title: str = "") -> None:
     """Write a PNG that appears whole or not at all.
 
     Parameters
     ----------
     path : str or Path
     image : ndarray of uint8, shape (H, W, 3) or (H, W)
+    title : str
+        Text that the file carries; see `has_title`.
 
     Raises
     ------
@@ -251,8 +255,20 @@ def write_png(path: str | Path, image: npt.NDArray[np.uint8]) -> None:
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise InputError(f"{path}: a PNG takes (H, W[, 3]) uint8, not {image.shape} {image.dtype}")
+    facts = PngInfo()
+    if title:
+        facts.add_text("Title", title)
     with atomic_path(path) as part:
-        Image.fromarray(np.ascontiguousarray(image)).save(part, format="PNG")
+        Image.fromarray(np.ascontiguousarray(image)).save(part, format="PNG", pnginfo=facts)
+
+
+def has_title(path: str | Path, title: str) -> bool:
+    """Tell whether a file is a PNG that `write_png` has given this title."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get("Title") == title
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def _to_rgb(image: Image.Image, label: str) -> UInt8Image:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
 from anomem.runtime.manifest import Manifest
-from anomem.runtime.metadata import is_exported
+from anomem.runtime.metadata import checksum, is_exported, weights_of
 from anomem.runtime.model import Model
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.recalibration import MapScale, unseen
@@ -48,6 +49,8 @@ class Session(Model):
 
     def __init__(self, path: Path, facts: ExportedFacts, engine: Engine) -> None:
         self.path, self.engine = path, engine
+        self._file = _fingerprint(path)
+        _engines[self._key()] = engine
         known = facts.export.get("arithmetic")
         if known not in (None, engine.arithmetic):
             line = f"{path}: calibrated in {known}, but this processor computes in {engine.arithmetic}"
@@ -84,6 +87,19 @@ class Session(Model):
         if found.size not in (None, facts.preprocessing.size):
             raise ModelFileError(f"{path}: damaged: its network takes {found.size} px, its manifest says otherwise")
         return cls(Path(path), facts, found)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by path: whoever unpickles opens the file again, with the calibration as it is here."""
+        return _reopen, (*self._key(), self._facts)
+
+    def _key(self) -> tuple[Path, int | None, str, tuple[str, ...]]:
+        return self.path.absolute(), self.engine.threads, self.engine.name, self._file
+
+    @classmethod
+    def _around(cls, path: Path, facts: ExportedFacts, engine: Engine, file: tuple[str, ...]) -> Self:
+        session = cls.__new__(cls)
+        session.path, session.engine, session._facts, session._file = path, engine, facts, file
+        return session
 
     @property
     def name(self) -> str:
@@ -201,3 +217,32 @@ class Session(Model):
         if moves and (self.path.suffix.lower() == ".xml" or target.suffix.lower() != self.path.suffix.lower()):
             raise InputError(f"{target}: an exported model keeps its format; of an IR copy both files first")
         write_facts(self.path, self._facts, target)
+        if not moves:
+            self._file = _fingerprint(self.path)
+
+
+_engines: WeakValueDictionary[tuple[Path, int | None, str, tuple[str, ...]], Engine] = WeakValueDictionary()
+"""Engines of this process by file; a forked process cannot start others."""
+
+
+def _reopen(path: Path, threads: int | None, engine: str, file: tuple[str, ...], facts: ExportedFacts) -> Session:
+    """Open the file of a pickled session, unless this process has it open.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, or another one than the session was opened from.
+    """
+    found = _engines.get((path, threads, engine, file))
+    if found is not None:
+        return Session._around(path, facts, found, file)
+    session = Session.open(path, threads, engine)
+    if session._file != file:
+        raise ModelFileError(f"{path}: has been replaced since the session was opened: open it again")
+    session._facts = facts
+    return session
+
+
+def _fingerprint(path: Path) -> tuple[str, ...]:
+    """Checksums of an exported model's files."""
+    return tuple(checksum(file) for file in (path, weights_of(path)) if file is not None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +12,7 @@ from anomem.report.benchmark.false_alarms import RULE
 from anomem.report.benchmark.report import Report
 from anomem.report.benchmark.runs import FEATURES
 from anomem.report.benchmark.tables import Cell, Row, Table
+from anomem.runtime.neutral import csv_text
 
 __all__ = [
     "FEATURE_WORDS",
@@ -84,7 +83,7 @@ def tables_csv(report: Report) -> str:
                             *(_yes(cell.apart), cell.lacking, _yes(column.confounded), cell.note),
                         )
                     )
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def comparisons_csv(report: Report) -> str:
@@ -101,7 +100,7 @@ def comparisons_csv(report: Report) -> str:
                 " ".join(found.basis),
             )
         )
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def confound_csv(report: Report) -> str:
@@ -111,7 +110,7 @@ def confound_csv(report: Report) -> str:
         areas = ["" if checked.check.areas[name] is None else checked.check.areas[name] for name in FEATURES]
         best = "" if checked.check.best_method is None else checked.check.best_method
         rows.append((checked.protocol, checked.where, checked.trial, *areas, best, _yes(checked.check.confounded)))
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def plain(report: Report) -> dict[str, Any]:
@@ -165,12 +164,6 @@ def _plain_cell(cell: Cell) -> dict[str, Any]:
 
 def _about(table: Table) -> tuple[str, ...]:
     return table.name, table.protocol, table.sweep, table.setting, table.title, table.trial
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()
 
 
 def _yes(value: bool) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import PurePath
 
 from anomem.evaluation.confounds import check_confound
-from anomem.evaluation.figures import Evaluation
+from anomem.evaluation.figures import Evaluation, NormalsEvaluation
 from anomem.runtime import text as runtime_text
 
 _CHANCE_DOUBT, _CHANCE_BROKEN = 0.05, 0.001
@@ -70,7 +70,7 @@ def headline(evaluation: Evaluation) -> list[Card]:
     return cards
 
 
-def promise(evaluation: Evaluation) -> Verdict:
+def promise(evaluation: Evaluation | NormalsEvaluation) -> Verdict:
     """Judge whether the false alarms on this set fit the promised rate."""
     made, decided = evaluation.promise, evaluation.at_alpha
     if not decided.n_false:
