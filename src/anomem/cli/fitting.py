@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, count, number, peak_mb, percent
+from anomem.cli.output import Output, check_file, peak_mb
 from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
+from anomem.runtime.precision import PRECISIONS
+from anomem.runtime.text import count, number, rate
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from anomem.detector import Detector
     from anomem.loading import Model
 
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
+FITTED_IN = ("fp32", "bf16")
+"""Precisions that a fit calibrates in; int8 comes with an export."""
 
 
 @click.command(short_help="Learn from normal images.")
@@ -39,7 +42,7 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 )
 @click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
 @options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="In which the model scores.  [default: fp32]")
+@click.option("--precision", type=click.Choice(FITTED_IN), help="In which the model scores.  [default: fp32]")
 @click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
 @options.running
 @options.skip_bad
@@ -196,7 +199,7 @@ def save(detector: Model, path: Path, session: Session) -> None:
 def promise(detector: Model) -> list[str]:
     """Say what the threshold means, in lines."""
     calibration = detector.calibration_
-    mean, limit = percent(calibration.alpha), percent(calibration.rate_limit_95)
+    mean, limit = rate(calibration.alpha), rate(calibration.rate_limit_95)
     return [
         f"threshold {number(calibration.threshold)}: images with a higher score are called anomalous",
         f"alpha {calibration.alpha:.3g}: on average at most {mean} of normal images like these are called anomalous",

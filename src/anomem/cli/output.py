@@ -20,13 +20,7 @@ from anomem.cli.session import Session
 from anomem.errors import InputError, MissingExtraError
 from anomem.runtime import machine
 from anomem.runtime.atomic import atomic_path
-from anomem.runtime.plain import plain as plain
-from anomem.runtime.text import count as count
-from anomem.runtime.text import number as number
-from anomem.runtime.text import rate
-
-percent = rate
-"""Writes the chosen rates that commands print."""
+from anomem.runtime.plain import plain
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
