@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomem.data.layouts import found_in, read_folder
+from anomem.data.layouts import read_folder
 from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
 from anomem.errors import InputError
-from anomem.runtime.images import IMAGE_SUFFIXES, decode, find_images
+from anomem.runtime.images import decode
+from anomem.runtime.listing import image_files
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
 from anomem.types import UInt8Image
 
@@ -22,6 +23,7 @@ __all__ = [
     "Layout",
     "PathSource",
     "Sample",
+    "list_images",
     "open_source",
     "read_dataset",
     "read_labels",
@@ -144,23 +146,13 @@ def open_source(images: Any) -> ImageSource:
         images = list(images)
     if isinstance(images, Sequence) and images and all(isinstance(item, Sample) for item in images):
         return PathSource(sample.path for sample in images)
-    return open_images(images, files=PathSource, expand=_expand)
+    return open_images(images, files=PathSource, expand=list_images)
 
 
-def _expand(path: str | Path, *, among: bool) -> Sequence[str | Path]:
-    """List the image files a path stands for; ``among`` others a file need not exist yet."""
-    suffix = Path(path).suffix.lower()
-    if among and suffix in IMAGE_SUFFIXES:
-        return (path,)  # no look at the disk: there may be very many
+def list_images(path: str | Path, *, among: bool) -> Sequence[str | Path]:
+    """List the image files that a path names: as `anomem.runtime.listing.image_files`, and the rows of a table."""
     place = Path(path)
-    if place.is_dir():
-        found = find_images(place)
-        if not found:
-            raise InputError(f"{place}: 0 images, found {found_in(place)}: name a folder of images")
-        return found
-    if suffix in TABLE_SUFFIXES and place.is_file():
+    if place.suffix.lower() in TABLE_SUFFIXES and place.is_file():
         dataset = read_table(place)
         return [sample.path for sample in (*dataset.train, *dataset.test)]
-    if not among and not place.exists():
-        raise InputError(f"{place}: no such file or folder: check the path")
-    return (path,)
+    return image_files(path, among=among)
