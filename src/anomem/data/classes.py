@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anomem.data.words import class_of
 from anomem.errors import InputError
+from anomem.runtime.words import class_of
 from anomem.types import ANOMALOUS, NORMAL
 
 __all__ = ["Placed", "classify", "match_class"]

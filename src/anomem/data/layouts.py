@@ -11,9 +11,9 @@ from anomem.data.classes import Placed, classify, match_class
 from anomem.data.official.inside import read_mask
 from anomem.data.pairing import Pairs, pair_masks
 from anomem.data.samples import Dataset, Layout, Sample, mask_note
-from anomem.data.words import class_of, is_enumerated, split_of
 from anomem.errors import ImageError, InputError
 from anomem.runtime.listing import Listing, found_in, list_folder
+from anomem.runtime.words import class_of, is_enumerated, split_of
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
 
 __all__ = ["EXPECTED", "read_folder", "type_by_place"]

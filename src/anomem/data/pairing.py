@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anomem.data.words import class_of, is_neutral, split_of
 from anomem.runtime.masks import is_mask_folder, mask_bases
+from anomem.runtime.words import class_of, is_neutral, split_of
 from anomem.types import NORMAL
 
 __all__ = ["Pairs", "pair_masks"]
