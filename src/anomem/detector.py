@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 
-from anomem.data.corpus import Corpus, Mask, read_corpus
+from anomem.data.corpus import Corpus, Mask, grouped, read_corpus
 from anomem.data.imageset import ImageSet
-from anomem.data.sources import open_source
-from anomem.data.splits import split_normals
+from anomem.data.sources import normal_samples, open_source
+from anomem.data.splits import groups_of, split_normals
 from anomem.errors import InputError, NotFittedError
 from anomem.export.exporting import Exported, export_steps
 from anomem.fitting import (
@@ -22,14 +22,15 @@ from anomem.fitting import (
     Labelled,
     Run,
     calibration_pass,
-    conclude,
     copy_scorer,
     final_scores,
     gather_labelled,
     make_run,
     moved,
+    only_groups,
     read_preprocessing,
     recalibrated,
+    reconcluded,
     remember_calibration,
 )
 from anomem.modelfile import save_model
@@ -37,6 +38,7 @@ from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
+from anomem.runtime.groups import Groups
 from anomem.runtime.judge import Judge
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import exhaust, isolated_rng, recorded
@@ -116,7 +118,7 @@ class Detector(Parameters, Judge):
         y: Sequence[int] | None = None,
         *,
         masks: Sequence[Mask] | None = None,
-        groups: Sequence[Hashable | None] | None = None,
+        groups: Groups = None,
         types: Sequence[str | None] | None = None,
         alpha: float | None = None,
         device: str = "auto",
@@ -135,8 +137,10 @@ class Detector(Parameters, Judge):
             0 normal, 1 anomalous, -1 unknown (left out); by default what the source says, else all normal.
         masks : sequence, optional
             For each image an (H, W) mask, a path to one, or None. Never needed.
-        groups : sequence, optional
-            Images of one group (part, lot, burst) are never separated by the split.
+        groups : sequence, "near", "folder" or regular expression, optional
+            Images of one group (part, lot, burst) are never separated by the split, and p-values count groups. By
+            default as the samples say; "near": near-duplicates, found by thumbnails; "folder": images of one folder;
+            otherwise what the expression finds in a path (its first parenthesis, if any).
         types : sequence of str, optional
             Defect type of each labelled image.
         alpha : float, optional
@@ -160,7 +164,9 @@ class Detector(Parameters, Judge):
         self._fitted = None
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
         run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
-        corpus = yield from read_corpus(images, y, masks=masks, groups=groups, types=types, skip_bad=skip_bad)
+        named, columns = (groups, None) if isinstance(groups, str) else (None, groups)
+        corpus = yield from read_corpus(images, y, masks=masks, groups=columns, types=types, skip_bad=skip_bad)
+        corpus = yield from grouped(corpus, named, workers=workers)
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
         state = yield from recorded(steps, history)
@@ -170,11 +176,15 @@ class Detector(Parameters, Judge):
         preprocessing = read_preprocessing(run.params)
         normals = corpus.positions(NORMAL)
         hashes, groups = [corpus.digests[i] for i in normals], [corpus.groups[i] for i in normals]
-        split = split_normals(hashes, groups, seed=run.params.seed)
+        has_groups = any(group is not None for group in groups)
+        split = split_normals(hashes, groups if has_groups else None, seed=run.params.seed)
+        held_out = np.sort(np.concatenate([split.calibrate, split.beside]))
         # An image that stands there twice is one image: it must not count twice in a promise.
-        once = np.unique([corpus.digests[i] for i in normals[split.calibrate]], return_index=True)[1]
-        parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate[np.sort(once)]}
-        check_alpha(alpha, len(once))
+        once = np.unique([hashes[i] for i in held_out], return_index=True)[1]
+        parts = {"learn": split.learn, "tune": split.tune, "calibration": held_out[np.sort(once)]}
+        units = groups_of(hashes, groups)
+        counted = [units[i] for i in parts["calibration"]]
+        check_alpha(alpha, len(set(counted)), grouped=has_groups)
         sets = {
             role: ImageSet(corpus.source, preprocessing, normals[part], workers=run.workers)
             for role, part in parts.items()
@@ -199,10 +209,11 @@ class Detector(Parameters, Judge):
             scorer,
             vars(run.params),
             preprocessing,
-            calibrate(final_scores(scorer, results), alpha, precision=run.params.precision),
+            calibrate(final_scores(scorer, results), alpha, run.params.precision, counted),
             scale,
             digests,
             corpus.skipped,
+            calibration_groups=only_groups(counted),
         )
 
     def refit_labels(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
@@ -250,7 +261,7 @@ class Detector(Parameters, Judge):
         yield from recorded(isolated_rng(self._refit(scorer, labelled, run), self.seed), history)
         self._fitted = state.replaced(
             scorer=scorer,
-            calibration=calibrate(conclude(scorer), state.calibration.alpha, precision=state.calibration.precision),
+            calibration=reconcluded(scorer, state),
             digests={**state.digests, "labelled": hashes},
             history=tuple(history),
         )
@@ -267,12 +278,21 @@ class Detector(Parameters, Judge):
         state = self._state()
         self._fitted = state.replaced(calibration=state.calibration.with_alpha(alpha))
 
+    def _normals(self, normals: Any) -> tuple[Any, Sequence[Hashable | None] | None]:
+        return normal_samples(normals)
+
     def _calibrated(
-        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
+        self,
+        images: PreparedImages,
+        alpha: float | None,
+        *,
+        batch_size: int,
+        device: str,
+        groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
-        self._fitted = yield from recalibrated(state, images, alpha, run)
+        self._fitted = yield from recalibrated(state, images, alpha, run, groups)
 
     def _state(self) -> Fitted:
         if self._fitted is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,15 @@ import numpy as np
 from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
+from anomem.runtime.alike import find_alike
+from anomem.runtime.groups import resolve_groups
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
+
+_LOOKED_AT = 1000
+"""Normals among which near-duplicates are looked for unasked, at most."""
+
+_REPEATS_NOTED = 0.1
+"""Share of near-duplicates beyond one per group from which on they are noted."""
 
 Mask = BoolArray | Path | str | None
 
@@ -109,6 +117,44 @@ def read_corpus(
         _column(types, known, "type", len(source)),
         _column(groups, known, "group", len(source)),
         skipped,
+    )
+
+
+def grouped(corpus: Corpus, groups: str | None, *, workers: int | None = None) -> Generator[Record, None, Corpus]:
+    """Return a corpus with its normals in groups, named as by `anomem.runtime.groups.resolve_groups`.
+
+    Where neither `groups` nor the images name groups, near-duplicates are looked for among at most 1,000 normals, and
+    a warning names the setting that groups them.
+    """
+    normals = corpus.positions(NORMAL)
+    if groups is None:
+        if len(normals) and all(corpus.groups[i] is None for i in normals):
+            yield from _look_for_alike(corpus, normals, workers)
+        return corpus
+    found = yield from resolve_groups(groups, corpus.source.subset(normals), workers=workers)
+    column: list[Hashable | None] = [None] * len(corpus.groups)
+    for i, group in zip(normals, found or (), strict=True):
+        column[i] = group
+    return replace(corpus, groups=tuple(column))
+
+
+def _look_for_alike(corpus: Corpus, normals: IntArray, workers: int | None) -> Generator[Record, None, None]:
+    once = {corpus.digests[i]: int(i) for i in reversed(normals)}  # equal files are one image anyway
+    chosen = [once[digest] for digest in sorted(once)[:_LOOKED_AT]]
+    found = yield from find_alike(corpus.source.subset(chosen), workers=workers)
+    members: dict[int, list[int]] = {}
+    for i, group in zip(chosen, found, strict=True):
+        members.setdefault(group, []).append(i)
+    if len(members) > (1 - _REPEATS_NOTED) * len(chosen):
+        return
+    several = [sorted(images) for images in members.values() if len(images) > 1]
+    one, other = (corpus.source.name(i) for i in min(several)[:2])
+    warnings.warn(
+        f"{sum(map(len, several)):,} of {len(chosen):,} normal images are near-duplicates, in {len(several):,} groups "
+        f"(such as {one} and {other}); the promised false-alarm rate does not hold for new parts; "
+        "set groups='near' (--group-by near), or name the groups",
+        AnomemWarning,
+        stacklevel=5,
     )
 
 

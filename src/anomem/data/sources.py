@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from anomem.data.layouts import read_folder
 from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
-from anomem.errors import InputError
+from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.images import decode
 from anomem.runtime.listing import image_files
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
-from anomem.types import UInt8Image
+from anomem.types import NORMAL, UInt8Image
 
 __all__ = [
     "ArraySource",
@@ -24,6 +25,7 @@ __all__ = [
     "PathSource",
     "Sample",
     "list_images",
+    "normal_samples",
     "open_source",
     "read_dataset",
     "read_labels",
@@ -98,6 +100,8 @@ def training_samples(images: Any) -> list[Sample] | None:
         if not path.is_dir() and path.suffix.lower() not in TABLE_SUFFIXES:
             return None
         images = read_dataset(path)
+        if images.notes:
+            warnings.warn(images.describe(), AnomemWarning, stacklevel=6)
     if isinstance(images, Dataset):
         if not images.train:
             raise InputError(f"{images.root}: 0 training images: {images.describe()}")
@@ -107,6 +111,36 @@ def training_samples(images: Any) -> list[Sample] | None:
     if isinstance(images, Sequence) and images and all(isinstance(s, Sample) for s in images):
         return list(images)
     return None
+
+
+def normal_samples(images: Any) -> tuple[Any, list[Hashable | None] | None]:
+    """Choose the normal images of a data set to calibrate on, and their groups.
+
+    Parameters
+    ----------
+    images : object
+        As for `training_samples`.
+
+    Returns
+    -------
+    images : list of Sample, or object
+        The normal training images of a data set; anything else as it is given.
+    groups : list of hashable or None
+        Per image, where the data set names groups.
+
+    Raises
+    ------
+    InputError
+        As for `training_samples`, and a data set without normal images.
+    """
+    samples = training_samples(images)
+    if samples is None:
+        return images, None
+    normals = [sample for sample in samples if sample.label == NORMAL]
+    if not normals:
+        raise InputError(f"{images}: no normal images to calibrate on; give a folder of them")
+    groups = [sample.group for sample in normals]
+    return normals, groups if any(groups) else None
 
 
 class PathSource(FileSource):

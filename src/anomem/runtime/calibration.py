@@ -205,6 +205,11 @@ class Calibration:
         """
         return np.asarray(_checked_scores(scores) > self.threshold)
 
+    def facts(self) -> dict[str, float | int | str]:
+        """Return what a manifest holds of a calibration: its facts without the scores."""
+        facts: dict[str, float | int | str] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
+        return facts if self.groups is None else {**facts, "groups": self.n_groups}
+
     def with_alpha(self, alpha: float) -> Calibration:
         """Promise another rate from the same scores.
 

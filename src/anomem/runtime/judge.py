@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,8 +13,11 @@ import numpy.typing as npt
 
 from anomem.errors import InputError
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.groups import Groups, resolve_groups
+from anomem.runtime.listing import image_files
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.scoring import ImageResult, PreparedImages
+from anomem.runtime.words import check_no_defects
 from anomem.types import FloatArray, IntArray, Record
 
 __all__ = ["Judge", "Scored", "describe"]
@@ -104,9 +108,29 @@ class Judge(ABC):
 
     @abstractmethod
     def _calibrated(
-        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
+        self,
+        images: PreparedImages,
+        alpha: float | None,
+        *,
+        batch_size: int,
+        device: str,
+        groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
         """Calibrate on fresh normals."""
+
+    def _normals(self, normals: Any) -> tuple[Any, Sequence[Hashable | None] | None]:
+        """Return the normal images of what users give to calibrate on, and their groups where these are known.
+
+        Raises
+        ------
+        InputError
+            A folder that holds anomalous images by the name of a folder inside.
+        """
+        if isinstance(normals, (str, Path)) and Path(normals).is_dir():
+            found = image_files(normals, among=False)
+            check_no_defects(found, normals)
+            return found, None
+        return normals, None
 
     def score(
         self,
@@ -212,6 +236,7 @@ class Judge(ABC):
         workers: int | None = None,
         device: str = "auto",
         skip_bad: bool = False,
+        groups: Groups = None,
     ) -> Generator[Record, None, None]:
         """Calibrate on fresh normals, step by step; images and options as for :meth:`score`.
 
@@ -221,11 +246,17 @@ class Judge(ABC):
             Those that the model has learnt from or was tuned on are left out with a warning.
         alpha : float, optional
             The promised false-alarm rate; by default the present one where the normals carry it.
+        groups : sequence, "near", "folder" or regular expression, optional
+            Images of one part, lot or burst; p-values count groups. See `anomem.runtime.groups.resolve_groups`.
 
         Raises
         ------
         CalibrationError
-            For an alpha that the normals cannot carry.
+            For an alpha that the normals, or their groups, cannot carry.
+        InputError
+            A folder that holds anomalous images by its folders' names.
         """
+        normals, known = self._normals(normals)
         images = self._prepared(normals, workers=workers, skip_bad=skip_bad)
-        yield from self._calibrated(images, alpha, batch_size=batch_size, device=device)
+        chosen = yield from resolve_groups(known if groups is None else groups, images.source, workers=workers)
+        yield from self._calibrated(images, alpha, batch_size=batch_size, device=device, groups=chosen)

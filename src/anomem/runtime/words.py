@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
+from anomem.errors import InputError
 from anomem.runtime.masks import word_set, words_of
 from anomem.types import ANOMALOUS, NORMAL
 
-__all__ = ["class_of", "is_enumerated", "is_neutral", "split_of"]
+__all__ = ["check_no_defects", "class_of", "is_enumerated", "is_neutral", "split_of"]
 
 _GOOD = word_set(
     "good goods normal normals ok okay oks pass passed healthy nominal intact undamaged flawless perfect "
@@ -90,3 +93,20 @@ def is_enumerated(name: str) -> bool:
     words = words_of(name)
     numbers = [word for word in words if word.isdecimal()]
     return bool(numbers) and any(word in _ENUMERATED for word in words) and len(words) - len(numbers) == 1
+
+
+def check_no_defects(paths: Iterable[str | Path], root: str | Path) -> None:
+    """Refuse images to be taken for normal, of which a folder below `root` says otherwise.
+
+    Raises
+    ------
+    InputError
+        It names the folder.
+    """
+    for path in paths:
+        parts = Path(path).relative_to(root).parts[:-1]
+        if ANOMALOUS in map(class_of, parts):
+            raise InputError(
+                f"{root}: {'/'.join(parts)} holds anomalous images by its name; give the normal ones alone, by path or "
+                "in a folder of their own"
+            )
