@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
+from anomem.cli.found import show_found
 from anomem.cli.output import Output, check_file, check_folder, count, filled_folder, number, percent, plain, write_text
 from anomem.cli.progress import finished
 from anomem.cli.session import Session, note, pass_session
@@ -60,7 +61,7 @@ def evaluate(
     if report is not None:
         check_folder(report)
     dataset = read_dataset(data, normal=normal)
-    output.line(dataset.describe())
+    found = show_found(dataset, output)
     detector = load(model)
     if alpha is not None:
         detector.calibrate(alpha=alpha)
@@ -68,7 +69,7 @@ def evaluate(
     evaluation = finished(steps, "evaluate", session, quiet=as_json)
     for image in evaluation.skipped:
         note(f"left out {image.error}")
-    content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict())}
+    content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict()), "found": found}
     if report is not None:
         facts = {"Model file": str(model), "Data": str(data)}
         with filled_folder(report, session) as folder:

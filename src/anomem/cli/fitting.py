@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
+from anomem.cli.found import show_found
 from anomem.cli.output import Output, check_file, count, number, peak_mb, percent
 from anomem.cli.progress import follow
 from anomem.cli.session import Session, note, pass_session
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from anomem.data.samples import Sample
     from anomem.detector import Detector
     from anomem.loading import Model
+    from anomem.runtime.calibration import Calibration
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 
@@ -42,6 +44,7 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 @click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
 @options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
 @click.option("--precision", type=click.Choice(list(PRECISIONS)), help="In which the model scores.  [default: fp32]")
+@options.group_by
 @click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
 @options.running
 @options.skip_bad
@@ -58,6 +61,7 @@ def fit(
     labels: Path | None,
     alpha: float | None,
     precision: str | None,
+    group_by: str | None,
     seed: int | None,
     as_json: bool,
     **running: Any,
@@ -75,7 +79,7 @@ def fit(
     session.can_skip = not running["skip_bad"]
     check_file(out, what="model")
     dataset = read_dataset(data, normal=normal)
-    output.line(dataset.describe())
+    found = show_found(dataset, output)
     samples, normals = _merged(dataset.train, read_labels(labels) if labels else ())
     if not any(sample.label == NORMAL for sample in samples):
         raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
@@ -84,10 +88,10 @@ def fit(
     if detector.supervision == "none" and any(sample.label == ANOMALOUS for sample in samples):
         note(f"{method} learns from normal images only: the labelled ones are left out")
     started = time.perf_counter()
-    follow(detector.fit_steps(samples, alpha=alpha, **running), session, quiet=as_json)
+    follow(detector.fit_steps(samples, alpha=alpha, groups=group_by, **running), session, quiet=as_json)
     _refit_with_normals(detector, samples, normals, session, running, quiet=as_json)
     skipped = _unreadable(detector, samples)
-    _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped)
+    _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped, found=found)
 
 
 @click.command(short_help="Teach a model labelled defects; seconds.")
@@ -130,6 +134,7 @@ def label(session: Session, /, model: Path, labels: Path, out: Path, as_json: bo
 @click.argument("normals", type=options.PATH)
 @options.alpha("Promised rate of false alarms.", required=True)
 @options.normal
+@options.group_by
 @click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
@@ -142,6 +147,7 @@ def calibrate(
     normals: Path,
     alpha: float,
     normal: str | None,
+    group_by: str | None,
     out: Path | None,
     as_json: bool,
     **running: Any,
@@ -150,7 +156,7 @@ def calibrate(
 
     Of images that the model has learnt from none is used. Of a data set with labels the normal training images are.
     """
-    from anomem.data.sources import read_dataset
+    from anomem.data.sources import PathSource, read_dataset
     from anomem.loading import load as load_any
 
     output = Output(as_json)
@@ -158,15 +164,18 @@ def calibrate(
     target = out or model
     check_file(target, what="model")
     dataset = read_dataset(normals, normal=normal)
-    output.line(dataset.describe())
-    paths = [sample.path for sample in dataset.train if sample.label == NORMAL]
-    if not paths:
+    found = show_found(dataset, output)
+    chosen = [sample for sample in dataset.train if sample.label == NORMAL]
+    if not chosen:
         raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
     detector = load_any(model)
-    follow(detector.calibrate_steps(paths, alpha, **running), session, quiet=as_json)
+    known = [sample.group for sample in chosen]
+    groups = group_by or (known if any(known) else None)
+    source = PathSource(sample.path for sample in chosen)
+    follow(detector.calibrate_steps(source, alpha, groups=groups, **running), session, quiet=as_json)
     save(detector, target, session)
     calibration = detector.calibration_
-    output.line(f"calibrated on {count(calibration.n, 'normal image')}")
+    output.line(f"calibrated on {count(calibration.n, 'normal image')}{_grouped(calibration)}")
     for text in promise(detector):
         output.line(text)
     output.line(f"written to {target}")
@@ -178,6 +187,8 @@ def calibrate(
             "threshold": calibration.threshold,
             "alpha_min": calibration.alpha_min,
             "rate_limit_95": calibration.rate_limit_95,
+            "n_groups": calibration.n_groups,
+            "found": found,
         }
     )
 
@@ -195,14 +206,22 @@ def save(detector: Model, path: Path, session: Session) -> None:
         detector.save(path)
 
 
+def _grouped(calibration: Calibration) -> str:
+    """Say how many groups count, where there are any."""
+    if calibration.groups is None:
+        return ""
+    return f" in {count(calibration.n_groups, 'group')} (smallest attainable alpha {calibration.alpha_min:.3g})"
+
+
 def promise(detector: Model) -> list[str]:
     """Say what the threshold means, in lines."""
     calibration = detector.calibration_
     mean, limit = percent(calibration.alpha), percent(calibration.rate_limit_95)
+    images = "images" if calibration.groups is None else "groups"
     return [
         f"threshold {number(calibration.threshold)}: images with a higher score are called anomalous",
         f"alpha {calibration.alpha:.3g}: on average at most {mean} of normal images like these are called anomalous",
-        f"with these {calibration.n:,} calibration images less than {limit}, with 95 % confidence",
+        f"with these {calibration.n_groups:,} calibration {images} less than {limit}, with 95 % confidence",
     ]
 
 
@@ -281,13 +300,15 @@ def _finish(
     session: Session,
     *,
     skipped: Sequence[dict[str, str]] = (),
+    found: dict[str, Any] | None = None,
 ) -> None:
     """Write the model and say what it is."""
     save(detector, out, session)
     counts, calibration = detector.counts_, detector.calibration_
     output.line(
         f"{detector.name}: learnt from {count(counts['n_train'], 'normal image')}, tuned on {counts['n_tune']:,}, "
-        f"calibrated on {counts['n_calibration']:,}; {count(counts['n_labelled'], 'labelled image')}; {seconds:.1f} s"
+        f"calibrated on {counts['n_calibration']:,}{_grouped(calibration)}; "
+        f"{count(counts['n_labelled'], 'labelled image')}; {seconds:.1f} s"
     )
     for text in promise(detector):
         output.line(text)
@@ -300,8 +321,11 @@ def _finish(
             "alpha": calibration.alpha,
             "threshold": calibration.threshold,
             "rate_limit_95": calibration.rate_limit_95,
+            "alpha_min": calibration.alpha_min,
+            "n_groups": calibration.n_groups,
             "seconds": round(seconds, 3),
             "peak_mb": peak_mb(),
             "skipped": skipped,
+            **({} if found is None else {"found": found}),
         }
     )
