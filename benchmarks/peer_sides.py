@@ -124,9 +124,9 @@ def judge(name: str, limit: int | None, stem: str) -> dict[str, Any]:
     import numpy as np
     from scoring import pixel_scores, read_set
 
+    from anomem.benchmark.unit import images_digest, scores_digest
     from anomem.data.sources import PathSource
-    from anomem.protocols.evaluation import ImageRow, image_figures, roc_points, type_figures
-    from anomem.protocols.judging import images_digest, scores_digest
+    from anomem.evaluation.figures import ImageRow, image_figures, roc_points, type_figures
 
     test = read_set(name, limit)[1]
     with np.load(f"{stem}.npz", allow_pickle=False) as raw:

@@ -60,7 +60,7 @@ def pool_scores(detector: Any, samples: list[Any]) -> Any:
 
     from anomem.data.sources import PathSource
 
-    digests = detector._fitted.digests
+    digests = detector.digests_by_role_
     taken = set(digests["learn"] | digests["tune"])
     pool: list[Path] = []
     source = PathSource([sample.path for sample in samples])

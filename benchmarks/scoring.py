@@ -11,9 +11,9 @@ import numpy as np
 from common import SETS, percent
 
 from anomem.data.sources import PathSource, Sample, read_dataset
+from anomem.evaluation.confounds import grey_moments
+from anomem.evaluation.figures import direction_free_auroc
 from anomem.metrics import PixelScores, auroc, bootstrap_interval
-from anomem.protocols.evaluation import direction_free_auroc
-from anomem.protocols.trivial import grey_moments
 from anomem.runtime.images import read_mask
 from anomem.types import ANOMALOUS, FloatArray
 

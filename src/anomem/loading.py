@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
 
-if TYPE_CHECKING:
-    from anomem.detector import Detector
-    from anomem.runtime.session import Session
+from anomem.runtime.model import Model
 
-Model: TypeAlias = Union["Detector", "Session"]
-"""What scores images, and can be calibrated and saved."""
+__all__ = ["Model", "load"]
 
 
 def load(path: str | Path, *, engine: str = "auto", precision: str = "auto") -> Model:

@@ -145,7 +145,7 @@ def test_labels_are_demanded_and_are_no_second_stage(normals: UInt8Image) -> Non
         Supervised(**TINY).fit(normals, device="cpu")
     detector = _fit(Supervised(**TINY), normals[:32], normals[32:34] // 2)
     with pytest.raises(InputError, match="no second stage"):
-        detector.refit_labels(normals[:1], device="cpu")
+        detector.label(normals[:1], device="cpu")
 
 
 def test_the_fit_reports_its_training(normals: UInt8Image) -> None:

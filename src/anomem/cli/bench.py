@@ -18,10 +18,10 @@ from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
 
 if TYPE_CHECKING:
-    from anomem.protocols.journal import Journal
-    from anomem.protocols.means import Mean
-    from anomem.protocols.planning import Plan
-    from anomem.protocols.runner import Outcome
+    from anomem.benchmark.means import Mean
+    from anomem.benchmark.plan import Plan
+    from anomem.benchmark.run import Outcome
+    from anomem.benchmark.run_file import RunFile
 
 RUNS = "anomem-runs.jsonl"
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
@@ -137,9 +137,8 @@ def _check(out: Path, given: dict[str, Any]) -> None:
 
 
 def _planned(what: Sequence[str], given: dict[str, Any]) -> Plan:
-    from anomem.protocols.asked import parse_settings, parts_of
-    from anomem.protocols.planning import Wanted, plan
-    from anomem.protocols.suites import SUITES
+    from anomem.benchmark.plan import Wanted, parse_settings, parts_of, plan
+    from anomem.benchmark.suites import SUITES
 
     assigned = parse_settings(given["settings"])
     parts = parts_of(what, methods=given["methods"], data=given["data"], assigned=assigned)
@@ -158,26 +157,26 @@ def _outcomes(
     plan: Plan, out: Path, jobs: int, given: dict[str, Any], session: Session, *, quiet: bool
 ) -> Iterator[Outcome]:
     """Do the units that are left to do, with a bar and the time that is left."""
-    from anomem.protocols.fits import Settings
-    from anomem.protocols.journal import Journal
-    from anomem.protocols.runner import run
+    from anomem.benchmark.fits import Settings
+    from anomem.benchmark.run import run
+    from anomem.benchmark.run_file import RunFile
 
     names = ("root", "device", "threads", "batch_size", "scores", "features", "features_mb")
     workers = given["workers"] if given["workers"] is not None else min(8, os.cpu_count() or 1)
     settings = Settings(**{name: given[name] for name in names}, workers=workers)
-    with Journal(out) as journal:
-        left = _left(plan, journal)
-        outcomes = run(plan.units, journal, settings, jobs=jobs)
+    with RunFile(out) as run_file:
+        left = _left(plan, run_file)
+        outcomes = run(plan.units, run_file, settings, jobs=jobs)
         yield from counted(outcomes, left, "units", session, quiet=quiet)
 
 
-def _left(plan: Plan, journal: Journal) -> int:
-    return sum(unit.key not in journal.keys for unit in plan.units)
+def _left(plan: Plan, run_file: RunFile) -> int:
+    return sum(unit.key not in run_file.keys for unit in plan.units)
 
 
 def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
     """End as an interrupted command does, and say what the run file holds."""
-    from anomem.protocols.journal import read_runs
+    from anomem.benchmark.run_file import read_runs
 
     finished = {line["key"] for line in read_runs(out)} if out.exists() else set()
     held = sum(unit.key in finished for unit in plan.units)
@@ -190,8 +189,8 @@ def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
 
 def _summary(plan: Plan, out: Path, output: Output) -> list[dict[str, Any]]:
     """Print mean figures of the units that are finished; return them."""
-    from anomem.protocols.journal import read_runs
-    from anomem.protocols.means import means
+    from anomem.benchmark.means import means
+    from anomem.benchmark.run_file import read_runs
 
     keys = {unit.key for unit in plan.units}
     rows = means(line for line in read_runs(out) if line["key"] in keys)

@@ -14,8 +14,8 @@ from anomem.cli.progress import finished
 from anomem.cli.session import Session, note, pass_session
 
 if TYPE_CHECKING:
+    from anomem.evaluation.figures import Evaluation
     from anomem.loading import Model
-    from anomem.protocols.evaluation import Evaluation
 
 REPORT = "report.html"
 
@@ -51,8 +51,8 @@ def evaluate(
     import json
 
     from anomem.data.sources import read_dataset
+    from anomem.evaluation.evaluate import evaluate_steps
     from anomem.loading import load
-    from anomem.protocols.evaluate import evaluate_steps
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
@@ -64,7 +64,7 @@ def evaluate(
     found = show_found(dataset, output)
     detector = load(model)
     if alpha is not None:
-        detector.calibrate(alpha=alpha)
+        detector.set_alpha(alpha)
     steps = evaluate_steps(detector, dataset.for_evaluation(), **running)
     evaluation = finished(steps, "evaluate", session, quiet=as_json)
     for image in evaluation.skipped:
@@ -93,7 +93,7 @@ def write_page(
     running: dict[str, Any],
 ) -> None:
     """Write the report of an evaluation into a folder."""
-    from anomem.report.page import write_evaluation_page
+    from anomem.report.evaluation.page import write_evaluation_page
 
     write_evaluation_page(
         evaluation,
@@ -108,7 +108,7 @@ def write_page(
 
 def summary(evaluation: Evaluation) -> list[str]:
     """Say what an evaluation found, in lines."""
-    from anomem.report import words
+    from anomem.report.evaluation import text as words
 
     image, decided, pixel = evaluation.image, evaluation.at_alpha, evaluation.pixel
     lines = [

@@ -34,8 +34,8 @@ COMMANDS = {
     "export": "anomem.cli.exporting:export",
     "bench": "anomem.cli.bench:bench",
     "report": "anomem.cli.reporting:report",
-    "methods": "anomem.cli.facts:methods",
-    "doctor": "anomem.cli.facts:doctor",
+    "methods": "anomem.cli.info:methods",
+    "doctor": "anomem.cli.info:doctor",
 }
 DEBUG = "ANOMEM_DEBUG"
 COMPLETION = "_ANOMEM_COMPLETE"

@@ -21,7 +21,7 @@ from anomem.errors import AnomemWarning, InputError
 
 if TYPE_CHECKING:
     from anomem.loading import Model
-    from anomem.runtime.judge import Scored
+    from anomem.runtime.model import Scored
 
 COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
 _SHOWN_ON_A_TERMINAL = 40
@@ -100,7 +100,7 @@ def score(
     drawn = None if heatmaps is None else _planned(heatmaps, images, paths)
     detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
-        detector.calibrate(alpha=alpha)
+        detector.set_alpha(alpha)
     scored = detector.score(PathSource(paths), maps=drawn is not None, **running)
     watched = counted(scored, len(paths), "score", session, quiet=as_json)
     with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:

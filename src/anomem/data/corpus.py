@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from anomem.data.label_tables import merge_labels
 from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
-from anomem.runtime.groups import resolve_groups
+from anomem.runtime.groups import Groups, resolve_groups
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
 
 _LOOKED_AT = 1000
@@ -44,6 +45,8 @@ class Corpus:
         For each image the defect type's name, and what it must not be separated from; None where unknown.
     skipped : tuple of str
         One line for each image that could not be read.
+    picked : frozenset of int
+        Positions of normals that somebody picked and labelled; they never calibrate.
     """
 
     source: ImageSource
@@ -53,11 +56,21 @@ class Corpus:
     types: tuple[str | None, ...]
     groups: tuple[Hashable | None, ...]
     skipped: tuple[str, ...] = ()
+    picked: frozenset[int] = frozenset()
 
     def positions(self, label: int) -> IntArray:
         """Where the images of this label stand, unreadable ones left out."""
         readable = np.asarray([d != 0 for d in self.digests], dtype=bool)
         return np.flatnonzero((self.labels == label) & readable)
+
+    def found_normals(self) -> IntArray:
+        """Positions of the normals that nobody picked: they are split into learn, tune and calibration."""
+        return np.asarray([i for i in self.positions(NORMAL) if i not in self.picked], dtype=np.intp)
+
+    def picked_normals(self, *, seen: frozenset[int]) -> IntArray:
+        """Positions of the picked normals, those whose content is in `seen` left out."""
+        fresh = [i for i in self.positions(NORMAL) if i in self.picked and self.digests[i] not in seen]
+        return np.asarray(fresh, dtype=np.intp)
 
     def mask_of(self, index: int, height_width: tuple[int, int]) -> BoolArray | None:
         """Return the mask of one image in the image's own size, or None."""
@@ -78,8 +91,9 @@ def read_corpus(
     images: Any,
     y: Sequence[int] | None = None,
     *,
+    labels: Any = None,
     masks: Sequence[Mask] | None = None,
-    groups: Sequence[Hashable | None] | None = None,
+    groups: Groups = None,
     types: Sequence[str | None] | None = None,
     default_label: int = NORMAL,
     skip_bad: bool = False,
@@ -93,8 +107,10 @@ def read_corpus(
         folder is every image in it.
     y : sequence of int, optional
         0 normal, 1 anomalous, -1 unknown; by default what the samples say, else `default_label`.
+    labels : table of labels or list of Sample, optional
+        Labelled images that somebody picked, merged with `images`, which are files then.
     masks, groups, types : sequences, optional
-        One entry an image.
+        One entry per image; of groups also "near", "folder" or a regular expression.
     skip_bad : bool
         Decode every image once and leave the unreadable ones out, instead of failing at the first.
 
@@ -105,43 +121,58 @@ def read_corpus(
     """
     fitting = default_label == NORMAL
     samples = None if isinstance(images, (str, Path)) and not fitting else training_samples(images)
+    picked: frozenset[int] = frozenset()
+    if labels is not None:
+        samples, picked = merge_labels(_files(images, samples), labels)
     source = open_source(images if samples is None else samples)
     known: Sequence[Sample | None] = samples or [None] * len(source)
-    labels = _labels(y, known, default_label, len(source))
+    labelled = _labels(y, known, default_label, len(source))
     digests, skipped = yield from _digests(source, skip_bad)
-    return Corpus(
+    corpus = Corpus(
         source,
-        labels,
+        labelled,
         digests,
         _column(masks, known, "mask", len(source)),
         _column(types, known, "type", len(source)),
-        _column(groups, known, "group", len(source)),
+        _column(None if isinstance(groups, str) else groups, known, "group", len(source)),
         skipped,
+        picked,
     )
+    if not fitting:
+        return corpus
+    return (yield from _grouped(corpus, groups if isinstance(groups, str) else None))
 
 
-def grouped(corpus: Corpus, groups: str | None, *, workers: int | None = None) -> Generator[Record, None, Corpus]:
+def _files(images: Any, samples: Sequence[Sample] | None) -> Sequence[Sample]:
+    if samples is not None:
+        return samples
+    if isinstance(images, (list, tuple)) and all(isinstance(image, (str, Path)) for image in images):
+        return [Sample(Path(image), NORMAL) for image in images]
+    raise InputError("labels: images in memory cannot be merged with a table of labels; give files, or y")
+
+
+def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corpus]:
     """Return a corpus with its normals in groups, named as by `anomem.runtime.groups.resolve_groups`.
 
     Where neither `groups` nor the images name groups, near-duplicates are looked for among at most 1,000 normals, and
     a warning names the setting that groups them.
     """
-    normals = corpus.positions(NORMAL)
+    normals = corpus.found_normals()
     if groups is None:
         if len(normals) and all(corpus.groups[i] is None for i in normals):
-            yield from _look_for_alike(corpus, normals, workers)
+            yield from _look_for_alike(corpus, normals)
         return corpus
-    found = yield from resolve_groups(groups, corpus.source.subset(normals), workers=workers)
+    found = yield from resolve_groups(groups, corpus.source.subset(normals))
     column: list[Hashable | None] = [None] * len(corpus.groups)
     for i, group in zip(normals, found or (), strict=True):
         column[i] = group
     return replace(corpus, groups=tuple(column))
 
 
-def _look_for_alike(corpus: Corpus, normals: IntArray, workers: int | None) -> Generator[Record, None, None]:
+def _look_for_alike(corpus: Corpus, normals: IntArray) -> Generator[Record, None, None]:
     once = {corpus.digests[i]: int(i) for i in reversed(normals)}  # equal files are one image anyway
     chosen = [once[digest] for digest in sorted(once)[:_LOOKED_AT]]
-    found = yield from find_alike(corpus.source.subset(chosen), workers=workers)
+    found = yield from find_alike(corpus.source.subset(chosen))
     members: dict[int, list[int]] = {}
     for i, group in zip(chosen, found, strict=True):
         members.setdefault(group, []).append(i)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anomem.detector import Detector
 
 DETECTORS: dict[str, str] = {
-    "anomem": "anomem.detectors.anomem:AnoMem",
+    "anomem": "anomem.detectors.anomem.detector:AnoMem",
     "knn": "anomem.detectors.baselines.knn:KNN",
     "kmeans": "anomem.detectors.baselines.kmeans:KMeans",
     "ocsvm": "anomem.detectors.baselines.ocsvm:OCSVM",
@@ -22,10 +22,10 @@ DETECTORS: dict[str, str] = {
     "supervised": "anomem.detectors.baselines.supervised:Supervised",
     "deepsad": "anomem.detectors.baselines.deepsad:DeepSAD",
     "padim": "anomem.detectors.baselines.padim:PaDiM",
-    "plume": "anomem.detectors.plume:Plume",
-    "fyd": "anomem.detectors.fyd:FYD",
-    "pmb": "anomem.detectors.pmb:PMB",
-    "memae": "anomem.detectors.baselines.memae:MemAE",
+    "plume": "anomem.detectors.plume.detector:Plume",
+    "fyd": "anomem.detectors.fyd.detector:FYD",
+    "pmb": "anomem.detectors.reconstruction.pmb:PMB",
+    "memae": "anomem.detectors.reconstruction.memae:MemAE",
     "simclr": "anomem.detectors.baselines.simclr:SimCLR",
     "plad": "anomem.detectors.baselines.plad:PLAD",
 }

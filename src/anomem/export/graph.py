@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from anomem.errors import ExportError, MissingExtraError, ParameterError
-from anomem.fitting import copy_scorer
+from anomem.nn.devices import copy_scorer
 from anomem.nn.scorer import Scorer
 
 LARGEST = 2_000_000_000

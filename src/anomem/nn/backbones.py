@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from anomem.errors import InputError, ParameterError
 from anomem.nn import map_cache
+from anomem.nn.chunked import side_by_side
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
-from anomem.nn.side_by_side import side_by_side
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
