@@ -133,11 +133,13 @@ def _listed(images: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
         For each folder or table its path and its number of images; what was left out is a note of its own.
     """
     from anomem.data.sources import list_images
+    from anomem.runtime.listing import warn_of_pages
 
     paths: list[Path] = []
     found: list[dict[str, Any]] = []
     for place in images:
         with noted() as notes:
+            warn_of_pages([place])
             listed = [Path(path) for path in list_images(place, among=False)]
         if listed != [place]:
             note(f"{place}: {count(len(listed), 'image')} to score")

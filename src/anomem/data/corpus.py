@@ -12,7 +12,7 @@ import numpy as np
 
 from anomem.data.label_tables import merge_labels
 from anomem.data.official.inside import read_mask
-from anomem.data.sources import ImageSource, Sample, open_source, training_samples
+from anomem.data.sources import ImageSource, Sample, folder_samples, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.groups import Groups, resolve_groups
@@ -104,7 +104,7 @@ def read_corpus(
     ----------
     images : folder, list of paths, arrays, tensors, list of Sample, or ImageSource
         To fit on (`default_label` 0), a folder or table is read by its layout, its training part only; to label, a
-        folder is every image in it.
+        folder is every image in it, with the labels that its folders' names give.
     y : sequence of int, optional
         0 normal, 1 anomalous, -1 unknown; by default what the samples say, else `default_label`.
     labels : table of labels or list of Sample, optional
@@ -124,6 +124,8 @@ def read_corpus(
     picked: frozenset[int] = frozenset()
     if labels is not None:
         samples, picked = merge_labels(_files(images, samples), labels)
+    if samples is None and isinstance(images, (str, Path)) and Path(images).is_dir():
+        samples = folder_samples(images, default_label)
     source = open_source(images if samples is None else samples)
     known: Sequence[Sample | None] = samples or [None] * len(source)
     labelled = _labels(y, known, default_label, len(source))

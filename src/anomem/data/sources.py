@@ -15,6 +15,7 @@ from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.images import decode
 from anomem.runtime.listing import image_files
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
+from anomem.runtime.words import class_of
 from anomem.types import NORMAL, UInt8Image
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Layout",
     "PathSource",
     "Sample",
+    "folder_samples",
     "list_images",
     "normal_samples",
     "open_source",
@@ -111,6 +113,15 @@ def training_samples(images: Any) -> list[Sample] | None:
     if isinstance(images, Sequence) and images and all(isinstance(s, Sample) for s in images):
         return list(images)
     return None
+
+
+def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
+    """List every image of a folder, labelled by the class words in its folders' names, else with the default."""
+    samples = []
+    for path in map(Path, list_images(folder, among=False)):
+        named = [label for label in map(class_of, path.relative_to(folder).parts[:-1]) if label is not None]
+        samples.append(Sample(path, named[-1] if named else default_label))
+    return samples
 
 
 def normal_samples(images: Any) -> tuple[Any, list[Hashable | None] | None]:

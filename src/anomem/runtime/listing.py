@@ -15,7 +15,7 @@ from anomem.runtime import _pillow
 from anomem.runtime.images import IMAGE_SUFFIXES
 from anomem.runtime.masks import is_mask_folder, masks_beside, word_set
 
-__all__ = ["Listing", "find_images", "found_in", "image_files", "list_folder"]
+__all__ = ["Listing", "find_images", "found_in", "image_files", "list_folder", "warn_of_pages"]
 
 _SYSTEM = word_set(
     "@eadir #recycle @recycle @recently-snapshot $recycle.bin __macosx recycler lost+found __pycache__ "
@@ -233,10 +233,18 @@ def count_pages(path: Path) -> int:
         return 1
 
 
+def warn_of_pages(paths: Iterable[str | Path]) -> None:
+    """Warn of pages and frames that are not read of files given by name; PNG files are not opened for it."""
+    several = (path for path in map(Path, paths) if path.suffix.lower() in _PAGED - {".png"})
+    pages = [(str(path), n) for path in several if (n := count_pages(path)) > 1]
+    if pages:
+        warnings.warn(page_note(pages), AnomemWarning, stacklevel=4)
+
+
 def page_note(pages: Iterable[tuple[str, int]]) -> str:
     """Describe the pages and frames that are not read."""
     named = [f"{name} ({n - 1:,} more)" for name, n in pages]
-    return f"only the first page or frame is read of {_some(named)}; save each as a file of its own"
+    return f"only the first page or frame is read of {_some(named)}; save each as one file"
 
 
 def _walk(folder: Path, around: tuple[str, ...], masks: bool, images_in: str) -> Iterator[tuple[str, Path]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from anomem.errors import ImageError, InputError
 from anomem.runtime.images import as_rgb, decode
-from anomem.runtime.listing import image_files
+from anomem.runtime.listing import image_files, warn_of_pages
 from anomem.types import UInt8Image
 
 __all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "open_images"]
@@ -191,6 +191,7 @@ def open_images(images: Any, *, files: type[FileSource] = FileSource, expand: Ex
     if isinstance(images, ImageSource):
         return images
     if isinstance(images, (str, Path)):
+        warn_of_pages([images])
         return files(expand(images, among=False))
     if hasattr(images, "shape"):
         return ArraySource(images)
@@ -200,6 +201,7 @@ def open_images(images: Any, *, files: type[FileSource] = FileSource, expand: Ex
     if not items:
         raise InputError("0 images: the list is empty")
     if all(isinstance(item, (str, Path)) for item in items):
+        warn_of_pages(items)
         return files(path for item in items for path in expand(item, among=True))
     if all(hasattr(item, "shape") for item in items):
         return ArraySource(items)
