@@ -52,7 +52,7 @@ def write_jpegs(root: Path, n_train: int, n_test: int) -> None:
 
 def test_files(root: Path) -> list[Path]:
     """The files to score, as both sides find them."""
-    from anomem.runtime.images import find_images
+    from anomem.runtime.listing import find_images
 
     return find_images(root / "test")
 

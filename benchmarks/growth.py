@@ -46,7 +46,7 @@ def measure(folder: str, count: int, size: int, threads: int, model: str) -> dic
     from scoring import fit_timed
 
     import anomem
-    from anomem.runtime.images import find_images
+    from anomem.runtime.listing import find_images
 
     torch.set_num_threads(threads)
     paths = find_images(Path(folder))[:count]

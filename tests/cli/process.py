@@ -91,3 +91,8 @@ class Shop:
 def files(folder: Path) -> set[str]:
     """Everything below a folder, hidden files too."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def without_notes(err: str) -> list[str]:
+    """Lines of stderr that are neither notes nor progress."""
+    return [line for line in err.splitlines() if not line.startswith(("anomem: note: ", "anomem: progress: "))]

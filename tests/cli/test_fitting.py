@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import anomem as library
-from tests.cli.process import KNN, TINY, Command, Run, Shop, files
+from tests.cli.process import KNN, TINY, Command, Run, Shop, files, without_notes
 
 FIT_KEYS = {
     "model",
@@ -81,7 +81,7 @@ def test_fit_talks_to_people(shop: Shop, here: Run) -> None:
     assert "threshold" in out
     assert "95 % confidence" in out
     assert lines[-1] == "written to m; next: anomem score m IMAGES --heatmaps heatmaps"
-    (line,) = err.splitlines()
+    (line,) = without_notes(err)
     assert line.startswith("anomem: note: 10 calibration normals carry")
     assert files(Path()) == {"m"}
 
@@ -198,7 +198,7 @@ def test_errors_come_before_the_work_and_leave_nothing(anomem: Command, tmp_path
 def test_fit_names_what_is_wrong(shop: Shop, here: Run, options: list[str], expected: str) -> None:
     code, _, err = here("fit", shop.data, "--out", "m", *KNN, *options, "--json")
     assert code == 2
-    (line,) = err.splitlines()
+    (line,) = without_notes(err)
     assert line.startswith("anomem: error: ")
     assert expected in line
     assert files(Path()) == set()
@@ -364,5 +364,5 @@ def test_other_files_are_no_models(shop: Shop, here: Run, tmp_path: Path) -> Non
     for name in ("a.png", "empty", "half", "."):
         code, _, err = here("score", name, shop.data / "test")
         assert code == 2, name
-        (line,) = err.splitlines()
+        (line,) = without_notes(err)
         assert line.startswith(f"anomem: error: {name}: ")
