@@ -77,7 +77,12 @@ def test_fit_talks_to_people(shop: Shop, here: Run) -> None:
     assert code == 0
     lines = out.splitlines()
     assert lines[0] == f"{shop.data} (mvtec layout): train 30 normal; test 5 normal + 5 anomalous of 5 types; 5 masks"
-    assert lines[1].startswith("knn: learnt from ")
+    assert lines[1:4] == [
+        "train: 30 normal in train/good",
+        "test: 5 normal in test/good",
+        "test: 5 anomalous in 5 folders below test",
+    ]
+    assert lines[4].startswith("knn: learnt from ")
     assert "threshold" in out
     assert "95 % confidence" in out
     assert lines[-1] == "written to m; next: anomem score m IMAGES --heatmaps heatmaps"

@@ -276,7 +276,7 @@ def calibrate(
                 AnomemWarning,
                 stacklevel=2,
             )
-    return Calibration(values[order], alpha, precision, numbers)
+    return Calibration(values[order].astype(np.float32), alpha, precision, numbers)
 
 
 def group_numbers(groups: Sequence[Hashable | None]) -> IntArray:
