@@ -150,7 +150,7 @@ def normal_samples(images: Any) -> tuple[Any, list[Hashable | None] | None]:
     normals = [sample for sample in samples if sample.label == NORMAL]
     if not normals:
         raise InputError(f"{images}: no normal images to calibrate on; give a folder of them")
-    groups = [sample.group for sample in normals]
+    groups: list[Hashable | None] = [sample.group for sample in normals]
     return normals, groups if any(groups) else None
 
 
