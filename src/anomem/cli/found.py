@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
 def show_found(dataset: Dataset, output: Output) -> dict[str, Any]:
     """Print how each part of a data set was read and what was left out; return it for ``--json``."""
-    output.line(dataset.describe())
-    for text in dataset.parts():
-        note(text)
-    if output.as_json:  # people have them in the description
+    for text in (dataset.describe(), *dataset.parts()):
+        output.line(text)
+    if output.as_json:
         for text in dataset.notes:
             note(text)
     return dataset.report()

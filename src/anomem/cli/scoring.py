@@ -131,7 +131,7 @@ def score(
 
 
 def _listed(images: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
-    """List the image files that the arguments stand for, each one that opens from here; and say how each was read.
+    """List the image files that the arguments stand for, each one that opens from here; and say what was left out.
 
     Returns
     -------
@@ -150,7 +150,6 @@ def _listed(images: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
             warn_of_pages([place])
             listed = [Path(path) for path in list_images(place, among=False)]
         if listed != [place]:
-            note(f"{place}: {count(len(listed), 'image')} to score")
             found.append({"path": place, "images": len(listed), "notes": notes})
         paths += listed
     return paths, found

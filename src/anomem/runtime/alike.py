@@ -78,8 +78,7 @@ def _thumbnail(source: ImageSource, i: int) -> FloatArray:
         grey = resize(source.load(i), (_SIDE, _SIDE)).astype(np.float32).mean(2)
     except ImageError:
         return np.zeros((_SIDE, _SIDE), np.float32)
-    sharp: FloatArray = grey - _blurred(_blurred(grey, 0), 1)
-    return sharp
+    return np.asarray(grey - _blurred(_blurred(grey, 0), 1), np.float32)
 
 
 def _blurred(grey: FloatArray, axis: int) -> FloatArray:

@@ -281,8 +281,7 @@ def calibrate(
                 AnomemWarning,
                 stacklevel=2,
             )
-    ordered: FloatArray = values[order]  # type: ignore[assignment] # rounded to float32 above
-    return Calibration(ordered, alpha, precision, numbers)
+    return Calibration(values[order].astype(np.float32), alpha, precision, numbers)
 
 
 def group_numbers(groups: Sequence[Hashable | None]) -> IntArray:

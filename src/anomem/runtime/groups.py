@@ -43,19 +43,18 @@ def resolve_groups(
     if groups is None:
         return None
     if not isinstance(groups, str):
-        if not hasattr(groups, "__len__") or len(groups) != len(source):
-            found = (
-                f"has {len(groups)} entries for {len(source)} images" if hasattr(groups, "__len__") else "is no list"
+        found = len(groups) if hasattr(groups, "__len__") else "no"
+        if found != len(source):
+            raise InputError(
+                f"groups has {found} entries for {len(source)} images; give one per image, or 'near', 'folder' or a "
+                "regular expression"
             )
-            raise InputError(f"groups {found}; give one per image, or 'near', 'folder' or a regular expression")
         return tuple(groups)
     if groups == "near":
         found_groups = yield from find_alike(source, workers=workers)
         return tuple(found_groups)
     if not isinstance(source, FileSource):
-        raise InputError(
-            f"groups={groups!r} reads paths, and these images have none; give 'near' or one entry per image"
-        )
+        raise InputError(f"groups={groups!r}: these images have no paths; give 'near' or one entry per image")
     names = [source.name(i) for i in range(len(source))]
     if groups == "folder":
         folders = tuple(str(Path(name).parent) for name in names)

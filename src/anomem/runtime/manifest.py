@@ -84,8 +84,7 @@ class Manifest:
         for name in ("params", "resolved", "architecture", "preprocessing", "facts"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ModelFileError(f"manifest: {name} must be an object")
-        grouped = "groups" in (self.calibration or {})
-        _check_keys("calibration", self.calibration, (*_CALIBRATION_KEYS, *(("groups",) if grouped else ())))
+        _check_calibration_keys(self.calibration)
         _check_keys("counts", self.counts, _COUNT_KEYS)
         _check_calibration(self.calibration)
         for name, count in self.counts.items():
@@ -189,6 +188,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_keys(name: str, value: object, keys: tuple[str, ...]) -> None:
     if not isinstance(value, Mapping) or set(value) != set(keys):
         raise ModelFileError(f"manifest: {name} must have exactly the keys {', '.join(keys)}")
+
+
+def _check_calibration_keys(calibration: object) -> None:
+    grouped = isinstance(calibration, Mapping) and "groups" in calibration
+    _check_keys("calibration", calibration, (*_CALIBRATION_KEYS, "groups") if grouped else _CALIBRATION_KEYS)
 
 
 def _check_calibration(calibration: Mapping[str, Any]) -> None:

@@ -77,7 +77,7 @@ def fresh_normals(
     if groups is not None and len(groups) != len(images):
         raise InputError(f"groups has {len(groups)} entries for {len(images)} images; give one per image")
     chosen = unseen(images, seen)
-    counted: list[Hashable | None] = [None] * len(chosen) if groups is None else [groups[i] for i in chosen]
+    counted: list[Hashable | None] = [None if groups is None else groups[i] for i in chosen]
     grouped = any(group is not None for group in counted)
     check_alpha(alpha, len(set(group_numbers(counted).tolist())), grouped=grouped)
     return images.subset(chosen), counted
