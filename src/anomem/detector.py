@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
 from anomem.data.sources import normal_samples, open_source
-from anomem.errors import AnomemWarning, InputError
+from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
 from anomem.fitted_model import FittedModel
 from anomem.fitting import (
@@ -206,11 +205,8 @@ class Detector(Parameters, FittedModel):
 
     def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
         roles = split_roles(corpus, read_preprocessing(run.params), alpha, run)
-        if self.supervision == "none":
-            self._warn_of_unused_labels(corpus)
-        else:
-            required, second_stage = self.supervision == "required", type(self)._refit is not Detector._refit
-            add_labelled(roles, corpus, run, method=self.name, required=required, second_stage=second_stage)
+        second_stage = type(self)._refit is not Detector._refit
+        add_labelled(roles, corpus, run, method=self.name, supervision=self.supervision, second_stage=second_stage)
         scorer = yield from self._fit(roles.learn, roles.tune, roles.labelled, run)
         scorer.eval().requires_grad_(False).to(run.device)
         results, scale = yield from calibration_pass(scorer, roles.calibration, run)
@@ -230,12 +226,6 @@ class Detector(Parameters, FittedModel):
             labels=roles.label_rows,
             calibration_groups=only_groups(roles.groups),
         )
-
-    def _warn_of_unused_labels(self, corpus: Corpus) -> None:
-        n_labelled = len(corpus.positions(ANOMALOUS)) + len(corpus.picked)
-        if n_labelled:
-            line = f"{self.name} learns from normal images only: {n_labelled} labelled images are left out"
-            warnings.warn(line, AnomemWarning, stacklevel=2)
 
     def label(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +11,7 @@ from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow, label_rows
 from anomem.data.splits import groups_of, split_normals
-from anomem.errors import InputError
+from anomem.errors import AnomemWarning, InputError
 from anomem.fitting import Labelled, Run, gather_labelled
 from anomem.runtime.calibration import check_alpha
 from anomem.runtime.preprocess import Preprocessing
@@ -73,7 +74,7 @@ def split_roles(corpus: Corpus, preprocessing: Preprocessing, alpha: float | Non
     return Roles(sets["learn"], sets["tune"], sets["calibration"], digests=digests, groups=counted)
 
 
-def add_labelled(roles: Roles, corpus: Corpus, run: Run, *, method: str, required: bool, second_stage: bool) -> None:
+def add_labelled(roles: Roles, corpus: Corpus, run: Run, *, method: str, supervision: str, second_stage: bool) -> None:
     """Give labelled images their roles.
 
     Defects are labelled images of the fit. Normals that somebody picked join them where the method has a second stage,
@@ -85,7 +86,13 @@ def add_labelled(roles: Roles, corpus: Corpus, run: Run, *, method: str, require
         Where defects are required and there are none; for an image that is labelled and has another role.
     """
     anomalies = corpus.positions(ANOMALOUS)
-    if required and not len(anomalies):
+    if supervision == "none":
+        n_labelled = len(anomalies) + len(corpus.picked)
+        if n_labelled:
+            line = f"{method} learns from normal images only: {n_labelled} labelled images are left out"
+            warnings.warn(line, AnomemWarning, stacklevel=2)
+        return
+    if supervision == "required" and not len(anomalies):
         raise InputError(f"{method} learns from labelled anomalies; label some (y = 1)")
     if not len(anomalies):
         return
