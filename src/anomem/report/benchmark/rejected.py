@@ -1,0 +1,77 @@
+"""Test normals that were rejected at the calibrated alpha: the promised rate where nothing was re-split."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anomem.report.benchmark.captions import set_title
+from anomem.report.benchmark.runs import Run, clean
+from anomem.report.benchmark.sets import MARK, MeasuredSet, marked
+
+__all__ = ["Rejected", "rejected_normals"]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Decisions of one method on the test images of one set, over all fits without labels.
+
+    Parameters
+    ----------
+    method, where : str
+    alpha : float
+        Calibrated; where fits differ, their mean.
+    n_false, n_normal : int
+        Normal test images rejected, and all of them, summed over fits.
+    detection : float
+        Share of the anomalies found, mean over fits.
+    n_fits : int
+    """
+
+    method: str
+    where: str
+    alpha: float
+    n_false: int
+    n_normal: int
+    detection: float
+    n_fits: int
+
+    @property
+    def rate(self) -> float:
+        """Share of the normal test images rejected."""
+        return self.n_false / self.n_normal
+
+
+def rejected_normals(runs: Iterable[Run], label: str, sets: Sequence[MeasuredSet] = ()) -> list[Rejected]:
+    """Count decisions of one method in the order of its sets; sweeps and tries are left out."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        plain = run.protocol == "localisation" or (run.protocol == "one-vs-rest" and not run.facts.get("gamma"))
+        if plain and run.label == label and run.sweep is None and run.trial == (None, None) and _decided(run):
+            groups.setdefault((run.family, run.column[0], run.parameters), []).append(run)
+    return [_counted(part, sets) for part in groups.values()]
+
+
+def _decided(run: Run) -> bool:
+    counts = [run.number("at_alpha", name) for name in ("alpha", "n_false", "detection_rate")]
+    return None not in counts and bool(run.number("n_test", "normal"))
+
+
+def _counted(runs: Sequence[Run], sets: Sequence[MeasuredSet]) -> Rejected:
+    def each(*path: str) -> list[float]:
+        return [value for run in runs if (value := run.number(*path)) is not None]
+
+    data, category, _ = runs[0].column
+    title = set_title(runs[0].family)
+    where = clean(f"{title} {category}") if data.endswith(f"/{category}") else title
+    return Rejected(
+        method=clean(runs[0].label),
+        where=where + (MARK if marked(data, sets) else ""),
+        alpha=statistics.fmean(each("at_alpha", "alpha")),
+        n_false=round(sum(each("at_alpha", "n_false"))),
+        n_normal=round(sum(each("n_test", "normal"))),
+        detection=statistics.fmean(each("at_alpha", "detection_rate")),
+        n_fits=len(runs),
+    )
