@@ -6,18 +6,12 @@ calibration, decisions, a state.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-CATALOGUED = {
-    "toothbrush": "mvtec_ad/toothbrush",
-    "bottle": "mvtec_ad/bottle",
-    "screw": "mvtec_ad/screw",
-    "capsules": "visa/capsules",
-    "magnetic_tile": "magnetic_tile",
-}
+from benchmarks.common import opened
+
 MEBIBYTE = 2**20 / 1e6
 HARDWARE = ("system", "cpu", "cores", "memory_gb", "gpu", "device", "threads")
 
@@ -49,11 +43,10 @@ def write_lines(path: Path, units: Iterable[Measured], limit: int | None) -> Non
 def line_of(measured: Measured, limit: int | None) -> dict[str, Any]:
     """The line of one measurement, as ``docs/benchmarking.md`` describes it."""
     from anomem.benchmark.environment import made_by
-    from anomem.benchmark.image_sets import open_bench_set
     from anomem.benchmark.unit import FORMAT, Task, Unit, Variant
 
     name, title, given, unit = measured
-    data = open_bench_set(CATALOGUED[unit["set"]], Path(os.environ["ANOMEM_DATA"]))
+    data = opened(unit["set"], limit)
     task = Task("localisation", data.name, data.category, facts={"maps": True})
     found = {key: unit[key] for key in ("epochs", "steps", "coreset_items") if unit[key] is not None}
     made = Unit(task, Variant(name, given, title), unit["seed"], limit)

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import Bench, Row, isolated, options, spread, start
-from exported import FORMS, prepare, runtimes, test_files
+from benchmarks.common import Bench, Row, isolated, options, spread, start
+from benchmarks.performance.exported import FORMS, prepare, runtimes, test_files
 
 WARM, COLD = "One image from a file, warm, batch 1, milliseconds", "Cold start, whole processes, seconds"
-BARS = {"openvino float32": (10.0, 20.0), "openvino bfloat16": (10.0, 20.0), "openvino int8": (10.0, 20.0)}
 FIRST = 20
 """Images that are scored before the clock runs."""
 
@@ -40,15 +39,15 @@ def measure(images: str, models: str, form: str, count: int, threads: int) -> di
     return {"milliseconds": [round(t, 3) for t in taken[FIRST:]], "load_average": os.getloadavg()[0]}
 
 
-def commands(images: Path, models: Path) -> dict[str, tuple[list[str], float | None]]:
-    """What is started cold, and its bar in seconds."""
+def commands(images: Path, models: Path) -> dict[str, list[str]]:
+    """Return the commands that are started cold."""
     one, cli = str(test_files(images)[0]), [sys.executable, "-m", "anomem"]
     return {
-        "python -c pass": ([sys.executable, "-c", "pass"], None),
-        "import anomem": ([sys.executable, "-c", "import anomem"], 0.3),
-        "anomem --help": ([*cli, "--help"], 0.5),
-        "anomem score model.onnx one.jpg": ([*cli, "score", str(models / "model.onnx"), one], 1.5),
-        "anomem score float32.xml one.jpg": ([*cli, "score", str(models / "float32.xml"), one], None),
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "import anomem": [sys.executable, "-c", "import anomem"],
+        "anomem --help": [*cli, "--help"],
+        "anomem score model.onnx one.jpg": [*cli, "score", str(models / "model.onnx"), one],
+        "anomem score float32.xml one.jpg": [*cli, "score", str(models / "float32.xml"), one],
     }
 
 
@@ -81,9 +80,7 @@ def warm_rows(bench: Bench, images: Path, models: Path) -> list[Row]:
         every = [value for part in rounds for value in part]
         low, high = percentile(every, 0.5), percentile(every, 0.99)
         values = {"p50": low, "p99": high, "p50 of the rounds": spread([percentile(part, 0.5) for part in rounds])}
-        bar = BARS.get(form)
-        words = "" if bar is None else f"<= {bar[0]:g} and <= {bar[1]:g}"
-        rows.append(Row(WARM, form, values, words, None if bar is None else low <= bar[0] and high <= bar[1]))
+        rows.append(Row(WARM, form, values))
     return rows
 
 
@@ -92,16 +89,14 @@ def cold_rows(bench: Bench, images: Path, models: Path) -> list[Row]:
     every = commands(images, models)
     found: dict[str, list[float]] = {name: [] for name in every}
     for turn in range(-1, bench.args.starts):
-        for name, (command, _) in every.items():
+        for name, command in every.items():
             if turn < 0:
                 cold(command)  # reads its files into the page cache
                 continue
             found[name].append(bench.unit({"cold": name, "turn": turn}, lambda c=command: cold(c))["seconds"])
     rows = []
-    for name, (_, bar) in every.items():
-        middle = round(statistics.median(found[name]), 3)
-        words, met = ("", None) if bar is None else (f"<= {bar:g}", middle <= bar)
-        rows.append(Row(COLD, name, {"median": middle, "mean": spread(found[name], 3)}, words, met))
+    for name, seconds in found.items():
+        rows.append(Row(COLD, name, {"median": round(statistics.median(seconds), 3), "mean": spread(seconds, 3)}))
     return rows
 
 
@@ -125,7 +120,7 @@ def main() -> None:
         "Counted: reading, decoding, resizing, network, p-value. p50 and p99: over all rounds.",
         f"Cold: {args.starts} starts of each command after one that is not counted, taking turns.",
     ]
-    bench.write(rows, sets=[], notes=notes)
+    bench.write(rows, notes=notes)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from common import Bench, isolated
+from benchmarks.common import Bench, isolated
 
 SIDE, QUALITY = 256, 92
 FORMS = {

@@ -19,10 +19,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Row, isolated, options, start
+from benchmarks.common import HERE, Row, isolated, options, start
 
 ENGINES = ("onnxruntime", "openvino")
-MAX_MB, MAX_PACKAGES, MAX_SECONDS = 250, 15, 0.3
 SIZES, TIMES = "Installed", "Seconds to import, a fresh process each time"
 
 IMPORT = "import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
@@ -135,29 +134,23 @@ def main() -> None:
                     f"scores of {found['images']} images, largest difference / range": float(f"{found['gap']:.1e}"),
                     "scored from a cold start, s": found["seconds"],
                 },
-                f"<= {MAX_MB} MB and <= {MAX_PACKAGES} packages",
-                mb <= MAX_MB and count <= MAX_PACKAGES,
             )
         )
         for module, seconds in found["times"].items():
-            bar, met = "", None
-            if module == "anomem":
-                bar, met = f"median <= {MAX_SECONDS} s", seconds["median, with Python"] <= MAX_SECONDS
-            rows.append(Row(TIMES, f"import {module}, {name}", seconds, bar, met))
+            rows.append(Row(TIMES, f"import {module}, {name}", seconds))
         versions = ", ".join(f"{package} {version}" for package, version in found["packages"].items())
         notes.append(f"{name}: {versions}.")
     whole = bench.unit(
         {"engine": "all", "repeats": repeats}, lambda: {"anomem": import_seconds(sys.executable, "anomem", repeats)}
     )["anomem"]
-    met = whole["median, with Python"] <= MAX_SECONDS
-    rows.append(Row(TIMES, "import anomem, everything installed", whole, f"median <= {MAX_SECONDS} s", met))
+    rows.append(Row(TIMES, "import anomem, everything installed", whole))
     notes += [
         "OpenVINO comes with its plugins for graphics and neural processors; none of its extras leaves them out.",
         "The environment has no pip; MB are the blocks that all its files take, compiled modules among them.",
         "The bar holds the whole process, the start of Python among it, against the limit.",
         "The scores are compared with those of the model in torch: brick, planted defects, the default method.",
     ]
-    bench.write(rows, sets=[], notes=notes)
+    bench.write(rows, notes=notes)
 
 
 if __name__ == "__main__":

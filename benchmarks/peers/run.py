@@ -3,7 +3,7 @@
 Each measurement is a process of its own, ours too, timed and weighed from start to end. Every AUROC and AUPRO is ours,
 on raw scores and maps. A peer that did not run stands in a table of its own, with the reason. Peers run in environments
 of their own: ``--peer-pythons`` names their interpreters, ``--peer-weights`` the backbone's weights in timm's names
-(see peers/README.md).
+(see README.md beside this script).
 """
 
 from __future__ import annotations
@@ -16,29 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import HERE, SETS, Bench, Row, options, spread, start
-from peer_lines import write_lines
-from peer_sides import SideError, measured, part_of
+from benchmarks.common import HERE, Bench, Row, linked, options, spread, start
+from benchmarks.peers.lines import write_lines
+from benchmarks.peers.sides import SideError, measured
 
 INDUSTRIAL = ("toothbrush", "bottle", "magnetic_tile", "capsules", "screw")
 OURS = ("anomem", "padim", "knn", "ocsvm", "iforest")
-REFERENCE = "anomem"
 Found = dict[tuple[str, str], list[dict[str, Any]]]
 """Title of a side and name of a set to its units."""
-PAIRED = {
-    "whole_seconds": "Seconds of the whole process, times those of AnoMem",
-    "peak_rss_mb": "Peak memory of the process, times that of AnoMem",
-}
 ABSENT = "Did not run"
 COLUMNS = {
-    "image_auroc": ("Image AUROC %", 2),
-    "pixel_auroc": ("Pixel AUROC %", 2),
-    "aupro": ("AUPRO %", 2),
     "whole_seconds": ("Whole process, seconds", 1),
-    "fit_seconds": ("Fit, seconds", 1),
-    "images_per_second": ("Scoring, images a second", 1),
     "peak_rss_mb": ("Peak memory of the process, MB", 0),
 }
+"""Tables; accuracy, and seconds of fits and scores, stand in the run lines."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +126,11 @@ def given_to(peer: Peer | None, bench: Bench) -> dict[str, Any]:
     return {} if peer is None else {option: getattr(bench.args, option) for option in peer.extra}
 
 
+def label_of(peer: Peer, bench: Bench) -> str:
+    """Return what tables call a peer; PatchCore with its share of patches kept."""
+    return f"{peer.title}, coreset {100 * bench.args.coreset:g} %" if "coreset" in peer.extra else peer.title
+
+
 def command(bench: Bench, folder: Path, who: str, peer: Peer | None, seed: int) -> list[str]:
     """Command line of one measurement, but for where it writes.
 
@@ -164,7 +160,7 @@ def take_turns(bench: Bench) -> tuple[Found, dict[str, dict[str, list[str]]]]:
     found: Found = {}
     failed: dict[str, dict[str, list[str]]] = {}
     for name in args.sets:
-        folder = part_of(name, args.limit, bench.folder / "images")
+        folder = linked(bench.folder / "images" / name, name, args.limit)
         for seed in args.seeds:
             for who, title, peer in sides(bench):
                 if peer is not None and not (peer.chance or args.all_seeds or seed == args.seeds[0]):
@@ -174,7 +170,7 @@ def take_turns(bench: Bench) -> tuple[Found, dict[str, dict[str, list[str]]]]:
                 key = {"who": who, "set": name, "seed": seed, "threads": args.threads, **given_to(peer, bench)}
                 try:
                     line = command(bench, folder, who, peer, seed)
-                    unit = bench.unit(key, partial(measured, name, line, bench.folder, args))
+                    unit = bench.unit(key, partial(measured, name, line, folder, bench))
                 except SideError as reason:
                     print(f"{title} on {name}: {reason}", file=sys.stderr, flush=True)
                     where = failed.setdefault(title, {}).setdefault(str(reason), [])
@@ -185,31 +181,12 @@ def take_turns(bench: Bench) -> tuple[Found, dict[str, dict[str, list[str]]]]:
 
 
 def rows_of(found: Found, sets: list[str]) -> list[Row]:
-    """One table a figure: a row a side, a column a set."""
+    """Return one table per figure: a row per side, a column per set."""
     rows = []
     titles = list(dict.fromkeys(title for title, _ in found))
     for key, (table, digits) in COLUMNS.items():
         for title in titles:
             values = {name: _joined(found.get((title, name), []), key, digits) for name in sets}
-            if key == "image_auroc" and "screw" in values:
-                values["screw"] = None
-            if any(value is not None for value in values.values()):
-                rows.append(Row(table, title, values))
-    return rows
-
-
-def paired_rows(found: Found, sets: list[str]) -> list[Row]:
-    """Seconds and memory of the whole process against the reference's on the same set with the same seed."""
-    rows = []
-    reference = f"ours: {REFERENCE}"
-    for key, table in PAIRED.items():
-        for title in dict.fromkeys(title for title, _ in found if title != reference):
-            values = {}
-            for name in sets:
-                base = {unit["seed"]: unit[key] for unit in found.get((reference, name), [])}
-                units = [unit for unit in found.get((title, name), []) if unit["seed"] in base]
-                ratios = [unit[key] / base[unit["seed"]] for unit in units]
-                values[name] = spread(ratios) if ratios else None
             if any(value is not None for value in values.values()):
                 rows.append(Row(table, title, values))
     return rows
@@ -271,25 +248,27 @@ def main() -> None:
     parser.add_argument("--coreset", type=float, default=0.003, help="share of the patches that PatchCore keeps")
     parser.add_argument("--patience", type=float, default=3600, help="seconds after which a process is given up")
     parser.add_argument("--all-seeds", action="store_true", help="every seed also where it changes nothing but seconds")
-    parser.add_argument("--journal", type=Path, help="file of run lines to add the peers' to, as `anomem bench` writes")
+    parser.add_argument("--lines", type=Path, default=HERE / "results" / "peers.jsonl", help="run lines of the peers")
     bench = start("peers", "Peers: the same images, backbone weights and cores", parser.parse_args())
     bench.args.peer_pythons = interpreters(bench.args.peer_pythons)
     bench.args.trained_sets = bench.args.sets if bench.args.trained_sets is None else bench.args.trained_sets
     found, failed = take_turns(bench)
-    if bench.args.journal:
+    if not bench.args.limit:
         titled = {PEERS[name].title: PEERS[name] for name in bench.args.peers}
         parts = [(titled[title], units) for (title, _), units in found.items() if title in titled]
-        lines = [(peer.name, peer.title, given_to(peer, bench), unit) for peer, units in parts for unit in units]
-        write_lines(bench.args.journal, lines, bench.args.limit)
+        lines = [
+            (peer.name, label_of(peer, bench), given_to(peer, bench), unit) for peer, units in parts for unit in units
+        ]
+        write_lines(bench.args.lines, lines, bench.args.limit)
     sets = bench.args.sets
-    rows = [*rows_of(found, sets), *paired_rows(found, sets), *absent_rows(failed, sets)]
-    notes = [f"screw: {SETS['screw'].note}."] if "screw" in sets else []
+    rows = [*rows_of(found, sets), *absent_rows(failed, sets)]
+    notes = []
     if set(bench.args.trained_sets) != set(sets):
         notes.append(f"anomalib's trained models ran on {', '.join(bench.args.trained_sets)} alone, for want of time.")
     left_out = [peer.title for name, peer in PEERS.items() if name not in bench.args.peers]
     notes += [f"Not in this run: {', '.join(left_out)}."] if left_out else []
     notes += [] if bench.args.all_seeds else ["Peers that leave nothing to chance ran with the first seed alone."]
-    bench.write(rows, sets=sets, notes=[*NOTES, *budget_notes(found), *notes])
+    bench.write(rows, notes=[*NOTES, *budget_notes(found), *notes])
 
 
 if __name__ == "__main__":

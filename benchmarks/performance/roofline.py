@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import Row, isolated, options, spread, start
-from exported import FORMS, bare_file, prepare, prepared, runtimes, test_files
+from benchmarks.common import Row, isolated, options, spread, start
+from benchmarks.performance.exported import FORMS, bare_file, prepare, prepared, runtimes, test_files
 
 PEAKS, WORK, REACHED, PROFILE = (
     "Measured peaks",
@@ -384,7 +384,7 @@ def main() -> None:
         "A multiplication and an addition are two operations. No peak of int8 is given: it counts other operations.",
         "torch in batches of 16, openvino one tile a request; no decoding. Shares: of all operators' own time.",
     ]
-    bench.write(rows, sets=[], notes=notes)
+    bench.write(rows, notes=notes)
 
 
 if __name__ == "__main__":
