@@ -40,6 +40,11 @@ class Measurement:
     figures: Mapping[str, Any]
     line: Mapping[str, Any]
 
+    @property
+    def earlier(self) -> bool:
+        """Whether the figure is kept from an earlier script that nothing repeats as a whole."""
+        return self.line.get("earlier") is True
+
 
 def split(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
     """Separate files of run lines from files of measurement lines, by their first line.

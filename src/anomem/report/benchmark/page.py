@@ -20,6 +20,7 @@ from anomem.report.benchmark.false_alarms import RULE, FalseAlarms
 from anomem.report.benchmark.measurements import Measurement, sections
 from anomem.report.benchmark.report import Report
 from anomem.report.benchmark.runs import clean
+from anomem.report.benchmark.sets import MARK_WORDS
 from anomem.report.benchmark.tables import Table
 from anomem.report.drawing import write_png
 from anomem.report.evaluation.page import read_resource, safe
@@ -98,6 +99,7 @@ def report_page(report: Report) -> str:
         caption=_caption,
         verdict=export.verdict,
         promise_rule=RULE,
+        mark_words=MARK_WORDS,
         judged=_judged,
         lines_of=_lines_of,
         is_last_mean=_is_last_mean,

@@ -15,7 +15,7 @@ from anomem.report.benchmark.costs import Cost, costs
 from anomem.report.benchmark.curves import Panel, few_label_panels, gamma_panels, sweep_panels
 from anomem.report.benchmark.false_alarms import FalseAlarms, promises
 from anomem.report.benchmark.published import with_published
-from anomem.report.benchmark.runs import Run, Runs, clean, read_all
+from anomem.report.benchmark.runs import Column, Run, Runs, clean, read_all
 from anomem.report.benchmark.sets import MARK, MeasuredSet, marked, with_marks
 from anomem.report.benchmark.tables import Table, make_tables
 from anomem.report.drawing import PAGE
@@ -31,6 +31,7 @@ class Checked:
     protocol: str
     trial: str
     check: Check
+    column: Column
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _checks(runs: Sequence[Run], confounds: Confounds, sets: Sequence[MeasuredSe
             where = f"{where}: {apart}"
         words = PROTOCOLS[protocol].title if protocol in PROTOCOLS else protocol
         where = clean(where) + (MARK if marked(data, sets) else "")
-        found.append(Checked(where, clean(words), trial_words(part[0]), confounds.check(part)))
+        found.append(Checked(where, clean(words), trial_words(part[0]), confounds.check(part), part[0].column))
     return found
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from anomem.report.benchmark.bars import Outcome
 from anomem.report.benchmark.captions import METRIC_WORDS, PROTOCOLS, ProtocolWords, figure
 from anomem.report.benchmark.false_alarms import RULE
-from anomem.report.benchmark.measurements import Measurement, sections
+from anomem.report.benchmark.measurements import Measurement, circumstances, sections
 from anomem.report.benchmark.rejected import rejected_normals
 from anomem.report.benchmark.report import Report
-from anomem.report.benchmark.runs import clean
+from anomem.report.benchmark.runs import Column, clean
 from anomem.report.benchmark.tables import Cell, Row, Table
 from anomem.report.benchmark.text_tables import (
     READING,
@@ -48,7 +48,7 @@ def results_page(
     ----------
     report : Report
     measurements : sequence of Measurement
-        Shown in full, a section per script.
+        Shown in full, a section per script; of earlier ones their titles and circumstances.
     bars : sequence of Outcome
     command : str
         Command that makes the page; shown in its first lines.
@@ -60,8 +60,9 @@ def results_page(
     for protocol in dict.fromkeys(table.protocol for table in report.tables if _is_result(table)):
         lines += _protocol_lines(protocol, [t for t in report.tables if t.protocol == protocol and _is_result(t)])
     lines += _rate_lines(report)
-    lines += sections(measurements)
+    lines += sections([m for m in measurements if not m.earlier])
     lines += bar_lines(bars)
+    lines += _earlier_lines([m for m in measurements if m.earlier])
     return "\n".join([*lines, *_maker_lines(report)])
 
 
@@ -75,7 +76,7 @@ def overview(report: Report) -> list[str]:
         for metric in OVERVIEW
     }
     columns = [c for tables in of_metric.values() for table in tables for c in table.columns if c.kind == _SINGLE]
-    titles, flags = list(dict.fromkeys(c.title for c in columns)), {c.title for c in columns if c.confounded}
+    titles, flags = {c.title: c.members[0] for c in columns}, {c.title for c in columns if c.confounded}
     if not titles:
         return ["No method was judged on defects without labels."]
     merged = {metric: _merged(tables) for metric, tables in of_metric.items()}
@@ -93,13 +94,13 @@ def overview(report: Report) -> list[str]:
     return lines
 
 
-def _trivial(report: Report, titles: Sequence[str]) -> list[str]:
-    best: dict[str, float] = {}
+def _trivial(report: Report, titles: Mapping[str, Column]) -> list[str]:
+    best: dict[Column, float] = {}
     for checked in report.checks:
         areas = [area for area in checked.check.areas.values() if area is not None]
         if checked.protocol == PROTOCOLS[LOCATING].title and not checked.trial and areas:
-            best[checked.where] = max(areas)
-    return [f"*{figure(best[title])}*" if title in best else "–" for title in titles]
+            best[checked.column] = max(areas)
+    return [f"*{figure(best[column])}*" if column in best else "–" for column in titles.values()]
 
 
 def bar_lines(bars: Sequence[Outcome]) -> list[str]:
@@ -174,6 +175,20 @@ def _rate_lines(report: Report) -> list[str]:
         words = PROTOCOLS["promise"]
         lines += [f"## {words.title}", "", words.text, "", *promise_lines(report), "", RULE, ""]
     return lines
+
+
+def _earlier_lines(measurements: Sequence[Measurement]) -> list[str]:
+    if not measurements:
+        return []
+    firsts = {m.protocol: m for m in reversed(measurements)}
+    lines = [
+        "## Figures of earlier scripts",
+        "",
+        "Kept as they were measured, in full in `measurements.md` of the report.",
+        "",
+    ]
+    lines += [f"- {m.title}: {circumstances(m)}" for m in reversed(firsts.values())]
+    return [*lines, ""]
 
 
 def _maker_lines(report: Report) -> list[str]:
