@@ -106,14 +106,27 @@ def test_rejected_test_normals_are_summed_over_seeds_and_classes(tmp_path: Path)
 def test_measurements_become_a_section_per_script(tmp_path: Path) -> None:
     spread = {"mean": 2.5, "sd": 0.25, "n": 3}
     lines = [measurement("Fits", "tile", s=spread, MB=7), measurement("Fits", "wood", s=1.0)]
-    lines[0] |= {"notes": ["Warm."], "command": "python -m speed", "made_by": {"revision": "abc", "cpu": "P"}}
+    lines[0] |= {
+        "notes": ["Warm."],
+        "command": "python -m speed",
+        "made_by": {"revision": "abc", "units": ["abc 1", "def 2"], "cpu": "P"},
+    }
     runs, measured = split([write(tmp_path / "m.jsonl", lines), write(tmp_path / "r.jsonl", [line(0.9)])])
     assert (runs, measured) == ([tmp_path / "r.jsonl"], [tmp_path / "m.jsonl"])
     text = "\n".join(sections(read_measurements(measured)))
-    assert "## Speed\n\n`python -m speed` · revision abc · P, None of None cores\n\n**Fits**" in text
+    assert "## Speed\n\n`python -m speed` · revision abc (units of def) · P, None of None cores\n\n**Fits**" in text
     assert "| tile | 2.5 ± 0.25 | 7 |\n| wood | 1 | – |" in text
     assert text.endswith("- Warm.\n")
     assert figure_words("yes") == "yes"
+
+
+def test_tables_without_a_bar_stand_in_the_report_alone(tmp_path: Path) -> None:
+    lines = [measurement("Fits", "tile", s=1.25), measurement("Peaks", "copy", s=3.5)]
+    measured = read_measurements([write(tmp_path / "m.jsonl", lines)])
+    bar = Bar("fit", (), "speed | Fits | tile | s", "", 2.0, "<=", "")
+    page = results_page(report_of(tmp_path, [line(0.9)]), measured, [Outcome(bar, 1.25, True)])
+    assert "| tile | 1.25 |" in page
+    assert "3.5" not in page
 
 
 def test_figures_of_earlier_scripts_are_named_on_the_page_and_shown_in_the_report(tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def sections(measurements: Sequence[Measurement], *, level: int = 2) -> list[str
         by_protocol.setdefault(measurement.protocol, []).append(measurement)
     lines: list[str] = []
     for part in by_protocol.values():
-        lines += [f"{'#' * level} {part[0].title}", "", circumstances(part[0]), ""]
+        said = dict.fromkeys(filter(None, map(circumstances, part)))
+        lines += [f"{'#' * level} {part[0].title}", "", *(f"{words}\n" for words in said)]
         for table in dict.fromkeys(measurement.table for measurement in part):
             lines += [f"**{table}**", "", *_table([m for m in part if m.table == table]), ""]
         notes = dict.fromkeys(clean(str(note), _TEXT) for m in part for note in m.line.get("notes") or ())
@@ -136,11 +137,20 @@ def circumstances(measurement: Measurement) -> str:
     words = [
         f"`{measurement.line['command']}`" if measurement.line.get("command") else "",
         str(measured.get("started") or "")[:10],
-        f"revision {made['revision']}" if made.get("revision") else "",
+        _revision(made),
         f"{made.get('cpu')}, {made.get('threads')} of {made.get('cores')} cores" if made.get("cpu") else "",
         *(f"{name} {made[name]}" for name in ("torch", "timm") if made.get(name)),
     ]
     return clean(" · ".join(filter(None, words)), 2 * _TEXT)
+
+
+def _revision(made: Mapping[str, Any]) -> str:
+    """Write the revision, with those of the units where they were measured at others."""
+    if not made.get("revision"):
+        return ""
+    units = dict.fromkeys(str(unit).partition(" ")[0] for unit in made.get("units") or ())
+    others = ", ".join(unit for unit in units if unit != made["revision"])
+    return f"revision {made['revision']}" + (f" (units of {others})" if others else "")
 
 
 def _table(rows: Sequence[Measurement]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from anomem.report.benchmark.bars import Outcome
+from anomem.report.benchmark.bars import SEPARATOR, Outcome
 from anomem.report.benchmark.captions import METRIC_WORDS, PROTOCOLS, ProtocolWords, figure
 from anomem.report.benchmark.false_alarms import RULE
 from anomem.report.benchmark.measurements import Measurement, circumstances, sections
@@ -48,7 +48,8 @@ def results_page(
     ----------
     report : Report
     measurements : sequence of Measurement
-        Shown in full, a section per script; of earlier ones their titles and circumstances.
+        A section per script, of the tables that a bar is held against; all where there are no bars. Of earlier ones
+        their titles and circumstances.
     bars : sequence of Outcome
     command : str
         Command that makes the page; shown in its first lines.
@@ -60,7 +61,7 @@ def results_page(
     for protocol in dict.fromkeys(table.protocol for table in report.tables if _is_result(table)):
         lines += _protocol_lines(protocol, [t for t in report.tables if t.protocol == protocol and _is_result(t)])
     lines += _rate_lines(report)
-    lines += sections([m for m in measurements if not m.earlier])
+    lines += sections([m for m in measurements if _belongs(m, bars)])
     lines += bar_lines(bars)
     lines += _earlier_lines([m for m in measurements if m.earlier])
     return "\n".join([*lines, *_maker_lines(report)])
@@ -175,6 +176,12 @@ def _rate_lines(report: Report) -> list[str]:
         words = PROTOCOLS["promise"]
         lines += [f"## {words.title}", "", words.text, "", *promise_lines(report), "", RULE, ""]
     return lines
+
+
+def _belongs(measurement: Measurement, bars: Sequence[Outcome]) -> bool:
+    """Return whether a measurement's table stands on the page."""
+    barred = {tuple(outcome.bar.key.split(SEPARATOR)[:2]) for outcome in bars}
+    return not measurement.earlier and (not bars or (measurement.protocol, measurement.table) in barred)
 
 
 def _earlier_lines(measurements: Sequence[Measurement]) -> list[str]:
