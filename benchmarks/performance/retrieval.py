@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.common import Bench, Row, isolated, options, peak_mb, spread, start
+from benchmarks.common import Bench, Row, isolated, options, spread, start
 
 CASES = {"14x14x112, N=512": (14, 112, 512), "7x7x2048, N=256": (7, 2048, 256)}
 IMAGES, BETA = 32, 16.0
@@ -124,11 +124,14 @@ def peak(preset: str, trained: str, batch: int, side: str, threads: int) -> dict
     """Megabytes of three steps; for a process of its own."""
     import torch
 
+    from anomem.benchmark.environment import metered
+
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
-    for _ in steps(preset, trained, batch, 3, memory=side == SIDES[0]):
-        pass
-    return {"peak_mb": peak_mb()}
+    with metered() as meter:
+        for _ in steps(preset, trained, batch, 3, memory=side == SIDES[0]):
+            pass
+    return {"peak_mb": round(meter.peak_mb, 1)}
 
 
 def retrieval_rows(bench: Bench) -> list[Row]:
