@@ -84,7 +84,8 @@ def _measurement(line: Mapping[str, Any], where: str) -> Measurement:
     named = (line.get("protocol"), line.get("title"), task.get("table"), task.get("case"))
     if not all(isinstance(name, str) and name for name in named):
         raise InputError(f"{where}: protocol, title, table or case is missing; {_OTHER}")
-    return Measurement(*(str(name) for name in named), figures=figures, line=line)
+    protocol, title, table, case = map(str, named)
+    return Measurement(protocol, title, table, case, figures, line)
 
 
 def measured_value(value: Any) -> float | None:
