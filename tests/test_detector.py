@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ from anomem.errors import (
 from anomem.nn.scorer import Output
 from anomem.runtime.model import Scored
 from anomem.testing import CHECKS, Example, check_detector
-from anomem.types import UInt8Image
+from anomem.testing.example import StopAfter, StoppedError
+from anomem.types import Record, UInt8Image
 
 TINY: dict[str, Any] = {"size": 32, "memory_size": (8,)}
 
@@ -168,10 +170,10 @@ def test_unreadable_images_are_left_out_of_labels_on_request(
     paths = _written(tmp_path / "defects", defects)
     bad = tmp_path / "defects" / "bad.png"
     bad.write_bytes(b"\x89PNG and nothing")
-    one, other = (AnoMem.from_state(fitted.get_params(), fitted._state()) for _ in range(2))
+    one, other = (copy.copy(fitted) for _ in range(2))
     with pytest.warns(AnomemWarning, match="left out 1 unreadable"):
-        one.refit_labels([*paths, bad], skip_bad=True)
-    other.refit_labels(paths)
+        one.label([*paths, bad], skip_bad=True)
+    other.label(paths)
     assert one.counts_["n_labelled"] == len(paths)
     assert np.array_equal(one.anomaly_score(defects), other.anomaly_score(defects))
 
@@ -188,11 +190,11 @@ def test_equal_images_are_one(images: UInt8Image) -> None:
 
 
 def test_masks_of_another_size_are_refused(images: UInt8Image, defects: UInt8Image, fitted: AnoMem) -> None:
-    detector = AnoMem.from_state(fitted.get_params(), fitted._state())
+    detector = copy.copy(fitted)
     with pytest.raises(InputError, match="masks have their image's size"):
-        detector.refit_labels(defects, masks=[np.ones((5, 5), bool)] * len(defects))
+        detector.label(defects, masks=[np.ones((5, 5), bool)] * len(defects))
     with pytest.raises(InputError, match="masks has 1 entries for 6 images"):
-        detector.refit_labels(defects, masks=[None])
+        detector.label(defects, masks=[None])
 
 
 # ------------------------------------------------------------- call arguments
@@ -248,15 +250,20 @@ def test_fresh_normals_keep_the_present_alpha_where_they_carry_it(images: UInt8I
 
 def test_every_file_is_a_step_of_the_fit_and_of_calibrating(images: UInt8Image) -> None:
     detector = KNN(size=32)
-    steps = [(r.stage, r.step, r.total) for r in detector.fit_steps(images[:30], alpha=0.3)]
+    steps: list[tuple[str, int, int]] = []
+
+    def told(record: Record) -> None:
+        steps.append((record.stage, record.step, record.total))
+
+    detector.fit(images[:30], alpha=0.3, progress=told)
     assert [step for step in steps if step[0] == "files"] == [("files", i, 30) for i in range(1, 31)]
     before = detector.calibration_
-    half_done = detector.calibrate_steps(images[30:], 0.2)
-    assert next(half_done).total == len(images) - 30
-    half_done.close()
+    with pytest.raises(StoppedError):
+        detector.calibrate(images[30:], 0.2, progress=StopAfter(2))
     assert detector.calibration_ is before, "an interrupted calibration changes nothing"
-    steps = [(r.stage, r.step) for r in detector.calibrate_steps(images[30:], 0.2)]
-    assert steps == [("calibrate", i + 1) for i in range(len(images) - 30)]
+    steps.clear()
+    detector.calibrate(images[30:], 0.2, progress=told)
+    assert steps == [("calibrate", i + 1, len(images) - 30) for i in range(len(images) - 30)]
     assert detector.calibration_.n == len(images) - 30
 
 
@@ -266,7 +273,7 @@ def test_a_wrong_alpha_of_fresh_normals_is_found_before_the_work(images: UInt8Im
             raise RuntimeError("decoded")
 
     with pytest.raises(CalibrationError):
-        AnoMem.from_state(fitted.get_params(), fitted._state()).calibrate(Untouched(images), 0.001)
+        copy.copy(fitted).calibrate(Untouched(images), 0.001)
 
 
 # ------------------------------------------------------------- results
@@ -315,13 +322,14 @@ def test_history_counts_and_scale(images: UInt8Image, fitted: AnoMem) -> None:
 
 
 def test_every_step_is_told(images: UInt8Image) -> None:
-    records = list(AnoMem(**TINY).fit_steps(images, alpha=0.2))
+    records: list[Record] = []
+    AnoMem(**TINY).fit(images, alpha=0.2, progress=records.append)
     assert {r.stage for r in records} >= {"features", "memory", "tune", "calibrate"}
     assert all(1 <= r.step <= r.total for r in records)
 
 
 def test_a_wrong_parameter_unfits_nothing_silently(images: UInt8Image, fitted: AnoMem) -> None:
-    detector = AnoMem.from_state(fitted.get_params(), fitted._state())
+    detector = copy.copy(fitted)
     detector.set_params(size=1)
     with pytest.raises(ParameterError, match="size=1"):
         detector.fit(images)

@@ -67,6 +67,25 @@ def test_tensors_and_facts_come_back(tmp_path: Path) -> None:
     assert all(torch.equal(found[k], v) for k, v in tensors.items())
 
 
+def test_tensors_lie_in_memory_as_those_of_a_fit(tmp_path: Path) -> None:
+    """Wherever the header ends: products of matrices round by where their factors begin."""
+    tensors = {"odd": torch.zeros(3, dtype=torch.uint8), "matrix": torch.zeros(16, 16), "vector": torch.zeros(5)}
+    for length in range(0, 64, 8):
+        write_model(tmp_path / "model", tensors, _manifest("x" * length))
+        found, _ = read_model(tmp_path / "model")
+        assert {name: tensor.data_ptr() % 64 for name, tensor in found.items()} == dict.fromkeys(tensors, 0)
+
+
+def test_a_file_that_changes_leaves_what_was_read_as_it_was(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", {"a": torch.arange(1000.0)}, _manifest())
+    found, _ = read_model(tmp_path / "model")
+    with (tmp_path / "model").open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(size // 2)
+        file.write(b"\xff" * (size // 2))
+    assert torch.equal(found["a"], torch.arange(1000.0))
+
+
 @given(st.integers(0, 3000))
 def test_a_model_is_never_taken_for_a_pickle(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
     path = tmp_path_factory.mktemp("model") / "model"

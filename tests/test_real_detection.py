@@ -29,6 +29,6 @@ def test_toothbrush(anomem_data: Path) -> None:
     rest = [sample for sample in data.test if sample not in defects[:10]]
     labels = np.asarray([sample.label for sample in rest])
     before = auroc(detector.anomaly_score(rest), labels)
-    detector.refit_labels(defects[:10])
+    detector.label(defects[:10])
     assert auroc(detector.anomaly_score(rest), labels) > before - 0.02
     assert evaluate(detector, data.test).n_left_out == 10

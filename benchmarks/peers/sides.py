@@ -125,14 +125,13 @@ def judge(name: str, limit: int | None, folder: str, file: str) -> dict[str, Any
         ImageRow(name, int(label), kind, float(score), 1.0, False)
         for name, label, kind, score in zip(names, test.labels, test.kinds, scores, strict=True)
     ]
-    roc, n_anomalous = roc_points(rows), int(test.labels.sum())
-    corners = np.unique(np.linspace(0, len(roc.fpr) - 1, min(ROC_POINTS, len(roc.fpr))).round().astype(int))
+    n_anomalous = int(test.labels.sum())
     line = {
         "n_test": {"normal": len(rows) - n_anomalous, "anomalous": n_anomalous, "left_out": 0},
         "image": asdict(image_figures(rows)),
         "pixel": None if maps is None else pixel_figures(test, maps),
         "types": {key: {"n": each.n, "auroc": each.auroc} for key, each in type_figures(rows).items()},
-        "roc": {"fpr": [roc.fpr[i] for i in corners], "tpr": [roc.tpr[i] for i in corners]},
+        "roc": asdict(roc_points(rows, ROC_POINTS)),
         "scores_sha256": scores_digest(scores),
         "images_sha256": images_digest([test.source.digest(i) for i in range(len(test))]),
     }
@@ -141,26 +140,11 @@ def judge(name: str, limit: int | None, folder: str, file: str) -> dict[str, Any
 
 def pixel_figures(test: Images, maps: FloatArray) -> dict[str, Any] | None:
     """Return pixel AUROC and AUPRO with intervals, of a peer's maps resized to each image's own frame."""
-    from anomem.metrics import PixelScores
+    from anomem.evaluation.pixels import PixelTally
     from anomem.runtime.images import resize_map
-    from anomem.types import ANOMALOUS
 
-    pixels, left_out = PixelScores(), 0
+    tally = PixelTally(test)
     for i, values in enumerate(maps):
-        height, width = test.source.load(i).shape[:2]
-        mask = test.mask(i, (height, width))
-        if test.labels[i] == ANOMALOUS and (mask is None or not mask.any()):
-            left_out += 1
-            continue
-        pixels.add(resize_map(values, (height, width)), mask if test.labels[i] == ANOMALOUS else None)
-    if not pixels.n_regions:
-        return None
-    return {
-        "auroc": pixels.auroc(),
-        "auroc_ci": list(pixels.interval("auroc")),
-        "aupro": pixels.aupro(),
-        "aupro_ci": list(pixels.interval("aupro")),
-        "n_images": pixels.n_images,
-        "n_regions": pixels.n_regions,
-        "n_without_mask": left_out,
-    }
+        tally.add(i, resize_map(values, test.source.load(i).shape[:2]))
+    found = tally.figures()
+    return found and asdict(found)

@@ -73,7 +73,7 @@ def layers(models: str) -> list[dict[str, Any]]:
     import anomem
 
     detector = anomem.load(Path(models) / "model.safetensors")
-    backbone, size = detector.scorer_.backbone, detector._state().preprocessing.size
+    backbone, size = detector.scorer_.backbone, detector.preprocessing_.size
     found: list[dict[str, Any]] = []
 
     def note(layer: Any, given: Any, output: Any) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from anomem.renamed import install
 from anomem.version import __version__
 
 if TYPE_CHECKING:
@@ -20,17 +21,20 @@ if TYPE_CHECKING:
     from anomem.detectors import DETECTORS
     from anomem.detectors.anomem.detector import AnoMem
     from anomem.loading import load
-    from anomem.runtime.model import Scored
+    from anomem.runtime.model import Model, Scored
+
+install()
 
 _LAZY = {
     "AnoMem": "anomem.detectors.anomem.detector",
     "DETECTORS": "anomem.detectors",
     "Detector": "anomem.detector",
+    "Model": "anomem.runtime.model",
     "Scored": "anomem.runtime.model",
     "load": "anomem.loading",
 }
 
-__all__ = ["DETECTORS", "AnoMem", "Detector", "Scored", "__version__", "load"]
+__all__ = ["DETECTORS", "AnoMem", "Detector", "Model", "Scored", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, fx
 
-from anomem.errors import ModelFileError
+from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
-from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Scorer
 from anomem.runtime.atomic import atomic_path
 from anomem.runtime.calibration import Calibration
@@ -122,7 +121,7 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
             scorer = build(config)
         scorer.load_state_dict(own, strict=True, assign=True)
     for module in scorer.modules():
-        if isinstance(module, Backbone):  # as it was fitted: a layout changes the last bits of a score
+        if isinstance(module, fx.GraphModule):  # a backbone, whole or cut, as it was fitted: layouts change last bits
             module.to(memory_format=torch.channels_last)
     return scorer.eval().requires_grad_(False)
 
@@ -203,7 +202,9 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
     """
     with _opened(path) as file:
         manifest = _manifest(path, file)
-        return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
+        # Copies: torch's own memory starts at a multiple of 64 bytes, a file's tensors wherever its header ends, and
+        # products round differently there. A copy also outlives a file that is replaced.
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, manifest  # noqa: SIM118
 
 
 def _opened(path: str | Path) -> safe_open:
@@ -222,11 +223,7 @@ def _what_it_is(source: Path, error: Exception) -> str:
         head = raw.read(4)
     if head[:1] == b"\x80" or head == b"PK\x03\x04":
         return "is a pickle, which could run code; anomem reads only its own safetensors files"
-    return f"not a model file, or damaged ({_one_line(error)})"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return f"not a model file, or damaged ({one_line(error)})"
 
 
 def _manifest(path: str | Path, file: safe_open) -> Manifest:

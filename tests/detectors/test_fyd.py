@@ -75,7 +75,7 @@ def batch(images: UInt8Image) -> torch.Tensor:
 def learnt(detector: FYD, images: UInt8Image) -> UInt8Image:
     """All normals but those that were kept back to calibrate on."""
     source = open_source(images)
-    kept_back = detector._state().digests["calibration"]
+    kept_back = detector.digests_by_role_["calibration"]
     return images[[source.digest(i) not in kept_back for i in range(len(source))]]
 
 
@@ -202,7 +202,7 @@ def aligned_by(direction: tuple[float, float], images: UInt8Image, batch_size: i
 
 def relearn(detector: FYD, images: UInt8Image, batch_size: int = 16) -> dict[str, Any]:
     run = make_run(detector.resolve(), device="cpu", fit_precision="float32", batch_size=batch_size, workers=1)
-    learn = ImageSet(open_source(images), detector._state().preprocessing)
+    learn = ImageSet(open_source(images), detector.preprocessing_)
     *_, last = learn_gaussians(scorer_of(detector), [learn], run)
     return dict(last.facts)
 

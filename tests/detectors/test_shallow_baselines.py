@@ -141,4 +141,4 @@ def test_neither_has_maps_or_a_second_stage(images: UInt8Image) -> None:
     with pytest.raises(InputError, match="draws no maps"):
         detector.anomaly_map(images[:1])
     with pytest.raises(InputError, match="no second stage"):
-        detector.refit_labels(images[:1])
+        detector.label(images[:1])

@@ -50,7 +50,7 @@ def embedded(detector: SimCLR, images: UInt8Image) -> np.ndarray:
 
 def learnt(detector: SimCLR, images: UInt8Image) -> UInt8Image:
     """Those of the images that the encoder and its score were fitted to."""
-    source, digests = open_source(images), detector._state().digests["learn"]
+    source, digests = open_source(images), detector.digests_by_role_["learn"]
     return images[[source.digest(i) in digests for i in range(len(images))]]
 
 
@@ -200,8 +200,9 @@ def test_the_loss_falls_from_scratch(images: UInt8Image) -> None:
 
 
 def test_the_loss_falls_on_a_pretrained_backbone(images: UInt8Image) -> None:
-    found = losses(fitted(images, train_steps=20, train_batch=8))
-    assert len(found) == 2
+    # Of 20 steps the fall was within the noise of ten batches' mean: another order of additions undid it.
+    found = losses(fitted(images, size=32, train_steps=40, train_batch=8))
+    assert len(found) == 4
     assert found[-1] < 0.95 * found[0]
 
 

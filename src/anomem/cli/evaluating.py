@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, check_folder, count, filled_folder, number, percent, plain, write_text
-from anomem.cli.progress import finished
+from anomem.cli.output import Output, check_file, check_folder, filled_folder, write_text
+from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
+from anomem.runtime.plain import plain
+from anomem.runtime.text import count, number, percent
 
 if TYPE_CHECKING:
     from anomem.evaluation.figures import Evaluation
@@ -50,7 +52,7 @@ def evaluate(
     import json
 
     from anomem.data.sources import read_dataset
-    from anomem.evaluation.evaluate import evaluate_steps
+    from anomem.evaluation.evaluate import evaluate as evaluated
     from anomem.loading import load
 
     output = Output(as_json)
@@ -63,9 +65,9 @@ def evaluate(
     output.line(dataset.describe())
     detector = load(model)
     if alpha is not None:
-        detector.calibrate(alpha=alpha)
-    steps = evaluate_steps(detector, dataset.for_evaluation(), **running)
-    evaluation = finished(steps, "evaluate", session, quiet=as_json)
+        detector.set_alpha(alpha)
+    with bars(session, quiet=as_json) as progress:
+        evaluation = evaluated(detector, dataset.for_evaluation(), progress=progress, **running)
     for image in evaluation.skipped:
         note(f"left out {image.error}")
     content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict())}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, number
+from anomem.cli.output import Output
 from anomem.errors import AnomemError, InputError
+from anomem.runtime.machine import cores, processor
+from anomem.runtime.text import number
 from anomem.version import __version__
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
         "version": __version__,
         "python": platform.python_version(),
         "torch": _attempt(_torch_version, problems),
-        "cpu": _cpu(),
+        "cpu": f"{processor()}, {cores()} cores",
         "bf16": _attempt(_native_bfloat16, problems),
         "default_weights": _attempt(_default_weights, problems),
         "extras": {extra: all(map(_installed, packages)) for extra, packages in EXTRAS.items()},
@@ -149,17 +149,6 @@ def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _cpu() -> str:
-    """Name the processor and say how many cores this process may use."""
-    name = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = names[0] if names else name
-        return f"{name}, {len(os.sched_getaffinity(0))} cores"
-    return f"{name}, {os.cpu_count()} cores"
-
-
 def _examined(model: Path) -> dict[str, Any]:
     """Load a model, score a grey image with it and list what it is."""
     import numpy as np
@@ -167,7 +156,7 @@ def _examined(model: Path) -> dict[str, Any]:
     from anomem.loading import load
 
     detector = load(model)
-    side = int(detector.resolve()["size"])
+    side = int(detector.resolved_["size"])
     grey = np.full((1, side, side, 3), 127, np.uint8)
     (scored,) = detector.score(grey, maps=detector.localizes, workers=0)
     if not np.isfinite(scored.score):

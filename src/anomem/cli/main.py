@@ -21,7 +21,7 @@ from importlib import import_module
 import click
 
 from anomem.cli.session import Session, catch_signals, show_notes
-from anomem.errors import AnomemError, ExportError, ImageError
+from anomem.errors import AnomemError, ExportError, ImageError, one_line
 from anomem.version import __version__
 
 COMMANDS = {
@@ -141,7 +141,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo("anomem: " + " ".join(text.split()), err=True)
+    click.echo("anomem: " + one_line(text), err=True)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, check_folder, count, filled_folder
+from anomem.cli.output import Output, check_file, check_folder, filled_folder
 from anomem.cli.session import Session, note, pass_session
+from anomem.runtime.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from typing import TextIO
 
 import click
 
-from anomem.errors import AnomemWarning
+from anomem.errors import AnomemWarning, one_line
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
@@ -131,7 +131,7 @@ def show_notes() -> Iterator[None]:
 def note(text: str) -> None:
     """Write one line for the user on stderr, above a progress bar where there is one."""
     # Not click.echo: a progress bar stands in for sys.stderr and moves out of the way.
-    sys.stderr.write("anomem: note: " + " ".join(text.split()) + "\n")
+    sys.stderr.write(f"anomem: note: {one_line(text)}\n")
 
 
 pass_session = click.make_pass_decorator(Session)

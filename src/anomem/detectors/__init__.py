@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from anomem.errors import AnomemError, ModelFileError, ParameterError
+from anomem.errors import AnomemError, ModelFileError, ParameterError, suggestion
 
 if TYPE_CHECKING:
     from anomem.detector import Detector
@@ -40,9 +39,7 @@ def get(name: str) -> type[Detector]:
         For an unknown name; the nearest known one is suggested.
     """
     if name not in DETECTORS:
-        near = difflib.get_close_matches(name, DETECTORS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(DETECTORS)
-        raise ParameterError(f"there is no method {name!r}; {hint}")
+        raise ParameterError(f"there is no method {name!r}; {suggestion(name, DETECTORS)}")
     module, _, attribute = DETECTORS[name].partition(":")
     found: type[Detector] = getattr(import_module(module), attribute)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,16 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from anomem.errors import InputError, MissingExtraError, ModelFileError, ParameterError
+from anomem.errors import InputError, MissingExtraError, ModelFileError, ParameterError, one_line
+from anomem.runtime.machine import cores
+from anomem.runtime.precision import OPENVINO_HINTS
 from anomem.runtime.scoring import TileOutput
 from anomem.types import UInt8Image
 
 __all__ = ["ENGINES", "Engine", "import_openvino", "open_engine"]
 
 ENGINES = ("auto", "onnxruntime", "openvino")
-
-_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}
-"""OpenVINO's name for the arithmetic of each precision, and of what int8 leaves alone."""
 
 
 class Engine(ABC):
@@ -66,7 +64,7 @@ class _OnnxRuntime(Engine):
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own kinds, which all mean the same to a user
-            raise ModelFileError(f"{path}: not an ONNX model that can be run ({_one_line(error)})") from error
+            raise ModelFileError(f"{path}: not an ONNX model that can be run ({one_line(error, 200)})") from error
         inputs, self._outputs = self._session.get_inputs(), [o.name for o in self._session.get_outputs()]
         _check_names(path, [i.name for i in inputs], self._outputs)
         side = inputs[0].shape[2]
@@ -87,17 +85,17 @@ class _OpenVino(Engine):
 
     def __init__(self, path: Path, threads: int | None, precision: str) -> None:
         openvino = import_openvino()
-        hint = _HINTS[precision]
+        hint = OPENVINO_HINTS[precision]
         # Unless it is told, a processor with bfloat16 computes in it, whatever the file holds.
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._path, self._core = str(path), openvino.Core()
-        self._streams = threads or _cores()
+        self._streams = threads or cores()
         try:
             self._model = self._compiled(PERFORMANCE_HINT="LATENCY")
         except Exception as error:  # RuntimeError of many kinds
-            raise ModelFileError(f"{path}: not a model that OpenVINO can run ({_one_line(error)})") from error
+            raise ModelFileError(f"{path}: not a model that OpenVINO can run ({one_line(error, 200)})") from error
         self._side_by_side: Any = None
         self._lock = Lock()
         self._ports = {name: i for i, port in enumerate(self._model.outputs) for name in port.get_names()}
@@ -176,7 +174,7 @@ def open_engine(path: str | Path, *, precision: str, threads: int | None = None,
     place = Path(path)
     if threads is not None and threads < 1:
         raise ParameterError(f"threads must be at least 1, not {threads}")
-    if precision not in _HINTS:
+    if precision not in OPENVINO_HINTS:
         raise ModelFileError(f"{path}: scores in {precision!r}, which this version does not know")
     chosen = _choose(place, engine)
     if not _installed(chosen):
@@ -198,11 +196,6 @@ def _choose(place: Path, engine: str) -> str:
 
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def import_openvino() -> Any:
@@ -247,8 +240,3 @@ def _check_tiles(tiles: UInt8Image) -> None:
 
 def _channels_first(tiles: UInt8Image) -> UInt8Image:
     return np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."

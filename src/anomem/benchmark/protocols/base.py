@@ -11,12 +11,13 @@ import numpy as np
 
 from anomem.benchmark.fits import Fit
 from anomem.benchmark.image_sets import BenchmarkSet
-from anomem.benchmark.judging import Findings, judge
+from anomem.benchmark.judging import Findings, findings
 from anomem.benchmark.unit import Task, Unit, Variant
 from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.detectors import get
 from anomem.errors import InputError
+from anomem.evaluation.judge import with_masks
 from anomem.params import Parameters
 from anomem.types import ANOMALOUS
 
@@ -68,10 +69,9 @@ class Protocol(Parameters):
 
 def judged(work: Workspace, fit: Fit, test: Images, *, maps: bool, **options: Any) -> Findings:
     """Score images and judge the scores; maps too, where they are wanted, drawn and have masks to be held against."""
-    masked = any(test.masks[i] is not None for i in test.positions(ANOMALOUS)) if test.masks else False
-    wanted = maps and masked and fit.detector.localizes
+    wanted = maps and fit.detector.localizes and with_masks(test)
     seen = work.see(fit, test, maps=wanted)
-    return judge(fit, seen, test, work.trivial(test), maps=wanted, **options)
+    return findings(fit, seen if wanted else seen.without_maps(), test, work.trivial(test), **options)
 
 
 def own_normals(data: BenchmarkSet, protocol: str) -> None:

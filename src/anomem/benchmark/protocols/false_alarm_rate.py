@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,15 +16,10 @@ from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.params import Each, Range, param
-from anomem.runtime.calibration import calibrate
+from anomem.runtime.calibration import calibrate, rejected_ranks
 from anomem.types import ANOMALOUS, NORMAL, FloatArray
 
-__all__ = ["Promise", "false_alarm_quantile", "redraw", "rejected_ranks"]
-
-
-def rejected_ranks(alpha: float, n: int) -> int:
-    """How many ranks among n calibration scores are rejected, k = floor(alpha (n + 1)); 0: alpha is not attainable."""
-    return math.floor(alpha * (n + 1) + 1e-9)
+__all__ = ["Promise", "false_alarm_quantile", "redraw"]
 
 
 def false_alarm_quantile(m: int, n: int, k: int, level: float = 0.95) -> int:
@@ -89,7 +83,7 @@ class Promise(Protocol):
 
 def pool_of(fit: Fit, data: BenchmarkSet) -> Images:
     """Normals, each content once, that neither taught nor tuned the fit."""
-    digests = fit.detector._state().digests
+    digests = fit.detector.digests_by_role_
     taken = set(digests["learn"] | digests["tune"])
     test = data.test.subset(data.test.positions(NORMAL), "")
     everything = data.train.joined(test, "")

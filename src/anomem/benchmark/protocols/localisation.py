@@ -22,7 +22,7 @@ __all__ = ["Disturbed", "Localisation"]
 class Localisation(Protocol):
     """MVTec-style sets: fit to normal training images, judge images and maps on the test images.
 
-    Published means are over categories, of objects and of textures apart; see `anomem.benchmark.means`.
+    Published means are over categories, of objects and of textures apart; each category is a task of its own.
 
     Parameters
     ----------

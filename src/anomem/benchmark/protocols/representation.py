@@ -109,7 +109,7 @@ def compactness(detector: Detector, normals: Images, ridge: float, settings: Set
     scorer: Any = detector.scorer_
     if not (hasattr(scorer, "embed") and hasattr(scorer, "gaussian")):
         raise InputError(f"{detector.name} has no distribution at each position; take padim or fyd")
-    prepared = ImageSet(normals.source, detector._state().preprocessing, workers=settings.workers)
+    prepared = ImageSet(normals.source, detector.preprocessing_, workers=settings.workers)
     parts: list[Tensor] = []
     for batch in prepared.batches(settings.batch_size):
         images = batch.images.to(next(scorer.buffers()).device)
@@ -187,7 +187,7 @@ def _encoded(detector: Detector, images: Any, classes: Sequence[Any], batch_size
     source = open_source(images)
     if len(source) != len(classes):
         raise InputError(f"{len(classes)} classes for {len(source)} images; give one an image")
-    prepared = ImageSet(source, detector._state().preprocessing)
+    prepared = ImageSet(source, detector.preprocessing_)
     maps = feature_batches(backbone, prepared, precision="float32", batch_size=batch_size)
     pooled = torch.cat([batch[-1].float().mean(dim=(2, 3)) for batch in maps])
     return np.asarray(pooled.cpu().numpy())

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.base import Opener, Protocol
+from anomem.benchmark.protocols.registry import new_protocol
 from anomem.benchmark.unit import Task, Unit, Variant
 from anomem.benchmark.workspace import Workspace
 from anomem.errors import InputError, ParameterError
@@ -169,8 +170,6 @@ class Sweep(Protocol):
         InputError
             It is about none of the methods.
         """
-        from anomem.benchmark.protocols.registry import new_protocol
-
         name = self.options()["of"]
         axis = SWEEPS[name]
         fitting = [variant for variant in variants if axis.method in ("", variant.method)]

@@ -19,7 +19,6 @@ from anomem.report.benchmark.curves import Panel, curve_figure, curve_svg
 from anomem.report.benchmark.false_alarms import RULE, FalseAlarms
 from anomem.report.benchmark.measurements import Measurement, sections
 from anomem.report.benchmark.report import Report
-from anomem.report.benchmark.runs import clean
 from anomem.report.benchmark.sets import MARK_WORDS
 from anomem.report.benchmark.tables import Table
 from anomem.report.drawing import write_png
@@ -88,7 +87,7 @@ def report_page(report: Report) -> str:
 
     return _template().render(
         report=report,
-        baseline=clean(report.baseline),
+        baseline=report.baseline,
         summary=_summary(report),
         sections=_sections(report),
         plots={"memory": drawn(plots.memory, "memory"), "promise": drawn(plots.promise, "promise")},
@@ -143,7 +142,7 @@ def _sections(report: Report) -> list[Section]:
 
 
 def _protocol_section(report: Report, name: str, slug: str, tables: Sequence[Table]) -> Section:
-    words = captions.PROTOCOLS.get(name, captions.ProtocolWords(clean(name), ""))
+    words = captions.PROTOCOLS.get(name, captions.ProtocolWords(name, ""))
     panels = {"few-labels": report.plots.few_labels, "one-vs-rest": report.plots.gamma}.get(name, ())
     charts = []
     if name == "localisation":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomem.report.benchmark.captions import set_title
-from anomem.report.benchmark.runs import Run, clean
+from anomem.report.benchmark.runs import Run
 from anomem.report.benchmark.sets import MARK, MeasuredSet, marked
 
 __all__ = ["Rejected", "rejected_normals"]
@@ -55,23 +55,20 @@ def rejected_normals(runs: Iterable[Run], label: str, sets: Sequence[MeasuredSet
 
 
 def _decided(run: Run) -> bool:
-    counts = [run.number("at_alpha", name) for name in ("alpha", "n_false", "detection_rate")]
-    return None not in counts and bool(run.number("n_test", "normal"))
+    found = run.decision
+    return None not in (found.alpha, found.n_false, found.detection_rate) and bool(run.n_normal)
 
 
 def _counted(runs: Sequence[Run], sets: Sequence[MeasuredSet]) -> Rejected:
-    def each(*path: str) -> list[float]:
-        return [value for run in runs if (value := run.number(*path)) is not None]
-
     data, category, _ = runs[0].column
     title = set_title(runs[0].family)
-    where = clean(f"{title} {category}") if data.endswith(f"/{category}") else title
+    where = f"{title} {category}" if data.endswith(f"/{category}") else title
     return Rejected(
-        method=clean(runs[0].label),
+        method=runs[0].label,
         where=where + (MARK if marked(data, sets) else ""),
-        alpha=statistics.fmean(each("at_alpha", "alpha")),
-        n_false=round(sum(each("at_alpha", "n_false"))),
-        n_normal=round(sum(each("n_test", "normal"))),
-        detection=statistics.fmean(each("at_alpha", "detection_rate")),
+        alpha=statistics.fmean(run.decision.alpha or 0.0 for run in runs),
+        n_false=round(sum(run.decision.n_false or 0.0 for run in runs)),
+        n_normal=round(sum(run.n_normal or 0.0 for run in runs)),
+        detection=statistics.fmean(run.decision.detection_rate or 0.0 for run in runs),
         n_fits=len(runs),
     )

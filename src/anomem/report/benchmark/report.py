@@ -15,7 +15,7 @@ from anomem.report.benchmark.costs import Cost, costs
 from anomem.report.benchmark.curves import Panel, few_label_panels, gamma_panels, sweep_panels
 from anomem.report.benchmark.false_alarms import FalseAlarms, promises
 from anomem.report.benchmark.published import with_published
-from anomem.report.benchmark.runs import Column, Run, Runs, clean, read_all
+from anomem.report.benchmark.runs import Column, Run, Runs, read_all
 from anomem.report.benchmark.sets import MARK, MeasuredSet, marked, with_marks
 from anomem.report.benchmark.tables import Table, make_tables
 from anomem.report.drawing import PAGE
@@ -206,8 +206,8 @@ def _checks(runs: Sequence[Run], confounds: Confounds, sets: Sequence[MeasuredSe
         elif apart:
             where = f"{where}: {apart}"
         words = PROTOCOLS[protocol].title if protocol in PROTOCOLS else protocol
-        where = clean(where) + (MARK if marked(data, sets) else "")
-        found.append(Checked(where, clean(words), trial_words(part[0]), confounds.check(part), part[0].column))
+        where = where + (MARK if marked(data, sets) else "")
+        found.append(Checked(where, words, trial_words(part[0]), confounds.check(part), part[0].column))
     return found
 
 
@@ -215,7 +215,7 @@ def _makers(runs: Sequence[Run]) -> list[Maker]:
     found: dict[tuple[str, str], dict[str, int]] = {}
     for run in runs:
         counts = found.setdefault((_software(run), _machine(run)), {})
-        counts[clean(run.label)] = counts.get(clean(run.label), 0) + 1
+        counts[run.label] = counts.get(run.label, 0) + 1
     return [Maker(*key, tuple(counts), sum(counts.values())) for key, counts in found.items()]
 
 
@@ -230,10 +230,8 @@ def _machine(run: Run) -> str:
 
 
 def _said(run: Run, names: dict[str, str]) -> str:
-    made = run.line.get("made_by")
-    facts = made if isinstance(made, dict) else {"version": made} if isinstance(made, str) else {}
-    words = [f"{title} {facts[name]}".strip() for title, name in names.items() if facts.get(name) is not None]
-    return clean(", ".join(words)) or "not said"
+    words = [f"{title} {run.made_by[name]}".strip() for title, name in names.items() if name in run.made_by]
+    return ", ".join(words) or "not said"
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
@@ -242,10 +240,6 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     if tries:
         words = ", ".join(dict.fromkeys(trial_words(run) for run in tries))
         notes.append(f"{len(tries):,} of {len(runs):,} lines are tries ({words} at most): no results.")
-    if any(str((run.line.get("made_by") or {}).get("revision", "")).endswith("+") for run in runs if _told(run)):
+    if any(run.made_by.get("revision", "").endswith("+") for run in runs):
         notes.append("Some lines were made with files that differ from their revision (marked +).")
     return notes
-
-
-def _told(run: Run) -> bool:
-    return isinstance(run.line.get("made_by"), dict)

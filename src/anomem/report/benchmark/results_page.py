@@ -124,7 +124,7 @@ def _is_result(table: Table) -> bool:
 
 def _protocol_lines(protocol: str, tables: Sequence[Table]) -> list[str]:
     """Write a section: of each figure the settings of the same sets in one table."""
-    words = PROTOCOLS.get(protocol, ProtocolWords(clean(protocol), ""))
+    words = PROTOCOLS.get(protocol, ProtocolWords(protocol, ""))
     lines = [f"## {md(words.title)}", "", *([words.text, ""] if words.text else [])]
     parts: dict[tuple[str, tuple[str, ...]], list[Table]] = {}
     for table in tables:

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from anomem.metrics.paired import Comparison
 from anomem.report.benchmark.captions import METRIC_WORDS, change, figure
-from anomem.report.benchmark.comparison import Comparison
 from anomem.report.benchmark.false_alarms import RULE
 from anomem.report.benchmark.report import Report
-from anomem.report.benchmark.runs import FEATURES, clean
+from anomem.report.benchmark.runs import FEATURES
 from anomem.report.benchmark.sets import MARK_WORDS, MeasuredSet
 from anomem.report.benchmark.tables import Cell, Row, Table
 
@@ -63,7 +63,7 @@ def markdown(report: Report) -> str:
         lines += [f"## {md(table.protocol)}: {md(heading(table))}", "", *_table_lines(table), ""]
         lines += [f"{md(note)}\n" for note in table.notes]
     if report.comparisons:
-        lines += [f"## Against {md(clean(report.baseline))}", "", *_versus_lines(report), ""]
+        lines += [f"## Against {md(report.baseline)}", "", *_versus_lines(report), ""]
     if report.promises:
         lines += ["## The promised rate", "", *promise_lines(report), "", RULE, ""]
     lines += ["## Confound check: what trivial features alone tell apart, image AUROC %", "", *_check_lines(report), ""]
@@ -136,8 +136,8 @@ def plain(report: Report) -> dict[str, Any]:
     return {
         "files": list(report.runs.files),
         "n_units": len(report.runs.runs),
-        "methods": list(dict.fromkeys(clean(run.label) for run in report.runs.runs)),
-        "baseline": clean(report.baseline),
+        "methods": list(dict.fromkeys(run.label for run in report.runs.runs)),
+        "baseline": report.baseline,
         "notes": list(report.notes),
         "tables": [
             {

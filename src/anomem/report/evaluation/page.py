@@ -16,6 +16,7 @@ from anomem.report.evaluation import text as words
 from anomem.report.evaluation.gallery import colour_bar, data_uri, galleries, thumbnail
 from anomem.report.evaluation.plots import roc_plot, score_histogram
 from anomem.runtime.atomic import atomic_path
+from anomem.runtime.text import number
 from anomem.types import ANOMALOUS, NORMAL, UInt8Image
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, s
 def _parameter_lines(detector: Model) -> list[tuple[str, str, bool]]:
     """Name, value, and whether the preset chose it."""
     given = detector.get_params()
-    resolved = detector.resolve()
+    resolved = detector.resolved_
     return [
         (name, _shown(resolved[name]), value is None and resolved[name] is not None) for name, value in given.items()
     ]
@@ -195,5 +196,5 @@ def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = words.percent
     environment.filters["rate"] = words.rate
-    environment.filters["number"] = words.number
+    environment.filters["number"] = number
     return environment.from_string(read_resource("evaluation.html.j2"))

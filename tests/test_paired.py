@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from anomem.metrics import auroc
-from anomem.metrics.delong import auroc_components, paired_error
-from anomem.report.benchmark.comparison import MANY_CATEGORIES, Pair, compare
+from anomem.metrics.paired import MANY_CATEGORIES, Pair, compare
 
 
 def pairs(differences: dict[str, list[float]], error: float | None = None, *, by: str = "seed") -> list[Pair]:
@@ -135,55 +133,3 @@ def test_where_both_are_equally_good_little_more_than_five_of_a_hundred_say_othe
 def test_a_comparison_is_repeatable() -> None:
     given = pairs({"a": [0.1, 0.2, 0.4], "b": [0.0, 0.1, 0.3]}, error=0.02)
     assert compare(given) == compare(given)
-
-
-# ------------------------------------------------------------------------------------ kept scores
-
-
-def test_components_are_those_of_a_loop_and_average_to_the_auroc() -> None:
-    rng = np.random.default_rng(6)
-    scores, marks = rng.integers(0, 12, 40).astype(float), rng.random(40) < 0.4
-    of_anomalous, of_normal = auroc_components(scores, marks)
-
-    def beats(a: float, b: float) -> float:
-        return 1.0 if a > b else 0.5 if a == b else 0.0
-
-    high, low = scores[marks], scores[~marks]
-    assert of_anomalous == pytest.approx([np.mean([beats(a, b) for b in low]) for a in high], abs=1e-6)
-    assert of_normal == pytest.approx([np.mean([beats(a, b) for a in high]) for b in low], abs=1e-6)
-    area = auroc(scores, marks)
-    assert (of_anomalous.mean(), of_normal.mean()) == pytest.approx((area, area), abs=1e-6)
-
-
-def test_the_paired_error_is_that_of_resampled_images() -> None:
-    rng = np.random.default_rng(7)
-    n = 150
-    marks = np.repeat([False, True], n)
-    shared = rng.normal(size=2 * n) + 1.2 * marks
-    a, b = shared + 0.3 * rng.normal(size=2 * n), shared + 0.6 * rng.normal(size=2 * n)
-    found = paired_error(auroc_components(a, marks), auroc_components(b, marks))
-    drawn = []
-    for _ in range(600):
-        chosen = np.r_[rng.integers(n, size=n), n + rng.integers(n, size=n)]
-        drawn.append(auroc(a[chosen], marks[chosen]) - auroc(b[chosen], marks[chosen]))
-    assert found == pytest.approx(np.std(drawn), rel=0.1)
-    unpaired = math.hypot(
-        *(
-            np.std(
-                [
-                    auroc(s[c], marks[c])
-                    for c in [np.r_[rng.integers(n, size=n), n + rng.integers(n, size=n)] for _ in range(200)]
-                ]
-            )
-            for s in (a, b)
-        )
-    )
-    assert found < 0.6 * unpaired
-
-
-def test_equal_scores_differ_by_nothing_and_single_images_tell_nothing() -> None:
-    marks = [False, False, True, True]
-    parts = auroc_components([1, 3, 2, 4], marks)
-    assert paired_error(parts, auroc_components([10, 30, 20, 40], marks)) == 0.0
-    alone = auroc_components([1, 2], [False, True])
-    assert paired_error(alone, alone) is None
