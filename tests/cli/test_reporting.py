@@ -125,7 +125,8 @@ def test_the_page_of_results_holds_measurements_sets_and_bars(
     assert ("missed: bottle: 0.9, not >= 0.95" in out) == bool(code)
     page, table = ((tmp_path / name).read_text(encoding="utf-8") for name in ("R.md", "T.md"))
     assert table in page
-    assert "| tile | 1.25 |" in page
+    assert "| tile | 1.25 |" not in page  # no bar is held against its table
+    assert "| tile | 1.25 |" in (tmp_path / "page" / "measurements.md").read_text(encoding="utf-8")
     assert "MVTec AD bottle° | 256 px | ours" in page
     assert {"measurements.md", "bars.csv"} <= files(tmp_path / "page")
     assert "256 px" in RunsPage((tmp_path / "page" / "report.html").read_text(encoding="utf-8")).text

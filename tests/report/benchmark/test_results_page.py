@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anomem.errors import InputError
-from anomem.report.benchmark.bars import Bar, Outcome
+from anomem.report.benchmark.bars import Bar, Outcome, check_bars
 from anomem.report.benchmark.measurements import figure_words, read_measurements, sections, split
 from anomem.report.benchmark.rejected import rejected_normals
 from anomem.report.benchmark.report import Report, gather
@@ -144,6 +144,15 @@ def test_a_measurement_that_lacks_a_name_is_refused(tmp_path: Path, change: dict
     path = write(tmp_path / "m.jsonl", [measurement("Fits", "tile", s=1.0) | change])
     with pytest.raises(InputError, match="line 1"):
         read_measurements([path])
+
+
+@pytest.mark.slow
+def test_the_committed_pages_are_what_the_committed_lines_make() -> None:
+    runs, measured = split(sorted(RESULTS.glob("*.jsonl")))
+    found = gather(runs, sets=read_sets(RESULTS / "sets.csv"))
+    page = results_page(found, read_measurements(measured), check_bars(RESULTS / "bars.csv"))
+    assert page == (RESULTS.parent / "RESULTS.md").read_text(encoding="utf-8"), "run make results"
+    assert "\n".join([*overview(found), ""]) == (RESULTS / "table.md").read_text(encoding="utf-8"), "run make results"
 
 
 def test_missed_bars_are_listed_and_met_ones_counted() -> None:
