@@ -72,11 +72,11 @@ def report(
     from anomem.report.benchmark.text_tables import plain
 
     output = Output(as_json)
-    session.reads(*runs)
+    session.reads(*runs, bars, sets)
     check_folder(out)
     for path in (markdown, table):
         if path is not None:
-            check_file(path, what="file of results")
+            check_file(path, session, what="file of results")
     run_files, measurement_files = split(runs)
     measured = read_measurements(measurement_files)
     found = gather(run_files, scores=scores, baseline=baseline, sets=() if sets is None else read_sets(sets))
