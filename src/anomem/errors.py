@@ -86,3 +86,7 @@ class MissingExtraError(AnomemError, ImportError):
 
 class AnomemWarning(UserWarning):
     """Something was done otherwise than asked; the line says what and why."""
+
+
+class RenamedWarning(AnomemWarning, FutureWarning):
+    """An old name was used; the line gives the new one, and the old one works in this version only."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +33,7 @@ from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed
-from anomem.params import Each, OneOf, Range, param
+from anomem.params import Each, OneOf, Range, param, parameters
 from anomem.training import Recipe, train
 from anomem.types import Record
 
@@ -83,7 +81,7 @@ class DeepSADImageScorer(Scorer):
         return Output(self.sphere(images.float() / 255))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class DeepSAD(NormalisedFeatures):
     """Deep SAD: an encoder without biases that brings normal images near a centre and labelled anomalies far from it.
 
@@ -162,7 +160,7 @@ class DeepSAD(NormalisedFeatures):
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         if run.params.encoder == "lenet":
             return (yield from _fit_images(learn, labelled, run))
@@ -173,7 +171,7 @@ class DeepSAD(NormalisedFeatures):
         return DeepSADImageScorer(config) if config.get("encoder") == "lenet" else DeepSADScorer(config)
 
 
-def _fit_vectors(learn: ImageSet, labelled: Labelled | None, run: Run) -> Generator[Record, None, Scorer]:
+def _fit_vectors(learn: ImageSet, labelled: Labelled | None, run: Run[DeepSAD]) -> Generator[Record, None, Scorer]:
     p = run.params
     backbone = load_pooled(run)
     config = {**empty_config(backbone, run), "hidden": list(p.hidden), "rep_dim": p.rep_dim}
@@ -189,7 +187,7 @@ def _fit_vectors(learn: ImageSet, labelled: Labelled | None, run: Run) -> Genera
     return scorer
 
 
-def _fit_images(learn: ImageSet, labelled: Labelled | None, run: Run) -> Generator[Record, None, Scorer]:
+def _fit_images(learn: ImageSet, labelled: Labelled | None, run: Run[DeepSAD]) -> Generator[Record, None, Scorer]:
     p = run.params
     scorer = DeepSADImageScorer({"encoder": "lenet", "size": p.size, "rep_dim": p.rep_dim})
     autoencoder = Autoencoder(scorer.sphere.encoder, lenet_decoder(p.size, p.rep_dim))
@@ -200,7 +198,7 @@ def _fit_images(learn: ImageSet, labelled: Labelled | None, run: Run) -> Generat
     return scorer
 
 
-def _some(learn: ImageSet, run: Run) -> Iterator[Tensor]:
+def _some(learn: ImageSet, run: Run[DeepSAD]) -> Iterator[Tensor]:
     """Batches of normal images, at most `max_items`, in an order drawn at random."""
     p = run.params
     order = torch.randperm(len(learn), generator=run.rng)[: p.max_items].numpy()
@@ -224,12 +222,12 @@ def _train(
     autoencoder: Autoencoder,
     batches: Iterable[Batch],
     normals: Iterable[Tensor],
-    run: Run,
+    run: Run[DeepSAD],
     *,
     precision: str,
 ) -> Generator[Record, None, None]:
     """Pretrain the encoder, settle the centre, train the objective."""
-    p: SimpleNamespace = run.params
+    p = run.params
     draw_weights(autoencoder, run.rng)
     sphere.to(run.device)
     autoencoder.to(run.device).train()

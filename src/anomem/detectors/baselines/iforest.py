@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from anomem.detectors.baselines._shallow import IsolationForest, fit_isolation_f
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Range, param
+from anomem.params import Range, param, parameters
 from anomem.types import Record
 
 
@@ -46,7 +45,7 @@ class IForestScorer(NormalisedScorer):
         return Output(self.forest(self.vectors(images)))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class IForest(NormalisedFeatures):
     """Isolation forest on frozen pooled features.
 
@@ -88,7 +87,7 @@ class IForest(NormalisedFeatures):
     n_samples: int = param(256, Range(2, 65536, integer=True), doc="Embeddings that each tree is grown from.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_pooled(run)

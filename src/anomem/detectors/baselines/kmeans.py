@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Each, Range, param
+from anomem.params import Each, Range, param, parameters
 from anomem.types import Record
 
 SAMPLE_LIMIT = 32_768
@@ -76,7 +75,7 @@ class KMeansScorer(Scorer):
         return Output(*self.fusion(self.norms(self.backbone(images))))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class KMeans(Pretrained):
     """k-means prototypes on frozen feature maps.
 
@@ -107,7 +106,7 @@ class KMeans(Pretrained):
     n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Centres of each scale.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.kernel_ridge import squared_distances
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import OneOf, Range, param
+from anomem.params import OneOf, Range, param, parameters
 from anomem.types import Record
 
 
@@ -49,7 +48,7 @@ class KNNScorer(PooledScorer):
         return Output(squared.topk(self.config["k"], dim=1, largest=False).values.sum(dim=1))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class KNN(PooledFeatures):
     """k nearest neighbours on frozen pooled features (DN2).
 
@@ -82,7 +81,7 @@ class KNN(PooledFeatures):
     metric: str = param("euclidean", OneOf(("euclidean", "cosine")), doc="Distance between embeddings.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         config = {"backbone": p.backbone, "k": p.k, "metric": p.metric, "n": 0, "dim": 0}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from anomem.detectors.baselines._shallow import OneClassSVM, fit_one_class_svm
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Either, OneOf, Range, param
+from anomem.params import Either, OneOf, Range, param, parameters
 from anomem.types import Record
 
 
@@ -43,7 +42,7 @@ class OCSVMScorer(NormalisedScorer):
         return Output(self.boundary(self.vectors(images)))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class OCSVM(NormalisedFeatures):
     """One-class support vector machine with a Gaussian kernel on frozen pooled features.
 
@@ -89,7 +88,7 @@ class OCSVM(NormalisedFeatures):
     )
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_pooled(run)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from anomem.nn.deviation import MapFusion
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.inference import feature_batches
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Each, OneOf, Range, Text, param
+from anomem.params import Each, OneOf, Range, Text, param, parameters
 from anomem.types import Record
 
 
@@ -67,7 +66,7 @@ class PaDiMScorer(Scorer):
         return self.score_features(self.backbone(images))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class PaDiM(Detector):
     """PaDiM: a Gaussian at each position of frozen feature maps.
 
@@ -108,7 +107,7 @@ class PaDiM(Detector):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_channels": 40}
 
-    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
     preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
     backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="A timm model.")
     weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
@@ -120,7 +119,7 @@ class PaDiM(Detector):
     smoothing: float = param(4.0, Range(0.0, 64.0), doc="Deviation of the Gaussian on the map, input pixels.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
@@ -144,7 +143,7 @@ class PaDiM(Detector):
         return PaDiMScorer(config)
 
 
-def _empty_scorer(backbone: Backbone, run: Run) -> PaDiMScorer:
+def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
     """A scorer with its channels drawn, without Gaussians."""
     p, maps = run.params, backbone.describe(run.params.size)
     n_stages = [m.channels for m in maps]

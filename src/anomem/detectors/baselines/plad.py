@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +22,7 @@ from anomem.detectors.plume.perturbator import Perturbator, add_mult, relative_s
 from anomem.fitting import Labelled, Run
 from anomem.nn.feature_store import FeatureStore
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import OneOf, Range, param
+from anomem.params import OneOf, Range, param, parameters
 from anomem.training import Recipe, train
 from anomem.types import Record
 
@@ -95,13 +93,13 @@ class PerturbedImages(nn.Module):
     ----------
     scorer : PLADScorer
         Its classifier is trained in place.
-    p : SimpleNamespace
+    p : PLAD
         Hyperparameters of :class:`PLAD`.
     rng : torch.Generator
         Of latent draws.
     """
 
-    def __init__(self, scorer: PLADScorer, p: SimpleNamespace, rng: torch.Generator) -> None:
+    def __init__(self, scorer: PLADScorer, p: PLAD, rng: torch.Generator) -> None:
         super().__init__()
         self.scorer, self.rng = scorer, rng
         self.perturbator = Perturbator(3 * p.size**2, p.perturbator_width)
@@ -122,7 +120,7 @@ class PerturbedImages(nn.Module):
         return total_loss(**terms, contrast=x.new_zeros(()), weights=self.weights), figures
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class PLAD(Detector):
     """Perturbation learning in pixel space: PLUME's ancestor.
 
@@ -164,7 +162,7 @@ class PLAD(Detector):
         "defects_rank_above_normals": "perturbed pixels teach a small classifier nothing of planted defects"
     }
 
-    size: int | None = param(None, Range(16, 256, integer=True), doc="Input side, pixels.", preset=True)
+    size: int = param(None, Range(16, 256, integer=True), doc="Input side, pixels.", preset=True)
     preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
     constraint_weight: float = param(5.0, Range(0.0), doc="lambda, of Eq. 1.")
     channels: int = param(16, Range(1, 1024, integer=True), doc="Of the classifier's first block.")
@@ -179,7 +177,7 @@ class PLAD(Detector):
     cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         scorer = PLADScorer({"size": p.size, "channels": p.channels}).to(run.device)

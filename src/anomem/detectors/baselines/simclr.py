@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from anomem.nn.backbones import SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.contrastive_loss import nt_xent
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed, ViewsOf, projection_head, unfreeze
-from anomem.params import OneOf, Range, param
+from anomem.params import OneOf, Range, param, parameters
 from anomem.training import Recipe, train
 from anomem.types import Record
 
@@ -108,7 +108,7 @@ class ContrastedEncoder(nn.Module):
         return nt_xent(anchor, other, self.temperature)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class SimCLR(PooledFeatures):
     """SimCLR and a one-class score: contrastive learning without a memory.
 
@@ -206,12 +206,12 @@ class SimCLR(PooledFeatures):
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         from_scratch = p.weights is None
         residual = p.backbone.startswith(("resnet", "wide_resnet"))
-        options = {
+        options: dict[str, Any] = {
             "name": p.backbone,
             "stages": [TRAINED_FROM],
             "embedding": True,
@@ -220,7 +220,11 @@ class SimCLR(PooledFeatures):
             "folded": not from_scratch,
         }
         backbone = load_backbone(**options, weights=p.weights).eval().to(run.device)
-        config = {"backbone": options, "metric": p.metric, "dim": backbone.describe(p.size)[-1].channels}
+        config: dict[str, Any] = {
+            "backbone": options,
+            "metric": p.metric,
+            "dim": backbone.describe(p.size)[-1].channels,
+        }
         if p.train_steps and (from_scratch or p.train_backbone != "none"):
             yield from self._train(backbone, config["dim"], learn, run)
         scorer = SimCLRScorer({**config, "n": 1, "k": 1}, backbone.eval().requires_grad_(False))
@@ -237,7 +241,7 @@ class SimCLR(PooledFeatures):
         scorer.config = {**config, **shapes}
         return scorer.to(run.device)
 
-    def _train(self, backbone: Backbone, dim: int, learn: ImageSet, run: Run) -> Generator[Record, None, None]:
+    def _train(self, backbone: Backbone, dim: int, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         p = run.params
         from_scratch = p.weights is None
         unfreeze(backbone, "all" if from_scratch else p.train_backbone)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed, unfreeze
-from anomem.params import OneOf, Range, param
+from anomem.params import OneOf, Range, param, parameters
 from anomem.training import Recipe, train
 from anomem.types import Record
 
@@ -65,7 +64,7 @@ class SupervisedScorer(NormalisedScorer):
         return Output(self.log_odds(self.vectors(images)))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Supervised(NormalisedFeatures):
     """A binary classifier of labelled anomalies against normals.
 
@@ -140,7 +139,7 @@ class Supervised(NormalisedFeatures):
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         if labelled is None:
             raise InputError("supervised learns from labelled anomalies; label some (y = 1)")
@@ -159,10 +158,10 @@ class Supervised(NormalisedFeatures):
             yield from _train_whole(scorer, trained, learn, labelled.anomalies(), recipe, run)
         return scorer
 
-    def _empty(self, trained: str, run: Run) -> SupervisedScorer:
+    def _empty(self, trained: str, run: Run[Supervised]) -> SupervisedScorer:
         p = run.params
         from_scratch = p.weights is None
-        options = {
+        options: dict[str, Any] = {
             "name": p.backbone,
             "stages": [TRAINED_FROM],
             "embedding": True,
@@ -196,7 +195,7 @@ def balanced_loss(log_odds: Tensor) -> Tensor:
 
 
 def _train_head(
-    scorer: SupervisedScorer, normals: Tensor, anomalies: Tensor, recipe: Recipe, run: Run
+    scorer: SupervisedScorer, normals: Tensor, anomalies: Tensor, recipe: Recipe, run: Run[Supervised]
 ) -> Generator[Record, None, None]:
     """Train the head on frozen embeddings."""
     half = run.params.train_batch // 2
@@ -215,7 +214,7 @@ def _train_head(
 
 
 def _train_whole(
-    scorer: SupervisedScorer, trained: str, learn: ImageSet, anomalies: ImageSet, recipe: Recipe, run: Run
+    scorer: SupervisedScorer, trained: str, learn: ImageSet, anomalies: ImageSet, recipe: Recipe, run: Run[Supervised]
 ) -> Generator[Record, None, None]:
     """Train the head and what `trained` names of the backbone on augmented images."""
     p = run.params

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
+from anomem.detectors.fyd.alignment import Padding
 from anomem.detectors.fyd.scorer import FYDScorer, empty_scorer
 from anomem.detectors.fyd.training import align_features, align_images, learn_gaussians
 from anomem.errors import AnomemWarning
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.scorer import Scorer
-from anomem.params import FLAG, Each, Either, OneOf, Range, Text, param
+from anomem.params import FLAG, Each, Either, OneOf, Range, Text, param, parameters
 from anomem.types import Record
 
 POSITIVE = Range(0.0, low_open=True)
@@ -46,7 +46,7 @@ PAPER: Mapping[str, Any] = {
 """Parameters of the paper's literal form; ``train_steps`` is 50 epochs' worth of batches of 32."""
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class FYD(Detector):
     """FYD: images and feature maps are aligned, then a Gaussian at each position says what is normal there.
 
@@ -138,7 +138,7 @@ class FYD(Detector):
         "hidden": 8,
     }
 
-    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
     preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
     backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="A timm model.")
     weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
@@ -152,7 +152,7 @@ class FYD(Detector):
     bounded: bool = param(True, FLAG, doc="Bound the warps of FCA.")
     centred: bool = param(True, FLAG, doc="Take out of FCA's warps what all images share.")
     common_frame: bool = param(True, FLAG, doc="Bring all stages to the frame of the last one.")
-    padding: str = param("reflection", OneOf(("reflection", "border")), doc="What lies beyond the edge.")
+    padding: Padding = param("reflection", OneOf(("reflection", "border")), doc="What lies beyond the edge.")
     image_steps: int = param(200, Range(0, integer=True), doc="Steps in which ICA learns alone.")
     joint: bool = param(False, FLAG, doc="ICA goes on learning with everything else.")
     train_steps: int = param(60, Range(0, integer=True), doc="Steps of dense non-contrastive learning.")
@@ -179,7 +179,7 @@ class FYD(Detector):
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         alone = len(learn) < 2
         if alone:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +15,9 @@ from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, smooth
 from anomem.nn.gaussian import PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.scorer import Output, Scorer
+
+if TYPE_CHECKING:
+    from anomem.detectors.fyd.detector import FYD
 
 
 class FYDScorer(Scorer):
@@ -89,12 +91,12 @@ class FYDScorer(Scorer):
         return torch.where(cover > 0.5, averaged, torch.zeros_like(averaged))[:, 0]
 
 
-def empty_scorer(p: SimpleNamespace, rng: torch.Generator, *, alone: bool) -> FYDScorer:
+def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
     """A scorer with a pretrained backbone, aligners that change nothing yet, and its channels drawn.
 
     Parameters
     ----------
-    p : SimpleNamespace
+    p : FYD
         Resolved hyperparameters.
     rng : torch.Generator
         Draws the channels.
@@ -103,7 +105,7 @@ def empty_scorer(p: SimpleNamespace, rng: torch.Generator, *, alone: bool) -> FY
     """
     trains = p.train_steps > 0 and not alone
     # With its pretrained statistics a normalisation is one affine map; folded, it costs nothing.
-    options = {
+    options: dict[str, Any] = {
         "name": p.backbone,
         "stages": list(p.stages),
         "folded": not trains or p.batch_norm == "pretrained" or p.train_backbone == "none",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,9 @@ from anomem.nn.views import Feed
 from anomem.training import Recipe, train
 from anomem.types import Record
 
+if TYPE_CHECKING:
+    from anomem.detectors.fyd.detector import FYD
+
 GAIN = 0.05
 """An image aligner that is to prove itself must bring tune normals nearer to each other by this share."""
 
@@ -31,7 +33,7 @@ COMPARED = 64
 """Images that are compared with each other, or whose distances are looked at, at most."""
 
 
-def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run) -> Generator[Record, None, None]:
+def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
     """Train the image aligner by pixels alone (Algorithm 2); where it is to prove itself and fails, leave it out."""
     p, aligner = run.params, scorer.backbone.image_aligner
     if aligner is None or not p.image_steps:
@@ -60,7 +62,7 @@ def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run) -
 
 
 @torch.no_grad()
-def _views(aligner: ImageAligner, images: ImageSet, run: Run) -> Tensor:
+def _views(aligner: ImageAligner, images: ImageSet, run: Run[FYD]) -> Tensor:
     """What an image aligner sees of some images, at most :data:`COMPARED` of them."""
     views: list[Tensor] = []
     for batch in images.batches(run.batch_size):
@@ -70,7 +72,7 @@ def _views(aligner: ImageAligner, images: ImageSet, run: Run) -> Tensor:
     return torch.cat(views)[:COMPARED]
 
 
-def align_features(scorer: FYDScorer, learn: ImageSet, run: Run) -> Generator[Record, None, None]:
+def align_features(scorer: FYDScorer, learn: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
     """Train the feature aligners and the backbone, and the image aligner where asked for, together (Eq. 5)."""
     p, backbone = run.params, scorer.backbone
     if not p.train_steps:
@@ -105,16 +107,16 @@ def align_features(scorer: FYDScorer, learn: ImageSet, run: Run) -> Generator[Re
         scorer.config["backbone"]["folded"] = True
 
 
-def _recipe(p: SimpleNamespace, steps: int, rate: float, rates: Mapping[str, float] | None = None) -> Recipe:
+def _recipe(p: FYD, steps: int, rate: float, rates: Mapping[str, float] | None = None) -> Recipe:
     options: dict[str, Any] = {"weight_decay": p.weight_decay, "warmup": 0.0, "rates": rates or {}}
     return Recipe(steps, rate, p.optimiser, nesterov=False, **options)
 
 
-def _pose(p: SimpleNamespace) -> Pose:
+def _pose(p: FYD) -> Pose:
     return Pose(math.radians(p.turns), p.zooms, p.padding)
 
 
-def _pictures(learn: ImageSet, run: Run) -> Iterator[Tensor]:
+def _pictures(learn: ImageSet, run: Run[FYD]) -> Iterator[Tensor]:
     """Endless batches of images to learn from, on the device.
 
     Full ones, also where images are cut into tiles, which come image by image: one tile alone has no pair.
@@ -129,7 +131,7 @@ def _pictures(learn: ImageSet, run: Run) -> Iterator[Tensor]:
             held = held[wanted:]
 
 
-def _aligned(scorer: FYDScorer, images: ImageSet, run: Run) -> Iterator[Aligned]:
+def _aligned(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> Iterator[Aligned]:
     """Batches of images in the common frame, without gradient.
 
     In the precision that the model scores in: the rounding of another would be a bias of every distance.
@@ -140,7 +142,7 @@ def _aligned(scorer: FYDScorer, images: ImageSet, run: Run) -> Iterator[Aligned]
         yield found
 
 
-def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run) -> Generator[Record, None, None]:
+def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run[FYD]) -> Generator[Record, None, None]:
     """Mean and covariance at each position of the common frame (Eq. 6), in one pass.
 
     Padding counts: it continues the image plausibly, and without it positions near the edge would have fewer images
@@ -158,7 +160,7 @@ def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run) -> G
 
 
 @torch.no_grad()
-def _compactness(scorer: FYDScorer, images: ImageSet, run: Run) -> dict[str, float]:
+def _compactness(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> dict[str, float]:
     """Distance variance (Eq. 10) of some normals, and relative to their mean squared distance."""
     count, sums, squares = (torch.zeros(scorer.hw, device=run.device, dtype=torch.float64) for _ in range(3))
     for number, found in enumerate(_aligned(scorer, images, run)):

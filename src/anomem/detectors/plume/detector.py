@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +15,7 @@ from anomem.detectors.baselines._pooled import PooledScorer, Pretrained, load_po
 from anomem.detectors.plume.loss import (
     PRINTED,
     REVERSED,
+    Contrast,
     Weights,
     classification_loss,
     contrast,
@@ -38,7 +37,7 @@ from anomem.nn.backbones import Backbone
 from anomem.nn.feature_store import FeatureStore, store_features
 from anomem.nn.normalise import FeatureMoments, Whitening
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import FLAG, Each, OneOf, Range, param
+from anomem.params import FLAG, Each, OneOf, Range, param, parameters
 from anomem.training import Recipe, range_test, train
 from anomem.types import Record
 
@@ -118,13 +117,13 @@ class PerturbedNormals(nn.Module):
     ----------
     scorer : PlumeScorer
         Its normalisation and classifier are trained in place.
-    p : SimpleNamespace
+    p : Plume
         Hyperparameters of :class:`Plume`.
     rng : torch.Generator
         Of latent draws and noise.
     """
 
-    def __init__(self, scorer: PlumeScorer, p: SimpleNamespace, rng: torch.Generator) -> None:
+    def __init__(self, scorer: PlumeScorer, p: Plume, rng: torch.Generator) -> None:
         super().__init__()
         self.norm, self.classifier = scorer.norm, scorer.classifier
         self.norm.train(p.normalise == "batch")
@@ -191,7 +190,7 @@ class PerturbedNormals(nn.Module):
             return self.perturbator.adaptivity(self.norm.eval()(features), self.rng)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Plume(Pretrained):
     """Perturbation learning on frozen features: a classifier of normals against their own linear perturbations.
 
@@ -295,7 +294,7 @@ class Plume(Pretrained):
     constraint_weight: float = param(5.0, POSITIVE, doc="lambda of Eq. 8.")
     divergence_weight: float = param(1.0, Range(0.0), doc="nu of Eq. 8.")
     contrast_weight: float = param(1.0, Range(0.0), doc="gamma of Eq. 8.")
-    contrast: str = param("full", OneOf(("full", "mean", "none")), doc="Contrastive term, Eq. 7.")
+    contrast: Contrast = param("full", OneOf(("full", "mean", "none")), doc="Contrastive term, Eq. 7.")
     temperature: float = param(0.5, POSITIVE, doc="tau of Eq. 6.")
     joint: bool = param(True, FLAG, doc="One pass of the classifier for normals and pseudo-anomalies.")
     hidden: tuple[int, ...] = param((1024, 512), Each(Range(1, 65536, integer=True)), doc="Widths of the classifier.")
@@ -310,7 +309,7 @@ class Plume(Pretrained):
     cache_mb: int = param(1024, Range(0, integer=True), doc="Memory for features, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_pooled(run)
@@ -346,7 +345,7 @@ def learn_norm(norm: nn.Module, store: FeatureStore, normalise: str) -> None:
         norm.running_var.copy_(variance + VARIANCE_FLOOR * variance.mean())
 
 
-def train_on(store: FeatureStore, scorer: PlumeScorer, run: Run) -> Generator[Record, None, None]:
+def train_on(store: FeatureStore, scorer: PlumeScorer, run: Run[Plume]) -> Generator[Record, None, None]:
     """Train the scorer's classifier, in place, on stored features and their perturbations."""
     p = run.params
     model = PerturbedNormals(scorer, p, run.rng).to(run.device)

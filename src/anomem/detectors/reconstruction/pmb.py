@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
-from anomem.detectors.reconstruction.loss import KINDS, reconstruction_loss
+from anomem.detectors.reconstruction.loss import KINDS, Kind, reconstruction_loss
 from anomem.detectors.reconstruction.scorer import ReconstructionScorer, new_scorer, train_autoencoder
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.nn.scorer import Scorer
-from anomem.params import FLAG, Each, OneOf, Range, param
+from anomem.params import FLAG, Each, OneOf, Range, param, parameters
 from anomem.types import Record
 
 COUNT = Range(1, integer=True)
@@ -67,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class PMB(Detector):
     """Partition memory bank autoencoder with histogram error estimation.
 
@@ -147,11 +145,11 @@ class PMB(Detector):
         "defects_rank_above_normals": "an autoencoder learns photographs of a texture in minutes, not in a second"
     }
 
-    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
     preset: str = param("surface", OneOf(tuple(PRESETS)), doc="Named set of parameters.")
-    widths: tuple[int, ...] | None = param(None, Each(COUNT), doc="Channels of each level, fine first.", preset=True)
-    levels: int | None = param(None, Range(1, 10, integer=True), doc="L: levels of the autoencoder.", preset=True)
-    memory_levels: int | None = param(
+    widths: tuple[int, ...] = param(None, Each(COUNT), doc="Channels of each level, fine first.", preset=True)
+    levels: int = param(None, Range(1, 10, integer=True), doc="L: levels of the autoencoder.", preset=True)
+    memory_levels: int = param(
         None, Range(0, 10, integer=True), doc="p: how many levels, fine first, are read from a memory.", preset=True
     )
     memory: str = param(
@@ -159,21 +157,21 @@ class PMB(Detector):
         OneOf(("partition", "position", "block", "skip", "none")),
         doc="What the first p levels have between encoder and decoder.",
     )
-    partitions: tuple[int, ...] | None = param(None, Each(COUNT), doc="k: strips of each level.", preset=True)
-    items: tuple[int, ...] | None = param(None, Each(COUNT), doc="m: items of each strip, by level.", preset=True)
+    partitions: tuple[int, ...] = param(None, Each(COUNT), doc="k: strips of each level.", preset=True)
+    items: tuple[int, ...] = param(None, Each(COUNT), doc="m: items of each strip, by level.", preset=True)
     block: int = param(4, COUNT, doc="Side of a query where memory is block, positions.")
     temperature: float = param(1.0, POSITIVE, doc="Of the softmax of cosines.")
     renormalise: bool = param(True, FLAG, doc="Scale weights to a sum of 1; False: the paper to the letter.")
     error_share: float = param(0.5, Range(0.0, 1.0), doc="delta_H: share of pixels that the error is estimated on.")
-    loss: str = param("mse+ssim", OneOf(KINDS), doc="Of the reconstruction.")
+    loss: Kind = param("mse+ssim", OneOf(KINDS), doc="Of the reconstruction.")
     ssim_weight: float = param(0.1, Range(0.0), doc="lambda_SSIM.")
-    train_steps: int | None = param(None, COUNT, doc="Optimiser steps.", preset=True)
-    train_batch: int | None = param(None, Range(2, integer=True), doc="Images a step.", preset=True)
+    train_steps: int = param(None, COUNT, doc="Optimiser steps.", preset=True)
+    train_batch: int = param(None, Range(2, integer=True), doc="Images a step.", preset=True)
     lr: float = param(0.002, POSITIVE, doc="Peak learning rate.")
     cache_mb: int = param(1024, COUNT, doc="Memory for prepared images, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         scorer = new_scorer("PMB", run, p.widths, links(p), error_share=p.error_share)
@@ -189,7 +187,7 @@ class PMB(Detector):
         return ReconstructionScorer(config)
 
 
-def links(p: SimpleNamespace) -> list[dict[str, Any] | None]:
+def links(p: PMB) -> list[dict[str, Any] | None]:
     """What lies between encoder and decoder at each level, as :class:`ReconstructionScorer` takes it.
 
     Raises
@@ -202,7 +200,7 @@ def links(p: SimpleNamespace) -> list[dict[str, Any] | None]:
     return [_link(p, level) for level in range(p.levels)]
 
 
-def _link(p: SimpleNamespace, level: int) -> dict[str, Any] | None:
+def _link(p: PMB, level: int) -> dict[str, Any] | None:
     if level >= p.memory_levels or p.memory == "skip":
         return {"kind": "skip"}
     if p.memory == "none":  # but the decoder must begin with something
