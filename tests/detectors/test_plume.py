@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,13 @@ from anomem.errors import InputError
 from anomem.nn.feature_store import FeatureStore
 from anomem.types import UInt8Image
 
-TINY: dict[str, Any] = {"size": 64, "hidden": (16, 8), "perturbator_width": 8, "steps": 12, "epochs": 1000}
+TINY: dict[str, Any] = {
+    "size": 64,
+    "hidden": (16, 8),
+    "perturbator_width": 8,
+    "training.steps": 12,
+    "training.epochs": 1000,
+}
 LITERAL: dict[str, Any] = {
     "normalise": "batch",
     "map_scale": None,
@@ -50,7 +55,7 @@ def features(n: int = 16, dim: int = 12) -> Tensor:
 def model(seed: int = 0, **settings: Any) -> PerturbedNormals:
     """What is trained, on features of 12 values."""
     torch.manual_seed(seed)
-    p = SimpleNamespace(**Plume(hidden=(10, 6), **settings).resolve())
+    p = Plume(hidden=(10, 6), **settings).resolve()
     scorer = PlumeScorer({"backbone": "", "dim": 12, "normalise": p.normalise, "hidden": p.hidden}, nn.Identity())  # type: ignore[arg-type]
     with FeatureStore(1) as store:
         store.add(features(200))
@@ -291,13 +296,13 @@ def test_history_tells_what_the_perturbation_is_like(fitted: Plume) -> None:
 
 
 def test_features_in_a_file_give_the_same_model(fitted: Plume, images: UInt8Image) -> None:
-    again = Plume(**TINY, cache_mb=0).fit(images, alpha=0.2, fit_precision="float32", device="cpu")
+    again = Plume(**TINY, training__cache_mb=0).fit(images, alpha=0.2, fit_precision="float32", device="cpu")
     assert np.array_equal(again.anomaly_score(images), fitted.anomaly_score(images))
 
 
 def test_an_abandoned_fit_leaves_no_file(images: UInt8Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    steps = Plume(**TINY, cache_mb=0).fit_steps(images, alpha=0.2, device="cpu")
+    steps = Plume(**TINY, training__cache_mb=0).fit_steps(images, alpha=0.2, device="cpu")
     assert next(record for record in steps if record.stage == "train").step == 10
     assert len(list(tmp_path.iterdir())) == 1
     steps.close()  # type: ignore[attr-defined]
@@ -306,7 +311,7 @@ def test_an_abandoned_fit_leaves_no_file(images: UInt8Image, tmp_path: Path, mon
 
 @pytest.mark.parametrize("form", [PRINTED, AUTHORS], ids=["printed", "authors"])
 def test_literal_forms_fit(images: UInt8Image, form: dict[str, Any]) -> None:
-    settings = {**TINY, **form, "output_dim": 96, "lr": 1e-3, "steps": 3}
+    settings = {**TINY, **form, "output_dim": 96, "training.lr": 1e-3, "training.steps": 3}
     detector = Plume(**settings).fit(images, alpha=0.2, device="cpu")
     assert detector.scorer_.state_dict()["norm.running_mean"].shape == (96,)
     assert np.isfinite(detector.anomaly_score(images)).all()
@@ -324,14 +329,14 @@ def test_other_sizes_by_adaptive_pooling() -> None:
 
 def test_steps_are_capped_by_epochs(images: UInt8Image) -> None:
     """26 images learnt from are two batches of 16: three epochs are six steps."""
-    settings = {**TINY, "epochs": 3, "train_batch": 16, "steps": None}
+    settings = {**TINY, "training.epochs": 3, "training.batch": 16, "training.steps": None}
     detector = Plume(**settings).fit(images, alpha=0.2, device="cpu")
     assert detector.counts_["n_train"] in range(17, 33)
     assert [r.total for r in detector.history_ if r.stage == "train"][-1] == 6
 
 
 def test_a_rate_is_found_on_the_training_images(images: UInt8Image) -> None:
-    detector = Plume(**TINY, lr=None).fit(images, alpha=0.2, device="cpu")
+    detector = Plume(**TINY, training__lr=None).fit(images, alpha=0.2, device="cpu")
     found = [r.facts["lr"] for r in detector.history_ if r.stage == "range test" and r.facts]
     assert len(found) == 1
     assert 1e-6 <= found[0] <= 1

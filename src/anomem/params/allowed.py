@@ -158,16 +158,19 @@ FLAG = OneOf((False, True))
 
 
 def shown(value: Any) -> str:
-    """Write any value on one short line."""
+    """Write any value on one line."""
     if isinstance(value, np.ndarray):
         return f"<array {' x '.join(map(str, value.shape))}, {value.dtype}>"
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return "<a number of more than 30 digits>"
     try:
-        text = " ".join(repr(value).split())
+        return " ".join(repr(value).split())
     except (ValueError, RecursionError):  # numbers of thousands of digits, endless nesting
         return f"<{type(value).__name__}>"
-    return text if len(text) <= 200 else f"{text[:150]}..."
+
+
+def shortened(value: Any) -> str:
+    """Write any value on one line of at most 120 characters."""
+    text = shown(value)
+    return text if len(text) <= 120 else f"{text[:100]}..."
 
 
 def _is_finite(value: Any) -> bool:

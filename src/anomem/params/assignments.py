@@ -8,7 +8,7 @@ from dataclasses import Field
 from typing import Any
 
 from anomem.errors import ParameterError
-from anomem.params.allowed import Allowed, Each, Either, shown
+from anomem.params.allowed import Allowed, Each, Either, shortened
 from anomem.params.declared import Parameters, example_of
 from anomem.params.names import find
 
@@ -65,7 +65,7 @@ def _value(cls: type[Parameters], name: str, declared: Field[Any], written: str)
             or allowed.accepts(value)
         ):
             return value
-    what = shown(tried[0]) if tried else f"a value of {len(written):,} characters"
+    what = shortened(tried[0]) if tried else f"a value of {len(written):,} characters"
     raise ParameterError(
         f"--set {name}: {what} is not allowed; expected {allowed}, for example --set {_example(cls, name, declared)}"
     )

@@ -38,7 +38,7 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 import numpy as np
 
 from anomem.errors import ParameterError
-from anomem.params.allowed import Allowed, OneOf, shown
+from anomem.params.allowed import Allowed, OneOf, shortened, shown
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Parameters")
@@ -295,7 +295,7 @@ class Parameters:
 
 def refuse(cls: type[Parameters], name: str, value: Any, allowed: Allowed, *, example: Any) -> None:
     """Raise the error that names the parameter, its value, the allowed values and an example."""
-    line = f"{cls.__name__}: {name}={shown(value)} is not allowed; expected {allowed}"
+    line = f"{cls.__name__}: {name}={shortened(value)} is not allowed; expected {allowed}"
     raise ParameterError(f"{line}, for example {name}={shown(example)}")
 
 

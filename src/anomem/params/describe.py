@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import Field
 from typing import Any, TypedDict
 
-from anomem.params.allowed import shown
+from anomem.params.allowed import FLAG, shown
 from anomem.params.declared import Parameters
 
 _SECTIONS = re.compile(r"^(Notes|References|Examples|See Also|Attributes|Raises)\n-+$", re.MULTILINE)
@@ -66,9 +66,9 @@ def table(cls: type[Parameters], *, but: type[Parameters] | None = None) -> str:
     for entry in describe(cls):
         if known.get(entry["name"]) == entry:
             continue
-        default = _cell(cls, entry)
-        allowed = entry["allowed"].replace("|", "\\|")
-        rows.append(f"| `{entry['name']}` | {default} | {entry['doc']} {allowed[:1].upper()}{allowed[1:]}. |")
+        allowed = entry["allowed"]
+        words = entry["doc"] if allowed == str(FLAG) else f"{entry['doc']} {allowed[:1].upper()}{allowed[1:]}."
+        rows.append(f"| `{entry['name']}` | {_cell(cls, entry)} | {words.replace('|', '&#124;')} |")
     return "\n".join(rows)
 
 
@@ -76,20 +76,21 @@ def _cell(cls: type[Parameters], entry: Description) -> str:
     """Write a default; of a parameter that presets decide, each preset's value."""
     if not entry["preset"]:
         return _short(entry["default"])
-    by_preset = {name: filling.get(entry["name"], entry["default"]) for name, filling in cls.presets.items()}
-    if len({shown(value) for value in by_preset.values()}) <= 1:
-        return _short(next(iter(by_preset.values()), entry["default"]))
-    return ", ".join(f"{name}: {_short(value)}" for name, value in by_preset.items())
+    by_preset = {name: _short(filling.get(entry["name"], entry["default"])) for name, filling in cls.presets.items()}
+    first = next(iter(by_preset.values()))
+    return "; ".join([first, *(f"{name}: {value}" for name, value in by_preset.items() if value != first)])
 
 
 def _short(value: Any) -> str:
-    return "none" if value is None else f"`{shown(value)}`"
+    if isinstance(value, Parameters):
+        return "on"
+    return "none" if value is None else f"`{value if isinstance(value, str) else shown(value)}`"
 
 
 def _default(declared: Field[Any]) -> Any:
-    """Return the default as JSON knows it: of a group true (on) or none (off)."""
+    """Return the default as JSON knows it: of a group "on" or none (off)."""
     usual = declared.metadata["usual"]
-    return usual if declared.metadata["group"] is None else usual is not None
+    return "on" if isinstance(usual, Parameters) else usual
 
 
 def _numpydoc(cls: type[Parameters]) -> Iterator[str]:

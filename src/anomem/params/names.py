@@ -30,19 +30,22 @@ def nested(
     Raises
     ------
     ParameterError
-        For a name that `cls` does not declare; the nearest one is suggested.
+        For a name that `cls` does not declare (the nearest one is suggested), and for members of a group that is
+        switched off by the same call.
     """
     declared = cls.declared()
     if values.keys() <= declared.keys() and not any(isinstance(value, dict) for value in values.values()):
         return dict(values)
+    everything = {name for name, _ in cls.declared_deep()}
     found: dict[str, Any] = {}
     members: dict[str, dict[str, Any]] = {}
     former: dict[str, Any] = {}
     for name, value in values.items():
-        head, _, rest = name.replace("__", ".").partition(".")
+        dotted = name.replace("__", ".")
+        head, _, rest = dotted.partition(".")
         if name in cls.moved and name not in declared:
             former[name] = value
-        elif head not in declared or (rest and declared[head].metadata["group"] is None):
+        elif dotted not in everything:
             raise unknown(cls, name)
         elif rest:
             members.setdefault(head, {})[rest] = value
@@ -57,6 +60,8 @@ def nested(
         else:
             members[head] = {**changes, **members.get(head, {})}
     for head, changes in members.items():
+        if head in found and found[head] is None:
+            raise ParameterError(f"{cls.__name__}: {head}=None has no {next(iter(changes))}; leave one of them out")
         base = found.get(head, given.get(head, declared[head].default))
         kind = declared[head].metadata["group"]
         found[head] = base.replaced(**changes) if isinstance(base, kind) else kind(**nested(kind, changes, warn=warn))
@@ -79,8 +84,10 @@ def _former(
             changes = groups.setdefault(head, {})
             if changes is not None:
                 changes[rest] = value
-        else:
+        elif declared[head].metadata["group"] is None:
             groups[head] = value
+        else:  # a flag that is now the presence of a group
+            groups.setdefault(head, {})
     for head in list(groups):
         off = declared[head].metadata.get("off")
         if off is None or not isinstance(groups[head], dict):

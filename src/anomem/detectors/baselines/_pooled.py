@@ -19,40 +19,32 @@ from anomem.nn.scorer import Scorer
 from anomem.params import OneOf, Range, Text, param, parameters
 from anomem.types import Record
 
+MODEL = Text("a timm model's name", like="resnet18")
+WEIGHTS = Text("default, a file, a timm tag", like="default")
+PRESET_DOC = "Named set of parameters: surface for a 224 px input, object for 160 px"
+
 
 @parameters
 class Pretrained(Detector):
-    """A detector on a pretrained backbone.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    """
+    """A detector on a pretrained backbone."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
 
-    size: int = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
-    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
-    backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="A timm model.")
-    weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    preset: str = param("surface", OneOf(("surface", "object")), doc=f"{PRESET_DOC}.")
+    backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.")
+    weights: str | None = param("default", WEIGHTS, doc="Weights of the backbone; none: random ones.", optional=True)
 
 
 @parameters
 class PooledFeatures(Pretrained):
-    """A detector on one pooled embedding an image: it scores whole images.
-
-    Parameters
-    ----------
-    max_items : int, default 16384
-        Embeddings of normals that are learnt from at most, drawn uniformly, so that memory and file stay bounded.
-    """
+    """A detector on one pooled embedding per image: it scores whole images."""
 
     localizes: ClassVar[bool] = False
 
-    max_items: int = param(16384, Range(1, integer=True), doc="Embeddings learnt from at most.")
+    max_items: int = param(
+        16384, Range(1, integer=True), doc="Maximum number of embeddings that are learnt from, drawn uniformly."
+    )
 
 
 class PooledScorer(Scorer):
@@ -86,16 +78,14 @@ NORMALISERS = {
 
 @parameters
 class NormalisedFeatures(PooledFeatures):
-    """A detector on one normalised pooled embedding an image.
+    """A detector on one normalised pooled embedding per image."""
 
-    Parameters
-    ----------
-    normalise : {"both", "unit", "standard", "raw"}
-        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order;
-        or as the backbone gives them.
-    """
-
-    normalise: str = param("both", OneOf(tuple(NORMALISERS)), doc="Unit length, standardised, both, or raw embeddings.")
+    normalise: str = param(
+        "both",
+        OneOf(tuple(NORMALISERS)),
+        doc="Space of the embeddings: scaled to unit length, each dimension standardised on normals, both in this "
+        "order, or raw.",
+    )
 
 
 class NormalisedScorer(PooledScorer):

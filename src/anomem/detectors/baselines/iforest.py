@@ -52,22 +52,6 @@ class IForest(NormalisedFeatures):
     scikit-learn's ``IsolationForest``, converted to tensors: the anomaly score is minus its ``score_samples``, Eq. 2 of
     the paper.
 
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    normalise : {"both", "unit", "standard", "raw"}
-        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order; or
-        as the backbone gives them. Standardising changes no tree beyond rounding.
-    n_trees : int, default 100
-        Trees.
-    n_samples : int, default 256
-        Embeddings that each tree is grown from at most (psi).
-    max_items : int, default 16384
-        Embeddings that trees draw from at most, drawn uniformly.
-
     References
     ----------
     Liu, Ting and Zhou, "Isolation Forest", ICDM 2008.
@@ -83,8 +67,8 @@ class IForest(NormalisedFeatures):
     paper: ClassVar[str] = "Liu et al., Isolation Forest, 2008"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14}
 
-    n_trees: int = param(100, Range(1, 10_000, integer=True), doc="Trees.")
-    n_samples: int = param(256, Range(2, 65536, integer=True), doc="Embeddings that each tree is grown from.")
+    n_trees: int = param(100, Range(1, 10_000, integer=True), doc="Number of trees.")
+    n_samples: int = param(256, Range(2, 65536, integer=True), doc="Maximum number of embeddings per tree (psi).")
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]

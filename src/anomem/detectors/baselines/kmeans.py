@@ -82,15 +82,6 @@ class KMeans(Pretrained):
     Every position's unit feature is compared with the nearest of k centres of its scale; the score is the maximum of
     the map fused over scales.
 
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights, stages
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    n_prototypes : int, default 256
-        Centres of each scale.
-
     References
     ----------
     The second row of Table 3 in Jezequel et al., 2022, without its learnt encoder.
@@ -102,8 +93,10 @@ class KMeans(Pretrained):
     paper: ClassVar[str] = "Baseline of Jezequel et al., 2022, Table 3: k-means centroids as prototypes"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_prototypes": 32}
 
-    stages: tuple[int, ...] = param((2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are used.")
-    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Centres of each scale.")
+    stages: tuple[int, ...] = param(
+        (2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps of the backbone, as timm's out_indices."
+    )
+    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Number of k-means centres per scale.")
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]

@@ -54,19 +54,6 @@ class KNN(PooledFeatures):
 
     The anomaly score is the sum of the squared L2 distances to the k nearest normal embeddings.
 
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    k : int, default 2
-        Neighbours.
-    metric : {"euclidean", "cosine"}
-        Distance between raw, or between unit-norm embeddings.
-    max_items : int, default 16384
-        Embeddings kept at most, drawn uniformly, so that memory and file stay bounded.
-
     References
     ----------
     Bergman, Cohen and Hoshen, "Deep Nearest Neighbor Anomaly Detection", 2020.
@@ -77,8 +64,10 @@ class KNN(PooledFeatures):
     paper: ClassVar[str] = "Bergman et al., Deep Nearest Neighbor Anomaly Detection, 2020"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14}
 
-    k: int = param(2, Range(1, 1000, integer=True), doc="Neighbours.")
-    metric: str = param("euclidean", OneOf(("euclidean", "cosine")), doc="Distance between embeddings.")
+    k: int = param(2, Range(1, 1000, integer=True), doc="Number of nearest neighbours.")
+    metric: str = param(
+        "euclidean", OneOf(("euclidean", "cosine")), doc="Distance between raw, or between unit-norm embeddings."
+    )
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]

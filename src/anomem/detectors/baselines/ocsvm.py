@@ -49,22 +49,6 @@ class OCSVM(NormalisedFeatures):
     scikit-learn's ``OneClassSVM``, converted to tensors: the anomaly score is minus its decision function, above 0
     outside of the region that it learnt.
 
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    normalise : {"both", "unit", "standard", "raw"}
-        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order; or
-        as the backbone gives them.
-    nu : float, default 0.1
-        At most this share of the normals lies outside; at least this share is kept as support vectors.
-    gamma : float or {"scale", "auto"}
-        Of the kernel exp(-gamma ||x - v||^2); "scale": 1 / (D variance of all values), "auto": 1 / D.
-    max_items : int, default 4096
-        Embeddings learnt from at most, drawn uniformly: time grows with their square.
-
     References
     ----------
     Schoelkopf, Platt, Shawe-Taylor, Smola and Williamson, "Estimating the Support of a High-Dimensional Distribution",
@@ -81,10 +65,20 @@ class OCSVM(NormalisedFeatures):
     paper: ClassVar[str] = "Schoelkopf et al., Estimating the Support of a High-Dimensional Distribution, 2001"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14}
 
-    max_items: int = param(4096, Range(1, integer=True), doc="Embeddings learnt from at most.")
-    nu: float = param(0.1, Range(0.0, 0.99, low_open=True), doc="Share of normals that may lie outside.")
+    max_items: int = param(
+        4096,
+        Range(1, integer=True),
+        doc="Maximum number of embeddings that are learnt from: time grows with its square.",
+    )
+    nu: float = param(
+        0.1,
+        Range(0.0, 0.99, low_open=True),
+        doc="Largest share of normals outside of the region, and smallest share kept as support vectors.",
+    )
     gamma: float | str = param(
-        "scale", Either((Range(0.0, low_open=True), OneOf(("scale", "auto")))), doc="Of the Gaussian kernel."
+        "scale",
+        Either((Range(0.0, low_open=True), OneOf(("scale", "auto")))),
+        doc="gamma of the kernel exp(-gamma ||x - v||^2); scale: 1 / (D variance of all values), auto: 1 / D.",
     )
 
     def _fit(

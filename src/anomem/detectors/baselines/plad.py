@@ -128,25 +128,6 @@ class PLAD(Detector):
     pseudo-anomaly, alpha * x + beta, as small as the classifier that is trained with it needs to tell both apart. It
     scores whole images by the classifier's logit and draws no maps.
 
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 64 pixels, or the paper's 32.
-    constraint_weight : float, default 5.0
-        lambda, of ||alpha - 1||^2 + ||beta||^2.
-    channels : int, default 16
-        Of the classifier's first block.
-    perturbator_width : int or None, default 256
-        Hidden and latent width of the perturbator; None: as wide as its input, literally.
-    steps, epochs : int
-        Optimiser steps; as many as `epochs` passes over the images take, but at most `steps`.
-    train_batch : int, default 32
-        Images a step.
-    lr, weight_decay : float
-        Of AdamW, along one cycle.
-    cache_mb : int, default 512
-        Images are kept in memory up to so many megabytes, beyond it in a temporary file.
-
     References
     ----------
     Cai and Fan, "Perturbation Learning Based Anomaly Detection", NeurIPS 2022.
@@ -156,25 +137,39 @@ class PLAD(Detector):
     supervision: ClassVar[Supervision] = "none"
     localizes: ClassVar[bool] = False
     paper: ClassVar[str] = "Cai and Fan, Perturbation Learning Based Anomaly Detection, 2022"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 64}, "object": {"size": 32}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "surface": {"size": 64},
+        "object": {"size": 32},
+        "paper": {"size": 32, "perturbator_width": None},
+    }
     test_params: ClassVar[dict[str, Any]] = {"size": 16, "perturbator_width": 16, "channels": 4, "steps": 20}
     contract_skips: ClassVar[dict[str, str]] = {
         "defects_rank_above_normals": "perturbed pixels teach a small classifier nothing of planted defects"
     }
 
-    size: int = param(None, Range(16, 256, integer=True), doc="Input side, pixels.", preset=True)
-    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
-    constraint_weight: float = param(5.0, Range(0.0), doc="lambda, of Eq. 1.")
-    channels: int = param(16, Range(1, 1024, integer=True), doc="Of the classifier's first block.")
-    perturbator_width: int | None = param(
-        256, Range(1, 65536, integer=True), doc="Hidden and latent width; none: as wide as the input.", optional=True
+    size: int = param(None, Range(16, 256, integer=True), doc="Side of the square input, pixels.", preset=True)
+    preset: str = param(
+        "surface",
+        OneOf(("surface", "object", "paper")),
+        doc="Named set of parameters: surface for a 64 px input, object for 32 px.",
     )
-    steps: int = param(500, Range(1, integer=True), doc="Optimiser steps at most.")
-    epochs: int = param(100, Range(1, integer=True), doc="Passes over the images at most.")
-    train_batch: int = param(32, Range(2, integer=True), doc="Images a step.")
-    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate.")
+    constraint_weight: float = param(5.0, Range(0.0), doc="lambda, the weight of ||alpha - 1||^2 + ||beta||^2.")
+    channels: int = param(
+        16, Range(1, 1024, integer=True), doc="Channels of the classifier's first block; every block doubles them."
+    )
+    perturbator_width: int | None = param(
+        256,
+        Range(1, 65536, integer=True),
+        doc="Hidden and latent width of the perturbator; none: as wide as its input.",
+        optional=True,
+        preset=True,
+    )
+    steps: int = param(500, Range(1, integer=True), doc="Maximum number of optimiser steps.")
+    epochs: int = param(100, Range(1, integer=True), doc="Maximum number of passes over the images.")
+    train_batch: int = param(32, Range(2, integer=True), doc="Images per step.")
+    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of AdamW along one cycle.")
     weight_decay: float = param(0.01, Range(0.0), doc="Decoupled weight decay.")
-    cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB.")
+    cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB; the others lie in a temporary file.")
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]

@@ -17,7 +17,7 @@ from anomem.nn.gaussian import PositionGaussian, choose_channels, concatenate_ma
 from anomem.nn.scorer import Output, Scorer
 
 if TYPE_CHECKING:
-    from anomem.detectors.fyd.detector import FYD
+    from anomem.detectors.fyd.detector import FYD, FeatureAlignment, ImageAlignment
 
 
 class FYDScorer(Scorer):
@@ -103,12 +103,13 @@ def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
     alone : bool
         Whether there is one image only, which nothing can be aligned with.
     """
-    trains = p.train_steps > 0 and not alone
+    training = None if alone else p.training
+    images, features = (None, None) if alone else (p.image_aligner, p.feature_aligner)
     # With its pretrained statistics a normalisation is one affine map; folded, it costs nothing.
     options: dict[str, Any] = {
         "name": p.backbone,
         "stages": list(p.stages),
-        "folded": not trains or p.batch_norm == "pretrained" or p.train_backbone == "none",
+        "folded": training is None or training.batch_norm == "pretrained" or training.train_backbone == "none",
     }
     backbone = load_backbone(**options, weights=p.weights).eval()
     maps = backbone.describe(p.size)
@@ -118,13 +119,11 @@ def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
             f"n_channels={p.n_channels} is not allowed: the stages have {sum(counts)} channels; None takes all"
         )
     channels = split_channels(choose_channels(sum(counts), p.n_channels, rng), counts)
-    image = {"max_angle": math.radians(p.max_angle), "vector": p.angle == "direction", "hidden": p.hidden}
-    feature = {"centred": p.centred, "hidden": p.hidden, **({} if p.bounded else {"bounds": None})}
     config = {
         "backbone": options,
         "aligned": {
-            "image": None if p.image_alignment == "off" or alone else image,
-            "feature": feature if p.feature_alignment and trains else None,
+            "image": images and _image_options(images, p),
+            "feature": features and training and _feature_options(features, p),
             "padding": p.padding,
             "common_frame": p.common_frame,
         },
@@ -136,3 +135,15 @@ def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
     scorer = FYDScorer(config, backbone)
     scorer.channels.copy_(torch.cat(channels))
     return scorer
+
+
+def _image_options(images: ImageAlignment, p: FYD) -> dict[str, Any]:
+    return {
+        "max_angle": math.radians(images.max_angle),
+        "vector": images.angle == "direction",
+        "hidden": p.hidden,
+    }
+
+
+def _feature_options(features: FeatureAlignment, p: FYD) -> dict[str, Any]:
+    return {"centred": p.centred, "hidden": p.hidden, **({} if features.bounded else {"bounds": None})}
