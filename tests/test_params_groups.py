@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import subprocess
 import sys
 import warnings
@@ -11,10 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from anomem.detectors import DETECTORS, get
+from anomem.detectors import DETECTORS, get, load
 from anomem.detectors.anomem import AnoMem, Contrast, StageOne, StageTwo, Views
 from anomem.detectors.fyd.detector import FROZEN, FYD
 from anomem.errors import ParameterError, RenamedWarning
+from anomem.modelfile import read_model, write_model
 from anomem.params import (
     BY_PRESET,
     Each,
@@ -305,8 +308,6 @@ def test_tables_in_the_docs_are_up_to_date() -> None:
 
 def test_the_literal_column_of_the_docs_is_a_model() -> None:
     """Every setting in the table of departures, taken together, builds AnoMem's scorer."""
-    import re
-
     page = (DOCS / "anomem.md").read_text(encoding="utf-8")
     rows = page.partition("| | here | the literal paper |")[2].partition("\n\n")[0].splitlines()[2:]
     settings = dict(re.findall(r"`([\w.]+)=([^`]+)`", " ".join(row.split(" | ", 2)[2] for row in rows)))
@@ -318,3 +319,28 @@ def test_the_literal_column_of_the_docs_is_a_model() -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     tiny = {"backbone": "resnet18", "width": 0.125, "stage_one.steps": 1, "stage_one.batch": 4}
     AnoMem(size=32, **values | tiny).fit(images, device="cpu", workers=0, alpha=0.2)
+
+
+def test_files_with_former_names_load_silently_and_score_alike(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    detector = AnoMem(size=32, memory_size=(4,), stage_one=StageOne(steps=2, batch=4, views=Views(crop=0.5)))
+    detector.fit(images, alpha=0.2, device="cpu", workers=0).save(tmp_path / "new")
+    tensors, manifest = read_model(tmp_path / "new")
+    changed = {part: _with_former_names(AnoMem, getattr(manifest, part)) for part in ("params", "resolved")}
+    assert changed["resolved"]["crop"] == 0.5
+    assert not {"stage_one", "stage_two"} & set(changed["resolved"])
+    write_model(tmp_path / "old", tensors, dataclasses.replace(manifest, **changed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = load(tmp_path / "old")
+    assert np.array_equal(loaded.anomaly_score(images[:4], workers=0), detector.anomaly_score(images[:4], workers=0))
+    assert loaded.get_params()["stage_one__views__crop"] == 0.5
+    loaded.refit_labels(images[:3] // 2, workers=0)
+
+
+def _with_former_names(kind: type[Parameters], nested: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as the version before groups wrote them: flat, under former names."""
+    held = kind.from_dict(nested)
+    groups = {name for name, declared in kind.declared().items() if declared.metadata["group"] is not None}
+    flat = {name: value for name, value in nested.items() if name not in groups}
+    return flat | {old: held[new] for old, new in kind.moved.items() if held[new] is not BY_PRESET}

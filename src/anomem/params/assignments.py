@@ -18,11 +18,20 @@ _WORDS = {"None": None, "True": True, "False": False}
 _NONE = ("none", "None", "null")
 
 
-def parse_assignments(cls: type[Parameters], assignments: Iterable[str]) -> dict[str, Any]:
+def parse_assignments(cls: type[Parameters], assignments: Iterable[str], *, prefix: str = "") -> dict[str, Any]:
     """Turn ``key=value`` strings (the command line's ``--set``) into hyperparameters.
 
     Values are numbers, ``true``, ``false``, ``none``, text, or several of these: ``1,2,3``, ``(1,2,3)`` or ``[1,2,3]``.
     A single value stands for a tuple of one. Members of a nested object have dotted names.
+
+    Parameters
+    ----------
+    cls : class
+        Declares the hyperparameters.
+    assignments : iterable of str
+        Each ``key=value``.
+    prefix : str
+        Part of the key that the caller has cut off; shown in errors.
 
     Raises
     ------
@@ -44,16 +53,20 @@ def parse_assignments(cls: type[Parameters], assignments: Iterable[str]) -> dict
     for text in assignments:
         key, equals, written = text.partition("=")
         if not equals:
-            raise ParameterError(f"--set {text[:80]}: expected key=value, for example --set {_any_example(cls)}")
+            raise ParameterError(
+                f"--set {prefix}{text[:80]}: expected key=value, for example --set {prefix}{_any_example(cls)}"
+            )
         name, declared = find(cls, key.strip())
         if declared.metadata["group"] is not None and written.strip() not in _NONE:
             member = _example(cls, *next(iter(declared.metadata["group"].declared_deep(f"{name}."))))
-            raise ParameterError(f"--set {text[:80]}: {name} is a group; set its members, for example --set {member}")
-        values[name] = _value(cls, name, declared, written.strip())
+            raise ParameterError(
+                f"--set {prefix}{text[:80]}: {name} is a group; set its members, for example --set {prefix}{member}"
+            )
+        values[name] = _value(cls, name, declared, written.strip(), prefix)
     return values
 
 
-def _value(cls: type[Parameters], name: str, declared: Field[Any], written: str) -> Any:
+def _value(cls: type[Parameters], name: str, declared: Field[Any], written: str, prefix: str) -> Any:
     """Read one value by its declaration."""
     facts = declared.metadata
     allowed: Allowed = facts["allowed"]
@@ -65,10 +78,9 @@ def _value(cls: type[Parameters], name: str, declared: Field[Any], written: str)
             or allowed.accepts(value)
         ):
             return value
-    what = shortened(tried[0]) if tried else f"a value of {len(written):,} characters"
-    raise ParameterError(
-        f"--set {name}: {what} is not allowed; expected {allowed}, for example --set {_example(cls, name, declared)}"
-    )
+    what = shortened(tried[0]) if tried else f"<{len(written):,} characters>"
+    example = f"--set {prefix}{_example(cls, name, declared)}"
+    raise ParameterError(f"--set {prefix}{name}={what} is not allowed; expected {allowed}, for example {example}")
 
 
 def _switches_off(cls: type[Parameters], name: str, value: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from anomem.errors import ParameterError, RenamedWarning
-from anomem.params.declared import BY_PRESET, Parameters
+from anomem.params.declared import BY_PRESET, ByPreset, Parameters
 
 
 def nested(
@@ -64,6 +64,8 @@ def nested(
             raise ParameterError(f"{cls.__name__}: {head}=None has no {next(iter(changes))}; leave one of them out")
         base = found.get(head, given.get(head, declared[head].default))
         kind = declared[head].metadata["group"]
+        if head in found and not isinstance(base, (kind, ByPreset)):
+            continue  # refused when it is resolved
         found[head] = base.replaced(**changes) if isinstance(base, kind) else kind(**nested(kind, changes, warn=warn))
     return found
 
