@@ -90,7 +90,7 @@ def load_model(
         roi = _roi(tensors)
         state = Fitted(
             scorer,
-            _from_json(manifest.resolved, roi),
+            {**manifest.resolved, "roi": roi},
             Preprocessing.from_dict(manifest.preprocessing, roi),
             Calibration(
                 tensors["calibration.scores"].numpy(),
@@ -109,7 +109,7 @@ def load_model(
         raise
     except Exception as error:  # facts that somebody changed fail in any way there is
         raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
-    return manifest.method, _from_json(manifest.params, roi), state
+    return manifest.method, {**manifest.params, "roi": roi}, state
 
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
@@ -159,14 +159,8 @@ def _scale(facts: Mapping[str, float] | None) -> tuple[float, float]:
 
 
 def _jsonable(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as JSON: a region of interest travels as a tensor, a path as text."""
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in params.items()}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items() if k != "roi"}
-
-
-def _from_json(params: Mapping[str, Any], roi: BoolArray | None) -> dict[str, Any]:
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
-    return {**tuples, "roi": roi}
+    """Return hyperparameters without the region of interest, which travels as a tensor."""
+    return {k: v for k, v in params.items() if k != "roi"}
 
 
 def _first_line(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from anomem.errors import AnomemError, ModelFileError, ParameterError, suggestion
@@ -66,12 +65,9 @@ def load(path: str | Path) -> Detector:
         return get(method)._build
 
     method, params, state = load_model(path, builder)
-    unknown = sorted(set(params) - set(get(method).declared()))
-    if unknown:
-        raise ModelFileError(f"{path}: {method} has no parameter {unknown[0]!r} in this version; fit it again")
-    detector = get(method).from_state(params, state)
     try:
-        described = read_preprocessing(SimpleNamespace(**detector.resolve()))
+        detector = get(method).from_state(get(method).from_dict(params).get_params(), state)
+        described = read_preprocessing(detector.resolve())
     except AnomemError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if described != state.preprocessing:
