@@ -142,7 +142,7 @@ def test_heatmaps_never_touch_the_images(shop: Shop, here: Run, tmp_path: Path) 
     assert "in/maps: lies inside in, whose images are scored" in err
     code, _, err = here("score", shop.anomem, "in/000.png", "in/001.png", "--heatmaps", "in")
     assert code == 2
-    assert "in/000.png: is one of the images" in err
+    assert "in/000.png: exists and is not a heatmap" in err
     assert {path: path.read_bytes() for path in (tmp_path / "in").iterdir()} == before
 
 
