@@ -9,8 +9,10 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import Environment
+from markupsafe import Markup
 
-from anomem.runtime.text import cell, csv_text, path_cell, printable
+from anomem.runtime.text import cell, csv_text, path_cell, plain_only, printable
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,11 @@ def test_numbers_are_no_formulas() -> None:
 def test_rows_read_back(names: list[str]) -> None:
     rows = list(csv.reader(io.StringIO(csv_text([[path_cell(f"x{name}") for name in names]]), newline="")))
     assert rows == [[f"x{name}" for name in names]]
+
+
+def test_pages_show_plain_text_only() -> None:
+    environment = Environment(autoescape=True, finalize=plain_only)
+    page = environment.from_string("{{ name }} {{ mark }} {{ n }}").render(
+        name="<b>\u202e\x1b", mark=Markup("<i>"), n=3
+    )
+    assert page == "&lt;b&gt;\\u202e\\x1b <i> 3"

@@ -16,6 +16,7 @@ from anomem.report import words
 from anomem.report.pictures import colour_bar, data_uri, galleries, thumbnail
 from anomem.report.plots import roc_plot, score_histogram
 from anomem.runtime.atomic import atomic_path
+from anomem.runtime.text import plain_only
 from anomem.types import ANOMALOUS, NORMAL, UInt8Image
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def read_resource(name: str) -> str:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(autoescape=True, finalize=plain_only, **options)
     environment.filters["percent"] = words.percent
     environment.filters["rate"] = words.rate
     environment.filters["number"] = words.number

@@ -21,6 +21,7 @@ from anomem.report.promised import RULE, Kept
 from anomem.report.runs import clean
 from anomem.report.tables import Table
 from anomem.report.versus import Versus
+from anomem.runtime.text import plain_only
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -65,7 +66,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     }
     written = []
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         written.append(folder / name)
     return [*written, *_write_plots(report, folder)]
 
@@ -244,7 +245,8 @@ def _breakable(text: str) -> Any:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(autoescape=True, finalize=plain_only, **options)
     environment.filters["figure"] = lambda value, fraction=True: captions.figure(value, fraction=fraction)
     environment.filters["change"] = lambda value, fraction=True: captions.change(value, fraction=fraction)
     environment.filters["deviation"] = export.spread_words
