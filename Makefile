@@ -37,8 +37,9 @@ $(STAMP): pyproject.toml runtime/pyproject.toml runtime/hatch_build.py
 demo: venv
 	$(BIN)/anomem demo
 
+# One worker per core, each with one thread: small tensors gain nothing from a second one.
 test: venv
-	$(BIN)/python -m pytest -m "(not slow and not realdata) or ci_sample"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "(not slow and not realdata) or ci_sample"
 
 lint: venv
 	$(BIN)/ruff check

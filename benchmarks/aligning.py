@@ -16,14 +16,14 @@ RIDGE, FEW_CHANNELS, MOST = 0.01, 24, 256
 
 def opened(name: str, limit: int | None) -> Any:
     """A set of :data:`common.SETS` or a shipped texture, as protocols open it."""
-    from anomem.protocols.datasets import open_bench_set
+    from anomem.benchmark.image_sets import open_bench_set
 
     return open_bench_set(name if name in TEXTURES else str(SETS[name].path)).thinned(limit)
 
 
 def parts_of(name: str, disturbed: bool, draw: int, limit: int | None) -> tuple[Any, Any]:
     """Training and test images; disturbed in space as the paper does with this category, each once."""
-    from anomem.data.disturb import disturbance_for
+    from anomem.data.disturbance import disturbance_for
 
     data = opened(name, limit)
     if not disturbed:
@@ -35,7 +35,7 @@ def parts_of(name: str, disturbed: bool, draw: int, limit: int | None) -> tuple[
 
 def fitted(images: Any, settings: Mapping[str, Any]) -> tuple[Any, float]:
     """A fitted detector, and seconds."""
-    from anomem.detectors.fyd import FYD
+    from anomem.detectors.fyd.detector import FYD
 
     started = time.perf_counter()
     with warnings.catch_warnings():
@@ -86,11 +86,11 @@ def compactness(detector: Any, source: Any) -> dict[str, float | None]:
     import torch
 
     from anomem.data.imageset import ImageSet
-    from anomem.losses.alignment import distance_variance
+    from anomem.detectors.fyd.loss import distance_variance
 
     scorer = detector.scorer_
     chosen = np.unique(np.linspace(0, len(source) - 1, MOST).round().astype(int))
-    batches = ImageSet(source, detector._state().preprocessing, chosen).batches(16)
+    batches = ImageSet(source, detector.preprocessing_, chosen).batches(16)
     with torch.inference_mode():
         features = torch.cat([scorer.embed(scorer.backbone(batch.images)) for batch in batches]).flatten(2)
     few = features[:, np.linspace(0, features.shape[1] - 1, FEW_CHANNELS).round().astype(int)]
@@ -117,7 +117,7 @@ def measure_angles(
     import numpy as np
     import torch
 
-    from anomem.data.disturb import Disturbance, Drawn
+    from anomem.data.disturbance import Disturbance, Drawn
     from anomem.data.imageset import ImageSet
     from anomem.data.sources import ArraySource
     from anomem.types import NORMAL
@@ -133,7 +133,7 @@ def measure_angles(
         for image, own in zip((fresh.load(i) for i in range(len(fresh))), angles, strict=True)
         for angle in own
     ]
-    images = ImageSet(ArraySource(turned), detector._state().preprocessing)
+    images = ImageSet(ArraySource(turned), detector.preprocessing_)
     with torch.inference_mode():
         aligner = detector.scorer_.backbone.image_aligner
         found = torch.cat([aligner.angle(batch.images) for batch in images.batches(16)])

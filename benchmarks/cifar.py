@@ -125,7 +125,7 @@ def measure(
             rng = np.random.default_rng([images.classes.index(kind), number])
             chosen = [others[i] for i in rng.permutation(len(others))[:count]]
             detector._fitted = before
-            detector.refit_labels(TableSource(table, chosen), types=[images.kinds[i] for i in chosen])
+            detector.label(TableSource(table, chosen), types=[images.kinds[i] for i in chosen])
             scorer = detector.scorer_
             with torch.inference_mode():
                 parts = zip(one_class.split(1000), evidence.split(1000), strict=True)

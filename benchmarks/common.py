@@ -228,14 +228,9 @@ def isolated(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, 
 
 def peak_mb() -> float:
     """Highest resident memory of this process so far, in 2**20 bytes."""
-    # Not getrusage: its maximum starts from the parent's, across fork and exec.
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(li for li in status.read_text(encoding="ascii").splitlines() if li.startswith("VmHWM"))
-        return round(int(line.split()[1]) / 2**10, 1)
-    import resource
+    from anomem.runtime import machine
 
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10), 1)
+    return round((machine.peak_mb() or 0.0) * 1e6 / 2**20, 1)
 
 
 def spread(values: Sequence[float], digits: int = 2) -> dict[str, Any]:
@@ -270,12 +265,10 @@ def versions() -> dict[str, str]:
 
 def hardware(threads: int) -> dict[str, Any]:
     """Processor, cores and memory of this machine, and the threads used."""
-    model, info = platform.processor(), Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    from anomem.runtime.machine import processor
+
     memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    return {"cpu": model, "cores": os.cpu_count(), "memory_gb": memory, "threads": threads}
+    return {"cpu": processor(), "cores": os.cpu_count(), "memory_gb": memory, "threads": threads}
 
 
 def _git(*arguments: str) -> str:

@@ -109,7 +109,7 @@ def write_bare(detector: Any, out: Path, normals: list[Path]) -> None:
             # Every earlier map lies on the way to the last one.
             return Output(self.backbone(images)[-1])
 
-    size = detector._state().preprocessing.size
+    size = detector.preprocessing_.size
     graph = write_onnx(Bare(detector.scorer_.backbone), size, out / "bare.onnx")
     write_ir(out / "bare.onnx", out / "bare_float.xml", graph, None)
     write_ir(out / "bare.onnx", out / "bare_int8.xml", graph, list(prepared(detector, normals)))
@@ -122,7 +122,7 @@ def prepared(model: Any, files: list[Path]) -> Any:
     from anomem.runtime.scoring import PreparedImages
     from anomem.runtime.sources import open_images
 
-    preprocessing = model._state().preprocessing if hasattr(model, "_state") else model._facts.preprocessing
+    preprocessing = model.preprocessing_ if hasattr(model, "_state") else model._facts.preprocessing
     images = PreparedImages(open_images(files), preprocessing)
     return np.concatenate([image.tiles for batch in images.prepared(16) for image in batch])
 

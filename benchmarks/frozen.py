@@ -24,7 +24,7 @@ from anomem.data.imageset import ImageSet
 from anomem.data.sources import ImageSource, PathSource
 from anomem.detectors import DETECTORS
 from anomem.nn.backbones import DEFAULT_BACKBONE, FeatureInfo, load_backbone
-from anomem.nn.features import feature_batches
+from anomem.nn.inference import feature_batches
 from anomem.runtime.preprocess import Preprocessing
 from anomem.types import UInt8Image
 

@@ -13,7 +13,7 @@ from typing import Any
 from aligning import FEW_CHANNELS, TEXTURES, measure, measure_angles, measure_speed
 from common import CONFOUNDED, SETS, Bench, Row, isolated, options, spread, start
 
-from anomem.detectors.fyd import FROZEN
+from anomem.detectors.fyd.detector import FROZEN
 
 GROUPS = ("orderings", "disturbed", "screw", "angle", "speed")
 ARMS: dict[str, Mapping[str, Any]] = {

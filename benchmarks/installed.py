@@ -101,7 +101,7 @@ def export_model(folder: str) -> dict[str, Any]:
     import warnings
 
     from anomem.data.synthetic import write_textures
-    from anomem.detectors.anomem import AnoMem
+    from anomem.detectors.anomem.detector import AnoMem
 
     (root,) = write_textures(Path(folder) / "textures", n_train=30, n_test=4, size=256, seed=0, textures=["brick"])
     images = sorted(str(path) for path in (root / "test").rglob("*.png"))

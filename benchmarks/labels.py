@@ -43,7 +43,7 @@ class Fit:
         options = {} if masks else {"masks": [None] * len(samples)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.detector.refit_labels(samples, **options)
+            self.detector.label(samples, **options)
         with torch.inference_mode():
             return self.detector.scorer_.conclude(self.one_class, self.evidence).numpy()
 
@@ -64,7 +64,7 @@ def open_fit(bench: Bench, name: str, seed: int) -> Fit:
     if not file.exists():
         anomem.AnoMem(seed=seed).fit(train).save(file)
     detector = anomem.load(file)
-    images = ImageSet(open_source(test), detector._fitted.preprocessing)
+    images = ImageSet(open_source(test), detector.preprocessing_)
     results = list(score_images(detector.scorer_, images, precision="float32", batch_size=16, evidence=True))
     one_class = torch.tensor([r.one_class for r in results])
     return Fit(detector, detector._fitted, test, labels_of(test), one_class, torch.stack([r.evidence for r in results]))

@@ -37,9 +37,9 @@ def write_lines(path: Path, units: Iterable[Measured], limit: int | None) -> Non
     limit : int or None
         Images of each kind at most.
     """
-    from anomem.protocols.journal import Journal
+    from anomem.benchmark.run_file import RunFile
 
-    with Journal(path) as journal:
+    with RunFile(path) as journal:
         for measured in units:
             line = line_of(measured, limit)
             if line["key"] not in journal.keys:
@@ -48,9 +48,9 @@ def write_lines(path: Path, units: Iterable[Measured], limit: int | None) -> Non
 
 def line_of(measured: Measured, limit: int | None) -> dict[str, Any]:
     """The line of one measurement, as ``docs/benchmarking.md`` describes it."""
-    from anomem.protocols.circumstances import made_by
-    from anomem.protocols.datasets import open_bench_set
-    from anomem.protocols.units import FORMAT, Task, Unit, Variant
+    from anomem.benchmark.environment import made_by
+    from anomem.benchmark.image_sets import open_bench_set
+    from anomem.benchmark.unit import FORMAT, Task, Unit, Variant
 
     name, title, given, unit = measured
     data = open_bench_set(CATALOGUED[unit["set"]], Path(os.environ["ANOMEM_DATA"]))

@@ -122,11 +122,11 @@ def judge(name: str, limit: int | None, stem: str) -> dict[str, Any]:
         It gave scores that are no numbers.
     """
     import numpy as np
-    from scoring import pixel_scores, read_set
+    from scoring import pixel_tally, read_set
 
+    from anomem.benchmark.unit import images_digest, scores_digest
     from anomem.data.sources import PathSource
-    from anomem.protocols.evaluation import ImageRow, image_figures, roc_points, type_figures
-    from anomem.protocols.judging import images_digest, scores_digest
+    from anomem.evaluation.figures import ImageRow, image_figures, roc_points, type_figures
 
     test = read_set(name, limit)[1]
     with np.load(f"{stem}.npz", allow_pickle=False) as raw:
@@ -141,22 +141,21 @@ def judge(name: str, limit: int | None, stem: str) -> dict[str, Any]:
     rows = [
         ImageRow(str(s.path), int(s.label), s.type, float(v), 1.0, False) for s, v in zip(test, scores, strict=True)
     ]
-    image, types, roc = image_figures(rows), type_figures(rows), roc_points(rows)
+    image, types, roc = image_figures(rows), type_figures(rows), roc_points(rows, ROC_POINTS)
     pixel = None
     if any(sample.mask is not None for sample in test):
         maps = _own_maps(stem, test, scores) if small is None else _resized(test, small)
         if maps is not None:
-            found, left_out = pixel_scores(test, maps)
-            pixel = _pixel_figures(found, left_out)
+            found = pixel_tally(test, maps).figures()
+            pixel = found and asdict(found)
     source = PathSource([sample.path for sample in test])
     n_anomalous = sum(r.label for r in rows)
-    corners = np.unique(np.linspace(0, len(roc.fpr) - 1, min(ROC_POINTS, len(roc.fpr))).round().astype(int))
     line = {
         "n_test": {"normal": len(rows) - n_anomalous, "anomalous": n_anomalous, "left_out": 0},
         "image": asdict(image),
         "pixel": pixel,
         "types": {key: {"n": each.n, "auroc": each.auroc} for key, each in types.items()},
-        "roc": {"fpr": [roc.fpr[i] for i in corners], "tpr": [roc.tpr[i] for i in corners]},
+        "roc": asdict(roc),
         "scores_sha256": scores_digest(scores),
         "images_sha256": images_digest([source.digest(i) for i in range(len(source))]),
     }
@@ -167,20 +166,6 @@ def judge(name: str, limit: int | None, stem: str) -> dict[str, Any]:
         "pixel_auroc": pixel and percent(pixel["auroc"]),
         "aupro": pixel and percent(pixel["aupro"]),
         "line": line,
-    }
-
-
-def _pixel_figures(found: Any, left_out: int) -> dict[str, Any] | None:
-    if not found.n_regions:
-        return None
-    return {
-        "auroc": found.auroc(),
-        "auroc_ci": list(found.interval("auroc")),
-        "aupro": found.aupro(),
-        "aupro_ci": list(found.interval("aupro")),
-        "n_images": found.n_images,
-        "n_regions": found.n_regions,
-        "n_without_mask": left_out,
     }
 
 

@@ -99,9 +99,9 @@ def measure_step(settings: dict[str, Any], precision: str, repeats: int, threads
     """Seconds of training steps with memories and with skips in their place, one after the other, in turns."""
     import torch
 
-    from anomem.detectors._reconstruction import ReconstructionScorer
-    from anomem.detectors.pmb import PMB, links
-    from anomem.losses.reconstruction import reconstruction_loss
+    from anomem.detectors.reconstruction.loss import reconstruction_loss
+    from anomem.detectors.reconstruction.pmb import PMB, links
+    from anomem.detectors.reconstruction.scorer import ReconstructionScorer
     from anomem.nn.inference import autocast
 
     torch.set_num_threads(threads)

@@ -25,7 +25,7 @@ def measure(seed: int, limit: int | None, threads: int, redraws: int) -> dict[st
     from scoring import read_set
 
     import anomem
-    from anomem.runtime.calibration import calibrate
+    from anomem.runtime.calibration import calibrate, rejected_ranks
 
     torch.set_num_threads(threads)
     train, test = read_set(NAME, limit)
@@ -39,7 +39,7 @@ def measure(seed: int, limit: int | None, threads: int, redraws: int) -> dict[st
         order = rng.permutation(len(scores))
         calibration, fresh = calibrate(scores[order[:n]], ALPHA), scores[order[n:]]
         false = int(calibration.decide(fresh).sum())
-        k = int(np.floor(ALPHA * (n + 1) + 1e-9))
+        k = rejected_ranks(ALPHA, n)
         splits.append(
             {
                 "rate": false / len(fresh),
@@ -60,7 +60,7 @@ def pool_scores(detector: Any, samples: list[Any]) -> Any:
 
     from anomem.data.sources import PathSource
 
-    digests = detector._fitted.digests
+    digests = detector.digests_by_role_
     taken = set(digests["learn"] | digests["tune"])
     pool: list[Path] = []
     source = PathSource([sample.path for sample in samples])

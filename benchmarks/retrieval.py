@@ -70,9 +70,10 @@ def steps(preset: str, trained: str, batch: int, count: int, *, memory: bool) ->
     import anomem
     from anomem.data.augment import Augmentation
     from anomem.data.synthetic import TEXTURES, crops
-    from anomem.losses.memory import multi_scale_contrasted_memory_loss
-    from anomem.nn.contrastive import Contrast, ContrastedMemory, ViewsOf, unfreeze
-    from anomem.nn.multiscale import MultiScaleScorer
+    from anomem.detectors.anomem.loss import multi_scale_contrasted_memory_loss
+    from anomem.detectors.anomem.scorer import MultiScaleScorer
+    from anomem.detectors.anomem.stage_one import Contrast, ContrastedMemory
+    from anomem.nn.views import ViewsOf, unfreeze
     from anomem.training import Recipe, train
 
     size = anomem.AnoMem(preset=preset).resolve()["size"]

@@ -73,7 +73,7 @@ def layers(models: str) -> list[dict[str, Any]]:
     import anomem
 
     detector = anomem.load(Path(models) / "model.safetensors")
-    backbone, size = detector.scorer_.backbone, detector._state().preprocessing.size
+    backbone, size = detector.scorer_.backbone, detector.preprocessing_.size
     found: list[dict[str, Any]] = []
 
     def note(layer: Any, given: Any, output: Any) -> None:
@@ -260,8 +260,8 @@ def profile_torch(images: str, models: str, precision: str, threads: int, count:
 
     import anomem
     from anomem.data.imageset import to_tensor
+    from anomem.nn.chunked import side_by_side
     from anomem.nn.inference import autocast
-    from anomem.nn.side_by_side import side_by_side
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""How benchmarks read image sets and measure detectors; needs anomem, where `common` needs nothing."""
+"""Image sets and figures for benchmark scripts, by anomem's own evaluation; `common` needs no anomem."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from common import SETS, percent
 
-from anomem.data.sources import PathSource, Sample, read_dataset
-from anomem.metrics import PixelScores, auroc, bootstrap_interval
-from anomem.protocols.evaluation import direction_free_auroc
-from anomem.protocols.trivial import grey_moments
-from anomem.runtime.images import read_mask
+from anomem.data.labelled_images import Images
+from anomem.data.sources import Sample, read_dataset
+from anomem.evaluation.confounds import GreyRecorder, trivial_features, trivial_figures
+from anomem.evaluation.pixels import PixelTally
+from anomem.metrics import auroc, bootstrap_interval
 from anomem.types import ANOMALOUS, FloatArray
 
 if TYPE_CHECKING:
@@ -69,36 +69,29 @@ def pixel_level(samples: Sequence[Sample], maps: Iterable[FloatArray]) -> dict[s
     maps : iterable of ndarray
         For each sample its map (H, W) in the image's own frame.
     """
-    pixels, left_out = pixel_scores(samples, maps)
-    if not pixels.n_regions:
-        return {"pixel_auroc": None, "aupro": None, "left_out": left_out}
-    return {"pixel_auroc": percent(pixels.auroc()), "aupro": percent(pixels.aupro()), "left_out": left_out}
+    tally = pixel_tally(samples, maps)
+    found, left_out = tally.figures(), {"left_out": tally.n_without_mask}
+    if found is None:
+        return {"pixel_auroc": None, "aupro": None, **left_out}
+    return {"pixel_auroc": percent(found.auroc), "aupro": percent(found.aupro), **left_out}
 
 
-def pixel_scores(samples: Sequence[Sample], maps: Iterable[FloatArray]) -> tuple[PixelScores, int]:
-    """What `pixel_level` measures with, and how many images it leaves out."""
-    pixels, left_out = PixelScores(), 0
-    for sample, values in zip(samples, maps, strict=True):
-        mask = None if sample.mask is None else read_mask(sample.mask, (values.shape[0], values.shape[1]))
-        if sample.label != ANOMALOUS:
-            pixels.add(values)
-        elif mask is None or not mask.any():
-            left_out += 1
-        else:
-            pixels.add(values, mask)
-    return pixels, left_out
+def pixel_tally(samples: Sequence[Sample], maps: Iterable[FloatArray]) -> PixelTally:
+    """Gather the maps of samples, each (H, W) in the image's own frame."""
+    tally = PixelTally(Images.of_samples("samples", samples))
+    for position, (_, values) in enumerate(zip(samples, maps, strict=True)):
+        tally.add(position, values)
+    return tally
 
 
-def trivial_features(paths: Sequence[Path]) -> np.ndarray[Any, Any]:
-    """(N, 3): mean and deviation of grey, and size of the file."""
-    source = PathSource(paths)
-    return np.asarray([(*grey_moments(source.load(i)), path.stat().st_size) for i, path in enumerate(paths)])
-
-
-def trivial_level(features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float | None]:
+def trivial_level(paths: Sequence[Path], labels: np.ndarray[Any, Any]) -> dict[str, float | None]:
     """AUROC of each trivial feature, in the better direction, percent."""
-    columns = zip(TRIVIAL, features.T, strict=True)
-    return {name: percent(direction_free_auroc(column.tolist(), labels.tolist())) for name, column in columns}
+    images = Images.of_samples("paths", [Sample(path) for path in paths])
+    recorder = GreyRecorder(images.source)
+    for i in range(len(images)):
+        recorder.load(i)
+    found = trivial_figures(trivial_features(images, recorder), labels.tolist())
+    return {name: percent(getattr(found, name.replace(" ", "_"))) for name in TRIVIAL}
 
 
 def _even(count: int, limit: int) -> np.ndarray[Any, Any]:

@@ -78,9 +78,9 @@ def encode(detector: Any, paths: list[Any]) -> Any:
 
     from anomem.data.imageset import ImageSet
     from anomem.data.sources import PathSource
-    from anomem.nn.features import feature_batches
+    from anomem.nn.inference import feature_batches
 
-    prepared = ImageSet(PathSource(paths), detector._fitted.preprocessing)
+    prepared = ImageSet(PathSource(paths), detector.preprocessing_)
     maps = feature_batches(detector.scorer_.backbone, prepared, precision="float32", batch_size=128)
     return torch.cat([batch[-1].mean(dim=(2, 3)) for batch in maps])
 
@@ -105,7 +105,7 @@ def retrieval_cosines(detector: Any, paths: list[Any]) -> list[float]:
     from anomem.data.sources import PathSource
 
     scorer, cosines = detector.scorer_, []
-    batch = next(ImageSet(PathSource(paths[:200]), detector._fitted.preprocessing).batches(200))
+    batch = next(ImageSet(PathSource(paths[:200]), detector.preprocessing_).batches(200))
     with torch.inference_mode():
         features = scorer.features(batch.images)
         for memory, maps in zip(scorer.memories(), features, strict=True):

@@ -47,7 +47,7 @@ def sides(
     torch.set_num_threads(threads)
     files, folder = test_files(Path(images)), Path(models)
     detector = anomem.load(folder / "model.safetensors")
-    scorer, preprocessing = detector.scorer_, detector._state().preprocessing
+    scorer, preprocessing = detector.scorer_, detector.preprocessing_
     tiles = prepared(detector, files)
     found: dict[str, Callable[[], int]] = {}
 

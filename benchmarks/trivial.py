@@ -17,15 +17,14 @@ TABLE = "Trivial features alone"
 
 def measure(name: str, limit: int | None) -> dict[str, Any]:
     """AUROC of each feature, percent: of a set in MVTec layout, or the spread over the classes of others."""
-    from scoring import labels_of, read_set, trivial_features, trivial_level
+    from scoring import labels_of, read_set, trivial_level
 
     root = SETS[name].path
     if (root / "train" / "good").is_dir():
         test = read_set(name, limit)[1]
-        return trivial_level(trivial_features([sample.path for sample in test]), labels_of(test))
+        return trivial_level([sample.path for sample in test], labels_of(test))
     paths = [path for folder in _folders(root) for path in sorted(folder.iterdir())[:limit]]
-    features = trivial_features(paths)
-    levels = [trivial_level(features, _others(paths, folders)) for folders in _classes(name, root).values()]
+    levels = [trivial_level(paths, _others(paths, folders)) for folders in _classes(name, root).values()]
     return {key: spread([level[key] or 0.0 for level in levels]) for key in levels[0]}
 
 

@@ -17,8 +17,8 @@ import torch
 import anomem
 from anomem.data.synthetic import texture
 from anomem.detectors import get
-from anomem.detectors._fyd import FYDScorer
-from anomem.nn.alignment import warp
+from anomem.detectors.fyd.alignment import warp
+from anomem.detectors.fyd.scorer import FYDScorer
 from anomem.runtime.overlay import overlay
 from anomem.types import FloatArray, UInt8Image
 

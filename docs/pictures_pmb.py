@@ -17,8 +17,7 @@ import torch
 import anomem
 from anomem.data.synthetic import plant, texture
 from anomem.detectors import get
-from anomem.detectors._reconstruction import ReconstructionScorer
-from anomem.nn.histogram_error import unavoidable_error
+from anomem.detectors.reconstruction.scorer import ReconstructionScorer, unavoidable_error
 from anomem.types import FloatArray, UInt8Image
 
 KINDS = (None, "blob", "scratch", "cutpaste")

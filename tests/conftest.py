@@ -25,6 +25,13 @@ settings.register_profile(
 settings.load_profile("anomem")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share fits on one worker: those of a file, of the contract those of a method."""
+    for item in items:
+        method = getattr(item, "callspec", None) and item.callspec.params.get("method")  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}:{method}" if method else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def anomem_data() -> Path:
     """The folder that holds one folder per real image set, or a skip."""

@@ -17,7 +17,7 @@ import anomem
 from anomem.data.samples import Sample
 from anomem.data.sources import ArraySource
 from anomem.data.synthetic import crops, plant
-from anomem.detectors.anomem import AnoMem
+from anomem.detectors.anomem.detector import AnoMem
 from anomem.detectors.baselines.knn import KNN, KNNScorer
 from anomem.errors import (
     AnomemWarning,
@@ -28,9 +28,10 @@ from anomem.errors import (
     ParameterError,
 )
 from anomem.nn.scorer import Output
-from anomem.runtime.judge import Scored
+from anomem.runtime.model import Scored
 from anomem.testing import CHECKS, Example, check_detector
-from anomem.types import UInt8Image
+from anomem.testing.example import StopAfter, StoppedError
+from anomem.types import Record, UInt8Image
 
 TINY: dict[str, Any] = {"size": 32, "memory_size": (8,)}
 
@@ -170,10 +171,10 @@ def test_unreadable_images_are_left_out_of_labels_on_request(
     paths = _written(tmp_path / "defects", defects)
     bad = tmp_path / "defects" / "bad.png"
     bad.write_bytes(b"\x89PNG and nothing")
-    one, other = (AnoMem.from_state(fitted.get_params(), fitted._state()) for _ in range(2))
+    one, other = (copy.copy(fitted) for _ in range(2))
     with pytest.warns(AnomemWarning, match="left out 1 unreadable"):
-        one.refit_labels([*paths, bad], skip_bad=True)
-    other.refit_labels(paths)
+        one.label([*paths, bad], skip_bad=True)
+    other.label(paths)
     assert one.counts_["n_labelled"] == len(paths)
     assert np.array_equal(one.anomaly_score(defects), other.anomaly_score(defects))
 
@@ -190,11 +191,11 @@ def test_equal_images_are_one(images: UInt8Image) -> None:
 
 
 def test_masks_of_another_size_are_refused(images: UInt8Image, defects: UInt8Image, fitted: AnoMem) -> None:
-    detector = AnoMem.from_state(fitted.get_params(), fitted._state())
+    detector = copy.copy(fitted)
     with pytest.raises(InputError, match="masks have their image's size"):
-        detector.refit_labels(defects, masks=[np.ones((5, 5), bool)] * len(defects))
+        detector.label(defects, masks=[np.ones((5, 5), bool)] * len(defects))
     with pytest.raises(InputError, match="masks has 1 entries for 6 images"):
-        detector.refit_labels(defects, masks=[None])
+        detector.label(defects, masks=[None])
 
 
 # ------------------------------------------------------------- call arguments
@@ -250,15 +251,20 @@ def test_fresh_normals_keep_the_present_alpha_where_they_carry_it(images: UInt8I
 
 def test_every_file_is_a_step_of_the_fit_and_of_calibrating(images: UInt8Image) -> None:
     detector = KNN(size=32)
-    steps = [(r.stage, r.step, r.total) for r in detector.fit_steps(images[:30], alpha=0.3)]
+    steps: list[tuple[str, int, int]] = []
+
+    def told(record: Record) -> None:
+        steps.append((record.stage, record.step, record.total))
+
+    detector.fit(images[:30], alpha=0.3, progress=told)
     assert [step for step in steps if step[0] == "files"] == [("files", i, 30) for i in range(1, 31)]
     before = detector.calibration_
-    half_done = detector.calibrate_steps(images[30:], 0.2)
-    assert next(half_done).total == len(images) - 30
-    half_done.close()
+    with pytest.raises(StoppedError):
+        detector.calibrate(images[30:], 0.2, progress=StopAfter(2))
     assert detector.calibration_ is before, "an interrupted calibration changes nothing"
-    steps = [(r.stage, r.step) for r in detector.calibrate_steps(images[30:], 0.2)]
-    assert steps == [("calibrate", i + 1) for i in range(len(images) - 30)]
+    steps.clear()
+    detector.calibrate(images[30:], 0.2, progress=told)
+    assert steps == [("calibrate", i + 1, len(images) - 30) for i in range(len(images) - 30)]
     assert detector.calibration_.n == len(images) - 30
 
 
@@ -268,7 +274,7 @@ def test_a_wrong_alpha_of_fresh_normals_is_found_before_the_work(images: UInt8Im
             raise RuntimeError("decoded")
 
     with pytest.raises(CalibrationError):
-        AnoMem.from_state(fitted.get_params(), fitted._state()).calibrate(Untouched(images), 0.001)
+        copy.copy(fitted).calibrate(Untouched(images), 0.001)
 
 
 # ------------------------------------------------------------- results
@@ -317,13 +323,14 @@ def test_history_counts_and_scale(images: UInt8Image, fitted: AnoMem) -> None:
 
 
 def test_every_step_is_told(images: UInt8Image) -> None:
-    records = list(AnoMem(**TINY).fit_steps(images, alpha=0.2))
+    records: list[Record] = []
+    AnoMem(**TINY).fit(images, alpha=0.2, progress=records.append)
     assert {r.stage for r in records} >= {"features", "memory", "tune", "calibrate"}
     assert all(1 <= r.step <= r.total for r in records)
 
 
 def test_a_wrong_parameter_unfits_nothing_silently(images: UInt8Image, fitted: AnoMem) -> None:
-    detector = AnoMem.from_state(fitted.get_params(), fitted._state())
+    detector = copy.copy(fitted)
     detector.set_params(size=1)
     with pytest.raises(ParameterError, match="size=1"):
         detector.fit(images)
@@ -345,11 +352,11 @@ def test_added_labels_are_as_all_at_once(
 ) -> None:
     paths = _written(tmp_path / "defects", defects)
     together, added = copy.copy(fitted), copy.copy(fitted)
-    together.refit_labels(paths[:5])
-    added.refit_labels(paths[:3])
+    together.label(paths[:5])
+    added.label(paths[:3])
     added.save(tmp_path / "m")
     added = anomem.load(tmp_path / "m")  # type: ignore[assignment]
-    added.refit_labels(paths[2:5], add=True)
+    added.label(paths[2:5], add=True)
     assert added.counts_["n_labelled"] == 5
     assert np.array_equal(added.calibration_.scores, together.calibration_.scores)
     assert np.array_equal(added.anomaly_score(images[:3]), together.anomaly_score(images[:3]))
@@ -357,14 +364,14 @@ def test_added_labels_are_as_all_at_once(
 
 def test_labels_are_added_to_files_that_are_as_they_were(fitted: AnoMem, defects: UInt8Image, tmp_path: Path) -> None:
     paths = _written(tmp_path / "defects", defects)
-    detector = copy.copy(fitted).refit_labels(paths[:2])
+    detector = copy.copy(fitted).label(paths[:2])
     with pytest.raises(InputError, match="as image files, not as arrays"):
-        copy.copy(detector).refit_labels(defects[2:3], add=True)
+        copy.copy(detector).label(defects[2:3], add=True)
     with pytest.raises(InputError, match="does not know the files of its earlier labels"):
-        copy.copy(fitted).refit_labels(defects[:2]).refit_labels(paths[2:3], add=True)
+        copy.copy(fitted).label(defects[:2]).label(paths[2:3], add=True)
     Image.fromarray(defects[5]).save(paths[0])
     with pytest.raises(InputError, match=r"00\.png: has changed since it was labelled"):
-        copy.copy(detector).refit_labels(paths[2:3], add=True)
+        copy.copy(detector).label(paths[2:3], add=True)
     paths[0].unlink()
     with pytest.raises(InputError, match=r"00\.png: .*it was labelled earlier: put it back"):
-        copy.copy(detector).refit_labels(paths[2:3], add=True)
+        copy.copy(detector).label(paths[2:3], add=True)

@@ -201,7 +201,7 @@ def test_a_model_of_another_precision_is_calibrated_as_the_file_scores(tmp_path:
     assert found.calibrated
     assert found.n_calibration == detector.calibration_.n == session.calibration_.n
     assert (session.calibration_.precision, session.calibration_.alpha) == ("float32", 0.2)
-    held_out = detector._state().digests["calibration"]
+    held_out = detector.digests_by_role_["calibration"]
     rows = session.score(sorted((bricks() / "train").rglob("*.png")))
     wanted = sorted(row.score for row in rows if row.digest in held_out)
     np.testing.assert_allclose(session.calibration_.scores, wanted, rtol=1e-5)

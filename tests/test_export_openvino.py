@@ -199,7 +199,7 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
 def test_alpha_changes_in_the_file(tmp_path: Path) -> None:
     file = copied(exported_ir("bf16"), tmp_path)
     weights = file.with_suffix(".bin").read_bytes()
-    Session.open(file).calibrate(alpha=0.5).save()
+    Session.open(file).set_alpha(0.5).save()
     again = Session.open(file)
     assert again.calibration_.alpha == 0.5
     assert again.calibration_.precision == "bfloat16"

@@ -20,7 +20,7 @@ from anomem.data.synthetic import crops
 from anomem.detectors import get
 from anomem.detectors.baselines.knn import KNN
 from anomem.errors import InputError, ModelFileError
-from anomem.persistence import read_manifest, read_model, write_model
+from anomem.modelfile import read_manifest, read_model, write_model
 from anomem.runtime.manifest import Manifest
 
 
@@ -65,6 +65,25 @@ def test_tensors_and_facts_come_back(tmp_path: Path) -> None:
     assert manifest == read_manifest(tmp_path / "model") == _manifest("ümläut")
     assert {k: v.dtype for k, v in found.items()} == {k: v.dtype for k, v in tensors.items()}
     assert all(torch.equal(found[k], v) for k, v in tensors.items())
+
+
+def test_tensors_lie_in_memory_as_those_of_a_fit(tmp_path: Path) -> None:
+    """Wherever the header ends: products of matrices round by where their factors begin."""
+    tensors = {"odd": torch.zeros(3, dtype=torch.uint8), "matrix": torch.zeros(16, 16), "vector": torch.zeros(5)}
+    for length in range(0, 64, 8):
+        write_model(tmp_path / "model", tensors, _manifest("x" * length))
+        found, _ = read_model(tmp_path / "model")
+        assert {name: tensor.data_ptr() % 64 for name, tensor in found.items()} == dict.fromkeys(tensors, 0)
+
+
+def test_a_file_that_changes_leaves_what_was_read_as_it_was(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", {"a": torch.arange(1000.0)}, _manifest())
+    found, _ = read_model(tmp_path / "model")
+    with (tmp_path / "model").open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(size // 2)
+        file.write(b"\xff" * (size // 2))
+    assert torch.equal(found["a"], torch.arange(1000.0))
 
 
 @given(st.integers(0, 3000))

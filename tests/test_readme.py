@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from anomem.data.synthetic import crops, plant
-from anomem.detectors.anomem import AnoMem
+from anomem.detectors.anomem.detector import AnoMem
 from anomem.params import parse_assignments
 from anomem.runtime.images import write_png
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from anomem.data.sources import read_dataset
-from anomem.detectors.anomem import AnoMem
+from anomem.detectors.anomem.detector import AnoMem
+from anomem.evaluation.evaluate import evaluate
 from anomem.metrics import auroc
-from anomem.protocols.evaluate import evaluate
 from anomem.types import ANOMALOUS
 
 pytestmark = [pytest.mark.realdata, pytest.mark.ci_sample]
@@ -29,6 +29,6 @@ def test_toothbrush(anomem_data: Path) -> None:
     rest = [sample for sample in data.test if sample not in defects[:10]]
     labels = np.asarray([sample.label for sample in rest])
     before = auroc(detector.anomaly_score(rest), labels)
-    detector.refit_labels(defects[:10])
+    detector.label(defects[:10])
     assert auroc(detector.anomaly_score(rest), labels) > before - 0.02
     assert evaluate(detector, data.test).n_left_out == 10

@@ -10,10 +10,12 @@ AnoMem()
 
 from __future__ import annotations
 
+from anomem.renamed import install
 from anomem.runtime.silence import silence
 from anomem.version import __version__
 
 silence()
+install()
 
 # The command handles interrupts once this module is imported: nothing else is imported until it is needed.
 TYPE_CHECKING = False
@@ -22,19 +24,20 @@ if TYPE_CHECKING:
 
     from anomem.detector import Detector
     from anomem.detectors import DETECTORS
-    from anomem.detectors.anomem import AnoMem
+    from anomem.detectors.anomem.detector import AnoMem
     from anomem.loading import load
-    from anomem.runtime.judge import Scored
+    from anomem.runtime.model import Model, Scored
 
 _LAZY = {
-    "AnoMem": "anomem.detectors.anomem",
+    "AnoMem": "anomem.detectors.anomem.detector",
     "DETECTORS": "anomem.detectors",
     "Detector": "anomem.detector",
-    "Scored": "anomem.runtime.judge",
+    "Model": "anomem.runtime.model",
+    "Scored": "anomem.runtime.model",
     "load": "anomem.loading",
 }
 
-__all__ = ["DETECTORS", "AnoMem", "Detector", "Scored", "__version__", "load"]
+__all__ = ["DETECTORS", "AnoMem", "Detector", "Model", "Scored", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,41 +14,41 @@ import torch
 
 from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
-from anomem.data.labels import LabelRow, extended, label_rows
+from anomem.data.labels import extended, label_rows
 from anomem.data.sources import open_source
-from anomem.data.splits import split_normals
-from anomem.errors import InputError, NotFittedError
+from anomem.errors import AnomemWarning, InputError
 from anomem.export.exporting import Exported, export_steps
+from anomem.fitted_model import FittedModel
 from anomem.fitting import (
     Fitted,
     Labelled,
     Run,
     calibration_pass,
     conclude,
-    copy_scorer,
     final_scores,
     gather_labelled,
     make_run,
-    moved,
     read_preprocessing,
     recalibrated,
     remember_calibration,
 )
 from anomem.modelfile import save_model
+from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
-from anomem.runtime.calibration import Calibration, calibrate, check_alpha
-from anomem.runtime.judge import Judge
+from anomem.roles import add_labelled, split_roles
+from anomem.runtime.calibration import calibrate
+from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.scoring import ImageResult, PreparedImages
-from anomem.training import exhaust, isolated_rng, recorded
+from anomem.training import isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, Record
 
 Supervision = Literal["none", "optional", "required"]
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
-class Detector(Parameters, Judge):
+class Detector(Parameters, FittedModel):
     """Base of all detectors: fit on normals, score, localise, promise a false-alarm rate.
 
     Parameters
@@ -106,16 +107,12 @@ class Detector(Parameters, Judge):
     def _build(cls, config: dict[str, Any]) -> Scorer:
         """Build an empty scorer from its config."""
 
-    def fit(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
-        """Fit, and return self; parameters as for :meth:`fit_steps`, run to its end."""
-        exhaust(self.fit_steps(images, y, **options))
-        return self
-
-    def fit_steps(
+    def fit(
         self,
         images: Any,
         y: Sequence[int] | None = None,
         *,
+        labels: Any = None,
         masks: Sequence[Mask] | None = None,
         groups: Sequence[Hashable | None] | None = None,
         types: Sequence[str | None] | None = None,
@@ -125,17 +122,22 @@ class Detector(Parameters, Judge):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
-    ) -> Generator[Record, None, None]:
-        """Fit step by step: yields what it does. Exhausted, the detector is fitted; abandoned, it stays unfitted.
+        progress: Progress | None = None,
+    ) -> Self:
+        """Fit on normal images, and return self; interrupted, the detector stays unfitted.
 
         Parameters
         ----------
         images : folder, list of paths, uint8 arrays (N, H, W[, C]), tensors, list of Sample
-            Normal images; labelled anomalies may stand among them. Of a folder the training part is read.
+            Normal images; labelled anomalies may be among them. Of a folder the training part is read.
         y : sequence of int, optional
-            0 normal, 1 anomalous, -1 unknown (left out); by default what the source says, else all normal.
+            0 normal, 1 anomalous, -1 unknown (left out); by default the source's own labels, else all normal.
+        labels : table of labels or list of Sample, optional
+            Labelled images that somebody picked, beside `images`, which are files then. Defects teach as those of
+            `images` do; normals teach the second stage (without one: the fit) and never calibrate. A label for one of
+            `images` replaces its own.
         masks : sequence, optional
-            For each image an (H, W) mask, a path to one, or None. Never needed.
+            An (H, W) mask, a path to one, or None per image. Never needed.
         groups : sequence, optional
             Images of one group (part, lot, burst) are never separated by the split.
         types : sequence of str, optional
@@ -145,76 +147,92 @@ class Detector(Parameters, Judge):
         device : str
             "auto", or a torch device.
         fit_precision : {"auto", "float32", "bfloat16"}
-            Of the features learnt from; auto takes bfloat16 where the processor multiplies it natively.
+            Arithmetic of the features learnt from; auto takes bfloat16 where the processor multiplies it natively.
         batch_size : int
-            Images a forward pass.
+            Images per forward pass.
         workers : int, optional
             Decoding threads.
         skip_bad : bool
             Leave unreadable images out (they are listed) instead of failing.
+        progress : callable, optional
+            Called with each Record of the fit.
 
         Raises
         ------
         ParameterError, InputError, CalibrationError
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha that n cannot carry.
         """
+        steps = self._fit_steps(
+            images,
+            y,
+            labels=labels,
+            masks=masks,
+            groups=groups,
+            types=types,
+            alpha=alpha,
+            device=device,
+            fit_precision=fit_precision,
+            batch_size=batch_size,
+            workers=workers,
+            skip_bad=skip_bad,
+        )
+        run_to_end(steps, progress)
+        return self
+
+    def _fit_steps(
+        self,
+        images: Any,
+        y: Sequence[int] | None = None,
+        *,
+        alpha: float | None = None,
+        device: str = "auto",
+        fit_precision: str = "auto",
+        batch_size: int = 16,
+        workers: int | None = None,
+        **described: Any,
+    ) -> Generator[Record, None, None]:
         self._fitted = None
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
         run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
-        corpus = yield from read_corpus(images, y, masks=masks, groups=groups, types=types, skip_bad=skip_bad)
+        corpus = yield from read_corpus(images, y, **described)
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
         state = yield from recorded(steps, history)
         self._fitted = state.replaced(history=tuple(history))
 
     def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
-        preprocessing = read_preprocessing(run.params)
-        normals = corpus.positions(NORMAL)
-        hashes, groups = [corpus.digests[i] for i in normals], [corpus.groups[i] for i in normals]
-        split = split_normals(hashes, groups, seed=run.params.seed)
-        # An image that stands there twice is one image: it must not count twice in a promise.
-        once = np.unique([corpus.digests[i] for i in normals[split.calibrate]], return_index=True)[1]
-        parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate[np.sort(once)]}
-        check_alpha(alpha, len(once))
-        sets = {
-            role: ImageSet(corpus.source, preprocessing, normals[part], workers=run.workers)
-            for role, part in parts.items()
-        }
-        digests = {role: frozenset(corpus.digests[i] for i in s.indices) for role, s in sets.items()}
-        digests["labelled"], labelled = frozenset(), None
-        remembered: tuple[LabelRow, ...] = ()
-        chosen = corpus.positions(ANOMALOUS)
-        if self.supervision == "required" and not len(chosen):
-            raise InputError(f"{self.name} learns from labelled anomalies; label some (y = 1)")
-        if self.supervision != "none" and len(chosen):
-            labelled, digests["labelled"] = gather_labelled(corpus, chosen, preprocessing, digests, run)
-            remembered = label_rows(corpus, chosen)
-
-        scorer = yield from self._fit(sets["learn"], sets["tune"], labelled, run)
+        roles = split_roles(corpus, read_preprocessing(run.params), alpha, run)
+        if self.supervision == "none":
+            self._warn_of_unused_labels(corpus)
+        else:
+            required, second_stage = self.supervision == "required", type(self)._refit is not Detector._refit
+            add_labelled(roles, corpus, run, method=self.name, required=required, second_stage=second_stage)
+        scorer = yield from self._fit(roles.learn, roles.tune, roles.labelled, run)
         scorer.eval().requires_grad_(False).to(run.device)
-        results, scale = yield from calibration_pass(scorer, sets["calibration"], run)
+        results, scale = yield from calibration_pass(scorer, roles.calibration, run)
         remember_calibration(scorer, results)
-        if labelled is not None and isinstance(scorer, TwoStageScorer):
+        if roles.labelled is not None and isinstance(scorer, TwoStageScorer):
             # As a later refit would draw, so that labels given now or later lead to the same scores.
             fresh = replace(run, rng=torch.Generator().manual_seed(run.params.seed))
-            yield from self._refit(scorer, labelled, fresh)
+            yield from self._refit(scorer, roles.labelled, fresh)
         return Fitted(
             scorer,
             vars(run.params),
-            preprocessing,
+            roles.learn.preprocessing,
             calibrate(final_scores(scorer, results), alpha, precision=run.params.precision),
             scale,
-            digests,
+            roles.digests,
             corpus.skipped,
-            labels=remembered,
+            labels=roles.label_rows,
         )
 
-    def refit_labels(self, images: Any, y: Sequence[int] | None = None, **options: Any) -> Self:
-        """Refit the second stage to labelled images, and return self; see :meth:`refit_labels_steps`."""
-        exhaust(self.refit_labels_steps(images, y, **options))
-        return self
+    def _warn_of_unused_labels(self, corpus: Corpus) -> None:
+        n_labelled = len(corpus.positions(ANOMALOUS)) + len(corpus.picked)
+        if n_labelled:
+            line = f"{self.name} learns from normal images only: {n_labelled} labelled images are left out"
+            warnings.warn(line, AnomemWarning, stacklevel=2)
 
-    def refit_labels_steps(
+    def label(
         self,
         images: Any,
         y: Sequence[int] | None = None,
@@ -226,15 +244,16 @@ class Detector(Parameters, Judge):
         workers: int | None = None,
         skip_bad: bool = False,
         add: bool = False,
-    ) -> Generator[Record, None, None]:
-        """Refit the second stage to labelled images, step by step; the first stage and the memory stay as they are.
+        progress: Progress | None = None,
+    ) -> Self:
+        """Refit the second stage to labelled images, and return self; the memory stays as it is.
 
         Parameters
         ----------
-        images, masks, types, device, batch_size, workers, skip_bad
-            As for :meth:`fit_steps`.
+        images, masks, types, device, batch_size, workers, skip_bad, progress
+            As for :meth:`fit`.
         y : sequence of int, optional
-            By default what the source says, else all anomalous. Defects alone are enough.
+            By default the source's own labels, else all anomalous. Defects alone are enough.
         add : bool
             Keep the earlier labels too: their files, whose paths the model remembers, are read again. Otherwise they
             are replaced.
@@ -242,16 +261,41 @@ class Detector(Parameters, Judge):
         Raises
         ------
         InputError
-            For images or labels that cannot be used; with `add` for earlier files that are gone or have changed, and
-            for labels of arrays.
+            Without any defect; for a method without second stage; for an image that is also one of the fit's normals;
+            with `add` for earlier files that are gone or have changed, and for labels of arrays.
 
         Notes
         -----
         The calibration scores are recomputed with the new score; labelled images never enter the calibration.
         """
+        steps = self._label_steps(
+            images,
+            y,
+            masks=masks,
+            types=types,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            skip_bad=skip_bad,
+            add=add,
+        )
+        run_to_end(steps, progress)
+        return self
+
+    def _label_steps(
+        self,
+        images: Any,
+        y: Sequence[int] | None = None,
+        *,
+        device: str = "auto",
+        batch_size: int = 16,
+        workers: int | None = None,
+        add: bool = False,
+        **described: Any,
+    ) -> Generator[Record, None, None]:
         state = self._state()
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
-        corpus = yield from read_corpus(images, y, masks=masks, types=types, default_label=ANOMALOUS, skip_bad=skip_bad)
+        corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
         if add:
             corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
         if not isinstance(state.scorer, TwoStageScorer):
@@ -290,57 +334,55 @@ class Detector(Parameters, Judge):
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         self._fitted = yield from recalibrated(state, images, alpha, run)
 
-    def _state(self) -> Fitted:
-        if self._fitted is None:
-            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit first, or load a model")
-        return self._fitted
-
-    @property
-    def scorer_(self) -> Scorer:
-        """The fitted module; its ``state_dict`` is the whole fitted state."""
-        return self._state().scorer
-
-    @property
-    def calibration_(self) -> Calibration:
-        """Calibration scores, alpha, threshold and p-values."""
-        return self._state().calibration
-
-    @property
-    def history_(self) -> list[Record]:
-        """What the fit reported, in order."""
-        return list(self._state().history)
-
-    @property
-    def map_scale_(self) -> tuple[float, float]:
-        """Low and high of the one colour scale on which this model's maps are drawn."""
-        return self._state().map_scale
-
-    @property
-    def counts_(self) -> dict[str, int]:
-        """Images by role: n_train, n_tune, n_calibration, n_labelled."""
-        return self._state().counts
-
-    @property
-    def skipped_(self) -> tuple[str, ...]:
-        """One line for each image that the fit could not read."""
-        return self._state().skipped
-
-    @property
-    def digests_(self) -> frozenset[int]:
-        """Content hashes of every image that trained, tuned, calibrated or labelled the model."""
-        return frozenset().union(*self._state().digests.values())
-
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file with a JSON manifest; whole or not at all."""
         save_model(path, self.name, self.get_params(), self._state())
 
-    def export(self, path: str | Path, **options: Any) -> Exported:
-        """Write the model for another runtime, checked, and return what was found; see :meth:`export_steps`."""
-        return exhaust(self.export_steps(path, **options))
+    def export(
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,
+        precision: str = "fp32",
+        normals: Any = None,
+        check: Any = None,
+        eval_data: Any = None,
+        max_drop: float | None = None,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Write the model for another runtime, checked against this one, and return the findings.
 
-    def export_steps(self, path: str | Path, **options: Any) -> Generator[Record, None, Exported]:
-        """Export step by step; parameters and errors as of :func:`anomem.export.exporting.export_steps`."""
-        return export_steps(self.name, self.paper, self.get_params(), self._state(), path, **options)
+        Parameters
+        ----------
+        path : path
+            A .onnx file, or a .xml file (OpenVINO; its .bin beside it).
+        format : {"onnx", "openvino"}, optional
+            By default the suffix decides.
+        precision : {"fp32", "bf16", "int8"}
+            Arithmetic of the file; bf16 and int8 in OpenVINO only.
+        normals : images, optional
+            Normal images that int8 is fitted to, and that bf16 and int8 are calibrated on.
+        check : images, optional
+            Images whose scores are compared; by default shipped textures.
+        eval_data : Dataset or path, optional
+            Labelled images on which the cost in AUROC is measured.
+        max_drop : float, optional
+            Largest cost in AUROC that is accepted, 0 to 1; by default 0.01.
+        progress : callable, optional
+            Called with each Record of the export.
+
+        Raises
+        ------
+        ExportError
+            The file does not score as the model; nothing is left.
+        InputError, ParameterError, MissingExtraError
+            As of :func:`anomem.export.exporting.export_steps`.
+        """
+        wishes = {"format": format, "precision": precision, "normals": normals, "check": check}
+        return run_to_end(self._export_steps(path, **wishes, eval_data=eval_data, max_drop=max_drop), progress)
+
+    def _export_steps(self, path: str | Path, **wishes: Any) -> Generator[Record, None, Exported]:
+        return export_steps(self.name, self.paper, self.get_params(), self._state(), path, **wishes)
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: Fitted) -> Self:

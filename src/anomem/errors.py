@@ -19,6 +19,7 @@ Messages are one line: what is wrong, with the file or the parameter named, then
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 
 class AnomemError(Exception):
@@ -114,3 +115,43 @@ def _remedy(number: int | None) -> str:
 
 class AnomemWarning(UserWarning):
     """Something was done otherwise than asked; the line says what and why."""
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the known name most like another one; None where none is alike by the share `cutoff`."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
+def suggestion(name: str, known: Iterable[str], *, among: Iterable[str] | None = None) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or all of them.
+
+    Parameters
+    ----------
+    name : str
+    known : iterable of str
+        Names listed where none is alike.
+    among : iterable of str, optional
+        Names that may be suggested, by default the same.
+
+    Examples
+    --------
+    >>> suggestion("padin", ["knn", "padim"]), suggestion("x", ["knn", "padim"])
+    ('did you mean padim?', 'known: knn, padim')
+    """
+    names = list(known)
+    near = nearest(name, names if among is None else among)
+    return f"did you mean {near}?" if near else "known: " + ", ".join(names)
+
+
+def one_line(text: object, longest: int | None = None) -> str:
+    r"""Return text, or an error's message, on one line; an error without a message by its kind.
+
+    Examples
+    --------
+    >>> one_line("a\n  b"), one_line(KeyError()), one_line("a long one", 6)
+    ('a b', 'KeyError', 'a long...')
+    """
+    shown = " ".join(str(text).split()) or (type(text).__name__ if isinstance(text, BaseException) else "")
+    return shown if longest is None or len(shown) <= longest else f"{shown[:longest]}..."

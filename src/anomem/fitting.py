@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow
 from anomem.errors import InputError, ParameterError
+from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.runtime.calibrating import MapScale, unseen
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.images import read_mask
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.recalibration import MapScale, unseen
 from anomem.runtime.scoring import PreparedImages
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
@@ -165,29 +163,6 @@ def make_run(params: dict[str, Any], *, device: str, fit_precision: str, batch_s
     return Run(SimpleNamespace(**params), rng, where, fit_precision, batch_size, workers)
 
 
-def find_device(device: str) -> torch.device:
-    """Turn "auto" or a device's name into a device that exists here."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise ParameterError(f"device={device!r} is not available here; try device='cpu'") from error
-    return found
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Tell whether bfloat16 products run natively (on other processors they are emulated, and slower)."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    facts = Path("/proc/cpuinfo")
-    if not facts.exists():
-        return False
-    text = facts.read_text(encoding="ascii", errors="replace")
-    return "amx_bf16" in text or "avx512_bf16" in text
-
-
 def read_preprocessing(params: SimpleNamespace) -> Preprocessing:
     """Build the preprocessing that the hyperparameters describe; a mask for `roi` is read here."""
     return Preprocessing(
@@ -279,29 +254,3 @@ def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:
         return
     evidence = [r.evidence for r in results if r.evidence is not None]
     scorer.remember("calibration", torch.tensor([r.one_class for r in results]), torch.stack(evidence))
-
-
-S = TypeVar("S", bound=Scorer)
-
-
-def copy_scorer(scorer: S, device: torch.device) -> S:
-    """Copy a scorer, so that the fitted state it belongs to never changes; a traced backbone forgets its mode."""
-    return copy.deepcopy(scorer).to(device).eval()
-
-
-def digest_tensor(hashes: Iterable[int]) -> Tensor:
-    """Pack 8-byte content hashes into an int64 tensor, sorted."""
-    unsigned = np.asarray(sorted(hashes), dtype=np.uint64)
-    return torch.from_numpy(unsigned.view(np.int64).copy())
-
-
-def digest_set(tensor: Tensor) -> frozenset[int]:
-    """Unpack what :func:`digest_tensor` packed."""
-    return frozenset(int(v) for v in tensor.numpy().view(np.uint64))
-
-
-def moved(scorer: Scorer, device: str) -> Scorer:
-    """The scorer on its device; a copy where it has to move, so that a fitted state never changes."""
-    target, here = find_device(device), next(scorer.buffers()).device
-    same = here.type == target.type and target.index in (None, here.index)
-    return scorer if same else copy_scorer(scorer, target)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
 
-if TYPE_CHECKING:
-    from anomem.detector import Detector
-    from anomem.runtime.session import Session
+from anomem.runtime.model import Model
 
-Model: TypeAlias = Union["Detector", "Session"]
-"""What scores images, and can be calibrated and saved."""
+__all__ = ["Model", "load"]
 
 
 def load(path: str | Path, *, engine: str = "auto", precision: str = "auto") -> Model:
@@ -44,7 +40,7 @@ def load(path: str | Path, *, engine: str = "auto", precision: str = "auto") -> 
 
 def _check_precision(model: Model, path: str | Path, precision: str) -> None:
     from anomem.errors import ParameterError
-    from anomem.runtime.calibration import PRECISIONS
+    from anomem.runtime.precision import PRECISIONS
 
     if precision not in PRECISIONS:
         raise ParameterError(f"precision={precision!r} is not allowed; expected auto, {', '.join(PRECISIONS)}")

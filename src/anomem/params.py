@@ -22,7 +22,6 @@ anomem.errors.ParameterError: Ridge: penalty=-1.0 is not allowed; expected a num
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -32,7 +31,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from anomem.errors import ParameterError
+from anomem.errors import ParameterError, suggestion
 
 
 class Allowed(Protocol):
@@ -272,9 +271,7 @@ def _known(cls: type[Parameters], name: str) -> None:
     names = list(cls.declared())
     if name in names:
         return
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(names)
-    raise ParameterError(f"{cls.__name__} has no parameter {name!r}; {hint}")
+    raise ParameterError(f"{cls.__name__} has no parameter {name!r}; {suggestion(name, names)}")
 
 
 def _refuse(cls: type[Parameters], name: str, value: Any, allowed: Allowed) -> None:

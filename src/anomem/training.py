@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from anomem.errors import ParameterError
 from anomem.nn.inference import autocast
+from anomem.runtime.progress import run_to_end as run_to_end
 from anomem.types import Record
 
 T = TypeVar("T")
@@ -303,12 +304,3 @@ def recorded(steps: Generator[Record, None, Any], history: list[Record]) -> Gene
             history.pop()
         history.append(record)
         yield record
-
-
-def exhaust(steps: Generator[Any, None, T]) -> T:
-    """Run a generator to its end and return what it returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]

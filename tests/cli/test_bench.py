@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from anomem.protocols.journal import read_runs
+from anomem.benchmark.run_file import read_runs
 from tests.cli.process import COMMAND, Command, Run, environment
 
 TINY = ("--methods", "knn", "--set", "knn.size=32", "--data", "textures/brick", "--limit", "9")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr
 
 import pytest
 
 from anomem.cli import progress
-from anomem.cli.progress import counted, finished, follow, logged
+from anomem.cli.progress import bars, counted, logged
 from anomem.cli.session import Session, note
 from anomem.types import Record
 
@@ -38,10 +38,10 @@ def records(closed: list[str]) -> Iterator[Record]:
         closed.append("closed")
 
 
-def counts() -> Generator[tuple[int, int], None, str]:
-    yield 1, 2
-    yield 2, 2
-    return "the result"
+def follow(steps: Iterator[Record], session: Session, *, quiet: bool) -> None:
+    with bars(session, quiet=quiet) as progress:
+        for record in steps:
+            progress(record)
 
 
 def test_every_stage_has_a_bar() -> None:
@@ -67,8 +67,7 @@ def test_notes_stand_above_the_bars() -> None:
 def test_results_come_through() -> None:
     with redirect_stderr(Terminal()) as terminal:
         assert list(counted("abc", 3, "score", Session(), quiet=False)) == ["a", "b", "c"]
-        assert finished(counts(), "evaluate", Session(), quiet=False) == "the result"
-    assert "evaluate" in terminal.getvalue()
+    assert "score" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -76,18 +75,13 @@ def test_nothing_is_drawn_where_nobody_looks(quiet: bool) -> None:
     with redirect_stderr(Terminal() if quiet else io.StringIO()) as screen:
         follow(records([]), Session(), quiet=quiet)
         assert list(counted("abc", 3, "score", Session(), quiet=quiet)) == ["a", "b", "c"]
-        assert finished(counts(), "evaluate", Session(), quiet=quiet) == "the result"
     assert screen.getvalue() == ""
 
 
 def test_a_swallowed_interrupt_ends_the_work_at_the_next_step() -> None:
-    closed: list[str] = []
     session = Session(signal=signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        follow(records(closed), session, quiet=True)
-    assert closed == ["closed"]
-    with pytest.raises(KeyboardInterrupt):
-        finished(counts(), "evaluate", session, quiet=True)
+        follow(records([]), session, quiet=True)
     with pytest.raises(KeyboardInterrupt):
         next(counted("abc", 3, "score", session, quiet=True))
 

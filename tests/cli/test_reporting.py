@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from anomem.protocols.journal import read_runs
-from anomem.report.captions import figure
+from anomem.benchmark.run_file import read_runs
+from anomem.report.benchmark.captions import figure
 from tests.cli.process import Run, files
-from tests.report.lines import line, write
-from tests.report.test_runs_page import RunsPage
+from tests.report.benchmark.lines import line, write
+from tests.report.benchmark.test_page import RunsPage
 
 BENCH = ("--methods", "knn", "--set", "knn.size=32", "--data", "textures/brick", "--limit", "9", "--seeds", "0,1")
 

@@ -17,7 +17,7 @@ from anomem.data.official.mvtec import LAYOUTS
 from anomem.data.sources import PathSource, read_dataset
 from anomem.detectors.baselines.knn import KNN
 from anomem.errors import InputError
-from anomem.protocols.evaluate import evaluate
+from anomem.evaluation.evaluate import evaluate
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 CIFAR_FOLDERS = ("train/cat/0.png", "train/dog/0.png", "test/cat/0.png", "test/dog/0.png")

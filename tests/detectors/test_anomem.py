@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import torch
 import anomem
 from anomem.data.corpus import read_corpus
 from anomem.data.synthetic import DEFECTS, crops, plant
-from anomem.detectors._anomem_labels import _tile_masks
-from anomem.detectors.anomem import PRESETS, AnoMem
+from anomem.detectors.anomem.detector import PRESETS, AnoMem
+from anomem.detectors.anomem.scorer import MultiScaleScorer
+from anomem.detectors.anomem.stage_two import _tile_masks
 from anomem.errors import InputError, ParameterError
 from anomem.fitting import gather_labelled, make_run
 from anomem.metrics import auroc
-from anomem.nn.multiscale import MultiScaleScorer
 from anomem.runtime.preprocess import Preprocessing
-from anomem.training import exhaust
+from anomem.runtime.progress import run_to_end
 from anomem.types import ANOMALOUS, BoolArray, UInt8Image
 
 TINY: dict[str, Any] = {"size": 64, "memory_size": (32,)}
@@ -64,7 +65,7 @@ def fitted(images: UInt8Image) -> AnoMem:
 
 
 def _again(fitted: AnoMem) -> AnoMem:
-    return AnoMem.from_state(fitted.get_params(), fitted._state())
+    return copy.copy(fitted)
 
 
 def _scorer(detector: AnoMem) -> MultiScaleScorer:
@@ -95,7 +96,7 @@ def test_an_explicit_value_wins_over_the_preset(images: UInt8Image) -> None:
 
 
 def test_a_file_keeps_what_was_given_and_what_it_became(tmp_path: Path, fitted: AnoMem) -> None:
-    from anomem.persistence import read_manifest
+    from anomem.modelfile import read_manifest
 
     fitted.save(tmp_path / "model")
     manifest = read_manifest(tmp_path / "model")
@@ -272,7 +273,7 @@ def test_a_rate_that_explodes_is_a_one_line_error(images: UInt8Image) -> None:
 def test_labels_help_and_their_weight_is_told(
     fitted: AnoMem, normal: UInt8Image, planted: tuple[UInt8Image, BoolArray]
 ) -> None:
-    detector = _again(fitted).refit_labels(planted[0][:12], types=[DEFECTS[i % 5] for i in range(12)])
+    detector = _again(fitted).label(planted[0][:12], types=[DEFECTS[i % 5] for i in range(12)])
     mixed = np.concatenate([normal, planted[0][12:]])
     labels = [0] * len(normal) + [1] * 12
     before, after = (auroc(d.anomaly_score(mixed), labels) for d in (fitted, detector))
@@ -288,7 +289,7 @@ def test_the_users_weight_is_taken(
     for weight in (0.0, 0.7):
         detector = AnoMem(**TINY, label_weight=weight).fit(images, alpha=0.2)
         one_class = detector.anomaly_score(normal)
-        detector.refit_labels(planted[0][:8])
+        detector.label(planted[0][:8])
         assert _scorer(detector).second_stage.weight == pytest.approx(weight)
         order = np.corrcoef(one_class, detector.anomaly_score(normal))[0, 1]
         assert (order > 0.9999) == (weight == 0)
@@ -297,16 +298,16 @@ def test_the_users_weight_is_taken(
 def test_one_type_weighs_less_than_several(fitted: AnoMem, planted: tuple[UInt8Image, BoolArray]) -> None:
     weights = []
     for types in (["hole"] * 20, [DEFECTS[i % 5] for i in range(20)]):
-        detector = _again(fitted).refit_labels(planted[0][:20], types=types)
+        detector = _again(fitted).label(planted[0][:20], types=types)
         weights.append(_scorer(detector).second_stage.weight)
     assert weights[0] <= weights[1] <= 0.95
-    assert weights[0] <= fitted._state().resolved["label_cap"]
+    assert weights[0] <= fitted.resolved_["label_cap"]
 
 
 def test_masks_enter_the_map(fitted: AnoMem, planted: tuple[UInt8Image, BoolArray]) -> None:
     images, masks = planted
-    plain = _again(fitted).refit_labels(images[:12])
-    masked = _again(fitted).refit_labels(images[:12], masks=list(masks[:12]))
+    plain = _again(fitted).label(images[:12])
+    masked = _again(fitted).label(images[:12], masks=list(masks[:12]))
     maps = [np.asarray(d.anomaly_map(images[12:])) for d in (fitted, plain, masked)]
     if _scorer(masked).second_stage.weight > 0:
         assert not np.array_equal(maps[1], maps[2])
@@ -320,14 +321,14 @@ def test_labelled_normals_may_stand_among_defects(
     fitted: AnoMem, normal: UInt8Image, planted: tuple[UInt8Image, BoolArray]
 ) -> None:
     both = np.concatenate([planted[0][:6], normal[:4]])
-    detector = _again(fitted).refit_labels(both, [1] * 6 + [0] * 4)
+    detector = _again(fitted).label(both, [1] * 6 + [0] * 4)
     assert detector.counts_["n_labelled"] == 10
     with pytest.raises(InputError, match="the same image"):
-        _again(fitted).refit_labels(np.concatenate([planted[0][:6], planted[0][:1]]), [1] * 6 + [0])
+        _again(fitted).label(np.concatenate([planted[0][:6], planted[0][:1]]), [1] * 6 + [0])
 
 
 def test_one_defect_is_enough(fitted: AnoMem, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image) -> None:
-    detector = _again(fitted).refit_labels(planted[0][:1])
+    detector = _again(fitted).label(planted[0][:1])
     assert np.isfinite(detector.anomaly_score(normal)).all()
 
 
@@ -351,7 +352,7 @@ def test_heads_look_at_features_of_the_trained_backbone(images: UInt8Image) -> N
     scorer = _scorer(detector)
     stage = scorer.second_stage
     with torch.inference_mode():
-        prepared = np.stack([detector._state().preprocessing.cut(image)[0] for image in images])
+        prepared = np.stack([detector.preprocessing_.cut(image)[0] for image in images])
         seen = stage.pooled(scorer.features(torch.from_numpy(prepared).permute(0, 3, 1, 2)))
     assert float(torch.cdist(stage.learnt.float(), seen).amin(dim=1).max()) < 1e-2
 
@@ -360,7 +361,7 @@ def test_maps_of_single_positions_stay_finite(
     images: UInt8Image, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image
 ) -> None:
     detector = AnoMem(preset="object", size=64, memory_size=(8,), max_grid=(1,)).fit(images, alpha=0.2)
-    detector.refit_labels(planted[0][:6])
+    detector.label(planted[0][:6])
     assert np.isfinite(np.asarray(detector.anomaly_map(normal[:3]))).all()
 
 
@@ -368,8 +369,8 @@ def test_a_defect_too_small_to_survive_resizing_is_not_taken_for_clean(fitted: A
     image = crops("brick", 1, size=512, half="test", rng=np.random.default_rng(5))
     mask = np.zeros((1, 512, 512), dtype=bool)
     mask[0, 100:102, 300:302] = True
-    corpus = exhaust(read_corpus(image, masks=list(mask), default_label=ANOMALOUS))
-    run = make_run(fitted._state().resolved, device="cpu", fit_precision="float32", batch_size=4, workers=0)
+    corpus = run_to_end(read_corpus(image, masks=list(mask), default_label=ANOMALOUS))
+    run = make_run(fitted.resolved_, device="cpu", fit_precision="float32", batch_size=4, workers=0)
     nothing = dict.fromkeys(("learn", "tune", "calibration"), frozenset[int]())
     labelled, _ = gather_labelled(corpus, np.arange(1), Preprocessing(64), nothing, run)
     (prepared,) = next(labelled.images.prepared(1))

@@ -58,7 +58,7 @@ def test_knn_has_neither_maps_nor_a_second_stage(images: UInt8Image) -> None:
     with pytest.raises(InputError, match="draws no maps"):
         detector.anomaly_map(images[:1])
     with pytest.raises(InputError, match="no second stage"):
-        detector.refit_labels(images[:1])
+        detector.label(images[:1])
 
 
 def test_kmeans_has_centres_of_unit_features(images: UInt8Image) -> None:

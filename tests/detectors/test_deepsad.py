@@ -16,15 +16,22 @@ from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.synthetic import crops, plant
 from anomem.detectors.baselines import deepsad as module
+from anomem.detectors.baselines._hypersphere import (
+    Autoencoder,
+    Hypersphere,
+    dense,
+    draw_weights,
+    hypersphere_centre,
+    lenet_decoder,
+    lenet_encoder,
+)
 from anomem.detectors.baselines.deepsad import DeepSAD, DeepSADImageScorer, mixed
 from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.fitting import Run, make_run
-from anomem.losses.hypersphere import hypersphere_centre
 from anomem.metrics import auroc
-from anomem.nn.hypersphere import Autoencoder, Hypersphere, dense, draw_weights, lenet_decoder, lenet_encoder
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.progress import run_to_end
 from anomem.testing.example import digests
-from anomem.training import exhaust
 from anomem.types import UInt8Image
 
 OPTIONS: dict[str, Any] = {"alpha": 0.2, "device": "cpu", "fit_precision": "float32"}
@@ -57,7 +64,7 @@ def _trained(normals: Tensor, anomalies: Tensor, **params: Any) -> Hypersphere:
     sphere = Hypersphere(dense([dim, 32, 8]), 8)
     autoencoder = Autoencoder(sphere.encoder, dense([8, 32, dim]))
     batches = mixed(normals, anomalies, run.params.train_batch, run.rng)
-    exhaust(module._train(sphere, autoencoder, batches, [normals], run, precision="float32"))
+    run_to_end(module._train(sphere, autoencoder, batches, [normals], run, precision="float32"))
     return sphere
 
 
@@ -240,7 +247,7 @@ def test_the_literal_centre_is_that_of_evaluation_mode(normals: UInt8Image) -> N
 def test_labels_are_no_second_stage(normals: UInt8Image, holes: UInt8Image) -> None:
     detector = DeepSAD(**{**TINY, "pretrain_steps": 1, "train_steps": 1}).fit(normals, **OPTIONS)
     with pytest.raises(InputError, match="no second stage"):
-        detector.refit_labels(holes, device="cpu")
+        detector.label(holes, device="cpu")
 
 
 def test_wrong_values_are_named(normals: UInt8Image) -> None:

@@ -17,12 +17,13 @@ from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.synthetic import crops
 from anomem.detectors import load
-from anomem.detectors._fyd import FYDScorer, _pictures, learn_gaussians
 from anomem.detectors.baselines.padim import PaDiM
-from anomem.detectors.fyd import FROZEN, FYD, PAPER
+from anomem.detectors.fyd.detector import FROZEN, FYD, PAPER
+from anomem.detectors.fyd.loss import distance_variance
+from anomem.detectors.fyd.scorer import FYDScorer
+from anomem.detectors.fyd.training import _pictures, learn_gaussians
 from anomem.errors import AnomemWarning, ParameterError
 from anomem.fitting import make_run, read_preprocessing
-from anomem.losses.alignment import distance_variance
 from anomem.metrics import auroc
 from anomem.types import UInt8Image
 
@@ -74,7 +75,7 @@ def batch(images: UInt8Image) -> torch.Tensor:
 def learnt(detector: FYD, images: UInt8Image) -> UInt8Image:
     """All normals but those that were kept back to calibrate on."""
     source = open_source(images)
-    kept_back = detector._state().digests["calibration"]
+    kept_back = detector.digests_by_role_["calibration"]
     return images[[source.digest(i) not in kept_back for i in range(len(source))]]
 
 
@@ -201,7 +202,7 @@ def aligned_by(direction: tuple[float, float], images: UInt8Image, batch_size: i
 
 def relearn(detector: FYD, images: UInt8Image, batch_size: int = 16) -> dict[str, Any]:
     run = make_run(detector.resolve(), device="cpu", fit_precision="float32", batch_size=batch_size, workers=1)
-    learn = ImageSet(open_source(images), detector._state().preprocessing)
+    learn = ImageSet(open_source(images), detector.preprocessing_)
     *_, last = learn_gaussians(scorer_of(detector), [learn], run)
     return dict(last.facts)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from anomem.data.synthetic import plant, texture
-from anomem.detectors.anomem import AnoMem
+from anomem.detectors.anomem.detector import AnoMem
 from anomem.runtime.images import resize
 from anomem.types import BoolArray, UInt8Image
 

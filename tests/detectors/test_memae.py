@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from anomem.data.synthetic import crops
-from anomem.detectors._reconstruction import ReconstructionScorer
-from anomem.detectors.baselines.memae import MemAE, recall
+from anomem.detectors.reconstruction.memae import MemAE, recall
+from anomem.detectors.reconstruction.partition_memory import BlockMemory
+from anomem.detectors.reconstruction.scorer import ReconstructionScorer
 from anomem.errors import ParameterError
 from anomem.metrics import auroc
-from anomem.nn.partition_memory import BlockMemory
 from anomem.types import UInt8Image
 
 TINY: dict[str, Any] = {"size": 16, "widths": (4, 8, 8), "items": 6, "train_steps": 30, "train_batch": 8, "lr": 0.01}

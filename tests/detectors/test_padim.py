@@ -58,7 +58,7 @@ def _embedded(scorer: PaDiMScorer, images: UInt8Image) -> NDArray[np.float64]:
 def _learnt(detector: PaDiM, images: UInt8Image) -> UInt8Image:
     """All normals but those that were kept back to calibrate on."""
     source = open_source(images)
-    kept_back = detector._state().digests["calibration"]
+    kept_back = detector.digests_by_role_["calibration"]
     return images[[source.digest(i) not in kept_back for i in range(len(source))]]
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from anomem.data.synthetic import crops
 from anomem.detectors.baselines.plad import PLAD, PerturbedImages, PLADScorer
+from anomem.detectors.plume.loss import classification_loss, kl_divergence, noise_constraint
 from anomem.errors import InputError
-from anomem.losses.perturbation import classification_loss, kl_divergence, noise_constraint
 from anomem.types import UInt8Image
 
 TINY: dict[str, Any] = {"size": 16, "channels": 2, "perturbator_width": 8, "steps": 6}

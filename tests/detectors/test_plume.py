@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 import anomem
 from anomem.data.synthetic import crops
-from anomem.detectors.plume import PerturbedNormals, Plume, PlumeScorer, learn_norm
-from anomem.errors import InputError
-from anomem.losses.perturbation import (
+from anomem.detectors.plume.detector import PerturbedNormals, Plume, PlumeScorer, learn_norm
+from anomem.detectors.plume.loss import (
     classification_loss,
     contrastive_loss,
     kl_divergence,
     mean_contrastive_loss,
     noise_constraint,
 )
+from anomem.errors import InputError
 from anomem.nn.feature_store import FeatureStore
-from anomem.types import UInt8Image
+from anomem.testing.example import StoppedError
+from anomem.types import Record, UInt8Image
 
 TINY: dict[str, Any] = {"size": 64, "hidden": (16, 8), "perturbator_width": 8, "steps": 12, "epochs": 1000}
 LITERAL: dict[str, Any] = {
@@ -297,10 +298,14 @@ def test_features_in_a_file_give_the_same_model(fitted: Plume, images: UInt8Imag
 
 def test_an_abandoned_fit_leaves_no_file(images: UInt8Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    steps = Plume(**TINY, cache_mb=0).fit_steps(images, alpha=0.2, device="cpu")
-    assert next(record for record in steps if record.stage == "train").step == 10
-    assert len(list(tmp_path.iterdir())) == 1
-    steps.close()  # type: ignore[attr-defined]
+
+    def stop_in_training(record: Record) -> None:
+        if record.stage == "train":
+            assert len(list(tmp_path.iterdir())) == 1
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        Plume(**TINY, cache_mb=0).fit(images, alpha=0.2, device="cpu", progress=stop_in_training)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from anomem.detectors import load
-from anomem.detectors._reconstruction import ReconstructionScorer
-from anomem.detectors.pmb import PMB, PRESETS
+from anomem.detectors.reconstruction.partition_memory import BlockMemory, Memory, PartitionMemory
+from anomem.detectors.reconstruction.pmb import PMB, PRESETS
+from anomem.detectors.reconstruction.scorer import ReconstructionScorer
 from anomem.errors import ParameterError
 from anomem.metrics import auroc
-from anomem.nn.partition_memory import BlockMemory, Memory, PartitionMemory
 from anomem.types import FloatArray, UInt8Image
 
 TINY: dict[str, Any] = {

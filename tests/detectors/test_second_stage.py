@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anomem.data.synthetic import crops, plant
-from anomem.detectors.anomem import AnoMem
+from anomem.detectors.anomem.detector import AnoMem
 from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.metrics import auroc
 from anomem.nn.kernel_ridge import Head, cross_validated_gain, fit_kernel_ridge, random_folds, squared_distances
@@ -65,7 +65,7 @@ def test_a_single_label_allows_no_test() -> None:
 
 
 def test_the_literal_second_stage_is_the_papers_distance(images: UInt8Image, defects: UInt8Image) -> None:
-    detector = AnoMem(**TINY, label_head="distance").fit(images, alpha=0.1).refit_labels(defects[:6])
+    detector = AnoMem(**TINY, label_head="distance").fit(images, alpha=0.1).label(defects[:6])
     stage = detector.scorer_.second_stage
     assert stage.weight == 1.0
     evidence = detector.scorer_.calibration_evidence

@@ -15,10 +15,10 @@ import anomem
 from anomem.data.synthetic import crops
 from anomem.detector import Detector
 from anomem.detectors.baselines._pooled import NORMALISERS, NormalisedScorer
+from anomem.detectors.baselines._shallow import Normalise
 from anomem.detectors.baselines.iforest import IForest
 from anomem.detectors.baselines.ocsvm import OCSVM
 from anomem.errors import AnomemWarning, InputError, ParameterError
-from anomem.nn.shallow import Normalise
 from anomem.types import UInt8Image
 
 OPTIONS: dict[str, Any] = {"alpha": 0.2, "device": "cpu", "fit_precision": "float32"}
@@ -141,4 +141,4 @@ def test_neither_has_maps_or_a_second_stage(images: UInt8Image) -> None:
     with pytest.raises(InputError, match="draws no maps"):
         detector.anomaly_map(images[:1])
     with pytest.raises(InputError, match="no second stage"):
-        detector.refit_labels(images[:1])
+        detector.label(images[:1])

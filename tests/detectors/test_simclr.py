@@ -11,12 +11,12 @@ from torch import Tensor
 
 from anomem.data.sources import open_source
 from anomem.data.synthetic import crops
+from anomem.detectors.baselines._one_class import NearestVectors, gaussians_of, nearest_of, prototypes_of
 from anomem.detectors.baselines.knn import KNN
 from anomem.detectors.baselines.simclr import ContrastedEncoder, SimCLR, SimCLRScorer
 from anomem.errors import ParameterError
 from anomem.nn.backbones import Backbone, load_backbone
-from anomem.nn.contrastive import unfreeze
-from anomem.nn.one_class import NearestVectors, gaussians_of, nearest_of, prototypes_of
+from anomem.nn.views import unfreeze
 from anomem.types import UInt8Image
 
 SCRATCH = {"backbone": "resnet18", "weights": None, "width": 0.125, "size": 32}
@@ -50,7 +50,7 @@ def embedded(detector: SimCLR, images: UInt8Image) -> np.ndarray:
 
 def learnt(detector: SimCLR, images: UInt8Image) -> UInt8Image:
     """Those of the images that the encoder and its score were fitted to."""
-    source, digests = open_source(images), detector._state().digests["learn"]
+    source, digests = open_source(images), detector.digests_by_role_["learn"]
     return images[[source.digest(i) in digests for i in range(len(images))]]
 
 
@@ -200,8 +200,9 @@ def test_the_loss_falls_from_scratch(images: UInt8Image) -> None:
 
 
 def test_the_loss_falls_on_a_pretrained_backbone(images: UInt8Image) -> None:
-    found = losses(fitted(images, train_steps=20, train_batch=8))
-    assert len(found) == 2
+    # Of 20 steps the fall was within the noise of ten batches' mean: another order of additions undid it.
+    found = losses(fitted(images, size=32, train_steps=40, train_batch=8))
+    assert len(found) == 4
     assert found[-1] < 0.95 * found[0]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomem.nn.contrastive import CachedViews
+from anomem.nn.views import CachedViews
 
 
 @dataclass(frozen=True)

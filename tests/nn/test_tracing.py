@@ -16,8 +16,7 @@ import anomem
 from anomem.data.synthetic import crops
 from anomem.detectors.baselines.knn import KNN
 from anomem.nn.backbones import Backbone
-from anomem.nn.exporting import exporting, exporting_here
-from anomem.nn.tracing import private_tracing
+from anomem.nn.tracing import exporting, exporting_here, private_tracing
 from anomem.types import UInt8Image
 
 

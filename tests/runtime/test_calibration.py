@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomem.errors import AnomemWarning, CalibrationError, InputError
-from anomem.runtime.calibration import Calibration, beta_quantile, calibrate, check_alpha
+from anomem.runtime.calibration import Calibration, beta_quantile, calibrate, check_alpha, rejected_ranks
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 # Few values, so that ties are the rule.
@@ -73,6 +73,22 @@ def test_round_alphas_lose_no_rank_to_floating_point(n: int) -> None:
 def test_the_plain_product_would_have_lost_one() -> None:
     assert math.floor(0.29 * 100) == 28
     assert calibrate(np.arange(99), 0.29).threshold == 99 - 29
+
+
+@pytest.mark.parametrize("n", [0, 1, 12, 98, 99, 152, 999, 1000])
+def test_rejected_ranks_count_the_p_values_that_are_at_most_alpha(n: int) -> None:
+    typed = [float(f"{j / 1000:.3f}") for j in range(1, 1000)]
+    just_beside = [edge for j in range(1, min(n, 200) + 1) for edge in _around(j / (n + 1))]
+    p_values = np.arange(1, n + 1) / (n + 1)
+    for alpha in (*typed, *just_beside):
+        assert rejected_ranks(alpha, n) == np.count_nonzero(p_values <= alpha), alpha
+    for alpha in typed:  # as decimals, a rank above is reached exactly or not at all
+        assert rejected_ranks(alpha, n) == math.floor(Fraction(str(alpha)) * (n + 1)), alpha
+
+
+def _around(value: float) -> tuple[float, float, float, float]:
+    """A float, its neighbours, and one just within the tolerance that a rounded product would have forgiven."""
+    return value, math.nextafter(value, 0.0), math.nextafter(value, 1.0), value - 1e-12
 
 
 @settings(max_examples=300, deadline=None)

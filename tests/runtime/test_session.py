@@ -173,10 +173,10 @@ def test_a_session_needs_no_torch(pair: Pair) -> None:
 
 def test_alpha_changes_after_the_export(pair: Pair, tmp_path: Path) -> None:
     file = copied(pair, tmp_path)
-    session = Session.open(file).calibrate(alpha=0.5)
-    assert session.calibration_ == copy.copy(pair.detector).calibrate(alpha=0.5).calibration_
+    session = Session.open(file).set_alpha(0.5)
+    assert session.calibration_ == copy.copy(pair.detector).set_alpha(0.5).calibration_
     with pytest.raises(CalibrationError, match="needs 999 calibration normals"):
-        session.calibrate(alpha=0.001)
+        session.set_alpha(0.001)
     assert Session.open(file).calibration_.alpha == 0.2
     session.save(tmp_path / "copy.onnx")
     session.save()
@@ -206,7 +206,7 @@ def test_calibrating_on_fresh_normals_is_what_the_model_does(pair: Pair, tmp_pat
 
 
 def test_learnt_images_alone_calibrate_nothing(pair: Pair, session: Session) -> None:
-    learnt = pair.detector._state().digests["learn"]
+    learnt = pair.detector.digests_by_role_["learn"]
     seen = [p for p in sorted((bricks() / "train").rglob("*.png")) if next(session.score([p])).digest in learnt]
     assert seen
     with pytest.warns(AnomemWarning), pytest.raises(InputError, match="no image to calibrate on is new"):

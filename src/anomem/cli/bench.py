@@ -12,29 +12,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, check_folder, count
+from anomem.cli.output import Output, check_file, check_folder
 from anomem.cli.progress import counted
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
-from anomem.runtime.text import printable
+from anomem.runtime.neutral import printable
+from anomem.runtime.text import count
 
 if TYPE_CHECKING:
-    from anomem.protocols.journal import Journal
-    from anomem.protocols.means import Mean
-    from anomem.protocols.planning import Plan
-    from anomem.protocols.runner import Outcome
+    from anomem.benchmark.execute import Outcome
+    from anomem.benchmark.plan import Plan
+    from anomem.benchmark.run_file import RunFile
+    from anomem.report.benchmark.means import Mean
 
 RUNS = "anomem-runs.jsonl"
+_UNSHOWN = ("image_ap", "distance_variance_scale_free")
+"""Figures that lines of the summary leave out."""
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
-_COLUMNS = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "accuracy": "accuracy",
-    "distance_variance": "distance variance",
-    "false_alarm_rate": "false alarms",
-    "detection_rate": "detected",
-}
 
 
 def _split(value: Sequence[str]) -> tuple[str, ...]:
@@ -139,9 +133,8 @@ def _check(out: Path, given: dict[str, Any], session: Session) -> None:
 
 
 def _planned(what: Sequence[str], given: dict[str, Any]) -> Plan:
-    from anomem.protocols.asked import parse_settings, parts_of
-    from anomem.protocols.planning import Wanted, plan
-    from anomem.protocols.suites import SUITES
+    from anomem.benchmark.plan import Wanted, parse_settings, parts_of, plan
+    from anomem.benchmark.suites import SUITES
 
     assigned = parse_settings(given["settings"])
     parts = parts_of(what, methods=given["methods"], data=given["data"], assigned=assigned)
@@ -160,26 +153,26 @@ def _outcomes(
     plan: Plan, out: Path, jobs: int, given: dict[str, Any], session: Session, *, quiet: bool
 ) -> Iterator[Outcome]:
     """Do the units that are left to do, with a bar and the time that is left."""
-    from anomem.protocols.fits import Settings
-    from anomem.protocols.journal import Journal
-    from anomem.protocols.runner import run
+    from anomem.benchmark.fits import Settings
+    from anomem.benchmark.run import run
+    from anomem.benchmark.run_file import RunFile
 
     names = ("root", "device", "threads", "batch_size", "scores", "features", "features_mb")
     workers = given["workers"] if given["workers"] is not None else min(8, os.cpu_count() or 1)
     settings = Settings(**{name: given[name] for name in names}, workers=workers)
-    with Journal(out) as journal:
-        left = _left(plan, journal)
-        outcomes = run(plan.units, journal, settings, jobs=jobs)
+    with RunFile(out) as run_file:
+        left = _left(plan, run_file)
+        outcomes = run(plan.units, run_file, settings, jobs=jobs)
         yield from counted(outcomes, left, "units", session, quiet=quiet)
 
 
-def _left(plan: Plan, journal: Journal) -> int:
-    return sum(unit.key not in journal.keys for unit in plan.units)
+def _left(plan: Plan, run_file: RunFile) -> int:
+    return sum(unit.key not in run_file.keys for unit in plan.units)
 
 
 def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
     """End as an interrupted command does, and say what the run file holds."""
-    from anomem.protocols.journal import read_runs
+    from anomem.benchmark.run_file import read_runs
 
     finished = {line["key"] for line in read_runs(out)} if out.exists() else set()
     held = sum(unit.key in finished for unit in plan.units)
@@ -192,11 +185,10 @@ def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
 
 def _summary(plan: Plan, out: Path, output: Output) -> list[dict[str, Any]]:
     """Print mean figures of the units that are finished; return them."""
-    from anomem.protocols.journal import read_runs
-    from anomem.protocols.means import means
+    from anomem.report.benchmark.means import means
+    from anomem.report.benchmark.runs import read_some
 
-    keys = {unit.key for unit in plan.units}
-    rows = means(line for line in read_runs(out) if line["key"] in keys)
+    rows = means(read_some(out, {unit.key for unit in plan.units}))
     for row in rows:
         output.line(_row(row))
     return [
@@ -213,6 +205,8 @@ def _summary(plan: Plan, out: Path, output: Output) -> list[dict[str, Any]]:
 
 def _row(row: Mean) -> str:
     """One line of the summary."""
+    from anomem.report.benchmark.figures import METRICS
+
     setting = ", ".join(f"{name} {value}" for name, value in row.setting.items() if not isinstance(value, bool))
     where = row.set if len(row.categories) > 1 or row.categories == (row.set,) else f"{row.set} {row.categories[0]}"
     of = (
@@ -222,11 +216,11 @@ def _row(row: Mean) -> str:
     )
     kind = "" if row.group == "all" else f", {row.group}s"
     figures = []
-    for metric, (mean, spread) in row.values.items():
-        if metric in _COLUMNS:
-            plain = metric == "distance_variance"
-            level = f"{mean:.3g}" if plain else f"{100 * mean:.2f} %"
-            wide = "" if row.n < 2 else f" ± {spread:.2g}" if plain else f" ± {100 * spread:.2f}"
-            figures.append(f"{_COLUMNS[metric]} {level}{wide}")
+    for name, (mean, spread) in row.values.items():
+        metric = METRICS[name]
+        if name not in _UNSHOWN:
+            level = f"{100 * mean:.2f} %" if metric.fraction else f"{mean:.3g}"
+            wide = "" if row.n < 2 else f" ± {100 * spread:.2f}" if metric.fraction else f" ± {spread:.2g}"
+            figures.append(f"{metric.title} {level}{wide}")
     middle = ", ".join(filter(None, [row.method, setting]))
     return f"{row.protocol}: {where}{of}{kind}, {middle}: {', '.join(figures) or 'no figures'}"

@@ -8,26 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import (
-    Output,
-    check_file,
-    check_folder,
-    count,
-    files_of,
-    filled_folder,
-    number,
-    percent,
-    plain,
-    write_text,
-)
-from anomem.cli.progress import finished
+from anomem.cli.output import Output, check_file, check_folder, files_of, filled_folder, write_text
+from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
+from anomem.runtime.plain import plain
+from anomem.runtime.text import count, number, percent
 from anomem.types import NORMAL, UNKNOWN
 
 if TYPE_CHECKING:
+    from anomem.evaluation.figures import Evaluation, NormalsEvaluation
     from anomem.loading import Model
-    from anomem.protocols.evaluation import Evaluation, NormalsEvaluation
 
 REPORT = "report.html"
 
@@ -63,9 +54,10 @@ def evaluate(
     import json
 
     from anomem.data.sources import read_dataset
+    from anomem.evaluation.evaluate import evaluate as evaluated
+    from anomem.evaluation.evaluate import evaluate_normals
+    from anomem.evaluation.figures import Evaluation
     from anomem.loading import load
-    from anomem.protocols.evaluate import evaluate_normals_steps, evaluate_steps
-    from anomem.protocols.evaluation import Evaluation
     from anomem.runtime.metadata import weights_of
 
     output = Output(as_json)
@@ -81,13 +73,13 @@ def evaluate(
     output.line(dataset.describe())
     detector = load(model)
     if alpha is not None:
-        detector.calibrate(alpha=alpha)
+        detector.set_alpha(alpha)
     samples = dataset.for_evaluation()
     alone = {sample.label for sample in samples} <= {NORMAL, UNKNOWN}
     if alone and report is not None:
         raise InputError(f"{data}: has no anomalous images, and a report needs some: leave --report out")
-    steps = (evaluate_normals_steps if alone else evaluate_steps)(detector, samples, **running)
-    evaluation = finished(steps, "evaluate", session, quiet=as_json)
+    with bars(session, quiet=as_json) as progress:
+        evaluation = (evaluate_normals if alone else evaluated)(detector, samples, progress=progress, **running)
     for image in evaluation.skipped:
         note(f"left out {image.error}")
     content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict())}
@@ -114,7 +106,7 @@ def write_page(
     running: dict[str, Any],
 ) -> None:
     """Write the report of an evaluation into a folder."""
-    from anomem.report.page import write_evaluation_page
+    from anomem.report.evaluation.page import write_evaluation_page
 
     write_evaluation_page(
         evaluation,
@@ -129,7 +121,7 @@ def write_page(
 
 def summary(evaluation: Evaluation) -> list[str]:
     """Say what an evaluation found, in lines."""
-    from anomem.report import words
+    from anomem.report.evaluation import text as words
 
     image, decided, pixel = evaluation.image, evaluation.at_alpha, evaluation.pixel
     lines = [
@@ -163,7 +155,7 @@ def summary(evaluation: Evaluation) -> list[str]:
 
 def normals_summary(evaluation: NormalsEvaluation) -> list[str]:
     """Say what an evaluation of normal images alone found, in lines."""
-    from anomem.report import words
+    from anomem.report.evaluation import text as words
 
     decided, kept = evaluation.at_alpha, words.promise(evaluation)
     left_out = f"; {evaluation.n_left_out:,} left out because the model was made from them"

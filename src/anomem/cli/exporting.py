@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, number
-from anomem.cli.progress import finished_records
+from anomem.cli.output import Output, check_file
+from anomem.cli.progress import bars
 from anomem.cli.session import Session, pass_session
 from anomem.errors import InputError
+from anomem.runtime.text import number
 from anomem.types import NORMAL
 
 
@@ -81,10 +82,17 @@ def export(
     data = None if eval_data is None else read_dataset(eval_data, normal=normal)
     detector = load(model)
     started = time.perf_counter()
-    steps = detector.export_steps(
-        out, format=format, precision=precision, normals=given, check=check, eval_data=data, max_drop=max_drop
-    )
-    found = finished_records(steps, session, quiet=as_json)
+    with bars(session, quiet=as_json) as progress:
+        found = detector.export(
+            out,
+            format=format,
+            precision=precision,
+            normals=given,
+            check=check,
+            eval_data=data,
+            max_drop=max_drop,
+            progress=progress,
+        )
     session.written.append(str(out))
     output.line(f"{detector.name}: scores within {number(found.max_abs_diff)} of the model's; written to {out}")
     if found.auroc_drop is not None:

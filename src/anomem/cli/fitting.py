@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import shlex
 import tempfile
 import time
@@ -14,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, count, files_of, number, peak_mb, percent
-from anomem.cli.progress import follow
+from anomem.cli.output import Output, check_file, files_of, peak_mb
+from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import AnomemError, InputError, OutputError
+from anomem.runtime.precision import PRECISIONS
+from anomem.runtime.text import count, number, rate
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from anomem.detector import Detector
     from anomem.loading import Model
 
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
+FITTED_IN = ("fp32", "bf16")
+"""Precisions that a fit calibrates in; int8 comes with an export."""
 
 
 @click.command(short_help="Learn from normal images.")
@@ -42,10 +43,10 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 )
 @click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
 @options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="In which the model scores.  [default: fp32]")
+@click.option("--precision", type=click.Choice(FITTED_IN), help="Arithmetic used for scoring.  [default: fp32]")
 @click.option(
     "--fit-precision",
-    type=click.Choice(("auto", *PRECISIONS)),
+    type=click.Choice(("auto", *FITTED_IN)),
     default="auto",
     show_default=True,
     help="Precision of the features learnt from; auto takes bf16 where the processor has it.",
@@ -86,20 +87,25 @@ def fit(
     check_file(out, session, what="model")
     dataset = read_dataset(data, normal=normal)
     output.line(dataset.describe())
-    samples, normals = _merged(dataset.train, read_labels(labels) if labels else ())
-    session.check_inputs(*files_of((*samples, *normals, *dataset.test)))
-    if not any(sample.label == NORMAL for sample in samples):
+    picked = read_labels(labels) if labels else None
+    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
+    if not any(sample.label == NORMAL for sample in dataset.train):
         raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
 
     detector = _configured(get(method), assignments, precision, seed)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
-    if detector.supervision == "none" and any(sample.label == ANOMALOUS for sample in samples):
-        note(f"{method} learns from normal images only: the labelled ones are left out")
-    started = time.perf_counter()
     learnt_in = PRECISIONS.get(fit_precision, fit_precision)
-    follow(detector.fit_steps(samples, alpha=alpha, fit_precision=learnt_in, **running), session, quiet=as_json)
-    _refit_with_normals(detector, samples, normals, session, running, quiet=as_json)
-    skipped = _unreadable(detector, samples)
+    started = time.perf_counter()
+    with bars(session, quiet=as_json) as progress:
+        detector.fit(
+            list(dataset.train),
+            labels=picked,
+            alpha=alpha,
+            fit_precision=learnt_in,
+            progress=progress,
+            **running,
+        )
+    skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
     _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped)
 
 
@@ -141,7 +147,8 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
     if earlier and not add:
         note(f"the {count(earlier, 'earlier label')} of {model} will be replaced; --add keeps them")
     started = time.perf_counter()
-    follow(detector.refit_labels_steps(list(samples), add=add, **running), session, quiet=as_json)
+    with bars(session, quiet=as_json) as progress:
+        detector.label(list(samples), add=add, progress=progress, **running)
     _finish(detector, out, time.perf_counter() - started, output, session)
 
 
@@ -185,7 +192,8 @@ def calibrate(
     if not paths:
         raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
     detector = load_any(model)
-    follow(detector.calibrate_steps(paths, alpha, **running), session, quiet=as_json)
+    with bars(session, quiet=as_json) as progress:
+        detector.calibrate(paths, alpha, progress=progress, **running)
     save(detector, target, session)
     calibration = detector.calibration_
     output.line(f"calibrated on {count(calibration.n, 'normal image')}")
@@ -240,7 +248,7 @@ def keep(detector: Detector, path: Path, session: Session) -> None:
 def promise(detector: Model) -> list[str]:
     """Say what the threshold means, in lines."""
     calibration = detector.calibration_
-    mean, limit = percent(calibration.alpha), percent(calibration.rate_limit_95)
+    mean, limit = rate(calibration.alpha), rate(calibration.rate_limit_95)
     return [
         f"threshold {number(calibration.threshold)}: images with a higher score are called anomalous",
         f"alpha {calibration.alpha:.3g}: on average at most {mean} of normal images like these are called anomalous",
@@ -262,53 +270,11 @@ def _configured(kind: type[Detector], assignments: Sequence[str], precision: str
     return detector
 
 
-def _merged(train: Sequence[Sample], labelled: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """Add labelled images to those of the data.
-
-    A label for an image of the data takes the place of what the data says.
-
-    Returns
-    -------
-    samples : list of Sample
-        Of the data, and labelled anomalies.
-    normals : list of Sample
-        Labelled normals that are not of the data: somebody picked them, so that they must not calibrate.
-    """
-    given = {os.path.realpath(sample.path): sample for sample in labelled}
-    samples = []
-    for sample in train:
-        own = given.pop(os.path.realpath(sample.path), None)
-        samples.append(sample if own is None else dataclasses.replace(own, group=sample.group))
-    samples += [sample for sample in given.values() if sample.label == ANOMALOUS]
-    return samples, [sample for sample in given.values() if sample.label == NORMAL]
-
-
-def _refit_with_normals(
-    detector: Detector,
-    samples: Sequence[Sample],
-    normals: Sequence[Sample],
-    session: Session,
-    running: dict[str, Any],
-    *,
-    quiet: bool,
-) -> None:
-    """Refit the second stage to labelled anomalies and labelled normals together; the latter never calibrate."""
-    from anomem.data.sources import open_source
-
-    anomalies = [sample for sample in samples if sample.label == ANOMALOUS]
-    if not normals or not anomalies or detector.supervision == "none":
-        return
-    source = open_source(list(normals))
-    fresh = [normal for i, normal in enumerate(normals) if source.digest(i) not in detector.digests_]
-    if fresh:
-        follow(detector.refit_labels_steps([*anomalies, *fresh], **running), session, quiet=quiet)
-
-
 def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, str]]:
     """Name the images that could not be read, and say so."""
     paths = {str(sample.path) for sample in samples}
     skipped = []
-    for error in detector._state().skipped:
+    for error in detector.skipped_:
         note(f"left out {error}")
         ends = [i for i in range(len(error)) if error.startswith(": ", i) and error[:i] in paths]
         skipped.append({"path": error[: ends[-1]] if ends else error, "error": error})

@@ -22,8 +22,8 @@ import click
 
 from anomem.cli.session import Session, catch_signals, show_notes
 from anomem.cli.streams import open_streams
-from anomem.errors import AnomemError, ExportError, ImageError
-from anomem.runtime.text import printable
+from anomem.errors import AnomemError, ExportError, ImageError, one_line
+from anomem.runtime.neutral import printable
 from anomem.version import __version__
 
 COMMANDS = {
@@ -36,8 +36,8 @@ COMMANDS = {
     "export": "anomem.cli.exporting:export",
     "bench": "anomem.cli.bench:bench",
     "report": "anomem.cli.reporting:report",
-    "methods": "anomem.cli.facts:methods",
-    "doctor": "anomem.cli.facts:doctor",
+    "methods": "anomem.cli.info:methods",
+    "doctor": "anomem.cli.info:doctor",
 }
 DEBUG = "ANOMEM_DEBUG"
 COMPLETION = "_ANOMEM_COMPLETE"
@@ -135,4 +135,4 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo("anomem: " + printable(" ".join(text.split())), err=True)
+    click.echo("anomem: " + printable(one_line(text)), err=True)

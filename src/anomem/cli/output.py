@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ import click
 
 from anomem.cli.session import Session
 from anomem.errors import InputError, MissingExtraError, OutputError
+from anomem.runtime import machine
 from anomem.runtime.atomic import atomic_path, check_target, put, stage
-from anomem.runtime.text import csv_text, path_cell, printable
+from anomem.runtime.neutral import csv_text, path_cell, printable
+from anomem.runtime.plain import plain
 
 if TYPE_CHECKING:
     from anomem.data.samples import Sample
@@ -41,21 +42,6 @@ class Output:
         """Print the JSON object."""
         if self.as_json:
             click.echo(json.dumps(plain(content), allow_nan=False))
-
-
-def plain(value: Any) -> Any:
-    """Turn mappings, tuples, paths and numpy scalars into what JSON knows; NaN and infinity become None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not (-float("inf") < value < float("inf")):
-        return None
-    return value
 
 
 def check_file(path: Path, session: Session, *, what: str = "file") -> None:
@@ -226,37 +212,6 @@ def _move(room: Path, target: Path, session: Session) -> None:
 
 
 def peak_mb() -> float | None:
-    """Largest memory that this process has held so far, megabytes; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-
-
-def number(value: float) -> str:
-    """Show a raw score with four significant digits."""
-    return f"{value:.4g}"
-
-
-def percent(fraction: float) -> str:
-    """Show a fraction in percent.
-
-    Examples
-    --------
-    >>> percent(0.9312), percent(0.01), percent(1.0)
-    ('93.1 %', '1 %', '100 %')
-    """
-    return f"{100 * fraction:.3g} %"
-
-
-def count(number: int, noun: str) -> str:
-    """Show a count with its noun, in the plural where it is one.
-
-    Examples
-    --------
-    >>> count(1, "image"), count(1200, "normal image")
-    ('1 image', '1,200 normal images')
-    """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """Return the largest memory that this process has held so far, megabytes; None where the system does not tell."""
+    peak = machine.peak_mb()
+    return None if peak is None else round(peak, 1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from anomem.cli.session import Session
+from anomem.runtime.progress import Progress
 from anomem.types import Record
 
 LINE_EVERY_S = 10.0
@@ -19,57 +20,33 @@ Show = Callable[[str, int, int, str], None]
 """Takes a stage's name, steps done, steps in all, and a remark."""
 
 
-def follow(records: Iterator[Record], session: Session, *, quiet: bool) -> None:
-    """Exhaust a fit's records and draw one bar a stage.
+@contextmanager
+def bars(session: Session, *, quiet: bool) -> Iterator[Progress]:
+    """Give a progress callback that draws one bar per stage.
 
     Parameters
     ----------
-    records : iterator of Record
-        Closed at the end, however it comes.
     session : Session
-        Asked at every step whether to go on.
+        Asked at every record whether to go on.
     quiet : bool
         Draw nothing. Without a terminal a line is written every `LINE_EVERY_S` seconds.
     """
-    with _closing(records), _bars(quiet) as show:
-        for record in records:
+    with _bars(quiet) as show:
+
+        def progress(record: Record) -> None:
             session.check()
             show(record.stage, record.step, record.total, _remark(record))
 
+        yield progress
+
 
 def counted(items: Iterable[T], total: int, stage: str, session: Session, *, quiet: bool) -> Iterator[T]:
-    """Pass items on and draw how many have come; parameters as for `follow`."""
+    """Pass items on and draw how many have come; parameters as for `bars`."""
     with _closing(items), _bars(quiet) as show:
         for done, item in enumerate(items, start=1):
             session.check()
             show(stage, done, total, "")
             yield item
-
-
-def finished_records(steps: Generator[Record, None, T], session: Session, *, quiet: bool) -> T:
-    """Exhaust a generator of records, as `follow` does, and give what it returns."""
-    with _closing(steps), _bars(quiet) as show:
-        while True:
-            try:
-                record = next(steps)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            session.check()
-            show(record.stage, record.step, record.total, _remark(record))
-
-
-def finished(steps: Generator[tuple[int, int], None, T], stage: str, session: Session, *, quiet: bool) -> T:
-    """Exhaust a generator of (done, total) and give what it returns; parameters as for `follow`."""
-    with _closing(steps), _bars(quiet) as show:
-        while True:
-            try:
-                done, total = next(steps)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            session.check()
-            show(stage, done, total, "")
 
 
 def _remark(record: Record) -> str:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_folder, count, filled_folder
+from anomem.cli.output import Output, check_folder, filled_folder
 from anomem.cli.session import Session, note, pass_session
+from anomem.runtime.text import count
 
 if TYPE_CHECKING:
-    from anomem.report.versus import Versus
+    from anomem.report.benchmark.baseline import Versus
 
 DEFAULT = "anomem-report"
 COMPARISONS = "comparisons.csv"
@@ -49,9 +50,9 @@ def report(
     Several files may be named, also those of peers: lines of the same form whose method is none of anomem's. What two
     methods have both done, on the same test images with the same seed and draw, is compared in pairs.
     """
-    from anomem.report.export import plain
-    from anomem.report.gather import gather
-    from anomem.report.runs_page import write_report
+    from anomem.report.benchmark.page import write_report
+    from anomem.report.benchmark.report import gather
+    from anomem.report.benchmark.text_tables import plain
 
     output = Output(as_json)
     session.reads(*runs)
@@ -75,8 +76,8 @@ def report(
 
 def _line(versus: Versus) -> str:
     """One comparison in a line."""
-    from anomem.report.captions import METRIC_WORDS, change
-    from anomem.report.export import heading
+    from anomem.report.benchmark.captions import METRIC_WORDS, change
+    from anomem.report.benchmark.text_tables import heading
 
     found, fraction = versus.found, METRIC_WORDS[versus.table.metric].fraction
     about = f"{versus.table.protocol}: {heading(versus.table)}"

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_folder, check_table, count, filled_folder, number, write_table
+from anomem.cli.output import Output, check_folder, check_table, filled_folder, write_table
 from anomem.cli.progress import counted
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
 from anomem.runtime.atomic import NAME_BYTES, shortened
-from anomem.runtime.text import printable
+from anomem.runtime.neutral import printable
+from anomem.runtime.text import count, number
 
 if TYPE_CHECKING:
     from anomem.loading import Model
-    from anomem.runtime.judge import Scored
+    from anomem.runtime.model import Scored
 
 COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
 _SHOWN_ON_A_TERMINAL = 40
@@ -105,7 +106,7 @@ def score(
     drawn = None if heatmaps is None else _planned(heatmaps, images, paths)
     detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
-        detector.calibrate(alpha=alpha)
+        detector.set_alpha(alpha)
     scored = detector.score(paths, maps=drawn is not None, **running)
     watched = counted(scored, len(paths), "score", session, quiet=as_json)
     with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:

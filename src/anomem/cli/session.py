@@ -18,8 +18,8 @@ from typing import Any, TextIO
 
 import click
 
-from anomem.errors import AnomemWarning, InputError
-from anomem.runtime.text import printable
+from anomem.errors import AnomemWarning, InputError, one_line
+from anomem.runtime.neutral import printable
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
@@ -220,7 +220,7 @@ def show_notes() -> Iterator[None]:
 def note(text: str) -> None:
     """Write one line for the user on stderr, above a progress bar where there is one."""
     # Not click.echo: a progress bar stands in for sys.stderr and moves out of the way.
-    sys.stderr.write("anomem: note: " + printable(" ".join(text.split())) + "\n")
+    sys.stderr.write("anomem: note: " + printable(one_line(text)) + "\n")
 
 
 pass_session = click.make_pass_decorator(Session)

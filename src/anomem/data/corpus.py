@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from anomem.data.label_tables import merge_labels
 from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
@@ -36,6 +37,8 @@ class Corpus:
         For each image the defect type's name, and what it must not be separated from; None where unknown.
     skipped : tuple of str
         One line for each image that could not be read.
+    picked : frozenset of int
+        Positions of normals that somebody picked and labelled; they never calibrate.
     """
 
     source: ImageSource
@@ -45,11 +48,21 @@ class Corpus:
     types: tuple[str | None, ...]
     groups: tuple[Hashable | None, ...]
     skipped: tuple[str, ...] = ()
+    picked: frozenset[int] = frozenset()
 
     def positions(self, label: int) -> IntArray:
         """Where the images of this label stand, unreadable ones left out."""
         readable = np.asarray([d != 0 for d in self.digests], dtype=bool)
         return np.flatnonzero((self.labels == label) & readable)
+
+    def found_normals(self) -> IntArray:
+        """Positions of the normals that nobody picked: they are split into learn, tune and calibration."""
+        return np.asarray([i for i in self.positions(NORMAL) if i not in self.picked], dtype=np.intp)
+
+    def picked_normals(self, *, seen: frozenset[int]) -> IntArray:
+        """Positions of the picked normals, those whose content is in `seen` left out."""
+        fresh = [i for i in self.positions(NORMAL) if i in self.picked and self.digests[i] not in seen]
+        return np.asarray(fresh, dtype=np.intp)
 
     def mask_of(self, index: int, height_width: tuple[int, int]) -> BoolArray | None:
         """Return the mask of one image in the image's own size, or None."""
@@ -70,6 +83,7 @@ def read_corpus(
     images: Any,
     y: Sequence[int] | None = None,
     *,
+    labels: Any = None,
     masks: Sequence[Mask] | None = None,
     groups: Sequence[Hashable | None] | None = None,
     types: Sequence[str | None] | None = None,
@@ -85,8 +99,10 @@ def read_corpus(
         folder is every image in it.
     y : sequence of int, optional
         0 normal, 1 anomalous, -1 unknown; by default what the samples say, else `default_label`.
+    labels : table of labels or list of Sample, optional
+        Labelled images that somebody picked, merged with `images`, which are files then.
     masks, groups, types : sequences, optional
-        One entry an image.
+        One entry per image.
     skip_bad : bool
         Decode every image once and leave the unreadable ones out, instead of failing at the first.
 
@@ -97,22 +113,41 @@ def read_corpus(
     """
     fitting = default_label == NORMAL
     samples = None if isinstance(images, (str, Path)) and not fitting else training_samples(images)
+    picked: frozenset[int] = frozenset()
+    if labels is not None:
+        samples, picked = merge_labels(_files(images, samples), labels)
     source = open_source(images if samples is None else samples)
     known: Sequence[Sample | None] = samples or [None] * len(source)
-    labels = _labels(y, known, default_label, len(source))
+    labelled = labels_of(y, known, default_label, len(source))
     digests, skipped = yield from _digests(source, skip_bad)
     return Corpus(
         source,
-        labels,
+        labelled,
         digests,
-        _column(masks, known, "mask", len(source)),
-        _column(types, known, "type", len(source)),
-        _column(groups, known, "group", len(source)),
+        column_of(masks, known, "mask", len(source)),
+        column_of(types, known, "type", len(source)),
+        column_of(groups, known, "group", len(source)),
         skipped,
+        picked,
     )
 
 
-def _labels(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:
+def _files(images: Any, samples: Sequence[Sample] | None) -> Sequence[Sample]:
+    if samples is not None:
+        return samples
+    if isinstance(images, (list, tuple)) and all(isinstance(image, (str, Path)) for image in images):
+        return [Sample(Path(image), NORMAL) for image in images]
+    raise InputError("labels: images in memory cannot be merged with a table of labels; give files, or y")
+
+
+def labels_of(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:
+    """Return the labels given, or those of samples where none are; `default` for an image without.
+
+    Raises
+    ------
+    InputError
+        Another length than `n`, or labels other than 0, 1, -1.
+    """
     given = [s.label if s else default for s in known] if y is None else _listed(y, "y")
     if len(given) != n:
         raise InputError(f"y has {len(given)} labels for {n} images; give one an image")
@@ -127,7 +162,8 @@ def _listed(values: Sequence[Any], name: str) -> list[Any]:
     return list(values)
 
 
-def _column(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int) -> tuple[Any, ...]:
+def column_of(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int) -> tuple[Any, ...]:
+    """Return the entries given, or those that samples have under `name`; InputError for another length than `n`."""
     values = [getattr(s, name, None) for s in known] if given is None else _listed(given, f"{name}s")
     if len(values) != n:
         raise InputError(f"{name}s has {len(values)} entries for {n} images; give one an image")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anomem.errors import AnomemWarning, InputError
-from anomem.runtime.calibrating import CALIBRATE_MAX
+from anomem.runtime.recalibration import CALIBRATE_MAX
 from anomem.types import IntArray
 
 __all__ = ["Split", "split_normals"]

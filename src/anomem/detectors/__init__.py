@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from anomem.errors import AnomemError, ModelFileError, ParameterError
+from anomem.errors import AnomemError, ModelFileError, ParameterError, suggestion
 
 if TYPE_CHECKING:
     from anomem.detector import Detector
 
 DETECTORS: dict[str, str] = {
-    "anomem": "anomem.detectors.anomem:AnoMem",
+    "anomem": "anomem.detectors.anomem.detector:AnoMem",
     "knn": "anomem.detectors.baselines.knn:KNN",
     "kmeans": "anomem.detectors.baselines.kmeans:KMeans",
     "ocsvm": "anomem.detectors.baselines.ocsvm:OCSVM",
@@ -22,10 +21,10 @@ DETECTORS: dict[str, str] = {
     "supervised": "anomem.detectors.baselines.supervised:Supervised",
     "deepsad": "anomem.detectors.baselines.deepsad:DeepSAD",
     "padim": "anomem.detectors.baselines.padim:PaDiM",
-    "plume": "anomem.detectors.plume:Plume",
-    "fyd": "anomem.detectors.fyd:FYD",
-    "pmb": "anomem.detectors.pmb:PMB",
-    "memae": "anomem.detectors.baselines.memae:MemAE",
+    "plume": "anomem.detectors.plume.detector:Plume",
+    "fyd": "anomem.detectors.fyd.detector:FYD",
+    "pmb": "anomem.detectors.reconstruction.pmb:PMB",
+    "memae": "anomem.detectors.reconstruction.memae:MemAE",
     "simclr": "anomem.detectors.baselines.simclr:SimCLR",
     "plad": "anomem.detectors.baselines.plad:PLAD",
 }
@@ -40,9 +39,7 @@ def get(name: str) -> type[Detector]:
         For an unknown name; the nearest known one is suggested.
     """
     if name not in DETECTORS:
-        near = difflib.get_close_matches(name, DETECTORS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(DETECTORS)
-        raise ParameterError(f"there is no method {name!r}; {hint}")
+        raise ParameterError(f"there is no method {name!r}; {suggestion(name, DETECTORS)}")
     module, _, attribute = DETECTORS[name].partition(":")
     found: type[Detector] = getattr(import_module(module), attribute)
     return found

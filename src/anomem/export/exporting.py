@@ -22,11 +22,11 @@ from anomem.fitting import Fitted
 from anomem.metrics import auroc
 from anomem.modelfile import manifest_of
 from anomem.runtime.atomic import atomic_files, scratch
-from anomem.runtime.calibration import PRECISIONS
 from anomem.runtime.exported import ExportedFacts, write_facts
 from anomem.runtime.images import write_png
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import weights_of
+from anomem.runtime.precision import PRECISIONS
 from anomem.runtime.session import Session
 from anomem.types import ANOMALOUS, NORMAL, Record, UInt8Image
 
@@ -208,7 +208,7 @@ def export_steps(
         yield Record("check", 0, 1)
         difference = _checked(state, session, wish)
         yield Record("check", 1, 1)
-        calibrated = yield from _calibrate(state, session, wish, fresh)
+        calibrated = _calibrate(state, session, wish, fresh)
         drop, on = yield from _cost(state, session, wish, fresh or fitted_to)
         session.save()
     n_calibration = session.calibration_.n
@@ -267,7 +267,7 @@ def _tiles(state: Fitted, wish: Wish, indices: Sequence[int]) -> list[UInt8Image
     return tiles
 
 
-def _calibrate(state: Fitted, session: Session, wish: Wish, fresh: Sequence[int]) -> Generator[Record, None, bool]:
+def _calibrate(state: Fitted, session: Session, wish: Wish, fresh: Sequence[int]) -> bool:
     """Compute the calibration scores as the file scores; say so where that cannot be."""
     if wish.arithmetic == state.calibration.precision:
         return True
@@ -279,7 +279,7 @@ def _calibrate(state: Fitted, session: Session, wish: Wish, fresh: Sequence[int]
             stacklevel=3,
         )
         return False
-    yield from session.calibrate_steps(wish.normals.subset(fresh))
+    session.calibrate(wish.normals.subset(fresh))
     return True
 
 
@@ -300,7 +300,7 @@ def _cost(
         precision = state.calibration.precision
         native = [r.score for r in native_results(state, files, precision=precision, maps=False)]
         yield Record("evaluate", 1, 2)
-        found = [r.score for r in session.results(list(files), batch_size=BATCH)]
+        found = [r.score for r in session.raw_results(list(files), batch_size=BATCH)]
         yield Record("evaluate", 2, 2)
     drop = auroc(native, labels) - auroc(found, labels)
     if drop > wish.max_drop:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from anomem.errors import ExportError, MissingExtraError, ParameterError
 from anomem.export.quiet import hushed
-from anomem.fitting import copy_scorer
-from anomem.nn.exporting import exporting_here
+from anomem.nn.devices import copy_scorer
 from anomem.nn.scorer import Scorer
-from anomem.nn.tracing import private_tracing
+from anomem.nn.tracing import exporting_here, private_tracing
 
 LARGEST = 2_000_000_000
 """Bytes of tensors that fit into one ONNX file, whose format ends at 2 GiB."""

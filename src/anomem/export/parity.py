@@ -14,7 +14,8 @@ from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.synthetic import DEFECTS, TEXTURES, crops, plant
 from anomem.errors import ExportError
-from anomem.fitting import Fitted, moved
+from anomem.fitting import Fitted
+from anomem.nn.devices import moved
 from anomem.nn.inference import score_images
 from anomem.runtime.images import write_png
 from anomem.runtime.preprocess import Preprocessing
@@ -102,7 +103,7 @@ def compare(state: Fitted, session: Session, files: Sequence[Path], precision: s
         In which the model itself is to score.
     """
     native = native_results(state, files, precision=precision, maps=session.localizes)
-    exported = list(session.results(list(files), maps=session.localizes, batch_size=BATCH, workers=0))
+    exported = list(session.raw_results(list(files), maps=session.localizes, batch_size=BATCH, workers=0))
     found, wanted = (np.asarray([r.score for r in part], np.float64) for part in (exported, native))
     span = float(np.ptp(np.concatenate([wanted, state.calibration.scores])))
     steps = not state.scorer.continuous

@@ -32,7 +32,7 @@ def hushed(*names: str) -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    plain, sys.stdout = sys.stdout, _OthersOnly(sys.stdout)  # type: ignore[assignment]
+    plain, sys.stdout = sys.stdout, _OthersOnly(sys.stdout)
     try:
         yield
     finally:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from anomem.errors import InputError, ParameterError
 from anomem.nn import map_cache
+from anomem.nn.chunked import side_by_side
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
-from anomem.nn.side_by_side import side_by_side
 from anomem.nn.tracing import private_tracing
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"

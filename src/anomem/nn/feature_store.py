@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.nn.backbones import Backbone
-from anomem.nn.features import feature_batches
+from anomem.nn.inference import feature_batches
 from anomem.runtime.atomic import scratch
 from anomem.types import FloatArray, Record
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
-from anomem.nn.exporting import exporting
 from anomem.nn.kmeans import kmeans
+from anomem.nn.tracing import exporting
 
 __all__ = ["HopfieldMemory", "effective_items", "kmeans"]
 
@@ -187,8 +187,7 @@ class HopfieldMemory(nn.Module):
             return retrieved, (queries - retrieved).norm(dim=-1)
         with torch.autocast(device_type=self.items.device.type, enabled=False):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
-            bias = self._bias(1.0)
-            found = [self._logits(chunk, 1.0, bias).max(dim=-1) for chunk in self._chunks(flat)]
+            found = [nearness.max(dim=-1) for nearness in self._nearness(flat)]
             nearness, nearest = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
             squared = flat.square().sum(dim=-1) - 2 * nearness
             recalled = self.items.index_select(0, nearest).reshape(queries.shape)
@@ -302,12 +301,17 @@ class HopfieldMemory(nn.Module):
 
     def _largest(self, flat: Tensor) -> Tensor:
         """(M, C) -> (M,): the largest association."""
-        # A product with a bias first writes it into every row: it meets a feature that is always 1, if that is shorter.
+        return torch.cat([nearness.amax(dim=-1) for nearness in self._nearness(flat)])
+
+    def _nearness(self, flat: Tensor) -> Iterator[Tensor]:
+        """(M, C) -> (m, N) per chunk: how near each item is, always from one formula, so that distances agree."""
         bias = self._bias(1.0)
-        if self.dim >= self.n_items:
-            return torch.cat([self._logits(chunk, 1.0, bias).amax(dim=-1) for chunk in self._chunks(flat)])
+        if self.dim >= self.n_items or exporting():
+            yield from (self._logits(chunk, 1.0, bias) for chunk in self._chunks(flat))
+            return
+        # A product with a bias first writes it into every row: it meets a feature that is always 1, if that is shorter.
         queries, items = nn.functional.pad(flat, (0, 1), value=1.0), torch.cat([self.items, bias[:, None]], dim=1).T
-        return torch.cat([(chunk @ items).amax(dim=-1) for chunk in self._chunks(queries)])
+        yield from (chunk @ items for chunk in self._chunks(queries))
 
     def _largest_exported(self, flat: Tensor) -> Tensor:
         """The same; a graph has its rows in one piece, and items in pieces spare it the whole matrix."""
@@ -382,8 +386,7 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def _perplexity(distribution: Tensor) -> Tensor:
-    entropy: Tensor = torch.special.entr(distribution).sum(dim=-1)
-    return entropy.exp()
+    return torch.exp(torch.special.entr(distribution).sum(dim=-1))
 
 
 def _check_arguments(n_items: int, dim: int, beta: float, steps: int | None, association: str) -> None:

@@ -10,9 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from anomem.data.imageset import to_tensor
+from anomem.data.imageset import ImageSet, to_tensor
+from anomem.nn.backbones import Backbone
+from anomem.nn.chunked import side_by_side
 from anomem.nn.scorer import Output, Scorer, TwoStageScorer
-from anomem.nn.side_by_side import side_by_side
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.types import UInt8Image
 
@@ -79,3 +80,12 @@ def _forward(forward: Callable[[Tensor], Output], tiles: Tensor, precision: str,
         None if output.one_class is None else output.one_class.float().cpu().numpy(),
         None if output.evidence is None else output.evidence.cpu().numpy(),
     )
+
+
+def feature_batches(backbone: Backbone, images: ImageSet, *, precision: str, batch_size: int) -> Iterator[list[Tensor]]:
+    """Yield the backbone's maps of every batch of tiles, in order: [(B, C_s, h_s, w_s)] float32, no gradient."""
+    device = backbone.mean.device
+    for batch in images.batches(batch_size):
+        with torch.inference_mode(), autocast(device, precision):
+            maps = backbone(batch.images.to(device))
+        yield [m.float() for m in maps]

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from anomem.nn.exporting import exporting
+from anomem.nn.tracing import exporting
 from anomem.runtime.atomic import stage
 
 __all__ = ["MapCache", "active", "map_cache"]

@@ -6,7 +6,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
 
-from anomem.nn.exporting import exporting
+from anomem.nn.tracing import exporting
 
 _FEW_CHANNELS = 4
 """Up to which a dense convolution is cheap enough for a wider kernel."""

@@ -1,16 +1,38 @@
-"""Tracing by torch.fx that other threads do not notice."""
+"""Tracing and exporting in one thread, unnoticed by the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from threading import RLock, get_ident
 from typing import Any
 
+import torch
 from torch.fx import _symbolic_trace
 
-__all__ = ["private_tracing"]
+__all__ = ["exporting", "exporting_here", "private_tracing"]
+
+# torch's own flag is the process's: a thread that scores meanwhile would compute in another order.
+_exporting: ContextVar[bool] = ContextVar("exporting", default=False)
+
+
+def exporting() -> bool:
+    """Return True while this thread traces or compiles: a loop, a size or a branch of now would be fixed for ever."""
+    tracing = torch._C._get_tracing_state() is not None
+    return torch.compiler.is_dynamo_compiling() or tracing or _exporting.get()
+
+
+@contextmanager
+def exporting_here() -> Iterator[None]:
+    """Export inside, in this thread."""
+    token = _exporting.set(True)
+    try:
+        yield
+    finally:
+        _exporting.reset(token)
+
 
 _one_at_a_time = RLock()
 

@@ -14,13 +14,10 @@ import numpy.typing as npt
 from anomem.errors import AnomemWarning, CalibrationError, InputError
 from anomem.types import BoolArray, FloatArray
 
-__all__ = ["DEFAULT_ALPHA", "PRECISIONS", "Calibration", "beta_quantile", "calibrate", "check_alpha"]
+__all__ = ["DEFAULT_ALPHA", "Calibration", "beta_quantile", "calibrate", "check_alpha", "rejected_ranks"]
 
 DEFAULT_ALPHA = 0.01
 """The rate of false alarms that is promised unless another one is asked for."""
-
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-"""Names of precisions as options take them, and as models carry them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +100,7 @@ class Calibration:
     @cached_property
     def _rejected_ranks(self) -> int:
         """k: the number of p-values j / (n + 1), j = 1, 2, ..., that are at most alpha."""
-        return _ranks_within(self.alpha, self.n)
+        return rejected_ranks(self.alpha, self.n)
 
     @property
     def threshold(self) -> float:
@@ -200,7 +197,7 @@ def calibrate(scores: npt.ArrayLike, alpha: float | None = None, precision: str 
         raise InputError(f"{bad} of {values.size} calibration scores are not finite: check images")
     if alpha is None:
         alpha = DEFAULT_ALPHA
-        if not _ranks_within(alpha, values.size):
+        if not rejected_ranks(alpha, values.size):
             alpha = 1 / (values.size + 1)
             short = _normals_needed(DEFAULT_ALPHA) - values.size
             warnings.warn(
@@ -229,6 +226,37 @@ def check_alpha(alpha: float | None, n: int) -> None:
     """
     if alpha is not None:
         _checked_alpha(alpha, n)
+
+
+def rejected_ranks(alpha: float, n: int) -> int:
+    """Return floor(alpha (n + 1)), the number of ranks among n calibration scores that are rejected.
+
+    Counts the j in 1..n whose p-value j / (n + 1) is at most alpha, so it agrees with ``p <= alpha`` by definition. The
+    product alone may round down across a whole number (0.29 * 100 is 28.999999999999996).
+
+    Parameters
+    ----------
+    alpha : float
+        Above 0 and below 1.
+    n : int
+        Number of calibration scores, at least 0.
+
+    Returns
+    -------
+    int
+        From 0 (n scores cannot carry alpha) to n.
+
+    Examples
+    --------
+    >>> rejected_ranks(0.29, 99), rejected_ranks(0.01, 98)
+    (29, 0)
+    """
+    ranks = min(n, math.floor(alpha * (n + 1)))
+    while ranks < n and (ranks + 1) / (n + 1) <= alpha:
+        ranks += 1
+    while ranks > 0 and ranks / (n + 1) > alpha:
+        ranks -= 1
+    return ranks
 
 
 def beta_quantile(q: float, a: int, b: int) -> float:
@@ -283,20 +311,6 @@ def _upper_beta_quantile(tail: float, a: int, b: int) -> float:
     return 0.5 * (low + high)
 
 
-def _ranks_within(alpha: float, n: int) -> int:
-    """Count the j in 1..n with j / (n + 1) <= alpha: floor(alpha (n + 1)), safe from rounding.
-
-    The product alone may round down across a whole number (0.29 * 100 is 28.999999999999996).
-    Comparing the p-values themselves agrees with ``p <= alpha`` by definition.
-    """
-    ranks = min(n, math.floor(alpha * (n + 1)))
-    while ranks < n and (ranks + 1) / (n + 1) <= alpha:
-        ranks += 1
-    while ranks > 0 and ranks / (n + 1) > alpha:
-        ranks -= 1
-    return ranks
-
-
 def _normals_needed(alpha: float) -> int:
     """Smallest n with 1 / (n + 1) <= alpha."""
     total = math.ceil(1 / Fraction(alpha))
@@ -310,7 +324,7 @@ def _checked_alpha(alpha: float, n: int) -> float:
         value = math.nan
     if not 0 < value < 1:
         raise CalibrationError(f"alpha must be above 0 and below 1, not {alpha!r}")
-    if not _ranks_within(value, n):
+    if not rejected_ranks(value, n):
         needed = _normals_needed(value)
         raise CalibrationError(
             f"alpha {value:g} needs {needed} calibration normals and there are {n}:"

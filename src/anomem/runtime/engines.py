@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from anomem.errors import InputError, MissingExtraError, ModelFileError, ParameterError
+from anomem.errors import InputError, MissingExtraError, ModelFileError, ParameterError, one_line
 from anomem.runtime.dependencies import import_openvino, import_quietly, installed
+from anomem.runtime.machine import cores
 from anomem.runtime.metadata import weights_of
+from anomem.runtime.precision import OPENVINO_HINTS
 from anomem.runtime.scoring import TileOutput
 from anomem.types import UInt8Image
 
 __all__ = ["ENGINES", "Engine", "open_engine"]
 
 ENGINES = ("auto", "onnxruntime", "openvino")
-
-_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}
-"""OpenVINO's name for the arithmetic of each precision, and of what int8 leaves alone."""
 
 
 class Engine(ABC):
@@ -75,7 +74,7 @@ class _OnnxRuntime(Engine):
             content = path.read_bytes()
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own kinds, which all mean the same to a user
-            raise ModelFileError(f"{path}: not an ONNX model that can be run ({_one_line(error)})") from error
+            raise ModelFileError(f"{path}: not an ONNX model that can be run ({one_line(error, 200)})") from error
         inputs, self._outputs = self._session.get_inputs(), [o.name for o in self._session.get_outputs()]
         _check_names(path, [i.name for i in inputs], self._outputs)
         side = inputs[0].shape[2]
@@ -97,10 +96,10 @@ class _OpenVino(Engine):
     def __init__(self, path: Path, threads: int | None, precision: str) -> None:
         super().__init__(threads)
         # Unless it is told, a processor with bfloat16 computes in it, whatever the file holds.
-        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision]}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self._streams = threads or _cores()
+        self._streams = threads or cores()
         self._path, self._lock = path, Lock()
         self._side_by_side: Any = None
         _refuse_in_fork(self.name, path)
@@ -109,7 +108,7 @@ class _OpenVino(Engine):
             self._network = _read_network(self._core, path)
             self._model = self._compiled(PERFORMANCE_HINT="LATENCY")
         except Exception as error:  # RuntimeError of many kinds
-            raise ModelFileError(f"{path}: not a model that OpenVINO can run ({_one_line(error)})") from error
+            raise ModelFileError(f"{path}: not a model that OpenVINO can run ({one_line(error, 200)})") from error
         self._ports = {name: i for i, port in enumerate(self._model.outputs) for name in port.get_names()}
         inputs = [name for port in self._model.inputs for name in port.get_names()]
         _check_names(path, inputs, list(self._ports))
@@ -216,7 +215,7 @@ def open_engine(path: str | Path, *, precision: str, threads: int | None = None,
     place = Path(path)
     if threads is not None and threads < 1:
         raise ParameterError(f"threads must be at least 1, not {threads}")
-    if precision not in _HINTS:
+    if precision not in OPENVINO_HINTS:
         raise ModelFileError(f"{path}: scores in {precision!r}, which this version does not know")
     chosen = _choose(place, engine)
     if not installed(chosen):
@@ -236,11 +235,6 @@ def _choose(place: Path, engine: str) -> str:
     return "onnxruntime" if installed("onnxruntime") or not installed("openvino") else "openvino"
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:
     if "image" not in inputs or "score" not in outputs:
         raise ModelFileError(f"{path}: its network does not go from image to score: export it again")
@@ -253,8 +247,3 @@ def _check_tiles(tiles: UInt8Image) -> None:
 
 def _channels_first(tiles: UInt8Image) -> UInt8Image:
     return np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
 from anomem.errors import ModelFileError
+from anomem.runtime.plain import plain
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "Manifest"]
 
@@ -107,7 +106,7 @@ class Manifest:
         content = {"format": FORMAT, "format_version": FORMAT_VERSION}
         content |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
         try:
-            return json.dumps(_plain(content), allow_nan=False, ensure_ascii=False)
+            return json.dumps(plain(content, strict=True), allow_nan=False, ensure_ascii=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ModelFileError(f"manifest cannot be written: {error}") from error
 
@@ -206,14 +205,3 @@ def _is_count(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _plain(value: Any) -> Any:
-    """Turn mappings, tuples and numpy scalars into what JSON knows; text keys only."""
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError("keys must be text")
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value.item() if isinstance(value, np.generic) else value

@@ -11,13 +11,14 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from anomem.errors import AnomemWarning, InputError, ModelFileError, ParameterError
-from anomem.runtime.calibrating import MapScale, unseen
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
-from anomem.runtime.judge import Judge, Scored
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import checksum, is_exported, weights_of
+from anomem.runtime.model import Model
+from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.recalibration import MapScale, unseen
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.runtime.sources import open_images
 from anomem.types import Record, UInt8Image
@@ -25,7 +26,7 @@ from anomem.types import Record, UInt8Image
 __all__ = ["Session"]
 
 
-class Session(Judge):
+class Session(Model):
     """An exported model that scores as the model it was exported from; made by :meth:`open`.
 
     Parameters
@@ -132,9 +133,19 @@ class Session(Judge):
         return dict(self._facts.manifest.counts)
 
     @property
-    def digests_(self) -> frozenset[int]:
-        """Content hashes of every image that trained, tuned, calibrated or labelled the model."""
-        return frozenset().union(*self._facts.digests.values())
+    def digests_by_role_(self) -> dict[str, frozenset[int]]:
+        """Content hashes by role: learn, tune, calibration, labelled."""
+        return dict(self._facts.digests)
+
+    @property
+    def preprocessing_(self) -> Preprocessing:
+        """Steps from a decoded image to the network's input."""
+        return self._facts.preprocessing
+
+    @property
+    def resolved_(self) -> dict[str, Any]:
+        """Hyperparameters of the fit, with the preset's values filled in."""
+        return dict(self._facts.manifest.resolved)
 
     @property
     def paper(self) -> str:
@@ -145,21 +156,15 @@ class Session(Judge):
         """Return the hyperparameters as they were given to the model."""
         return dict(self._facts.manifest.params)
 
-    def resolve(self) -> dict[str, Any]:
-        """Return the hyperparameters that the model was fitted with, presets filled in."""
-        return dict(self._facts.manifest.resolved)
-
     def __repr__(self) -> str:
         return f"Session({str(self.path)!r}, method={self.name!r}, engine={self.engine.name!r})"
 
-    def score(self, images: Any, **options: Any) -> Iterator[Scored]:
-        """Score images lazily, in order, as the model that was exported does; options as for every model."""
+    def _before_scoring(self) -> None:
         facts = self._facts
         if facts.calibration.precision != facts.manifest.precision:
             line = f"{self.path}: scores in {facts.manifest.precision}, and was calibrated in "
             line += f"{facts.calibration.precision}: its p-values may be wrong until you calibrate it"
-            warnings.warn(line, AnomemWarning, stacklevel=2)
-        return super().score(images, **options)
+            warnings.warn(line, AnomemWarning, stacklevel=3)
 
     def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> PreparedImages:
         return PreparedImages(open_images(images), self._facts.preprocessing, workers=workers, skip_bad=skip_bad)
@@ -183,7 +188,7 @@ class Session(Judge):
         check_alpha(alpha, len(images))
         images = images.subset(unseen(images, known["learn"] | known["tune"] | known["labelled"]))
         check_alpha(alpha, len(images))
-        results = self.results(images, maps=self.localizes, batch_size=batch_size, device=device)
+        results = self.raw_results(images, maps=self.localizes, batch_size=batch_size, device=device)
         scores, digests, scale = [], [], MapScale()
         for done, result in enumerate(results, start=1):
             if result.error is None:

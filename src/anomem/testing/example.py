@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from anomem.data.sources import open_source
 from anomem.data.synthetic import DEFECTS, crops, plant
 from anomem.detector import Detector
-from anomem.types import FloatArray, UInt8Image
+from anomem.types import FloatArray, Record, UInt8Image
 
 SIDE = 64
 TOLERANCE = 1e-4
@@ -54,11 +54,19 @@ class Example:
         return self.cls(**{**self.cls.test_params, **params})
 
     def fit(
-        self, detector: Detector | None = None, images: Any = None, y: Sequence[int] | None = None, **options: Any
+        self,
+        detector: Detector | None = None,
+        images: Any = None,
+        y: Sequence[int] | None = None,
+        *,
+        alpha: float | None = 0.2,
+        groups: Sequence[Hashable | None] | None = None,
+        batch_size: int = 16,
     ) -> Detector:
         """Fit to normals (with labelled defects where the method demands them)."""
         images, y = self.given(self.train if images is None else images, y)
-        return (detector or self.new()).fit(images, y, **{"alpha": 0.2, "device": "cpu", **options})
+        chosen = detector or self.new()
+        return chosen.fit(images, y, groups=groups, alpha=alpha, device="cpu", batch_size=batch_size)
 
     def given(self, images: Any, y: Sequence[int] | None = None, *, labels: bool = False) -> tuple[Any, Any]:
         """Add labelled defects to normals where they are demanded, or asked for."""
@@ -66,9 +74,12 @@ class Example:
             return images, y
         return np.concatenate([images, self.labelled]), [0] * len(images) + [1] * len(self.labelled)
 
-    def score(self, detector: Detector, images: Any = None, **options: Any) -> FloatArray:
-        """Score, on the CPU, by default what :attr:`mixed` holds."""
-        return detector.anomaly_score(self.mixed if images is None else images, **{"device": "cpu", **options})
+    def score(
+        self, detector: Detector, images: Any = None, *, batch_size: int = 16, workers: int | None = None
+    ) -> FloatArray:
+        """Score on the CPU, by default the images of :attr:`mixed`."""
+        images = self.mixed if images is None else images
+        return detector.anomaly_score(images, batch_size=batch_size, workers=workers, device="cpu")
 
     @cached_property
     def fitted(self) -> Detector:
@@ -116,7 +127,24 @@ def require_close(found: FloatArray, wanted: FloatArray, scale: FloatArray, prom
 
 def digests(detector: Detector) -> dict[str, frozenset[int]]:
     """Content hashes of the images that a detector has seen, by role."""
-    return detector._state().digests
+    return dict(detector.digests_by_role_)
+
+
+class StoppedError(Exception):
+    """A call was stopped by its progress callback."""
+
+
+class StopAfter:
+    """Progress callback that stops a call at its `count`-th record."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __call__(self, record: Record) -> None:
+        """Count one record, and raise :class:`StoppedError` at the last."""
+        self.left -= 1
+        if self.left <= 0:
+            raise StoppedError(record.stage)
 
 
 def random_state() -> tuple[object, ...]:

@@ -35,7 +35,7 @@ def exported_scores_are_scores(example: Example) -> None:
         about = [(m.name, m.counts_, m.map_scale_, m.digests_) for m in (session, detector)]
         require(about[0] == about[1], "name, counts, colour scale and content hashes travel along")
         _require_same_scores(example, session)
-        session.calibrate(alpha=0.5).save()
+        session.set_alpha(0.5).save()
         require(Session.open(file).calibration_.alpha == 0.5, "alpha changes after the export")
         require(example.fitted.calibration_.alpha == 0.2, "the model it came from stays as it is")
 

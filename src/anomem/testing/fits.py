@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
 from anomem.data.sources import ArraySource, open_source
 from anomem.errors import AnomemWarning, NotFittedError
-from anomem.testing.example import Example, digests, random_state, refused, require
-from anomem.types import UInt8Image
+from anomem.testing.example import Example, StopAfter, StoppedError, digests, random_state, refused, require
+from anomem.types import Record, UInt8Image
 
 
 def fit_returns_self_and_spares_the_global_random_state(example: Example) -> None:
@@ -20,8 +21,11 @@ def fit_returns_self_and_spares_the_global_random_state(example: Example) -> Non
     detector, state = example.new(), random_state()
     require(example.fit(detector) is detector, "fit returns self")
     images, y = example.given(example.train)
-    for record in detector.fit_steps(images, y, alpha=0.2, device="cpu"):
+
+    def spared(record: Record) -> None:
         require(random_state() == state, f"the global random state is spared ({record.stage})")
+
+    detector.fit(images, y, alpha=0.2, device="cpu", progress=spared)
     example.score(detector)
     require(random_state() == state, "the global random state is spared (score)")
 
@@ -70,10 +74,8 @@ def an_interrupted_fit_leaves_no_model(example: Example) -> None:
     """A fit that is abandoned or fails midway leaves the detector unfitted, even one that was fitted before."""
     images, y = example.given(example.train)
     for detector, n_steps in ((example.new(), 1), (copy.copy(example.fitted), 2)):
-        steps = detector.fit_steps(images, y, alpha=0.2, device="cpu")
-        for _ in range(n_steps):
-            next(steps)
-        steps.close()
+        fit = partial(detector.fit, images, y, device="cpu", progress=StopAfter(n_steps))
+        refused(StoppedError, fit, "a stopped fit")
         refused(NotFittedError, lambda d=detector: example.score(d), "an abandoned fit")  # type: ignore[misc]
     for left in (0, 10, 38):
         source, detector = _Breaking(images), example.new()
@@ -89,8 +91,8 @@ def unfitted_is_said(example: Example) -> None:
     calls: tuple[Callable[[], object], ...] = (
         lambda: example.score(detector),
         lambda: detector.save("model"),
-        lambda: detector.calibrate(alpha=0.5),
-        lambda: detector.refit_labels(example.labelled),
+        lambda: detector.set_alpha(0.5),
+        lambda: detector.label(example.labelled),
         lambda: detector.scorer_,
     )
     for call in calls:

@@ -13,7 +13,7 @@ from anomem.detector import Detector
 from anomem.errors import AnomemWarning, CalibrationError, InputError
 from anomem.metrics import auroc
 from anomem.nn.scorer import TwoStageScorer
-from anomem.testing.example import Example, digests, refused, require, require_close
+from anomem.testing.example import Example, StopAfter, StoppedError, digests, refused, require, require_close
 
 
 def labels_count_as_the_class_says(example: Example) -> None:
@@ -22,9 +22,12 @@ def labels_count_as_the_class_says(example: Example) -> None:
         refused(InputError, lambda: example.new().fit(example.train, device="cpu"), "a fit without labels")
         return
     images, y = example.given(example.train, labels=True)
-    detector = example.fit(images=images, y=y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        detector = example.fit(images=images, y=y)
     same = np.array_equal(example.score(detector), example.scores)
     ignored = example.cls.supervision == "none"
+    require(not ignored or any("learns from normal" in str(w.message) for w in caught), "unused labels are warned of")
     require(same == ignored, "labels are ignored" if ignored else "labels change the scores")
     require(detector.counts_["n_labelled"] == (0 if ignored else len(example.labelled)), "labels are counted")
 
@@ -90,34 +93,33 @@ def calibrating_leaves_out_what_was_learnt_from(example: Example) -> None:
     kept = len(example.normal) + example.fitted.calibration_.n
     require(detector.calibration_.n == kept, f"{kept} images are new to the model, not {detector.calibration_.n}")
     require(np.array_equal(example.score(detector), example.scores), "calibrating changes no score")
-    detector.calibrate(alpha=0.5)
+    detector.set_alpha(0.5)
     require((detector.calibration_.n, detector.calibration_.alpha) == (kept, 0.5), "alpha alone changes")
-    refused(CalibrationError, lambda: detector.calibrate(alpha=1e-6), "an alpha that the normals cannot carry")
+    refused(CalibrationError, lambda: detector.set_alpha(1e-6), "an alpha that the normals cannot carry")
 
 
 def labels_refit_the_second_stage(example: Example) -> None:
     """Defects alone refit the second stage: scores change, and the calibration is that of the new score."""
     detector = copy.copy(example.fitted)
     if not isinstance(detector.scorer_, TwoStageScorer):
-        refused(InputError, lambda: detector.refit_labels(example.labelled, device="cpu"), "no second stage")
+        refused(InputError, lambda: detector.label(example.labelled, device="cpu"), "no second stage")
         return
-    require(detector.refit_labels(example.labelled, device="cpu") is detector, "refit_labels returns self")
+    require(detector.label(example.labelled, device="cpu") is detector, "label returns self")
     scores = example.score(detector)
     require(not np.array_equal(scores, example.scores), "labels change the scores")
     labels = [0] * len(example.normal) + [1] * len(example.defective)
     require(auroc(scores, labels) > 0.8, "defects still rank above normals: AUROC above 0.8")
     require(detector.counts_ == {**example.fitted.counts_, "n_labelled": len(example.labelled)}, "labels are counted")
     _require_calibrated(example, detector)
-    detector.refit_labels(example.labelled[:5], device="cpu").refit_labels(example.labelled, device="cpu")
+    detector.label(example.labelled[:5], device="cpu").label(example.labelled, device="cpu")
     require(np.array_equal(example.score(detector), scores), "labels replace earlier ones")
-    steps = detector.refit_labels_steps(example.labelled[:4], device="cpu")
-    next(steps)
-    steps.close()
+    stop = StopAfter(1)
+    refused(StoppedError, lambda: detector.label(example.labelled[:4], device="cpu", progress=stop), "a stopped refit")
     require(np.array_equal(example.score(detector), scores), "an abandoned refit changes nothing")
     require(np.array_equal(example.score(example.fitted), example.scores), "the detector before stays as it was")
     held_out = example.calibration_images(detector)[:1]
-    refused(InputError, lambda: detector.refit_labels(held_out, device="cpu"), "labelling a calibration normal")
-    refused(InputError, lambda: detector.refit_labels(example.normal, [0] * 15, device="cpu"), "no defect at all")
+    refused(InputError, lambda: detector.label(held_out, device="cpu"), "labelling a calibration normal")
+    refused(InputError, lambda: detector.label(example.normal, [0] * 15, device="cpu"), "no defect at all")
 
 
 def refitting_equals_fitting_with_labels(example: Example) -> None:
@@ -126,7 +128,7 @@ def refitting_equals_fitting_with_labels(example: Example) -> None:
         return
     images, y = example.given(example.train, labels=True)
     at_once = example.fit(images=images, y=y)
-    later = copy.copy(example.fitted).refit_labels(example.labelled, device="cpu")
+    later = copy.copy(example.fitted).label(example.labelled, device="cpu")
     found = example.score(at_once)
     require_close(found, example.score(later), found, "labels count the same, early or late")
     source = open_source(example.labelled)

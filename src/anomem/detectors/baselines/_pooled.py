@@ -11,12 +11,12 @@ from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector
+from anomem.detectors.baselines._shallow import Normalise
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
-from anomem.nn.features import feature_batches
+from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Scorer
-from anomem.nn.shallow import Normalise
 from anomem.params import OneOf, Range, Text, param
 from anomem.types import Record
 

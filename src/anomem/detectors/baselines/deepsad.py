@@ -13,6 +13,16 @@ from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
+from anomem.detectors.baselines._hypersphere import (
+    Autoencoder,
+    Hypersphere,
+    deep_sad,
+    dense,
+    draw_weights,
+    hypersphere_centre,
+    lenet_decoder,
+    lenet_encoder,
+)
 from anomem.detectors.baselines._pooled import (
     NormalisedFeatures,
     NormalisedScorer,
@@ -22,11 +32,9 @@ from anomem.detectors.baselines._pooled import (
     load_pooled,
 )
 from anomem.fitting import Labelled, Run
-from anomem.losses.hypersphere import deep_sad, hypersphere_centre
 from anomem.nn.backbones import Backbone
-from anomem.nn.contrastive import Feed
-from anomem.nn.hypersphere import Autoencoder, Hypersphere, dense, draw_weights, lenet_decoder, lenet_encoder
 from anomem.nn.scorer import Output, Scorer
+from anomem.nn.views import Feed
 from anomem.params import Each, OneOf, Range, param
 from anomem.training import Recipe, train
 from anomem.types import Record

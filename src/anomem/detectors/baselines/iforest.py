@@ -18,10 +18,10 @@ from anomem.detectors.baselines._pooled import (
     learn_vectors,
     load_pooled,
 )
+from anomem.detectors.baselines._shallow import IsolationForest, fit_isolation_forest
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Output, Scorer
-from anomem.nn.shallow import IsolationForest, fit_isolation_forest
 from anomem.params import Range, param
 from anomem.types import Record
 

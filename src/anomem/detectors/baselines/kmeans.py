@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
+from anomem.detectors.anomem.seeding import STATISTICS_LIMIT
 from anomem.detectors.baselines._pooled import Pretrained
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, ScaleMemory
-from anomem.nn.features import feature_batches
 from anomem.nn.hopfield import HopfieldMemory
+from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Output, Scorer
-from anomem.nn.seeding import STATISTICS_LIMIT
 from anomem.params import Each, Range, param
 from anomem.types import Record
 

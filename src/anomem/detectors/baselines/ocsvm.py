@@ -17,10 +17,10 @@ from anomem.detectors.baselines._pooled import (
     learn_vectors,
     load_pooled,
 )
+from anomem.detectors.baselines._shallow import OneClassSVM, fit_one_class_svm
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Output, Scorer
-from anomem.nn.shallow import OneClassSVM, fit_one_class_svm
 from anomem.params import Either, OneOf, Range, param
 from anomem.types import Record
 

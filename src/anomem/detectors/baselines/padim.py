@@ -15,8 +15,8 @@ from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from anomem.nn.deviation import MapFusion
-from anomem.nn.features import feature_batches
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
+from anomem.nn.inference import feature_batches
 from anomem.nn.scorer import Output, Scorer
 from anomem.params import Each, OneOf, Range, Text, param
 from anomem.types import Record

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
-from anomem.fitting import Labelled, Run
-from anomem.losses.perturbation import (
+from anomem.detectors.plume.loss import (
     PRINTED,
     Weights,
     classification_loss,
@@ -21,9 +20,10 @@ from anomem.losses.perturbation import (
     noise_constraint,
     total_loss,
 )
+from anomem.detectors.plume.perturbator import Perturbator, add_mult, relative_size
+from anomem.fitting import Labelled, Run
 from anomem.nn.feature_store import FeatureStore
 from anomem.nn.scorer import Output, Scorer
-from anomem.nn.variational import Perturbator, add_mult, relative_size
 from anomem.params import OneOf, Range, param
 from anomem.training import Recipe, train
 from anomem.types import Record

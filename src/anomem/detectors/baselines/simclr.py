@@ -13,13 +13,19 @@ from torch import Tensor, nn
 from anomem.data.augment import Augmentation
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
+from anomem.detectors.baselines._one_class import (
+    ClusterGaussians,
+    NearestVectors,
+    gaussians_of,
+    nearest_of,
+    prototypes_of,
+)
 from anomem.detectors.baselines._pooled import PooledFeatures, PooledScorer, sample_embeddings
 from anomem.fitting import Labelled, Run
-from anomem.losses.memory import nt_xent
 from anomem.nn.backbones import SMALL_STEM_BELOW, Backbone, load_backbone
-from anomem.nn.contrastive import Feed, ViewsOf, projection_head, unfreeze
-from anomem.nn.one_class import ClusterGaussians, NearestVectors, gaussians_of, nearest_of, prototypes_of
+from anomem.nn.contrastive_loss import nt_xent
 from anomem.nn.scorer import Output, Scorer
+from anomem.nn.views import Feed, ViewsOf, projection_head, unfreeze
 from anomem.params import OneOf, Range, param
 from anomem.training import Recipe, train
 from anomem.types import Record

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anomem.data.augment import Augmentation, view
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
+from anomem.detectors.baselines._hypersphere import draw_weights
 from anomem.detectors.baselines._pooled import (
     NormalisedFeatures,
     NormalisedScorer,
@@ -22,9 +23,8 @@ from anomem.detectors.baselines._pooled import (
 from anomem.errors import InputError
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import SMALL_STEM_BELOW, Backbone, load_backbone
-from anomem.nn.contrastive import Feed, unfreeze
-from anomem.nn.hypersphere import draw_weights
 from anomem.nn.scorer import Output, Scorer
+from anomem.nn.views import Feed, unfreeze
 from anomem.params import OneOf, Range, param
 from anomem.training import Recipe, train
 from anomem.types import Record

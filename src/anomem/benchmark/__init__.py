@@ -1,0 +1,1 @@
+"""Benchmarks: plan units of work, execute them, record each as one line."""

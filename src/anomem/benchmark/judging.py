@@ -1,0 +1,112 @@
+"""Findings of a unit: the judge's figures, laid out as a run line has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from anomem.benchmark.fits import Fit, Seen
+from anomem.data.labelled_images import Images
+from anomem.evaluation.confounds import Trivial
+from anomem.evaluation.figures import Evaluation
+from anomem.evaluation.judge import judge, select
+from anomem.types import FloatArray, IntArray
+
+__all__ = ["Findings", "findings", "line_figures"]
+
+FEW, MANY_DRAWS, FEW_DRAWS = 2000, 1000, 200
+"""Above this many images, intervals come from fewer resamples: they are narrow, and resampling takes long."""
+ROC_POINTS = 200
+"""Maximum corners of the ROC curve in a line."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Result of a unit.
+
+    Parameters
+    ----------
+    fit : Fit
+        The fit that was judged.
+    figures : mapping
+        Plain values, as they stand in the line.
+    seen : Seen or None
+        What it was judged by.
+    positions : ndarray of intp or None
+        Which images of `images` were judged.
+    images : Images or None
+    """
+
+    fit: Fit
+    figures: Mapping[str, Any]
+    seen: Seen | None = None
+    positions: IntArray | None = None
+    images: Images | None = field(default=None, repr=False)
+
+    @property
+    def scores(self) -> FloatArray:
+        """Scores of the judged images, in their order; empty where none were judged one by one."""
+        if self.seen is None or self.positions is None:
+            return np.zeros(0, np.float32)
+        return self.seen.scores[self.positions]
+
+
+def line_figures(found: Evaluation, draws: int) -> dict[str, Any]:
+    """Return the figures of an evaluation as a run line has them."""
+    return {
+        "n_test": {"normal": found.n_normal, "anomalous": found.n_anomalous, "left_out": found.n_left_out},
+        "image": {**asdict(found.image), "draws": draws},
+        "pixel": found.pixel and asdict(found.pixel),
+        "types": {name: asdict(of_type) for name, of_type in found.types.items()},
+        "at_alpha": asdict(found.at_alpha),
+        "promise": asdict(found.promise),
+        "trivial": asdict(found.trivial),
+        "roc": asdict(found.roc),
+    }
+
+
+def findings(
+    fit: Fit,
+    seen: Seen,
+    images: Images,
+    trivial: Sequence[Trivial],
+    *,
+    among: Sequence[int] | IntArray | None = None,
+    unseen: frozenset[int] = frozenset(),
+    extra: Mapping[str, Any] | None = None,
+) -> Findings:
+    """Judge a fit's answers about images, and lay the figures out for a run line.
+
+    Parameters
+    ----------
+    fit : Fit
+    seen : Seen
+        The detector's answers about all of `images`.
+    images : Images
+    trivial : sequence of Trivial
+        Of all of them.
+    among : sequence of int, optional
+        Judge these images alone.
+    unseen : frozenset of int
+        Content hashes of further images that must not be judged.
+    extra : mapping, optional
+        Further figures.
+
+    Returns
+    -------
+    Findings
+        Images that the detector was made from, by content, are left out.
+
+    Raises
+    ------
+    InputError
+        Normal or anomalous images are missing.
+    """
+    selection = select(seen.answers, fit.detector.digests_ | unseen, among)
+    draws = MANY_DRAWS if len(selection.kept) <= FEW else FEW_DRAWS
+    calibration = fit.detector.calibration_
+    found = judge(images, seen.answers, selection, calibration, trivial, draws=draws, corners=ROC_POINTS)
+    return Findings(fit, {**line_figures(found, draws), **(extra or {})}, seen, selection.kept, images)

@@ -1,0 +1,1 @@
+"""Protocols: one question per file, asked of any detector."""

@@ -1,0 +1,104 @@
+"""Anomalies of a type that was not there to be learnt: some types are labelled, the others judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from anomem.benchmark.image_sets import BenchmarkSet
+from anomem.benchmark.judging import Findings
+from anomem.benchmark.protocols.base import Opener, Protocol, drawn, judged, label_pool, own_normals
+from anomem.benchmark.protocols.one_vs_rest import labelled_facts
+from anomem.benchmark.unit import Task, Unit
+from anomem.benchmark.workspace import Workspace
+from anomem.data.labelled_images import Images
+from anomem.errors import InputError
+from anomem.params import Each, Either, OneOf, Range, Text, param
+from anomem.types import NORMAL
+
+__all__ = ["CrossType", "split_types"]
+
+EVERY = "all"
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class CrossType(Protocol):
+    """Each type in turn stays unseen while the others are labelled; it is judged, against all normal test images.
+
+    Parameters
+    ----------
+    labelled : {"others", "one"}, default "others"
+        "others": all types but one are labelled, and that one is judged. "one": one type alone is labelled, and all
+        others are judged.
+    k : tuple, default (0, "all")
+        How many anomalies are labelled, of all that may be; 0: one-class, on the same images.
+    draws : int, default 1
+        How often a k below "all" is drawn.
+    types : tuple of str or None
+        Types that are set apart in turn; None: all.
+
+    References
+    ----------
+    Jezequel et al., "Anomaly Detection via Multi-Scale Contrasted Memory", 2022, Table 3 (WMCA).
+    """
+
+    name: ClassVar[str] = "cross-type"
+
+    labelled: str = param("others", OneOf(("others", "one")), doc="All types but one are labelled, or one alone.")
+    k: tuple[Any, ...] = param(
+        (0, EVERY), Each(Either((Range(0, 100_000, integer=True), OneOf((EVERY,))))), doc="How many are labelled."
+    )
+    draws: int = param(1, Range(1, 1000, integer=True), doc="Draws of a k below all.")
+    types: tuple[str, ...] | None = param(None, Each(Text("a type")), doc="Types set apart in turn.", optional=True)
+
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
+        """One task for each type that is set apart, each k and draw."""
+        own_normals(data, self.name)
+        options = self.options()
+        if len(data.types) < 2:
+            raise InputError(f"{data.name}: {len(data.types)} type of anomaly; cross-type needs two or more")
+        for kind in options["types"] or data.types:
+            pool = split_types(data, kind, options["labelled"])[0]
+            common: dict[str, Any] = {"apart": kind, "labelled": options["labelled"]}
+            for k in options["k"]:
+                if k == 0:
+                    yield self._task(data, {**common, "k": 0}, labelled=False)
+                elif k == EVERY and len(pool):
+                    yield self._task(data, {**common, "k": EVERY}, labelled=True)
+                elif k == EVERY or k > len(pool):
+                    yield f"{data.name} {kind}: {len(pool)} anomalies of the types to be labelled, {k} are asked for"
+                else:
+                    for draw in range(options["draws"]):
+                        yield self._task(data, {**common, "k": k, "draw": draw}, labelled=True)
+
+    def _task(self, data: BenchmarkSet, facts: dict[str, Any], *, labelled: bool) -> Task:
+        return Task(self.name, data.name, data.category, facts=facts, labelled=labelled)
+
+    def run(self, unit: Unit, work: Workspace) -> Findings:
+        """Fit to normals and labelled anomalies; judge on normals and the types that no label showed."""
+        facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
+        pool, types = split_types(data, facts["apart"], facts["labelled"])
+        rest = [i for i, kind in enumerate(data.test.kinds) if data.test.labels[i] == NORMAL or kind in types]
+        if facts["k"] == 0:
+            return judged(work, work.one_class(unit, data.train), data.test, maps=False, among=rest)
+        count = len(pool) if facts["k"] == EVERY else facts["k"]
+        chosen = pool.subset(drawn(len(pool), facts.get("draw", 0))[:count], "labelled")
+        fit = work.with_labels(unit, data.train, chosen)
+        return judged(work, fit, data.test, maps=False, among=rest, extra={"labelled": labelled_facts(chosen)})
+
+
+def split_types(data: BenchmarkSet, apart: str, labelled: str) -> tuple[Images, tuple[str, ...]]:
+    """Anomalies that may be labelled, and the types that are judged: no type is among both.
+
+    Raises
+    ------
+    InputError
+        The set has no such type.
+    """
+    if apart not in data.types:
+        raise InputError(f"{data.name}: no type {apart!r}; the types are {', '.join(data.types)}")
+    pool = label_pool(data)[0]
+    shown = [i for i, kind in enumerate(pool.kinds) if kind and (kind == apart) == (labelled == "one")]
+    types = (apart,) if labelled == "others" else tuple(kind for kind in data.types if kind != apart)
+    return pool.subset(shown, f"{pool.name} {labelled} {apart}"), types

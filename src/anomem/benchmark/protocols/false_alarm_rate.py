@@ -1,0 +1,137 @@
+"""The promised false-alarm rate, put to the test on fresh normals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from anomem.benchmark.fits import Fit
+from anomem.benchmark.image_sets import BenchmarkSet
+from anomem.benchmark.judging import Findings
+from anomem.benchmark.protocols.base import Opener, Protocol, own_normals
+from anomem.benchmark.unit import Task, Unit
+from anomem.benchmark.workspace import Workspace
+from anomem.data.labelled_images import Images
+from anomem.params import Each, Range, param
+from anomem.runtime.calibration import calibrate, rejected_ranks
+from anomem.types import ANOMALOUS, NORMAL, FloatArray
+
+__all__ = ["Promise", "false_alarm_quantile", "redraw"]
+
+
+def false_alarm_quantile(m: int, n: int, k: int, level: float = 0.95) -> int:
+    """Quantile of the false alarms among m fresh normals, over calibration sets of n.
+
+    The rate of one calibration set follows Beta(k, n + 1 - k) where scores do not tie, so the count among m further
+    normals is beta-binomial.
+
+    Examples
+    --------
+    >>> false_alarm_quantile(m=100, n=99, k=5)
+    11
+    """
+    from scipy.stats import betabinom
+
+    return int(betabinom.ppf(level, m, k, n + 1 - k))
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class Promise(Protocol):
+    """Learn and tune stay as they are; who calibrates and who is fresh is drawn again and again.
+
+    Of each fit a pool: its calibration normals and the test normals, so nothing that it learnt from or was tuned on. As
+    many calibrate as in the fit; the others are fresh.
+
+    Parameters
+    ----------
+    alphas : tuple of float, default (0.01, 0.05, 0.1)
+        Promised rates.
+    redraws : int, default 10
+        Splits of the pool.
+    """
+
+    name: ClassVar[str] = "promise"
+    seeds: ClassVar[tuple[int, ...]] = (0, 1, 2, 3, 4)
+
+    alphas: tuple[float, ...] = param(
+        (0.01, 0.05, 0.10), Each(Range(0.0, 0.5, low_open=True)), doc="Promised false-alarm rates."
+    )
+    redraws: int = param(10, Range(1, 10_000, integer=True), doc="Splits of each fit's pool.")
+
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
+        """One task for each alpha."""
+        own_normals(data, self.name)
+        options = self.options()
+        for alpha in options["alphas"]:
+            facts = {"alpha": alpha, "redraws": options["redraws"]}
+            yield Task(self.name, data.name, data.category, facts=facts)
+
+    def run(self, unit: Unit, work: Workspace) -> Findings:
+        """Fit once, redraw, count."""
+        facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
+        fit = work.one_class(unit, data.train)
+        pool = work.see(fit, pool_of(fit, data))
+        seen = work.see(fit, data.test)
+        anomalous = seen.scores[data.test.positions(ANOMALOUS)]
+        n = fit.detector.calibration_.n
+        figures = redraw(pool.scores, anomalous, n, facts["alpha"], facts["redraws"], unit.seed)
+        return Findings(fit, {"splits": figures}, pool, np.arange(len(pool.scores)))
+
+
+def pool_of(fit: Fit, data: BenchmarkSet) -> Images:
+    """Normals, each content once, that neither taught nor tuned the fit."""
+    digests = fit.detector.digests_by_role_
+    taken = set(digests["learn"] | digests["tune"])
+    test = data.test.subset(data.test.positions(NORMAL), "")
+    everything = data.train.joined(test, "")
+    kept: list[int] = []
+    for i in range(len(everything)):
+        digest = everything.source.digest(i)
+        if digest not in taken:
+            taken.add(digest)
+            kept.append(i)
+    return everything.subset(kept, f"{data.name} pool of normals")
+
+
+def redraw(pool: FloatArray, anomalous: FloatArray, n: int, alpha: float, redraws: int, seed: int) -> dict[str, Any]:
+    """Calibrate on n scores of the pool, drawn anew each time, and count who of the others is rejected.
+
+    Returns
+    -------
+    dict
+        ``n`` calibrate, ``fresh`` are fresh, ``k`` = floor(alpha (n + 1)) ranks are rejected, which promises exactly
+        ``expected`` = k / (n + 1); ``rate_limit_95`` is the printed 95 % limit of the rate, ``quantile_95`` that of the
+        count among the fresh. ``each``: of each split the false alarms, their rate, the detection rate, and whether
+        limit and quantile held. ``attainable`` is false where k is 0: nothing was drawn then.
+    """
+    k, fresh = rejected_ranks(alpha, n), len(pool) - n
+    facts: dict[str, Any] = {"n": n, "fresh": fresh, "k": k, "attainable": k > 0 and fresh > 0}
+    if not facts["attainable"]:
+        return facts
+    quantile, rng = false_alarm_quantile(fresh, n, k), np.random.default_rng(seed)
+    each = []
+    for _ in range(redraws):
+        order = rng.permutation(len(pool))
+        calibration = calibrate(pool[order[:n]], alpha)
+        n_false = int(calibration.decide(pool[order[n:]]).sum())
+        each.append(
+            {
+                "n_false": n_false,
+                "rate": n_false / fresh,
+                "detection": float(calibration.decide(anomalous).mean()),
+                "within_quantile": n_false <= quantile,
+                "within_limit": n_false / fresh <= calibration.rate_limit_95,
+            }
+        )
+    return {
+        **facts,
+        "expected": k / (n + 1),
+        "rate_limit_95": calibration.rate_limit_95,
+        "quantile_95": quantile,
+        "rate": float(np.mean([split["rate"] for split in each])),
+        "detection": float(np.mean([split["detection"] for split in each])),
+        "each": each,
+    }

@@ -1,0 +1,193 @@
+"""What a fit has made of its features: linear evaluation of the encoder, and how compact normals are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomem.benchmark.fits import Settings
+from anomem.benchmark.image_sets import BenchmarkSet
+from anomem.benchmark.judging import Findings
+from anomem.benchmark.protocols.base import Opener, Protocol, own_normals
+from anomem.benchmark.unit import Task, Unit
+from anomem.benchmark.workspace import Workspace
+from anomem.data.imageset import ImageSet
+from anomem.data.labelled_images import Images
+from anomem.data.sources import open_source
+from anomem.detector import Detector
+from anomem.detectors.fyd.loss import distance_variance
+from anomem.errors import InputError
+from anomem.nn.backbones import Backbone
+from anomem.nn.inference import autocast, feature_batches
+from anomem.params import Range, param
+from anomem.types import FloatArray
+
+__all__ = ["DistanceVariance", "LinearEvaluation", "compactness"]
+
+POSITIONS_AT_ONCE = 64
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class LinearEvaluation(Protocol):
+    """Fit to all training images of a set without their classes; then tell the classes apart by frozen features.
+
+    References
+    ----------
+    Jezequel et al., "Anomaly Detection via Multi-Scale Contrasted Memory", 2022, Table 4 (a).
+    """
+
+    name: ClassVar[str] = "linear-evaluation"
+
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
+        """The one task."""
+        if not data.classes:
+            raise InputError(f"{data.name}: linear evaluation needs a set of classes")
+        yield Task(self.name, data.name, data.category, {"normal": "all"})
+
+    def run(self, unit: Unit, work: Workspace) -> Findings:
+        """Fit, then classify."""
+        data = work.open(unit.task.data, unit.limit)
+        train, test = (data.choose(data.classes).train, data.test)
+        fit = work.one_class(unit, train)
+        accuracy = linear_evaluation(fit.detector, train.source, train.kinds, test.source, test.kinds)
+        facts = {"accuracy": accuracy, "n_classes": len(data.classes), "n_test": {"images": len(test)}}
+        return Findings(fit, facts)
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class DistanceVariance(Protocol):
+    """How much the distances of normal images to their centre vary (FYD, Eq. 8 to 10), with a ridge and scale-free.
+
+    For methods that compare each position with its own past; others have no such distances and are refused.
+
+    Parameters
+    ----------
+    ridge : float, default 0.01
+        On the diagonal of each position's covariance. With a fixed one, smaller features have smaller distances; the
+        scale-free value takes it relative to the features' own variance.
+    most : int, default 256
+        Normal images at most, evenly spaced among the training images.
+
+    References
+    ----------
+    Zheng et al., "Focus Your Distribution", 2022, Eq. 8 to 11.
+    """
+
+    name: ClassVar[str] = "distance-variance"
+
+    ridge: float = param(0.01, Range(0.0, low_open=True), doc="On the diagonal of each covariance.")
+    most: int = param(256, Range(2, 100_000, integer=True), doc="Normal images at most.")
+
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
+        """The one task."""
+        own_normals(data, self.name)
+        yield Task(self.name, data.name, data.category, facts=self.options())
+
+    def run(self, unit: Unit, work: Workspace) -> Findings:
+        """Fit, then look at the features of normal images."""
+        facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
+        fit = work.one_class(unit, data.train)
+        count = min(facts["most"], len(data.train))
+        chosen = np.linspace(0, len(data.train) - 1, count).round().astype(int)
+        normals = data.train.subset(chosen, f"{data.train.name} most={count}")
+        return Findings(fit, compactness(fit.detector, normals, facts["ridge"], work.settings))
+
+
+def compactness(detector: Detector, normals: Images, ridge: float, settings: Settings) -> dict[str, Any]:
+    """Distance variance of normal images under a fitted detector, and its scale-free form.
+
+    Raises
+    ------
+    InputError
+        For a method that does not compare positions with their own past.
+    """
+    scorer: Any = detector.scorer_
+    if not (hasattr(scorer, "embed") and hasattr(scorer, "gaussian")):
+        raise InputError(f"{detector.name} has no distribution at each position; take padim or fyd")
+    prepared = ImageSet(normals.source, detector.preprocessing_, workers=settings.workers)
+    parts: list[Tensor] = []
+    for batch in prepared.batches(settings.batch_size):
+        images = batch.images.to(next(scorer.buffers()).device)
+        with torch.inference_mode(), autocast(images.device, "float32"):
+            parts.append(scorer.embed(scorer.backbone(images)).cpu())
+    features = torch.cat(parts).flatten(2)
+    figures: dict[str, Any] = {"n_normals": len(features), "n_channels": features.shape[1]}
+    for name, scale_free in (("distance_variance", False), ("distance_variance_scale_free", True)):
+        pieces = features.split(POSITIONS_AT_ONCE, dim=2)
+        values = [distance_variance(piece[..., None], ridge=ridge, scale_free=scale_free) for piece in pieces]
+        figures[name] = float(np.average(values, weights=[piece.shape[2] for piece in pieces]))
+    return figures
+
+
+def linear_evaluation(
+    detector: Detector,
+    train: Any,
+    train_classes: Sequence[Any],
+    test: Any,
+    test_classes: Sequence[Any],
+    *,
+    batch_size: int = 64,
+) -> float:
+    """Accuracy of a linear classifier on the frozen encoder of a fitted detector.
+
+    The memory, the second stage and the classes take no part in the encoder: this measures what the first stage taught
+    it. Features are the last map, averaged over positions and standardised on the training images; the classifier is
+    logistic regression.
+
+    Parameters
+    ----------
+    detector : Detector
+        Fitted, with a backbone (every method here has one).
+    train, test : images as for :meth:`~anomem.detector.Detector.score`
+        What the classifier is fitted to, and what it is judged on.
+    train_classes, test_classes : sequence
+        A class for each image, of any hashable kind.
+    batch_size : int
+        Images a forward pass.
+
+    Returns
+    -------
+    float
+        Share of the test images that are given their own class, from 0 to 1.
+
+    Raises
+    ------
+    InputError
+        For numbers of classes and images that differ, fewer than two classes, or a detector without a backbone.
+
+    References
+    ----------
+    The linear evaluation of Jezequel et al., "Anomaly Detection via Multi-Scale Contrasted Memory", 2022.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if len(set(train_classes)) < 2:
+        raise InputError("a linear evaluation needs training images of at least two classes")
+    features = [
+        _encoded(detector, images, classes, batch_size)
+        for images, classes in ((train, train_classes), (test, test_classes))
+    ]
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    classifier.fit(features[0], np.asarray(train_classes))
+    return float(np.mean(classifier.predict(features[1]) == np.asarray(test_classes)))
+
+
+def _encoded(detector: Detector, images: Any, classes: Sequence[Any], batch_size: int) -> FloatArray:
+    """Pooled features of the backbone's last map, (N, C) float32."""
+    backbone = getattr(detector.scorer_, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise InputError(f"{detector.name} has no backbone whose features could be evaluated")
+    source = open_source(images)
+    if len(source) != len(classes):
+        raise InputError(f"{len(classes)} classes for {len(source)} images; give one an image")
+    prepared = ImageSet(source, detector.preprocessing_)
+    maps = feature_batches(backbone, prepared, precision="float32", batch_size=batch_size)
+    pooled = torch.cat([batch[-1].float().mean(dim=(2, 3)) for batch in maps])
+    return np.asarray(pooled.cpu().numpy())

@@ -1,0 +1,197 @@
+"""One hyperparameter, several values, everything else alike: a protocol done again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from anomem.benchmark.image_sets import BenchmarkSet
+from anomem.benchmark.judging import Findings
+from anomem.benchmark.protocols.base import Opener, Protocol
+from anomem.benchmark.protocols.registry import new_protocol
+from anomem.benchmark.unit import Task, Unit, Variant
+from anomem.benchmark.workspace import Workspace
+from anomem.errors import InputError, ParameterError
+from anomem.params import OneOf, param
+
+__all__ = ["SWEEPS", "Axis", "Sweep"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What a sweep varies.
+
+    Parameters
+    ----------
+    protocol : str
+        What is done at every value.
+    method : str
+        Whose hyperparameter it is; empty: it is an option of the protocol.
+    parameter : str
+        The one that varies.
+    values : tuple
+        Its values.
+    params : mapping
+        Hyperparameters that are the same for all values and not the method's defaults.
+    options : mapping
+        Options of the protocol.
+    shown : str
+        Where a paper shows it.
+    """
+
+    protocol: str
+    method: str
+    parameter: str
+    values: tuple[Any, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    shown: str = ""
+
+
+_TWO_SCALES: dict[str, Any] = {"stages": (3, 4), "embedding": False, "scale_weights": (1.0, 2.0)}
+_TWO_SCALES |= {"neighbourhood": (1,), "max_grid": (28,)}
+
+SWEEPS: dict[str, Axis] = {
+    "memory-size": Axis(
+        protocol="localisation",
+        method="anomem",
+        parameter="memory_size",
+        values=((16,), (32,), (64,), (128,), (256,), (512,), (1024,), (2048,)),
+        shown="AnoMem, Fig. 3 (a)",
+    ),
+    "memory-ratio": Axis(
+        protocol="localisation",
+        method="anomem",
+        parameter="memory_size",
+        values=((64, 256), (128, 256), (256, 256), (512, 256), (1024, 256)),
+        params={**_TWO_SCALES, "memory_share": 1},
+        shown="AnoMem, Fig. 3 (b)",
+    ),
+    "sampling-ratio": Axis(
+        protocol="localisation",
+        method="anomem",
+        parameter="sampling_ratio",
+        values=((0.05, 1.0), (0.1, 1.0), (0.3, 1.0), (0.5, 1.0), (1.0, 1.0)),
+        params={**_TWO_SCALES, "train_steps": 100},
+        shown="AnoMem, Fig. 4",
+    ),
+    "beta": Axis(
+        protocol="localisation",
+        method="anomem",
+        parameter="beta",
+        values=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, "hard"),
+    ),
+    "delta-h": Axis(
+        protocol="localisation",
+        method="pmb",
+        parameter="error_share",
+        values=(0.0, 0.25, 0.5, 0.75, 0.9),
+        shown="PMB, Table VI and Fig. 8",
+    ),
+    "p": Axis(
+        protocol="localisation",
+        method="pmb",
+        parameter="memory_levels",
+        values=(1, 2, 3, 4, 5),
+        shown="PMB, Fig. 9",
+    ),
+    "k": Axis(
+        protocol="localisation",
+        method="pmb",
+        parameter="partitions",
+        values=(
+            *((2, 2, 2, 2, 2), (8, 8, 8, 8, 8), (16, 16, 16, 8, 8), (32, 16, 16, 8, 8)),
+            *((32, 32, 16, 8, 8), (32, 16, 16, 16, 8), (32, 32, 16, 16, 8)),
+        ),
+        shown="PMB, Table VII",
+    ),
+    "constraint": Axis(
+        protocol="one-vs-rest",
+        method="plume",
+        parameter="constraint_weight",
+        values=(5.0, 10.0, 20.0),
+        options={"gammas": (0.0,)},
+        shown="PLUME, lambda of Eq. 8",
+    ),
+    "paper-memory-size": Axis(
+        protocol="one-vs-rest",
+        method="anomem",
+        parameter="memory_size",
+        values=((512, 16), (512, 32), (512, 64), (512, 128), (512, 256), (512, 512), (512, 1024)),
+        options={"gammas": (0.0,)},
+        shown="AnoMem, Fig. 3 (a)",
+    ),
+    "paper-memory-ratio": Axis(
+        protocol="one-vs-rest",
+        method="anomem",
+        parameter="memory_size",
+        values=((64, 256), (128, 256), (256, 256), (512, 256), (1024, 256)),
+        options={"gammas": (0.0,)},
+        shown="AnoMem, Fig. 3 (b)",
+    ),
+    "paper-sampling-ratio": Axis(
+        protocol="one-vs-rest",
+        method="anomem",
+        parameter="sampling_ratio",
+        values=((0.05, 1.0), (0.1, 1.0), (0.3, 1.0), (0.5, 1.0), (1.0, 1.0)),
+        options={"labels": "anew"},
+        shown="AnoMem, Fig. 4",
+    ),
+    "gamma": Axis(
+        protocol="one-vs-rest",
+        method="",
+        parameter="gammas",
+        values=((0.0,), (0.01,), (0.02,), (0.05,), (0.1,), (0.2,)),
+        shown="AnoMem, Table 1",
+    ),
+}
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class Sweep(Protocol):
+    """One of the sweeps in `SWEEPS`.
+
+    Parameters
+    ----------
+    of : str, default "memory-size"
+        Its name.
+    """
+
+    name: ClassVar[str] = "sweep"
+
+    of: str = param("memory-size", OneOf(tuple(SWEEPS)), doc="Which sweep.")
+
+    def expanded(self, variants: Sequence[Variant]) -> list[tuple[Variant, Protocol]]:
+        """Every method that the sweep is about, at every value.
+
+        Raises
+        ------
+        InputError
+            It is about none of the methods.
+        """
+        name = self.options()["of"]
+        axis = SWEEPS[name]
+        fitting = [variant for variant in variants if axis.method in ("", variant.method)]
+        if not fitting:
+            raise InputError(f"sweep {name} is about {axis.method}: name it with --methods {axis.method}")
+        pairs: list[tuple[Variant, Protocol]] = []
+        for variant in fitting:
+            if axis.parameter in variant.params:
+                raise ParameterError(f"{axis.parameter} is what the sweep {name} varies: do not set it")
+            for value in axis.values:
+                sweep = {"name": name, "parameter": axis.parameter, "value": value}
+                own = {axis.parameter: value} if axis.method else {}
+                options = axis.options if axis.method else {**axis.options, axis.parameter: value}
+                params = {**axis.params, **variant.params, **own}
+                point = Variant(variant.method, params, variant.label, sweep)
+                pairs.append((point, new_protocol(axis.protocol, options)))
+        return pairs
+
+    def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
+        """None of its own: its points are tasks of the protocol that it repeats."""
+        raise TypeError("the points of a sweep are tasks of another protocol")
+
+    def run(self, unit: Unit, work: Workspace) -> Findings:
+        """None of its own."""
+        raise TypeError("the points of a sweep are units of another protocol")

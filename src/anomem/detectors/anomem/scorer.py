@@ -1,0 +1,193 @@
+"""AnoMem's scorer: backbone, one memory a scale, fusion, and a second stage that labels can refit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anomem.detectors.anomem.heads import SecondStage
+from anomem.detectors.anomem.presets import PRESETS
+from anomem.errors import ParameterError
+from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
+from anomem.nn.deviation import MapFusion, ScaleMemory
+from anomem.nn.scorer import Output, TwoStageScorer
+
+PROTOTYPE_SIDE = 48
+"""Side of the pictures of prototypes that a model carries, pixels."""
+
+
+class MultiScaleScorer(TwoStageScorer):
+    """From prepared images to AnoMem's score and map.
+
+    Parameters
+    ----------
+    config : dict
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``; ``scales``: a list of
+        ``channels``, ``hw``, ``n_items``, ``neighbourhood``, ``max_grid`` and ``source`` (which of the backbone's
+        maps); ``memory``: keyword arguments shared by every :class:`~anomem.nn.deviation.ScaleMemory`; ``fusion``:
+        keyword arguments of
+        :class:`~anomem.nn.deviation.MapFusion`; ``second_stage``: of
+        :class:`~anomem.detectors.anomem.heads.SecondStage`;
+        ``n_prototypes``; ``n_tune`` and ``n_calibration``.
+    backbone : Backbone or None
+        One with its weights; None: an empty one is built.
+    """
+
+    prototype_pictures: Tensor
+    prototype_usage: Tensor
+
+    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
+        scales = config["scales"]
+        channels = [scale["channels"] for scale in scales]
+        super().__init__(config, SecondStage.evidence_dim(channels, config["second_stage"]["blocks"]))
+        self.backbone = backbone or Backbone(**config["backbone"])
+        self.scales = torch.nn.ModuleList(
+            ScaleMemory(
+                scale["channels"],
+                tuple(scale["hw"]),
+                n_items=scale["n_items"],
+                neighbourhood=scale["neighbourhood"],
+                max_grid=scale["max_grid"],
+                **config["memory"],
+            )
+            for scale in scales
+        )
+        self.fusion = MapFusion([memory.hw for memory in self.memories()], size=config["size"], **config["fusion"])
+        self.second_stage = SecondStage(channels, weights=config["fusion"]["weights"], **config["second_stage"])
+        pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
+        self.register_buffer("prototype_pictures", torch.zeros(pictures, dtype=torch.uint8))
+        self.register_buffer("prototype_usage", torch.zeros(config["n_prototypes"], 2))
+
+    def memories(self) -> list[ScaleMemory]:
+        """The scales' memories, early scales first."""
+        return [scale for scale in self.scales if isinstance(scale, ScaleMemory)]
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return each scale's map of the backbone, (B, C_s, h_s, w_s)."""
+        maps = self.backbone(images)
+        return [maps[scale["source"]] for scale in self.config["scales"]]
+
+    def deviations(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Delta at every scale (Eq. 8), float32 whatever the features' precision."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            return [scale(f) for scale, f in zip(self.scales, features, strict=True)]
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images (B, 3, S, S)."""
+        return self._output(self.features(images), evidence=self.second_stage.active)
+
+    def observe(self, images: Tensor) -> Output:
+        """Score, and return one-class score and evidence with it."""
+        return self._output(self.features(images), evidence=True)
+
+    def score_features(self, features: Sequence[Tensor]) -> Output:
+        """Score from maps that :meth:`features` gave: for measurements over many settings on one frozen backbone."""
+        return self._output(features, evidence=True)
+
+    def conclude(self, one_class: Tensor, evidence: Tensor) -> Tensor:
+        """Second stage: mix the one-class score with the heads' say."""
+        score: Tensor = self.second_stage(one_class, evidence, self.tune_evidence)
+        return score
+
+    def _output(self, features: Sequence[Tensor], *, evidence: bool) -> Output:
+        with torch.autocast(features[0].device.type, enabled=False):
+            if not evidence:
+                return Output(
+                    *self.fusion([scale.norms(f) for scale, f in zip(self.memories(), features, strict=True)])
+                )
+            deviations = [scale.deviation(f) for scale, f in zip(self.memories(), features, strict=True)]
+            deltas, norms = (list(part) for part in zip(*deviations, strict=True))
+            one_class, map_ = self.fusion(norms)
+            seen = self.second_stage.evidence([f.float() for f in features], deltas)
+            if not self.second_stage.active:
+                return Output(one_class, map_, one_class, seen)
+            fused = self.second_stage.fuse_map(map_, deltas)
+            return Output(self.conclude(one_class, seen), fused, one_class, seen)
+
+
+def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = PROTOTYPE_SIDE) -> Tensor:
+    """Cut the surroundings of one position out of a prepared image (3, S, S) uint8: (side, side, 3) uint8."""
+    size = image.shape[-1]
+    stride = size / hw[0]
+    reach = min(size, max(16, round(3 * stride)))
+    row, column = divmod(position, hw[1])
+    top = int(min(max(0, (row + 0.5) * stride - reach / 2), size - reach))
+    left = int(min(max(0, (column + 0.5) * stride - reach / 2), size - reach))
+    patch = image[:, top : top + reach, left : left + reach].float()[None]
+    resized = F.interpolate(patch, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    return resized[0].clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+
+
+def empty_scorer(p: SimpleNamespace) -> MultiScaleScorer:
+    """Build the scorer that the hyperparameters describe, its backbone loaded, its memories still to be seeded."""
+    from_scratch = p.weights is None
+    stages = list(p.stages)
+    if p.backbone != DEFAULT_BACKBONE and tuple(stages) == PRESETS[p.preset]["stages"]:
+        # A preset names layers of the default backbone; of another one, its last map stands for them.
+        stages = [s if isinstance(s, int) else -1 for s in stages]
+    residual = p.backbone.startswith(("resnet", "wide_resnet"))
+    options = {
+        "name": p.backbone,
+        "stages": list(dict.fromkeys(stages)),
+        "embedding": p.embedding,
+        "width": p.width,
+        "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
+        "folded": not from_scratch,
+    }
+    backbone = load_backbone(**options, weights=p.weights).eval()
+    maps = backbone.describe(p.size)
+    sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
+    around, grids = each(p.neighbourhood, len(sources)), each(p.max_grid, len(sources))
+    scales = [
+        {
+            "channels": maps[m].channels,
+            "hw": list(maps[m].hw),
+            "n_items": 0,
+            "neighbourhood": n,
+            "max_grid": g,
+            "source": m,
+        }
+        for m, n, g in zip(sources, around, grids, strict=True)
+    ]
+    config = {
+        "backbone": options,
+        "size": p.size,
+        "scales": scales,
+        "memory": {
+            "normalise": p.normalise,
+            "position_mean": p.position_mean,
+            **_retrieval(p),
+        },
+        "fusion": {
+            "weights": each(p.scale_weights, len(scales)),
+            "reduction": p.reduction,
+            "top": p.top,
+            "smoothing": p.smoothing,
+            "standardise": p.standardise,
+        },
+        "second_stage": {"blocks": list(p.heads), "distance": p.label_head == "distance"},
+        "n_prototypes": 0,
+    }
+    return MultiScaleScorer(config, backbone)
+
+
+def _retrieval(p: SimpleNamespace) -> dict[str, Any]:
+    hard = p.beta == "hard" or p.memory == "kmeans"
+    return {
+        "beta": 1.0 if hard else float(p.beta),
+        "hard": hard,
+        "steps": p.retrieval_steps,
+        "association": p.association,
+    }
+
+
+def each(values: tuple[Any, ...], count: int) -> list[Any]:
+    """One value a scale: a single one is for all."""
+    if len(values) not in (1, count):
+        raise ParameterError(f"AnoMem: {len(values)} values {values} for {count} scales; give one, or one a scale")
+    return list(values) * count if len(values) == 1 else list(values)

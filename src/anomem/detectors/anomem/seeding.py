@@ -1,0 +1,375 @@
+"""Learning a multi-scale memory from frozen features: one pass over the images, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anomem.data.imageset import ImageSet
+from anomem.detectors.anomem.heads import LEARNT_LIMIT, POSITION_LIMIT
+from anomem.detectors.anomem.scorer import MultiScaleScorer, crop_around
+from anomem.nn.deviation import ScaleMemory, spread
+from anomem.nn.hopfield import HopfieldMemory, effective_items
+from anomem.nn.inference import autocast, feature_batches, score_images
+from anomem.nn.normalise import FeatureMoments
+from anomem.nn.sampling import VectorSample
+from anomem.nn.scorer import Output
+from anomem.types import Record
+
+SAMPLE_LIMIT = 65_536
+"""Feature vectors a scale that the memory is seeded from, drawn uniformly from all positions of all images."""
+
+CORESET_LIMIT = 16_000
+"""Of these, how many the farthest-first choice looks at."""
+
+PROFILE_LIMIT = 128
+"""Images that the memory has learnt from whose norms are looked at again."""
+
+STATISTICS_LIMIT = 4096
+"""Tune tiles that the standardisation comes from."""
+
+REPLAY_BYTES = 256 * 2**20
+"""Of tune normals' features, how much is kept between the two looks at them."""
+
+
+def seed_memories(
+    scorer: MultiScaleScorer,
+    learn: ImageSet,
+    *,
+    sizes: list[int],
+    share: int,
+    seeding: str,
+    shrinkage: float,
+    whitening: float,
+    rng: torch.Generator,
+    precision: str,
+    batch_size: int,
+) -> Generator[Record, None, list[Tensor]]:
+    """Fit the normalisation and seed the memory of every scale.
+
+    Parameters
+    ----------
+    scorer : MultiScaleScorer
+        Its scales are fitted in place.
+    learn : ImageSet
+        Normals.
+    sizes : list of int
+        Items of each scale's memory at most; 0: none.
+    share : int
+        At most one item for so many vectors: a memory that holds every vector has no deviations.
+    seeding : {"farthest", "kmeans", "random"}
+        Sampled vectors that cover the others, centres of k-means on them, or N(0, 0.02).
+    shrinkage, whitening : float
+        As for :meth:`~anomem.nn.normalise.Normaliser.fit`.
+    rng, precision, batch_size
+        As for a fit.
+
+    Returns
+    -------
+    list of Tensor
+        For each scale the features (M, C, h, w) of a few of the images, for :func:`learn_statistics`.
+    """
+    scales = scorer.memories()
+    whitened = [scale.normaliser.mode == "whiten" for scale in scales]
+    moments = [FeatureMoments(scale.normaliser.dim, scale.hw) for scale in scales]
+    samples = [VectorSample(SAMPLE_LIMIT, rng) for _ in scales]
+    pooled = VectorSample(LEARNT_LIMIT, rng)
+    stage = scorer.second_stage
+    kept: list[list[Tensor]] = [[] for _ in scales]
+    done, held = 0, 0
+    for maps in feature_batches(scorer.backbone, learn, precision=precision, batch_size=batch_size):
+        features = [maps[facts["source"]] for facts in scorer.config["scales"]]
+        for s, scale in enumerate(scales):
+            gathered = scale.gather(features[s])
+            if whitened[s]:
+                moments[s].update(gathered)
+            samples[s].add(gathered)
+            if held < PROFILE_LIMIT:
+                kept[s].append(features[s].half().cpu())
+        if "pooled" in stage.blocks:
+            pooled.add(stage.pooled(features)[:, :, None, None])
+        held += len(features[0])
+        done += len(features[0])
+        yield Record("features", done, max(done, len(learn)))
+    if "pooled" in stage.blocks:
+        scorer.config["second_stage"]["n_learnt"] = stage.remember_learnt(pooled.result()[0])
+    for s, scale in enumerate(scales):
+        if whitened[s]:
+            scale.normaliser.fit(moments[s], shrinkage, whitening)
+        sample = samples.pop(0)  # its vectors are let go once they are seeded from
+        vectors, positions = sample.result()
+        n_items = min(sizes[s], max(1, sample.seen // share)) if sizes[s] else 0
+        n_items = min(n_items, len(vectors), CORESET_LIMIT if seeding == "farthest" else len(vectors))
+        facts = _seed(scale, vectors, positions, n_items, seeding, rng)
+        scorer.config["scales"][s]["n_items"] = n_items
+        yield Record("memory", s + 1, len(scales), {"scale": s + 1, "items": n_items, **facts})
+    return [torch.cat(k)[:PROFILE_LIMIT] for k in kept]
+
+
+def _seed(
+    scale: ScaleMemory, vectors: Tensor, positions: Tensor, n_items: int, seeding: str, rng: torch.Generator
+) -> dict[str, float]:
+    """Attach a memory of `n_items` to a scale; say how many of them are in use."""
+    if not n_items:
+        scale.memory = None
+        return {}
+    device = scale.normaliser.mean.device if scale.normaliser.mode == "whiten" else torch.device("cpu")
+    embedded = scale.normaliser.vectors(vectors.to(device), positions.to(device)).cpu()
+    memory = HopfieldMemory(n_items, vectors.shape[1], generator=rng, **scale.retrieval)
+    if seeding == "kmeans":
+        memory.seed(embedded, rng)
+    elif seeding == "farthest":
+        drawn = torch.randperm(len(embedded), generator=rng)[:CORESET_LIMIT]
+        memory.items.data.copy_(farthest_first(embedded[drawn], n_items, rng))
+    scale.memory = memory.to(device)
+    return {"effective_items": effective_items(memory.usage(embedded[:4096].to(device)))}
+
+
+def learn_statistics(
+    scorer: MultiScaleScorer,
+    tune: ImageSet,
+    profile: list[Tensor],
+    *,
+    precision: str,
+    batch_size: int,
+    rng: torch.Generator,
+) -> Generator[Record, None, None]:
+    """Learn what normals' deviations are like: standardisation of each scale, and sampled vectors for masks later.
+
+    Parameters
+    ----------
+    scorer : MultiScaleScorer
+        With seeded memories; in evaluation mode, on its device.
+    tune : ImageSet
+        Normals that the memory has not seen.
+    profile : list of Tensor
+        What :func:`seed_memories` returned.
+    precision : str
+        In which the scorer will score.
+    batch_size, rng
+        As for a fit.
+    """
+    norms: list[list[Tensor]] = [[] for _ in profile]
+    samples = [VectorSample(POSITION_LIMIT, rng) for _ in profile]
+    replay: list[list[Tensor]] = []
+    seen, held = 0, 0
+    for batch in tune.batches(batch_size):
+        features, deltas = _deviations(scorer, batch.images, precision)
+        held += sum(f.nbytes for f in features)
+        if held <= REPLAY_BYTES:
+            replay.append(features)
+        for s, delta in enumerate(deltas):
+            if seen < STATISTICS_LIMIT:
+                norms[s].append(delta.norm(dim=1).cpu())
+            samples[s].add(delta.cpu())
+        seen += len(batch.images)
+        yield Record("tune", int(batch.owner[-1]) + 1, len(tune))
+    with torch.inference_mode():
+        learnt = [
+            torch.cat([scale(p.to(scorer.fusion.weights.device)).norm(dim=1).cpu() for p in part.split(batch_size)])
+            for scale, part in zip(scorer.memories(), profile, strict=True)
+        ]
+    tune_norms = [torch.cat(n) for n in norms]
+    scorer.fusion.standardise_on(tune_norms, learnt)
+    config = scorer.config["second_stage"]
+    config["n_positions"] = scorer.second_stage.remember_positions([sample.result()[0] for sample in samples])
+    options: dict[str, Any] = {"precision": precision, "batch_size": batch_size}
+    yield from _remember_tune(scorer, tune, tune_norms, iter(replay), **options)
+
+
+def _remember_tune(
+    scorer: MultiScaleScorer,
+    tune: ImageSet,
+    norms: list[Tensor],
+    replay: Iterator[list[Tensor]],
+    *,
+    precision: str,
+    batch_size: int,
+) -> Generator[Record, None, None]:
+    """Score tune normals as everything will be scored, and keep what a second stage is fitted to."""
+
+    def observe(images: Tensor) -> Output:
+        features = next(replay, None)
+        return scorer.observe(images) if features is None else scorer.score_features(features)
+
+    one_class, evidence = [], []
+    for result in score_images(
+        scorer, tune, precision=precision, batch_size=batch_size, evidence=True, forward=observe
+    ):
+        if result.evidence is not None:
+            one_class.append(result.one_class)
+            evidence.append(result.evidence)
+        yield Record("tune scores", len(one_class), len(tune))
+    scorer.remember("tune", torch.tensor(one_class), torch.stack(evidence))
+    device = scorer.fusion.weights.device
+    with torch.inference_mode():
+        pixels = scorer.fusion([n[:256].to(device) for n in norms])[1]
+    scores = scorer.tune_one_class
+    mix = scorer.second_stage.mix
+    mix[:4] = torch.stack([scores.mean(), spread(scores), pixels.mean(), spread(pixels)]).to(mix.device)
+    scorer.second_stage.standardise_on(scorer.tune_evidence)
+
+
+def look_again(
+    scorer: MultiScaleScorer, learn: ImageSet, *, precision: str, batch_size: int
+) -> Generator[Record, None, list[Tensor]]:
+    """Features of a few learnt images, once more: after training they are not what :func:`seed_memories` returned."""
+    kept: list[list[Tensor]] = [[] for _ in scorer.scales]
+    chosen = learn.subset(range(min(PROFILE_LIMIT, len(learn))))
+    done = 0
+    for maps in feature_batches(scorer.backbone, chosen, precision=precision, batch_size=batch_size):
+        for s, facts in enumerate(scorer.config["scales"]):
+            kept[s].append(maps[facts["source"]].half().cpu())
+        done += len(maps[0])
+        yield Record("profile", done, max(done, len(chosen)))
+    return [torch.cat(k)[:PROFILE_LIMIT] for k in kept]
+
+
+def pool_again(
+    scorer: MultiScaleScorer, learn: ImageSet, *, precision: str, batch_size: int, rng: torch.Generator
+) -> Generator[Record, None, None]:
+    """Pooled features of learnt normals, once more: a trained backbone has others than it was seeded with."""
+    stage = scorer.second_stage
+    if "pooled" not in stage.blocks:
+        return
+    sample, done = VectorSample(LEARNT_LIMIT, rng), 0
+    for maps in feature_batches(scorer.backbone, learn, precision=precision, batch_size=batch_size):
+        features = [maps[facts["source"]] for facts in scorer.config["scales"]]
+        sample.add(stage.pooled(features)[:, :, None, None])
+        done += len(features[0])
+        yield Record("pooled", done, max(done, len(learn)))
+    scorer.config["second_stage"]["n_learnt"] = stage.remember_learnt(sample.result()[0])
+
+
+@torch.inference_mode()
+def _deviations(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Features and Delta of every scale."""
+    device = scorer.fusion.weights.device
+    with autocast(device, precision):
+        features = scorer.features(images.to(device))
+        return features, scorer.deviations(features)
+
+
+def learn_prototype_pictures(
+    scorer: MultiScaleScorer, learn: ImageSet, *, count: int, images: int, precision: str, batch_size: int
+) -> Generator[Record, None, None]:
+    """Keep a small picture of what the most used items of every scale stand for: the nearest patch of learnt images.
+
+    Parameters
+    ----------
+    count : int
+        Pictures a scale.
+    images : int
+        How many images are looked through.
+    precision, batch_size
+        As for a fit.
+    """
+    scales = [(s, m, m.memory) for s, m in enumerate(scorer.memories()) if m.memory is not None]
+    chosen = learn.subset(range(min(images, len(learn))))
+    best = {s: torch.full((memory.n_items,), torch.inf) for s, _, memory in scales}
+    used = {s: torch.zeros(memory.n_items) for s, _, memory in scales}
+    where: dict[tuple[int, int], Tensor] = {}
+    for batch in chosen.batches(batch_size):
+        with torch.inference_mode(), autocast(scorer.fusion.weights.device, precision):
+            features = [f.float() for f in scorer.features(batch.images.to(scorer.fusion.weights.device))]
+        for s, scale, memory in scales:
+            distance, item = _nearest(memory, scale, features[s])
+            used[s] += torch.bincount(item.flatten(), minlength=len(used[s]))
+            for flat in _first_hits(distance, item, best[s]):
+                b, position = divmod(flat, item.shape[1])
+                where[s, int(item[b, position])] = crop_around(batch.images[b], position, scale.hw)
+        yield Record("prototypes", int(batch.owner[-1]) + 1, len(chosen))
+    _keep_pictures(scorer, where, used, count)
+
+
+@torch.inference_mode()
+def _nearest(memory: HopfieldMemory, scale: ScaleMemory, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to, and number of, each position's nearest item: (B, P) each, on the CPU."""
+    z = scale.embed(features).flatten(2).transpose(1, 2)
+    distance, item = torch.cdist(z, memory.items.expand(len(z), -1, -1)).min(dim=2)
+    return distance.cpu(), item.cpu()
+
+
+def _first_hits(distance: Tensor, item: Tensor, best: Tensor) -> list[int]:
+    """Flat positions that come nearer to their item than any before; `best` is updated."""
+    order = distance.flatten().argsort()
+    items = item.flatten()[order]
+    hits = []
+    seen: set[int] = set()
+    for flat, i in zip(order.tolist(), items.tolist(), strict=True):
+        if i not in seen:
+            seen.add(i)
+            if distance.flatten()[flat] < best[i]:
+                best[i] = distance.flatten()[flat]
+                hits.append(flat)
+    return hits
+
+
+def _keep_pictures(
+    scorer: MultiScaleScorer, where: dict[tuple[int, int], Tensor], used: dict[int, Tensor], count: int
+) -> None:
+    pictures, usage = [], []
+    for s, uses in used.items():
+        for item in uses.argsort(descending=True)[:count].tolist():
+            if (s, item) in where:
+                pictures.append(where[s, item])
+                usage.append([float(s), float(uses[item] / uses.sum())])
+    if pictures:
+        scorer.config["n_prototypes"] = len(pictures)
+        scorer.prototype_pictures = torch.stack(pictures)
+        scorer.prototype_usage = torch.tensor(usage)
+
+
+LOOKAHEAD = 64
+"""Candidates whose distances are computed in one product; the choice does not depend on it."""
+
+
+@torch.no_grad()
+def farthest_first(vectors: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Choose `k` of the vectors so that every vector is near a chosen one: greedy k-centre (Gonzalez 1985).
+
+    Each choice is the vector farthest from all chosen so far, so that rare normal features get a prototype of their
+    own, which centres of k-means average away.
+
+    Parameters
+    ----------
+    vectors : Tensor, (M, C), float32
+    k : int
+        At most M are chosen.
+    generator : torch.Generator
+        Draws the first, on the CPU.
+
+    Returns
+    -------
+    Tensor, (min(k, M), C)
+        In the order of their choice.
+
+    Examples
+    --------
+    >>> line = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
+    >>> farthest_first(line, 2, torch.Generator().manual_seed(0))[1]
+    tensor([10.])
+    """
+    count = min(k, len(vectors))
+    # Half the bytes to stream for each product; the order of distances hardly changes, and real vectors are returned.
+    stored = vectors.to(torch.bfloat16) if vectors.device.type == "cpu" and len(vectors) > 1024 else vectors
+    squared = stored.float().square().sum(dim=1)
+    nearest = torch.full_like(squared, torch.inf)
+    last = int(torch.randint(len(vectors), (1,), generator=generator))
+    candidates = torch.tensor([last], device=vectors.device)
+    chosen = [last]
+    while True:
+        # The next choices are mostly among those now farthest, so that many rows of distances come from one product.
+        rows = squared + squared[candidates, None] - 2 * (stored[candidates] @ stored.T).float()
+        where = {index: row for row, index in enumerate(candidates.tolist())}
+        while last in where:
+            torch.minimum(nearest, rows[where[last]], out=nearest)
+            nearest[last] = -torch.inf
+            if len(chosen) == count:
+                return vectors[chosen]
+            last = int(nearest.argmax())
+            chosen.append(last)
+        candidates = nearest.topk(min(LOOKAHEAD, len(nearest))).indices

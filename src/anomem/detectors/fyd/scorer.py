@@ -1,0 +1,136 @@
+"""Scorer of FYD: aligned features, then one Gaussian per position."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from anomem.detectors.fyd.aligned_backbone import Aligned, AlignedBackbone
+from anomem.detectors.fyd.alignment import in_frame, invert, warp
+from anomem.errors import ParameterError
+from anomem.nn.backbones import Backbone, load_backbone
+from anomem.nn.deviation import MapFusion, smooth
+from anomem.nn.gaussian import PositionGaussian, choose_channels, concatenate_maps, split_channels
+from anomem.nn.scorer import Output, Scorer
+
+
+class FYDScorer(Scorer):
+    """Mahalanobis distance of every position's features to the normal ones there, in the common frame, and back.
+
+    Parameters
+    ----------
+    config : dict
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``aligned`` (those of
+        :class:`~anomem.detectors.fyd.aligned_backbone.AlignedBackbone`), ``size``, ``hw`` of the finest stage,
+        ``counts``
+        (channels that are kept of each stage), ``smoothing``.
+    backbone : Backbone or None
+        One with its weights; None: an empty one is built.
+    """
+
+    continuous: ClassVar[bool] = False  # a place counts where the common frame covers more than half of it
+
+    channels: Tensor
+
+    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
+        super().__init__(config)
+        self.hw = (int(config["hw"][0]), int(config["hw"][1]))
+        found = Backbone(**config["backbone"]) if backbone is None else backbone
+        self.backbone = AlignedBackbone(found, config["size"], **config["aligned"])
+        # Positions among the channels of their own stage, one stage after the other.
+        self.register_buffer("channels", torch.zeros(sum(config["counts"]), dtype=torch.int64))
+        self.gaussian = PositionGaussian(sum(config["counts"]), self.hw)
+        options: dict[str, Any] = {"reduction": "max", "top": 1.0, "standardise": "none"}
+        self.fusion = MapFusion([self.hw], [1.0], size=config["size"], smoothing=config["smoothing"], **options)
+
+    def embed(self, found: Aligned) -> Tensor:
+        """The drawn channels of all stages on the finest grid, (B, C, h, w) float32, in the common frame."""
+        return concatenate_maps([m.float() for m in found.maps], self.channels.split(self.config["counts"]))
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images (B, 3, S, S).
+
+        Returns
+        -------
+        Output
+            The score is the maximum of the map. The map (B, g, g) is in the images' own frame, 0 where the common frame
+            shows nothing of them, which :meth:`covered` tells.
+        """
+        found = self.backbone(images)
+        with torch.autocast(images.device.type, enabled=False):
+            distances = self.gaussian(self.embed(found))
+            if not self.backbone.aligns:
+                return Output(*self.fusion([distances]))
+            maps = self._warped_back(distances, found)
+            return Output(maps.amax(dim=(1, 2)), maps)
+
+    def covered(self, images: Tensor) -> Tensor:
+        """Which places of the map lie within the common frame: (B, g, g) bool."""
+        return self._cover(self.backbone(images))[:, 0] > 0.5
+
+    def _cover(self, found: Aligned) -> Tensor:
+        """How much of each place of the map the common frame shows, (B, 1, g, g)."""
+        return self._back(found.seen(self.hw), found)
+
+    def _back(self, values: Tensor, found: Aligned) -> Tensor:
+        """Bring values of the common frame (B, h, w) to the images' own, 0 outside of it: (B, 1, g, g)."""
+        back, hw = invert(found.theta()), (self.fusion.grid, self.fusion.grid)
+        return warp(values[:, None], back, padding="border", hw=hw) * in_frame(back, hw)[:, None]
+
+    def _warped_back(self, distances: Tensor, found: Aligned) -> Tensor:
+        """Bring distances to the images' frame and smooth them; what was made up has no weight in either."""
+        cover, kernel = self._cover(found), self.fusion.kernel
+        there = smooth(self._back(distances * found.seen(self.hw), found), kernel)
+        averaged = there / smooth(cover, kernel).clamp_min(1e-6)
+        return torch.where(cover > 0.5, averaged, torch.zeros_like(averaged))[:, 0]
+
+
+def empty_scorer(p: SimpleNamespace, rng: torch.Generator, *, alone: bool) -> FYDScorer:
+    """A scorer with a pretrained backbone, aligners that change nothing yet, and its channels drawn.
+
+    Parameters
+    ----------
+    p : SimpleNamespace
+        Resolved hyperparameters.
+    rng : torch.Generator
+        Draws the channels.
+    alone : bool
+        Whether there is one image only, which nothing can be aligned with.
+    """
+    trains = p.train_steps > 0 and not alone
+    # With its pretrained statistics a normalisation is one affine map; folded, it costs nothing.
+    options = {
+        "name": p.backbone,
+        "stages": list(p.stages),
+        "folded": not trains or p.batch_norm == "pretrained" or p.train_backbone == "none",
+    }
+    backbone = load_backbone(**options, weights=p.weights).eval()
+    maps = backbone.describe(p.size)
+    counts = [m.channels for m in maps]
+    if p.n_channels is not None and p.n_channels > sum(counts):
+        raise ParameterError(
+            f"n_channels={p.n_channels} is not allowed: the stages have {sum(counts)} channels; None takes all"
+        )
+    channels = split_channels(choose_channels(sum(counts), p.n_channels, rng), counts)
+    image = {"max_angle": math.radians(p.max_angle), "vector": p.angle == "direction", "hidden": p.hidden}
+    feature = {"centred": p.centred, "hidden": p.hidden, **({} if p.bounded else {"bounds": None})}
+    config = {
+        "backbone": options,
+        "aligned": {
+            "image": None if p.image_alignment == "off" or alone else image,
+            "feature": feature if p.feature_alignment and trains else None,
+            "padding": p.padding,
+            "common_frame": p.common_frame,
+        },
+        "size": p.size,
+        "hw": list(max(maps, key=lambda m: m.hw[0] * m.hw[1]).hw),
+        "counts": [len(c) for c in channels],
+        "smoothing": p.smoothing,
+    }
+    scorer = FYDScorer(config, backbone)
+    scorer.channels.copy_(torch.cat(channels))
+    return scorer

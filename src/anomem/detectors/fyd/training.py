@@ -1,0 +1,175 @@
+"""What FYD is made of beside its networks: the scorer, the stages of its training, its Gaussians."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anomem.data.imageset import ImageSet
+from anomem.detectors.fyd.aligned_backbone import Aligned
+from anomem.detectors.fyd.alignment import ImageAligner, warp
+from anomem.detectors.fyd.fine_alignment import DenseAlignment, PixelAlignment, Pose, Weights, mean_distance
+from anomem.detectors.fyd.scorer import FYDScorer
+from anomem.errors import ParameterError
+from anomem.fitting import Run
+from anomem.nn.folding import fold_batch_norm
+from anomem.nn.gaussian import GaussianMoments
+from anomem.nn.inference import autocast
+from anomem.nn.views import Feed
+from anomem.training import Recipe, train
+from anomem.types import Record
+
+GAIN = 0.05
+"""An image aligner that is to prove itself must bring tune normals nearer to each other by this share."""
+
+COMPARED = 64
+"""Images that are compared with each other, or whose distances are looked at, at most."""
+
+
+def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run) -> Generator[Record, None, None]:
+    """Train the image aligner by pixels alone (Algorithm 2); where it is to prove itself and fails, leave it out."""
+    p, aligner = run.params, scorer.backbone.image_aligner
+    if aligner is None or not p.image_steps:
+        return
+    scorer.requires_grad_(False)
+    aligner.requires_grad_(True).train()
+    pixels = PixelAlignment(aligner, _pose(p), run.rng)
+    recipe = _recipe(p, p.image_steps, p.image_lr)
+    options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "stage": "image alignment"}
+    yield from train(pixels, pixels.loss, _pictures(learn, run), recipe, **options)
+    scorer.eval().requires_grad_(False)
+    if p.centred:
+        with torch.no_grad():
+            aligner.centre(aligner.turn(_views(aligner, learn, run)))
+    if p.image_alignment != "auto":
+        return
+    views = _views(aligner, tune, run)
+    with torch.no_grad():
+        before, after = mean_distance(views), mean_distance(warp(views, aligner.turn(views), padding=p.padding))
+    kept = after < (1 - GAIN) * before
+    if not kept:
+        scorer.backbone.image_aligner = None
+        scorer.config["aligned"]["image"] = None
+    verdict = "image alignment kept" if kept else "image alignment left out"
+    yield Record(verdict, 1, 1, {"before": before, "after": after})
+
+
+@torch.no_grad()
+def _views(aligner: ImageAligner, images: ImageSet, run: Run) -> Tensor:
+    """What an image aligner sees of some images, at most :data:`COMPARED` of them."""
+    views: list[Tensor] = []
+    for batch in images.batches(run.batch_size):
+        views.append(aligner.view(batch.images.to(run.device)))
+        if sum(map(len, views)) >= COMPARED:
+            break
+    return torch.cat(views)[:COMPARED]
+
+
+def align_features(scorer: FYDScorer, learn: ImageSet, run: Run) -> Generator[Record, None, None]:
+    """Train the feature aligners and the backbone, and the image aligner where asked for, together (Eq. 5)."""
+    p, backbone = run.params, scorer.backbone
+    if not p.train_steps:
+        return
+    joint = p.joint and backbone.image_aligner is not None
+    if p.train_backbone == "none" and backbone.feature_aligners is None and not joint:
+        raise ParameterError("train_steps trains nothing here; set it to 0, or train_backbone or feature_alignment")
+    # Without an image aligner, turned images would be new ones rather than the same in another pose.
+    pose = _pose(p) if joint else Pose(0.0, p.zooms, p.padding)
+    weights = Weights(p.image_weight, p.feature_weight)
+    model = DenseAlignment(backbone, width=p.width, weights=weights, pose=pose, rng=run.rng).to(run.device)
+    scorer.requires_grad_(False)
+    model.fine.requires_grad_(True)
+    model.train()
+    if backbone.feature_aligners is not None:
+        backbone.feature_aligners.requires_grad_(True)
+    if backbone.image_aligner is not None:
+        backbone.image_aligner.requires_grad_(joint).train(joint)
+    backbone.segments.train(p.batch_norm == "batch" and p.train_backbone != "none")
+    for segment in backbone.segments[{"all": 0, "late": 1, "none": len(backbone.segments)}[p.train_backbone] :]:
+        segment.requires_grad_(True)
+    rates = {"backbone.image_aligner": p.image_lr, "backbone.feature_aligners": p.feature_lr, "fine": p.head_lr}
+    recipe = _recipe(p, p.train_steps, p.lr, rates)
+    # Depthwise convolutions learn more slowly in bfloat16 than in float32 on a processor.
+    precision = "float32" if run.device.type == "cpu" else run.fit_precision
+    options: dict[str, Any] = {"device": run.device, "precision": precision, "stage": "feature alignment"}
+    yield from train(model, model.loss, _pictures(learn, run), recipe, **options)
+    scorer.eval().requires_grad_(False)
+    if not scorer.config["backbone"]["folded"]:
+        for segment in backbone.segments:
+            fold_batch_norm(segment)
+        scorer.config["backbone"]["folded"] = True
+
+
+def _recipe(p: SimpleNamespace, steps: int, rate: float, rates: Mapping[str, float] | None = None) -> Recipe:
+    options: dict[str, Any] = {"weight_decay": p.weight_decay, "warmup": 0.0, "rates": rates or {}}
+    return Recipe(steps, rate, p.optimiser, nesterov=False, **options)
+
+
+def _pose(p: SimpleNamespace) -> Pose:
+    return Pose(math.radians(p.turns), p.zooms, p.padding)
+
+
+def _pictures(learn: ImageSet, run: Run) -> Iterator[Tensor]:
+    """Endless batches of images to learn from, on the device.
+
+    Full ones, also where images are cut into tiles, which come image by image: one tile alone has no pair.
+    """
+    wanted, held = run.params.train_batch, torch.empty(0, dtype=torch.uint8)
+    if learn.preprocessing.tile is None:
+        wanted = min(wanted, len(learn))
+    for images, _ in Feed(learn, None, wanted, run.params.cache_mb, run.rng):
+        held = torch.cat([held, images]) if len(held) else images
+        while len(held) >= wanted:
+            yield held[:wanted].to(run.device)
+            held = held[wanted:]
+
+
+def _aligned(scorer: FYDScorer, images: ImageSet, run: Run) -> Iterator[Aligned]:
+    """Batches of images in the common frame, without gradient.
+
+    In the precision that the model scores in: the rounding of another would be a bias of every distance.
+    """
+    for batch in images.batches(run.batch_size):
+        with torch.no_grad(), autocast(run.device, run.params.precision):
+            found: Aligned = scorer.backbone(batch.images.to(run.device))
+        yield found
+
+
+def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run) -> Generator[Record, None, None]:
+    """Mean and covariance at each position of the common frame (Eq. 6), in one pass.
+
+    Padding counts: it continues the image plausibly, and without it positions near the edge would have fewer images
+    than the rest, and larger distances of fresh normals.
+    """
+    moments = GaussianMoments(scorer.gaussian.channels, scorer.hw)
+    done, total = 0, sum(len(part) for part in parts)
+    for part in parts:
+        for found in _aligned(scorer, part, run):
+            moments.update(scorer.embed(found))
+            done += len(found.last)
+            yield Record("features", done, max(done, total))
+    scorer.gaussian = moments.result(run.params.ridge).to(run.device)
+    yield Record("covariances", 1, 1, _compactness(scorer, parts[0], run))
+
+
+@torch.no_grad()
+def _compactness(scorer: FYDScorer, images: ImageSet, run: Run) -> dict[str, float]:
+    """Distance variance (Eq. 10) of some normals, and relative to their mean squared distance."""
+    count, sums, squares = (torch.zeros(scorer.hw, device=run.device, dtype=torch.float64) for _ in range(3))
+    for number, found in enumerate(_aligned(scorer, images, run)):
+        if number * run.batch_size >= COMPARED:
+            break
+        seen = found.seen(scorer.hw).double()
+        distances = scorer.gaussian(scorer.embed(found)).double() * seen
+        count += seen.sum(dim=0)
+        sums += distances.sum(dim=0)
+        squares += distances.square().sum(dim=0)
+    looked = count > 0
+    mean, level = sums[looked] / count[looked], squares[looked] / count[looked]
+    variance = float((level - mean.square()).clamp_min(0).mean())
+    return {"distance_variance": variance, "relative_distance_variance": variance / max(float(level.mean()), 1e-12)}

@@ -1,0 +1,1 @@
+"""Methods that score by the error of a reconstruction: PMB and MemAE."""

@@ -1,0 +1,136 @@
+"""MemAE: an autoencoder that decodes what a memory of normal features holds of its code."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from anomem.data.imageset import ImageSet
+from anomem.detector import Detector, Supervision
+from anomem.detectors.reconstruction.loss import addressing_entropy, squared_error
+from anomem.detectors.reconstruction.partition_memory import BlockMemory
+from anomem.detectors.reconstruction.scorer import ReconstructionScorer, new_scorer, train_autoencoder
+from anomem.fitting import Labelled, Run
+from anomem.nn.scorer import Scorer
+from anomem.params import Each, OneOf, Range, param
+from anomem.types import Record
+
+COUNT = Range(1, integer=True)
+POSITIVE = Range(0.0, low_open=True)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "surface": {
+        "size": 128,
+        "widths": (16, 32, 64, 128, 128),
+        "items": 2000,
+        "train_batch": 10,
+        "train_steps": 2000,
+    },
+    "object": {"size": 64, "widths": (32, 64, 128, 128), "items": 500, "train_batch": 32, "train_steps": 2000},
+    "digits": {"size": 32, "widths": (16, 32, 64, 64), "items": 100, "train_batch": 64, "train_steps": 2000},
+}
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class MemAE(Detector):
+    """Memory-augmented autoencoder.
+
+    The code of a plain convolutional autoencoder, at each of its positions, is replaced by a weighted sum of learnt
+    items. Weights are a softmax of cosines; those below a threshold are dropped and the others scaled to a sum of 1.
+    The score is the squared error of the reconstruction, its map the error of each pixel.
+
+    Parameters
+    ----------
+    preset : {"surface", "object", "digits"}
+        Size, network and memory for 128, 64 and 32 pixels. Parameters marked (preset) default to what the preset says.
+    size : int (preset)
+        Side of the input, pixels.
+    widths : tuple of int (preset)
+        Channels of each level, fine first; the memory lies behind the last.
+    items : int (preset)
+        N.
+    shrinkage : float, default 1.0
+        The threshold on weights, in units of 1/N; the paper takes 1 to 3.
+    temperature : float, default 1.0
+        The softmax is taken of cosine / temperature; the paper has none.
+    entropy_weight : float, default 0.0002
+        alpha: weight of the entropy of the weights in the loss.
+    train_steps, train_batch : int (preset)
+        Optimiser steps, and images a step.
+    lr : float, default 0.0001
+        Peak learning rate of Adam; falls along a cosine.
+    cache_mb : int, default 1024
+        Prepared images are kept in memory up to this, MB; beyond it they are decoded again every epoch.
+
+    References
+    ----------
+    Gong et al., "Memorizing Normality to Detect Anomaly: Memory-augmented Deep Autoencoder for Unsupervised Anomaly
+    Detection", ICCV 2019.
+    """
+
+    name: ClassVar[str] = "memae"
+    supervision: ClassVar[Supervision] = "none"
+    localizes: ClassVar[bool] = True
+    paper: ClassVar[str] = "Gong et al., Memorizing Normality to Detect Anomaly, 2019"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    test_params: ClassVar[dict[str, Any]] = {
+        "size": 16,
+        "widths": (8, 16, 16),
+        "items": 8,
+        "train_steps": 60,
+        "train_batch": 16,
+        "lr": 0.01,
+    }
+    contract_skips: ClassVar[dict[str, str]] = {
+        "defects_rank_above_normals": "an autoencoder learns photographs of a texture in minutes, not in a second",
+        "maps_peak_on_defects": "an autoencoder learns photographs of a texture in minutes, not in a second",
+    }
+
+    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
+    preset: str = param("surface", OneOf(tuple(PRESETS)), doc="Named set of parameters.")
+    widths: tuple[int, ...] | None = param(None, Each(COUNT), doc="Channels of each level, fine first.", preset=True)
+    items: int | None = param(None, COUNT, doc="N: items of the memory.", preset=True)
+    shrinkage: float = param(1.0, Range(0.0), doc="Threshold on weights, in units of 1/N.")
+    temperature: float = param(1.0, POSITIVE, doc="Of the softmax of cosines.")
+    entropy_weight: float = param(0.0002, Range(0.0), doc="alpha: weight of the entropy loss.")
+    train_steps: int | None = param(None, COUNT, doc="Optimiser steps.", preset=True)
+    train_batch: int | None = param(None, Range(2, integer=True), doc="Images a step.", preset=True)
+    lr: float = param(0.0001, POSITIVE, doc="Peak learning rate.")
+    cache_mb: int = param(1024, COUNT, doc="Memory for prepared images, MB.")
+
+    def _fit(
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+    ) -> Generator[Record, None, Scorer]:
+        p = run.params
+        how = {"temperature": p.temperature, "threshold": p.shrinkage, "shrink": "cut"}
+        memory = {"kind": "block", "block": 1, "n_items": p.items, "addressing": how}
+        scorer = new_scorer("MemAE", run, p.widths, [None] * (len(p.widths) - 1) + [memory], error="squared")
+
+        def loss(images: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+            reconstructed, weights = recall(scorer, images)
+            error, entropy = squared_error(images, reconstructed), addressing_entropy(weights)
+            return error + p.entropy_weight * entropy, {
+                "error": float(error.detach()),
+                "entropy": float(entropy.detach()),
+            }
+
+        yield from train_autoencoder(scorer, loss, learn, run)
+        return scorer
+
+    @classmethod
+    def _build(cls, config: dict[str, Any]) -> Scorer:
+        return ReconstructionScorer(config)
+
+
+def recall(scorer: ReconstructionScorer, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Reconstruct images (B, 3, S, S), 0 to 1, and say with which weights the memory was read, (1, B h w, N)."""
+    model = scorer.autoencoder
+    maps = model.encode(images)
+    (memory,) = model.links.values()
+    if not isinstance(memory, BlockMemory):
+        raise TypeError("MemAE has one memory, at the deepest level")
+    read, weights = memory.look_up(maps[-1])
+    return model.decode([None] * (len(maps) - 1) + [read]), weights

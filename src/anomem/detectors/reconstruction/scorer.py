@@ -1,0 +1,168 @@
+"""What the detectors that reconstruct an image share: the scorer, and the training of its autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anomem.data.imageset import ImageSet
+from anomem.detectors.reconstruction.autoencoder import Autoencoder
+from anomem.detectors.reconstruction.partition_memory import Addressing, BlockMemory, PartitionMemory
+from anomem.errors import ParameterError
+from anomem.fitting import Run
+from anomem.nn.scorer import Output, Scorer
+from anomem.nn.views import Feed
+from anomem.training import Recipe, train
+from anomem.types import Record
+
+Loss = Callable[[Tensor], tuple[Tensor, Mapping[str, float]]]
+"""From images (B, 3, S, S) of values 0 to 1 to the loss and figures worth a line."""
+
+
+class ReconstructionScorer(Scorer):
+    """What an autoencoder that knows normal images only gets wrong.
+
+    Parameters
+    ----------
+    config : dict
+        ``size`` (pixels), ``widths`` (channels of each level), ``links`` (for each level None, or a dict with ``kind``
+        "skip", "partition" or "block" and a memory's arguments), ``error`` ("absolute" or "squared") and
+        ``error_share`` (delta_H of the absolute error).
+    generator : torch.Generator or None
+        Draws the first items of the memories.
+    """
+
+    def __init__(self, config: dict[str, Any], generator: torch.Generator | None = None) -> None:
+        super().__init__(config)
+        links: dict[int, nn.Module] = {}
+        for level, link in enumerate(config["links"]):
+            if link is not None:
+                links[level] = _link(dict(link), config["widths"][level], config["size"] >> level, generator)
+        self.autoencoder = Autoencoder(config["widths"], links)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """From prepared images (B, 3, S, S), 0 to 255, to what the autoencoder makes of them, float32, about 0 to 1."""
+        reconstructed: Tensor = self.autoencoder(images.float() / 255)
+        return reconstructed.float()
+
+    def forward(self, images: Tensor) -> Output:
+        """Score prepared images: the error of each pixel, and its sum."""
+        shown, reconstructed = images.float() / 255, self.reconstruct(images)
+        if self.config["error"] == "squared":
+            error = (shown - reconstructed).square().mean(dim=1)
+        else:
+            error = corrected_error(shown, reconstructed, self.config["error_share"])
+        return Output(error.sum(dim=(1, 2)), error)
+
+
+def _link(link: dict[str, Any], width: int, side: int, generator: torch.Generator | None) -> nn.Module:
+    kind = link.pop("kind")
+    if kind == "skip":
+        return nn.Identity()
+    how = Addressing(**link.pop("addressing"))
+    if kind == "partition":
+        return PartitionMemory((side, side), **link, addressing=how, generator=generator)
+    return BlockMemory(width, (side, side), **link, addressing=how, generator=generator)
+
+
+def new_scorer(
+    method: str,
+    run: Run,
+    widths: Sequence[int],
+    links: Sequence[dict[str, Any] | None],
+    *,
+    error: str = "absolute",
+    error_share: float = 0.0,
+) -> ReconstructionScorer:
+    """Build a scorer that is still to be trained, for inputs of ``run.params.size``; one width and one link a level.
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer widths than links, the levels do not halve the size evenly, or a memory does not divide its
+        map.
+    """
+    size, halvings = run.params.size, len(links) - 1
+    if len(widths) < len(links):
+        raise ParameterError(f"{method}: widths={widths} are too few for {len(links)} levels; give one a level")
+    if size % 2**halvings:
+        raise ParameterError(
+            f"{method}: size={size} cannot be halved {halvings} times; give a multiple of {2**halvings}"
+        )
+    config = {
+        "size": size,
+        "widths": list(widths[: len(links)]),
+        "links": list(links),
+        "error": error,
+        "error_share": error_share,
+    }
+    return ReconstructionScorer(config, run.rng)
+
+
+def train_autoencoder(
+    scorer: ReconstructionScorer, loss: Loss, learn: ImageSet, run: Run
+) -> Generator[Record, None, None]:
+    """Train on normals by Adam along one cosine; what ``run.params`` say: ``train_steps``, ``train_batch``, ``lr``."""
+    p = run.params
+    scorer.to(run.device)
+    scorer.train()
+    # Convolutions of bfloat16 are several times faster with the channels last.
+    scorer.to(memory_format=torch.channels_last)
+
+    def of_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
+        images = batch[0].to(run.device).float() / 255
+        return loss(images.contiguous(memory_format=torch.channels_last))
+
+    recipe = Recipe(p.train_steps, p.lr, "adamw")  # without weight decay, AdamW is Adam
+    feed = Feed(learn, None, p.train_batch, p.cache_mb, run.rng)
+    yield from train(scorer, of_batch, feed, recipe, device=run.device, precision=run.fit_precision)
+    scorer.to(memory_format=torch.contiguous_format)  # as a file will bring it back
+    scorer.eval().requires_grad_(False)
+
+
+def unavoidable_error(error: Tensor, share: float) -> Tensor:
+    """mu: the mean of the smallest errors of an image, which the reconstruction makes on normal pixels too.
+
+    Parameters
+    ----------
+    error : Tensor, (B, H, W)
+        A = |X - X_R| of each pixel, at least 0.
+    share : float, from 0 to 1
+        delta_H: how many of the pixels count. 0: mu is 0.
+
+    Returns
+    -------
+    Tensor, (B,)
+
+    Examples
+    --------
+    >>> unavoidable_error(torch.tensor([[[1.0, 3.0], [2.0, 9.0]]]), 0.5)
+    tensor([1.5000])
+    """
+    flat = error.flatten(1)
+    count = round(share * flat.shape[1])
+    if count == 0:
+        return torch.zeros_like(flat[:, 0])
+    return flat.topk(count, dim=1, largest=False, sorted=False).values.mean(dim=1)
+
+
+def corrected_error(images: Tensor, reconstructed: Tensor, share: float) -> Tensor:
+    """A': absolute error, mean over channels, without what is unavoidable (Eq. 1 and 6).
+
+    Parameters
+    ----------
+    images, reconstructed : Tensor, (B, C, H, W), float32
+        X and X_R.
+    share : float, from 0 to 1
+        delta_H.
+
+    Returns
+    -------
+    Tensor, (B, H, W), at least 0
+        Its sum is the anomaly score.
+    """
+    error = (images - reconstructed).abs().mean(dim=1)
+    return (error - unavoidable_error(error, share)[:, None, None]).clamp_min(0)

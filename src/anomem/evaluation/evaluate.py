@@ -1,0 +1,142 @@
+"""Evaluate a fitted detector on labelled images that it has never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anomem.data.labelled_images import as_labelled
+from anomem.errors import InputError
+from anomem.evaluation.confounds import GreyRecorder, trivial_features
+from anomem.evaluation.figures import Evaluation, NormalsEvaluation, require_both_classes
+from anomem.evaluation.judge import answer_steps, judge, judge_normals, select, with_masks
+from anomem.runtime.progress import Progress, run_to_end
+from anomem.types import NORMAL, UNKNOWN, Record
+
+if TYPE_CHECKING:
+    from anomem.loading import Model
+
+__all__ = ["evaluate", "evaluate_normals"]
+
+
+def evaluate(
+    detector: Model,
+    images: Any,
+    y: Sequence[int] | None = None,
+    *,
+    masks: Sequence[Any] | None = None,
+    types: Sequence[str | None] | None = None,
+    maps: bool = True,
+    batch_size: int = 16,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Return every figure of a model on labelled images.
+
+    Images that trained, tuned, calibrated or labelled the model are recognised by their content and
+    left out. Images of unknown label are not looked at.
+
+    Parameters
+    ----------
+    detector : Detector or Session
+        Fitted.
+    images : folder, table, Dataset, sequence of Sample, paths, arrays or tensors
+        Labelled images, on the disk, inside zips and array files, or in memory. A folder or table is read by its
+        layout; of a Dataset the test part is evaluated, or all of it where it has no split of its own.
+    y : sequence of int, length N, optional
+        0 normal, 1 anomalous, -1 unknown; needed where `images` do not carry labels.
+    masks : sequence, length N, optional
+        For each image a bool array (H, W) in the image's own size, a path, or None.
+    types : sequence of str or None, length N, optional
+        Defect types.
+    maps : bool
+        Judge the maps too. It takes a mask of at least one anomalous image and a method
+        that localizes; else pixel figures are None. Every pixel of a normal image counts as
+        defect-free. Anomalous images without a mask take no part in the pixel figures. Pixel scores
+        are kept until the end, 4 bytes per pixel (8 for a defective one), maps are not.
+    batch_size : int
+        Images per forward pass.
+    workers : int or None
+        Decoding threads.
+    skip_bad : bool
+        Leave unreadable images and masks out, and list them, instead of failing.
+    device : str
+        "auto", or a torch device.
+
+    progress : callable, optional
+        Called with a Record per image.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    InputError
+        Normal or anomalous images are missing, to begin with or after leaving some out; labels are missing.
+    ImageError
+        An image or mask cannot be read, and `skip_bad` is off.
+    """
+    given = as_labelled(images, y, masks=masks, types=types)
+    labelled = given.subset(np.flatnonzero(given.labels != UNKNOWN), given.name)
+    n_normal = int((labelled.labels == 0).sum())
+    require_both_classes(n_normal, len(labelled) - n_normal)
+    recorder = GreyRecorder(labelled.source)
+    steps = answer_steps(
+        detector,
+        labelled,
+        source=recorder,
+        maps=maps and detector.localizes and with_masks(labelled),
+        batch_size=batch_size,
+        workers=workers,
+        skip_bad=skip_bad,
+        device=device,
+    )
+    answers = run_to_end(steps, progress and (lambda step: progress(Record("evaluate", *step))))
+    selection = select(answers, detector.digests_)
+    trivial = trivial_features(labelled, recorder, of=selection.kept)
+    found = judge(labelled, answers, selection, detector.calibration_, trivial, method=detector.name)
+    return replace(found, n_unlabelled=len(given) - len(labelled))
+
+
+def evaluate_normals(
+    detector: Model,
+    images: Any,
+    *,
+    batch_size: int = 16,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> NormalsEvaluation:
+    """Return the false-alarm rate of a model on normal images alone; parameters as for `evaluate`.
+
+    Images that are labelled anomalous or unknown are not looked at.
+
+    Raises
+    ------
+    InputError
+        No normal image, or none that the model was not made from.
+    """
+    given = as_labelled(images)
+    normals = given.subset(given.positions(NORMAL), given.name)
+    if not len(normals):
+        raise InputError("0 normal images: add some, or use `score` for images without labels")
+    steps = answer_steps(
+        detector,
+        normals,
+        maps=False,
+        batch_size=batch_size,
+        workers=workers,
+        skip_bad=skip_bad,
+        device=device,
+    )
+    answers = run_to_end(steps, progress and (lambda step: progress(Record("evaluate", *step))))
+    selection = select(answers, detector.digests_)
+    found = judge_normals(normals, answers, selection, detector.calibration_, method=detector.name)
+    return replace(found, n_unlabelled=len(given) - len(normals))

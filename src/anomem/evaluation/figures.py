@@ -1,0 +1,329 @@
+"""What an evaluation found: rows, one an image, and the figures drawn from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from anomem import metrics
+from anomem.data.labelled_images import Images
+from anomem.errors import InputError
+from anomem.evaluation.confounds import TrivialFigures
+from anomem.runtime.calibration import rejected_ranks
+from anomem.types import ANOMALOUS, NORMAL, BoolArray
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One judged image: what it is (`label`, 0 or 1; `type`; `mask`) and what was found."""
+
+    path: str
+    label: int
+    type: str | None
+    score: float
+    p_value: float
+    anomalous: bool
+    mask: str | None = None
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be read, and why."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True)
+class ImageFigures:
+    """Image-level metrics, fractions from 0 to 1.
+
+    `auroc_ci`, `ap_ci`, `f1_max_ci` and `fpr95_ci` are 95 % bootstrap intervals. `f1_max` is an oracle: its threshold
+    is chosen with the labels of these images. `fpr95` is the false-alarm rate at which 95 % of the anomalies are found.
+    """
+
+    auroc: float
+    auroc_ci: tuple[float, float]
+    ap: float
+    ap_ci: tuple[float, float]
+    f1_max: float
+    f1_max_ci: tuple[float, float]
+    fpr95: float
+    fpr95_ci: tuple[float, float]
+    f1_max_is_oracle: bool = True
+
+
+@dataclass(frozen=True)
+class AtAlpha:
+    """What the calibrated decision (p-value <= alpha) did on these images."""
+
+    alpha: float
+    false_alarm_rate: float
+    detection_rate: float
+    n_false: int
+    n_missed: int
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the calibration promised, and how likely this many false alarms were under it.
+
+    Parameters
+    ----------
+    n_calibration : int
+        Number of calibration normals.
+    threshold : float
+        The calibrated decision's threshold on the raw score.
+    rate_limit_95 : float
+        With 95 % confidence the false-alarm rate of this calibration set stays below.
+    chance : float
+        Probability of at least as many false alarms among these normals, if they are exchangeable
+        with the calibration normals; see `false_alarm_chance`.
+    """
+
+    n_calibration: int
+    threshold: float
+    rate_limit_95: float
+    chance: float
+
+
+@dataclass(frozen=True)
+class PixelFigures:
+    """Pixel-level metrics over the `n_images` normals and masked anomalies, `n_regions` defects.
+
+    `auroc_ci` and `aupro_ci` are 95 % bootstrap intervals over images. `n_without_mask` anomalous images have no mask,
+    or an empty one, and take no part.
+    """
+
+    auroc: float
+    auroc_ci: tuple[float, float]
+    aupro: float
+    aupro_ci: tuple[float, float]
+    n_images: int
+    n_regions: int
+    n_without_mask: int
+
+
+@dataclass(frozen=True)
+class TypeFigures:
+    """One defect type: its `n` images against all normals, and how many were missed at alpha."""
+
+    n: int
+    auroc: float
+    n_missed: int
+
+
+@dataclass(frozen=True)
+class RocPoints:
+    """Corners of the ROC curve, from (0, 0) to (1, 1)."""
+
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluated test set.
+
+    Parameters
+    ----------
+    method : str
+        Name of the detector's method.
+    n_normal, n_anomalous : int
+        Judged images of each label.
+    n_left_out : int
+        Images that trained, tuned, calibrated or labelled the model, by content: not judged.
+    n_unlabelled : int
+        Images without a label: not judged.
+    image, at_alpha, promise, pixel, types, trivial, roc
+        The figures; `pixel` is None where there is no mask, or the method draws no maps.
+    results : tuple of ImageRow
+        Every judged image, in the order given.
+    skipped : tuple of SkippedImage
+        Images that could not be read.
+    images : Images
+        The judged images themselves, one per entry of `results`: what pictures are drawn from.
+    """
+
+    method: str
+    n_normal: int
+    n_anomalous: int
+    n_left_out: int
+    n_unlabelled: int
+    image: ImageFigures
+    at_alpha: AtAlpha
+    promise: Promise
+    pixel: PixelFigures | None
+    types: Mapping[str, TypeFigures]
+    trivial: TrivialFigures
+    roc: RocPoints
+    results: tuple[ImageRow, ...] = field(repr=False)
+    skipped: tuple[SkippedImage, ...] = ()
+    images: Images | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists and finite numbers: the object of ``anomem evaluate --json``."""
+        plain: dict[str, Any] = asdict(replace(self, images=None))
+        del plain["images"]
+        for level in ("image", "pixel"):
+            figures = plain[level]
+            plain[level] = figures and {k: list(v) if isinstance(v, tuple) else v for k, v in figures.items()}
+        plain["roc"] = {"fpr": list(self.roc.fpr), "tpr": list(self.roc.tpr)}
+        plain["results"], plain["skipped"] = list(plain["results"]), list(plain["skipped"])
+        plain["n_skipped"] = len(self.skipped)
+        return plain
+
+
+def image_figures(rows: Sequence[ImageRow], *, draws: int = 1000, seed: int = 0) -> ImageFigures:
+    """Image-level metrics of judged images; each interval takes the same `draws` resamples.
+
+    Raises
+    ------
+    InputError
+        A label is absent, or a score is not finite.
+    """
+    scores, labels = scores_and_labels(rows)
+
+    def interval(metric: metrics.Metric) -> tuple[float, float]:
+        return metrics.bootstrap_interval(metric, scores, labels, draws=draws, seed=seed)
+
+    return ImageFigures(
+        auroc=metrics.auroc(scores, labels),
+        auroc_ci=interval(metrics.auroc),
+        ap=metrics.average_precision(scores, labels),
+        ap_ci=interval(metrics.average_precision),
+        f1_max=metrics.f1_max(scores, labels)[0],
+        f1_max_ci=interval(lambda s, y: metrics.f1_max(s, y)[0]),
+        fpr95=metrics.fpr_at_tpr(scores, labels, tpr=0.95),
+        fpr95_ci=interval(metrics.fpr_at_tpr),
+    )
+
+
+@dataclass(frozen=True)
+class NormalsEvaluation:
+    """Evaluation of normal images alone: the false-alarm rate, and nothing that takes anomalous images.
+
+    Parameters
+    ----------
+    method, n_normal, n_left_out, n_unlabelled, at_alpha, promise, results, skipped
+        As for `Evaluation`; ``at_alpha.detection_rate`` is NaN.
+    """
+
+    method: str
+    n_normal: int
+    n_left_out: int
+    n_unlabelled: int
+    at_alpha: AtAlpha
+    promise: Promise
+    results: tuple[ImageRow, ...]
+    skipped: tuple[SkippedImage, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the keys of `Evaluation.to_dict`; None where a figure takes anomalous images."""
+        absent: dict[str, Any] = {
+            "n_anomalous": 0,
+            "image": None,
+            "pixel": None,
+            "types": {},
+            "n_skipped": len(self.skipped),
+        }
+        return {**asdict(self), **absent}
+
+
+def at_alpha(rows: Sequence[ImageRow], alpha: float) -> AtAlpha:
+    """Count false alarms and misses of the calibrated decision."""
+    normals = [row.anomalous for row in rows if row.label == NORMAL]
+    anomalies = [row.anomalous for row in rows if row.label == ANOMALOUS]
+    return AtAlpha(
+        alpha=alpha,
+        false_alarm_rate=sum(normals) / len(normals),
+        detection_rate=sum(anomalies) / len(anomalies) if anomalies else math.nan,
+        n_false=sum(normals),
+        n_missed=len(anomalies) - sum(anomalies),
+    )
+
+
+def type_figures(rows: Sequence[ImageRow]) -> dict[str, TypeFigures]:
+    """Figures of every named defect type against all normals, types in alphabetical order."""
+    normals = [row for row in rows if row.label == NORMAL]
+    found: dict[str, TypeFigures] = {}
+    for name in sorted({row.type for row in rows if row.type and row.label == ANOMALOUS}):
+        of_type = [row for row in rows if row.label == ANOMALOUS and row.type == name]
+        missed = sum(not row.anomalous for row in of_type)
+        auroc = metrics.auroc(*scores_and_labels(normals + of_type))
+        found[name] = TypeFigures(len(of_type), auroc, missed)
+    return found
+
+
+def roc_points(rows: Sequence[ImageRow], most: int | None = None) -> RocPoints:
+    """Return the corners of the ROC curve; points on a straight line between two others are dropped.
+
+    Parameters
+    ----------
+    rows : sequence of ImageRow
+    most : int, optional
+        Of a curve with more corners, keep this many, evenly spaced, both ends among them.
+    """
+    fpr, tpr, _ = metrics.roc_curve(*scores_and_labels(rows))
+    across, up = np.diff(fpr), np.diff(tpr)
+    # Rates are multiples of 1 / n, so whatever is this small is rounding.
+    bends = np.abs(across[:-1] * up[1:] - across[1:] * up[:-1]) > 1e-13
+    kept = np.flatnonzero(np.r_[True, bends, True])
+    if most is not None:
+        kept = kept[np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int))]
+    return RocPoints(tuple(fpr[kept].tolist()), tuple(tpr[kept].tolist()))
+
+
+def false_alarm_chance(n_false: int, n_normal: int, n_calibration: int, alpha: float) -> float:
+    r"""Probability of `n_false` or more false alarms, if the normals are as the calibration's.
+
+    Over calibration sets of n exchangeable normals the false-alarm rate of a continuous score
+    follows Beta(k, n + 1 - k), :math:`k = \lfloor\alpha(n + 1)\rfloor`; the count among m further
+    normals is therefore beta-binomial. A small value says that these normals differ from those of
+    the calibration.
+
+    Examples
+    --------
+    >>> round(false_alarm_chance(0, 20, 99, 0.05), 3)
+    1.0
+    >>> round(false_alarm_chance(4, 20, 99, 0.05), 3)
+    0.027
+    """
+    k = rejected_ranks(alpha, n_calibration)
+    rest = n_calibration + 1 - k
+    if k < 1:
+        return 1.0 if n_false == 0 else 0.0
+    below = sum(
+        math.exp(_log_binomial(n_normal, i) + _log_beta(i + k, n_normal - i + rest) - _log_beta(k, rest))
+        for i in range(n_false)
+    )
+    return min(1.0, max(0.0, 1.0 - below))
+
+
+def scores_and_labels(rows: Sequence[ImageRow]) -> tuple[np.ndarray[Any, Any], BoolArray]:
+    """Scores (N,) float64 and labels (N,) bool of judged images."""
+    scores = np.asarray([row.score for row in rows], dtype=np.float64)
+    return scores, np.asarray([row.label == ANOMALOUS for row in rows], dtype=bool)
+
+
+def require_both_classes(n_normal: int, n_anomalous: int, others: str = "") -> None:
+    """Refuse a set that cannot be evaluated, saying what it holds."""
+    if n_normal and n_anomalous:
+        return
+    raise InputError(
+        f"an evaluation needs normal and anomalous images: found {n_normal} normal and "
+        f"{n_anomalous} anomalous{others}; add what is missing, or use `score` for images "
+        "without labels"
+    )
+
+
+def _log_binomial(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

@@ -1,0 +1,69 @@
+"""Fitted attributes of a detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anomem.errors import NotFittedError
+from anomem.fitting import Fitted
+from anomem.nn.scorer import Scorer
+from anomem.runtime.calibration import Calibration
+from anomem.runtime.model import Model
+from anomem.runtime.preprocess import Preprocessing
+from anomem.types import Record
+
+
+class FittedModel(Model):
+    """A model whose state is one immutable :class:`~anomem.fitting.Fitted`, None before the fit."""
+
+    _fitted: Fitted | None
+
+    def _state(self) -> Fitted:
+        if self._fitted is None:
+            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit first, or load a model")
+        return self._fitted
+
+    @property
+    def scorer_(self) -> Scorer:
+        """The fitted module; its ``state_dict`` is the whole fitted state."""
+        return self._state().scorer
+
+    @property
+    def calibration_(self) -> Calibration:
+        """Calibration scores, alpha, threshold and p-values."""
+        return self._state().calibration
+
+    @property
+    def history_(self) -> list[Record]:
+        """What the fit reported, in order."""
+        return list(self._state().history)
+
+    @property
+    def map_scale_(self) -> tuple[float, float]:
+        """Low and high of the one colour scale on which this model's maps are drawn."""
+        return self._state().map_scale
+
+    @property
+    def counts_(self) -> dict[str, int]:
+        """Images by role: n_train, n_tune, n_calibration, n_labelled."""
+        return self._state().counts
+
+    @property
+    def skipped_(self) -> tuple[str, ...]:
+        """One line for each image that the fit could not read."""
+        return self._state().skipped
+
+    @property
+    def digests_by_role_(self) -> dict[str, frozenset[int]]:
+        """Content hashes by role: learn, tune, calibration, labelled."""
+        return dict(self._state().digests)
+
+    @property
+    def preprocessing_(self) -> Preprocessing:
+        """Steps from a decoded image to the network's input."""
+        return self._state().preprocessing
+
+    @property
+    def resolved_(self) -> dict[str, Any]:
+        """Hyperparameters of the fit, with the preset's values filled in."""
+        return dict(self._state().resolved)

@@ -1,1 +1,0 @@
-"""Losses of the methods, as pure functions with the equation numbers of their papers."""

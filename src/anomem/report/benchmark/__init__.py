@@ -1,0 +1,1 @@
+"""Tables, comparisons and one page from benchmark runs."""

@@ -1,0 +1,1 @@
+"""The page about one model on one data set."""

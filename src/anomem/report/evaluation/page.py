@@ -1,0 +1,202 @@
+"""An evaluation as one HTML file that needs nothing else: no scripts, no fonts, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anomem.errors import InputError
+from anomem.evaluation.figures import Evaluation
+from anomem.report.evaluation import text as words
+from anomem.report.evaluation.gallery import colour_bar, data_uri, galleries, thumbnail
+from anomem.report.evaluation.plots import roc_plot, score_histogram
+from anomem.runtime.atomic import atomic_path
+from anomem.runtime.neutral import plain_only
+from anomem.runtime.text import number
+from anomem.types import ANOMALOUS, NORMAL, UInt8Image
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from anomem.loading import Model
+
+DEFAULT_NAME = "report.html"
+_PROTOTYPE_SIDE = 128
+_SKIPPED_SHOWN = 200
+
+
+def write_evaluation_page(
+    evaluation: Evaluation,
+    detector: Model,
+    path: str | Path,
+    *,
+    title: str = "",
+    facts: Mapping[str, str] | None = None,
+    prototypes: Sequence[tuple[str, UInt8Image]] | None = None,
+    n_pictures: int = 6,
+    batch_size: int = 16,
+    workers: int | None = None,
+) -> Path:
+    """Write an evaluation as one self-contained HTML file.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        As `anomem.evaluation.evaluate.evaluate` returns it.
+    detector : Detector or Session
+        The detector evaluated; the pictures shown are scored again for their maps.
+    path : str or Path
+        A file ending in ``.html`` or ``.htm``, or a folder, which is made where it is missing and
+        in which the file is called ``report.html``.
+    title : str
+        What was evaluated, say the data set's name.
+    facts : mapping of str to str, optional
+        Further lines for the table about the model, such as the names of its file and the data.
+    prototypes : sequence of (caption, image), optional
+        Pictures, (H, W, 3) uint8, of what the memory holds; by default what
+        ``detector.prototypes()`` returns, where the detector has such a method.
+    n_pictures : int
+        Images in each gallery, at most.
+    batch_size, workers
+        For scoring the pictures.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    InputError
+        The place cannot be written, or is a file of another suffix.
+    """
+    target = _target(Path(path))
+    html = evaluation_page(
+        evaluation,
+        detector,
+        title=title,
+        facts=facts,
+        prototypes=prototypes,
+        n_pictures=n_pictures,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    with atomic_path(target) as part:
+        # A file name that is no text (lone surrogates) must not keep the report from being written.
+        part.write_text(html, encoding="utf-8", errors="backslashreplace")
+    return target
+
+
+def evaluation_page(
+    evaluation: Evaluation,
+    detector: Model,
+    *,
+    title: str = "",
+    facts: Mapping[str, str] | None = None,
+    prototypes: Sequence[tuple[str, UInt8Image]] | None = None,
+    n_pictures: int = 6,
+    batch_size: int = 16,
+    workers: int | None = None,
+) -> str:
+    """Render the page that `write_evaluation_page` writes; parameters as there."""
+    if prototypes is None:
+        prototypes = detector.prototypes() if hasattr(detector, "prototypes") else ()
+    scores = {label: [row.score for row in evaluation.results if row.label == label] for label in (NORMAL, ANOMALOUS)}
+    decided = evaluation.at_alpha
+    low, high = detector.map_scale_
+    return _template().render(
+        title=title,
+        evaluation=evaluation,
+        headline=words.headline(evaluation),
+        promise=words.promise(evaluation),
+        confound=words.confound(evaluation),
+        set_lines=words.set_lines(evaluation),
+        histogram=safe(score_histogram(scores[NORMAL], scores[ANOMALOUS], evaluation.promise.threshold)),
+        roc=safe(roc_plot(evaluation.roc, (decided.false_alarm_rate, decided.detection_rate))),
+        galleries=galleries(evaluation, detector, count=n_pictures, batch_size=batch_size, workers=workers),
+        scale=(colour_bar(), low, high) if detector.localizes else None,
+        prototypes=[
+            (caption, data_uri(thumbnail(np.asarray(image), _PROTOTYPE_SIDE))) for caption, image in prototypes or ()
+        ],
+        model=_model_lines(detector, facts or {}),
+        parameters=_parameter_lines(detector),
+        skipped=evaluation.skipped[:_SKIPPED_SHOWN],
+        short=words.shortener([row.path for row in evaluation.results]),
+        style=safe(read_resource("style.css")),
+    )
+
+
+def _target(path: Path) -> Path:
+    named = path.suffix.lower() in (".html", ".htm") and not path.is_dir()
+    if not named and path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file: name a folder, or a file ending in .html")
+    folder = path.parent if named else path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}: name a folder that can be written") from error
+    return path if named else path / DEFAULT_NAME
+
+
+def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, str]]:
+    counts = detector.counts_
+    calibration = detector.calibration_
+    return [
+        *((name, str(value)) for name, value in facts.items()),
+        ("Method", f"{detector.name} ({detector.paper})" if detector.paper else detector.name),
+        ("Normals learnt from", f"{counts['n_train']:,}"),
+        ("Normals tuned on", f"{counts['n_tune']:,}"),
+        ("Normals calibrated on", f"{calibration.n:,}"),
+        ("Labelled images", f"{counts['n_labelled']:,}"),
+        ("Scored in", calibration.precision),
+    ]
+
+
+def _parameter_lines(detector: Model) -> list[tuple[str, str, bool]]:
+    """Name, value, and whether the preset chose it."""
+    given = detector.get_params()
+    resolved = detector.resolved_
+    return [
+        (name, _shown(resolved[name]), value is None and resolved[name] is not None) for name, value in given.items()
+    ]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "off"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, np.ndarray):
+        return "array of " + " × ".join(map(str, value.shape))
+    if isinstance(value, (tuple, list)):
+        return ", ".join(_shown(item) for item in value)
+    return str(value) if isinstance(value, (str, int, PurePath)) else f"{value:g}"
+
+
+def safe(markup: str) -> Any:
+    """Mark text of our own making, and nothing from outside, as finished markup."""
+    from markupsafe import Markup
+
+    return Markup(markup)
+
+
+def read_resource(name: str) -> str:
+    """Read one of the report's templates or style sheets."""
+    return (resources.files("anomem.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(autoescape=True, finalize=plain_only, **options)
+    environment.filters["percent"] = words.percent
+    environment.filters["rate"] = words.rate
+    environment.filters["number"] = number
+    return environment.from_string(read_resource("evaluation.html.j2"))

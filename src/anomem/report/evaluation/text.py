@@ -1,0 +1,165 @@
+"""Sentences of an evaluation's page: its figures in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import PurePath
+
+from anomem.evaluation.confounds import check_confound
+from anomem.evaluation.figures import Evaluation, NormalsEvaluation
+from anomem.runtime import text as runtime_text
+
+_CHANCE_DOUBT, _CHANCE_BROKEN = 0.05, 0.001
+
+_FEATURES = {
+    "mean_grey": "Mean grey level",
+    "std_grey": "Standard deviation of grey",
+    "image_size": "Image size",
+    "file_size": "File size",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One headline figure: a fraction, its name and what to know about it."""
+
+    name: str
+    value: float
+    note: str
+    interval: tuple[float, float] | None = None
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judgement: `tone` is "good", "doubt" or "bad"."""
+
+    tone: str
+    short: str
+    text: str
+
+
+NO_BREAK = "\xa0"
+percent = partial(runtime_text.percent, space=NO_BREAK)
+rate = partial(runtime_text.rate, space=NO_BREAK)
+
+
+def headline(evaluation: Evaluation) -> list[Card]:
+    """Give the figures at the top of the page."""
+    image, pixel = evaluation.image, evaluation.pixel
+    cards = [
+        Card("Image AUROC", image.auroc, "95\xa0% bootstrap interval", image.auroc_ci),
+        Card("Average precision", image.ap, "by chance: the share of anomalous images", image.ap_ci),
+        Card("F1 max", image.f1_max, "an oracle: threshold chosen on these labels", image.f1_max_ci),
+        Card(
+            "FPR at 95\xa0% TPR",
+            image.fpr95,
+            "lower is better: false alarms when 95\xa0% are found",
+            image.fpr95_ci,
+            lower_is_better=True,
+        ),
+    ]
+    if pixel is not None:
+        beside = f"{pixel.n_images:,} images, {pixel.n_regions:,} defect regions"
+        cards.append(Card("Pixel AUROC", pixel.auroc, beside, pixel.auroc_ci))
+        note = "per-region overlap, up to 30\xa0% false positives"
+        cards.append(Card("AUPRO", pixel.aupro, note, pixel.aupro_ci))
+    return cards
+
+
+def promise(evaluation: Evaluation | NormalsEvaluation) -> Verdict:
+    """Judge whether the false alarms on this set fit the promised rate."""
+    made, decided = evaluation.promise, evaluation.at_alpha
+    if not decided.n_false:
+        return Verdict("good", "in keeping with the promise", "No false alarms: nothing speaks against it.")
+    event = f"{decided.n_false:,} or more false alarms in {evaluation.n_normal:,}"
+    likely = percent(made.chance, 1 if made.chance >= _CHANCE_DOUBT else 2)
+    if made.chance >= _CHANCE_DOUBT:
+        return Verdict(
+            "good",
+            "in keeping with the promise",
+            f"If these normals are like those of the calibration, {event} have a probability of {likely}.",
+        )
+    rare = f"If these normals were like those of the calibration, {event} would have a probability of only {likely}. "
+    if made.chance >= _CHANCE_BROKEN:
+        return Verdict(
+            "doubt",
+            "more false alarms than expected",
+            rare + "Bad luck, or these normals differ: look at the highest-scoring ones below.",
+        )
+    return Verdict(
+        "bad",
+        "these normals differ",
+        rare + "They differ from the calibration's (lighting, camera, lot, or defects labelled "
+        "normal); calibrate on normals like these before relying on the rate.",
+    )
+
+
+def confound(evaluation: Evaluation) -> tuple[list[tuple[str, float]], Verdict]:
+    """Give AUROC by trivial features beside the detector's, and what that says."""
+    areas = asdict(evaluation.trivial)
+    lines = [("This detector", evaluation.image.auroc)]
+    lines += [(f"{_FEATURES[name]} alone", area) for name, area in areas.items() if area is not None]
+    found = check_confound(areas, evaluation.image.auroc, evaluation.n_normal, evaluation.n_anomalous)
+    if found.best is None:
+        return lines, Verdict("doubt", "not measured", "No trivial feature is known of every image.")
+    feature, best = _FEATURES[found.feature].lower(), found.best
+    if found.confounded:
+        return lines, Verdict(
+            "doubt",
+            "possibly confounded",
+            f"The {feature} alone reaches {percent(best)}. Normal and anomalous images of this set "
+            "may differ in more than their defects, so that image-level figures say less than they "
+            "seem to.",
+        )
+    return lines, Verdict(
+        "good",
+        "no shortcut found",
+        f"The best of them, the {feature}, reaches {percent(best)}. Each counts in its better "
+        f"direction; on a set of this size the best of four reaches up to {percent(found.luck)} by luck.",
+    )
+
+
+def set_lines(evaluation: Evaluation) -> list[str]:
+    """Say which images were judged, and which were not."""
+    lines = []
+    if evaluation.n_left_out:
+        lines.append(
+            f"{_images(evaluation.n_left_out)} left out: the model learnt from, was tuned, calibrated "
+            "or labelled with the same content."
+        )
+    else:
+        lines.append("None of these images had a part in making the model.")
+    if evaluation.n_unlabelled:
+        lines.append(f"{_images(evaluation.n_unlabelled)} without a label not judged.")
+    if evaluation.pixel is not None and evaluation.pixel.n_without_mask:
+        lines.append(
+            f"{_images(evaluation.pixel.n_without_mask, 'anomalous image')} without a mask, or with an "
+            "empty one, not part of the pixel figures."
+        )
+    if evaluation.skipped:
+        lines.append(f"{_images(len(evaluation.skipped))} skipped as unreadable, listed at the end.")
+    return lines
+
+
+def shortener(paths: Sequence[str]) -> Callable[[str], str]:
+    """Return what cuts the folder that all paths share off a path, and makes it printable."""
+    parents = [str(PurePath(path).parent) for path in paths]
+    try:
+        shared = os.path.commonpath(parents) if parents else ""
+    except ValueError:  # absolute and relative paths, or two drives
+        shared = ""
+
+    def short(path: str) -> str:
+        inside = PurePath(path).is_relative_to(shared) if shared else False
+        shown = str(PurePath(path).relative_to(shared)) if inside else path
+        return shown.encode("utf-8", "backslashreplace").decode("utf-8")
+
+    return short
+
+
+def _images(count: int, noun: str = "image") -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,94 @@
+"""Roles of the images of a fit: learn, tune, calibration, labelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from anomem.data.corpus import Corpus
+from anomem.data.imageset import ImageSet
+from anomem.data.labels import LabelRow, label_rows
+from anomem.data.splits import split_normals
+from anomem.errors import InputError
+from anomem.fitting import Labelled, Run, gather_labelled
+from anomem.runtime.calibration import check_alpha
+from anomem.runtime.preprocess import Preprocessing
+from anomem.types import ANOMALOUS
+
+
+@dataclass
+class Roles:
+    """The images of a fit by role.
+
+    Parameters
+    ----------
+    learn, tune, calibration : ImageSet
+        Normal images.
+    labelled : Labelled or None
+        Labelled images that the fit uses, defects among them.
+    digests : dict
+        Content hashes by role: learn, tune, calibration, labelled.
+    label_rows : tuple of mapping
+        Files of the labelled images, remembered by the model.
+    """
+
+    learn: ImageSet
+    tune: ImageSet
+    calibration: ImageSet
+    labelled: Labelled | None = None
+    digests: dict[str, frozenset[int]] = field(default_factory=dict)
+    label_rows: tuple[LabelRow, ...] = ()
+
+
+def split_roles(corpus: Corpus, preprocessing: Preprocessing, alpha: float | None, run: Run) -> Roles:
+    """Split the found normals of a corpus into learn, tune and calibration.
+
+    Raises
+    ------
+    InputError
+        For fewer normals than a fit takes.
+    CalibrationError
+        For an alpha that the calibration normals cannot carry.
+    """
+    normals = corpus.found_normals()
+    hashes, groups = [corpus.digests[i] for i in normals], [corpus.groups[i] for i in normals]
+    split = split_normals(hashes, groups, seed=run.params.seed)
+    # A copy of an image is no second observation: each content calibrates once.
+    once = np.unique([corpus.digests[i] for i in normals[split.calibrate]], return_index=True)[1]
+    check_alpha(alpha, len(once))
+    parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate[np.sort(once)]}
+    sets = {
+        role: ImageSet(corpus.source, preprocessing, normals[part], workers=run.workers) for role, part in parts.items()
+    }
+    digests = {role: frozenset(corpus.digests[i] for i in images.indices) for role, images in sets.items()}
+    digests["labelled"] = frozenset()
+    return Roles(sets["learn"], sets["tune"], sets["calibration"], digests=digests)
+
+
+def add_labelled(roles: Roles, corpus: Corpus, run: Run, *, method: str, required: bool, second_stage: bool) -> None:
+    """Give labelled images their roles.
+
+    Defects are labelled images of the fit. Normals that somebody picked join them where the method has a second stage,
+    else the images learnt from: selected images are not exchangeable with new ones, so that they never calibrate.
+
+    Raises
+    ------
+    InputError
+        Where defects are required and there are none; for an image that is labelled and has another role.
+    """
+    anomalies = corpus.positions(ANOMALOUS)
+    if required and not len(anomalies):
+        raise InputError(f"{method} learns from labelled anomalies; label some (y = 1)")
+    if not len(anomalies):
+        return
+    chosen, preprocessing = anomalies, roles.learn.preprocessing
+    picked = corpus.picked_normals(seen=frozenset().union(*roles.digests.values()))
+    if second_stage:
+        chosen = np.sort(np.concatenate([anomalies, picked]))
+    elif len(picked):
+        learn = np.concatenate([roles.learn.indices, picked])
+        roles.learn = ImageSet(corpus.source, preprocessing, learn, workers=run.workers)
+        roles.digests["learn"] |= {corpus.digests[i] for i in picked}
+    roles.label_rows = label_rows(corpus, chosen)
+    roles.labelled, roles.digests["labelled"] = gather_labelled(corpus, chosen, preprocessing, roles.digests, run)

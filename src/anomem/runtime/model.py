@@ -1,0 +1,335 @@
+"""Interface shared by fitted detectors and exported models: scores, maps, p-values, verdicts, a calibration."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from anomem.errors import InputError
+from anomem.renamed import OldNames, warn_renamed
+from anomem.runtime.calibration import Calibration
+from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.progress import Progress, run_to_end
+from anomem.runtime.scoring import ImageResult, PreparedImages
+from anomem.types import FloatArray, IntArray, Record
+
+__all__ = ["Model", "Scored", "describe"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image's result.
+
+    Parameters
+    ----------
+    index : int
+        Position among the images given.
+    name : str
+        Path, or position in an array.
+    digest : int
+        Content hash.
+    score : float
+        Raw anomaly score, higher = more anomalous; NaN where `error` is set.
+    p_value : float
+        Conformal p-value, (1 + #{calibration scores >= score}) / (n + 1).
+    anomalous : bool
+        Whether p_value <= alpha.
+    map : ndarray or None
+        (H, W) float32 in the image's own frame and size.
+    error : str or None
+        Why the image could not be read.
+    """
+
+    index: int
+    name: str
+    digest: int
+    score: float
+    p_value: float
+    anomalous: bool
+    map: FloatArray | None = None
+    error: str | None = None
+
+
+def describe(result: ImageResult, name: str, preprocessing: Preprocessing, calibration: Calibration) -> Scored:
+    """Return a network's result with its p-value, verdict and map in the image's own frame."""
+    if result.error is not None:
+        return Scored(result.index, name, 0, np.nan, np.nan, False, None, result.error)
+    full = None
+    if result.tile_maps is not None:
+        full = preprocessing.assemble(result.tile_maps, result.height_width)
+    scores = np.asarray([result.score], dtype=np.float32)
+    return Scored(
+        result.index,
+        name,
+        result.digest,
+        float(scores[0]),
+        float(calibration.p_value(scores)[0]),
+        bool(calibration.decide(scores)[0]),
+        full,
+    )
+
+
+class Model(OldNames, ABC):
+    """What users hold: a detector, fitted or loaded, or an exported model; all scoring goes through :meth:`score`."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the method."""
+
+    @property
+    @abstractmethod
+    def paper(self) -> str:
+        """Publication of the method."""
+
+    @property
+    @abstractmethod
+    def localizes(self) -> bool:
+        """True where the model draws anomaly maps."""
+
+    @property
+    @abstractmethod
+    def calibration_(self) -> Calibration:
+        """Calibration scores, alpha, threshold and p-values."""
+
+    @property
+    @abstractmethod
+    def counts_(self) -> dict[str, int]:
+        """Number of images by role: n_train, n_tune, n_calibration, n_labelled."""
+
+    @property
+    @abstractmethod
+    def digests_by_role_(self) -> Mapping[str, frozenset[int]]:
+        """Content hashes by role: learn, tune, calibration, labelled."""
+
+    @property
+    @abstractmethod
+    def map_scale_(self) -> tuple[float, float]:
+        """Low and high end of the one colour scale on which this model's maps are drawn; (0, 1) without maps."""
+
+    @property
+    @abstractmethod
+    def preprocessing_(self) -> Preprocessing:
+        """Steps from a decoded image to the network's input."""
+
+    @property
+    @abstractmethod
+    def resolved_(self) -> dict[str, Any]:
+        """Hyperparameters of the fit, with the preset's values filled in."""
+
+    @abstractmethod
+    def get_params(self) -> dict[str, Any]:
+        """Return the hyperparameters as they were given."""
+
+    @abstractmethod
+    def save(self, path: str | Path) -> None:
+        """Write the model file; whole or not at all."""
+
+    @abstractmethod
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> PreparedImages:
+        """Open images of any accepted kind."""
+
+    @abstractmethod
+    def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
+        """Run the network over prepared images."""
+
+    @abstractmethod
+    def _with_alpha(self, alpha: float) -> None:
+        """Replace alpha."""
+
+    @abstractmethod
+    def _calibrated(
+        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
+    ) -> Generator[Record, None, None]:
+        """Replace the calibration by one on fresh normals."""
+
+    def _before_scoring(self) -> None:
+        """Warn where p-values cannot be trusted."""
+
+    @property
+    def digests_(self) -> frozenset[int]:
+        """Content hashes of every image that trained, tuned, calibrated or labelled the model."""
+        return frozenset().union(*self.digests_by_role_.values())
+
+    def score(
+        self,
+        images: Any,
+        *,
+        maps: bool = False,
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+        device: str = "auto",
+    ) -> Iterator[Scored]:
+        """Score images lazily and in order; Python, commands, reports and benchmarks all take this path.
+
+        Parameters
+        ----------
+        images : folder, file, list of paths, arrays, tensors
+            All images of a folder, whatever its layout.
+        maps : bool
+            Return anomaly maps too, each in its image's own size; refused where the method draws none.
+        batch_size : int
+            Images per forward pass; scores depend on it by rounding only.
+        workers : int, optional
+            Decoding threads; by default one per core, at most eight.
+        skip_bad : bool
+            List unreadable images instead of failing.
+        device : str
+            "auto", "cpu", "cuda", "cuda:1", ...; exported models run on the processor.
+
+        Yields
+        ------
+        Scored
+
+        Raises
+        ------
+        InputError
+            For images that cannot be opened; for maps of a method that draws none.
+        ImageError
+            For an image that cannot be read, unless `skip_bad`.
+        """
+        self._before_scoring()
+        calibration, prepared = self.calibration_, self._prepared(images, workers=workers, skip_bad=skip_bad)
+        results = self.raw_results(prepared, maps=maps, batch_size=batch_size, device=device)
+        return (
+            describe(result, prepared.source.name(result.index), prepared.preprocessing, calibration)
+            for result in results
+        )
+
+    def raw_results(
+        self,
+        images: Any,
+        *,
+        maps: bool = False,
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+        device: str = "auto",
+    ) -> Iterator[ImageResult]:
+        """Run the network over images lazily and in order, without p-values and verdicts.
+
+        Parameters
+        ----------
+        images
+            As for :meth:`score`; or PreparedImages, which carry `workers` and `skip_bad` themselves.
+        maps : bool
+            Keep the map of each tile.
+        batch_size, workers, skip_bad, device
+            As for :meth:`score`.
+
+        Yields
+        ------
+        ImageResult
+        """
+        if maps and not self.localizes:
+            raise InputError(f"{self.name} scores whole images and draws no maps; use a method that localizes")
+        if not isinstance(images, PreparedImages):
+            images = self._prepared(images, workers=workers, skip_bad=skip_bad)
+        return self._results(images, maps=maps, batch_size=batch_size, device=device)
+
+    def anomaly_score(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+        device: str = "auto",
+    ) -> FloatArray:
+        """Return raw anomaly scores, (N,) float32, higher = more anomalous; parameters as for :meth:`score`."""
+        scored = self.score(images, batch_size=batch_size, workers=workers, skip_bad=skip_bad, device=device)
+        return np.asarray([r.score for r in scored], dtype=np.float32)
+
+    def anomaly_map(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 16,
+        workers: int | None = None,
+        device: str = "auto",
+    ) -> list[FloatArray]:
+        """Return one (H, W) float32 anomaly map per image, in the image's own size; parameters as for :meth:`score`."""
+        scored = self.score(images, maps=True, batch_size=batch_size, workers=workers, device=device)
+        return [r.map for r in scored if r.map is not None]
+
+    def p_value(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+        device: str = "auto",
+    ) -> npt.NDArray[np.float64]:
+        """Return conformal p-values, (N,) float64 in (0, 1]; parameters as for :meth:`score`."""
+        scored = self.score(images, batch_size=batch_size, workers=workers, skip_bad=skip_bad, device=device)
+        return np.asarray([r.p_value for r in scored], dtype=np.float64)
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 16,
+        workers: int | None = None,
+        skip_bad: bool = False,
+        device: str = "auto",
+    ) -> IntArray:
+        """Return verdicts, (N,): 1 rejected at alpha, 0 not, -1 unreadable (`skip_bad`); parameters as for `score`."""
+        scored = self.score(images, batch_size=batch_size, workers=workers, skip_bad=skip_bad, device=device)
+        return np.asarray([-1 if r.error else int(r.anomalous) for r in scored], dtype=np.intp)
+
+    def set_alpha(self, alpha: float) -> Self:
+        """Set the promised false-alarm rate, and return self; scores and calibration stay.
+
+        Raises
+        ------
+        CalibrationError
+            For an alpha that the calibration images cannot carry.
+        """
+        self._with_alpha(alpha)
+        return self
+
+    def calibrate(
+        self,
+        normals: Any = None,
+        alpha: float | None = None,
+        *,
+        batch_size: int = 16,
+        workers: int | None = None,
+        device: str = "auto",
+        skip_bad: bool = False,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Calibrate on fresh normals, and return self.
+
+        Parameters
+        ----------
+        normals : images
+            As for :meth:`score`. Images that the model has learnt from or was tuned on are left out with a warning.
+        alpha : float, optional
+            Promised false-alarm rate; by default the present one where the normals carry it.
+        batch_size, workers, device, skip_bad
+            As for :meth:`score`.
+        progress : callable, optional
+            Called with a Record per image.
+
+        Raises
+        ------
+        CalibrationError
+            For an alpha that the normals cannot carry.
+        InputError
+            Where no image is new to the model.
+        """
+        if normals is None:
+            warn_renamed("calibrate(alpha=...) without normals", "set_alpha(alpha)")
+            return self.set_alpha(self.calibration_.alpha if alpha is None else alpha)
+        images = self._prepared(normals, workers=workers, skip_bad=skip_bad)
+        run_to_end(self._calibrated(images, alpha, batch_size=batch_size, device=device), progress)
+        return self

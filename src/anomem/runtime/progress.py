@@ -1,0 +1,38 @@
+"""Progress of long calls: a callback that takes records, and one way to run a generator of them to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import TypeAlias, TypeVar
+
+from anomem.types import Record
+
+__all__ = ["Progress", "run_to_end"]
+
+S = TypeVar("S")
+T = TypeVar("T")
+Progress: TypeAlias = Callable[[Record], object]
+"""Takes each record as it comes; an exception that it raises ends the call, which then leaves nothing half done."""
+
+
+def run_to_end(steps: Generator[S, None, T], each: Callable[[S], object] | None = None) -> T:
+    """Run a generator to its end, hand what it yields to `each`, and return its value.
+
+    Examples
+    --------
+    >>> def steps():
+    ...     yield Record("count", 1, 1)
+    ...     return "done"
+    >>> run_to_end(steps(), lambda record: print(record.stage, record.step))
+    count 1
+    'done'
+    """
+    with closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            if each is not None:
+                each(step)
