@@ -78,7 +78,7 @@ def test_a_session_travels_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     session = Session.open(copied(exported("memae"), tmp_path).name, threads=1)
-    session.calibrate(alpha=0.5)
+    session.set_alpha(0.5)
     content = pickle.dumps(session)
     monkeypatch.chdir("/")
     monkeypatch.setattr(session_module, "_engines", {})  # as another process
@@ -95,7 +95,9 @@ def test_a_session_of_a_replaced_file_is_refused(tmp_path: Path, monkeypatch: py
     session = Session.open(file, threads=1)
     scores = session.anomaly_score(pictures())
     content = pickle.dumps(session)
-    Session.open(file).calibrate(alpha=0.5).save()
+    other = Session.open(file)
+    other.set_alpha(0.5)
+    other.save()
     monkeypatch.setattr(session_module, "_engines", {})
     with pytest.raises(ModelFileError, match="has been replaced since the session was opened"):
         pickle.loads(content)
