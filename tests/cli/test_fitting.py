@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 import anomem as library
-from anomem import persistence
+from anomem import modelfile
 from tests.cli.process import KNN, TINY, Command, Run, Shop, files
 
 FIT_KEYS = {
@@ -400,14 +400,14 @@ def test_a_fit_that_cannot_be_written_is_kept(
     refuge = tmp_path / "refuge"
     refuge.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(refuge))
-    full = persistence.save_file
+    full = modelfile.save_file
 
     def fill(tensors: object, place: str, **options: object) -> None:
         if str(refuge) not in place:
             raise SafetensorError("I/O error: No space left on device (os error 28)")
         full(tensors, place, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(persistence, "save_file", fill)
+    monkeypatch.setattr(modelfile, "save_file", fill)
     code, _, err = here("fit", shop.data, *KNN, "--alpha", 0.1, "--out", "m")
     (kept,) = refuge.rglob("m")
     assert code == 2
