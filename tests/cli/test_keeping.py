@@ -36,7 +36,6 @@ def test_fit_precision_reaches_the_fit(shop: Shop, here: Run, tmp_path: Path) ->
     assert not np.array_equal(scores["fp32"], scores["bf16"])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a device that is always full")
 def test_a_fit_that_cannot_be_written_is_kept(
     shop: Shop, here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
