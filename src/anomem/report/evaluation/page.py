@@ -16,6 +16,7 @@ from anomem.report.evaluation import text as words
 from anomem.report.evaluation.gallery import colour_bar, data_uri, galleries, thumbnail
 from anomem.report.evaluation.plots import roc_plot, score_histogram
 from anomem.runtime.atomic import atomic_path
+from anomem.runtime.neutral import plain_only
 from anomem.runtime.text import number
 from anomem.types import ANOMALOUS, NORMAL, UInt8Image
 
@@ -193,7 +194,8 @@ def read_resource(name: str) -> str:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(autoescape=True, finalize=plain_only, **options)
     environment.filters["percent"] = words.percent
     environment.filters["rate"] = words.rate
     environment.filters["number"] = number
