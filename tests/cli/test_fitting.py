@@ -27,7 +27,7 @@ FIT_KEYS = {
     "seconds",
     "peak_mb",
 }
-CALIBRATE_KEYS = {"model", "n", "alpha", "threshold", "alpha_min", "rate_limit_95"}
+CALIBRATE_KEYS = {"model", "n", "alpha", "threshold", "alpha_min", "rate_limit_95", "n_groups", "found"}
 
 
 def write_labels(place: Path, rows: list[tuple[Path, int]], shop: Shop, *, masks: bool = True) -> Path:
