@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Mapping
+from dataclasses import Field
 from typing import Any
 
 from anomem.errors import ParameterError, RenamedWarning
@@ -12,7 +13,11 @@ from anomem.params.declared import BY_PRESET, ByPreset, Parameters
 
 
 def nested(
-    cls: type[Parameters], values: Mapping[str, Any], current: Mapping[str, Any] | None = None, *, warn: bool = True
+    cls: type[Parameters],
+    values: Mapping[str, object],
+    current: Mapping[str, object] | None = None,
+    *,
+    warn: bool = True,
 ) -> dict[str, Any]:
     """Turn values under nested and former names into values of the parameters that `cls` declares.
 
@@ -102,7 +107,7 @@ def _former(
     return groups
 
 
-def find(cls: type[Parameters], name: str) -> tuple[str, Any]:
+def find(cls: type[Parameters], name: str) -> tuple[str, Field[object]]:
     """Return the dotted name and the field of a parameter by any of its spellings.
 
     Raises
