@@ -239,6 +239,8 @@ def test_former_flags_of_fyd_become_groups() -> None:
         off = FYD(image_alignment="off", feature_alignment=False, train_steps=0)  # type: ignore[call-arg]
     assert off.get_params() == FYD(**FROZEN).get_params()
     with pytest.warns(FutureWarning):
+        assert FYD(**parse_assignments(FYD, ["feature_alignment=false"])).feature_aligner is None
+    with pytest.warns(FutureWarning):
         on = FYD(image_alignment="on", feature_alignment=True, joint=True)  # type: ignore[call-arg]
     assert (on.image_aligner, on.feature_aligner) == (
         FYD(**{"image_aligner.keep": "on", "image_aligner.joint": True}).image_aligner,
@@ -344,3 +346,14 @@ def _with_former_names(kind: type[Parameters], nested: dict[str, Any]) -> dict[s
     groups = {name for name, declared in kind.declared().items() if declared.metadata["group"] is not None}
     flat = {name: value for name, value in nested.items() if name not in groups}
     return flat | {old: held[new] for old, new in kind.moved.items() if held[new] is not BY_PRESET}
+
+
+def test_a_report_lists_members_of_groups() -> None:
+    """The page about a model shows dotted names, and what a preset decided."""
+    from anomem.report.evaluation.page import _parameter_lines
+
+    lines = {name: rest for name, *rest in _parameter_lines(AnoMem(stage_one=StageOne(steps=7)))}  # type: ignore[arg-type]
+    assert lines["stage_one.steps"] == ["7", False]
+    assert lines["stage_two.cap"] == ["0.8", True]
+    assert lines["beta"] == ["hard", True]
+    assert "stage_two" not in lines

@@ -16,11 +16,11 @@ import numpy as np
 class Allowed(Protocol):
     """Values that a parameter may take."""
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Return true for an allowed value."""
         ...
 
-    def example(self) -> Any:
+    def example(self) -> object:
         """Return an allowed value."""
         ...
 
@@ -38,7 +38,7 @@ class Range:
     integer: bool = False
     low_open: bool = False
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Return true for a number of this range (a bool is not a number)."""
         kinds = (int, np.integer) if self.integer else (int, float, np.integer, np.floating)
         if isinstance(value, bool) or not isinstance(value, kinds) or not _is_finite(value):
@@ -65,11 +65,11 @@ class OneOf:
 
     values: tuple[Any, ...]
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Return true for one of them, of the same type (so that 1 is not True)."""
         return any(type(value) is type(v) and value == v for v in self.values)
 
-    def example(self) -> Any:
+    def example(self) -> object:
         """Return the first of them."""
         return self.values[0]
 
@@ -84,7 +84,7 @@ class Text:
     what: str = "a non-empty string"
     like: str = "text"
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Return true for a string with something in it."""
         return isinstance(value, str) and bool(value)
 
@@ -102,7 +102,7 @@ class FileOrArray:
 
     what: str
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Return true for a path or a two-dimensional array."""
         return isinstance(value, (str, Path)) or (isinstance(value, np.ndarray) and value.ndim == 2)
 
@@ -121,13 +121,13 @@ class Each:
     item: Allowed
     length: int | None = None
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Return true for such a tuple (a list counts: JSON has no tuples)."""
         if not isinstance(value, (tuple, list)) or not value:
             return False
         return self.length in (None, len(value)) and all(self.item.accepts(v) for v in value)
 
-    def example(self) -> tuple[Any, ...]:
+    def example(self) -> tuple[object, ...]:
         """Return a tuple of the item's example."""
         return (self.item.example(),) * (self.length or 1)
 
@@ -142,11 +142,11 @@ class Either:
 
     options: tuple[Allowed, ...]
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Return true when any option accepts `value`."""
         return any(option.accepts(value) for option in self.options)
 
-    def example(self) -> Any:
+    def example(self) -> object:
         """Return the first option's example."""
         return self.options[0].example()
 
@@ -157,7 +157,7 @@ class Either:
 FLAG = OneOf((False, True))
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Write any value on one line."""
     if isinstance(value, np.ndarray):
         return f"<array {' x '.join(map(str, value.shape))}, {value.dtype}>"
@@ -167,7 +167,7 @@ def shown(value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
-def shortened(value: Any) -> str:
+def shortened(value: object) -> str:
     """Write any value on one line of at most 120 characters."""
     text = shown(value)
     return text if len(text) <= 120 else f"{text[:100]}..."

@@ -57,6 +57,9 @@ def parse_assignments(cls: type[Parameters], assignments: Iterable[str], *, pref
                 f"--set {prefix}{text[:80]}: expected key=value, for example --set {prefix}{_any_example(cls)}"
             )
         name, declared = find(cls, key.strip())
+        if name in cls.moved and declared.metadata["group"] is not None:  # a flag that is now a group's presence
+            values[name] = _scalar(written.strip().capitalize())
+            continue
         if declared.metadata["group"] is not None and written.strip() not in _NONE:
             member = _example(cls, *next(iter(declared.metadata["group"].declared_deep(f"{name}."))))
             raise ParameterError(
@@ -66,7 +69,7 @@ def parse_assignments(cls: type[Parameters], assignments: Iterable[str], *, pref
     return values
 
 
-def _value(cls: type[Parameters], name: str, declared: Field[Any], written: str, prefix: str) -> Any:
+def _value(cls: type[Parameters], name: str, declared: Field[object], written: str, prefix: str) -> Any:
     """Read one value by its declaration."""
     facts = declared.metadata
     allowed: Allowed = facts["allowed"]
@@ -126,7 +129,7 @@ def _any_example(cls: type[Parameters]) -> str:
     return _example(cls, *next((n, f) for n, f in cls.declared_deep() if f.metadata["group"] is None))
 
 
-def _example(cls: type[Parameters], name: str, declared: Field[Any]) -> str:
+def _example(cls: type[Parameters], name: str, declared: Field[object]) -> str:
     """Write an assignment that works."""
     return f"{name}={_written(example_of(cls, name, declared))}"
 

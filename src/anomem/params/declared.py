@@ -64,7 +64,7 @@ BY_PRESET = ByPreset()
 """Default of parameters that a preset decides and for which None is a value of its own."""
 
 
-def param(default: Any, allowed: Allowed, *, doc: str, optional: bool = False, preset: bool = False) -> Any:
+def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False, preset: bool = False) -> Any:
     """Declare one hyperparameter: its default, its allowed values, its documentation.
 
     Parameters
@@ -95,7 +95,12 @@ def param(default: Any, allowed: Allowed, *, doc: str, optional: bool = False, p
 
 
 def group(
-    kind: Callable[[], T], *, doc: str, optional: bool = False, off: tuple[str, Any] | None = None, preset: bool = False
+    kind: Callable[[], T],
+    *,
+    doc: str,
+    optional: bool = False,
+    off: tuple[str, object] | None = None,
+    preset: bool = False,
 ) -> Any:
     """Declare a group of hyperparameters that a method holds as one nested object.
 
@@ -133,11 +138,11 @@ class OfGroup:
     kind: Any
     optional: bool
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Return true for an object of the class."""
         return isinstance(value, self.kind)
 
-    def example(self) -> Any:
+    def example(self) -> object:
         """Return an object with all defaults."""
         return self.kind()
 
@@ -182,12 +187,12 @@ class Parameters:
     """Former names, which warn for one version: old name -> dotted new one."""
 
     @classmethod
-    def declared(cls) -> dict[str, Field[Any]]:
+    def declared(cls) -> dict[str, Field[object]]:
         """Name -> dataclass field of every declared hyperparameter, in order."""
         return {f.name: f for f in fields(cls) if "allowed" in f.metadata}  # type: ignore[arg-type]
 
     @classmethod
-    def declared_deep(cls, path: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    def declared_deep(cls, path: str = "") -> Iterator[tuple[str, Field[object]]]:
         """Yield dotted name and field of every declared hyperparameter, members behind their group."""
         for name, declared in cls.declared().items():
             yield path + name, declared
@@ -213,7 +218,7 @@ class Parameters:
         }
         return given | members
 
-    def set_params(self, **values: Any) -> Self:
+    def set_params(self, **values: object) -> Self:
         """Assign hyperparameters by name; members of a nested object by ``group__member`` or ``group.member``.
 
         Raises
@@ -227,7 +232,7 @@ class Parameters:
             setattr(self, name, value)
         return self
 
-    def replaced(self, **values: Any) -> Self:
+    def replaced(self, **values: object) -> Self:
         """Return a copy with some hyperparameters changed; names as for :meth:`set_params`."""
         from anomem.params.names import nested
 
@@ -260,7 +265,7 @@ class Parameters:
         return {name: _plain(value) for name, value in self.get_params(deep=False).items() if value is not BY_PRESET}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Build an object from :meth:`to_dict`'s result, or from that of a version with former names."""
         from anomem.params.names import nested
 
@@ -279,7 +284,7 @@ class Parameters:
         value = getattr(self, head)
         return value if not rest else None if value is None else value[rest]
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if self.__dict__.get("_resolved", False):
             raise AttributeError(f"{type(self).__name__}: resolved parameters are fixed; change {name} before the fit")
         super().__setattr__(name, value)
@@ -293,13 +298,13 @@ class Parameters:
         return f"{type(self).__name__}({', '.join(given)})"
 
 
-def refuse(cls: type[Parameters], name: str, value: Any, allowed: Allowed, *, example: Any) -> None:
+def refuse(cls: type[Parameters], name: str, value: object, allowed: Allowed, *, example: object) -> None:
     """Raise the error that names the parameter, its value, the allowed values and an example."""
     line = f"{cls.__name__}: {name}={shortened(value)} is not allowed; expected {allowed}"
     raise ParameterError(f"{line}, for example {name}={shown(example)}")
 
 
-def example_of(cls: type[Parameters], name: str, declared: Field[Any]) -> Any:
+def example_of(cls: type[Parameters], name: str, declared: Field[object]) -> object:
     """Return a value of a parameter (dotted name) that is allowed: the usual one, else one of a preset's."""
     allowed, usual = declared.metadata["allowed"], declared.metadata["usual"]
     for value in (usual, *(filling.get(name) for filling in cls.presets.values())):

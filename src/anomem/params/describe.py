@@ -87,7 +87,7 @@ def _short(value: Any) -> str:
     return "none" if value is None else f"`{value if isinstance(value, str) else shown(value)}`"
 
 
-def _default(declared: Field[Any]) -> Any:
+def _default(declared: Field[object]) -> Any:
     """Return the default as JSON knows it: of a group "on" or none (off)."""
     usual = declared.metadata["usual"]
     return "on" if isinstance(usual, Parameters) else usual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import Field
 from typing import Any
 
 from anomem.errors import ParameterError, RenamedWarning, nearest
@@ -11,7 +12,11 @@ from anomem.params.declared import BY_PRESET, ByPreset, Parameters
 
 
 def nested(
-    cls: type[Parameters], values: Mapping[str, Any], current: Mapping[str, Any] | None = None, *, warn: bool = True
+    cls: type[Parameters],
+    values: Mapping[str, object],
+    current: Mapping[str, object] | None = None,
+    *,
+    warn: bool = True,
 ) -> dict[str, Any]:
     """Turn values under nested and former names into values of the parameters that `cls` declares.
 
@@ -101,7 +106,7 @@ def _former(
     return groups
 
 
-def find(cls: type[Parameters], name: str) -> tuple[str, Any]:
+def find(cls: type[Parameters], name: str) -> tuple[str, Field[object]]:
     """Return the dotted name and the field of a parameter by any of its spellings.
 
     Raises
