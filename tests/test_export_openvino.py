@@ -18,7 +18,7 @@ from anomem.detectors.baselines.padim import PaDiM, PaDiMScorer
 from anomem.errors import AnomemWarning, ExportError, InputError, MissingExtraError, ModelFileError, ParameterError
 from anomem.export.ir import METHODS
 from anomem.nn.scorer import Output
-from anomem.runtime.engines import import_openvino
+from anomem.runtime.dependencies import import_openvino
 from anomem.runtime.exported import read_facts, write_facts
 from anomem.runtime.session import Session
 from tests.cli.process import files

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
-from anomem.training import LOWEST_RATE, Recipe, exhaust, learning_rate, range_test, train
+from anomem.training import LOWEST_RATE, Recipe, learning_rate, range_test, run_to_end, train
 
 CPU = torch.device("cpu")
 
@@ -92,7 +92,7 @@ def test_a_range_test_finds_a_rate_that_learns(optimiser: str) -> None:
 def test_a_range_test_ends_where_the_loss_is_no_longer_finite() -> None:
     line = _Line()
     poisoned = itertools.chain(itertools.islice(_batches(), 5), [(torch.ones(2, 1), torch.full((2, 1), torch.inf))])
-    found = exhaust(range_test(line, line.loss, poisoned, Recipe(100, 1.0, "adamw"), device=CPU))
+    found = run_to_end(range_test(line, line.loss, poisoned, Recipe(100, 1.0, "adamw"), device=CPU))
     assert LOWEST_RATE <= found < 1e-5
 
 
@@ -100,4 +100,4 @@ def test_a_range_test_says_when_it_cannot_begin() -> None:
     line = _Line()
     poisoned = [(torch.ones(2, 1), torch.full((2, 1), torch.inf))]
     with pytest.raises(ParameterError, match="range test is inf at step 1; lower lr"):
-        exhaust(range_test(line, line.loss, poisoned, Recipe(100, 1.0, "adamw"), device=CPU))
+        run_to_end(range_test(line, line.loss, poisoned, Recipe(100, 1.0, "adamw"), device=CPU))

@@ -10,20 +10,23 @@ AnoMem()
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from anomem.renamed import install
+from anomem.runtime.silence import silence
 from anomem.version import __version__
 
+silence()
+install()
+
+# The command handles interrupts once this module is imported: nothing else is imported until it is needed.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from anomem.detector import Detector
     from anomem.detectors import DETECTORS
     from anomem.detectors.anomem.detector import AnoMem
     from anomem.loading import load
     from anomem.runtime.model import Model, Scored
-
-install()
 
 _LAZY = {
     "AnoMem": "anomem.detectors.anomem.detector",
@@ -41,6 +44,8 @@ def __getattr__(name: str) -> Any:
     """Import the heavy rooms only when one of their names is asked for (PEP 562)."""
     if name not in _LAZY:
         raise AttributeError(f"module 'anomem' has no attribute {name!r}")
+    from importlib import import_module
+
     try:
         return getattr(import_module(_LAZY[name]), name)
     except ModuleNotFoundError as error:

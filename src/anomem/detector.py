@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,8 +13,9 @@ import torch
 
 from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
-from anomem.data.sources import open_source
-from anomem.errors import AnomemWarning, InputError
+from anomem.data.labels import extended, label_rows
+from anomem.data.sources import normal_samples, open_source
+from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
 from anomem.fitted_model import FittedModel
 from anomem.fitting import (
@@ -23,21 +23,23 @@ from anomem.fitting import (
     Labelled,
     Run,
     calibration_pass,
-    conclude,
     final_scores,
     gather_labelled,
     make_run,
+    only_groups,
     read_preprocessing,
     recalibrated,
+    reconcluded,
     remember_calibration,
 )
 from anomem.modelfile import save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
+from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param, parameters
 from anomem.roles import add_labelled, split_roles
 from anomem.runtime.calibration import calibrate
+from anomem.runtime.groups import Groups
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import isolated_rng, recorded
@@ -46,28 +48,9 @@ from anomem.types import ANOMALOUS, NORMAL, Record
 Supervision = Literal["none", "optional", "required"]
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Detector(Parameters, FittedModel):
-    """Base of all detectors: fit on normals, score, localise, promise a false-alarm rate.
-
-    Parameters
-    ----------
-    size : int
-        Side of the square that every image (or tile) is resized to, pixels.
-    letterbox : bool, default False
-        Keep the aspect when resizing and fill up with grey.
-    tile : int or None, default None
-        Cut images into overlapping squares of this many pixels, in fitting and scoring, so that small defects in large
-        photographs stay visible.
-    tile_overlap : float, default 0.25
-        How much neighbouring tiles share, as a fraction of their side.
-    roi : path, array (H, W) or None, default None
-        A mask image; what is black in it is left out of fitting, scores and maps.
-    precision : {"float32", "bfloat16"}, default "float32"
-        In which the model scores; its calibration belongs to it.
-    seed : int, default 0
-        Of the split and of everything random in the fit.
-    """
+    """Base of all detectors: fit on normals, score, localise, keep a promised false-alarm rate."""
 
     name: ClassVar[str]
     supervision: ClassVar[Supervision]
@@ -79,25 +62,33 @@ class Detector(Parameters, FittedModel):
     """Contract tests that this method cannot keep, each with the reason in words."""
     _fitted: Fitted | None = field(default=None, init=False)
 
-    size: int | None = param(224, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
-    letterbox: bool = param(False, FLAG, doc="Keep the aspect, fill up with grey.")
+    size: int = param(224, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    letterbox: bool = param(False, FLAG, doc="Keep the aspect when resizing and fill up with grey.")
     tile: int | None = param(
-        None, Range(32, 8192, integer=True), doc="Side of tiles that images are cut into, pixels.", optional=True
+        None,
+        Range(32, 8192, integer=True),
+        doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
+        optional=True,
     )
     tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side that neighbours overlap.")
     roi: Any = param(
-        None, FileOrArray("a mask image's path, or an (H, W) array"), doc="Region to look at.", optional=True
+        None,
+        FileOrArray("a mask image's path, or an (H, W) array"),
+        doc="Region of interest: black parts of this mask are left out of fitting, scores and maps.",
+        optional=True,
     )
-    precision: str = param("float32", OneOf(("float32", "bfloat16")), doc="In which the model scores.")
-    seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Of the split and of the fit.")
+    precision: str = param(
+        "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring; the calibration belongs to it."
+    )
+    seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Random seed for splitting and fitting.")
 
     @abstractmethod
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         """Learn from normals (and from labelled images where the first stage takes them); return the scorer."""
 
-    def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run) -> Generator[Record, None, None]:
+    def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run[Self]) -> Generator[Record, None, None]:
         """Fit the second stage of `scorer` in place."""
         raise InputError(f"{self.name} has no second stage: fit it again with the labels")
 
@@ -113,7 +104,7 @@ class Detector(Parameters, FittedModel):
         *,
         labels: Any = None,
         masks: Sequence[Mask] | None = None,
-        groups: Sequence[Hashable | None] | None = None,
+        groups: Groups = None,
         types: Sequence[str | None] | None = None,
         alpha: float | None = None,
         device: str = "auto",
@@ -137,8 +128,10 @@ class Detector(Parameters, FittedModel):
             `images` replaces its own.
         masks : sequence, optional
             An (H, W) mask, a path to one, or None per image. Never needed.
-        groups : sequence, optional
-            Images of one group (part, lot, burst) are never separated by the split.
+        groups : sequence, "near", "folder" or regular expression, optional
+            Images of one group (part, lot, burst) are never separated by the split, and p-values count groups. By
+            default as the samples say; "near": near-duplicates, found by thumbnails; "folder": images of one folder;
+            otherwise what the expression finds in a path (its first parenthesis, if any).
         types : sequence of str, optional
             Defect type of each labelled image.
         alpha : float, optional
@@ -199,13 +192,10 @@ class Detector(Parameters, FittedModel):
         state = yield from recorded(steps, history)
         self._fitted = state.replaced(history=tuple(history))
 
-    def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
+    def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run[Self]) -> Generator[Record, None, Fitted]:
         roles = split_roles(corpus, read_preprocessing(run.params), alpha, run)
-        if self.supervision == "none":
-            self._warn_of_unused_labels(corpus)
-        else:
-            required, second_stage = self.supervision == "required", type(self)._refit is not Detector._refit
-            add_labelled(roles, corpus, run, method=self.name, required=required, second_stage=second_stage)
+        second_stage = type(self)._refit is not Detector._refit
+        add_labelled(roles, corpus, run, method=self.name, supervision=self.supervision, second_stage=second_stage)
         scorer = yield from self._fit(roles.learn, roles.tune, roles.labelled, run)
         scorer.eval().requires_grad_(False).to(run.device)
         results, scale = yield from calibration_pass(scorer, roles.calibration, run)
@@ -216,19 +206,15 @@ class Detector(Parameters, FittedModel):
             yield from self._refit(scorer, roles.labelled, fresh)
         return Fitted(
             scorer,
-            vars(run.params),
+            run.params.to_dict(),
             roles.learn.preprocessing,
-            calibrate(final_scores(scorer, results), alpha, precision=run.params.precision),
+            calibrate(final_scores(scorer, results), alpha, run.params.precision, roles.groups),
             scale,
             roles.digests,
             corpus.skipped,
+            labels=roles.label_rows,
+            calibration_groups=only_groups(roles.groups),
         )
-
-    def _warn_of_unused_labels(self, corpus: Corpus) -> None:
-        n_labelled = len(corpus.positions(ANOMALOUS)) + len(corpus.picked)
-        if n_labelled:
-            line = f"{self.name} learns from normal images only: {n_labelled} labelled images are left out"
-            warnings.warn(line, AnomemWarning, stacklevel=2)
 
     def label(
         self,
@@ -241,6 +227,7 @@ class Detector(Parameters, FittedModel):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
+        add: bool = False,
         progress: Progress | None = None,
     ) -> Self:
         """Refit the second stage to labelled images, and return self; the memory stays as it is.
@@ -251,16 +238,19 @@ class Detector(Parameters, FittedModel):
             As for :meth:`fit`.
         y : sequence of int, optional
             By default the source's own labels, else all anomalous. Defects alone are enough.
+        add : bool
+            Keep the earlier labels too: their files, whose paths the model remembers, are read again. Otherwise they
+            are replaced.
 
         Raises
         ------
         InputError
-            Without any defect; for a method without second stage; for an image that is also one of the fit's normals.
+            Without any defect; for a method without second stage; for an image that is also one of the fit's normals;
+            with `add` for earlier files that are gone or have changed, and for labels of arrays.
 
         Notes
         -----
-        The calibration scores are recomputed with the new score; labelled images never enter the calibration. Earlier
-        labels are replaced: pass all of them.
+        The calibration scores are recomputed with the new score; labelled images never enter the calibration.
         """
         steps = self._label_steps(
             images,
@@ -271,6 +261,7 @@ class Detector(Parameters, FittedModel):
             batch_size=batch_size,
             workers=workers,
             skip_bad=skip_bad,
+            add=add,
         )
         run_to_end(steps, progress)
         return self
@@ -283,11 +274,15 @@ class Detector(Parameters, FittedModel):
         device: str = "auto",
         batch_size: int = 16,
         workers: int | None = None,
+        add: bool = False,
         **described: Any,
     ) -> Generator[Record, None, None]:
         state = self._state()
-        run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
+        params = self.from_dict(state.resolved).resolve()
+        run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
+        if add:
+            corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name} has no second stage that labels could refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):
@@ -299,9 +294,10 @@ class Detector(Parameters, FittedModel):
         yield from recorded(isolated_rng(self._refit(scorer, labelled, run), self.seed), history)
         self._fitted = state.replaced(
             scorer=scorer,
-            calibration=calibrate(conclude(scorer), state.calibration.alpha, precision=state.calibration.precision),
+            calibration=reconcluded(scorer, state),
             digests={**state.digests, "labelled": hashes},
             history=tuple(history),
+            labels=label_rows(corpus, chosen),
         )
 
     def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> ImageSet:
@@ -316,16 +312,26 @@ class Detector(Parameters, FittedModel):
         state = self._state()
         self._fitted = state.replaced(calibration=state.calibration.with_alpha(alpha))
 
+    def _normals(self, normals: Any) -> tuple[Any, Sequence[Hashable | None] | None]:
+        return normal_samples(normals)
+
     def _calibrated(
-        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
+        self,
+        images: PreparedImages,
+        alpha: float | None,
+        *,
+        batch_size: int,
+        device: str,
+        groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
-        run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
-        self._fitted = yield from recalibrated(state, images, alpha, run)
+        params = self.from_dict(state.resolved).resolve()
+        run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
+        self._fitted = yield from recalibrated(state, images, alpha, run, groups)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file with a JSON manifest; whole or not at all."""
-        save_model(path, self.name, self.get_params(), self._state())
+        save_model(path, self.name, self.to_dict(), self._state())
 
     def export(
         self,
@@ -371,7 +377,7 @@ class Detector(Parameters, FittedModel):
         return run_to_end(self._export_steps(path, **wishes, eval_data=eval_data, max_drop=max_drop), progress)
 
     def _export_steps(self, path: str | Path, **wishes: Any) -> Generator[Record, None, Exported]:
-        return export_steps(self.name, self.paper, self.get_params(), self._state(), path, **wishes)
+        return export_steps(self.name, self.paper, self.to_dict(), self._state(), path, **wishes)
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: Fitted) -> Self:

@@ -3,34 +3,70 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
+from anomem.data.labels import LabelRow
 from anomem.errors import InputError, ParameterError
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.runtime.calibration import Calibration, calibrate, check_alpha
+from anomem.runtime.calibration import Calibration, calibrate, check_alpha, group_numbers
 from anomem.runtime.images import read_mask
 from anomem.runtime.preprocess import Preprocessing
-from anomem.runtime.recalibration import MapScale, unseen
+from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
 from anomem.runtime.scoring import PreparedImages
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
 
-@dataclass(frozen=True)
-class Run:
-    """The circumstances of one fit: resolved hyperparameters, randomness, and where it runs."""
+class Shared(Protocol):
+    """Resolved hyperparameters that every method has."""
 
-    params: SimpleNamespace
+    @property
+    def size(self) -> int:
+        """Input side, pixels."""
+
+    @property
+    def letterbox(self) -> bool:
+        """Keep the aspect when resizing."""
+
+    @property
+    def tile(self) -> int | None:
+        """Side of tiles, pixels."""
+
+    @property
+    def tile_overlap(self) -> float:
+        """Share of a tile's side that neighbours overlap."""
+
+    @property
+    def roi(self) -> Any:
+        """Region of interest: a path, an array or None."""
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic used for scoring."""
+
+    @property
+    def seed(self) -> int:
+        """Random seed for splitting and fitting."""
+
+
+P = TypeVar("P", bound=Shared)
+P_co = TypeVar("P_co", bound=Shared, covariant=True)
+
+
+@dataclass(frozen=True)
+class Run(Generic[P_co]):
+    """Circumstances of one fit: resolved hyperparameters, randomness, device and precision."""
+
+    params: P_co
     rng: torch.Generator
     device: torch.device
     fit_precision: str
@@ -66,7 +102,11 @@ class Labelled:
 
 
 def gather_labelled(
-    corpus: Corpus, chosen: IntArray, preprocessing: Preprocessing, digests: Mapping[str, frozenset[int]], run: Run
+    corpus: Corpus,
+    chosen: IntArray,
+    preprocessing: Preprocessing,
+    digests: Mapping[str, frozenset[int]],
+    run: Run[Shared],
 ) -> tuple[Labelled, frozenset[int]]:
     """Put labelled images in order, with their content hashes.
 
@@ -113,6 +153,10 @@ class Fitted:
         Images that could not be read.
     history : tuple of Record
         What the fit reported.
+    labels : tuple of mapping
+        Files that the second stage is fitted to; see :func:`anomem.data.labels.label_rows`.
+    calibration_groups : tuple of int or None
+        Group of each calibration image, in the order in which a two-stage scorer remembers them; None: no groups.
     """
 
     scorer: Scorer
@@ -123,6 +167,8 @@ class Fitted:
     digests: dict[str, frozenset[int]]
     skipped: tuple[str, ...] = ()
     history: tuple[Record, ...] = ()
+    labels: tuple[LabelRow, ...] = ()
+    calibration_groups: tuple[int, ...] | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -140,7 +186,7 @@ class Fitted:
         return dataclasses.replace(self, **changes)
 
 
-def make_run(params: dict[str, Any], *, device: str, fit_precision: str, batch_size: int, workers: int | None) -> Run:
+def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, workers: int | None) -> Run[P]:
     """Put the call arguments of a fit in order.
 
     Raises
@@ -155,11 +201,11 @@ def make_run(params: dict[str, Any], *, device: str, fit_precision: str, batch_s
     where = find_device(device)
     if fit_precision == "auto":
         fit_precision = "bfloat16" if has_native_bfloat16(where) else "float32"
-    rng = torch.Generator().manual_seed(int(params["seed"]))
-    return Run(SimpleNamespace(**params), rng, where, fit_precision, batch_size, workers)
+    rng = torch.Generator().manual_seed(int(params.seed))
+    return Run(params, rng, where, fit_precision, batch_size, workers)
 
 
-def read_preprocessing(params: SimpleNamespace) -> Preprocessing:
+def read_preprocessing(params: Shared) -> Preprocessing:
     """Build the preprocessing that the hyperparameters describe; a mask for `roi` is read here."""
     return Preprocessing(
         size=params.size,
@@ -183,7 +229,7 @@ def _read_roi(roi: Any) -> BoolArray | None:
 
 
 def calibration_pass(
-    scorer: Scorer, images: PreparedImages, run: Run, *, stage: str = "calibrate"
+    scorer: Scorer, images: PreparedImages, run: Run[Shared], *, stage: str = "calibrate"
 ) -> Generator[Record, None, tuple[list[ImageResult], tuple[float, float]]]:
     """Score held-out normals as everything else will be scored; also read the colour scale from their maps."""
     results: list[ImageResult] = []
@@ -199,7 +245,11 @@ def calibration_pass(
 
 
 def recalibrated(
-    state: Fitted, images: PreparedImages, alpha: float | None, run: Run
+    state: Fitted,
+    images: PreparedImages,
+    alpha: float | None,
+    run: Run[Shared],
+    groups: Sequence[Hashable | None] | None,
 ) -> Generator[Record, None, Fitted]:
     """Calibrate anew on normals that the model has not seen; others are left out with a warning.
 
@@ -212,22 +262,28 @@ def recalibrated(
     """
     check_alpha(alpha, len(images))
     seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
-    fresh = images.subset(unseen(images, seen))
-    check_alpha(alpha, len(fresh))
+    fresh, counted = fresh_normals(images, seen, alpha, groups)
     scorer = copy_scorer(state.scorer, run.device)
     scored, scale = yield from calibration_pass(scorer, fresh, run)
-    results = [r for r in scored if r.error is None]
-    if not results:
+    kept = [i for i, result in enumerate(scored) if result.error is None]
+    if not kept:
         raise InputError("none of the images to calibrate on can be read; check their files")
+    results, numbers = [scored[i] for i in kept], only_groups([counted[i] for i in kept])
     remember_calibration(scorer, results)
-    if alpha is None and state.calibration.alpha >= 1 / (len(results) + 1):
-        alpha = state.calibration.alpha
+    calibration = calibrated_anew(final_scores(scorer, results), alpha, state.calibration, numbers)
     return state.replaced(
         scorer=scorer,
-        calibration=calibrate(final_scores(scorer, results), alpha, precision=state.calibration.precision),
+        calibration=calibration,
         map_scale=scale,
         digests={**state.digests, "calibration": frozenset(r.digest for r in results)},
+        calibration_groups=numbers,
     )
+
+
+def only_groups(groups: Sequence[Hashable | None]) -> tuple[int, ...] | None:
+    """Number groups in their order; None where every image is a group by itself."""
+    numbers = tuple(group_numbers(groups).tolist())
+    return None if len(set(numbers)) == len(numbers) else numbers
 
 
 def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
@@ -242,6 +298,12 @@ def conclude(scorer: TwoStageScorer) -> FloatArray:
     """Scores of the calibration normals that a two-stage scorer carries, (n,) float32."""
     scores = scorer.conclude(scorer.calibration_one_class, scorer.calibration_evidence)
     return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
+
+
+def reconcluded(scorer: TwoStageScorer, state: Fitted) -> Calibration:
+    """Calibrate a refitted scorer on the normals that it carries."""
+    known = state.calibration
+    return calibrate(conclude(scorer), known.alpha, known.precision, state.calibration_groups)
 
 
 def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, fx
 
-from anomem.errors import ModelFileError
+from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer
 from anomem.runtime.atomic import atomic_path
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
-from anomem.types import BoolArray, Record
+from anomem.training import own_rng
+from anomem.types import BoolArray, IntArray, Record
 from anomem.version import __version__
 
 
@@ -28,6 +30,9 @@ def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: 
     """Write one file: tensors of the scorer, calibration scores, content hashes, region of interest; facts as JSON."""
     tensors = {f"scorer.{name}": tensor for name, tensor in state.scorer.state_dict().items()}
     tensors["calibration.scores"] = torch.from_numpy(state.calibration.scores.copy())
+    if state.calibration.groups is not None and state.calibration_groups is not None:
+        tensors["calibration.groups"] = torch.from_numpy(state.calibration.groups.astype(np.int64))
+        tensors["calibration.groups_as_remembered"] = torch.tensor(state.calibration_groups, dtype=torch.int64)
     for role, hashes in state.digests.items():
         tensors[f"digests.{role}"] = digest_tensor(hashes)
     if state.preprocessing.roi is not None:
@@ -44,17 +49,14 @@ def manifest_of(method: str, params: Mapping[str, Any], state: Fitted) -> Manife
         resolved=_jsonable(state.resolved),
         architecture=state.scorer.config,
         preprocessing=state.preprocessing.to_dict(),
-        calibration={
-            "alpha": state.calibration.alpha,
-            "n": state.calibration.n,
-            "precision": state.calibration.precision,
-        },
+        calibration=state.calibration.facts(),
         counts=state.counts,
         precision=state.calibration.precision,
         map_scale=dict(zip(("low", "high"), state.map_scale, strict=True)),
         facts={
             "skipped": list(state.skipped),
             "history": [dataclasses.asdict(record) for record in state.history],
+            "labels": [dict(row) for row in state.labels],
         },
     )
 
@@ -88,21 +90,26 @@ def load_model(
         roi = _roi(tensors)
         state = Fitted(
             scorer,
-            _from_json(manifest.resolved, roi),
+            {**manifest.resolved, "roi": roi},
             Preprocessing.from_dict(manifest.preprocessing, roi),
             Calibration(
                 tensors["calibration.scores"].numpy(),
                 float(manifest.calibration["alpha"]),
                 str(manifest.calibration["precision"]),
+                _groups(tensors, "calibration.groups", manifest),
             ),
             _scale(manifest.map_scale),
             {role: digest_set(tensors[f"digests.{role}"]) for role in ("learn", "tune", "calibration", "labelled")},
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
+            tuple(dict(row) for row in manifest.facts.get("labels", ())),
+            _remembered(tensors, manifest),
         )
+    except (ImportError, MemoryError, OSError):  # of this machine, not of the file
+        raise
     except Exception as error:  # facts that somebody changed fail in any way there is
         raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
-    return manifest.method, _from_json(manifest.params, roi), state
+    return manifest.method, {**manifest.params, "roi": roi}, state
 
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
@@ -117,13 +124,30 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
         raise ModelFileError(f"{wrong[0]} is {own[wrong[0]].dtype} instead of {expected[wrong[0]]}")
     if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
         # Some timm models hold constants that are no part of their state; now that all shapes fit, build it for real.
-        with torch.random.fork_rng(devices=[]):  # first weights are drawn, and overwritten
+        with own_rng():  # first weights are drawn, and overwritten
             scorer = build(config)
         scorer.load_state_dict(own, strict=True, assign=True)
     for module in scorer.modules():
         if isinstance(module, fx.GraphModule):  # a backbone, whole or cut, as it was fitted: layouts change last bits
             module.to(memory_format=torch.channels_last)
     return scorer.eval().requires_grad_(False)
+
+
+def _groups(tensors: dict[str, Tensor], name: str, manifest: Manifest) -> IntArray | None:
+    """Read group numbers; a manifest that counts groups demands them."""
+    if "groups" not in manifest.calibration:
+        return None
+    groups = tensors[name].numpy().astype(np.intp)
+    if len(set(groups.tolist())) != manifest.calibration["groups"]:
+        raise ModelFileError(f"{name}: another number of groups than the manifest's")
+    return groups
+
+
+def _remembered(tensors: dict[str, Tensor], manifest: Manifest) -> tuple[int, ...] | None:
+    groups = _groups(tensors, "calibration.groups_as_remembered", manifest)
+    if groups is not None and len(groups) != len(tensors["calibration.scores"]):
+        raise ModelFileError("calibration.groups_as_remembered: another number of images than scores")
+    return None if groups is None else tuple(groups.tolist())
 
 
 def _roi(tensors: dict[str, Tensor]) -> BoolArray | None:
@@ -135,14 +159,8 @@ def _scale(facts: Mapping[str, float] | None) -> tuple[float, float]:
 
 
 def _jsonable(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as JSON: a region of interest travels as a tensor, a path as text."""
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in params.items()}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items() if k != "roi"}
-
-
-def _from_json(params: Mapping[str, Any], roi: BoolArray | None) -> dict[str, Any]:
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
-    return {**tuples, "roi": roi}
+    """Return hyperparameters without the region of interest, which travels as a tensor."""
+    return {k: v for k, v in params.items() if k != "roi"}
 
 
 def _first_line(error: Exception) -> str:
@@ -168,53 +186,60 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
 
     Raises
     ------
-    ModelFileError
-        When the folder does not exist or cannot be written.
+    InputError
+        When the folder does not exist or may not be written.
+    OutputError
+        When the file cannot be written: no space is left, for example.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ModelFileError(f"{target}: its folder does not exist; create {target.parent} first")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        with atomic_path(target) as beside:
-            # A model is as readable as any other new file, though safetensors hides its own.
-            beside.touch()
-            mode = beside.stat().st_mode
+    with atomic_path(path) as beside:
+        try:
             save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json()})
-            beside.chmod(mode)
-    except OSError as error:
-        raise ModelFileError(f"{target}: cannot be written ({error.strerror})") from error
+        except SafetensorError as error:  # of a full disk, among others
+            raise OSError(None, one_line(error)) from error
 
 
 def read_manifest(path: str | Path) -> Manifest:
     """Read only the facts of a model file."""
-    with _opened(path) as file:
-        return _manifest(path, file)
+    source = _existing(path)
+    try:
+        with safe_open(str(source), framework="pt") as file:
+            return _manifest(path, file.metadata())
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
-    """Read tensors and facts of a model file.
+    """Read tensors and facts of a model file into memory of their own: the file may be replaced afterwards.
 
     Raises
     ------
     ModelFileError
         When the file is missing, is a pickle, is damaged, is not anomem's or of an unknown version.
     """
-    with _opened(path) as file:
-        manifest = _manifest(path, file)
+    source = _existing(path)
+    try:
+        content = source.read_bytes()  # once: a file that is being replaced must not come apart
         # Copies: torch's own memory starts at a multiple of 64 bytes, a file's tensors wherever its header ends, and
-        # products round differently there. A copy also outlives a file that is replaced.
-        return {name: file.get_tensor(name).clone() for name in file.keys()}, manifest  # noqa: SIM118
+        # products round differently there.
+        tensors = {name: tensor.clone() for name, tensor in load(content).items()}
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
+    return tensors, _manifest(path, _metadata(content))
 
 
-def _opened(path: str | Path) -> safe_open:
+def _metadata(content: bytes) -> dict[str, str] | None:
+    """Texts in the header of a safetensors file: its length in 8 bytes, then JSON."""
+    length = int.from_bytes(content[:8], "little")
+    found: dict[str, str] | None = json.loads(content[8 : 8 + length]).get("__metadata__")
+    return found
+
+
+def _existing(path: str | Path) -> Path:
     source = Path(path)
     if not source.is_file():
         raise ModelFileError(f"{source}: no such model file")
-    try:
-        return safe_open(str(source), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
+    return source
 
 
 def _what_it_is(source: Path, error: Exception) -> str:
@@ -223,15 +248,11 @@ def _what_it_is(source: Path, error: Exception) -> str:
         head = raw.read(4)
     if head[:1] == b"\x80" or head == b"PK\x03\x04":
         return "is a pickle, which could run code; anomem reads only its own safetensors files"
-    return f"not a model file, or damaged ({_one_line(error)})"
+    return f"not a model file, or damaged ({one_line(error)})"
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _manifest(path: str | Path, file: safe_open) -> Manifest:
-    text = (file.metadata() or {}).get(MANIFEST_KEY)
+def _manifest(path: str | Path, texts: dict[str, str] | None) -> Manifest:
+    text = (texts or {}).get(MANIFEST_KEY)
     if text is None:
         raise ModelFileError(f"{path}: a safetensors file, but not one that anomem wrote")
     try:

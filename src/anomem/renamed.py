@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Iterator, MutableSequence, Sequence
-from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+
+# Imported by every start of the command, before it handles interrupts: nothing else is imported until it is needed.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableSequence, Sequence
+    from importlib.machinery import ModuleSpec
+    from typing import Any
 
 __all__ = ["CLASSES", "MODULES", "OldNames", "install", "warn_renamed"]
 
@@ -51,7 +52,11 @@ CLASSES = {"BenchSet": "BenchmarkSet", "Journal": "RunFile", "Judge": "Model", "
 
 def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
     """Warn that `old` is called `new` today."""
-    warnings.warn(f"{old} is called {new} and goes with the next version", FutureWarning, stacklevel=stacklevel)
+    import warnings
+
+    from anomem.errors import RenamedWarning
+
+    warnings.warn(f"{old} is called {new} and goes with the next version", RenamedWarning, stacklevel=stacklevel)
 
 
 class _OldModule(ModuleType):
@@ -60,6 +65,8 @@ class _OldModule(ModuleType):
     __path__: MutableSequence[str] = []  # noqa: RUF012 - a package: it has modules below it
 
     def __getattr__(self, name: str) -> object:
+        from importlib import import_module
+
         if not name.startswith("__"):
             for place in MODULES[self.__name__.removeprefix("anomem.")]:
                 module = import_module(f"anomem.{place}")
@@ -69,15 +76,18 @@ class _OldModule(ModuleType):
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
-class _Finder(MetaPathFinder, Loader):
+class _Finder:
     """Import hook for the modules of version 0.1; asked only for what nobody else finds."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         del path, target
-        known = fullname.startswith("anomem.") and fullname.removeprefix("anomem.") in MODULES
-        return ModuleSpec(fullname, self, is_package=True) if known else None
+        if not fullname.startswith("anomem.") or fullname.removeprefix("anomem.") not in MODULES:
+            return None
+        from importlib.machinery import ModuleSpec
+
+        return ModuleSpec(fullname, self, is_package=True)  # type: ignore[arg-type] # a loader by its methods
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _OldModule(spec.name)

@@ -7,7 +7,9 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from anomem.errors import ParameterError
 from anomem.nn.inference import autocast
+from anomem.runtime.progress import run_to_end as run_to_end
 from anomem.types import Record
 
 T = TypeVar("T")
@@ -106,7 +109,7 @@ def train(
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = _groups(module, recipe)
     if not trainable:
-        raise ParameterError(f"{stage} has nothing to train; set train_steps=0, or let something be trained")
+        raise ParameterError(f"{stage}: nothing to train; switch its training off, or train layers of the backbone")
     optimiser = accelerator.prepare(_optimiser(groups, recipe))
     started, losses = time.perf_counter(), []
     for step, batch in enumerate(_first(batches, recipe.steps), start=1):
@@ -254,20 +257,36 @@ def _first(batches: Iterable[T], count: int) -> Iterator[T]:
             return
 
 
+_rng = RLock()
+
+
 def isolated_rng(steps: Generator[Record, None, T], seed: int) -> Generator[Record, None, T]:
-    """Run a generator on seeded random state of its own; the caller's is as it was at every yield."""
+    """Run a generator on seeded random state of its own; the caller's is as it was at every yield.
+
+    Threads take turns at every step: torch has one random state per process.
+    """
     inner = _seeded_state(seed)
     while True:
-        outer = torch.get_rng_state()
-        torch.set_rng_state(inner)
-        try:
-            record = next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        finally:
-            inner = torch.get_rng_state()
-            torch.set_rng_state(outer)
+        with own_rng():
+            torch.set_rng_state(inner)
+            try:
+                record = next(steps)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            finally:
+                inner = torch.get_rng_state()
         yield record
+
+
+@contextmanager
+def own_rng() -> Iterator[None]:
+    """Keep torch's random state of this process for one thread, and leave it as it was."""
+    with _rng:
+        outer = torch.get_rng_state()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(outer)
 
 
 def _seeded_state(seed: int) -> Tensor:
@@ -285,12 +304,3 @@ def recorded(steps: Generator[Record, None, Any], history: list[Record]) -> Gene
             history.pop()
         history.append(record)
         yield record
-
-
-def exhaust(steps: Generator[Any, None, T]) -> T:
-    """Run a generator to its end and return what it returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]

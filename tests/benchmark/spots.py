@@ -85,7 +85,8 @@ class SpotDetector:
     def get_params(self) -> dict[str, Any]:
         return {"size": None, "letterbox": False, "roi": np.zeros((3, 4), bool), "note": "<b>&"}
 
-    def resolve(self) -> dict[str, Any]:
+    @property
+    def resolved_(self) -> dict[str, Any]:
         return {**self.get_params(), "size": 224}
 
 

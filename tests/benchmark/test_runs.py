@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomem.benchmark.execute import load_scores
+from anomem.benchmark.execute import Outcome, load_scores
 from anomem.benchmark.fits import Settings
 from anomem.benchmark.plan import Wanted, parse_settings, parts_of, plan
-from anomem.benchmark.run import Outcome, groups, run
+from anomem.benchmark.run import groups, run
 from anomem.benchmark.run_file import RunFile, read_runs
 from anomem.benchmark.suites import Part
 from anomem.benchmark.unit import Unit, Variant, canonical

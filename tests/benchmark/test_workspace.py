@@ -11,7 +11,7 @@ import pytest
 
 from anomem.benchmark.environment import Meter, metered
 from anomem.benchmark.fits import Fit, Settings, fit_params, score
-from anomem.benchmark.judging import judge
+from anomem.benchmark.judging import findings
 from anomem.benchmark.protocols.base import attainable, judged
 from anomem.benchmark.unit import Task, Unit, Variant, images_digest, scores_digest
 from anomem.benchmark.workspace import Workspace
@@ -57,13 +57,12 @@ def test_figures_are_those_of_an_evaluation(tmp_path: Path) -> None:
     assert figures["n_test"] == {"normal": 12, "anomalous": 10, "left_out": 2}
     assert {k: v for k, v in figures["image"].items() if k != "draws"} == asdict(expected.image)
     assert expected.pixel is not None
-    pixel = asdict(expected.pixel)
-    assert figures["pixel"] == {name: list(v) if isinstance(v, tuple) else v for name, v in pixel.items()}
+    assert figures["pixel"] == asdict(expected.pixel)
     assert figures["types"] == {name: asdict(of_type) for name, of_type in expected.types.items()}
     assert figures["at_alpha"] == asdict(expected.at_alpha)
     assert figures["promise"] == asdict(expected.promise)
     assert figures["trivial"] == asdict(expected.trivial)
-    assert figures["roc"] == {"fpr": list(expected.roc.fpr), "tpr": list(expected.roc.tpr)}
+    assert figures["roc"] == asdict(expected.roc)
     assert found.scores.tolist() == [row.score for row in expected.results]
 
 
@@ -84,9 +83,9 @@ def test_only_what_is_asked_for_is_judged(tmp_path: Path) -> None:
     fewer = judged(work, fit, images, maps=False, among=some, unseen=unseen)
     assert fewer.figures["n_test"] == {"normal": 9, "anomalous": 5, "left_out": 5}
     with pytest.raises(InputError, match="needs normal and anomalous images"):
-        judge(fit, seen, images, work.trivial(images), among=some[:5])
-    with pytest.raises(InputError, match="no image is left"):
-        judge(fit, seen, images, work.trivial(images), unseen=frozenset(seen.digests))
+        findings(fit, seen, images, work.trivial(images), among=some[:5])
+    with pytest.raises(InputError, match="beside 24 that the model was made from"):
+        findings(fit, seen, images, work.trivial(images), unseen=frozenset(seen.digests))
 
 
 def test_trivial_features_are_noted_on_the_way_or_read(tmp_path: Path) -> None:
@@ -162,9 +161,9 @@ def test_methods_take_part_in_what_they_can_do() -> None:
 
 
 def test_dry_runs_cut_optimiser_steps_down() -> None:
-    trained = Variant("anomem", {"train_steps": 500, "retrieval_steps": 3})
-    assert fit_params(unit(trained, dry_steps=2)) == {"train_steps": 2, "retrieval_steps": 3, "seed": 0}
-    assert fit_params(unit(trained)) == {"train_steps": 500, "retrieval_steps": 3, "seed": 0}
+    trained = Variant("anomem", {"stage_one.steps": 500, "retrieval_steps": 3})
+    assert fit_params(unit(trained, dry_steps=2)) == {"stage_one.steps": 2, "retrieval_steps": 3, "seed": 0}
+    assert fit_params(unit(trained)) == {"stage_one.steps": 500, "retrieval_steps": 3, "seed": 0}
     assert fit_params(unit(Variant("anomem"), dry_steps=2)) == {"seed": 0}, "nothing is trained that was not"
     few = Variant("supervised", {"train_steps": 1})
     assert fit_params(unit(few, dry_steps=2))["train_steps"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 COMMAND = (sys.executable, "-m", "anomem.cli.main")
 KNN = ("--method", "knn", "--set", "size=64")
 """The fastest fit there is."""
-TINY = ("--set", "size=64", "--set", "train_steps=0")
+TINY = ("--set", "size=64")
 """The fastest fit with maps and a second stage."""
 
 
@@ -40,7 +41,9 @@ class Ran:
     @property
     def error(self) -> str:
         """The one line that an error is, after ``anomem: error:``."""
-        lines = [line for line in self.err.splitlines() if not line.startswith("anomem: note: ")]
+        lines = [
+            line for line in self.err.splitlines() if not line.startswith(("anomem: note: ", "anomem: progress: "))
+        ]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("anomem: error: "), self.err
         return lines[0].removeprefix("anomem: error: ")
@@ -89,3 +92,41 @@ class Shop:
 def files(folder: Path) -> set[str]:
     """Everything below a folder, hidden files too."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def without_notes(err: str) -> list[str]:
+    """Lines of stderr that are neither notes nor progress."""
+    return [line for line in err.splitlines() if not line.startswith(("anomem: note: ", "anomem: progress: "))]
+
+
+FIT_KEYS = {
+    "model",
+    "method",
+    "n_train",
+    "n_labelled",
+    "n_calibration",
+    "alpha",
+    "threshold",
+    "rate_limit_95",
+    "seconds",
+    "peak_mb",
+}
+
+
+def write_labels(place: Path, rows: list[tuple[Path, int]], shop: Shop, *, masks: bool = True) -> Path:
+    with place.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("path", "label", "mask", "type"))
+        for path, label in rows:
+            mask = shop.data / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+            known = label == 1 and masks
+            writer.writerow((path, label, mask if known else "", path.parent.name if known else ""))
+    return place
+
+
+def defects(shop: Shop) -> list[Path]:
+    return [path for path in shop.images if path.parent.name != "good"]
+
+
+def goods(shop: Shop) -> list[Path]:
+    return [path for path in shop.images if path.parent.name == "good"]

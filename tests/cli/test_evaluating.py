@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from anomem.cli.main import run
-from tests.cli.process import Run, Shop, files
+from tests.cli.process import Run, Shop, files, without_notes
 
 
 def test_figures_report_and_file_agree(shop: Shop, here: Run, tmp_path: Path) -> None:
@@ -78,12 +78,33 @@ def test_evaluate_refuses(shop: Shop, flat_folder: Path, tmp_path: Path, capsys:
     cases = {
         (shop.data, "--out", tmp_path / "no" / "e.json"): "does not exist: create it first",
         (shop.data, "--report", shop.knn): "is a file: name a folder",
-        (flat_folder,): "needs normal and anomalous images",
+        (flat_folder, "--report", tmp_path / "page"): "has no anomalous images",
         (tmp_path / "no",): "no such file or folder",
     }
     for arguments, expected in cases.items():
         assert run(["evaluate", str(shop.knn), *map(str, arguments)]) == 2
         shown = capsys.readouterr()
         assert expected in shown.err
-        assert len(shown.err.splitlines()) == 1
+        assert len(without_notes(shown.err)) == 1
     assert files(tmp_path) == {"flat", *(f"flat/{path.name}" for path in flat_folder.iterdir())}
+
+
+def test_normals_alone_give_the_false_alarm_rate(
+    shop: Shop, flat_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", str(shop.knn), str(flat_folder), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    n = len(list(flat_folder.iterdir()))
+    flagged = sum(row["anomalous"] for row in result["results"])
+    assert (result["n_normal"], result["n_anomalous"], len(result["results"])) == (n, 0, n)
+    assert result["image"] is None
+    assert result["at_alpha"]["n_false"] == flagged
+    assert result["at_alpha"]["false_alarm_rate"] == flagged / n
+    assert result["at_alpha"]["detection_rate"] is None
+    assert run(["evaluate", str(shop.knn), str(flat_folder)]) == 0
+    assert f"{flagged} of {n} normal images rejected" in capsys.readouterr().out
+
+
+def test_normals_that_made_the_model_measure_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate", str(shop.knn), str(shop.data / "train" / "good")]) == 2
+    assert "the model was made from 30" in capsys.readouterr().err

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from anomem.cli import main as main_module
-from anomem.cli.main import COMMANDS, cli, run
+from anomem.cli import group
+from anomem.cli.group import COMMANDS, cli, run
 from anomem.cli.session import show_notes
 from anomem.errors import AnomemWarning, ImageError, InputError, MissingExtraError
 from anomem.version import __version__
@@ -128,7 +128,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     def command() -> None:
         raise errors[0]
 
-    monkeypatch.setattr(main_module.LazyGroup, "get_command", lambda *_: command)
+    monkeypatch.setattr(group.LazyGroup, "get_command", lambda *_: command)
     return errors
 
 

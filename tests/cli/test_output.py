@@ -96,23 +96,23 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="does not exist: create it first"):
-        check_file(tmp_path / "no" / "m")
+        check_file(tmp_path / "no" / "m", Session())
     with pytest.raises(InputError, match="is a folder: name the model inside it"):
-        check_file(tmp_path / "folder", what="model")
+        check_file(tmp_path / "folder", Session(), what="model")
     with pytest.raises(InputError, match="does not exist"):
-        check_file(tmp_path / "file" / "m")
+        check_file(tmp_path / "file" / "m", Session())
     with pytest.raises(InputError, match="not a regular file"):
-        check_file(Path(os.devnull))
+        check_file(Path(os.devnull), Session())
     with pytest.raises(InputError, match="is a file: name a folder"):
         check_folder(tmp_path / "file")
     with pytest.raises(InputError, match="does not exist: create it first"):
         check_folder(tmp_path / "no" / "folder")
     with pytest.raises(InputError, match=r"\.csv, \.jsonl, \.parquet"):
-        check_table(tmp_path / "r.xlsx")
-    check_file(tmp_path / "file")
+        check_table(tmp_path / "r.xlsx", Session())
+    check_file(tmp_path / "file", Session())
     check_folder(tmp_path / "folder")
     check_folder(tmp_path / "new")
-    check_table(tmp_path / "r.csv")
+    check_table(tmp_path / "r.csv", Session())
     assert files(tmp_path) == {"file", "folder"}
 
 
@@ -120,7 +120,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 def test_folder_without_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="may not be written"):
-        check_file(tmp_path / "m")
+        check_file(tmp_path / "m", Session())
     with pytest.raises(InputError, match="may not be written"):
         check_folder(tmp_path / "d")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr
 
 import pytest
 
-from anomem.cli.progress import counted, finished, follow
+from anomem.cli import progress
+from anomem.cli.progress import bars, counted, logged
 from anomem.cli.session import Session, note
 from anomem.types import Record
 
@@ -37,10 +38,10 @@ def records(closed: list[str]) -> Iterator[Record]:
         closed.append("closed")
 
 
-def counts() -> Generator[tuple[int, int], None, str]:
-    yield 1, 2
-    yield 2, 2
-    return "the result"
+def follow(steps: Iterator[Record], session: Session, *, quiet: bool) -> None:
+    with bars(session, quiet=quiet) as progress:
+        for record in steps:
+            progress(record)
 
 
 def test_every_stage_has_a_bar() -> None:
@@ -66,8 +67,7 @@ def test_notes_stand_above_the_bars() -> None:
 def test_results_come_through() -> None:
     with redirect_stderr(Terminal()) as terminal:
         assert list(counted("abc", 3, "score", Session(), quiet=False)) == ["a", "b", "c"]
-        assert finished(counts(), "evaluate", Session(), quiet=False) == "the result"
-    assert "evaluate" in terminal.getvalue()
+    assert "score" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -75,18 +75,13 @@ def test_nothing_is_drawn_where_nobody_looks(quiet: bool) -> None:
     with redirect_stderr(Terminal() if quiet else io.StringIO()) as screen:
         follow(records([]), Session(), quiet=quiet)
         assert list(counted("abc", 3, "score", Session(), quiet=quiet)) == ["a", "b", "c"]
-        assert finished(counts(), "evaluate", Session(), quiet=quiet) == "the result"
     assert screen.getvalue() == ""
 
 
 def test_a_swallowed_interrupt_ends_the_work_at_the_next_step() -> None:
-    closed: list[str] = []
     session = Session(signal=signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        follow(records(closed), session, quiet=True)
-    assert closed == ["closed"]
-    with pytest.raises(KeyboardInterrupt):
-        finished(counts(), "evaluate", session, quiet=True)
+        follow(records([]), session, quiet=True)
     with pytest.raises(KeyboardInterrupt):
         next(counted("abc", 3, "score", session, quiet=True))
 
@@ -98,3 +93,24 @@ def test_a_reader_that_ends_early_closes_the_work() -> None:
     assert closed == []
     del reader
     assert closed == ["closed"]
+
+
+def test_a_log_gets_a_line_now_and_then() -> None:
+    times = iter([0.0, 1.0, 9.0, 11.0, 12.0, 40.0, 41.0])
+    with redirect_stderr(io.StringIO()) as log:
+        show = logged(lambda: next(times))
+        for done in (1, 100, 200, 300, 1000):
+            show("score", done, 1000, "")
+        show("[stage 1]", 2, 4, "loss 0.5")
+    assert log.getvalue().splitlines() == [
+        "anomem: progress: score 200 of 1,000, about 0:40 left",
+        "anomem: progress: score 1,000 of 1,000",
+    ]
+
+
+def test_json_logs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    for quiet in (False, True):
+        with redirect_stderr(io.StringIO()) as log:
+            follow(records([]), Session(), quiet=quiet)
+        assert log.getvalue().count("anomem: progress: features") == (0 if quiet else 2)

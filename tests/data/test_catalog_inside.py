@@ -21,7 +21,7 @@ from anomem.data.official.tree import open_tree
 from anomem.data.sources import PathSource
 from anomem.errors import ImageError, InputError
 from anomem.runtime.preprocess import Preprocessing
-from anomem.training import exhaust
+from anomem.runtime.progress import run_to_end
 
 RNG = np.random.default_rng(5)
 IMAGES = RNG.integers(0, 256, (40, 9, 7, 3), dtype=np.uint8)
@@ -79,7 +79,7 @@ def test_threads_share_a_zip(archive: Path) -> None:
 
 def test_sources_feed_image_sets_and_corpora(archive: Path) -> None:
     source = InsideSource(archive / f"train/good/{i:02d}.png" for i in range(10))
-    corpus = exhaust(read_corpus(source, [0] * 8 + [1] * 2))
+    corpus = run_to_end(read_corpus(source, [0] * 8 + [1] * 2))
     assert corpus.positions(1).tolist() == [8, 9]
     assert corpus.digests == tuple(source.digest(i) for i in range(10))
     batches = list(ImageSet(source, Preprocessing(size=8)).batches(4))

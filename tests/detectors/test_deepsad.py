@@ -30,8 +30,8 @@ from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.fitting import Run, make_run
 from anomem.metrics import auroc
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.progress import run_to_end
 from anomem.testing.example import digests
-from anomem.training import exhaust
 from anomem.types import UInt8Image
 
 OPTIONS: dict[str, Any] = {"alpha": 0.2, "device": "cpu", "fit_precision": "float32"}
@@ -64,7 +64,7 @@ def _trained(normals: Tensor, anomalies: Tensor, **params: Any) -> Hypersphere:
     sphere = Hypersphere(dense([dim, 32, 8]), 8)
     autoencoder = Autoencoder(sphere.encoder, dense([8, 32, dim]))
     batches = mixed(normals, anomalies, run.params.train_batch, run.rng)
-    exhaust(module._train(sphere, autoencoder, batches, [normals], run, precision="float32"))
+    run_to_end(module._train(sphere, autoencoder, batches, [normals], run, precision="float32"))
     return sphere
 
 

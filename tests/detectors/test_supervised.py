@@ -18,7 +18,7 @@ from anomem.detectors.baselines import supervised as module
 from anomem.detectors.baselines.supervised import Supervised, SupervisedScorer, balanced_loss, in_batches
 from anomem.errors import AnomemWarning, InputError
 from anomem.fitting import make_run
-from anomem.training import Recipe, exhaust
+from anomem.training import Recipe, run_to_end
 from anomem.types import UInt8Image
 
 OPTIONS: dict[str, Any] = {"alpha": 0.2, "device": "cpu", "fit_precision": "float32"}
@@ -67,7 +67,7 @@ def test_half_of_every_batch_is_anomalous_however_few_there_are() -> None:
     run = make_run(Supervised(train_batch=16).resolve(), device="cpu", fit_precision="float32", batch_size=4, workers=0)
     same = torch.tensor([[1.0, -1.0]])
     recipe = Recipe(400, 0.05, "adamw", 0.0)
-    exhaust(module._train_head(scorer, same.repeat(60, 1), same.repeat(2, 1), recipe, run))
+    run_to_end(module._train_head(scorer, same.repeat(60, 1), same.repeat(2, 1), recipe, run))
     assert scorer.log_odds(same).item() == pytest.approx(0, abs=0.02)
 
 

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from anomem import metrics
 from anomem.data.sources import Sample
 from anomem.errors import ImageError, InputError
-from anomem.evaluation.evaluate import evaluate, evaluate_steps
+from anomem.evaluation.evaluate import evaluate
 from anomem.evaluation.figures import (
     Evaluation,
     ImageRow,
@@ -23,7 +23,10 @@ from anomem.evaluation.figures import (
     roc_points,
     scores_and_labels,
 )
+from anomem.runtime.calibration import rejected_ranks
 from anomem.runtime.images import decode, read_mask
+from anomem.testing.example import StopAfter, StoppedError
+from anomem.types import Record
 from tests.benchmark.spots import SpotDetector, save, spotted_set, texture
 
 
@@ -144,10 +147,11 @@ def test_progress_counts_every_image_and_stops_when_abandoned(
     scene: tuple[SpotDetector, list[Sample]],
 ) -> None:
     detector, samples = scene
-    assert list(evaluate_steps(detector, samples)) == [(i, 22) for i in range(1, 23)]
-    steps = evaluate_steps(detector, samples)
-    assert next(steps) == (1, 22)
-    steps.close()
+    records: list[Record] = []
+    evaluate(detector, samples, progress=records.append)
+    assert [(r.stage, r.step, r.total) for r in records] == [("evaluate", i, 22) for i in range(1, 23)]
+    with pytest.raises(StoppedError):
+        evaluate(detector, samples, progress=StopAfter(1))
 
 
 def test_bad_files_fail_or_are_listed(scene: tuple[SpotDetector, list[Sample]], tmp_path: Path) -> None:
@@ -278,7 +282,7 @@ def test_roc_corners_hold_the_whole_area() -> None:
 
 @pytest.mark.parametrize(("n", "alpha"), [(19, 0.05), (99, 0.05), (152, 0.01), (60, 0.3)])
 def test_chance_of_false_alarms_is_beta_binomial(n: int, alpha: float) -> None:
-    k = int(alpha * (n + 1) + 1e-9)
+    k = rejected_ranks(alpha, n)
     for m in (1, 20, 400):
         for false in {0, 1, min(m, 7), m}:
             expected = stats.betabinom.sf(false - 1, m, k, n + 1 - k)

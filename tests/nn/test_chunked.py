@@ -14,6 +14,7 @@ from torch import Tensor
 from anomem.nn import chunked as module
 from anomem.nn.chunked import side_by_side
 from anomem.nn.scorer import Output
+from anomem.nn.tracing import exporting_here
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,8 @@ class Doubled(torch.nn.Module):
 @torch.no_grad()
 def test_a_graph_leaves_the_batch_open() -> None:
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
-    program = torch.export.export(Doubled(), (batch(8),), dynamic_shapes=shapes)
+    with exporting_here():
+        program = torch.export.export(Doubled(), (batch(8),), dynamic_shapes=shapes)
     assert torch.equal(program.module()(batch(11)), batch(11) * 2)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from anomem.errors import ParameterError
 from anomem.nn import hopfield
 from anomem.nn.hopfield import HopfieldMemory, effective_items
+from anomem.nn.tracing import exporting_here
 
 
 def _random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -195,7 +196,8 @@ def test_seeding_puts_items_where_the_features_are() -> None:
 def test_exported_graphs_take_any_number_of_queries(arguments: dict[str, Any]) -> None:
     memory = _memory(_random(8, 5, dtype=torch.float32), **arguments).eval()
     example = _random(4, 6, 5, seed=1, dtype=torch.float32)
-    graph = torch.export.export(memory, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    with exporting_here():
+        graph = torch.export.export(memory, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     for n in (4, 1, 9):
         queries = _random(n, 6, 5, seed=n, dtype=torch.float32)
         torch.testing.assert_close(graph(queries), memory(queries), rtol=0, atol=2e-3)
@@ -262,7 +264,8 @@ class _Distances(torch.nn.Module):
 def test_exported_distances_never_hold_all_items_at_once() -> None:
     memory, queries = _memory(_random(600, 5), hard=True), _random(70, 5, seed=1)
     free = {"queries": {0: torch.export.Dim("n", min=2)}}
-    program = torch.export.export(_Distances(memory), (queries[:9],), dynamic_shapes=free).run_decompositions()
+    with exporting_here():
+        program = torch.export.export(_Distances(memory), (queries[:9],), dynamic_shapes=free).run_decompositions()
     products = [node.meta["val"] for node in program.graph.nodes if "addmm" in str(node.target)]
     assert [product.shape[1] for product in products] == [256, 256, 88]
     torch.testing.assert_close(program.module()(queries), torch.cdist(queries, memory.items).amin(dim=1))

@@ -10,6 +10,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from anomem.nn.same_padding import WidenedSame, widen_same
+from anomem.nn.tracing import exporting_here
 
 
 def layers(channels: int, groups: int, kernel: tuple[int, int], stride: int) -> tuple[Conv2dSame, nn.Conv2d]:
@@ -48,7 +49,8 @@ def test_the_same_gradients() -> None:
 
 def test_an_exported_graph_keeps_its_padding() -> None:
     _, mine = layers(8, 8, (3, 3), 2)
-    program = torch.export.export(nn.Sequential(mine), (torch.randn(1, 8, 16, 16),))
+    with exporting_here():
+        program = torch.export.export(nn.Sequential(mine), (torch.randn(1, 8, 16, 16),))
     kernels = [node.args[1].meta["val"].shape for node in program.graph.nodes if "conv2d" in str(node.target)]
     assert kernels == [(8, 1, 3, 3)]
 

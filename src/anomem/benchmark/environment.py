@@ -6,10 +6,9 @@ import hashlib
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from anomem.runtime.machine import cores, forget_peak, peak_mb, processor
 from anomem.version import __version__
 
 __all__ = ["Meter", "made_by", "metered", "one_thread_count"]
@@ -56,7 +56,7 @@ class Meter:
 def metered() -> Iterator[Meter]:
     """Measure what happens inside; the figures stand in the meter afterwards. Meters may not overlap."""
     meter, cuda = Meter(), torch.cuda.is_available()
-    _forget_peak()
+    forget_peak()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
@@ -67,7 +67,7 @@ def metered() -> Iterator[Meter]:
             torch.cuda.synchronize()
             meter.peak_gpu_mb = torch.cuda.max_memory_allocated() / 1e6
         meter.seconds = time.perf_counter() - started
-        meter.peak_mb = _peak_mb()
+        meter.peak_mb = peak_mb() or 0.0
 
 
 @contextmanager
@@ -99,8 +99,8 @@ def made_by(device: str, threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
         "system": platform.platform(terse=True),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": processor(),
+        "cores": cores(),
         "memory_gb": _memory_gb(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "device": device,
@@ -138,36 +138,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
-    facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        lines = facts.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()
-
-
 def _memory_gb() -> float | None:
     if not hasattr(os, "sysconf"):
         return None
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-
-
-def _forget_peak() -> None:
-    with suppress(OSError):  # elsewhere, or not permitted: the peak so far is reported then
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _peak_mb() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024 / 1e6
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,30 +1,68 @@
-"""One unit of work, done: from a unit to its line."""
+"""Execution of units of work: from a unit to its line."""
 
 from __future__ import annotations
 
 import datetime
+import os
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anomem.benchmark.environment import made_by
-from anomem.benchmark.fits import Fit, Seen
+from anomem.benchmark.environment import made_by, one_thread_count
+from anomem.benchmark.fits import Fit, Seen, Settings
 from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
 from anomem.benchmark.protocols.registry import protocol_class
 from anomem.benchmark.unit import FORMAT, Unit, images_digest, plain, scores_digest
 from anomem.benchmark.workspace import Workspace
 from anomem.detector import Detector
+from anomem.errors import AnomemError
 from anomem.nn import map_cache
 from anomem.runtime.atomic import atomic_path
 from anomem.types import FloatArray
 
-__all__ = ["execute", "load_scores"]
+__all__ = ["DEBUG", "Outcome", "attempts", "execute", "load_scores", "prepared"]
+
+DEBUG = "ANOMEM_DEBUG"
+"""Environment variable that lets unexpected errors end a run with their traceback."""
 
 VOLATILE_FACTS = ("seconds", "images_per_second")
 """Figures of a fit's history that are times."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome of a unit: its line, or in one line why it failed."""
+
+    unit: Unit
+    line: dict[str, object] | None
+    error: str = ""
+
+
+@contextmanager
+def prepared(settings: Settings) -> Iterator[Workspace]:
+    """Open a workspace with the threads and caches of the settings."""
+    with one_thread_count(settings.threads), map_cache.map_cache(settings.features, settings.features_mb):
+        yield Workspace(settings)
+
+
+def attempts(units: Sequence[Unit], work: Workspace) -> Iterator[Outcome]:
+    """Execute units one after the other; a failed one yields its error and the next one follows."""
+    for unit in units:
+        try:
+            outcome = Outcome(unit, execute(unit, work))
+        except AnomemError as error:
+            outcome = Outcome(unit, None, str(error))
+        except Exception as error:  # one broken unit must not end a run of hours
+            if os.environ.get(DEBUG):
+                raise
+            outcome = Outcome(unit, None, f"unexpected {type(error).__name__}: {error} ({DEBUG}=1 shows where)")
+        yield outcome
 
 
 def execute(unit: Unit, work: Workspace) -> dict[str, Any]:

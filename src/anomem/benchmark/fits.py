@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from anomem.detector import Detector
 from anomem.detectors import get
 from anomem.errors import AnomemWarning, InputError
 from anomem.evaluation.confounds import GreyRecorder
-from anomem.metrics import PixelScores
+from anomem.evaluation.judge import Answers, answer_steps
 from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.devices import find_device
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import TwoStageScorer
-from anomem.types import ANOMALOUS, NORMAL, FloatArray
+from anomem.runtime.progress import run_to_end
+from anomem.types import ANOMALOUS, FloatArray
 
 __all__ = ["Fit", "Observed", "Seen", "Settings", "conclude", "fit_images", "fit_params", "observe", "refit", "score"]
 
@@ -76,29 +77,33 @@ class Settings:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a detector said of some images, all of them in their order.
+    """A detector's answers about some images, and what they took.
 
     Parameters
     ----------
-    scores : ndarray of float32, shape (N,)
-    digests : tuple of int
-        Content hashes.
+    answers : Answers
     meter : Meter
-        What it took.
-    pixels : PixelScores or None
-        Where maps were asked for.
-    n_without_mask : int
-        Anomalous images that took no part in them.
     concluded : bool
-        Whether only the second stage was asked, about what the first had observed before.
+        True where the second stage alone was asked, about what the first had observed before.
     """
 
-    scores: FloatArray
-    digests: tuple[int, ...]
+    answers: Answers
     meter: Meter
-    pixels: PixelScores | None = None
-    n_without_mask: int = 0
     concluded: bool = False
+
+    @property
+    def scores(self) -> FloatArray:
+        """Scores of all images, (N,) float32."""
+        return self.answers.scores
+
+    @property
+    def digests(self) -> tuple[int, ...]:
+        """Content hashes of all images."""
+        return self.answers.digests
+
+    def without_maps(self) -> Seen:
+        """Return the answers at image level."""
+        return replace(self, answers=replace(self.answers, pixels=None))
 
 
 @dataclass(frozen=True)
@@ -150,11 +155,19 @@ def fit_params(unit: Unit) -> dict[str, Any]:
     if unit.dry_steps is None:
         return params
     resolved = get(unit.variant.method)(**params).resolve()
-    budgets = {name: resolved[name] for name in STEPS if name in resolved and resolved[name] != 0}
-    fetched = resolved.get("weights") == "default" and resolved.get("backbone") != DEFAULT_BACKBONE
-    dry: dict[str, Any] = {"weights": None} if fetched else {}
-    cut = {name: min(steps or unit.dry_steps, unit.dry_steps) for name, steps in budgets.items()}
+    names = dict(resolved.declared_deep())
+    known = ("weights", "backbone")
+    fetched = names.keys() >= set(known) and [resolved[n] for n in known] == ["default", resolved["backbone"]]
+    dry: dict[str, Any] = {"weights": None} if fetched and resolved["backbone"] != DEFAULT_BACKBONE else {}
+    budgets = {name: resolved[name] for name in names if name.rpartition(".")[2] in STEPS and _is_on(resolved, name)}
+    cut = {name: min(steps or unit.dry_steps, unit.dry_steps) for name, steps in budgets.items() if steps != 0}
     return params | dry | cut
+
+
+def _is_on(resolved: Detector, name: str) -> bool:
+    """Return true unless a parameter belongs to a group that is off."""
+    head = name.rpartition(".")[0]
+    return not head or resolved[head] is not None
 
 
 def fit_images(unit: Unit, images: Images, settings: Settings, *, masks: bool = False) -> Fit:
@@ -186,20 +199,12 @@ def refit(first: Fit, labelled: Images, settings: Settings, *, masks: bool = Fal
     return Fit(detector, meter, (*first.notes, *notes), first)
 
 
-def score(fit: Fit, images: Images, watch: GreyRecorder, settings: Settings, *, maps: bool) -> Seen:
-    """Score images on the ordinary path; `watch` is their source. Maps of images the detector knows do not count."""
-    used = fit.detector.digests_ if maps else frozenset()
-    scores = np.empty(len(images), np.float32)
-    digests: list[int] = []
-    pixels, n_without_mask = PixelScores() if maps else None, 0
+def score(fit: Fit, images: Images, recorder: GreyRecorder, settings: Settings, *, maps: bool) -> Seen:
+    """Score images on the ordinary path; `recorder` is their source."""
+    steps = answer_steps(fit.detector, images, source=recorder, maps=maps, **settings.running)
     with metered() as meter:
-        for result in fit.detector.score(watch, maps=maps, **settings.running):
-            scores[result.index] = result.score
-            digests.append(result.digest)
-            if pixels is not None and result.map is not None and result.digest not in used:
-                n_without_mask += not _add_pixels(pixels, result.map, images, result.index)
-    _require_finite(scores, images)
-    return Seen(scores, tuple(digests), meter, pixels, n_without_mask)
+        answers = run_to_end(steps)
+    return Seen(answers, meter)
 
 
 def observe(fit: Fit, images: Images, settings: Settings) -> Observed | None:
@@ -226,20 +231,9 @@ def conclude(fit: Fit, observed: Observed, images: Images, settings: Settings) -
         batches = zip(observed.one_class.split(size), observed.evidence.split(size), strict=True)
         parts = [scorer.conclude(one.to(device), seen.to(device)).float().cpu() for one, seen in batches]
         scores: FloatArray = np.asarray(torch.cat(parts).numpy())
-    _require_finite(scores, images)
-    return Seen(scores, observed.digests, meter, concluded=True)
-
-
-def _add_pixels(pixels: PixelScores, found: FloatArray, images: Images, position: int) -> bool:
-    """Count an image's pixels; False for an anomalous one whose mask is absent or empty: it takes no part."""
-    if images.labels[position] == NORMAL:
-        pixels.add(found)
-        return True
-    mask = images.mask(position, (found.shape[0], found.shape[1]))
-    if mask is None or not mask.any():
-        return False
-    pixels.add(found, mask)
-    return True
+    for i in np.flatnonzero(~np.isfinite(scores)):
+        raise InputError(f"{images.source.name(int(i))}: its score is {scores[i]}: the fit has failed")
+    return Seen(Answers(scores, observed.digests), meter, concluded=True)
 
 
 def _mask_arrays(images: Images) -> list[Any]:
@@ -250,12 +244,6 @@ def _mask_arrays(images: Images) -> list[Any]:
             height, width, _ = images.source.load(i).shape
             found[i] = images.mask(i, (height, width))
     return found
-
-
-def _require_finite(scores: FloatArray, images: Images) -> None:
-    if not np.isfinite(scores).all():
-        bad = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise InputError(f"{images.source.name(bad)}: its score is {scores[bad]}: the fit has failed")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from anomem.benchmark.suites import SUITES, Part
 from anomem.benchmark.unit import Task, Unit, Variant
 from anomem.data.catalog import CATALOG
 from anomem.detectors import DETECTORS, get
-from anomem.errors import InputError, ParameterError
+from anomem.errors import InputError, ParameterError, suggestion
 from anomem.params import parse_assignments
 
 __all__ = ["Plan", "Wanted", "plan"]
@@ -203,7 +202,7 @@ def parse_settings(assignments: Sequence[str]) -> Assigned:
         kind: Any = get(name) if name in DETECTORS else protocol_class(name) if name in PROTOCOLS else None
         if kind is None:
             raise ParameterError(f"--set {text}: {name!r} is no method and no protocol{_hint(name)}")
-        found.setdefault(name, {}).update(parse_assignments(kind, [rest]))
+        found.setdefault(name, {}).update(parse_assignments(kind, [rest], prefix=f"{name}."))
     return found
 
 
@@ -275,6 +274,4 @@ def _with(part: Part, assigned: Mapping[str, Any]) -> Part:
 
 
 def _hint(name: str) -> str:
-    names = [*known_names(), *DETECTORS]
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else "; known: " + ", ".join(known_names())
+    return "; " + suggestion(name, known_names(), among=[*known_names(), *DETECTORS])

@@ -1,33 +1,17 @@
-"""Does units of work one after the other, or several at a time, and writes a line for each that is finished."""
+"""Run units of work, in this process or in several, and append a line per finished unit."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from anomem.benchmark.environment import one_thread_count
-from anomem.benchmark.execute import execute
+from anomem.benchmark.execute import Outcome, attempts, prepared
 from anomem.benchmark.fits import Settings
 from anomem.benchmark.run_file import RunFile
 from anomem.benchmark.unit import Unit
-from anomem.benchmark.workspace import Workspace
-from anomem.errors import AnomemError
-from anomem.nn.map_cache import map_cache
+from anomem.benchmark.workers import pooled
 
-__all__ = ["DEBUG", "Outcome", "attempts", "groups", "prepared", "run"]
-
-DEBUG = "ANOMEM_DEBUG"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a unit: its line, or in one line why it could not be done."""
-
-    unit: Unit
-    line: dict[str, object] | None
-    error: str = ""
+__all__ = ["groups", "run"]
 
 
 def run(units: Sequence[Unit], run_file: RunFile, settings: Settings, *, jobs: int = 1) -> Iterator[Outcome]:
@@ -50,8 +34,6 @@ def run(units: Sequence[Unit], run_file: RunFile, settings: Settings, *, jobs: i
     """
     pending = groups([unit for unit in units if unit.key not in run_file.keys])
     if jobs > 1 and len(pending) > 1:
-        from anomem.benchmark.workers import pooled
-
         outcomes = pooled(pending, replace(settings, workers=max(1, settings.workers // jobs)), jobs)
     else:
         outcomes = _alone(pending, settings)
@@ -70,27 +52,6 @@ def groups(units: Sequence[Unit]) -> list[list[Unit]]:
     for unit in units:
         found.setdefault(unit.fit_key, []).append(unit)
     return list(found.values())
-
-
-@contextmanager
-def prepared(settings: Settings) -> Iterator[Workspace]:
-    """A workbench, with threads and caches as the settings say."""
-    with one_thread_count(settings.threads), map_cache(settings.features, settings.features_mb):
-        yield Workspace(settings)
-
-
-def attempts(units: Sequence[Unit], work: Workspace) -> Iterator[Outcome]:
-    """Do units; what goes wrong with one is said, and the next one is done."""
-    for unit in units:
-        try:
-            outcome = Outcome(unit, execute(unit, work))
-        except AnomemError as error:
-            outcome = Outcome(unit, None, str(error))
-        except Exception as error:  # one broken unit must not end a run of hours
-            if os.environ.get(DEBUG):
-                raise
-            outcome = Outcome(unit, None, f"unexpected {type(error).__name__}: {error} ({DEBUG}=1 shows where)")
-        yield outcome
 
 
 def _alone(pending: Sequence[Sequence[Unit]], settings: Settings) -> Generator[Outcome, None, None]:

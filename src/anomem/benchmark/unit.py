@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from anomem.runtime.plain import plain
 from anomem.types import FloatArray
 
 __all__ = ["FORMAT", "Task", "Unit", "Variant", "canonical", "plain"]
@@ -145,21 +144,6 @@ def canonical(content: Any) -> str:
     True
     """
     return json.dumps(plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def plain(value: Any) -> Any:
-    """Turn mappings, sequences, paths and numpy scalars into what JSON knows; NaN and infinity become None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _short_hash(content: Any) -> str:

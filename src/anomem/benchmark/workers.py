@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from anomem.benchmark.execute import Outcome, attempts, prepared
 from anomem.benchmark.fits import Settings
-from anomem.benchmark.run import Outcome, attempts, prepared
 from anomem.benchmark.unit import Unit
 
 __all__ = ["pooled"]

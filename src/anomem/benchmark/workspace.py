@@ -9,13 +9,10 @@ from anomem.benchmark.image_sets import BenchmarkSet, open_bench_set
 from anomem.benchmark.unit import Unit
 from anomem.data.labelled_images import Images
 from anomem.detectors import get
-from anomem.evaluation.confounds import GreyRecorder
+from anomem.evaluation.confounds import GreyRecorder, Trivial, trivial_features
 from anomem.nn.scorer import TwoStageScorer
 
-__all__ = ["Trivial", "Workspace"]
-
-Trivial = tuple[float, float, float, float]
-"""Mean and deviation of an image's grey, its pixels, and the size of its file (NaN in memory)."""
+__all__ = ["Workspace"]
 
 
 class Workspace:
@@ -94,9 +91,10 @@ class Workspace:
             observed = self._observed(fit, fit.first, images)
             if observed is not None:
                 return conclude(fit, observed, images, self.settings)
-        watch = GreyRecorder(images.source)
-        seen = score(fit, images, watch, self.settings, maps=maps)
-        self._trivial.setdefault(images.name, _noted(watch, images))
+        recorder = GreyRecorder(images.source)
+        seen = score(fit, images, recorder, self.settings, maps=maps)
+        if images.name not in self._trivial:
+            self._trivial[images.name] = trivial_features(images, recorder)
         if fit.first is None:
             fit.seen[f"{images.name} with maps" if maps else images.name] = seen
         return seen
@@ -104,10 +102,10 @@ class Workspace:
     def trivial(self, images: Images) -> list[Trivial]:
         """Trivial features of every image; scoring has noted them on its way."""
         if images.name not in self._trivial:
-            watch = GreyRecorder(images.source)
+            recorder = GreyRecorder(images.source)
             for i in range(len(images)):
-                watch.load(i)
-            self._trivial[images.name] = _noted(watch, images)
+                recorder.load(i)
+            self._trivial[images.name] = trivial_features(images, recorder)
         return self._trivial[images.name]
 
     def _observed(self, fit: Fit, first: Fit, images: Images) -> Observed | None:
@@ -121,7 +119,3 @@ class Workspace:
                 found = found if np.array_equal(plain, concluded) else None
             first.observed[images.name] = found
         return first.observed[images.name]
-
-
-def _noted(watch: GreyRecorder, images: Images) -> list[Trivial]:
-    return [(*watch.take(i), images.file_size(i)) for i in range(len(images))]

@@ -12,28 +12,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, check_folder, count
+from anomem.cli.output import Output, check_file, check_folder
 from anomem.cli.progress import counted
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import InputError
+from anomem.runtime.neutral import printable
+from anomem.runtime.text import count
 
 if TYPE_CHECKING:
-    from anomem.benchmark.means import Mean
+    from anomem.benchmark.execute import Outcome
     from anomem.benchmark.plan import Plan
-    from anomem.benchmark.run import Outcome
     from anomem.benchmark.run_file import RunFile
+    from anomem.report.benchmark.means import Mean
 
 RUNS = "anomem-runs.jsonl"
+_UNSHOWN = ("image_ap", "distance_variance_scale_free")
+"""Figures that lines of the summary leave out."""
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
-_COLUMNS = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "accuracy": "accuracy",
-    "distance_variance": "distance variance",
-    "false_alarm_rate": "false alarms",
-    "detection_rate": "detected",
-}
 
 
 def _split(value: Sequence[str]) -> tuple[str, ...]:
@@ -87,7 +82,7 @@ def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_j
     A protocol needs --data; a suite brings its own, of which absent sets are left out.
     """
     output = Output(as_json)
-    _check(out, given)
+    _check(out, given, session)
     plan = _planned(what, given)
     for line in plan.left_out:
         note(f"left out: {line}")
@@ -126,9 +121,10 @@ def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_j
         click.get_current_context().exit(1)
 
 
-def _check(out: Path, given: dict[str, Any]) -> None:
+def _check(out: Path, given: dict[str, Any], session: Session) -> None:
     """Refuse what could not be written, before anything is computed."""
-    check_file(out, what="file of runs")
+    session.reads(*given["data"])
+    check_file(out, session, what="file of runs")
     for name in ("scores", "features"):
         if given[name] is not None:
             check_folder(given[name])
@@ -183,17 +179,16 @@ def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
     number = session.signal or signal.SIGINT
     word = _WORDS.get(signal.Signals(number).name, "interrupted")
     text = f"{word}; {out} holds {held} of {count(len(plan.units), 'unit')}: the same command goes on from there"
-    click.echo(f"anomem: {text}", err=True)
+    click.echo(f"anomem: {printable(text)}", err=True)
     click.get_current_context().exit(128 + number)
 
 
 def _summary(plan: Plan, out: Path, output: Output) -> list[dict[str, Any]]:
     """Print mean figures of the units that are finished; return them."""
-    from anomem.benchmark.means import means
-    from anomem.benchmark.run_file import read_runs
+    from anomem.report.benchmark.means import means
+    from anomem.report.benchmark.runs import read_some
 
-    keys = {unit.key for unit in plan.units}
-    rows = means(line for line in read_runs(out) if line["key"] in keys)
+    rows = means(read_some(out, {unit.key for unit in plan.units}))
     for row in rows:
         output.line(_row(row))
     return [
@@ -210,6 +205,8 @@ def _summary(plan: Plan, out: Path, output: Output) -> list[dict[str, Any]]:
 
 def _row(row: Mean) -> str:
     """One line of the summary."""
+    from anomem.report.benchmark.figures import METRICS
+
     setting = ", ".join(f"{name} {value}" for name, value in row.setting.items() if not isinstance(value, bool))
     where = row.set if len(row.categories) > 1 or row.categories == (row.set,) else f"{row.set} {row.categories[0]}"
     of = (
@@ -219,11 +216,11 @@ def _row(row: Mean) -> str:
     )
     kind = "" if row.group == "all" else f", {row.group}s"
     figures = []
-    for metric, (mean, spread) in row.values.items():
-        if metric in _COLUMNS:
-            plain = metric == "distance_variance"
-            level = f"{mean:.3g}" if plain else f"{100 * mean:.2f} %"
-            wide = "" if row.n < 2 else f" ± {spread:.2g}" if plain else f" ± {100 * spread:.2f}"
-            figures.append(f"{_COLUMNS[metric]} {level}{wide}")
+    for name, (mean, spread) in row.values.items():
+        metric = METRICS[name]
+        if name not in _UNSHOWN:
+            level = f"{100 * mean:.2f} %" if metric.fraction else f"{mean:.3g}"
+            wide = "" if row.n < 2 else f" ± {100 * spread:.2f}" if metric.fraction else f" ± {spread:.2g}"
+            figures.append(f"{metric.title} {level}{wide}")
     middle = ", ".join(filter(None, [row.method, setting]))
     return f"{row.protocol}: {where}{of}{kind}, {middle}: {', '.join(figures) or 'no figures'}"

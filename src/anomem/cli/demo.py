@@ -12,7 +12,7 @@ import click
 from anomem.cli import options
 from anomem.cli.evaluating import REPORT, summary, write_page
 from anomem.cli.output import Output, check_folder, filled_folder
-from anomem.cli.progress import bars, finished
+from anomem.cli.progress import bars
 from anomem.cli.session import Session, pass_session
 from anomem.errors import InputError
 from anomem.version import __version__
@@ -67,7 +67,7 @@ def _run(folder: Path, out: Path, output: Output, session: Session) -> dict[str,
     from anomem.data.sources import read_dataset
     from anomem.data.synthetic import write_textures
     from anomem.detectors import get
-    from anomem.evaluation.evaluate import evaluate_steps
+    from anomem.evaluation.evaluate import evaluate
 
     images = folder / "images"
     (root,) = write_textures(images, n_train=N_TRAIN, n_test=N_TEST, size=SIZE, seed=0, textures=[TEXTURE])
@@ -81,7 +81,8 @@ def _run(folder: Path, out: Path, output: Output, session: Session) -> dict[str,
     with bars(session, quiet=output.as_json) as progress:
         detector.fit(list(data.train), alpha=ALPHA, progress=progress)
     detector.calibrate(fresh, ALPHA)
-    evaluation = finished(evaluate_steps(detector, data.test), "evaluate", session, quiet=output.as_json)
+    with bars(session, quiet=output.as_json) as progress:
+        evaluation = evaluate(detector, data.test, progress=progress)
     detector.save(folder / MODEL)
     facts = {"Model file": str(out / MODEL), "Data": f"photograph of {TEXTURE}, planted defects"}
     write_page(evaluation, detector, folder, f"{TEXTURE.capitalize()} with planted defects", facts, _RUNNING)

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, check_folder, count, filled_folder, number, percent, plain, write_text
-from anomem.cli.progress import finished
+from anomem.cli.found import show_found
+from anomem.cli.output import Output, check_file, check_folder, files_of, filled_folder, write_text
+from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
+from anomem.errors import InputError
+from anomem.runtime.plain import plain
+from anomem.runtime.text import count, number, percent
+from anomem.types import NORMAL, UNKNOWN
 
 if TYPE_CHECKING:
-    from anomem.evaluation.figures import Evaluation
+    from anomem.evaluation.figures import Evaluation, NormalsEvaluation
     from anomem.loading import Model
 
 REPORT = "report.html"
@@ -45,38 +50,48 @@ def evaluate(
     """Measure MODEL on the test part of DATA.
 
     DATA as for `fit`. Images that the model was made from are recognised by their content and left out. Masks, where
-    there are any, give pixel figures; they are never needed.
+    there are any, give pixel figures; they are never needed. Of normal images alone, the false-alarm rate is measured.
     """
     import json
 
     from anomem.data.sources import read_dataset
-    from anomem.evaluation.evaluate import evaluate_steps
+    from anomem.evaluation.evaluate import evaluate as evaluated
+    from anomem.evaluation.evaluate import evaluate_normals
+    from anomem.evaluation.figures import Evaluation
     from anomem.loading import load
+    from anomem.runtime.metadata import weights_of
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
+    session.reads(model, weights_of(model), data)
     if out is not None:
-        check_file(out)
+        check_file(out, session)
     if report is not None:
         check_folder(report)
+        session.plan(report / REPORT)
     dataset = read_dataset(data, normal=normal)
-    output.line(dataset.describe())
+    session.check_inputs(*files_of((*dataset.train, *dataset.test)))
+    found = show_found(dataset, output)
     detector = load(model)
     if alpha is not None:
         detector.set_alpha(alpha)
-    steps = evaluate_steps(detector, dataset.for_evaluation(), **running)
-    evaluation = finished(steps, "evaluate", session, quiet=as_json)
+    samples = dataset.for_evaluation()
+    alone = {sample.label for sample in samples} <= {NORMAL, UNKNOWN}
+    if alone and report is not None:
+        raise InputError(f"{data}: has no anomalous images, and a report needs some: leave --report out")
+    with bars(session, quiet=as_json) as progress:
+        evaluation = (evaluate_normals if alone else evaluated)(detector, samples, progress=progress, **running)
     for image in evaluation.skipped:
         note(f"left out {image.error}")
-    content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict())}
-    if report is not None:
+    content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict()), "found": found}
+    if report is not None and isinstance(evaluation, Evaluation):
         facts = {"Model file": str(model), "Data": str(data)}
         with filled_folder(report, session) as folder:
             write_page(evaluation, detector, folder, dataset.root.name, facts, running)
         content["report"] = str(report / REPORT)
     if out is not None:
         write_text(out, json.dumps(content, indent=1, allow_nan=False) + "\n", session)
-    for text in summary(evaluation):
+    for text in summary(evaluation) if isinstance(evaluation, Evaluation) else normals_summary(evaluation):
         output.line(text)
     if report is not None:
         output.line(f"report: {report / REPORT}")
@@ -137,6 +152,21 @@ def summary(evaluation: Evaluation) -> list[str]:
         verdict for verdict in (words.promise(evaluation), words.confound(evaluation)[1]) if verdict.tone != "good"
     )
     return [*lines, *(f"{verdict.short}: {verdict.text}" for verdict in doubts)]
+
+
+def normals_summary(evaluation: NormalsEvaluation) -> list[str]:
+    """Say what an evaluation of normal images alone found, in lines."""
+    from anomem.report.evaluation import text as words
+
+    decided, kept = evaluation.at_alpha, words.promise(evaluation)
+    left_out = f"; {evaluation.n_left_out:,} left out because the model was made from them"
+    rejected = f"{decided.n_false:,} of {evaluation.n_normal:,} normal images rejected"
+    threshold = number(evaluation.promise.threshold)
+    return [
+        f"{count(evaluation.n_normal, 'normal image')}, 0 anomalous" + (left_out if evaluation.n_left_out else ""),
+        f"at alpha {decided.alpha:.3g} (score above {threshold}): {rejected}, {percent(decided.false_alarm_rate)}",
+        f"{kept.short}: {kept.text}",
+    ]
 
 
 def _interval(bounds: tuple[float, float]) -> str:

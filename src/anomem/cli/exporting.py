@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, number
+from anomem.cli.output import Output, check_file
 from anomem.cli.progress import bars
 from anomem.cli.session import Session, pass_session
 from anomem.errors import InputError
+from anomem.runtime.text import number
 from anomem.types import NORMAL
 
 
@@ -66,12 +67,16 @@ def export(
     """
     from anomem.data.sources import read_dataset
     from anomem.detectors import load
+    from anomem.runtime.metadata import weights_of
 
     output = Output(as_json)
-    check_file(out, what="exported file")
+    session.reads(model, normals, check, eval_data)
+    for written in filter(None, (out, weights_of(out))):
+        check_file(written, session, what="exported file")
     given = None
     if normals is not None:
         given = [sample.path for sample in read_dataset(normals, normal=normal).train if sample.label == NORMAL]
+        session.check_inputs(*given)
         if not given:
             raise InputError(f"{normals}: has no normal images: give a folder of them")
     data = None if eval_data is None else read_dataset(eval_data, normal=normal)

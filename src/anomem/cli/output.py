@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import os
-import secrets
-import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from anomem.cli.session import Session
-from anomem.errors import InputError, MissingExtraError
-from anomem.runtime.atomic import atomic_path
+from anomem.errors import InputError, MissingExtraError, OutputError
+from anomem.runtime import machine
+from anomem.runtime.atomic import atomic_path, check_target, put, stage
+from anomem.runtime.neutral import csv_text, path_cell, printable
+from anomem.runtime.plain import plain
+
+if TYPE_CHECKING:
+    from anomem.data.samples import Sample
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+PATH_COLUMNS = ("path", "heatmap")
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Output:
     as_json: bool
 
     def line(self, text: str = "") -> None:
-        """Print a line for people."""
+        """Print a line for people; tabs separate columns, other control characters are written out."""
         if not self.as_json:
-            click.echo(text)
+            click.echo(printable(text, keep="\t"))
 
     def result(self, content: Mapping[str, Any]) -> None:
         """Print the JSON object."""
@@ -41,38 +44,16 @@ class Output:
             click.echo(json.dumps(plain(content), allow_nan=False))
 
 
-def plain(value: Any) -> Any:
-    """Turn mappings, tuples, paths and numpy scalars into what JSON knows; NaN and infinity become None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not (-float("inf") < value < float("inf")):
-        return None
-    return value
-
-
-def check_file(path: Path, *, what: str = "file") -> None:
-    """Refuse, before any work is done, a file that could not be written at its end.
+def check_file(path: Path, session: Session, *, what: str = "file") -> None:
+    """Refuse, before any work is done, a file that could not be written at its end, or that is one of the inputs.
 
     Raises
     ------
     InputError
-        Its folder is missing or not writable, or it is something other than a regular file.
+        As for `check_target`; it is an input of this command, or another of its outputs.
     """
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise InputError(f"{path}: the folder {target.parent} does not exist: create it first")
-    if target.is_dir():
-        raise InputError(f"{path}: is a folder: name the {what} inside it")
-    if target.exists() and not target.is_file():
-        raise InputError(f"{path}: is not a regular file: name another {what}")
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {target.parent} may not be written: choose another")
+    check_target(path, what=what)
+    session.plan(path)
 
 
 def check_folder(path: Path) -> None:
@@ -92,7 +73,7 @@ def check_folder(path: Path) -> None:
         raise InputError(f"{path}: may not be written: choose another folder")
 
 
-def check_table(path: Path) -> None:
+def check_table(path: Path, session: Session) -> None:
     """Refuse a table of results that could not be written: as `check_file`, and by its suffix.
 
     Raises
@@ -104,15 +85,20 @@ def check_table(path: Path) -> None:
     """
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise InputError(f"{path}: results are written as {', '.join(TABLE_SUFFIXES)}: choose one of these suffixes")
-    check_file(path)
+    check_file(path, session)
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError("pyarrow", "tables")
+
+
+def files_of(samples: Iterable[Sample]) -> list[Path]:
+    """Image and mask files of samples."""
+    return [Path(file) for sample in samples for file in (sample.path, sample.mask) if file is not None]
 
 
 def write_text(path: Path, text: str, session: Session) -> None:
     """Write a text file, whole or not at all."""
     with session.putting_in_place(path), atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8", errors="surrogateescape")
+        part.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type], session: Session) -> None:
@@ -136,16 +122,19 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[
     elif path.suffix.lower() == ".jsonl":
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in content), session)
     else:
-        with session.putting_in_place(path), atomic_path(path) as part:
-            _write_csv(part, content, columns)
+        write_text(path, _csv(content, columns), session)
 
 
-def _write_csv(part: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]) -> None:
-    with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow(str(cell).lower() if isinstance(cell, bool) else cell for cell in row.values())
+def _csv(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]) -> str:
+    """Rows as CSV: file names that open from the current directory, and that no spreadsheet takes for formulas."""
+    cells = ([_cell(name, value) for name, value in row.items()] for row in rows)
+    return csv_text([list(columns), *cells])
+
+
+def _cell(name: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return path_cell(value) if name in PATH_COLUMNS and isinstance(value, str) else value
 
 
 def _write_parquet(part: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]) -> None:
@@ -155,7 +144,9 @@ def _write_parquet(part: Path, rows: Sequence[Mapping[str, Any]], columns: Mappi
     kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     safe = [{k: _unicode(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
-    pq.write_table(pa.Table.from_pylist(safe, schema=schema), part)
+    table = pa.Table.from_pylist(safe, schema=schema)
+    with part.open("wb") as stream:
+        pq.write_table(table, stream)
 
 
 def _unicode(text: str) -> str:
@@ -182,62 +173,45 @@ def filled_folder(path: Path, session: Session) -> Iterator[Path]:
         An empty folder. Write there.
     """
     target = Path(os.path.realpath(path))
-    name = f".{target.name}-{secrets.token_hex(6)}"
     # Inside, where the folder exists: it may be a file system of its own.
-    stage = target / name if target.is_dir() else target.with_name(name)
-    try:
-        stage.mkdir()
-        yield stage
+    around = target if target.is_dir() else target.parent
+    with stage(around, target.name, private=False) as room, _naming(path, room):
+        yield room
         with session.putting_in_place(path):
-            _move(stage, target)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+            _move(room, target, session)
 
 
-def _move(stage: Path, target: Path) -> None:
+@contextmanager
+def _naming(path: Path, room: Path) -> Iterator[None]:
+    """Name what could not be written by where it would have been: nobody knows the hidden folder."""
+    try:
+        yield
+    except OSError as error:
+        failed = error.path if isinstance(error, OutputError) else error.filename
+        place = room if failed is None else Path(os.fsdecode(failed))
+        if not place.is_relative_to(room):
+            raise
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise OutputError(str(path / place.relative_to(room)), cause) from error
+
+
+def _move(room: Path, target: Path, session: Session) -> None:
     if not target.exists():
-        stage.rename(target)
+        room.rename(target)
         return
-    for file in sorted(stage.rglob("*")):
-        place = target / file.relative_to(stage)
+    found = sorted(room.rglob("*"))
+    places = [target / file.relative_to(room) for file in found]
+    for file, place in zip(found, places, strict=True):
+        if not file.is_dir():
+            session.check_target(place)
+    for file, place in zip(found, places, strict=True):
         if file.is_dir():
             place.mkdir(exist_ok=True)
         else:
-            file.replace(place)
+            put(file, place)
 
 
 def peak_mb() -> float | None:
-    """Largest memory that this process has held so far, megabytes; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-
-
-def number(value: float) -> str:
-    """Show a raw score with four significant digits."""
-    return f"{value:.4g}"
-
-
-def percent(fraction: float) -> str:
-    """Show a fraction in percent.
-
-    Examples
-    --------
-    >>> percent(0.9312), percent(0.01), percent(1.0)
-    ('93.1 %', '1 %', '100 %')
-    """
-    return f"{100 * fraction:.3g} %"
-
-
-def count(number: int, noun: str) -> str:
-    """Show a count with its noun, in the plural where it is one.
-
-    Examples
-    --------
-    >>> count(1, "image"), count(1200, "normal image")
-    ('1 image', '1,200 normal images')
-    """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """Return the largest memory that this process has held so far, megabytes; None where the system does not tell."""
+    peak = machine.peak_mb()
+    return None if peak is None else round(peak, 1)

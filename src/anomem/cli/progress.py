@@ -1,15 +1,19 @@
-"""Progress bars on stderr, where somebody is looking."""
+"""Progress on stderr: bars where somebody is looking, now and then a line in a log."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from anomem.cli.session import Session
 from anomem.runtime.progress import Progress
 from anomem.types import Record
+
+LINE_EVERY_S = 10.0
+"""Time between two lines in a log, seconds."""
 
 T = TypeVar("T")
 Show = Callable[[str, int, int, str], None]
@@ -25,7 +29,7 @@ def bars(session: Session, *, quiet: bool) -> Iterator[Progress]:
     session : Session
         Asked at every record whether to go on.
     quiet : bool
-        Draw nothing; nothing is drawn either when stderr is no terminal.
+        Draw nothing. Without a terminal a line is written every `LINE_EVERY_S` seconds.
     """
     with _bars(quiet) as show:
 
@@ -43,19 +47,6 @@ def counted(items: Iterable[T], total: int, stage: str, session: Session, *, qui
             session.check()
             show(stage, done, total, "")
             yield item
-
-
-def finished(steps: Generator[tuple[int, int], None, T], stage: str, session: Session, *, quiet: bool) -> T:
-    """Exhaust a generator of (done, total) and give what it returns; parameters as for `bars`."""
-    with _closing(steps), _bars(quiet) as show:
-        while True:
-            try:
-                done, total = next(steps)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            session.check()
-            show(stage, done, total, "")
 
 
 def _remark(record: Record) -> str:
@@ -76,10 +67,53 @@ def _closing(items: Any) -> Iterator[None]:
         yield
 
 
+def logged(clock: Callable[[], float] = time.monotonic) -> Show:
+    """Return what writes progress into a log: a line at most every `LINE_EVERY_S` seconds, none for what is short.
+
+    Parameters
+    ----------
+    clock : callable
+        Seconds since any time.
+    """
+    stages: dict[str, float] = {}
+    last = clock()
+
+    def show(stage: str, done: int, total: int, remark: str) -> None:
+        nonlocal last
+        now = clock()
+        started = stages.setdefault(stage, now)
+        if now - last < LINE_EVERY_S:
+            return
+        last = now
+        parts = [f"{stage} {done:,} of {total:,}"]
+        if 0 < done < total and now > started:
+            parts.append(f"about {_duration((now - started) / done * (total - done))} left")
+        sys.stderr.write(f"anomem: progress: {', '.join(filter(None, [*parts, remark]))}\n")
+        sys.stderr.flush()
+
+    return show
+
+
+def _duration(seconds: float) -> str:
+    """Show a duration as hours, minutes and seconds.
+
+    Examples
+    --------
+    >>> _duration(42.3), _duration(3723)
+    ('0:42', '1:02:03')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 @contextmanager
 def _bars(quiet: bool) -> Iterator[Show]:
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         yield lambda *_: None
+        return
+    if not sys.stderr.isatty():
+        yield logged()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn

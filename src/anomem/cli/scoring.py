@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_folder, check_table, count, filled_folder, number, write_table
+from anomem.cli.output import Output, check_folder, check_table, filled_folder, write_table
 from anomem.cli.progress import counted
 from anomem.cli.session import Session, note, pass_session
-from anomem.errors import InputError
+from anomem.errors import AnomemWarning, InputError
+from anomem.runtime.atomic import NAME_BYTES, shortened
+from anomem.runtime.neutral import printable
+from anomem.runtime.text import count, number
 
 if TYPE_CHECKING:
     from anomem.loading import Model
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
 COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
 _SHOWN_ON_A_TERMINAL = 40
+_TITLE = "anomem heatmap"
+"""Text that a heatmap carries: only a heatmap is replaced by another one."""
 
 
 @dataclass(frozen=True)
@@ -83,23 +89,27 @@ def score(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Score IMAGES (files, and folders with all images below them) with MODEL.
+    """Score IMAGES (files, tables, and folders with all images below them) with MODEL.
 
     For each image: the raw score (higher is more anomalous), the p-value (how rare such a score is among normal
     images) and the verdict, which is anomalous where the p-value is at most alpha.
     """
+    from anomem.data.sources import PathSource
     from anomem.loading import load
+    from anomem.runtime.metadata import weights_of
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    paths = _listed(images)
+    session.reads(model, weights_of(model), *images)
+    paths, found = _listed(images)
     if out is not None:
-        check_table(out)
+        check_table(out, session)
+    session.check_inputs(*paths)
     drawn = None if heatmaps is None else _planned(heatmaps, images, paths)
     detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
         detector.set_alpha(alpha)
-    scored = detector.score(paths, maps=drawn is not None, **running)
+    scored = detector.score(PathSource(paths), maps=drawn is not None, **running)
     watched = counted(scored, len(paths), "score", session, quiet=as_json)
     with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:
         rows, skipped = _collect(watched, detector, drawn, folder)
@@ -115,24 +125,46 @@ def score(
             "threshold": calibration.threshold,
             "alpha": calibration.alpha,
             "results": rows,
+            "found": found,
         }
     )
 
 
-def _listed(images: Sequence[Path]) -> list[Path]:
-    """List the image files that the arguments stand for, each one that opens from here."""
-    from anomem.data.layouts import found_in
-    from anomem.runtime.images import find_images
+def _listed(images: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
+    """List the image files that the arguments stand for, each one that opens from here; and say what was left out.
+
+    Returns
+    -------
+    paths : list of Path
+        Image files.
+    found : list of dict
+        For each folder or table its path and its number of images; what was left out is a note of its own.
+    """
+    from anomem.data.sources import list_images
+    from anomem.runtime.listing import warn_of_pages
 
     paths: list[Path] = []
+    found: list[dict[str, Any]] = []
     for place in images:
-        if not place.exists():
-            raise InputError(f"{place}: no such file or folder: check the path")
-        found = find_images(place) if place.is_dir() else [place]
-        if not found:
-            raise InputError(f"{place}: 0 images, found {found_in(place)}: name a folder of images")
-        paths += found
-    return paths
+        with noted() as notes:
+            warn_of_pages([place])
+            listed = [Path(path) for path in list_images(place, among=False)]
+        if listed != [place]:
+            found.append({"path": place, "images": len(listed), "notes": notes})
+        paths += listed
+    return paths, found
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collect the warnings of a block, and show them as notes when it ends."""
+    lines: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AnomemWarning)
+        yield lines
+    lines += [str(warning.message) for warning in caught if issubclass(warning.category, AnomemWarning)]
+    for line in lines:
+        note(line)
 
 
 def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Heatmaps:
@@ -142,8 +174,10 @@ def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Hea
     ------
     InputError
         The folder cannot be made, lies inside a scored one (heatmaps would be scored the next time), or a heatmap would
-        take the place of an image.
+        take the place of something else.
     """
+    from anomem.runtime.images import has_title
+
     check_folder(folder)
     target = os.path.realpath(folder)
     for place in images:
@@ -154,11 +188,10 @@ def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Hea
     taken: set[str] = set()
     for path in paths:
         if str(path) not in places:
-            places[str(path)] = _free(_relative(path, base).with_suffix(".png"), taken)
-    originals = {os.path.realpath(path) for path in paths}
+            places[str(path)] = _free(_png(_relative(path, base)), taken)
     for place in places.values():
-        if os.path.realpath(folder / place) in originals:
-            raise InputError(f"{folder / place}: is one of the images: choose another folder for heatmaps")
+        if (folder / place).exists() and not has_title(folder / place, _TITLE):
+            raise InputError(f"{folder / place}: exists and is not a heatmap: choose another folder for heatmaps")
     return Heatmaps(folder, places)
 
 
@@ -180,11 +213,17 @@ def _absolute(path: Path) -> str:
     return os.path.normpath(path.absolute())
 
 
+def _png(place: Path, number: str = "") -> Path:
+    """Give a heatmap its name: that of its image, cut where a suffix or a number makes it too long for a disk."""
+    ending = f"{number}.png"
+    return place.with_name(shortened(place.stem, NAME_BYTES - len(ending)) + ending)
+
+
 def _free(place: Path, taken: set[str]) -> Path:
     """Number a place until nobody has it; capitals make no difference, as on many disks."""
     chosen, attempt = place, 2
     while str(chosen).casefold() in taken:
-        chosen, attempt = place.with_stem(f"{place.stem}-{attempt}"), attempt + 1
+        chosen, attempt = _png(place, f"-{attempt}"), attempt + 1
     taken.add(str(chosen).casefold())
     return chosen
 
@@ -223,7 +262,7 @@ def _draw(result: Scored, detector: Model, place: Path) -> None:
     if result.map is None:
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_png(place, overlay(decode(result.name), result.map, *detector.map_scale_))
+    write_png(place, overlay(decode(result.name), result.map, *detector.map_scale_), title=_TITLE)
 
 
 def _show(
@@ -249,7 +288,7 @@ def _show(
     )
     if not output.as_json:
         # Whoever reads stdout by program wants nothing but the table there.
-        click.echo(summary, err=out is None and not sys.stdout.isatty())
+        click.echo(printable(summary), err=out is None and not sys.stdout.isatty())
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -260,4 +299,4 @@ def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"the {len(shown)} highest scores of {len(rows):,} (--out FILE.csv writes all)"
     for row in shown:
         verdict = "anomalous" if row["anomalous"] else "normal"
-        yield f"{row['path']}\t{number(row['score'])}\t{row['p_value']:.4g}\t{verdict}"
+        yield f"{printable(row['path'])}\t{number(row['score'])}\t{row['p_value']:.4g}\t{verdict}"

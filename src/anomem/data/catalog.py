@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib import import_module
@@ -17,7 +16,7 @@ from anomem.data.official.entries import CATALOG, Catalogued
 from anomem.data.official.sets import Listing, OfficialSet, Wanted, label
 from anomem.data.official.tree import Tree, open_tree
 from anomem.data.samples import Layout
-from anomem.errors import InputError
+from anomem.errors import InputError, one_line, suggestion
 
 __all__ = ["CATALOG", "Catalogued", "OfficialSet", "known", "open_set"]
 
@@ -88,8 +87,7 @@ def known(name: str) -> Catalogued:
     """Return what is known of a set; InputError with the nearest name for one that is not in the catalogue."""
     if name in CATALOG:
         return CATALOG[name]
-    near = difflib.get_close_matches(name, CATALOG, n=1)
-    raise InputError(f"no image set {name!r}; {f'did you mean {near[0]}?' if near else f'known: {_list(CATALOG)}'}")
+    raise InputError(f"no image set {name!r}; {suggestion(name, CATALOG)}")
 
 
 def _choice(name: str, what: str, value: str | None, choices: tuple[str, ...]) -> str | None:
@@ -150,8 +148,7 @@ def _download(info: Catalogued, root: str | Path | None) -> None:
         for part in ({"split": "train"}, {"split": "test"}) if info.download == "SVHN" else ({},):
             fetch(folder, download=True, **part)
     except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{folder}: the download failed ({reason}); {info.ask}") from error
+        raise InputError(f"{folder}: the download failed ({one_line(error)}); {info.ask}") from error
 
 
 def _list(names: Iterable[str]) -> str:

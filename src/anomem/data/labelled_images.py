@@ -1,21 +1,24 @@
-"""Labelled images as protocols hand them to detectors: in one order, from files, archives or memory."""
+"""Labelled images in one order, from files, archives or memory: what is judged, and what protocols fit to."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from anomem.data.corpus import column_of, labels_of
 from anomem.data.disturbance import Disturbance, Drawn, draw
 from anomem.data.official.inside import file_size, read_mask
-from anomem.data.sources import ImageSource
-from anomem.types import ANOMALOUS, NORMAL, BoolArray, IntArray, UInt8Image
+from anomem.data.samples import Dataset, Sample
+from anomem.data.sources import ImageSource, PathSource, open_source, read_dataset
+from anomem.errors import InputError
+from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, UInt8Image
 
-__all__ = ["DisturbedSource", "Images", "JoinedSource"]
+__all__ = ["DisturbedSource", "Images", "JoinedSource", "as_labelled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,19 @@ class Images:
     masks: tuple[Any, ...] = ()
     groups: tuple[str | None, ...] = ()
     paths: tuple[Path, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of_samples(cls, name: str, samples: Sequence[Sample]) -> Images:
+        """Open the images of samples, in their order; kinds are their types."""
+        return cls(
+            name,
+            PathSource(sample.path for sample in samples),
+            np.asarray([sample.label for sample in samples], dtype=np.intp),
+            tuple(sample.type or "" for sample in samples),
+            tuple(s.mask for s in samples) if any(s.mask for s in samples) else (),
+            tuple(s.group for s in samples) if any(s.group for s in samples) else (),
+            tuple(sample.path for sample in samples),
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,6 +131,63 @@ class Images:
     def disturbed(self, disturbance: Disturbance, number: int, name: str) -> Images:
         """The same images, each disturbed once; their masks move with them."""
         return replace(self, name=name, source=DisturbedSource(self.source, disturbance, number))
+
+
+def as_labelled(
+    images: Any,
+    y: Sequence[int] | None = None,
+    *,
+    masks: Sequence[Any] | None = None,
+    types: Sequence[str | None] | None = None,
+) -> Images:
+    """Open whatever holds labelled images.
+
+    Parameters
+    ----------
+    images : Images, folder, table, Dataset, sequence of Sample, or anything that `open_source` takes
+        A folder or table is read by its layout. Of a Dataset the images for evaluation are taken.
+    y : sequence of int, length N, optional
+        0 normal, 1 anomalous, -1 unknown; in place of labels that the images carry.
+    masks, types : sequence, length N, optional
+        In place of those that the images carry.
+
+    Returns
+    -------
+    Images
+
+    Raises
+    ------
+    InputError
+        No labels, or lengths that differ.
+    """
+    found = _carried(images, y is None)
+    if y is None and masks is None and types is None:
+        return found
+    none = [None] * len(found)
+    columns: dict[str, Any] = {
+        "labels": found.labels if y is None else labels_of(y, none, UNKNOWN, len(found)),
+        "masks": found.masks if masks is None else column_of(masks, none, "mask", len(found)),
+        "kinds": found.kinds if types is None else tuple(t or "" for t in column_of(types, none, "type", len(found))),
+    }
+    return replace(found, **columns)
+
+
+def _carried(images: Any, need_labels: bool) -> Images:
+    """Images with what they carry themselves."""
+    if isinstance(images, Images):
+        return images
+    if isinstance(images, (str, Path)) and need_labels:
+        images = read_dataset(images)
+    if isinstance(images, Dataset):
+        return Images.of_samples(str(images.root), images.for_evaluation())
+    items = list(images) if isinstance(images, Iterator) else images
+    if isinstance(items, Sequence) and items and all(isinstance(item, Sample) for item in items):
+        return Images.of_samples("samples", items)
+    if need_labels:
+        raise InputError("the images carry no labels: give y, one entry per image (0 normal, 1 anomalous, -1 unknown)")
+    source = open_source(items)
+    paths = tuple(Path(source.name(i)) for i in range(len(source))) if isinstance(source, PathSource) else ()
+    return Images("images", source, np.full(len(source), UNKNOWN, dtype=np.intp), ("",) * len(source), paths=paths)
 
 
 class JoinedSource(ImageSource):

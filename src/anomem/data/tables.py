@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import difflib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from anomem.data.layouts import type_by_place
 from anomem.data.samples import Dataset, Sample, mask_note
-from anomem.errors import InputError, MissingExtraError
+from anomem.errors import InputError, MissingExtraError, nearest
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
 
 __all__ = ["TABLE_SUFFIXES", "read_labels", "read_table"]
@@ -140,9 +139,9 @@ def _read(table: Path) -> tuple[list[str], list[_Row]]:
 def _check_columns(table: Path, columns: list[str]) -> None:
     missing = [name for name in _COLUMNS if name not in columns]
     for name in columns:
-        close = difflib.get_close_matches(name, missing, n=1, cutoff=0.75)
+        close = nearest(name, missing, cutoff=0.75)
         if name not in _COLUMNS and close:
-            raise InputError(f"{table}: column {name!r}: did you mean {close[0]!r}?")
+            raise InputError(f"{table}: column {name!r}: did you mean {close!r}?")
     if "path" not in columns:
         found = ", ".join(name for name in columns if name) or "none"
         raise InputError(f"{table}: no column 'path' (columns found: {found}): add it as header")

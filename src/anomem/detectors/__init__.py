@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from anomem.errors import AnomemError, ModelFileError, ParameterError
+from anomem.errors import AnomemError, ModelFileError, ParameterError, suggestion
 
 if TYPE_CHECKING:
     from anomem.detector import Detector
@@ -40,9 +38,7 @@ def get(name: str) -> type[Detector]:
         For an unknown name; the nearest known one is suggested.
     """
     if name not in DETECTORS:
-        near = difflib.get_close_matches(name, DETECTORS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(DETECTORS)
-        raise ParameterError(f"there is no method {name!r}; {hint}")
+        raise ParameterError(f"there is no method {name!r}; {suggestion(name, DETECTORS)}")
     module, _, attribute = DETECTORS[name].partition(":")
     found: type[Detector] = getattr(import_module(module), attribute)
     return found
@@ -69,12 +65,9 @@ def load(path: str | Path) -> Detector:
         return get(method)._build
 
     method, params, state = load_model(path, builder)
-    unknown = sorted(set(params) - set(get(method).declared()))
-    if unknown:
-        raise ModelFileError(f"{path}: {method} has no parameter {unknown[0]!r} in this version; fit it again")
-    detector = get(method).from_state(params, state)
     try:
-        described = read_preprocessing(SimpleNamespace(**detector.resolve()))
+        detector = get(method).from_state(get(method).from_dict(params).get_params(), state)
+        described = read_preprocessing(detector.resolve())
     except AnomemError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if described != state.preprocessing:

@@ -1,18 +1,106 @@
-"""The trivial features of images, noted while a detector reads them."""
+"""Trivial features of images, the AUROC that each reaches alone, and the check that they explain a method's figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import numpy as np
 
+from anomem import metrics
+from anomem.data.labelled_images import Images
 from anomem.data.sources import ImageSource
 from anomem.types import UInt8Image
 
+__all__ = [
+    "FEATURES",
+    "ConfoundCheck",
+    "GreyRecorder",
+    "Trivial",
+    "TrivialFigures",
+    "check_confound",
+    "direction_free_auroc",
+    "grey_moments",
+    "luck_limit",
+    "trivial_features",
+    "trivial_figures",
+]
+
+Trivial: TypeAlias = tuple[float, float, float, float]
+"""Mean and standard deviation of an image's grey, number of its pixels, bytes of its file; NaN where not known."""
+
+
+@dataclass(frozen=True)
+class TrivialFigures:
+    """AUROC, whichever direction is better, that single trivial features reach on some images.
+
+    Near the detector's own AUROC, they say that the set can be told apart without looking for defects: exposure, camera
+    or compression may differ between its normal and anomalous images. None where a feature is not known of every image:
+    images in memory have no file.
+    """
+
+    mean_grey: float | None
+    std_grey: float | None
+    image_size: float | None
+    file_size: float | None
+
+
+FEATURES = tuple(field.name for field in fields(TrivialFigures))
+"""Names of the trivial features, in the order of `Trivial`."""
+
+
+def trivial_figures(features: Sequence[Trivial], labels: Sequence[int]) -> TrivialFigures:
+    """Return the AUROC of each trivial feature alone.
+
+    Parameters
+    ----------
+    features : sequence of Trivial, length N
+    labels : sequence of int, length N
+        0 normal, 1 anomalous; both are there.
+
+    Returns
+    -------
+    TrivialFigures
+        Fractions from 0.5 to 1.
+    """
+    columns = np.asarray(features, dtype=np.float64).T
+    return TrivialFigures(
+        *(direction_free_auroc(column.tolist(), labels) if np.isfinite(column).all() else None for column in columns)
+    )
+
+
+def direction_free_auroc(values: Sequence[float], labels: Sequence[int]) -> float:
+    """Return the AUROC of a feature that may point either way: the larger of a and 1 - a."""
+    area = metrics.auroc(np.asarray(values, dtype=np.float64), np.asarray(labels))
+    return max(area, 1.0 - area)
+
+
+def trivial_features(images: Images, recorder: GreyRecorder, *, of: Iterable[int] | None = None) -> list[Trivial]:
+    """Return the trivial features of images that a recorder has passed on.
+
+    Parameters
+    ----------
+    images : Images
+    recorder : GreyRecorder
+        Its source is that of `images`; it forgets what it noted.
+    of : iterable of int, optional
+        Positions; by default all. The other images have NaN throughout.
+
+    Returns
+    -------
+    list of Trivial
+        One per image.
+    """
+    found: list[Trivial] = [(math.nan,) * 4] * len(images)
+    for i in map(int, range(len(images)) if of is None else of):
+        found[i] = (*recorder.take(i), images.file_size(i))
+    return found
+
 
 class GreyRecorder(ImageSource):
-    """A source that passes images on and notes the mean and standard deviation of their grey, and their size.
+    """Source that passes images on and notes the mean and standard deviation of their grey, and their size.
 
     The images are decoded for the detector anyway; noting three numbers on the way saves reading the
     whole set twice.
@@ -55,12 +143,12 @@ class GreyRecorder(ImageSource):
         return self._source.subset(indices)
 
     def take(self, i: int) -> tuple[float, float, float]:
-        """Return what was noted of an image, its number of pixels last, and forget it; NaN where it was never read."""
+        """Return and forget what was noted of an image, its number of pixels last; NaN where it was never read."""
         return self._noted.pop(i, (np.nan, np.nan, np.nan))
 
 
 def grey_moments(image: UInt8Image) -> tuple[float, float]:
-    """Mean and standard deviation of the mean of the three channels, 0 to 255.
+    """Return mean and standard deviation of the mean of an image's three channels, 0 to 255.
 
     Examples
     --------
@@ -79,20 +167,58 @@ _BEST_OF_FOUR = 2.491
 """Standard deviations that the largest of four two-sided normal values exceeds in 5 of 100 cases."""
 
 
-def looks_confounded(best: float, auroc: float, n_normal: int, n_anomalous: int) -> bool:
-    """Whether the best trivial feature comes near a method's AUROC, or near all, and luck cannot explain it.
+@dataclass(frozen=True)
+class ConfoundCheck:
+    """The trivial feature that reaches most, against what chance and a method reach.
+
+    Parameters
+    ----------
+    feature : str
+        One of `FEATURES`; empty where none was measured.
+    best : float or None
+        AUROC of that feature alone.
+    luck : float
+        AUROC that the best of four meaningless features stays below in 95 of 100 sets of this size.
+    confounded : bool
+        True where the feature comes near the method's AUROC, or near 1, and chance cannot explain it.
+    """
+
+    feature: str
+    best: float | None
+    luck: float
+    confounded: bool
+
+
+def check_confound(areas: Mapping[str, float | None], auroc: float, n_normal: int, n_anomalous: int) -> ConfoundCheck:
+    """Compare the best trivial feature with a method.
+
+    Parameters
+    ----------
+    areas : mapping of str to float or None
+        AUROC of each trivial feature alone; None where it was not measured.
+    auroc : float
+        Image AUROC of the method.
+    n_normal, n_anomalous : int
+        Judged images of each label, at least 1.
 
     Examples
     --------
-    >>> looks_confounded(0.95, 0.99, 100, 100), looks_confounded(0.80, 0.95, 100, 100)
-    (True, False)
+    >>> check_confound({"mean_grey": 0.95, "file_size": None}, 0.99, 100, 100)
+    ConfoundCheck(feature='mean_grey', best=0.95, luck=0.602..., confounded=True)
+    >>> check_confound({"mean_grey": 0.80}, 0.95, 100, 100).confounded
+    False
     """
+    known = {name: area for name, area in areas.items() if area is not None}
+    luck = luck_limit(n_normal, n_anomalous)
+    if not known:
+        return ConfoundCheck("", None, luck, confounded=False)
+    feature = max(known, key=lambda name: known[name])
     near = min(_TRIVIAL_ALARM, auroc - _TRIVIAL_MARGIN)
-    return best > luck_limit(n_normal, n_anomalous) and best >= near
+    return ConfoundCheck(feature, known[feature], luck, known[feature] > luck and known[feature] >= near)
 
 
 def luck_limit(n_normal: int, n_anomalous: int) -> float:
-    """AUROC that the best of four meaningless features stays below in 95 of 100 sets of this size.
+    """Return the AUROC that the best of four meaningless features stays below in 95 of 100 sets of this size.
 
     By the normal approximation of the Mann-Whitney statistic under the null hypothesis; each feature
     counts in its better direction.

@@ -2,83 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anomem.data.official.inside import file_size, read_mask
-from anomem.data.sources import PathSource, Sample
-from anomem.errors import ImageError, InputError
-from anomem.evaluation.confounds import GreyRecorder
-from anomem.evaluation.figures import (
-    Evaluation,
-    ImageRow,
-    PixelFigures,
-    Promise,
-    SkippedImage,
-    TrivialFigures,
-    at_alpha,
-    direction_free_auroc,
-    false_alarm_chance,
-    image_figures,
-    require_both_classes,
-    roc_points,
-    type_figures,
-)
-from anomem.metrics import PixelScores
-from anomem.types import ANOMALOUS, NORMAL, BoolArray
+from anomem.data.labelled_images import as_labelled
+from anomem.errors import InputError
+from anomem.evaluation.confounds import GreyRecorder, trivial_features
+from anomem.evaluation.figures import Evaluation, NormalsEvaluation, require_both_classes
+from anomem.evaluation.judge import answer_steps, judge, judge_normals, select, with_masks
+from anomem.runtime.progress import Progress, run_to_end
+from anomem.types import NORMAL, UNKNOWN, Record
 
 if TYPE_CHECKING:
     from anomem.loading import Model
-    from anomem.runtime.model import Scored
+
+__all__ = ["evaluate", "evaluate_normals"]
 
 
 def evaluate(
     detector: Model,
-    samples: Sequence[Sample],
+    images: Any,
+    y: Sequence[int] | None = None,
     *,
+    masks: Sequence[Any] | None = None,
+    types: Sequence[str | None] | None = None,
     maps: bool = True,
     batch_size: int = 16,
     workers: int | None = None,
     skip_bad: bool = False,
     device: str = "auto",
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate in one go; see `evaluate_steps`, which it exhausts, for the parameters.
-
-    Returns
-    -------
-    Evaluation
-    """
-    steps = evaluate_steps(
-        detector,
-        samples,
-        maps=maps,
-        batch_size=batch_size,
-        workers=workers,
-        skip_bad=skip_bad,
-        device=device,
-    )
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            evaluation: Evaluation = end.value
-            return evaluation
-
-
-def evaluate_steps(
-    detector: Model,
-    samples: Sequence[Sample],
-    *,
-    maps: bool = True,
-    batch_size: int = 16,
-    workers: int | None = None,
-    skip_bad: bool = False,
-    device: str = "auto",
-) -> Generator[tuple[int, int], None, Evaluation]:
-    """Evaluate image by image: yields progress, returns the evaluation.
+    """Return every figure of a model on labelled images.
 
     Images that trained, tuned, calibrated or labelled the model are recognised by their content and
     left out. Images of unknown label are not looked at.
@@ -87,15 +45,22 @@ def evaluate_steps(
     ----------
     detector : Detector or Session
         Fitted.
-    samples : sequence of Sample
-        Labelled images; masks and types where they are known.
+    images : folder, table, Dataset, sequence of Sample, paths, arrays or tensors
+        Labelled images, on the disk, inside zips and array files, or in memory. A folder or table is read by its
+        layout; of a Dataset the test part is evaluated, or all of it where it has no split of its own.
+    y : sequence of int, length N, optional
+        0 normal, 1 anomalous, -1 unknown; needed where `images` do not carry labels.
+    masks : sequence, length N, optional
+        For each image a bool array (H, W) in the image's own size, a path, or None.
+    types : sequence of str or None, length N, optional
+        Defect types.
     maps : bool
-        Whether to judge the maps too. It takes a mask of at least one anomalous image and a method
+        Judge the maps too. It takes a mask of at least one anomalous image and a method
         that localizes; else pixel figures are None. Every pixel of a normal image counts as
         defect-free. Anomalous images without a mask take no part in the pixel figures. Pixel scores
-        are kept until the end, 4 bytes for each pixel (8 for a defective one), maps are not.
+        are kept until the end, 4 bytes per pixel (8 for a defective one), maps are not.
     batch_size : int
-        Images a forward pass.
+        Images per forward pass.
     workers : int or None
         Decoding threads.
     skip_bad : bool
@@ -103,10 +68,8 @@ def evaluate_steps(
     device : str
         "auto", or a torch device.
 
-    Yields
-    ------
-    done, total : int
-        Images scored so far, and in all.
+    progress : callable, optional
+        Called with a Record per image.
 
     Returns
     -------
@@ -115,128 +78,65 @@ def evaluate_steps(
     Raises
     ------
     InputError
-        Normal or anomalous images are missing, to begin with or after leaving some out.
+        Normal or anomalous images are missing, to begin with or after leaving some out; labels are missing.
     ImageError
         An image or mask cannot be read, and `skip_bad` is off.
     """
-    labelled = [sample for sample in samples if sample.label in (NORMAL, ANOMALOUS)]
-    n_normal = sum(sample.label == NORMAL for sample in labelled)
+    given = as_labelled(images, y, masks=masks, types=types)
+    labelled = given.subset(np.flatnonzero(given.labels != UNKNOWN), given.name)
+    n_normal = int((labelled.labels == 0).sum())
     require_both_classes(n_normal, len(labelled) - n_normal)
-    masked = any(sample.label == ANOMALOUS and sample.mask is not None for sample in labelled)
-    tally = _Tally(labelled, detector.digests_, PixelScores() if maps and masked and detector.localizes else None)
-    watch = GreyRecorder(PathSource(sample.path for sample in labelled))
-    scored = detector.score(
-        watch,
-        maps=tally.pixels is not None,
+    recorder = GreyRecorder(labelled.source)
+    steps = answer_steps(
+        detector,
+        labelled,
+        source=recorder,
+        maps=maps and detector.localizes and with_masks(labelled),
         batch_size=batch_size,
         workers=workers,
         skip_bad=skip_bad,
         device=device,
     )
-    for done, result in enumerate(scored, start=1):
-        tally.add(result, watch.take(result.index), skip_bad=skip_bad)
-        yield done, len(labelled)
-    return tally.conclude(detector, n_unlabelled=len(samples) - len(labelled))
+    answers = run_to_end(steps, progress and (lambda step: progress(Record("evaluate", *step))))
+    selection = select(answers, detector.digests_)
+    trivial = trivial_features(labelled, recorder, of=selection.kept)
+    found = judge(labelled, answers, selection, detector.calibration_, trivial, method=detector.name)
+    return replace(found, n_unlabelled=len(given) - len(labelled))
 
 
-@dataclass
-class _Tally:
-    """What is known so far; images come in one after the other."""
+def evaluate_normals(
+    detector: Model,
+    images: Any,
+    *,
+    batch_size: int = 16,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> NormalsEvaluation:
+    """Return the false-alarm rate of a model on normal images alone; parameters as for `evaluate`.
 
-    samples: Sequence[Sample]
-    used: frozenset[int]
-    pixels: PixelScores | None
-    rows: list[ImageRow] = field(default_factory=list)
-    skipped: list[SkippedImage] = field(default_factory=list)
-    trivial: list[tuple[float, float, float, float]] = field(default_factory=list)
-    n_left_out: int = 0
-    n_without_mask: int = 0
+    Images that are labelled anomalous or unknown are not looked at.
 
-    def add(self, result: Scored, seen: tuple[float, float, float], *, skip_bad: bool) -> None:
-        sample = self.samples[result.index]
-        if result.error is not None:
-            self.skipped.append(SkippedImage(str(sample.path), result.error))
-            return
-        if result.digest in self.used:
-            self.n_left_out += 1
-            return
-        if not np.isfinite(result.score):
-            raise InputError(f"{sample.path}: its score is {result.score}: fit the model again")
-        try:
-            self._add_pixels(sample, result)
-        except ImageError as error:
-            if not skip_bad:
-                raise
-            self.skipped.append(SkippedImage(str(sample.path), str(error)))
-            return
-        self.rows.append(_row(sample, result))
-        self.trivial.append((*seen, float(file_size(sample.path))))
-
-    def _add_pixels(self, sample: Sample, result: Scored) -> None:
-        if self.pixels is None or result.map is None:
-            return
-        mask: BoolArray | None = None
-        height, width = result.map.shape
-        if sample.label == ANOMALOUS:
-            if sample.mask is not None:
-                mask = read_mask(sample.mask, (height, width))
-            if mask is None or not mask.any():
-                self.n_without_mask += 1
-                return
-        self.pixels.add(result.map, mask)
-
-    def conclude(self, detector: Model, *, n_unlabelled: int) -> Evaluation:
-        labels = [row.label for row in self.rows]
-        n_normal, n_anomalous = labels.count(NORMAL), labels.count(ANOMALOUS)
-        out = f", beside {self.n_left_out} that the model was made from"
-        require_both_classes(n_normal, n_anomalous, f"{out} and {len(self.skipped)} that cannot be read")
-        calibration = detector.calibration_
-        decided = at_alpha(self.rows, calibration.alpha)
-        features = list(zip(*self.trivial, strict=True))
-        return Evaluation(
-            method=detector.name,
-            n_normal=n_normal,
-            n_anomalous=n_anomalous,
-            n_left_out=self.n_left_out,
-            n_unlabelled=n_unlabelled,
-            image=image_figures(self.rows),
-            at_alpha=decided,
-            promise=Promise(
-                n_calibration=calibration.n,
-                threshold=calibration.threshold,
-                rate_limit_95=calibration.rate_limit_95,
-                chance=false_alarm_chance(decided.n_false, n_normal, calibration.n, calibration.alpha),
-            ),
-            pixel=self._pixel_figures(),
-            types=type_figures(self.rows),
-            trivial=TrivialFigures(*(direction_free_auroc(f, labels) for f in features)),
-            roc=roc_points(self.rows),
-            results=tuple(self.rows),
-            skipped=tuple(self.skipped),
-        )
-
-    def _pixel_figures(self) -> PixelFigures | None:
-        # Masks may all have turned out empty, or their images left out.
-        if self.pixels is None or not self.pixels.n_regions:
-            return None
-        return PixelFigures(
-            auroc=self.pixels.auroc(),
-            auroc_ci=self.pixels.interval("auroc"),
-            aupro=self.pixels.aupro(),
-            aupro_ci=self.pixels.interval("aupro"),
-            n_images=self.pixels.n_images,
-            n_regions=self.pixels.n_regions,
-            n_without_mask=self.n_without_mask,
-        )
-
-
-def _row(sample: Sample, result: Scored) -> ImageRow:
-    return ImageRow(
-        path=str(sample.path),
-        label=int(sample.label),
-        type=sample.type,
-        score=float(result.score),
-        p_value=float(result.p_value),
-        anomalous=bool(result.anomalous),
-        mask=None if sample.mask is None else str(sample.mask),
+    Raises
+    ------
+    InputError
+        No normal image, or none that the model was not made from.
+    """
+    given = as_labelled(images)
+    normals = given.subset(given.positions(NORMAL), given.name)
+    if not len(normals):
+        raise InputError("0 normal images: add some, or use `score` for images without labels")
+    steps = answer_steps(
+        detector,
+        normals,
+        maps=False,
+        batch_size=batch_size,
+        workers=workers,
+        skip_bad=skip_bad,
+        device=device,
     )
+    answers = run_to_end(steps, progress and (lambda step: progress(Record("evaluate", *step))))
+    selection = select(answers, detector.digests_)
+    found = judge_normals(normals, answers, selection, detector.calibration_, method=detector.name)
+    return replace(found, n_unlabelled=len(given) - len(normals))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from anomem import metrics
+from anomem.data.labelled_images import Images
 from anomem.errors import InputError
+from anomem.evaluation.confounds import TrivialFigures
+from anomem.runtime.calibration import rejected_ranks
 from anomem.types import ANOMALOUS, NORMAL, BoolArray
 
 
@@ -115,20 +118,6 @@ class TypeFigures:
 
 
 @dataclass(frozen=True)
-class TrivialFigures:
-    """AUROC, whichever direction is better, that single trivial features reach on these images.
-
-    Near the detector's own AUROC, they say that the set can be told apart without looking for
-    defects: exposure, camera or compression may differ between its normal and anomalous images.
-    """
-
-    mean_grey: float
-    std_grey: float
-    image_size: float
-    file_size: float
-
-
-@dataclass(frozen=True)
 class RocPoints:
     """Corners of the ROC curve, from (0, 0) to (1, 1)."""
 
@@ -156,6 +145,8 @@ class Evaluation:
         Every judged image, in the order given.
     skipped : tuple of SkippedImage
         Images that could not be read.
+    images : Images
+        The judged images themselves, one per entry of `results`: what pictures are drawn from.
     """
 
     method: str
@@ -172,10 +163,12 @@ class Evaluation:
     roc: RocPoints
     results: tuple[ImageRow, ...] = field(repr=False)
     skipped: tuple[SkippedImage, ...] = ()
+    images: Images | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and finite numbers: the object of ``anomem evaluate --json``."""
-        plain: dict[str, Any] = asdict(self)
+        plain: dict[str, Any] = asdict(replace(self, images=None))
+        del plain["images"]
         for level in ("image", "pixel"):
             figures = plain[level]
             plain[level] = figures and {k: list(v) if isinstance(v, tuple) else v for k, v in figures.items()}
@@ -210,6 +203,37 @@ def image_figures(rows: Sequence[ImageRow], *, draws: int = 1000, seed: int = 0)
     )
 
 
+@dataclass(frozen=True)
+class NormalsEvaluation:
+    """Evaluation of normal images alone: the false-alarm rate, and nothing that takes anomalous images.
+
+    Parameters
+    ----------
+    method, n_normal, n_left_out, n_unlabelled, at_alpha, promise, results, skipped
+        As for `Evaluation`; ``at_alpha.detection_rate`` is NaN.
+    """
+
+    method: str
+    n_normal: int
+    n_left_out: int
+    n_unlabelled: int
+    at_alpha: AtAlpha
+    promise: Promise
+    results: tuple[ImageRow, ...]
+    skipped: tuple[SkippedImage, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the keys of `Evaluation.to_dict`; None where a figure takes anomalous images."""
+        absent: dict[str, Any] = {
+            "n_anomalous": 0,
+            "image": None,
+            "pixel": None,
+            "types": {},
+            "n_skipped": len(self.skipped),
+        }
+        return {**asdict(self), **absent}
+
+
 def at_alpha(rows: Sequence[ImageRow], alpha: float) -> AtAlpha:
     """Count false alarms and misses of the calibrated decision."""
     normals = [row.anomalous for row in rows if row.label == NORMAL]
@@ -217,7 +241,7 @@ def at_alpha(rows: Sequence[ImageRow], alpha: float) -> AtAlpha:
     return AtAlpha(
         alpha=alpha,
         false_alarm_rate=sum(normals) / len(normals),
-        detection_rate=sum(anomalies) / len(anomalies),
+        detection_rate=sum(anomalies) / len(anomalies) if anomalies else math.nan,
         n_false=sum(normals),
         n_missed=len(anomalies) - sum(anomalies),
     )
@@ -235,20 +259,23 @@ def type_figures(rows: Sequence[ImageRow]) -> dict[str, TypeFigures]:
     return found
 
 
-def roc_points(rows: Sequence[ImageRow]) -> RocPoints:
-    """Corners of the ROC curve; points on a straight line between two others are dropped."""
+def roc_points(rows: Sequence[ImageRow], most: int | None = None) -> RocPoints:
+    """Return the corners of the ROC curve; points on a straight line between two others are dropped.
+
+    Parameters
+    ----------
+    rows : sequence of ImageRow
+    most : int, optional
+        Of a curve with more corners, keep this many, evenly spaced, both ends among them.
+    """
     fpr, tpr, _ = metrics.roc_curve(*scores_and_labels(rows))
     across, up = np.diff(fpr), np.diff(tpr)
     # Rates are multiples of 1 / n, so whatever is this small is rounding.
     bends = np.abs(across[:-1] * up[1:] - across[1:] * up[:-1]) > 1e-13
-    kept = np.r_[True, bends, True]
+    kept = np.flatnonzero(np.r_[True, bends, True])
+    if most is not None:
+        kept = kept[np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int))]
     return RocPoints(tuple(fpr[kept].tolist()), tuple(tpr[kept].tolist()))
-
-
-def direction_free_auroc(values: Sequence[float], labels: Sequence[int]) -> float:
-    """AUROC of a feature that may point either way: the larger of a and 1 - a."""
-    area = metrics.auroc(np.asarray(values, dtype=np.float64), np.asarray(labels))
-    return max(area, 1.0 - area)
 
 
 def false_alarm_chance(n_false: int, n_normal: int, n_calibration: int, alpha: float) -> float:
@@ -266,12 +293,10 @@ def false_alarm_chance(n_false: int, n_normal: int, n_calibration: int, alpha: f
     >>> round(false_alarm_chance(4, 20, 99, 0.05), 3)
     0.027
     """
-    k = math.floor(alpha * (n_calibration + 1) + 1e-9)
+    k = rejected_ranks(alpha, n_calibration)
     rest = n_calibration + 1 - k
     if k < 1:
         return 1.0 if n_false == 0 else 0.0
-    if rest < 1:
-        return 1.0
     below = sum(
         math.exp(_log_binomial(n_normal, i) + _log_beta(i + k, n_normal - i + rest) - _log_beta(k, rest))
         for i in range(n_false)

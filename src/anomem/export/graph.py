@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib.util
-import io
-import logging
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from anomem.errors import ExportError, MissingExtraError, ParameterError
+from anomem.export.quiet import hushed
 from anomem.nn.devices import copy_scorer
 from anomem.nn.scorer import Scorer
+from anomem.nn.tracing import exporting_here, private_tracing
 
 LARGEST = 2_000_000_000
 """Bytes of tensors that fit into one ONNX file, whose format ends at 2 GiB."""
@@ -104,7 +102,8 @@ def write_onnx(scorer: Scorer, size: int, path: Path) -> Graph:
     with torch.no_grad():
         output = network.scorer(image)
         outputs = tuple(n for n in ("score", "map", "one_class") if getattr(output, n) is not None)
-        with _quiet():
+        with private_tracing(), hushed("onnxscript", "onnx_ir", "torch.onnx"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             program = _traced(network, image, outputs)
     backbone = _tidied(program.model)
     program.save(str(path), external_data=False)
@@ -114,7 +113,8 @@ def write_onnx(scorer: Scorer, size: int, path: Path) -> Graph:
 def _traced(network: _Network, image: Tensor, outputs: tuple[str, ...]) -> Any:
     shapes = {"image": {0: torch.export.Dim(_BATCH, min=1)}}
     try:
-        exported = torch.export.export(network, (image,), dynamic_shapes=shapes, strict=False)
+        with exporting_here():
+            exported = torch.export.export(network, (image,), dynamic_shapes=shapes, strict=False)
         options: dict[str, Any] = {"dynamo": True, "optimize": False, "verbose": False, "external_data": False}
         names: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
         program: Any = torch.onnx.export(exported, (image,), None, **options, **names)
@@ -150,22 +150,6 @@ def _simplify(model: Any) -> None:
         common.NameFixPass(),
     ):
         tidy(model)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what the exporter says to its own developers."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _tidied(model: Any) -> frozenset[str]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anomem.errors import MissingExtraError, ParameterError
+from anomem.errors import MissingExtraError, ParameterError, one_line
 from anomem.export.graph import Graph
-from anomem.runtime.engines import import_openvino, without_telemetry
+from anomem.export.quiet import hushed
+from anomem.runtime.dependencies import import_openvino, import_quietly, installed, without_telemetry
 from anomem.types import UInt8Image
 
 METHODS = ("anomem", "fyd", "padim", "plume")
@@ -40,7 +37,7 @@ def check_openvino(method: str, precision: str) -> None:
             f"{', '.join(METHODS)}"
         )
     for package in ("openvino", *(["nncf"] if precision == "int8" else [])):
-        if importlib.util.find_spec(package) is None:
+        if not installed(package):
             raise MissingExtraError(package, "openvino")
 
 
@@ -66,16 +63,19 @@ def write_ir(onnx: Path, path: Path, graph: Graph, tiles: Iterable[UInt8Image] |
     model = openvino.Core().read_model(str(onnx))
     if tiles is not None:
         model = _quantised(model, graph, list(tiles))
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    try:
+        openvino.save_model(model, str(path), compress_to_fp16=False)
+    except RuntimeError as error:  # of a full disk, among others
+        raise OSError(None, one_line(error)) from error
 
 
 def _quantised(model: Any, graph: Graph, tiles: list[UInt8Image]) -> Any:
     if not tiles:
         raise ParameterError("int8 is fitted to images of normals, and there are none")
-    with without_telemetry(), _hushed("torch.utils.cpp_extension"):
-        import nncf
+    with hushed("torch.utils.cpp_extension"):
+        nncf = import_quietly("nncf", "openvino", "anomem")
 
-    with without_telemetry(), _hushed("nncf", "openvino", "torch.utils.cpp_extension"):
+    with without_telemetry(), hushed("nncf", "openvino", "torch.utils.cpp_extension"):
         mixing = _mixing(model, graph.backbone)
         outside = [op.get_friendly_name() for op in model.get_ops() if _base(op) not in mixing]
         kept = nncf.IgnoredScope(names=outside, validate=False)
@@ -109,18 +109,3 @@ def _base(op: Any) -> str:
     """An operation's name in the graph: a convolution with a bias has become two, the first with a suffix."""
     name: str = op.get_friendly_name()
     return name.partition("/")[0]
-
-
-@contextmanager
-def _hushed(*names: str) -> Iterator[None]:
-    """Keep back what libraries say to their own developers, and nncf's progress bars on stdout."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

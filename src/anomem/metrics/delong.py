@@ -1,27 +1,36 @@
-"""metrics.delong."""
+"""Standard error of the difference of two AUROCs on the same images (DeLong, DeLong and Clarke-Pearson)."""
 
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Components = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+__all__ = ["Components", "auroc_components", "paired_error"]
+
+Components: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""Structural components of an AUROC: of P anomalous images, shape (P,), and of N normal ones, shape (N,)."""
 
 
 def auroc_components(scores: npt.ArrayLike, anomalous: npt.ArrayLike) -> Components:
-    """Structural components of an AUROC: of each anomalous image the share of normals below it, and the reverse.
+    """Return the structural components of an AUROC.
 
     Parameters
     ----------
-    scores : array_like of shape (N,)
+    scores : array_like of shape (N,), float
+        Higher is more anomalous.
     anomalous : array_like of shape (N,), bool
+        True for anomalous images, of which there are P.
 
     Returns
     -------
-    of_anomalous, of_normal : ndarray, float32
-        In the order of the images; the mean of either is the AUROC.
+    of_anomalous : ndarray of shape (P,), float32
+        Share of the normal images scored below each anomalous one, ties half; from 0 to 1.
+    of_normal : ndarray of shape (N - P,), float32
+        Share of the anomalous images scored above each normal one, ties half.
+        Both in the order of the images; the mean of either is the AUROC.
 
     References
     ----------
@@ -40,9 +49,24 @@ def auroc_components(scores: npt.ArrayLike, anomalous: npt.ArrayLike) -> Compone
 
 
 def paired_error(a: Components, b: Components) -> float | None:
-    """Standard error of the difference of two AUROCs on the same images, by DeLong's method.
+    """Return the standard error of the difference of two AUROCs on the same images.
 
-    None where a class has a single image.
+    Parameters
+    ----------
+    a, b : Components
+        Of two methods, in the same order of the same images.
+
+    Returns
+    -------
+    float or None
+        At least 0; None where a class has a single image.
+
+    Examples
+    --------
+    >>> marks = [False, False, True, True]
+    >>> a, b = auroc_components([1, 2, 3, 4], marks), auroc_components([1, 3, 2, 4], marks)
+    >>> round(paired_error(a, b), 3)
+    0.354
     """
     if min(len(part) for part in a) < 2:
         return None

@@ -19,6 +19,7 @@ from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
+from anomem.nn.tracing import private_tracing
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -304,7 +305,7 @@ def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.
     nodes = {layer: layer for layer in layers}
     try:
         # The tracer warns of layers that training has and evaluation has not (dropout); none of them is wanted.
-        with warnings.catch_warnings():
+        with private_tracing(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*nodes obtained by tracing", category=UserWarning)
             if embedding:
                 nodes[_output_node(model)] = EMBEDDING

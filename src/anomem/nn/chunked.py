@@ -85,8 +85,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-if hasattr(os, "register_at_fork"):  # a fork has no threads but the one that forked
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def _compute_alone() -> None:
+    """Compute with one thread in a forked process, where torch would wait for ever for threads of its parent."""
+    _pool.cache_clear()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compute_alone)
 
 
 def _joined(parts: list[Any]) -> Any:

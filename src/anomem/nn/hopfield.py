@@ -386,8 +386,7 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def _perplexity(distribution: Tensor) -> Tensor:
-    entropy: Tensor = torch.special.entr(distribution).sum(dim=-1)
-    return entropy.exp()
+    return torch.exp(torch.special.entr(distribution).sum(dim=-1))
 
 
 def _check_arguments(n_items: int, dim: int, beta: float, steps: int | None, association: str) -> None:

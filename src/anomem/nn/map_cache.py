@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,10 +19,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from anomem.nn.tracing import exporting
+from anomem.runtime.atomic import stage
+
 __all__ = ["MapCache", "active", "map_cache"]
 
 KEPT = 0.75
 """Share of the budget that is left filled when room is made."""
+
+_OURS = re.compile("[0-9a-f]{40}")
+"""Names of the files that are kept, hashes of 20 bytes."""
 
 _active: list[MapCache] = []
 
@@ -48,7 +54,7 @@ class MapCache:
 
     def applies(self, backbone: nn.Module, images: Tensor) -> bool:
         """Whether maps may be kept: of decoded images, from a backbone that nobody trains or traces."""
-        watched = backbone.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        watched = backbone.training or torch.is_grad_enabled() or exporting()
         return not watched and images.dtype == torch.uint8
 
     def maps(self, backbone: nn.Module, images: Tensor, compute: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
@@ -120,19 +126,19 @@ class MapCache:
         return [_laid_out(tensor, *layout).to(device) for tensor, layout in zip(flat, layouts, strict=True)]
 
     def _write(self, path: Path, maps: Sequence[Tensor]) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         layouts = [(list(m.shape), list(m.stride())) for m in maps]
         if not all(m.untyped_storage().nbytes() == m.nbytes for m in maps):
             return  # parts of something larger, or repeated: not how a backbone gives its maps
-        part = path.with_name(f".{path.stem}-{secrets.token_hex(4)}")
+        tensors = {str(i): m.detach().cpu().contiguous().clone() for i, m in enumerate(maps)}
         try:
-            tensors = {str(i): m.detach().cpu().contiguous().clone() for i, m in enumerate(maps)}
-            save_file(tensors, part, metadata={"layouts": json.dumps(layouts)})
-            size = part.stat().st_size
-            part.replace(path)
-        except OSError:  # no room: what is not kept is computed again
-            part.unlink(missing_ok=True)
+            with stage(self.folder, path.stem) as room:
+                save_file(tensors, room / path.name, metadata={"layouts": json.dumps(layouts)})
+                size = (room / path.name).stat().st_size
+                (room / path.name).replace(path)
+        except (OSError, SafetensorError):  # no room: what is not kept is computed again
             return
         with self._lock:
             self._filled += size
@@ -152,6 +158,8 @@ class MapCache:
         """Time of the last use, size and path of everything that is kept."""
         found = []
         for path in self.folder.glob("*.safetensors"):
+            if not _OURS.fullmatch(path.stem):  # models of the user's, for example, which are not ours to remove
+                continue
             with suppress(OSError):
                 facts = path.stat()
                 found.append((facts.st_mtime, facts.st_size, path))

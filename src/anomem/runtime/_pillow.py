@@ -15,7 +15,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from anomem.errors import ImageError
+from anomem.errors import ImageError, one_line
 
 __all__ = ["load"]
 
@@ -71,7 +71,7 @@ def load(source: str | Path | bytes, label: str, max_pixels: int) -> Image.Image
     except (OSError, ValueError) as error:
         if isinstance(error, ImageError):
             raise
-        raise ImageError(label, f"cannot be read ({_one_line(error)})") from error
+        raise ImageError(label, f"cannot be read ({one_line(error)})") from error
 
 
 def _load_stream(stream: IO[bytes], label: str, max_pixels: int) -> Image.Image:
@@ -88,7 +88,7 @@ def _load_stream(stream: IO[bytes], label: str, max_pixels: int) -> Image.Image:
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly everything on damaged files
-        reason = f"damaged or incomplete {opener.format} file ({_one_line(error)})"
+        reason = f"damaged or incomplete {opener.format} file ({one_line(error)})"
         raise ImageError(label, f"{reason}: copy it again or leave it out") from error
     upright.info["source_format"] = source_format
     return upright
@@ -127,7 +127,3 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # noqa: BLE001 - unreadable metadata does not make the pixels wrong
         return image
     return image if method is None else image.transpose(method)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from anomem.errors import InputError, MissingExtraError, ModelFileError, ParameterError
+from anomem.errors import InputError, MissingExtraError, ModelFileError, ParameterError, one_line
+from anomem.runtime.dependencies import import_openvino, import_quietly, installed
+from anomem.runtime.machine import cores
+from anomem.runtime.metadata import weights_of
+from anomem.runtime.precision import OPENVINO_HINTS
 from anomem.runtime.scoring import TileOutput
 from anomem.types import UInt8Image
 
-__all__ = ["ENGINES", "Engine", "import_openvino", "open_engine"]
+__all__ = ["ENGINES", "Engine", "open_engine"]
 
 ENGINES = ("auto", "onnxruntime", "openvino")
 
-_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}
-"""OpenVINO's name for the arithmetic of each precision, and of what int8 leaves alone."""
-
 
 class Engine(ABC):
-    """A network that is ready to compute.
+    """A network that is ready to compute, in memory of its own: its file may be replaced.
+
+    Parameters
+    ----------
+    threads : int or None
+        Threads of arithmetic; None: one per core.
 
     Attributes
     ----------
@@ -46,6 +49,9 @@ class Engine(ABC):
     size: int | None
     localizes: bool
 
+    def __init__(self, threads: int | None) -> None:
+        self.threads = threads
+
     @abstractmethod
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
         """Compute: (T, S, S, 3) uint8 to what the network says of each tile, safe to call from several threads."""
@@ -55,8 +61,9 @@ class _OnnxRuntime(Engine):
     name = "onnxruntime"
 
     def __init__(self, path: Path, threads: int | None) -> None:
-        import onnxruntime
-
+        super().__init__(threads)
+        _refuse_in_fork(self.name, path)
+        onnxruntime = import_quietly(self.name, self.name)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, which are raised anyway
         # Threads that wait for work in a loop take the processor from those that decode.
@@ -64,9 +71,10 @@ class _OnnxRuntime(Engine):
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            content = path.read_bytes()
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own kinds, which all mean the same to a user
-            raise ModelFileError(f"{path}: not an ONNX model that can be run ({_one_line(error)})") from error
+            raise ModelFileError(f"{path}: not an ONNX model that can be run ({one_line(error, 200)})") from error
         inputs, self._outputs = self._session.get_inputs(), [o.name for o in self._session.get_outputs()]
         _check_names(path, [i.name for i in inputs], self._outputs)
         side = inputs[0].shape[2]
@@ -86,20 +94,21 @@ class _OpenVino(Engine):
     name = "openvino"
 
     def __init__(self, path: Path, threads: int | None, precision: str) -> None:
-        openvino = import_openvino()
-        hint = _HINTS[precision]
+        super().__init__(threads)
         # Unless it is told, a processor with bfloat16 computes in it, whatever the file holds.
-        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
+        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision]}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self._path, self._core = str(path), openvino.Core()
-        self._streams = threads or _cores()
+        self._streams = threads or cores()
+        self._path, self._lock = path, Lock()
+        self._side_by_side: Any = None
+        _refuse_in_fork(self.name, path)
+        self._core = import_openvino().Core()
         try:
+            self._network = _read_network(self._core, path)
             self._model = self._compiled(PERFORMANCE_HINT="LATENCY")
         except Exception as error:  # RuntimeError of many kinds
-            raise ModelFileError(f"{path}: not a model that OpenVINO can run ({_one_line(error)})") from error
-        self._side_by_side: Any = None
-        self._lock = Lock()
+            raise ModelFileError(f"{path}: not a model that OpenVINO can run ({one_line(error, 200)})") from error
         self._ports = {name: i for i, port in enumerate(self._model.outputs) for name in port.get_names()}
         inputs = [name for port in self._model.inputs for name in port.get_names()]
         _check_names(path, inputs, list(self._ports))
@@ -111,6 +120,7 @@ class _OpenVino(Engine):
 
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
         _check_tiles(tiles)
+        _refuse_in_fork(self.name, self._path)  # its threads are the parent's: it would wait for ever
         wanted = [name for name in ("score", "map", "one_class") if name in self._ports and (maps or name != "map")]
         alone = len(tiles) == 1 or self._streams == 1
         found = self._found(self._model if alone else self._beside(), tiles, wanted, 1 if alone else 2 * self._streams)
@@ -147,7 +157,36 @@ class _OpenVino(Engine):
         return self._side_by_side
 
     def _compiled(self, **options: Any) -> Any:
-        return self._core.compile_model(self._path, "CPU", {**self._options, **options})
+        return self._core.compile_model(self._network, "CPU", {**self._options, **options})
+
+
+_process: dict[str, int] = {}
+"""The process in which each engine was first used."""
+
+
+def _refuse_in_fork(engine: str, path: Path) -> None:
+    """Refuse to start an engine for the second time, in a forked process: it would wait for its parent's threads.
+
+    Raises
+    ------
+    InputError
+        Saying what to do instead.
+    """
+    if _process.setdefault(engine, os.getpid()) != os.getpid():
+        raise InputError(
+            f"{path}: {engine} was started before this process was forked, and cannot start again: start workers by "
+            "spawn (multiprocessing.get_context('spawn')), or load models in the workers only"
+            + (", or before the fork" if engine == "onnxruntime" else "")
+        )
+
+
+def _read_network(core: Any, path: Path) -> Any:
+    """Read a network into memory; OpenVINO would map its weights from the file."""
+    core.set_property({"ENABLE_MMAP": False})
+    weights = weights_of(path)
+    if weights is None:
+        return core.read_model(str(path))
+    return core.read_model(path.read_bytes(), weights.read_bytes())
 
 
 def open_engine(path: str | Path, *, precision: str, threads: int | None = None, engine: str = "auto") -> Engine:
@@ -176,10 +215,10 @@ def open_engine(path: str | Path, *, precision: str, threads: int | None = None,
     place = Path(path)
     if threads is not None and threads < 1:
         raise ParameterError(f"threads must be at least 1, not {threads}")
-    if precision not in _HINTS:
+    if precision not in OPENVINO_HINTS:
         raise ModelFileError(f"{path}: scores in {precision!r}, which this version does not know")
     chosen = _choose(place, engine)
-    if not _installed(chosen):
+    if not installed(chosen):
         raise MissingExtraError(chosen, chosen, "anomem-runtime")
     return _OnnxRuntime(place, threads) if chosen == "onnxruntime" else _OpenVino(place, threads, precision)
 
@@ -193,46 +232,7 @@ def _choose(place: Path, engine: str) -> str:
         return "openvino"
     if engine != "auto":
         return engine
-    return "onnxruntime" if _installed("onnxruntime") or not _installed("openvino") else "openvino"
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which otherwise reports every import to its makers' servers.
-
-    Raises
-    ------
-    MissingExtraError
-        It is not installed.
-    """
-    if not _installed("openvino"):
-        raise MissingExtraError("openvino", "openvino", "anomem-runtime")
-    with without_telemetry():
-        import openvino
-
-    return openvino
-
-
-@contextmanager
-def without_telemetry() -> Iterator[None]:
-    """Hide ``openvino_telemetry`` from what is imported inside; whoever imports it outside gets it all the same."""
-    name = "openvino_telemetry"
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
+    return "onnxruntime" if installed("onnxruntime") or not installed("openvino") else "openvino"
 
 
 def _check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:
@@ -247,8 +247,3 @@ def _check_tiles(tiles: UInt8Image) -> None:
 
 def _channels_first(tiles: UInt8Image) -> UInt8Image:
     return np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from anomem.errors import ImageError, InputError
 from anomem.runtime._pillow import load
@@ -21,7 +20,7 @@ __all__ = [
     "MAX_PIXELS",
     "as_rgb",
     "decode",
-    "find_images",
+    "has_title",
     "read_mask",
     "resize",
     "resize_map",
@@ -35,7 +34,7 @@ MAX_PIXELS = 120_000_000
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif"} | {".pbm", ".pgm", ".ppm", ".pnm"}
 )
-"""Suffixes of the files that `find_images` lists, in lower case."""
+"""Suffixes of image files, in lower case."""
 
 _LOSSY_FORMATS = frozenset({"JPEG", "WEBP"})
 
@@ -213,36 +212,15 @@ def read_mask(path: str | Path, height_width: tuple[int, int] | None = None) -> 
     return mask if height_width is None else resize_mask(mask, height_width)
 
 
-def find_images(folder: str | Path) -> list[Path]:
-    """List the image files below a folder, recursively and sorted.
-
-    Left out: hidden files and folders, folders called ``ground_truth``, and files whose suffix is
-    not in `IMAGE_SUFFIXES`. Links to folders are followed, except back to a folder around them.
-
-    Parameters
-    ----------
-    folder : str or Path
-
-    Returns
-    -------
-    list of Path
-        Each beginning with ``folder``; empty when there are none.
-
-    Raises
-    ------
-    InputError
-        ``folder``, or one inside it, is missing, not a folder or not readable.
-    """
-    return sorted(_walk(Path(folder), ()))
-
-
-def write_png(path: str | Path, image: npt.NDArray[np.uint8]) -> None:
+def write_png(path: str | Path, image: npt.NDArray[np.uint8], *, title: str = "") -> None:
     """Write a PNG that appears whole or not at all.
 
     Parameters
     ----------
     path : str or Path
     image : ndarray of uint8, shape (H, W, 3) or (H, W)
+    title : str
+        Text that the file carries; see `has_title`.
 
     Raises
     ------
@@ -251,8 +229,20 @@ def write_png(path: str | Path, image: npt.NDArray[np.uint8]) -> None:
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise InputError(f"{path}: a PNG takes (H, W[, 3]) uint8, not {image.shape} {image.dtype}")
+    facts = PngInfo()
+    if title:
+        facts.add_text("Title", title)
     with atomic_path(path) as part:
-        Image.fromarray(np.ascontiguousarray(image)).save(part, format="PNG")
+        Image.fromarray(np.ascontiguousarray(image)).save(part, format="PNG", pnginfo=facts)
+
+
+def has_title(path: str | Path, title: str) -> bool:
+    """Tell whether a file is a PNG that `write_png` has given this title."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get("Title") == title
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def _to_rgb(image: Image.Image, label: str) -> UInt8Image:
@@ -298,24 +288,3 @@ def _resample(
     if height < 1 or width < 1:
         raise InputError(f"cannot resize to {height} x {width}: both sides must be at least 1")
     return Image.fromarray(np.ascontiguousarray(array)).resize((width, height), Image.Resampling.BILINEAR, box)
-
-
-def _walk(folder: Path, around: tuple[str, ...]) -> Iterator[Path]:
-    place = os.path.realpath(folder)
-    if place in around:  # a link back to a folder that holds it
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except NotADirectoryError as error:
-        raise InputError(f"{folder}: is a file: name a folder of images") from error
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{folder}: {reason}: name a readable folder") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if entry.name != "ground_truth":
-                yield from _walk(folder / entry.name, (*around, place))
-        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-            yield folder / entry.name

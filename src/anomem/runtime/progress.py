@@ -10,13 +10,14 @@ from anomem.types import Record
 
 __all__ = ["Progress", "run_to_end"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[Record], object]
 """Takes each record as it comes; an exception that it raises ends the call, which then leaves nothing half done."""
 
 
-def run_to_end(steps: Generator[Record, None, T], progress: Progress | None = None) -> T:
-    """Run a generator to its end, hand its records to `progress`, and return its value.
+def run_to_end(steps: Generator[S, None, T], each: Callable[[S], object] | None = None) -> T:
+    """Run a generator to its end, hand what it yields to `each`, and return its value.
 
     Examples
     --------
@@ -30,8 +31,8 @@ def run_to_end(steps: Generator[Record, None, T], progress: Progress | None = No
     with closing(steps):
         while True:
             try:
-                record = next(steps)
+                step = next(steps)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            if progress is not None:
-                progress(record)
+            if each is not None:
+                each(step)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from anomem.errors import AnomemWarning, InputError, ModelFileError, ParameterError
-from anomem.runtime.calibration import Calibration, calibrate, check_alpha
+from anomem.runtime.calibration import Calibration, check_alpha
 from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
 from anomem.runtime.manifest import Manifest
-from anomem.runtime.metadata import is_exported
+from anomem.runtime.metadata import checksum, is_exported, weights_of
 from anomem.runtime.model import Model
 from anomem.runtime.preprocess import Preprocessing
-from anomem.runtime.recalibration import MapScale, unseen
+from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.runtime.sources import open_images
 from anomem.types import Record, UInt8Image
@@ -48,6 +49,8 @@ class Session(Model):
 
     def __init__(self, path: Path, facts: ExportedFacts, engine: Engine) -> None:
         self.path, self.engine = path, engine
+        self._file = _fingerprint(path)
+        _engines[self._key()] = engine
         known = facts.export.get("arithmetic")
         if known not in (None, engine.arithmetic):
             line = f"{path}: calibrated in {known}, but this processor computes in {engine.arithmetic}"
@@ -84,6 +87,19 @@ class Session(Model):
         if found.size not in (None, facts.preprocessing.size):
             raise ModelFileError(f"{path}: damaged: its network takes {found.size} px, its manifest says otherwise")
         return cls(Path(path), facts, found)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by path: whoever unpickles opens the file again, with the calibration as it is here."""
+        return _reopen, (*self._key(), self._facts)
+
+    def _key(self) -> tuple[Path, int | None, str, tuple[str, ...]]:
+        return self.path.absolute(), self.engine.threads, self.engine.name, self._file
+
+    @classmethod
+    def _around(cls, path: Path, facts: ExportedFacts, engine: Engine, file: tuple[str, ...]) -> Self:
+        session = cls.__new__(cls)
+        session.path, session.engine, session._facts, session._file = path, engine, facts, file
+        return session
 
     @property
     def name(self) -> str:
@@ -166,25 +182,31 @@ class Session(Model):
         self._facts = self._facts.with_calibration(self.calibration_.with_alpha(alpha))
 
     def _calibrated(
-        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
+        self,
+        images: PreparedImages,
+        alpha: float | None,
+        *,
+        batch_size: int,
+        device: str,
+        groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
         known = self._facts.digests
         check_alpha(alpha, len(images))
-        images = images.subset(unseen(images, known["learn"] | known["tune"] | known["labelled"]))
-        check_alpha(alpha, len(images))
+        images, counted = fresh_normals(images, known["learn"] | known["tune"] | known["labelled"], alpha, groups)
         results = self.raw_results(images, maps=self.localizes, batch_size=batch_size, device=device)
-        scores, digests, scale = [], [], MapScale()
+        scores, kept, digests, scale = [], [], [], MapScale()
         for done, result in enumerate(results, start=1):
             if result.error is None:
                 scores.append(result.score)
+                kept.append(counted[done - 1])
                 digests.append(result.digest)
                 scale.add(result)
             yield Record("calibrate", done, len(images))
         if not scores:
             raise InputError("none of the images to calibrate on can be read; check their files")
-        if alpha is None and self.calibration_.alpha >= 1 / (len(scores) + 1):
-            alpha = self.calibration_.alpha
-        calibration = calibrate(np.asarray(scores, np.float32), alpha, precision=self._facts.manifest.precision)
+        precision = self._facts.manifest.precision
+        values = np.asarray(scores, np.float32)
+        calibration = calibrated_anew(values, alpha, self.calibration_, kept, precision)
         facts = self._facts.with_calibration(calibration, digests=frozenset(digests), scale=scale.result())
         self._facts = facts.with_arithmetic(self.engine.arithmetic)
 
@@ -201,3 +223,32 @@ class Session(Model):
         if moves and (self.path.suffix.lower() == ".xml" or target.suffix.lower() != self.path.suffix.lower()):
             raise InputError(f"{target}: an exported model keeps its format; of an IR copy both files first")
         write_facts(self.path, self._facts, target)
+        if not moves:
+            self._file = _fingerprint(self.path)
+
+
+_engines: WeakValueDictionary[tuple[Path, int | None, str, tuple[str, ...]], Engine] = WeakValueDictionary()
+"""Engines of this process by file; a forked process cannot start others."""
+
+
+def _reopen(path: Path, threads: int | None, engine: str, file: tuple[str, ...], facts: ExportedFacts) -> Session:
+    """Open the file of a pickled session, unless this process has it open.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, or another one than the session was opened from.
+    """
+    found = _engines.get((path, threads, engine, file))
+    if found is not None:
+        return Session._around(path, facts, found, file)
+    session = Session.open(path, threads, engine)
+    if session._file != file:
+        raise ModelFileError(f"{path}: has been replaced since the session was opened: open it again")
+    session._facts = facts
+    return session
+
+
+def _fingerprint(path: Path) -> tuple[str, ...]:
+    """Checksums of an exported model's files."""
+    return tuple(checksum(file) for file in (path, weights_of(path)) if file is not None)

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import ImageError, InputError
-from anomem.runtime.images import IMAGE_SUFFIXES, as_rgb, decode, find_images
+from anomem.runtime.images import as_rgb, decode
+from anomem.runtime.listing import image_files, warn_of_pages
 from anomem.types import UInt8Image
 
-__all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "image_files", "open_images"]
+__all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "open_images"]
 
 _CHANNELS = (1, 3, 4)
 
@@ -166,33 +167,6 @@ class ArraySource(ImageSource):
         return np.moveaxis(array, 0, -1) if first else array
 
 
-def image_files(path: str | Path, *, among: bool) -> Sequence[str | Path]:
-    """List the image files that a path stands for: itself, or of a folder all below it.
-
-    Parameters
-    ----------
-    path : str or Path
-    among : bool
-        Whether it stands among others; then a file need not exist yet.
-
-    Raises
-    ------
-    InputError
-        A folder without images, or a path that does not exist.
-    """
-    place = Path(path)
-    if among and place.suffix.lower() in IMAGE_SUFFIXES:
-        return (path,)  # no look at the disk: there may be very many
-    if place.is_dir():
-        found = find_images(place)
-        if not found:
-            raise InputError(f"{place}: 0 images: name a folder of images")
-        return found
-    if not among and not place.exists():
-        raise InputError(f"{place}: no such file or folder: check the path")
-    return (path,)
-
-
 def open_images(images: Any, *, files: type[FileSource] = FileSource, expand: Expand = image_files) -> ImageSource:
     """Open files and arrays of images.
 
@@ -217,6 +191,7 @@ def open_images(images: Any, *, files: type[FileSource] = FileSource, expand: Ex
     if isinstance(images, ImageSource):
         return images
     if isinstance(images, (str, Path)):
+        warn_of_pages([images])
         return files(expand(images, among=False))
     if hasattr(images, "shape"):
         return ArraySource(images)
@@ -226,6 +201,7 @@ def open_images(images: Any, *, files: type[FileSource] = FileSource, expand: Ex
     if not items:
         raise InputError("0 images: the list is empty")
     if all(isinstance(item, (str, Path)) for item in items):
+        warn_of_pages(items)
         return files(path for item in items for path in expand(item, among=True))
     if all(hasattr(item, "shape") for item in items):
         return ArraySource(items)

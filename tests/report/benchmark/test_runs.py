@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from anomem.errors import InputError
-from anomem.report.benchmark.runs import clean, read_all
+from anomem.report.benchmark.line import Cost, Decision, run_of
+from anomem.report.benchmark.runs import Sweep, clean, read_all
 from tests.report.benchmark.lines import line, on, write
 
 
@@ -35,6 +36,68 @@ def test_what_a_line_says_is_made_plain(tmp_path: Path) -> None:
     assert run.error("image_auroc") == pytest.approx(0.02 / 1.96, rel=1e-4)
     assert run.error("pixel_auroc") is None
     assert run.trial == (None, None)
+
+
+def test_figures_of_a_line_are_typed_and_what_cannot_be_one_is_absent() -> None:
+    found = run_of(
+        line(
+            0.9,
+            at_alpha={"alpha": 0.05, "n_false": 2, "detection_rate": "all"},
+            trivial={"mean_grey": 0.6, "std_grey": 1.5, "file_size": None},
+            types={"hole": {"auroc": 0.8}, "crack": {"auroc": 7}, "odd": 3},
+            roc={"fpr": [0.0, 0.5, 1.0], "tpr": [0.0, 0.9, 1.0]},
+            history=[{"facts": {"items": 64, "effective_items": 20.5}}, {"facts": {"items": 0}}, 3],
+            splits={"rate": 0.04, "expected": 0.05, "each": [{"within_quantile": True}, {}, 3]},
+            measured={"seconds": {"fit": 3}, "peak_mb": {"fit": 90.0}, "maps_from_cache": {"hits": 2, "misses": 0}},
+            state_mb=4.5,
+            made_by={"version": "0.1.0", "cores": 2, "gpu": None},
+            sweep={"name": "beta", "parameter": "beta", "value": [2.0]},
+        ),
+        "runs.jsonl: line 1",
+    )
+    assert found.decision == Decision(0.05, 2.0, None, None, None)
+    assert found.trivial == {"mean_grey": 0.6}
+    assert found.types == {"hole": 0.8}
+    assert found.roc is not None
+    assert [column.tolist() for column in found.roc] == [[0.0, 0.5, 1.0], [0.0, 0.9, 1.0]]
+    assert found.memory == ((64.0, 20.5),)
+    assert (found.expected, found.within, found.values["false_alarm_rate"]) == (0.05, (True, False), 0.04)
+    assert found.cost == Cost(3.0, None, 90.0, 4.5, from_cache=True)
+    assert found.made_by == {"version": "0.1.0", "cores": "2"}
+    assert found.sweep == Sweep("beta", "beta", [2.0])
+    assert (found.n_normal, found.n_anomalous) == (60.0, 60.0)
+    bare = run_of(line(0.9, roc={"fpr": [0.0, 1.0], "tpr": [0.0, "x"]}, measured=7, splits=[]), "runs.jsonl: line 1")
+    assert (bare.roc, bare.within, bare.cost.fit_seconds) == (None, (), None)
+
+
+def test_all_text_of_a_line_is_made_printable_on_reading() -> None:
+    bad = "a\x1b[31m\n\u202e"
+    found = run_of(
+        line(
+            0.9,
+            **dict.fromkeys(("protocol", "data", "set", "category", "method", "label", "group"), bad),
+            task={bad: bad, "apart": bad},
+            parameters={bad: [bad, {bad: bad}]},
+            sweep={"name": bad, "parameter": bad, "value": [bad]},
+            types={bad: {"auroc": 0.5}},
+            made_by={"version": bad},
+        ),
+        "runs.jsonl: line 1",
+    )
+    texts = [found.protocol, found.method, found.label, found.set, found.family, found.group, found.apart]
+    texts += [*found.column, *texts_in(found.facts), *texts_in(found.params), *texts_in(found.types)]
+    texts += [found.sweep.name, found.sweep.parameter, *texts_in(found.sweep.value), *texts_in(found.made_by)]
+    assert len(texts) > 15
+    assert all(text.isprintable() for text in texts), texts
+
+
+def texts_in(value: Any) -> list[str]:
+    """Every text of a JSON value, names included."""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for entry in pair for text in texts_in(entry)]
+    if isinstance(value, list):
+        return [text for entry in value for text in texts_in(entry)]
+    return [value] if isinstance(value, str) else []
 
 
 def test_a_peers_line_needs_little(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from anomem.evaluation.evaluate import evaluate
 from anomem.evaluation.figures import Evaluation
 from anomem.report.evaluation import text as words
 from anomem.report.evaluation.page import evaluation_page, write_evaluation_page
+from anomem.runtime.images import decode, read_mask
 from tests.benchmark.spots import SpotDetector, save, spotted_set, texture
 
 HOSTILE = "<script>alert(1)<&>\"'.png"
@@ -188,6 +189,20 @@ def test_a_method_without_maps_shows_images_alone(tmp_path: Path) -> None:
     assert "draws no maps" in page.text
     assert "AUPRO" not in page.text
     assert len(page.all("img")) == 6
+
+
+def test_images_in_memory_have_pictures_and_outlines_too(tmp_path: Path) -> None:
+    made_from, samples = spotted_set(tmp_path)
+    detector = SpotDetector(made_from)
+    labels, masks = [s.label for s in samples], [None if s.mask is None else read_mask(s.mask) for s in samples]
+    found = evaluate(detector, [decode(s.path) for s in samples], labels, masks=masks, types=[s.type for s in samples])
+    in_memory, on_disk = (
+        Page(evaluation_page(found, detector)),
+        Page(evaluation_page(evaluate(detector, samples), detector)),
+    )
+    assert [a["src"] for a in in_memory.all("img")] == [a["src"] for a in on_disk.all("img")]
+    assert "File size alone" in on_disk.text
+    assert "File size alone" not in in_memory.text
 
 
 def test_pictures_that_have_gone_are_left_out(judged: tuple[Evaluation, SpotDetector]) -> None:

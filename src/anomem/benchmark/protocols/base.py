@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from anomem.benchmark.fits import Fit
 from anomem.benchmark.image_sets import BenchmarkSet
-from anomem.benchmark.judging import Findings, judge
+from anomem.benchmark.judging import Findings, findings
 from anomem.benchmark.unit import Task, Unit, Variant
 from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.detectors import get
 from anomem.errors import InputError
-from anomem.params import Parameters
+from anomem.evaluation.judge import with_masks
+from anomem.params import Parameters, parameters
 from anomem.types import ANOMALOUS
 
 __all__ = ["Opener", "Protocol", "attainable", "judged", "label_pool", "own_normals"]
@@ -26,7 +26,7 @@ Opener: TypeAlias = Callable[[str], BenchmarkSet]
 """Opens an image set by its name."""
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Protocol(Parameters):
     """Base of all protocols: declared options, the tasks they make of an image set, and how a task is done.
 
@@ -63,15 +63,14 @@ class Protocol(Parameters):
         ParameterError
             Naming the option, its value and the allowed range.
         """
-        return self.resolve()
+        return dict(self.resolve())
 
 
 def judged(work: Workspace, fit: Fit, test: Images, *, maps: bool, **options: Any) -> Findings:
     """Score images and judge the scores; maps too, where they are wanted, drawn and have masks to be held against."""
-    masked = any(test.masks[i] is not None for i in test.positions(ANOMALOUS)) if test.masks else False
-    wanted = maps and masked and fit.detector.localizes
+    wanted = maps and fit.detector.localizes and with_masks(test)
     seen = work.see(fit, test, maps=wanted)
-    return judge(fit, seen, test, work.trivial(test), maps=wanted, **options)
+    return findings(fit, seen if wanted else seen.without_maps(), test, work.trivial(test), **options)
 
 
 def own_normals(data: BenchmarkSet, protocol: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from anomem.errors import ParameterError
+from anomem.errors import ParameterError, suggestion
 
 if TYPE_CHECKING:
     from anomem.benchmark.protocols.base import Protocol
@@ -37,9 +36,7 @@ def protocol_class(name: str) -> type[Protocol]:
         For an unknown name; the nearest known one is suggested.
     """
     if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(PROTOCOLS)
-        raise ParameterError(f"there is no protocol {name!r}; {hint}")
+        raise ParameterError(f"there is no protocol {name!r}; {suggestion(name, PROTOCOLS)}")
     module, _, attribute = PROTOCOLS[name].partition(":")
     found: type[Protocol] = getattr(import_module(module), attribute)
     return found

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.data.official.records import read_records
-from anomem.errors import ImageError, InputError
+from anomem.errors import ImageError, InputError, one_line
 from anomem.runtime import images
 from anomem.runtime.images import IMAGE_SUFFIXES, decode, resize_mask
 from anomem.types import BoolArray, UInt8Image
@@ -163,8 +163,8 @@ class Archive:
             with self._lock:
                 return self._zip.read(name)
         except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
-            reason = " ".join(str(error).split())
-            raise ImageError(str(self._path / name), f"cannot be read ({reason}): copy the zip again") from error
+            reason = f"cannot be read ({one_line(error)}): copy the zip again"
+            raise ImageError(str(self._path / name), reason) from error
 
 
 def open_zip(path: Path) -> Archive:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from anomem.errors import InputError
+from anomem.errors import InputError, one_line
 
 __all__ = ["PickledCifar", "cifar_labels", "pickled_cifar", "read_records", "svhn_digits"]
 
@@ -143,5 +143,4 @@ def _mat(path: Path, content: bytes | None, field: str) -> npt.NDArray[np.uint8]
     try:
         return np.asarray(loadmat(io.BytesIO(content) if content is not None else path, variable_names=[field])[field])
     except Exception as error:  # the parser raises nearly everything on damaged files
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable SVHN file ({reason}): copy it again") from error
+        raise InputError(f"{path}: not a readable SVHN file ({one_line(error)}): copy it again") from error

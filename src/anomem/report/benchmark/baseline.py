@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anomem.errors import InputError
+from anomem.errors import InputError, suggestion
+from anomem.metrics.paired import Comparison, compare
 from anomem.report.benchmark.captions import METRIC_WORDS
-from anomem.report.benchmark.comparison import Comparison, StoredScores, compare, pairs_of
-from anomem.report.benchmark.runs import clean
+from anomem.report.benchmark.comparison import StoredScores, pairs_of
 from anomem.report.benchmark.tables import Row, Table
 
 __all__ = ["Versus", "choose_baseline", "versus"]
@@ -55,9 +54,7 @@ def choose_baseline(tables: Sequence[Table], wanted: str | None) -> str:
         return wanted
     if len(methods.get(wanted, {})) == 1:
         return next(iter(methods[wanted]))
-    near = difflib.get_close_matches(wanted, labels, n=1)
-    hint = f"did you mean {clean(near[0])}?" if near else "there are " + ", ".join(map(clean, labels))
-    raise InputError(f"--baseline {clean(wanted)}: no line is of it; {hint}")
+    raise InputError(f"--baseline {wanted}: no line is of it; {suggestion(wanted, labels)}")
 
 
 def versus(tables: Sequence[Table], baseline: str, kept: StoredScores, *, demanded: bool = False) -> list[Versus]:
@@ -97,6 +94,6 @@ def versus(tables: Sequence[Table], baseline: str, kept: StoredScores, *, demand
                 found.append(Versus(table, against, row, compared))
     if demanded and not found:
         raise InputError(
-            f"--baseline {clean(baseline)}: no other method was judged on the same images, by the same seed and draw"
+            f"--baseline {baseline}: no other method was judged on the same images, by the same seed and draw"
         )
     return found

@@ -7,38 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomem.data.official.entries import CATALOG
-from anomem.report.benchmark.runs import Run, clean, finite
+from anomem.report.benchmark.figures import METRICS
+from anomem.report.benchmark.runs import Run, finite
+from anomem.runtime.text import percent_digits
 
 __all__ = [
     "METRIC_WORDS",
     "PROTOCOLS",
-    "MetricWords",
     "ProtocolWords",
     "change",
     "figure",
     "set_title",
     "setting_words",
+    "shortened",
     "trial_words",
 ]
 
 
-@dataclass(frozen=True)
-class MetricWords:
-    """A figure: what it is called, whether it is a fraction, shown in percent, and whether more is better."""
-
-    title: str
-    fraction: bool = True
-    higher: bool = True
-
-
-METRIC_WORDS: dict[str, MetricWords] = {
-    "image_auroc": MetricWords("image AUROC"),
-    "pixel_auroc": MetricWords("pixel AUROC"),
-    "aupro": MetricWords("AUPRO"),
-    "accuracy": MetricWords("accuracy"),
-    "distance_variance": MetricWords("distance variance", fraction=False, higher=False),
-    "distance_variance_scale_free": MetricWords("distance variance, scale-free", fraction=False, higher=False),
-}
+METRIC_WORDS = {name: metric for name, metric in METRICS.items() if metric.tabled}
 """Figures that get tables."""
 
 
@@ -80,7 +66,8 @@ PROTOCOLS: dict[str, ProtocolWords] = {
     ),
     "promise": ProtocolWords(
         "The promised rate",
-        "Who calibrates and who is fresh is drawn again and again: how many fresh normals are rejected?",
+        "Calibration and fresh normals of one pool are re-split repeatedly. The rate then holds by construction, "
+        "whatever the model; false alarms on the test normals of the sets are the other half of the evidence.",
     ),
 }
 """In the order of a report's sections; sweeps and protocols of others come after them."""
@@ -98,10 +85,7 @@ def figure(value: float, *, fraction: bool = True) -> str:
     """
     if not fraction:
         return f"{value:.3g}"
-    shown = f"{100 * value:.1f}"
-    if value in (0.0, 1.0):
-        return f"{100 * value:.0f}"
-    return {"100.0": ">99.9", "0.0": "<0.1"}.get(shown, shown)
+    return percent_digits(value)
 
 
 def change(value: float, *, fraction: bool = True) -> str:
@@ -133,16 +117,16 @@ def setting_words(protocol: str, facts: Mapping[str, Any]) -> str:
             words + {"refit": ["second stage refitted"], "anew": ["fitted anew"]}.get(str(facts.get("labels")), [])
         )
     if protocol == "few-labels" and "k" in facts:
-        words = [f"k = {clean(str(facts['k']))}"]
+        words = [f"k = {facts['k']}"]
         return ", ".join(words + ["with masks"] * bool(facts.get("masks")) + ["maps judged"] * bool(facts.get("maps")))
     if protocol == "cross-type" and "k" in facts:
         of = {"others": "of all other types", "one": "of one type, judged on the others"}.get(
             str(facts.get("labelled")), ""
         )
-        return f"k = {clean(str(facts['k']))} {of if facts['k'] else ''}".strip()
+        return f"k = {facts['k']} {of if facts['k'] else ''}".strip()
     if protocol == "disturbed" and "disturbed" in facts:
-        return f"in {'pose' if facts['disturbed'] == 'spatial' else clean(str(facts['disturbed']))}"
-    shown = [f"{clean(str(name))} {clean(str(value))}" for name, value in facts.items() if name not in _HIDDEN]
+        return f"in {'pose' if facts['disturbed'] == 'spatial' else facts['disturbed']}"
+    shown = [f"{name} {value}" for name, value in facts.items() if name not in _HIDDEN]
     return ", ".join(shown)
 
 
@@ -156,8 +140,19 @@ def set_title(family: str) -> str:
     """
     name, _, variant = family.partition(":")
     if name not in CATALOG:
-        return clean(family)
-    return CATALOG[name].title + (f" ({clean(variant).replace('_', ' ')})" if variant else "")
+        return family
+    return CATALOG[name].title + (f" ({variant.replace('_', ' ')})" if variant else "")
+
+
+def shortened(text: str, longest: int) -> str:
+    """Cut text that is too long.
+
+    Examples
+    --------
+    >>> shortened("a long name", 7), shortened("short", 7)
+    ('a long…', 'short')
+    """
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def trial_words(run: Run) -> str:

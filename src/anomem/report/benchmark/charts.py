@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.report.benchmark.false_alarms import FalseAlarms
-from anomem.report.benchmark.runs import Run, clean, finite
+from anomem.report.benchmark.runs import Run
 from anomem.report.benchmark.tables import Row, Table
 from anomem.report.drawing import FILE, MARKERS, PAGE, Ink, drawing, inline_svg, plain_axes
 
@@ -63,18 +63,12 @@ def memory_chart(runs: Iterable[Run]) -> Chart | None:
     """Effective number of items in use against those that the memory holds, of the last scale that a fit reported."""
     found: dict[str, dict[tuple[float, float], None]] = {}
     for run in runs:
-        history = run.line.get("history")
-        for record in history if isinstance(history, list) else ():
-            facts = record.get("facts") if isinstance(record, Mapping) else None
-            if not isinstance(facts, Mapping):
-                continue
-            items, used = (finite(facts.get(name)) for name in ("items", "effective_items"))
-            if items is not None and used is not None and items > 0 and used > 0:
-                found.setdefault(run.label, {})[items, used] = None
+        if run.memory:
+            found.setdefault(run.label, {}).update(dict.fromkeys(run.memory))
     if not found:
         return None
     lines = [
-        Line(clean(label), label, False, tuple(p[0] for p in points), tuple(p[1] for p in points))
+        Line(label, label, False, tuple(p[0] for p in points), tuple(p[1] for p in points))
         for label, points in found.items()
     ]
     return Chart("memory", "Items in use", tuple(lines[:MOST_CURVES]))
@@ -155,7 +149,7 @@ def _charts(tables: Iterable[Table], first: str, most: int, line_of: Any, kind: 
             if not chosen or (kind == "types" and len(names) < 2):
                 continue
             lines = tuple(_line(row, points, names) for row, points in chosen)
-            found.append(Chart(kind, column.title, lines, tuple(map(clean, names))))
+            found.append(Chart(kind, column.title, lines, names))
     return found
 
 
@@ -166,7 +160,7 @@ def _line(row: Row, points: tuple[Doubles, Doubles, tuple[str, ...]], names: Seq
 
 
 def _roc_line(runs: Sequence[Run]) -> tuple[Doubles, Doubles, tuple[str, ...]] | None:
-    curves = [curve for run in runs if (curve := _curve(run.line.get("roc"))) is not None]
+    curves = [curve for run in runs if (curve := run.roc) is not None]
     if len(curves) < 2:
         return (*curves[0], ()) if curves else None
     grid = np.unique(np.concatenate([np.linspace(0, 1, 101), *(x for x, _ in curves)]))
@@ -175,25 +169,11 @@ def _roc_line(runs: Sequence[Run]) -> tuple[Doubles, Doubles, tuple[str, ...]] |
     return np.r_[0.0, grid], np.r_[0.0, np.mean([np.maximum.accumulate(y) for y in levels], axis=0)], ()
 
 
-def _curve(value: Any) -> tuple[Doubles, Doubles] | None:
-    if not isinstance(value, Mapping):
-        return None
-    try:
-        x, y = (np.asarray(value.get(name), dtype=np.float64) for name in ("fpr", "tpr"))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    whole = x.ndim == 1 and x.shape == y.shape and len(x) > 1 and np.isfinite(x).all() and np.isfinite(y).all()
-    return (x, y) if whole and (np.diff(x) >= 0).all() else None
-
-
 def _type_line(runs: Sequence[Run]) -> tuple[Doubles, Doubles, tuple[str, ...]] | None:
     values: dict[str, list[float]] = {}
     for run in runs:
-        types = run.line.get("types")
-        for name, facts in types.items() if isinstance(types, Mapping) else ():
-            area = finite(facts.get("auroc")) if isinstance(facts, Mapping) else None
-            if area is not None and 0 <= area <= 1:
-                values.setdefault(str(name), []).append(area)
+        for name, area in run.types.items():
+            values.setdefault(name, []).append(area)
     if not values:
         return None
     means = np.asarray([statistics.fmean(part) for part in values.values()])

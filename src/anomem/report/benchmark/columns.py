@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anomem.report.benchmark.captions import set_title
+from anomem.report.benchmark.captions import set_title, shortened
 from anomem.report.benchmark.confounds import Confounds
-from anomem.report.benchmark.runs import Column, Run, clean
+from anomem.report.benchmark.runs import Column, Run
 
 __all__ = ["TableColumn", "table_columns"]
 
@@ -86,20 +86,18 @@ def _columns(runs: dict[Column, list[Run]], confounds: Confounds, metric: str) -
             title=titles[key],
             kind="one",
             members=(key,),
-            family=clean(runs[key][0].family),
-            development=any(run.line.get("role") == "development" for run in runs[key]),
+            family=runs[key][0].family,
+            development=any(run.development for run in runs[key]),
             confounded=metric in _IMAGE_LEVEL and confounds.check(runs[key]).confounded,
         )
         for place, key in enumerate(keys)
     ]
     # Means first: of many categories the last stand beyond the edge of the screen.
-    return (*(_means(runs, found, clean(family)) if len(keys) > 1 else ()), *found)
+    return (*(_means(runs, found, family) if len(keys) > 1 else ()), *found)
 
 
 def _means(runs: dict[Column, list[Run]], columns: Sequence[TableColumn], family: str) -> list[TableColumn]:
-    of_group = {
-        group: tuple(key for key, part in runs.items() if part[0].line.get("group") == group) for group in _GROUPS
-    }
+    of_group = {group: tuple(key for key, part in runs.items() if part[0].group == group) for group in _GROUPS}
     found = [TableColumn("mean", "mean", "mean", tuple(runs), family)]
     if family and all(of_group.values()):
         found += [TableColumn(name, name, "group", of_group[group], family) for group, name in _GROUPS.items()]
@@ -121,4 +119,4 @@ def _titles(runs: dict[Column, list[Run]], *, one_set: bool) -> dict[Column, str
         short[key] = (f"{own}: {apart}" if several else apart) if apart and apart != category else own
     if len(set(short.values())) < len(short):
         short = {key: " ".join(filter(None, key)) for key in runs}
-    return {key: clean(title, 48) for key, title in short.items()}
+    return {key: shortened(title, 48) for key, title in short.items()}

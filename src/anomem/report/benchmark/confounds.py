@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomem.benchmark.unit import canonical
-from anomem.evaluation.confounds import looks_confounded
-from anomem.report.benchmark.runs import FEATURES, Column, Run
+from anomem.evaluation.confounds import FEATURES, check_confound
+from anomem.report.benchmark.runs import Column, Run
 
 __all__ = ["Check", "Confounds"]
 
@@ -54,11 +54,9 @@ class Confounds:
         for run in runs:
             if run.images is None:
                 continue
-            for name in FEATURES:
-                area = run.number("trivial", name)
-                if area is not None and 0 <= area <= 1:
-                    self._areas.setdefault(run.images, {}).setdefault(name, area)
-            normal, anomalous = run.number("n_test", "normal"), run.number("n_test", "anomalous")
+            for name, area in run.trivial.items():
+                self._areas.setdefault(run.images, {}).setdefault(name, area)
+            normal, anomalous = run.n_normal, run.n_anomalous
             if normal is not None and anomalous is not None and min(normal, anomalous) >= 1:
                 self._counts.setdefault(run.images, (normal, anomalous))
 
@@ -80,11 +78,10 @@ class Confounds:
                 by_setting.setdefault(setting, []).append(run.values["image_auroc"])
         best = max((statistics.fmean(values) for values in by_setting.values()), default=None)
         counts = [self._counts[name] for name in images if name in self._counts]
-        largest = max((area for area in areas.values() if area is not None), default=None)
         confounded = False
-        if largest is not None and best is not None and counts:
+        if best is not None and counts:
             n_normal, n_anomalous = (round(statistics.fmean(column)) for column in zip(*counts, strict=True))
-            confounded = looks_confounded(largest, best, n_normal, n_anomalous)
+            confounded = check_confound(areas, best, n_normal, n_anomalous).confounded
         return Check(areas, best, confounded)
 
 

@@ -1,4 +1,4 @@
-"""report.benchmark.costs."""
+"""Cost of methods per set: medians of fit seconds, images per second, memory and file size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomem.report.benchmark.captions import set_title, trial_words
-from anomem.report.benchmark.runs import Run, clean
+from anomem.report.benchmark.runs import Run
+from anomem.report.benchmark.sets import MARK, MeasuredSet, marked
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Cost:
     n: int
 
 
-def costs(runs: Iterable[Run]) -> list[Cost]:
+def costs(runs: Iterable[Run], sets: Sequence[MeasuredSet] = ()) -> list[Cost]:
     """Seconds and megabytes of fits without labels; seconds that came from a cache of maps are no measurements."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -34,15 +35,15 @@ def costs(runs: Iterable[Run]) -> list[Cost]:
             groups.setdefault((run.family, run.column[0], run.label, run.parameters, run.trial), []).append(run)
     found = []
     for part in groups.values():
-        timed = [run for run in part if not run.number("measured", "maps_from_cache", "hits")]
+        timed = [run.cost for run in part if not run.cost.from_cache]
         cost = Cost(
-            method=clean(part[0].label),
-            where=_set(part[0]),
+            method=part[0].label,
+            where=_set(part[0]) + (MARK if marked(part[0].column[0], sets) else ""),
             trial=trial_words(part[0]),
-            fit_seconds=_median([run.number("measured", "seconds", "fit") for run in timed]),
-            images_per_second=_median([run.number("measured", "images_per_second") for run in timed]),
-            peak_mb=_median([run.number("measured", "peak_mb", "fit") for run in timed]),
-            state_mb=_median([run.number("state_mb") for run in part]),
+            fit_seconds=_median([cost.fit_seconds for cost in timed]),
+            images_per_second=_median([cost.images_per_second for cost in timed]),
+            peak_mb=_median([cost.peak_mb for cost in timed]),
+            state_mb=_median([run.cost.state_mb for run in part]),
             n=len(part),
         )
         if any(v is not None for v in (cost.fit_seconds, cost.images_per_second, cost.peak_mb, cost.state_mb)):
@@ -54,7 +55,7 @@ def _set(run: Run) -> str:
     """The set that was fitted on; of class sets all classes together."""
     data, category, _ = run.column
     title = set_title(run.family)
-    return clean(f"{title} {category}") if data.endswith(f"/{category}") else title
+    return f"{title} {category}" if data.endswith(f"/{category}") else title
 
 
 def _median(values: Sequence[float | None]) -> float | None:

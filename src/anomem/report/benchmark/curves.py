@@ -11,7 +11,7 @@ import numpy as np
 
 from anomem.report.benchmark.captions import METRIC_WORDS, set_title
 from anomem.report.benchmark.columns import TableColumn
-from anomem.report.benchmark.runs import clean, finite
+from anomem.report.benchmark.runs import finite
 from anomem.report.benchmark.tables import Cell, Row, Table, shown_value
 from anomem.report.drawing import FILE, MARKERS, PAGE, Ink, drawing, inline_svg, plain_axes, spread
 
@@ -284,17 +284,17 @@ def sweep_panels(tables: Iterable[Table], first: str = "") -> dict[str, list[Pan
         for row in table.measured:
             run = next(iter(row.runs.values()))[0]
             values[shown_value(run)] = None
-            parameter = str((run.sweep or {}).get("parameter", ""))
+            parameter = "" if run.sweep is None else run.sweep.parameter
         places = {value: float(place) for place, value in enumerate(values)}
         for column in _columns(table):
             draft = _Draft(column.title, table.trial)
             for row in table.measured:
                 if column.key in row.cells:
-                    value, name = shown_value(next(iter(row.runs.values()))[0]), clean(row.label)
+                    value, name = shown_value(next(iter(row.runs.values()))[0]), row.label
                     while value in draft.lines.get((name, ""), {}):  # the same sweep with other hyperparameters
                         name += "′"
                     draft.lines.setdefault((name, ""), {})[value] = (row, row.cells[column.key])
-            title = clean(parameter.replace("_", " "))
+            title = parameter.replace("_", " ")
             found.setdefault(table.sweep, []).extend(_panels([draft], places, title, table.metric, first))
     return found
 

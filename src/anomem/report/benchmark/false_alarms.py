@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from anomem.report.benchmark.captions import set_title, trial_words
-from anomem.report.benchmark.runs import Run, clean
+from anomem.report.benchmark.runs import Run
+from anomem.report.benchmark.sets import MARK, MeasuredSet, marked
 
 __all__ = ["RULE", "FalseAlarms", "promises"]
 
@@ -87,28 +88,27 @@ class FalseAlarms:
         return ", ".join(broken) or "kept"
 
 
-def promises(runs: Iterable[Run]) -> list[FalseAlarms]:
-    """Gather the lines of the promise, smaller alpha first."""
+def promises(runs: Iterable[Run], sets: Sequence[MeasuredSet] = ()) -> list[FalseAlarms]:
+    """Gather the lines of the promise, smaller alpha first; sets that are not the official ones are marked."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        alpha = run.number("task", "alpha")
-        if run.protocol == "promise" and alpha is not None:
-            groups.setdefault((run.column, run.label, run.parameters, run.trial, alpha), []).append(run)
+        if run.protocol == "promise" and run.alpha is not None:
+            groups.setdefault((run.column, run.label, run.parameters, run.trial, run.alpha), []).append(run)
     order = {key[:4]: place for place, key in reversed(list(enumerate(groups)))}
     return [
-        _kept(part, key[-1]) for key, part in sorted(groups.items(), key=lambda item: (order[item[0][:4]], item[0][-1]))
+        _kept(part, key[-1], sets)
+        for key, part in sorted(groups.items(), key=lambda item: (order[item[0][:4]], item[0][-1]))
     ]
 
 
-def _kept(runs: Sequence[Run], alpha: float) -> FalseAlarms:
+def _kept(runs: Sequence[Run], alpha: float, sets: Sequence[MeasuredSet]) -> FalseAlarms:
     rates = [run.values["false_alarm_rate"] for run in runs if "false_alarm_rate" in run.values]
     found = [run.values["detection_rate"] for run in runs if "detection_rate" in run.values]
-    expected = [value for run in runs if (value := run.number("splits", "expected")) is not None]
-    by_fit = [splits for run in runs if (splits := _splits(run))]
-    within = [[bool(split.get("within_quantile")) for split in splits] for splits in by_fit]
+    expected = [run.expected for run in runs if run.expected is not None]
+    within = [run.within for run in runs if run.within]
     return FalseAlarms(
-        method=clean(runs[0].label),
-        where=_where(runs[0]),
+        method=runs[0].label,
+        where=_where(runs[0]) + (MARK if marked(runs[0].column[0], sets) else ""),
         trial=trial_words(runs[0]),
         alpha=alpha,
         expected=_mean(expected),
@@ -122,16 +122,10 @@ def _kept(runs: Sequence[Run], alpha: float) -> FalseAlarms:
     )
 
 
-def _splits(run: Run) -> list[Mapping[str, Any]]:
-    splits = run.line.get("splits")
-    each = splits.get("each") if isinstance(splits, Mapping) else None
-    return [split for split in each if isinstance(split, Mapping)] if isinstance(each, list) else []
-
-
 def _where(run: Run) -> str:
     _, category, _ = run.column
     title = set_title(run.family)
-    return title if category == run.family.partition(":")[0] else clean(f"{title} {category}")
+    return title if category == run.family.partition(":")[0] else f"{title} {category}"
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from anomem.report.benchmark import captions
 from anomem.report.benchmark import text_tables as export
+from anomem.report.benchmark.bars import Outcome, bars_csv
 from anomem.report.benchmark.baseline import Versus
 from anomem.report.benchmark.charts import Chart, Line, chart_figure, chart_svg
 from anomem.report.benchmark.columns import TableColumn
 from anomem.report.benchmark.curves import Panel, curve_figure, curve_svg
 from anomem.report.benchmark.false_alarms import RULE, FalseAlarms
+from anomem.report.benchmark.measurements import Measurement, sections
 from anomem.report.benchmark.report import Report
-from anomem.report.benchmark.runs import clean
+from anomem.report.benchmark.sets import MARK_WORDS
 from anomem.report.benchmark.tables import Table
 from anomem.report.drawing import write_png
 from anomem.report.evaluation.page import read_resource, safe
+from anomem.runtime.neutral import plain_only
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -48,8 +51,10 @@ class Section:
     promises: tuple[FalseAlarms, ...] = ()
 
 
-def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write the page, the tables and the plots into a folder that exists.
+def write_report(
+    report: Report, folder: Path, measurements: Sequence[Measurement] = (), bars: Sequence[Outcome] = ()
+) -> list[Path]:
+    """Write the page, the tables and the plots into a folder that exists; measurements and bars where there are any.
 
     Returns
     -------
@@ -63,9 +68,13 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         "comparisons.csv": export.comparisons_csv(report),
         "confound.csv": export.confound_csv(report),
     }
+    if measurements:
+        texts["measurements.md"] = "\n".join(["# Measurements", "", *sections(measurements)])
+    if bars:
+        texts["bars.csv"] = bars_csv(bars)
     written = []
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         written.append(folder / name)
     return [*written, *_write_plots(report, folder)]
 
@@ -79,7 +88,7 @@ def report_page(report: Report) -> str:
 
     return _template().render(
         report=report,
-        baseline=clean(report.baseline),
+        baseline=report.baseline,
         summary=_summary(report),
         sections=_sections(report),
         plots={"memory": drawn(plots.memory, "memory"), "promise": drawn(plots.promise, "promise")},
@@ -90,6 +99,7 @@ def report_page(report: Report) -> str:
         caption=_caption,
         verdict=export.verdict,
         promise_rule=RULE,
+        mark_words=MARK_WORDS,
         judged=_judged,
         lines_of=_lines_of,
         is_last_mean=_is_last_mean,
@@ -133,7 +143,7 @@ def _sections(report: Report) -> list[Section]:
 
 
 def _protocol_section(report: Report, name: str, slug: str, tables: Sequence[Table]) -> Section:
-    words = captions.PROTOCOLS.get(name, captions.ProtocolWords(clean(name), ""))
+    words = captions.PROTOCOLS.get(name, captions.ProtocolWords(name, ""))
     panels = {"few-labels": report.plots.few_labels, "one-vs-rest": report.plots.gamma}.get(name, ())
     charts = []
     if name == "localisation":
@@ -244,7 +254,8 @@ def _breakable(text: str) -> Any:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(autoescape=True, finalize=plain_only, **options)
     environment.filters["figure"] = lambda value, fraction=True: captions.figure(value, fraction=fraction)
     environment.filters["change"] = lambda value, fraction=True: captions.change(value, fraction=fraction)
     environment.filters["deviation"] = export.spread_words

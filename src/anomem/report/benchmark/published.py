@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
-from anomem.errors import ParameterError
+from anomem.errors import ParameterError, nearest, suggestion
 from anomem.report.benchmark.columns import TableColumn
 from anomem.report.benchmark.tables import Cell, Row, Table
 
@@ -268,8 +267,8 @@ def _known(field: str, wanted: str, names: Collection[str]) -> str:
     by_lower = {name.lower(): name for name in names}
     if wanted.lower() in by_lower:
         return by_lower[wanted.lower()]
-    near = difflib.get_close_matches(wanted.lower(), by_lower, n=1)
-    hint = f"did you mean {by_lower[near[0]]}?" if near else "known: " + ", ".join(sorted(names))
+    near = nearest(wanted.lower(), by_lower)
+    hint = suggestion(by_lower[near] if near else wanted, sorted(names))
     raise ParameterError(f"no published figure has {field}={wanted!r}; {hint}")
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from anomem.benchmark.unit import canonical
-from anomem.report.benchmark.captions import METRIC_WORDS, PROTOCOLS, setting_words, trial_words
+from anomem.metrics.paired import Comparison, compare
+from anomem.report.benchmark.captions import METRIC_WORDS, PROTOCOLS, setting_words, shortened, trial_words
 from anomem.report.benchmark.columns import TableColumn, table_columns
-from anomem.report.benchmark.comparison import Comparison, StoredScores, compare, pairs_of
+from anomem.report.benchmark.comparison import StoredScores, pairs_of
 from anomem.report.benchmark.confounds import Confounds
-from anomem.report.benchmark.runs import Column, Run, clean, finite
+from anomem.report.benchmark.runs import Column, Run, finite
 
 __all__ = ["BEST", "EQUAL", "Cell", "Row", "Table", "make_tables", "marks", "shown_value"]
 
@@ -141,7 +142,7 @@ def make_tables(runs: Sequence[Run], kept: StoredScores, confounds: Confounds) -
 def _group(run: Run) -> tuple[Any, ...]:
     """Lines of a table agree in this."""
     if run.sweep is not None:
-        return run.protocol, str(run.sweep["name"]), "", run.trial
+        return run.protocol, run.sweep.name, "", run.trial
     return run.protocol, "", canonical(_setting(run)), run.trial
 
 
@@ -158,14 +159,14 @@ def _place(runs: Sequence[Run]) -> tuple[Any, ...]:
     # "all" comes after every number.
     numbers = [finite(amount) for amount in amounts]
     amount = [n if n is not None else float("inf") if a else 0.0 for n, a in zip(numbers, amounts, strict=True)]
-    return first.sweep is not None, str((first.sweep or {}).get("name", "")), place, amount, first.trial != (None, None)
+    return first.sweep is not None, first.sweep.name if first.sweep else "", place, amount, first.trial != (None, None)
 
 
 def _table(runs: Sequence[Run], columns: Sequence[TableColumn], metric: str, kept: StoredScores, name: str) -> Table:
     first = runs[0]
     rows = [_row(title, part, columns, metric) for title, part in _rows_of(runs)]
     marked = _marked(rows, columns, metric, kept)
-    sweep = "" if first.sweep is None else clean(str(first.sweep["name"]))
+    sweep = "" if first.sweep is None else first.sweep.name
     return Table(
         name=name,
         protocol=first.protocol,
@@ -188,14 +189,14 @@ def _rows_of(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     """
     labels: dict[tuple[str, str], dict[str, list[Run]]] = {}
     for run in runs:
-        value = "" if run.sweep is None else canonical(run.sweep["value"])
+        value = "" if run.sweep is None else canonical(run.sweep.value)
         details = f"{run.parameters} {canonical(run.facts.get('most'))}"
         labels.setdefault((run.label, value), {}).setdefault(details, []).append(run)
     rows = []
     for (label, _), variants in labels.items():
         parts = list(variants.values())
         taken = [run_column for part in parts for run_column in {run.column for run in part}]
-        name = clean(label)
+        name = label
         if parts[0][0].sweep is not None:
             name = f"{name}, {shown_value(parts[0][0])}"
         if len(taken) == len(set(taken)):
@@ -207,25 +208,21 @@ def _rows_of(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
 
 def shown_value(run: Run) -> str:
     """The value of a sweep's point: a tuple of one is that one."""
-    value: Any = (run.sweep or {}).get("value")
-    while isinstance(value, (list, tuple)) and len(value) == 1:
+    value: Any = None if run.sweep is None else run.sweep.value
+    while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, (list, tuple)):
-        return clean(", ".join(map(str, value)))
-    return clean(str(value))
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _differences(parts: Sequence[Sequence[Run]]) -> list[str]:
     """What each variant has that not all have."""
-    given = [{**(part[0].line.get("parameters") or {}), "most": part[0].facts.get("most")} for part in parts]
+    given = [{**part[0].params, "most": part[0].facts.get("most")} for part in parts]
     shared = {
         key
         for key in given[0]
         if all(key in each and canonical(each[key]) == canonical(given[0][key]) for each in given)
     }
-    words = [
-        ", ".join(f"{clean(str(k))} {clean(str(v), 40)}" for k, v in each.items() if k not in shared) for each in given
-    ]
+    words = [", ".join(f"{k} {shortened(str(v), 40)}" for k, v in each.items() if k not in shared) for each in given]
     return [text or "defaults" for text in words]
 
 
@@ -235,7 +232,7 @@ def _row(name: str, runs: Sequence[Run], columns: Sequence[TableColumn], metric:
         by_column[run.column] = (*by_column.get(run.column, ()), run)
     cells = {column.key: _cell(by_column, column.members, metric) for column in columns}
     kind = "peer" if runs[0].peer else "ours"
-    value = None if runs[0].sweep is None else runs[0].sweep["value"]
+    value = None if runs[0].sweep is None else runs[0].sweep.value
     there = {key: cell for key, cell in cells.items() if cell is not None}
     return Row(name, kind, there, runs[0].label, value, by_column)
 

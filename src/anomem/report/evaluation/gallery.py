@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from anomem.data.official.inside import read_file, read_mask
-from anomem.data.sources import PathSource
+from anomem.data.labelled_images import Images
 from anomem.errors import ImageError
 from anomem.evaluation.figures import Evaluation, ImageRow
-from anomem.runtime.images import decode, resize
+from anomem.runtime.images import resize, resize_mask
 from anomem.runtime.overlay import colourise, overlay
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, UInt8Image
 
@@ -83,13 +82,18 @@ def galleries(
 ) -> list[Gallery]:
     """Draw the chosen images; maps come from the detector's own scoring path.
 
-    Images that have gone or changed into something unreadable since are left out.
+    Images that have gone or changed into something unreadable since are left out; an evaluation without its images has
+    no pictures.
     """
-    return [
-        Gallery(title, note, _draw(rows, detector, batch_size, workers))
-        for title, note, rows in choose(evaluation, count)
-        if rows
-    ]
+    if evaluation.images is None:
+        return []
+    places = {row: place for place, row in enumerate(evaluation.results)}
+    found = []
+    for title, note, rows in choose(evaluation, count):
+        if rows:
+            images = evaluation.images.subset([places[row] for row in rows], title)
+            found.append(Gallery(title, note, _draw(rows, images, detector, batch_size, workers)))
+    return found
 
 
 def colour_bar() -> str:
@@ -138,20 +142,18 @@ def _typical(rows: list[ImageRow], count: int) -> list[ImageRow]:
     return sorted(chosen[:count], key=lambda row: row.score)
 
 
-def _draw(rows: Sequence[ImageRow], detector: Model, batch_size: int, workers: int | None) -> tuple[Picture, ...]:
+def _draw(
+    rows: Sequence[ImageRow], images: Images, detector: Model, batch_size: int, workers: int | None
+) -> tuple[Picture, ...]:
     scored = detector.score(
-        PathSource(row.path for row in rows),
-        maps=detector.localizes,
-        batch_size=batch_size,
-        workers=workers,
-        skip_bad=True,
+        images.source, maps=detector.localizes, batch_size=batch_size, workers=workers, skip_bad=True
     )
     pictures = []
-    for row, result in zip(rows, scored, strict=True):
+    for place, (row, result) in enumerate(zip(rows, scored, strict=True)):
         if result.error is not None:
             continue
         try:
-            image = decode(read_file(row.path), name=row.path)
+            image = images.source.load(place)
         except ImageError:
             continue
         heat = None
@@ -159,18 +161,21 @@ def _draw(rows: Sequence[ImageRow], detector: Model, batch_size: int, workers: i
             low, high = detector.map_scale_
             heat = data_uri(thumbnail(overlay(image, result.map, low, high)))
         pixelated = max(image.shape[:2]) <= _LOSSLESS_UP_TO
-        pictures.append(Picture(row, data_uri(_with_truth(image, row)), heat, pixelated))
+        pictures.append(Picture(row, data_uri(_with_truth(image, images, place)), heat, pixelated))
     return tuple(pictures)
 
 
-def _with_truth(image: UInt8Image, row: ImageRow) -> UInt8Image:
+def _with_truth(image: UInt8Image, images: Images, place: int) -> UInt8Image:
     small = thumbnail(image)
-    if row.mask is None or row.label == NORMAL:
+    if images.labels[place] == NORMAL:
         return small
     try:
-        mask = read_mask(row.mask, small.shape[:2])
+        mask = images.mask(place, (small.shape[0], small.shape[1]))
     except ImageError:
         return small
+    if mask is None:
+        return small
+    mask = resize_mask(mask, small.shape[:2])  # one in memory has the image's own size
     return outlined(small, mask, width=1 if max(small.shape[:2]) <= _LOSSLESS_UP_TO else 2)
 
 

@@ -1,16 +1,25 @@
-"""The report's sentences: what the figures of an evaluation say, in words."""
+"""Sentences of an evaluation's page: its figures in words."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import PurePath
 
-from anomem.evaluation.confounds import looks_confounded, luck_limit
-from anomem.evaluation.figures import Evaluation
+from anomem.evaluation.confounds import check_confound
+from anomem.evaluation.figures import Evaluation, NormalsEvaluation
+from anomem.runtime import text as runtime_text
 
 _CHANCE_DOUBT, _CHANCE_BROKEN = 0.05, 0.001
+
+_FEATURES = {
+    "mean_grey": "Mean grey level",
+    "std_grey": "Standard deviation of grey",
+    "image_size": "Image size",
+    "file_size": "File size",
+}
 
 
 @dataclass(frozen=True)
@@ -33,39 +42,9 @@ class Verdict:
     text: str
 
 
-def percent(fraction: float, digits: int = 1) -> str:
-    r"""Show a fraction in percent, never rounding what is not all, or not none, to all or none.
-
-    Examples
-    --------
-    >>> percent(0.9312), percent(0.99996), percent(1.0), percent(0.0002)
-    ('93.1\xa0%', '>\xa099.9\xa0%', '100\xa0%', '<\xa00.1\xa0%')
-    """
-    if fraction in (0.0, 1.0):
-        return f"{100 * fraction:.0f}\xa0%"
-    shown = f"{100 * fraction:.{digits}f}"
-    step = 10.0**-digits
-    if float(shown) >= 100.0:
-        return f">\xa0{100 - step:.{digits}f}\xa0%"
-    if float(shown) <= 0.0:
-        return f"<\xa0{step:.{digits}f}\xa0%"
-    return f"{shown}\xa0%"
-
-
-def rate(fraction: float) -> str:
-    r"""Show a chosen rate in percent, without digits that were not chosen.
-
-    Examples
-    --------
-    >>> rate(0.05), rate(0.0025), rate(1 / 31)
-    ('5\xa0%', '0.25\xa0%', '3.23\xa0%')
-    """
-    return f"{100 * fraction:.3g}\xa0%"
-
-
-def number(value: float) -> str:
-    """Show a raw score with four significant digits."""
-    return f"{value:.4g}"
+NO_BREAK = "\xa0"
+percent = partial(runtime_text.percent, space=NO_BREAK)
+rate = partial(runtime_text.rate, space=NO_BREAK)
 
 
 def headline(evaluation: Evaluation) -> list[Card]:
@@ -91,7 +70,7 @@ def headline(evaluation: Evaluation) -> list[Card]:
     return cards
 
 
-def promise(evaluation: Evaluation) -> Verdict:
+def promise(evaluation: Evaluation | NormalsEvaluation) -> Verdict:
     """Judge whether the false alarms on this set fit the promised rate."""
     made, decided = evaluation.promise, evaluation.at_alpha
     if not decided.n_false:
@@ -121,18 +100,14 @@ def promise(evaluation: Evaluation) -> Verdict:
 
 def confound(evaluation: Evaluation) -> tuple[list[tuple[str, float]], Verdict]:
     """Give AUROC by trivial features beside the detector's, and what that says."""
-    trivial = evaluation.trivial
-    lines = [
-        ("This detector", evaluation.image.auroc),
-        ("Mean grey level alone", trivial.mean_grey),
-        ("Standard deviation of grey alone", trivial.std_grey),
-        ("Image size alone", trivial.image_size),
-        ("File size alone", trivial.file_size),
-    ]
-    name, best = max(lines[1:], key=lambda line: line[1])
-    feature = name.removesuffix(" alone").lower()
-    luck = luck_limit(evaluation.n_normal, evaluation.n_anomalous)
-    if looks_confounded(best, evaluation.image.auroc, evaluation.n_normal, evaluation.n_anomalous):
+    areas = asdict(evaluation.trivial)
+    lines = [("This detector", evaluation.image.auroc)]
+    lines += [(f"{_FEATURES[name]} alone", area) for name, area in areas.items() if area is not None]
+    found = check_confound(areas, evaluation.image.auroc, evaluation.n_normal, evaluation.n_anomalous)
+    if found.best is None:
+        return lines, Verdict("doubt", "not measured", "No trivial feature is known of every image.")
+    feature, best = _FEATURES[found.feature].lower(), found.best
+    if found.confounded:
         return lines, Verdict(
             "doubt",
             "possibly confounded",
@@ -144,7 +119,7 @@ def confound(evaluation: Evaluation) -> tuple[list[tuple[str, float]], Verdict]:
         "good",
         "no shortcut found",
         f"The best of them, the {feature}, reaches {percent(best)}. Each counts in its better "
-        f"direction; on a set of this size the best of four reaches up to {percent(luck)} by luck.",
+        f"direction; on a set of this size the best of four reaches up to {percent(found.luck)} by luck.",
     )
 
 

@@ -1,0 +1,138 @@
+"""The group of all commands: finds the subcommand, and turns whatever happens into an exit code and one line.
+
+=====  ==================================================================
+code   meaning
+=====  ==================================================================
+0      done
+1      a check failed (doctor's problems, an export's scores), or a bug
+2      bad usage or input
+128+n  ended by signal n: 130 after Ctrl-C, 143 after a polite kill
+=====  ==================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from anomem.cli.session import Session, catch_signals, show_notes
+from anomem.cli.streams import open_streams
+from anomem.errors import AnomemError, ExportError, ImageError, one_line
+from anomem.runtime.neutral import printable
+from anomem.version import __version__
+
+COMMANDS = {
+    "demo": "anomem.cli.demo:demo",
+    "fit": "anomem.cli.fitting:fit",
+    "score": "anomem.cli.scoring:score",
+    "evaluate": "anomem.cli.evaluating:evaluate",
+    "label": "anomem.cli.fitting:label",
+    "calibrate": "anomem.cli.fitting:calibrate",
+    "export": "anomem.cli.exporting:export",
+    "bench": "anomem.cli.bench:bench",
+    "report": "anomem.cli.reporting:report",
+    "methods": "anomem.cli.info:methods",
+    "doctor": "anomem.cli.info:doctor",
+}
+DEBUG = "ANOMEM_DEBUG"
+COMPLETION = "_ANOMEM_COMPLETE"
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order in which people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command, or return None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="anomem")
+def cli() -> None:
+    """Visual anomaly detection: show it normal images, and it scores new ones and shows where they deviate.
+
+    Start with `anomem demo`, or with a folder of normal images: `anomem fit FOLDER --out MODEL`.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    session = Session()
+    open_streams()
+    try:
+        with catch_signals(session), show_notes():
+            code = _invoke(arguments, session)
+            sys.stdout.flush()
+        return code
+    except BaseException as error:
+        if os.environ.get(DEBUG) and not isinstance(error, (click.ClickException, KeyboardInterrupt)):
+            raise
+        return _report(error, session)
+
+
+def _invoke(arguments: Sequence[str], session: Session) -> int:
+    """Run a command as click would; but interrupts and closed pipes reach the caller as they are."""
+    instruction = os.environ.get(COMPLETION)
+    if instruction:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "anomem", COMPLETION, instruction)
+    try:
+        with cli.make_context("anomem", list(arguments), obj=session) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return 0
+
+
+def _report(error: BaseException, session: Session) -> int:
+    """Say in one line what went wrong; give the exit code."""
+    if session.signal or isinstance(error, (KeyboardInterrupt, click.Abort)):
+        _say(session.farewell())
+        return 128 + (session.signal or signal.SIGINT)
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has gone; nobody is left to tell. Python must not flush into it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + getattr(signal, "SIGPIPE", 13)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return 2
+    if isinstance(error, click.ClickException):
+        _say(f"error: {_usage(error)}")
+        return 2
+    if isinstance(error, AnomemError):
+        can_skip = isinstance(error, ImageError) and session.can_skip
+        _say(f"error: {error}" + ("; --skip-bad leaves such images out" if can_skip else ""))
+        return 1 if isinstance(error, ExportError) else 2
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        _say(f"error: {name}{error.strerror}")
+        return 2
+    _say(f"error: unexpected {type(error).__name__}: {error} ({DEBUG}=1 shows where; please report it)")
+    return 1
+
+
+def _usage(error: click.ClickException) -> str:
+    """What click says, and where to read on."""
+    context = getattr(error, "ctx", None)
+    where = f" (see {context.command_path} --help)" if context is not None else ""
+    return error.format_message().rstrip(".") + where
+
+
+def _say(text: str) -> None:
+    click.echo("anomem: " + printable(one_line(text)), err=True)

@@ -1,0 +1,287 @@
+"""From a model's answers about labelled images to every figure: the only place that judges."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from anomem.data.labelled_images import Images
+from anomem.data.sources import ImageSource
+from anomem.errors import ImageError, InputError
+from anomem.evaluation.confounds import Trivial, trivial_figures
+from anomem.evaluation.figures import (
+    AtAlpha,
+    Evaluation,
+    ImageRow,
+    NormalsEvaluation,
+    Promise,
+    SkippedImage,
+    at_alpha,
+    false_alarm_chance,
+    image_figures,
+    require_both_classes,
+    roc_points,
+    type_figures,
+)
+from anomem.evaluation.pixels import PixelTally
+from anomem.runtime.calibration import Calibration
+from anomem.types import ANOMALOUS, NORMAL, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from anomem.loading import Model
+
+__all__ = ["Answers", "Selection", "answer_steps", "judge", "select", "with_masks"]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """A model's answers about labelled images, one entry per image, in their order.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (N,)
+        NaN where an image was skipped.
+    digests : tuple of int
+        Content hashes; 0 where an image was skipped.
+    pixels : PixelTally or None
+        Maps of all images that the model was not made from, where maps were asked for.
+    skipped : mapping of int to str
+        Position to the reason, of images or masks that could not be read.
+    """
+
+    scores: FloatArray
+    digests: tuple[int, ...]
+    pixels: PixelTally | None = None
+    skipped: Mapping[int, str] = field(default_factory=dict)
+
+
+def answer_steps(
+    model: Model,
+    images: Images,
+    *,
+    source: ImageSource | None = None,
+    maps: bool = False,
+    batch_size: int = 16,
+    workers: int | None = None,
+    device: str = "auto",
+    skip_bad: bool = False,
+) -> Generator[tuple[int, int], None, Answers]:
+    """Score labelled images on the ordinary path; yields progress, returns the answers.
+
+    Parameters
+    ----------
+    model : Model
+    images : Images
+    source : ImageSource, optional
+        Stands in for the source of `images`, such as a `GreyRecorder` of it.
+    maps : bool
+        Gather the maps' pixels too; maps of images that the model was made from do not count.
+    batch_size, workers, device, skip_bad
+        As for scoring. `skip_bad` also skips images whose mask cannot be read.
+
+    Yields
+    ------
+    done, total : int
+        Images scored so far, and in all.
+
+    Raises
+    ------
+    ImageError
+        An image or mask cannot be read, and `skip_bad` is off.
+    InputError
+        A score is not finite.
+    """
+    used = model.digests_
+    tally = PixelTally(images) if maps else None
+    scores = np.full(len(images), np.nan, np.float32)
+    digests, skipped = [0] * len(images), dict[int, str]()
+    results = model.score(
+        images.source if source is None else source,
+        maps=maps,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        skip_bad=skip_bad,
+    )
+    for done, result in enumerate(results, start=1):
+        i = result.index
+        digests[i] = result.digest
+        if result.error is not None:
+            skipped[i] = result.error
+        elif not np.isfinite(result.score):
+            raise InputError(f"{images.source.name(i)}: its score is {result.score}: fit the model again")
+        else:
+            scores[i] = result.score
+            if tally is not None and result.map is not None and result.digest not in used:
+                try:
+                    tally.add(i, result.map)
+                except ImageError as error:
+                    if not skip_bad:
+                        raise
+                    skipped[i] = str(error)
+        yield done, len(images)
+    return Answers(scores, tuple(digests), tally, skipped)
+
+
+def with_masks(images: Images) -> bool:
+    """Return True where at least one anomalous image has a mask, so that maps can be judged."""
+    return bool(images.masks) and any(images.masks[i] is not None for i in images.positions(ANOMALOUS))
+
+
+class Selection(NamedTuple):
+    """Positions of the images to judge, and how many were left out.
+
+    Parameters
+    ----------
+    kept : ndarray of intp
+    n_left_out : int
+        Images that the model was made from.
+    n_skipped : int
+        Images that could not be read.
+    """
+
+    kept: IntArray
+    n_left_out: int
+    n_skipped: int
+
+
+def select(answers: Answers, used: frozenset[int], among: Sequence[int] | IntArray | None = None) -> Selection:
+    """Leave out images that the model was made from, by content hash, and images that could not be read.
+
+    Parameters
+    ----------
+    answers : Answers
+    used : frozenset of int
+        Content hashes of images that must not be judged.
+    among : sequence of int, optional
+        Positions that may be judged; by default all.
+    """
+    asked = np.arange(len(answers.digests)) if among is None else np.asarray(among, dtype=np.intp)
+    read = [int(i) for i in asked if int(i) not in answers.skipped]
+    kept = np.asarray([i for i in read if answers.digests[i] not in used], dtype=np.intp)
+    return Selection(kept, len(read) - len(kept), len(asked) - len(read))
+
+
+def judge(
+    images: Images,
+    answers: Answers,
+    selection: Selection,
+    calibration: Calibration,
+    trivial: Sequence[Trivial],
+    *,
+    method: str = "",
+    draws: int = 1000,
+    corners: int | None = None,
+) -> Evaluation:
+    """Judge a model's answers about labelled images.
+
+    Parameters
+    ----------
+    images : Images
+        (N) images.
+    answers : Answers
+        About all of them.
+    selection : Selection
+        Images to judge, of both labels. Pixel figures are those of all maps gathered.
+    calibration : Calibration
+        Decides and gives p-values.
+    trivial : sequence of Trivial, length N
+    method : str
+        Name of the method.
+    draws : int
+        Bootstrap resamples of each interval at image level.
+    corners : int, optional
+        Corners of the ROC curve kept at most.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    InputError
+        Normal or anomalous images are missing.
+    """
+    kept = selection.kept
+    labels = images.labels[kept].tolist()
+    n_normal, n_anomalous = labels.count(NORMAL), labels.count(ANOMALOUS)
+    out = f", beside {selection.n_left_out} that the model was made from and {selection.n_skipped} that cannot be read"
+    require_both_classes(n_normal, n_anomalous, out)
+    rows = _rows(images, answers.scores[kept], kept, calibration)
+    decided = at_alpha(rows, calibration.alpha)
+    return Evaluation(
+        method=method,
+        n_normal=n_normal,
+        n_anomalous=n_anomalous,
+        n_left_out=selection.n_left_out,
+        n_unlabelled=0,
+        image=image_figures(rows, draws=draws),
+        at_alpha=decided,
+        promise=_promise(decided, n_normal, calibration),
+        pixel=None if answers.pixels is None else answers.pixels.figures(),
+        types=type_figures(rows),
+        trivial=trivial_figures([trivial[i] for i in kept], labels),
+        roc=roc_points(rows, corners),
+        results=tuple(rows),
+        skipped=_skipped(images, answers),
+        images=images.subset(kept, f"{images.name} judged"),
+    )
+
+
+def judge_normals(
+    images: Images, answers: Answers, selection: Selection, calibration: Calibration, *, method: str = ""
+) -> NormalsEvaluation:
+    """Return the false-alarm rate on normal images alone; parameters as for `judge`.
+
+    Raises
+    ------
+    InputError
+        No image is left to judge.
+    """
+    if not len(selection.kept):
+        raise InputError(
+            f"0 normal images are left: the model was made from {selection.n_left_out}, and {selection.n_skipped} "
+            "cannot be read; give normal images that it has not seen"
+        )
+    rows = _rows(images, answers.scores[selection.kept], selection.kept, calibration)
+    decided = at_alpha(rows, calibration.alpha)
+    return NormalsEvaluation(
+        method=method,
+        n_normal=len(rows),
+        n_left_out=selection.n_left_out,
+        n_unlabelled=0,
+        at_alpha=decided,
+        promise=_promise(decided, len(rows), calibration),
+        results=tuple(rows),
+        skipped=_skipped(images, answers),
+    )
+
+
+def _promise(decided: AtAlpha, n_normal: int, calibration: Calibration) -> Promise:
+    chance = false_alarm_chance(decided.n_false, n_normal, calibration.n, calibration.alpha)
+    return Promise(calibration.n, calibration.threshold, calibration.rate_limit_95, chance)
+
+
+def _skipped(images: Images, answers: Answers) -> tuple[SkippedImage, ...]:
+    return tuple(SkippedImage(images.source.name(i), answers.skipped[i]) for i in sorted(answers.skipped))
+
+
+def _rows(images: Images, scores: FloatArray, kept: IntArray, calibration: Calibration) -> list[ImageRow]:
+    p_values, rejected = calibration.p_value(scores), calibration.decide(scores)
+    masks = images.masks or (None,) * len(images)
+    return [
+        ImageRow(
+            path=images.source.name(int(i)),
+            label=int(images.labels[i]),
+            type=images.kinds[i] or None,
+            score=float(scores[place]),
+            p_value=float(p_values[place]),
+            anomalous=bool(rejected[place]),
+            mask=str(masks[i]) if isinstance(masks[i], (str, Path)) else None,
+        )
+        for place, i in enumerate(kept)
+    ]

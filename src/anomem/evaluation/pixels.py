@@ -1,0 +1,73 @@
+"""Pixel-level figures of labelled images, gathered map by map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from anomem.data.labelled_images import Images
+from anomem.errors import InputError
+from anomem.evaluation.figures import PixelFigures
+from anomem.metrics import PixelScores
+from anomem.types import NORMAL, FloatArray
+
+__all__ = ["PixelTally"]
+
+
+@dataclass
+class PixelTally:
+    """Pixel scores of the images whose maps were added, and the number of those that take no part.
+
+    Every pixel of a normal image counts as defect-free. An anomalous image without a mask, or with an empty one, takes
+    no part: nothing is known of its pixels.
+
+    Parameters
+    ----------
+    images : Images
+        Masks and labels.
+    """
+
+    images: Images
+    scores: PixelScores = field(default_factory=PixelScores)
+    n_without_mask: int = 0
+
+    def add(self, position: int, anomaly_map: FloatArray) -> None:
+        """Count the pixels of one image's map, (H, W) in the image's own frame.
+
+        Raises
+        ------
+        ImageError
+            The mask cannot be read.
+        InputError
+            The mask has another size than the image, or the map is not finite.
+        """
+        if self.images.labels[position] == NORMAL:
+            self.scores.add(anomaly_map)
+            return
+        height_width = (anomaly_map.shape[0], anomaly_map.shape[1])
+        found = self.images.mask(position, height_width)
+        mask = None if found is None else np.asarray(found, dtype=bool)
+        if mask is not None and mask.shape != height_width:
+            raise InputError(
+                f"{self.images.source.name(position)}: its mask is {mask.shape}, the image {height_width}; "
+                "masks have their image's size"
+            )
+        if mask is None or not mask.any():
+            self.n_without_mask += 1
+        else:
+            self.scores.add(anomaly_map, mask)
+
+    def figures(self) -> PixelFigures | None:
+        """Return the figures; None where no mask marked a defect."""
+        if not self.scores.n_regions:
+            return None
+        return PixelFigures(
+            auroc=self.scores.auroc(),
+            auroc_ci=self.scores.interval("auroc"),
+            aupro=self.scores.aupro(),
+            aupro_ci=self.scores.interval("aupro"),
+            n_images=self.scores.n_images,
+            n_regions=self.scores.n_regions,
+            n_without_mask=self.n_without_mask,
+        )

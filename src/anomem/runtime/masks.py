@@ -1,0 +1,156 @@
+"""Defect masks told from images by their folder, their name and their content."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from anomem.errors import ImageError
+from anomem.runtime._pillow import load
+
+__all__ = ["is_mask_folder", "mask_bases", "masks_beside", "word_set", "words_of"]
+
+
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text, separated by blanks."""
+    return frozenset(text.split())
+
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
+_MASK_WORDS = frozenset({"mask", "masks", "gt", "gts", "groundtruth", "groundtruths"})
+_MASK_FOLDERS = _MASK_WORDS | word_set(
+    "label labels labelmap labelmaps annotation annotations annot seg segs segmentation segmentations"
+)
+_QUALIFIERS = word_set(
+    "image images img imgs png bmp tif tiff jpg binary pixel pixels pixelwise level defect defects anomaly "
+    "anomalies bad ng seg segmentation label labels class classes map maps file files data test testing train "
+    "training val all"
+)
+_AFFIX = r"(ground[ _.-]?truths?|gts?|(?:defect|binary|pixel|anomaly|seg|gt)?[ _.-]?masks?)"
+_WEAK = r"(labels?|labelmap|seg|segmentation|segm|annotations?|anno|m)"
+_STRONG_NAMES = (
+    re.compile(rf"(?P<base>.+?)[ _.-]+{_AFFIX}(?:[ _.-]?\d{{1,2}})?"),
+    re.compile(rf"{_AFFIX}[ _.-]+(?P<base>.+)"),
+)
+_WEAK_NAMES = (re.compile(rf"(?P<base>.+?)[ _.-]+{_WEAK}"), re.compile(rf"{_WEAK}[ _.-]+(?P<base>.+)"))
+_LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".webp"})
+_LOOKED_AT = 8
+_LEVELS = 8
+_TWO_LEVELS_SHARE = 0.9
+
+
+def words_of(name: str) -> list[str]:
+    """Split a folder's name into words in lower case: at capitals, digits and separators.
+
+    Examples
+    --------
+    >>> words_of("NODefect_images"), words_of("defect-free"), words_of("OK2")
+    (['no', 'defect', 'images'], ['defect', 'free'], ['ok', '2'])
+    """
+    # Two capitals before a small letter: the last one begins the next word.
+    spaced = re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return [word.casefold() for word in _WORDS.findall(spaced)]
+
+
+def is_mask_folder(name: str) -> bool:
+    """Return True for the name of a folder that holds masks.
+
+    Examples
+    --------
+    >>> [is_mask_folder(name) for name in ("ground_truth", "Mask_images", "GT", "with_mask", "missing_label")]
+    [True, True, True, False, False]
+    """
+    words = words_of(name)
+    joined = "".join(words)
+    if joined in _MASK_FOLDERS:
+        return True
+    rest = joined.replace("groundtruth", "") if "groundtruth" in joined else None
+    if rest is not None:
+        words = ["gt", *(word for word in words if word not in ("ground", "truth", "groundtruth"))]
+    return bool(_MASK_WORDS & set(words)) and all(
+        word in _MASK_WORDS or word in _QUALIFIERS or word.isdecimal() for word in words
+    )
+
+
+def mask_bases(stem: str, *, weak: bool = False) -> list[str]:
+    """List the stems of the images that a mask of this name may belong to, in lower case; empty for other names.
+
+    Parameters
+    ----------
+    stem : str
+        File name without suffix.
+    weak : bool
+        Also take words that photographs carry as well (``_label``, ``_seg``, ``_m``).
+
+    Examples
+    --------
+    >>> mask_bases("001_GT"), mask_bases("mask-7"), mask_bases("001_label"), mask_bases("001_label", weak=True)
+    (['001'], ['7'], [], ['001'])
+    """
+    patterns = _STRONG_NAMES + (_WEAK_NAMES if weak else ())
+    matches = (pattern.fullmatch(stem.casefold()) for pattern in patterns)
+    return [match["base"] for match in matches if match]
+
+
+def masks_beside(images: Sequence[Path]) -> set[Path]:
+    """Find the masks among image files: by name beside or away from their image, or as its twin of another suffix.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        All image files of a folder tree.
+
+    Returns
+    -------
+    set of Path
+        ``N_GT.png``, ``N_mask.png``, ``mask_N.png`` where there is an image ``N``; ``N_label.png`` beside ``N`` and
+        ``N.png`` beside ``N.jpg`` where their content is that of a mask.
+    """
+    here = {(path.parent, path.stem.casefold()) for path in images}
+    anywhere = {path.stem.casefold() for path in images if not mask_bases(path.stem)}
+    masks = set()
+    for path in images:
+        strong = mask_bases(path.stem)
+        if any((path.parent, base) in here or base in anywhere for base in strong):
+            masks.add(path)
+            continue
+        bases = mask_bases(path.stem, weak=True)
+        if any((path.parent, base) in here for base in bases) and _looks_like_mask(path):
+            masks.add(path)
+    return masks | _twins([path for path in images if path not in masks])
+
+
+def _twins(images: Iterable[Path]) -> set[Path]:
+    """Find masks that differ from their image in the suffix alone."""
+    by_stem: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for path in images:
+        by_stem[path.parent, path.stem].append(path)
+    candidates: dict[Path, list[Path]] = defaultdict(list)
+    for (folder, _), paths in by_stem.items():
+        lossless = [path for path in paths if path.suffix.lower() not in _LOSSY]
+        if len(paths) == 2 and len(lossless) == 1:
+            candidates[folder] += lossless
+        elif len(paths) == 2 and len(lossless) == 2:
+            alike = [path for path in lossless if _looks_like_mask(path)]
+            candidates[folder] += alike if len(alike) == 1 else []
+    found: set[Path] = set()
+    for paths in candidates.values():
+        # A few stand for all of a folder, so that large ones are listed quickly.
+        looked_at = paths[:: max(len(paths) // _LOOKED_AT, 1)]
+        alike = [path for path in looked_at if _looks_like_mask(path)]
+        found |= set(paths if len(alike) == len(looked_at) else filter(_looks_like_mask, paths))
+    return found
+
+
+def _looks_like_mask(path: Path) -> bool:
+    """Return True for a picture of few grey levels, or nearly all of whose pixels have one of two."""
+    try:
+        grey = np.asarray(load(path, str(path), 120_000_000).convert("L"))
+    except (ImageError, ValueError, MemoryError):
+        return False
+    counts = np.sort(np.bincount(grey.ravel(), minlength=256))
+    return bool((counts > 0).sum() <= _LEVELS or counts[-2:].sum() >= _TWO_LEVELS_SHARE * grey.size)

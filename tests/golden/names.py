@@ -1,0 +1,77 @@
+"""Names that differ between revisions of the package: the only place where the comparison knows them.
+
+Everything here runs with revision ded235d and with the working tree. A rename adds the new name beside the old one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+MODULES = {
+    "get": ("anomem.detectors",),
+    "DETECTORS": ("anomem.detectors",),
+    "crops": ("anomem.data.synthetic",),
+    "plant": ("anomem.data.synthetic",),
+    "DEFECTS": ("anomem.data.synthetic",),
+}
+"""Public function or constant -> modules that may hold it, newest first."""
+
+TINY = ("test_params", "tiny_params")
+"""Class attribute with hyperparameters that make a fit take a second."""
+
+LABEL = ("label", "refit_labels")
+"""Method that refits the second stage."""
+
+PARAMETERS: dict[str, str] = {"plume.steps": "training__steps"}
+"""Hyperparameter of ded235d -> its present name as ``set_params`` takes it, where it was renamed or nested.
+
+A key may name its method: ``"anomem.train_steps": "stage_one__steps"``.
+"""
+
+PROTOCOLS: dict[str, tuple[str, ...]] = {"promise": ("false-alarm-rate", "promise")}
+"""Protocol of ``anomem bench`` at ded235d -> its names, newest first."""
+
+
+def public(name: str) -> Any:
+    """Return a public function or constant, from whichever module holds it."""
+    for module in MODULES[name]:
+        try:
+            return getattr(import_module(module), name)
+        except (ModuleNotFoundError, AttributeError):
+            continue
+    raise ImportError(f"{name}: in none of {', '.join(MODULES[name])}; add its module to tests/golden/names.py")
+
+
+def methods() -> list[str]:
+    """Return the names of all methods."""
+    return list(public("DETECTORS"))
+
+
+def unfitted(method: str, params: dict[str, Any] | None = None, *, tiny: bool = True) -> Any:
+    """Return an unfitted detector with its tiny parameters (or its defaults), changed by `params` of ded235d."""
+    cls = public("get")(method)
+    detector = cls(**_tiny(cls)) if tiny else cls()
+    return detector.set_params(**{_present(method, name): value for name, value in (params or {}).items()})
+
+
+def has_parameter(method: str, name: str) -> bool:
+    """Return True where a method has this parameter of ded235d, under its present name."""
+    return _present(method, name) in public("get")(method)().get_params()
+
+
+def label(detector: Any, images: Any, **options: Any) -> Any:
+    """Refit the second stage to labelled defects."""
+    refit = next(getattr(detector, name) for name in LABEL if hasattr(detector, name))
+    return refit(images, **options)
+
+
+def _tiny(cls: Any) -> dict[str, Any]:
+    for name in TINY:
+        if hasattr(cls, name):
+            return dict(getattr(cls, name))
+    raise AttributeError(f"{cls.__name__} has none of {', '.join(TINY)}; add its name to tests/golden/names.py")
+
+
+def _present(method: str, name: str) -> str:
+    return PARAMETERS.get(f"{method}.{name}", PARAMETERS.get(name, name))
