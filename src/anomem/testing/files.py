@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from anomem.detector import Detector
 from anomem.detectors import DETECTORS, load
-from anomem.errors import ModelFileError
+from anomem.errors import InputError, ModelFileError
 from anomem.testing.example import Example, digests, refused, require
 
 
@@ -89,7 +89,7 @@ def damaged_files_are_refused(example: Example) -> None:
             line = refused(ModelFileError, lambda: load(damaged), f"the first {size} of {len(content)} bytes")
             require("damaged" in line, f"the error names the file: {line}")
         refused(ModelFileError, lambda: load(Path(folder) / "missing"), "a missing file")
-        refused(ModelFileError, lambda: example.fitted.save(Path(folder) / "no" / "model"), "a missing folder")
+        refused(InputError, lambda: example.fitted.save(Path(folder) / "no" / "model"), "a missing folder")
 
 
 def files_do_not_grow(example: Example) -> None:
