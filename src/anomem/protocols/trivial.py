@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 
@@ -40,6 +41,11 @@ class GreyWatch(ImageSource):
         image, digest = self._source.load_with_digest(i)
         self._noted[i] = (*grey_moments(image), float(image.shape[0] * image.shape[1]))
         return image, digest
+
+    def with_bits(self, bits: int) -> Self:
+        """Read 16-bit samples as `bits` bits; what is noted is noted here all the same."""
+        self._source = self._source.with_bits(bits)
+        return self
 
     def name(self, i: int) -> str:
         """Return the image's name."""

@@ -12,12 +12,10 @@ import numpy.typing as npt
 
 from anomem.errors import InputError, ModelFileError, ParameterError
 from anomem.runtime.images import resize, resize_map, resize_mask
+from anomem.runtime.pixels import GREY
 from anomem.types import BoolArray, Box, FloatArray, UInt8Image
 
 __all__ = ["GREY", "MAX_OVERLAP", "Preprocessing"]
-
-GREY = 127
-"""Grey level of letterbox borders and of pixels outside the region of interest."""
 
 MAX_OVERLAP = 0.9
 """Largest share of a tile that may overlap with the next."""
