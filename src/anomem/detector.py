@@ -38,6 +38,7 @@ from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.judge import Judge
+from anomem.runtime.pixels import BITS
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import exhaust, isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, Record
@@ -62,6 +63,9 @@ class Detector(Parameters, Judge):
         How much neighbouring tiles share, as a fraction of their side.
     roi : path, array (H, W) or None, default None
         A mask image; what is black in it is left out of fitting, scores and maps.
+    bits : {"auto", 8, 10, 12, 14, 16}, default "auto"
+        Bits that 16-bit samples use, 2 ** bits - 1 being white; auto: as many as the learnt normals use. The model
+        remembers it. 8-bit images are taken as they are.
     precision : {"float32", "bfloat16"}, default "float32"
         In which the model scores; its calibration belongs to it.
     seed : int, default 0
@@ -86,6 +90,9 @@ class Detector(Parameters, Judge):
     tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side that neighbours overlap.")
     roi: Any = param(
         None, FileOrArray("a mask image's path, or an (H, W) array"), doc="Region to look at.", optional=True
+    )
+    bits: int | str = param(
+        "auto", OneOf(("auto", *BITS)), doc="Bits that 16-bit samples use; auto: those of the normals."
     )
     precision: str = param("float32", OneOf(("float32", "bfloat16")), doc="In which the model scores.")
     seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Of the split and of the fit.")
@@ -124,13 +131,14 @@ class Detector(Parameters, Judge):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
+        max_pixels: int | None = None,
     ) -> Generator[Record, None, None]:
         """Fit step by step: yields what it does. Exhausted, the detector is fitted; abandoned, it stays unfitted.
 
         Parameters
         ----------
-        images : folder, list of paths, uint8 arrays (N, H, W[, C]), tensors, list of Sample
-            Normal images; labelled anomalies may stand among them. Of a folder the training part is read.
+        images : folder, list of paths, uint8 arrays (N, H, W[, C]), tensors, Pillow images, bytes, list of Sample
+            Normal images (arrays: RGB); labelled anomalies may stand among them. Of a folder the training part is read.
         y : sequence of int, optional
             0 normal, 1 anomalous, -1 unknown (left out); by default what the source says, else all normal.
         masks : sequence, optional
@@ -151,6 +159,8 @@ class Detector(Parameters, Judge):
             Decoding threads.
         skip_bad : bool
             Leave unreadable images out (they are listed) instead of failing.
+        max_pixels : int, optional
+            Images with more pixels are refused before they are decoded; by default 120 million.
 
         Raises
         ------
@@ -160,19 +170,20 @@ class Detector(Parameters, Judge):
         self._fitted = None
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
         run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
-        corpus = yield from read_corpus(images, y, masks=masks, groups=groups, types=types, skip_bad=skip_bad)
+        given: dict[str, Any] = {"masks": masks, "groups": groups, "types": types}
+        corpus = yield from read_corpus(images, y, skip_bad=skip_bad, max_pixels=max_pixels, **given)
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
         state = yield from recorded(steps, history)
         self._fitted = state.replaced(history=tuple(history))
 
     def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
-        preprocessing = read_preprocessing(run.params)
         normals = corpus.positions(NORMAL)
         hashes, groups = [corpus.digests[i] for i in normals], [corpus.groups[i] for i in normals]
         split = split_normals(hashes, groups, seed=run.params.seed)
         # An image that stands there twice is one image: it must not count twice in a promise.
         once = np.unique([corpus.digests[i] for i in normals[split.calibrate]], return_index=True)[1]
+        preprocessing = read_preprocessing(run.params, corpus.source.subset(normals[split.learn]))
         parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate[np.sort(once)]}
         check_alpha(alpha, len(once))
         sets = {
@@ -221,12 +232,13 @@ class Detector(Parameters, Judge):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
+        max_pixels: int | None = None,
     ) -> Generator[Record, None, None]:
         """Refit the second stage to labelled images, step by step; the first stage and the memory stay as they are.
 
         Parameters
         ----------
-        images, masks, types, device, batch_size, workers, skip_bad
+        images, masks, types, device, batch_size, workers, skip_bad, max_pixels
             As for :meth:`fit_steps`.
         y : sequence of int, optional
             By default what the source says, else all anomalous. Defects alone are enough.
@@ -238,7 +250,8 @@ class Detector(Parameters, Judge):
         """
         state = self._state()
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
-        corpus = yield from read_corpus(images, y, masks=masks, types=types, default_label=ANOMALOUS, skip_bad=skip_bad)
+        given: dict[str, Any] = {"masks": masks, "types": types, "max_pixels": max_pixels}
+        corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, skip_bad=skip_bad, **given)
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name} has no second stage that labels could refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):
@@ -255,8 +268,9 @@ class Detector(Parameters, Judge):
             history=tuple(history),
         )
 
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> ImageSet:
-        return ImageSet(open_source(images), self._state().preprocessing, workers=workers, skip_bad=skip_bad)
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> ImageSet:
+        source = open_source(images, max_pixels=max_pixels)
+        return ImageSet(source, self._state().preprocessing, workers=workers, skip_bad=skip_bad)
 
     def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
         state = self._state()
@@ -288,6 +302,11 @@ class Detector(Parameters, Judge):
     def calibration_(self) -> Calibration:
         """Calibration scores, alpha, threshold and p-values."""
         return self._state().calibration
+
+    @property
+    def bits_(self) -> int:
+        """Bits that 16-bit samples use, as they were given or observed."""
+        return self._state().preprocessing.bits
 
     @property
     def history_(self) -> list[Record]:

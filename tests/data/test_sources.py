@@ -85,8 +85,7 @@ def test_many_paths_are_not_touched() -> None:
 def test_bad_file_is_named_when_loaded(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
     source = open_source(tmp_path)
-    assert source.digest(0) > 0
-    for read in (source.load, source.load_with_digest):
+    for read in (source.digest, source.load, source.load_with_digest):
         with pytest.raises(ImageError, match=r"bad\.png"):
             read(0)
 
@@ -109,7 +108,7 @@ GREY = BATCH[..., 0]
         (torch.from_numpy(GREY[:, None].copy()), GREY[..., None].repeat(3, -1)),
         (BATCH[0], BATCH[:1]),
         (GREY[0], GREY[:1, ..., None].repeat(3, -1)),
-        (np.concatenate([BATCH, BATCH[..., :1]], -1), BATCH),
+        (np.concatenate([BATCH, np.full_like(BATCH[..., :1], 255)], -1), BATCH),
         (BATCH.astype(np.uint16) * 257, BATCH),
     ],
 )
@@ -194,7 +193,12 @@ def test_open_what_holds_files(paths: list[Path], tmp_path: Path) -> None:
         (np.zeros((2, 5, 6, 7)), r"shape \(2, 5, 6, 7\) holds no images"),
         (np.zeros(3), "holds no images"),
         (3, "int holds no images"),
-        (b"png", "bytes holds no images"),
+        (
+            np.zeros((3, 24, 24), np.uint8),
+            r"array of shape \(3, 24, 24\) may be one image or 3 grey ones: give \(1, 3,",
+        ),
+        (np.zeros((4, 24, 24), np.uint8), r"may be one image or 4 grey ones"),
+        ([b"png", "a.png"], "bytes, str holds no images"),
         (["a.png", np.zeros((4, 4))], "ndarray, str holds no images"),
         ("/nowhere/at all", "no such file or folder"),
     ],

@@ -42,9 +42,15 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 @click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
 @options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
 @click.option("--precision", type=click.Choice(list(PRECISIONS)), help="In which the model scores.  [default: fp32]")
+@click.option(
+    "--bits",
+    type=click.Choice(("auto", "8", "10", "12", "14", "16")),
+    help="Bits that 16-bit images use.  [default: auto, those of the normal images]",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def fit(
@@ -58,6 +64,7 @@ def fit(
     labels: Path | None,
     alpha: float | None,
     precision: str | None,
+    bits: str | None,
     seed: int | None,
     as_json: bool,
     **running: Any,
@@ -80,7 +87,7 @@ def fit(
     if not any(sample.label == NORMAL for sample in samples):
         raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
 
-    detector = _configured(get(method), assignments, precision, seed)
+    detector = _configured(get(method), assignments, precision, bits, seed)
     if detector.supervision == "none" and any(sample.label == ANOMALOUS for sample in samples):
         note(f"{method} learns from normal images only: the labelled ones are left out")
     started = time.perf_counter()
@@ -102,6 +109,7 @@ def fit(
 @click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def label(session: Session, /, model: Path, labels: Path, out: Path, as_json: bool, **running: Any) -> None:
@@ -133,6 +141,7 @@ def label(session: Session, /, model: Path, labels: Path, out: Path, as_json: bo
 @click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def calibrate(
@@ -206,13 +215,17 @@ def promise(detector: Model) -> list[str]:
     ]
 
 
-def _configured(kind: type[Detector], assignments: Sequence[str], precision: str | None, seed: int | None) -> Detector:
+def _configured(
+    kind: type[Detector], assignments: Sequence[str], precision: str | None, bits: str | None, seed: int | None
+) -> Detector:
     """Build a detector from ``--set`` and the options that stand for hyperparameters; checked before any work."""
     from anomem.params import parse_assignments
 
     values = parse_assignments(kind, assignments)
     if precision is not None:
         values["precision"] = PRECISIONS[precision]
+    if bits is not None:
+        values["bits"] = bits if bits == "auto" else int(bits)
     if seed is not None:
         values["seed"] = seed
     detector = kind(**values)

@@ -74,7 +74,10 @@ def load(path: str | Path) -> Detector:
         raise ModelFileError(f"{path}: {method} has no parameter {unknown[0]!r} in this version; fit it again")
     detector = get(method).from_state(params, state)
     try:
-        described = read_preprocessing(SimpleNamespace(**detector.resolve()))
+        resolved = detector.resolve()
+        if resolved["bits"] == "auto":  # observed in the fit
+            resolved["bits"] = state.preprocessing.bits
+        described = read_preprocessing(SimpleNamespace(**resolved))
     except AnomemError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if described != state.preprocessing:

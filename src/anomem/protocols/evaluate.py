@@ -28,6 +28,8 @@ from anomem.protocols.evaluation import (
     type_figures,
 )
 from anomem.protocols.trivial import GreyWatch
+from anomem.runtime.limits import MAX_PIXELS
+from anomem.runtime.pixels import Reading
 from anomem.types import ANOMALOUS, NORMAL, BoolArray
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def evaluate(
     workers: int | None = None,
     skip_bad: bool = False,
     device: str = "auto",
+    max_pixels: int | None = None,
 ) -> Evaluation:
     """Evaluate in one go; see `evaluate_steps`, which it exhausts, for the parameters.
 
@@ -59,6 +62,7 @@ def evaluate(
         workers=workers,
         skip_bad=skip_bad,
         device=device,
+        max_pixels=max_pixels,
     )
     while True:
         try:
@@ -77,6 +81,7 @@ def evaluate_steps(
     workers: int | None = None,
     skip_bad: bool = False,
     device: str = "auto",
+    max_pixels: int | None = None,
 ) -> Generator[tuple[int, int], None, Evaluation]:
     """Evaluate image by image: yields progress, returns the evaluation.
 
@@ -102,6 +107,8 @@ def evaluate_steps(
         Leave unreadable images and masks out, and list them, instead of failing.
     device : str
         "auto", or a torch device.
+    max_pixels : int, optional
+        Images and masks with more pixels are refused before they are decoded; by default 120 million.
 
     Yields
     ------
@@ -123,8 +130,9 @@ def evaluate_steps(
     n_normal = sum(sample.label == NORMAL for sample in labelled)
     require_both_classes(n_normal, len(labelled) - n_normal)
     masked = any(sample.label == ANOMALOUS and sample.mask is not None for sample in labelled)
-    tally = _Tally(labelled, detector.digests_, PixelScores() if maps and masked and detector.localizes else None)
-    watch = GreyWatch(PathSource(sample.path for sample in labelled))
+    pixels = PixelScores() if maps and masked and detector.localizes else None
+    tally = _Tally(labelled, detector.digests_, pixels, MAX_PIXELS if max_pixels is None else max_pixels)
+    watch = GreyWatch(PathSource((sample.path for sample in labelled), Reading(tally.max_pixels)))
     scored = detector.score(
         watch,
         maps=tally.pixels is not None,
@@ -146,6 +154,7 @@ class _Tally:
     samples: Sequence[Sample]
     used: frozenset[int]
     pixels: PixelScores | None
+    max_pixels: int = MAX_PIXELS
     rows: list[ImageRow] = field(default_factory=list)
     skipped: list[SkippedImage] = field(default_factory=list)
     trivial: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -179,7 +188,8 @@ class _Tally:
         height, width = result.map.shape
         if sample.label == ANOMALOUS:
             if sample.mask is not None:
-                mask = read_mask(sample.mask, (height, width))
+                options = {"image": sample.path, "max_pixels": self.max_pixels}
+                mask = read_mask(sample.mask, (height, width), **options)
             if mask is None or not mask.any():
                 self.n_without_mask += 1
                 return

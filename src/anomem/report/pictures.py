@@ -16,7 +16,9 @@ from anomem.data.sources import PathSource
 from anomem.errors import ImageError
 from anomem.protocols.evaluation import Evaluation, ImageRow
 from anomem.runtime.images import decode, resize
+from anomem.runtime.limits import image_bytes
 from anomem.runtime.overlay import colourise, overlay
+from anomem.runtime.pixels import Reading
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, UInt8Image
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 _SIDE = 360
 """Longest side of a picture in the page, pixels."""
 _LOSSLESS_UP_TO = 128
+_READ_BEFORE = 1 << 40
+"""Limit on pixels: none, since the evaluation has read each image under its own."""
 _OUTLINE = np.array([0, 229, 255], np.uint8)
 
 
@@ -140,7 +144,7 @@ def _typical(rows: list[ImageRow], count: int) -> list[ImageRow]:
 
 def _draw(rows: Sequence[ImageRow], detector: Model, batch_size: int, workers: int | None) -> tuple[Picture, ...]:
     scored = detector.score(
-        PathSource(row.path for row in rows),
+        PathSource((row.path for row in rows), Reading(_READ_BEFORE)),
         maps=detector.localizes,
         batch_size=batch_size,
         workers=workers,
@@ -151,7 +155,8 @@ def _draw(rows: Sequence[ImageRow], detector: Model, batch_size: int, workers: i
         if result.error is not None:
             continue
         try:
-            image = decode(read_file(row.path), name=row.path)
+            content = read_file(row.path, image_bytes(_READ_BEFORE))
+            image = decode(content, name=row.path, bits=detector.bits_, max_pixels=_READ_BEFORE)
         except ImageError:
             continue
         heat = None
@@ -168,7 +173,7 @@ def _with_truth(image: UInt8Image, row: ImageRow) -> UInt8Image:
     if row.mask is None or row.label == NORMAL:
         return small
     try:
-        mask = read_mask(row.mask, small.shape[:2])
+        mask = read_mask(row.mask, small.shape[:2], image=row.path, max_pixels=_READ_BEFORE)
     except ImageError:
         return small
     return outlined(small, mask, width=1 if max(small.shape[:2]) <= _LOSSLESS_UP_TO else 2)

@@ -90,8 +90,13 @@ class Judge(ABC):
     def calibration_(self) -> Calibration:
         """Calibration scores, alpha, threshold and p-values."""
 
+    @property
     @abstractmethod
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> PreparedImages:
+    def bits_(self) -> int:
+        """Bits that 16-bit samples use: 8, 10, 12, 14 or 16."""
+
+    @abstractmethod
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> PreparedImages:
         """Open what users give."""
 
     @abstractmethod
@@ -117,13 +122,14 @@ class Judge(ABC):
         workers: int | None = None,
         skip_bad: bool = False,
         device: str = "auto",
+        max_pixels: int | None = None,
     ) -> Iterator[Scored]:
         """Score images lazily, in order: the one path that Python, commands, reports and benchmarks take.
 
         Parameters
         ----------
-        images : folder, file, list of paths, arrays, tensors
-            Of a folder every image, whatever its layout.
+        images : folder, file, array, tensor, Pillow image, bytes, or list of these
+            Of a folder every image, whatever its layout. Arrays are RGB, bytes the content of an image file.
         maps : bool
             Whether to return anomaly maps, in each image's own size; refused where the method draws none.
         batch_size : int
@@ -134,12 +140,15 @@ class Judge(ABC):
             List unreadable images instead of failing.
         device : str
             "auto", "cpu", "cuda", "cuda:1", ...; exported models run on the processor.
+        max_pixels : int, optional
+            Images with more pixels are refused before they are decoded; by default 120 million.
 
         Yields
         ------
         Scored
         """
-        calibration, prepared = self.calibration_, self._prepared(images, workers=workers, skip_bad=skip_bad)
+        calibration = self.calibration_
+        prepared = self._prepared(images, workers=workers, skip_bad=skip_bad, max_pixels=max_pixels)
         for result in self.results(prepared, maps=maps, batch_size=batch_size, device=device):
             yield describe(result, prepared.source.name(result.index), prepared.preprocessing, calibration)
 
@@ -152,6 +161,7 @@ class Judge(ABC):
         workers: int | None = None,
         skip_bad: bool = False,
         device: str = "auto",
+        max_pixels: int | None = None,
     ) -> Iterator[ImageResult]:
         """Give what the network says of each image, lazily, in order, before a calibration has judged it.
 
@@ -161,7 +171,7 @@ class Judge(ABC):
             As for :meth:`score`, or PreparedImages, which know their workers and whether bad ones are skipped.
         maps : bool
             Whether to keep the map of each tile.
-        batch_size, workers, skip_bad, device
+        batch_size, workers, skip_bad, device, max_pixels
             As for :meth:`score`.
 
         Yields
@@ -171,7 +181,7 @@ class Judge(ABC):
         if maps and not self.localizes:
             raise InputError(f"{self.name} scores whole images and draws no maps; use a method that localizes")
         if not isinstance(images, PreparedImages):
-            images = self._prepared(images, workers=workers, skip_bad=skip_bad)
+            images = self._prepared(images, workers=workers, skip_bad=skip_bad, max_pixels=max_pixels)
         yield from self._results(images, maps=maps, batch_size=batch_size, device=device)
 
     def anomaly_score(self, images: Any, **options: Any) -> FloatArray:
@@ -212,6 +222,7 @@ class Judge(ABC):
         workers: int | None = None,
         device: str = "auto",
         skip_bad: bool = False,
+        max_pixels: int | None = None,
     ) -> Generator[Record, None, None]:
         """Calibrate on fresh normals, step by step; images and options as for :meth:`score`.
 
@@ -227,5 +238,5 @@ class Judge(ABC):
         CalibrationError
             For an alpha that the normals cannot carry.
         """
-        images = self._prepared(normals, workers=workers, skip_bad=skip_bad)
+        images = self._prepared(normals, workers=workers, skip_bad=skip_bad, max_pixels=max_pixels)
         yield from self._calibrated(images, alpha, batch_size=batch_size, device=device)

@@ -105,6 +105,11 @@ class Session(Judge):
         return self._facts.calibration
 
     @property
+    def bits_(self) -> int:
+        """Bits that 16-bit samples use, as the model remembers them."""
+        return self._facts.preprocessing.bits
+
+    @property
     def map_scale_(self) -> tuple[float, float]:
         """Low and high of the one colour scale on which this model's maps are drawn."""
         scale = self._facts.manifest.map_scale
@@ -145,8 +150,9 @@ class Session(Judge):
             warnings.warn(line, AnomemWarning, stacklevel=2)
         return super().score(images, **options)
 
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> PreparedImages:
-        return PreparedImages(open_images(images), self._facts.preprocessing, workers=workers, skip_bad=skip_bad)
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> PreparedImages:
+        source = open_images(images, max_pixels=max_pixels)
+        return PreparedImages(source, self._facts.preprocessing, workers=workers, skip_bad=skip_bad)
 
     def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
         if device not in ("auto", "cpu"):
