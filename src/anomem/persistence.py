@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from anomem.errors import ModelFileError
 from anomem.runtime.atomic import atomic_path
+from anomem.runtime.files import is_file
 from anomem.runtime.manifest import Manifest
+from anomem.runtime.seal import BLANK, SEAL, check_seal, seal
 
 MANIFEST_KEY = "anomem"
 
@@ -32,7 +34,8 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
             # A model is as readable as any other new file, though safetensors hides its own.
             beside.touch()
             mode = beside.stat().st_mode
-            save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json()})
+            save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json(), SEAL: BLANK})
+            seal(beside)
             beside.chmod(mode)
     except OSError as error:
         raise ModelFileError(f"{target}: cannot be written ({error.strerror})") from error
@@ -54,16 +57,20 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
     """
     with _opened(path) as file:
         manifest = _manifest(path, file)
-        return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
+        check_seal(path, expected=SEAL in (file.metadata() or {}))
+        try:
+            return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
+        except Exception as error:  # tensors of kinds that torch does not have, and whatever else a file may hold
+            raise ModelFileError(f"{path}: damaged: a tensor cannot be read ({_one_line(error)})") from error
 
 
 def _opened(path: str | Path) -> safe_open:
     source = Path(path)
-    if not source.is_file():
+    if not is_file(source):
         raise ModelFileError(f"{source}: no such model file")
     try:
         return safe_open(str(source), framework="pt")
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # SafetensorError, OSError, and what its parser raises on hostile headers
         raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
 
 
