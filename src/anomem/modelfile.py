@@ -15,12 +15,19 @@ from anomem.errors import ModelFileError
 from anomem.fitting import Fitted, digest_set, digest_tensor
 from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Scorer
+from anomem.params import Parameters
 from anomem.persistence import read_model, write_model
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
 from anomem.types import BoolArray, Record
 from anomem.version import __version__
+
+_MOST = 2**31
+"""Largest number in an architecture."""
+
+_OTHERWISE_NAMED = ("weights",)
+"""Entries of architectures that have the name of a hyperparameter, and are another thing."""
 
 
 def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: Fitted) -> None:
@@ -83,6 +90,10 @@ def load_model(
     tensors, manifest = read_model(path)
     build = builder(manifest.method)
     try:
+        if manifest.architecture.get("size") not in (None, manifest.preprocessing["size"]):
+            raise ModelFileError("architecture and preprocessing differ in size")
+        if manifest.precision == "int8" or manifest.precision != manifest.calibration["precision"]:
+            raise ModelFileError("a precision that models of this kind do not score in")
         scorer = _filled(build, dict(manifest.architecture), tensors)
         roi = _roi(tensors)
         state = Fitted(
@@ -102,6 +113,51 @@ def load_model(
     except Exception as error:  # facts that somebody changed fail in any way there is
         raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, _from_json(manifest.params, roi), state
+
+
+def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) -> None:
+    """Refuse facts that no fit of a method writes, before anything is built by them.
+
+    An entry with the name of a hyperparameter must be a value that it may take; any number must be one that a network
+    can have.
+
+    Raises
+    ------
+    ModelFileError
+        Naming the entry.
+    """
+    declared = kind.declared()
+    for name, value in architecture.items():
+        if isinstance(value, Mapping):
+            check_architecture(kind, value)
+            continue
+        entries = value if isinstance(value, list | tuple) else [value]
+        for entry in entries:
+            if isinstance(entry, Mapping):
+                check_architecture(kind, entry)
+            elif isinstance(entry, int | float) and not -(name == "stages") * _MOST <= entry <= _MOST:
+                raise ModelFileError(f"architecture: {name}={entry!r} is out of range")
+        if name not in declared or value is None or name in _OTHERWISE_NAMED:
+            continue
+        allowed = declared[name].metadata["allowed"]
+        if not any(allowed.accepts(form) for form in (value, (value,))):
+            raise ModelFileError(f"architecture: {name}={value!r} is not allowed; expected {allowed}")
+
+
+def check_resolved(kind: type[Parameters], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters that a model was fitted with, all allowed; what is newer than the file by default.
+
+    Raises
+    ------
+    ModelFileError
+        A hyperparameter is missing, unknown or outside its range.
+    """
+    unknown = sorted(set(resolved) - set(kind.declared()))
+    missing = sorted({"size", "precision", "seed"} - set(resolved))
+    if unknown or missing:
+        found = f"unknown {unknown[0]!r}" if unknown else f"{missing[0]!r} is missing"
+        raise ModelFileError(f"hyperparameters of the fit: {found}")
+    return kind(**resolved).resolve()
 
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:

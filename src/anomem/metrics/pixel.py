@@ -83,7 +83,7 @@ class PixelScores:
     """Pixel scores of a data set, gathered image by image for `auroc` and `aupro` together.
 
     Up to `EXACT_PIXELS` every score is kept, and figures are exact. Beyond, scores are counted in
-    about a million fine bins, in bounded memory however many images there are; those of one bin
+    655,360 fine bins, in bounded memory however many images there are; those of one bin
     then count as equal, and `error` bounds what that changes. More images may be added after a
     metric was taken.
 

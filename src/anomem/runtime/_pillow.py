@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -22,7 +23,9 @@ from anomem.runtime import _png, _tiff
 from anomem.runtime.files import open_regular
 from anomem.runtime.limits import MAX_PLAIN_BYTES, image_bytes
 
-__all__ = ["Picture", "check_kind", "load", "peek", "picture_of", "turned"]
+__all__ = ["Picture", "check_kind", "file_orientation", "is_deep", "load", "picture_of", "turned"]
+
+T = TypeVar("T")
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -105,19 +108,23 @@ def load(source: str | Path | bytes, label: str, max_pixels: int, *, deep: bool 
             raise ImageError(label, _complaint(kind, stream, error)) from error
 
 
-def peek(source: str | Path | bytes, label: str, max_pixels: int) -> tuple[int, bool]:
-    """Read an image's header: its EXIF orientation, 1 to 8, and whether its samples have more than 8 bits.
+def file_orientation(source: str | Path | bytes, label: str, max_pixels: int) -> int:
+    """Read an image's EXIF orientation, 1 to 8; ImageError as for `load`."""
+    return _from_header(source, label, max_pixels, _orientation)
 
-    Raises
-    ------
-    ImageError
-        As for `load`, as far as the header shows it.
-    """
+
+def is_deep(source: str | Path | bytes, label: str, max_pixels: int) -> bool:
+    """Read from an image's header whether its samples have more than 8 bits; ImageError as for `load`."""
+    return _from_header(source, label, max_pixels, lambda i: i.mode.startswith("I") or ";16" in _raw_mode(i))
+
+
+def _from_header(
+    source: str | Path | bytes, label: str, max_pixels: int, read: Callable[[ImageFile.ImageFile], T]
+) -> T:
     with _opened(source, label, max_pixels) as stream:
         kind = check_kind(stream.read(16), label)
         try:
-            image = _header(kind, stream, label, max_pixels)
-            return _orientation(image), image.mode.startswith("I") or _raw_mode(image).find(";16") > 0
+            return read(_header(kind, stream, label, max_pixels))
         except ImageError:
             raise
         except Exception as error:  # as above

@@ -98,7 +98,7 @@ def peak_level(source: str | Path | bytes, label: str, max_pixels: int = MAX_PIX
     ImageError
         As for `decode`.
     """
-    if not _pillow.peek(source, label, max_pixels)[1]:
+    if not _pillow.is_deep(source, label, max_pixels):
         return None
     return peak_of(_pillow.load(source, label, max_pixels, deep=True))
 

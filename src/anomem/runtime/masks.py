@@ -77,7 +77,7 @@ def in_frame(
     ImageError
         The mask has another aspect; or it may lie in the image's frame as stored as well as in the upright one.
     """
-    orientation = 1 if image is None or own != 1 else _pillow.peek(image, label, max_pixels)[0]
+    orientation = 1 if image is None or own != 1 else _pillow.file_orientation(image, label, max_pixels)
     fits = same_aspect(mask.shape, height_width)
     if orientation == 1:
         if fits:
