@@ -26,8 +26,11 @@ from anomem.version import __version__
 _MOST = 2**31
 """Largest number in an architecture."""
 
-_OTHERWISE_NAMED = ("weights",)
+_OTHERWISE_NAMED = ("hidden", "weights")
 """Entries of architectures that have the name of a hyperparameter, and are another thing."""
+
+_PARTS = ("backbone", "memory")
+"""Hyperparameters that are objects in an architecture."""
 
 
 def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: Fitted) -> None:
@@ -128,7 +131,7 @@ def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) 
     """
     declared = kind.declared()
     for name, value in architecture.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and (name in _PARTS or name not in declared):
             check_architecture(kind, value)
             continue
         entries = value if isinstance(value, list | tuple) else [value]
@@ -137,10 +140,11 @@ def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) 
                 check_architecture(kind, entry)
             elif isinstance(entry, int | float) and not -(name == "stages") * _MOST <= entry <= _MOST:
                 raise ModelFileError(f"architecture: {name}={entry!r} is out of range")
-        if name not in declared or value is None or name in _OTHERWISE_NAMED:
+        if name not in declared or name in _OTHERWISE_NAMED:
             continue
-        allowed = declared[name].metadata["allowed"]
-        if not any(allowed.accepts(form) for form in (value, (value,))):
+        facts = declared[name].metadata
+        off, allowed = value is None and (facts["optional"] or facts["preset"]), facts["allowed"]
+        if not off and not any(allowed.accepts(form) for form in (value, (value,))):
             raise ModelFileError(f"architecture: {name}={value!r} is not allowed; expected {allowed}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import safe_open
@@ -34,7 +35,8 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
             # A model is as readable as any other new file, though safetensors hides its own.
             beside.touch()
             mode = beside.stat().st_mode
-            save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json(), SEAL: BLANK})
+            sealed = replace(manifest, facts={**manifest.facts, SEAL: BLANK})
+            save_file(plain, str(beside), metadata={MANIFEST_KEY: sealed.to_json()})
             seal(beside)
             beside.chmod(mode)
     except OSError as error:
@@ -44,7 +46,7 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
 def read_manifest(path: str | Path) -> Manifest:
     """Read only the facts of a model file."""
     with _opened(path) as file:
-        return _manifest(path, file)
+        return _manifest(path, file)[0]
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
@@ -56,8 +58,8 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
         When the file is missing, is a pickle, is damaged, is not anomem's or of an unknown version.
     """
     with _opened(path) as file:
-        manifest = _manifest(path, file)
-        check_seal(path, expected=SEAL in (file.metadata() or {}))
+        manifest, sealed = _manifest(path, file)
+        check_seal(path, expected=sealed)
         try:
             return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
         except Exception as error:  # tensors of kinds that torch does not have, and whatever else a file may hold
@@ -87,11 +89,14 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _manifest(path: str | Path, file: safe_open) -> Manifest:
+def _manifest(path: str | Path, file: safe_open) -> tuple[Manifest, bool]:
+    """Facts of a model, and whether its file holds a digest."""
     text = (file.metadata() or {}).get(MANIFEST_KEY)
     if text is None:
         raise ModelFileError(f"{path}: a safetensors file, but not one that anomem wrote")
     try:
-        return Manifest.from_json(text)
+        manifest = Manifest.from_json(text)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
+    facts = {name: value for name, value in manifest.facts.items() if name != SEAL}
+    return replace(manifest, facts=facts), SEAL in manifest.facts

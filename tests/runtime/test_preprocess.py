@@ -336,3 +336,43 @@ def test_from_dict_refuses_what_it_does_not_know() -> None:
             Preprocessing.from_dict(bad)
     with pytest.raises(ModelFileError, match="region of interest"):
         Preprocessing.from_dict(facts, np.ones((2, 2), bool))
+
+
+def test_many_tiles_are_cut_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anomem.runtime import preprocess
+
+    image = noise(50, 70, 3)
+    roi = np.zeros((50, 70), bool)
+    roi[5:45, 30:60] = True
+    for options in ({}, {"letterbox": True}, {"roi": roi}):
+        preprocessing = Preprocessing(16, tile=8, overlap=0.5, **options)
+        at_once = preprocessing.cut(image)
+        monkeypatch.setattr(preprocess, "TILES_AT_ONCE_BYTES", 0)
+        later = preprocessing.cut(image)
+        monkeypatch.undo()
+        assert isinstance(at_once, np.ndarray)
+        assert not isinstance(later, np.ndarray)
+        assert len(later) == len(at_once) == len(preprocessing.boxes((50, 70)))
+        for part in (slice(0, 3), slice(3, 20), slice(len(later) - 1, None), slice(None, None, 7)):
+            np.testing.assert_array_equal(later[part], at_once[part])
+
+
+def test_an_image_of_too_many_tiles_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anomem.runtime import preprocess
+
+    monkeypatch.setattr(preprocess, "MAX_TILES", 20)
+    with pytest.raises(InputError, match=r"50 x 70 pixels is 63 tiles, more than the limit of 20: take larger tiles"):
+        Preprocessing(16, tile=8, overlap=0).cut(noise(50, 70, 3))
+
+
+def test_sizes_that_no_network_has_are_refused() -> None:
+    with pytest.raises(ModelFileError, match="size must be at most 4096"):
+        Preprocessing.from_dict({**Preprocessing(8).to_dict(), "size": 10**9})
+
+
+def test_the_bit_depth_is_remembered_only_where_it_matters() -> None:
+    assert "bits" not in Preprocessing(8).to_dict()
+    twelve = Preprocessing(8, bits=12)
+    assert Preprocessing.from_dict(json.loads(json.dumps(twelve.to_dict()))) == twelve != Preprocessing(8)
+    with pytest.raises(ModelFileError, match="bits must be one of"):
+        Preprocessing.from_dict({**Preprocessing(8).to_dict(), "bits": 99})

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anomem.data.samples import Sample
     from anomem.detector import Detector
     from anomem.loading import Model
+    from anomem.runtime.sources import ImageSource
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 
@@ -270,9 +271,19 @@ def _refit_with_normals(
     if not normals or not anomalies or detector.supervision == "none":
         return
     source = open_source(list(normals))
-    fresh = [normal for i, normal in enumerate(normals) if source.digest(i) not in detector.digests_]
+    fresh = [normal for i, normal in enumerate(normals) if not _is_known(source, i, detector)]
     if fresh:
         follow(detector.refit_labels_steps([*anomalies, *fresh], **running), session, quiet=quiet)
+
+
+def _is_known(source: ImageSource, i: int, detector: Detector) -> bool:
+    """Return whether the model was made from image `i`; False where it cannot be read, which the refit then says."""
+    from anomem.errors import ImageError
+
+    try:
+        return source.digest(i) in detector.digests_
+    except ImageError:
+        return False
 
 
 def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, str]]:
