@@ -28,7 +28,6 @@ from anomem.fitting import (
     final_scores,
     gather_labelled,
     make_run,
-    read_preprocessing,
     recalibrated,
     remember_calibration,
 )
@@ -39,6 +38,7 @@ from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
 from anomem.roles import add_labelled, split_roles
 from anomem.runtime.calibration import calibrate
+from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import isolated_rng, recorded
@@ -64,6 +64,9 @@ class Detector(Parameters, FittedModel):
         How much neighbouring tiles share, as a fraction of their side.
     roi : path, array (H, W) or None, default None
         A mask image; what is black in it is left out of fitting, scores and maps.
+    bits : {"auto", 8, 10, 12, 14, 16}, default "auto"
+        Bits that 16-bit samples use, 2 ** bits - 1 being white; auto: as many as the learnt normals use. The model
+        remembers it. 8-bit images are taken as they are.
     precision : {"float32", "bfloat16"}, default "float32"
         In which the model scores; its calibration belongs to it.
     seed : int, default 0
@@ -88,6 +91,9 @@ class Detector(Parameters, FittedModel):
     tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side that neighbours overlap.")
     roi: Any = param(
         None, FileOrArray("a mask image's path, or an (H, W) array"), doc="Region to look at.", optional=True
+    )
+    bits: int | str = param(
+        "auto", OneOf(("auto", *BITS)), doc="Bits that 16-bit samples use; auto: those of the normals."
     )
     precision: str = param("float32", OneOf(("float32", "bfloat16")), doc="In which the model scores.")
     seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Of the split and of the fit.")
@@ -122,14 +128,15 @@ class Detector(Parameters, FittedModel):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
+        max_pixels: int | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Fit on normal images, and return self; interrupted, the detector stays unfitted.
 
         Parameters
         ----------
-        images : folder, list of paths, uint8 arrays (N, H, W[, C]), tensors, list of Sample
-            Normal images; labelled anomalies may be among them. Of a folder the training part is read.
+        images : folder, list of paths, uint8 arrays (N, H, W[, C]), tensors, Pillow images, bytes, list of Sample
+            Normal images (arrays: RGB); labelled anomalies may be among them. Of a folder the training part is read.
         y : sequence of int, optional
             0 normal, 1 anomalous, -1 unknown (left out); by default the source's own labels, else all normal.
         labels : table of labels or list of Sample, optional
@@ -154,6 +161,8 @@ class Detector(Parameters, FittedModel):
             Decoding threads.
         skip_bad : bool
             Leave unreadable images out (they are listed) instead of failing.
+        max_pixels : int, optional
+            Images with more pixels are refused before they are decoded; by default 120 million.
         progress : callable, optional
             Called with each Record of the fit.
 
@@ -175,6 +184,7 @@ class Detector(Parameters, FittedModel):
             batch_size=batch_size,
             workers=workers,
             skip_bad=skip_bad,
+            max_pixels=max_pixels,
         )
         run_to_end(steps, progress)
         return self
@@ -201,7 +211,7 @@ class Detector(Parameters, FittedModel):
         self._fitted = state.replaced(history=tuple(history))
 
     def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
-        roles = split_roles(corpus, read_preprocessing(run.params), alpha, run)
+        roles = split_roles(corpus, alpha, run)
         if self.supervision == "none":
             self._warn_of_unused_labels(corpus)
         else:
@@ -243,6 +253,7 @@ class Detector(Parameters, FittedModel):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
+        max_pixels: int | None = None,
         add: bool = False,
         progress: Progress | None = None,
     ) -> Self:
@@ -250,7 +261,7 @@ class Detector(Parameters, FittedModel):
 
         Parameters
         ----------
-        images, masks, types, device, batch_size, workers, skip_bad, progress
+        images, masks, types, device, batch_size, workers, skip_bad, max_pixels, progress
             As for :meth:`fit`.
         y : sequence of int, optional
             By default the source's own labels, else all anomalous. Defects alone are enough.
@@ -277,6 +288,7 @@ class Detector(Parameters, FittedModel):
             batch_size=batch_size,
             workers=workers,
             skip_bad=skip_bad,
+            max_pixels=max_pixels,
             add=add,
         )
         run_to_end(steps, progress)
@@ -315,8 +327,9 @@ class Detector(Parameters, FittedModel):
             labels=label_rows(corpus, chosen),
         )
 
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> ImageSet:
-        return ImageSet(open_source(images), self._state().preprocessing, workers=workers, skip_bad=skip_bad)
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> ImageSet:
+        source = open_source(images, max_pixels=max_pixels)
+        return ImageSet(source, self._state().preprocessing, workers=workers, skip_bad=skip_bad)
 
     def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
         state = self._state()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,16 +16,21 @@ import torch
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow
-from anomem.errors import InputError, ParameterError
+from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.images import read_mask
+from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.recalibration import MapScale, unseen
 from anomem.runtime.scoring import PreparedImages
+from anomem.runtime.sources import ImageSource
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
+
+OBSERVED = 256
+"""Normal images whose bit depth is looked at."""
 
 
 @dataclass(frozen=True)
@@ -163,15 +169,33 @@ def make_run(params: dict[str, Any], *, device: str, fit_precision: str, batch_s
     return Run(SimpleNamespace(**params), rng, where, fit_precision, batch_size, workers)
 
 
-def read_preprocessing(params: SimpleNamespace) -> Preprocessing:
-    """Build the preprocessing that the hyperparameters describe; a mask for `roi` is read here."""
+def read_preprocessing(params: SimpleNamespace, normals: ImageSource | None = None) -> Preprocessing:
+    """Build the preprocessing that the hyperparameters describe; a mask for `roi` is read here.
+
+    With ``bits="auto"`` as many bits as the 16-bit samples of `normals` use; 16 without any.
+    """
+    bits = params.bits
+    if bits == "auto":
+        bits = 16 if normals is None else _observed_bits(normals)
     return Preprocessing(
         size=params.size,
         letterbox=params.letterbox,
         tile=params.tile,
         overlap=params.tile_overlap,
         roi=_read_roi(params.roi),
+        bits=bits,
     )
+
+
+def _observed_bits(normals: ImageSource) -> int:
+    """Find how many bits the 16-bit samples of some images use, from an even sample of the images."""
+    chosen = np.unique(np.linspace(0, len(normals) - 1, OBSERVED).round().astype(int)) if len(normals) else []
+    peaks = [peak for peak in (normals.peak(int(i)) for i in chosen) if peak is not None]
+    bits = fitting_bits(max(peaks)) if peaks and max(peaks) else 16
+    if bits < 16:
+        found = f"16-bit values of the normal images end at {max(peaks)}: read as {bits} bits, in scoring too"
+        warnings.warn(f"{found} (bits=16 keeps the whole range)", AnomemWarning, stacklevel=2)
+    return bits
 
 
 def _read_roi(roi: Any) -> BoolArray | None:

@@ -261,7 +261,7 @@ def parse_assignments(cls: type[Parameters], assignments: Iterable[str]) -> dict
         _known(cls, name.strip())
         try:
             parsed = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             parsed = {"None": None, "True": True, "False": False}.get(value.strip(), value.strip())
         values[name.strip()] = tuple(parsed) if isinstance(parsed, list) else parsed
     return values

@@ -11,9 +11,8 @@ from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow, label_rows
 from anomem.data.splits import split_normals
 from anomem.errors import InputError
-from anomem.fitting import Labelled, Run, gather_labelled
+from anomem.fitting import Labelled, Run, gather_labelled, read_preprocessing
 from anomem.runtime.calibration import check_alpha
-from anomem.runtime.preprocess import Preprocessing
 from anomem.types import ANOMALOUS
 
 
@@ -41,7 +40,7 @@ class Roles:
     label_rows: tuple[LabelRow, ...] = ()
 
 
-def split_roles(corpus: Corpus, preprocessing: Preprocessing, alpha: float | None, run: Run) -> Roles:
+def split_roles(corpus: Corpus, alpha: float | None, run: Run) -> Roles:
     """Split the found normals of a corpus into learn, tune and calibration.
 
     Raises
@@ -57,6 +56,7 @@ def split_roles(corpus: Corpus, preprocessing: Preprocessing, alpha: float | Non
     # A copy of an image is no second observation: each content calibrates once.
     once = np.unique([corpus.digests[i] for i in normals[split.calibrate]], return_index=True)[1]
     check_alpha(alpha, len(once))
+    preprocessing = read_preprocessing(run.params, corpus.source.subset(normals[split.learn]))
     parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate[np.sort(once)]}
     sets = {
         role: ImageSet(corpus.source, preprocessing, normals[part], workers=run.workers) for role, part in parts.items()

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from anomem.runtime.limits import MAX_PIXELS
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
@@ -16,6 +18,15 @@ ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 normal = click.option("--normal", metavar="CLASS", help="The class that is normal, where DATA has one folder a class.")
 skip_bad = click.option("--skip-bad", is_flag=True, help="List unreadable images and leave them out.")
+
+max_pixels = click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    metavar="N",
+    help="Refuse images of more pixels (width times height) before they are decoded.",
+)
 
 
 def alpha(text: str, **options: Any) -> Callable[[F], F]:

@@ -14,6 +14,7 @@ from anomem.data.label_tables import merge_labels
 from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
+from anomem.runtime.sources import FileSource
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
 
 Mask = BoolArray | Path | str | None
@@ -70,7 +71,8 @@ class Corpus:
         if mask is None:
             return None
         if isinstance(mask, (str, Path)):
-            return read_mask(mask, height_width)
+            image = self.source.name(index) if isinstance(self.source, FileSource) else None
+            return read_mask(mask, height_width, image=image, max_pixels=self.source.reading.max_pixels)
         if mask.shape != height_width:
             raise InputError(
                 f"{self.source.name(index)}: its mask is {mask.shape}, the image {height_width}; "
@@ -89,6 +91,7 @@ def read_corpus(
     types: Sequence[str | None] | None = None,
     default_label: int = NORMAL,
     skip_bad: bool = False,
+    max_pixels: int | None = None,
 ) -> Generator[Record, None, Corpus]:
     """Put in order what a user passes to ``fit``; yields its progress through the files.
 
@@ -105,6 +108,8 @@ def read_corpus(
         One entry per image.
     skip_bad : bool
         Decode every image once and leave the unreadable ones out, instead of failing at the first.
+    max_pixels : int, optional
+        The largest width times height accepted.
 
     Raises
     ------
@@ -116,7 +121,7 @@ def read_corpus(
     picked: frozenset[int] = frozenset()
     if labels is not None:
         samples, picked = merge_labels(_files(images, samples), labels)
-    source = open_source(images if samples is None else samples)
+    source = open_source(images if samples is None else samples, max_pixels=max_pixels)
     known: Sequence[Sample | None] = samples or [None] * len(source)
     labelled = labels_of(y, known, default_label, len(source))
     digests, skipped = yield from _digests(source, skip_bad)

@@ -11,9 +11,10 @@ from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
 from anomem.errors import InputError
-from anomem.runtime.images import IMAGE_SUFFIXES, decode, find_images
+from anomem.runtime.files import exists, is_file, is_folder
+from anomem.runtime.images import IMAGE_SUFFIXES, find_images
+from anomem.runtime.limits import image_bytes
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
-from anomem.types import UInt8Image
 
 __all__ = [
     "ArraySource",
@@ -59,13 +60,13 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
         A Parquet table without pyarrow.
     """
     root = Path(path)
-    if root.is_dir():
+    if is_folder(root):
         return read_folder(root, normal)
-    if root.is_file() and root.suffix.lower() in TABLE_SUFFIXES:
+    if is_file(root) and root.suffix.lower() in TABLE_SUFFIXES:
         if normal is not None:
             raise InputError(f"{root}: normal={normal!r} is for class folders: use the label column")
         return read_table(root)
-    if root.is_file():
+    if is_file(root):
         raise InputError(
             f"{root}: found one {root.suffix or 'nameless'} file: give a folder of images or a CSV/Parquet table"
         )
@@ -93,7 +94,7 @@ def training_samples(images: Any) -> list[Sample] | None:
     """
     if isinstance(images, (str, Path)):
         path = Path(images)
-        if not path.is_dir() and path.suffix.lower() not in TABLE_SUFFIXES:
+        if not is_folder(path) and path.suffix.lower() not in TABLE_SUFFIXES:
             return None
         images = read_dataset(path)
     if isinstance(images, Dataset):
@@ -111,23 +112,21 @@ class PathSource(FileSource):
     """Image files, and images inside files; see `anomem.data.official.inside` for paths that go on inside one."""
 
     def content(self, i: int) -> bytes:
-        """Read the bytes of file ``i``; ImageError when it cannot be read."""
-        return read_file(self._paths[i])
-
-    def load(self, i: int) -> UInt8Image:
-        """Decode file ``i``."""
-        path = Path(self._paths[i])
-        return decode(path if path.exists() else read_file(path), name=self.name(i))
+        """Read the bytes of file ``i``; ImageError when it cannot be read or begins like no image."""
+        path = self._paths[i]
+        return super().content(i) if exists(path) else read_file(path, image_bytes(self.reading.max_pixels))
 
 
-def open_source(images: Any) -> ImageSource:
+def open_source(images: Any, *, max_pixels: int | None = None) -> ImageSource:
     """Open whatever holds images.
 
     Parameters
     ----------
-    images : ImageSource, path, array, tensor, or sequence of paths, Samples, arrays or tensors
+    images : ImageSource, path, array, tensor, Pillow image, bytes, or sequence of these or of Samples
         A folder is searched recursively, a table gives the images of all its rows. Several paths
         may mix files and folders.
+    max_pixels : int, optional
+        The largest width times height accepted; by default `anomem.runtime.limits.MAX_PIXELS`.
 
     Returns
     -------
@@ -143,8 +142,8 @@ def open_source(images: Any) -> ImageSource:
     if isinstance(images, Iterator):
         images = list(images)
     if isinstance(images, Sequence) and images and all(isinstance(item, Sample) for item in images):
-        return PathSource(sample.path for sample in images)
-    return open_images(images, files=PathSource, expand=_expand)
+        images = PathSource(sample.path for sample in images)
+    return open_images(images, files=PathSource, expand=_expand, max_pixels=max_pixels)
 
 
 def _expand(path: str | Path, *, among: bool) -> Sequence[str | Path]:
@@ -153,14 +152,14 @@ def _expand(path: str | Path, *, among: bool) -> Sequence[str | Path]:
     if among and suffix in IMAGE_SUFFIXES:
         return (path,)  # no look at the disk: there may be very many
     place = Path(path)
-    if place.is_dir():
+    if is_folder(place):
         found = find_images(place)
         if not found:
             raise InputError(f"{place}: 0 images, found {found_in(place)}: name a folder of images")
         return found
-    if suffix in TABLE_SUFFIXES and place.is_file():
+    if suffix in TABLE_SUFFIXES and is_file(place):
         dataset = read_table(place)
         return [sample.path for sample in (*dataset.train, *dataset.test)]
-    if not among and not place.exists():
+    if not among and not exists(place):
         raise InputError(f"{place}: no such file or folder: check the path")
     return (path,)
