@@ -171,6 +171,7 @@ class Detector(Parameters, Judge):
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
         run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
         given: dict[str, Any] = {"masks": masks, "groups": groups, "types": types}
+        given["preprocessing"] = read_preprocessing(run.params)
         corpus = yield from read_corpus(images, y, skip_bad=skip_bad, max_pixels=max_pixels, **given)
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
@@ -251,6 +252,7 @@ class Detector(Parameters, Judge):
         state = self._state()
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         given: dict[str, Any] = {"masks": masks, "types": types, "max_pixels": max_pixels}
+        given["preprocessing"] = state.preprocessing
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, skip_bad=skip_bad, **given)
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name} has no second stage that labels could refit; use anomem, or fit again")

@@ -188,8 +188,7 @@ class _Tally:
         height, width = result.map.shape
         if sample.label == ANOMALOUS:
             if sample.mask is not None:
-                options = {"image": sample.path, "max_pixels": self.max_pixels}
-                mask = read_mask(sample.mask, (height, width), **options)
+                mask = read_mask(sample.mask, (height, width), image=sample.path, max_pixels=self.max_pixels)
             if mask is None or not mask.any():
                 self.n_without_mask += 1
                 return
