@@ -110,8 +110,9 @@ def read_corpus(
     source = open_source(images if samples is None else samples, max_pixels=max_pixels)
     known: Sequence[Sample | None] = samples or [None] * len(source)
     labels = _labels(y, known, default_label, len(source))
-    columns = [_column(masks, known, "mask", len(source)), _column(types, known, "type", len(source))]
-    corpus = Corpus(source, labels, (), *columns, _column(groups, known, "group", len(source)))
+    given = {"mask": masks, "type": types, "group": groups}
+    columns = {f"{name}s": _column(values, known, name, len(source)) for name, values in given.items()}
+    corpus = Corpus(source, labels, (), **columns)
     digests, skipped = yield from _digests(corpus, skip_bad, preprocessing)
     return replace(corpus, digests=digests, skipped=skipped)
 
