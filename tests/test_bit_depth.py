@@ -33,11 +33,8 @@ def test_the_depth_is_observed_and_noted(grey: UInt8Image, tmp_path: Path) -> No
     model.save(tmp_path / "model")
     loaded = anomem.load(tmp_path / "model")
     assert loaded.bits_ == 10
-    wanted = KNN(**TINY).fit(grey, alpha=0.2).anomaly_score(grey[:5])
-    for each in (model, loaded):
-        np.testing.assert_allclose(each.anomaly_score(deep(grey[:5], 10)), wanted, rtol=0.05)
-        # Images of 8 bits are what they are, and so are files.
-        assert np.array_equal(each.anomaly_score(grey[:5]), model.anomaly_score(grey[:5]))
+    for each in (model, loaded):  # images of 8 bits are what they are, and these the same
+        assert np.array_equal(each.anomaly_score(deep(grey[:5], 10)), model.anomaly_score(grey[:5]))
     Image.fromarray(deep(grey, 10)[0]).save(tmp_path / "a.png")
     assert loaded.anomaly_score(tmp_path / "a.png") == pytest.approx(model.anomaly_score(deep(grey[:1], 10)))
 

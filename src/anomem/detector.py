@@ -28,6 +28,7 @@ from anomem.fitting import (
     final_scores,
     gather_labelled,
     make_run,
+    read_preprocessing,
     recalibrated,
     remember_calibration,
 )
@@ -204,7 +205,7 @@ class Detector(Parameters, FittedModel):
         self._fitted = None
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
         run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
-        corpus = yield from read_corpus(images, y, **described)
+        corpus = yield from read_corpus(images, y, preprocessing=read_preprocessing(run.params), **described)
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
         state = yield from recorded(steps, history)
@@ -307,6 +308,7 @@ class Detector(Parameters, FittedModel):
     ) -> Generator[Record, None, None]:
         state = self._state()
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
+        described["preprocessing"] = state.preprocessing
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
         if add:
             corpus = yield from extended(corpus, state.labels, state.digests["labelled"])

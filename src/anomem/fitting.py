@@ -189,11 +189,11 @@ def read_preprocessing(params: SimpleNamespace, normals: ImageSource | None = No
 
 def _observed_bits(normals: ImageSource) -> int:
     """Find how many bits the 16-bit samples of some images use, from an even sample of the images."""
-    chosen = np.unique(np.linspace(0, len(normals) - 1, OBSERVED).round().astype(int)) if len(normals) else []
-    peaks = [peak for peak in (normals.peak(int(i)) for i in chosen) if peak is not None]
-    bits = fitting_bits(max(peaks)) if peaks and max(peaks) else 16
+    chosen = np.unique(np.linspace(0, len(normals) - 1, OBSERVED).round().astype(int))
+    highest = max(((normals.peak(int(i)) or 0) for i in chosen), default=0)
+    bits = fitting_bits(highest) if highest else 16
     if bits < 16:
-        found = f"16-bit values of the normal images end at {max(peaks)}: read as {bits} bits, in scoring too"
+        found = f"16-bit values of the normal images end at {highest}: read as {bits} bits, in scoring too"
         warnings.warn(f"{found} (bits=16 keeps the whole range)", AnomemWarning, stacklevel=2)
     return bits
 

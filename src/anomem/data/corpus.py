@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from anomem.data.label_tables import merge_labels
 from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
+from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.sources import FileSource
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
 
@@ -92,6 +93,7 @@ def read_corpus(
     default_label: int = NORMAL,
     skip_bad: bool = False,
     max_pixels: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Generator[Record, None, Corpus]:
     """Put in order what a user passes to ``fit``; yields its progress through the files.
 
@@ -107,9 +109,12 @@ def read_corpus(
     masks, groups, types : sequences, optional
         One entry per image.
     skip_bad : bool
-        Decode every image once and leave the unreadable ones out, instead of failing at the first.
+        Decode every image and mask once and leave the unreadable ones out, instead of failing at the first; those
+        too that `preprocessing` cannot cut.
     max_pixels : int, optional
         The largest width times height accepted.
+    preprocessing : Preprocessing, optional
+        How the images will be brought to the model's frame.
 
     Raises
     ------
@@ -124,17 +129,11 @@ def read_corpus(
     source = open_source(images if samples is None else samples, max_pixels=max_pixels)
     known: Sequence[Sample | None] = samples or [None] * len(source)
     labelled = labels_of(y, known, default_label, len(source))
-    digests, skipped = yield from _digests(source, skip_bad)
-    return Corpus(
-        source,
-        labelled,
-        digests,
-        column_of(masks, known, "mask", len(source)),
-        column_of(types, known, "type", len(source)),
-        column_of(groups, known, "group", len(source)),
-        skipped,
-        picked,
-    )
+    given = {"mask": masks, "type": types, "group": groups}
+    columns = {f"{name}s": column_of(values, known, name, len(source)) for name, values in given.items()}
+    corpus = Corpus(source, labelled, (), **columns, picked=picked)
+    digests, skipped = yield from _digests(corpus, skip_bad, preprocessing)
+    return replace(corpus, digests=digests, skipped=skipped)
 
 
 def _files(images: Any, samples: Sequence[Sample] | None) -> Sequence[Sample]:
@@ -175,13 +174,16 @@ def column_of(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: i
     return tuple(values)
 
 
-def _digests(source: ImageSource, skip_bad: bool) -> Generator[Record, None, tuple[tuple[int, ...], tuple[str, ...]]]:
+def _digests(
+    corpus: Corpus, skip_bad: bool, preprocessing: Preprocessing | None
+) -> Generator[Record, None, tuple[tuple[int, ...], tuple[str, ...]]]:
+    source = corpus.source
     if not len(source):
         raise InputError("there are no images to learn from")
     digests, skipped = [], []
     for i in range(len(source)):
         try:
-            digests.append(source.load_with_digest(i)[1] if skip_bad else source.digest(i))
+            digests.append(_usable(corpus, i, preprocessing) if skip_bad else source.digest(i))
         except ImageError as error:
             if not skip_bad:
                 raise
@@ -191,3 +193,17 @@ def _digests(source: ImageSource, skip_bad: bool) -> Generator[Record, None, tup
     if skipped:
         warnings.warn(f"left out {len(skipped)} unreadable images", AnomemWarning, stacklevel=4)
     return tuple(digests), tuple(skipped)
+
+
+def _usable(corpus: Corpus, i: int, preprocessing: Preprocessing | None) -> int:
+    """Hash image `i`; ImageError where it, its mask, or what is to be cut out of it cannot be used."""
+    image, digest = corpus.source.load_with_digest(i)
+    height_width = (image.shape[0], image.shape[1])
+    try:
+        if isinstance(corpus.masks[i], (str, Path)):
+            corpus.mask_of(i, height_width)
+        if preprocessing is not None:
+            preprocessing.boxes(height_width)
+    except InputError as error:
+        raise ImageError(corpus.source.name(i), str(error)) from error
+    return digest

@@ -222,7 +222,8 @@ class PixelScores:
         parts = [*self._normal, *self._defect]
         bins = PixelBins(np.concatenate([part[:: max(1, part.size // SAMPLED)] for part in parts]))
         self._count()
-        self._counts.edges = bins.of(self._counts.edges)
+        if self._counts.edges is not None:
+            self._counts.edges = bins.of(self._counts.edges)
         nothing = np.empty(0, np.float64)
         while self._normal:
             bins.add(ImagePixels(self._normal.pop(), nothing, nothing, 0))

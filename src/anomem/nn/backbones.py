@@ -186,9 +186,9 @@ def load_backbone(
 
 def _check_name(name: str) -> None:
     """Refuse what is no timm model; "hf-hub:..." too: no model file may make its reader fetch something."""
-    if isinstance(name, str) and timm.is_model(name):
+    if timm.is_model(name):
         return
-    near = difflib.get_close_matches(str(name), timm.list_models(), n=1)
+    near = difflib.get_close_matches(name, timm.list_models(), n=1)
     hint = f"did you mean {near[0]}?" if near else "list them with timm.list_models()"
     raise ParameterError(f"backbone={name!r} is not a timm model; {hint}")
 

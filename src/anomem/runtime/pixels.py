@@ -50,9 +50,9 @@ class Reading:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.bits not in BITS or isinstance(self.bits, bool):
+        if self.bits not in BITS:
             raise ParameterError(f"bits={self.bits!r} is not allowed; expected one of {', '.join(map(str, BITS))}")
-        if isinstance(self.max_pixels, bool) or not isinstance(self.max_pixels, int) or self.max_pixels < 1:
+        if self.max_pixels < 1:
             raise ParameterError(f"max_pixels={self.max_pixels!r} is not allowed; expected an integer >= 1")
 
     def check_peak(self, peak: int, name: str) -> None:
@@ -173,18 +173,21 @@ def _scaled(values: npt.NDArray[Any], bits: int) -> UInt8Image:
         # 257 takes 65535 to 255; half of it rounds to the nearest, and there are no ties.
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     white = (1 << bits) - 1
-    return ((np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+    scaled: UInt8Image = ((np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+    return scaled
 
 
 def _composed(colours: UInt8Image, alpha: npt.NDArray[np.uint8], name: str) -> UInt8Image:
     if not alpha.any():
         raise ImageError(name, "every pixel is transparent: save it without its alpha channel")
     opacity = alpha[:, :, None].astype(np.uint32)
-    return ((colours * opacity + GREY * (255 - opacity) + 127) // 255).astype(np.uint8)
+    composed: UInt8Image = ((colours * opacity + GREY * (255 - opacity) + 127) // 255).astype(np.uint8)
+    return composed
 
 
 def _with_lower_bytes(upper: UInt8Image, low: Image.Image) -> npt.NDArray[np.uint16]:
-    return upper.astype(np.uint16) << np.uint16(8) | np.asarray(low)
+    whole: npt.NDArray[np.uint16] = upper.astype(np.uint16) << np.uint16(8) | np.asarray(low)
+    return whole
 
 
 def _as_16_bits(values: npt.NDArray[Any], label: str) -> npt.NDArray[np.uint16]:

@@ -314,6 +314,12 @@ class Tiles:
         """Count the inputs."""
         return len(self._boxes)
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of all inputs, (T, size, size, 3)."""
+        size = self._preprocessing.size
+        return len(self), size, size, 3
+
     def __getitem__(self, part: slice) -> npt.NDArray[np.uint8]:
         """Cut some inputs, (T, size, size, 3) uint8."""
         boxes, size = self._boxes[part], self._preprocessing.size
