@@ -23,7 +23,7 @@ HOMES = {
     "peak memory": (r"VmHWM|ru_maxrss", {"runtime/machine.py"}),
     "processor name": (r"model name|platform\.processor", {"runtime/machine.py"}),
     "ends of generators": (r"except StopIteration", {"runtime/progress.py", "training.py"}),
-    "names of precisions": (r'"fp32": "|"float32": "', {"runtime/precision.py", "cli/fitting.py"}),
+    "names of precisions": (r'"fp32": "|"float32": "', {"runtime/precision.py"}),
     "rounding of alpha (n + 1)": (r"floor\(alpha|alpha \* \(n", {"runtime/calibration.py"}),
     "the ROC curve": (r"metrics\.roc_curve\(", {"evaluation/figures.py"}),
     "pixel scores": (r"PixelScores\b", {"metrics/pixel.py", "metrics/__init__.py", "evaluation/pixels.py"}),

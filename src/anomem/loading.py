@@ -40,7 +40,7 @@ def load(path: str | Path, *, engine: str = "auto", precision: str = "auto") -> 
 
 def _check_precision(model: Model, path: str | Path, precision: str) -> None:
     from anomem.errors import ParameterError
-    from anomem.runtime.calibration import PRECISIONS
+    from anomem.runtime.precision import PRECISIONS
 
     if precision not in PRECISIONS:
         raise ParameterError(f"precision={precision!r} is not allowed; expected auto, {', '.join(PRECISIONS)}")

@@ -234,16 +234,7 @@ def _of_dataset(name: str, data: Dataset) -> BenchmarkSet:
 
 def _images(name: str, samples: Sequence[Sample], kind_of: Callable[[Sample], str]) -> Images:
     ordered = sorted(samples, key=lambda sample: sample.path)
-    paths = tuple(sample.path for sample in ordered)
-    return Images(
-        name,
-        PathSource(paths),
-        np.asarray([sample.label for sample in ordered], dtype=np.intp),
-        tuple(kind_of(sample) for sample in ordered),
-        tuple(s.mask for s in ordered) if any(s.mask for s in ordered) else (),
-        tuple(s.group for s in ordered) if any(s.group for s in ordered) else (),
-        paths,
-    )
+    return replace(Images.of_samples(name, ordered), kinds=tuple(kind_of(sample) for sample in ordered))
 
 
 def _held_out(train: Images, test: Images) -> tuple[Images, Images]:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_file, count, files_of, number, peak_mb, percent
+from anomem.cli.output import Output, check_file, files_of, peak_mb
 from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import AnomemError, InputError, OutputError
+from anomem.runtime.precision import PRECISIONS
+from anomem.runtime.text import count, number, rate
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from anomem.detector import Detector
     from anomem.loading import Model
 
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
+FITTED_IN = ("fp32", "bf16")
+"""Precisions that a fit calibrates in; int8 comes with an export."""
 
 
 @click.command(short_help="Learn from normal images.")
@@ -40,10 +43,10 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 )
 @click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
 @options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="In which the model scores.  [default: fp32]")
+@click.option("--precision", type=click.Choice(FITTED_IN), help="Arithmetic used for scoring.  [default: fp32]")
 @click.option(
     "--fit-precision",
-    type=click.Choice(("auto", *PRECISIONS)),
+    type=click.Choice(("auto", *FITTED_IN)),
     default="auto",
     show_default=True,
     help="Precision of the features learnt from; auto takes bf16 where the processor has it.",
@@ -254,7 +257,7 @@ def keep(detector: Detector, path: Path, session: Session) -> None:
 def promise(detector: Model) -> list[str]:
     """Say what the threshold means, in lines."""
     calibration = detector.calibration_
-    mean, limit = percent(calibration.alpha), percent(calibration.rate_limit_95)
+    mean, limit = rate(calibration.alpha), rate(calibration.rate_limit_95)
     return [
         f"threshold {number(calibration.threshold)}: images with a higher score are called anomalous",
         f"alpha {calibration.alpha:.3g}: on average at most {mean} of normal images like these are called anomalous",

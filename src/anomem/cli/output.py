@@ -18,16 +18,10 @@ from anomem.errors import InputError, MissingExtraError, OutputError
 from anomem.runtime import machine
 from anomem.runtime.atomic import atomic_path, check_target, put, stage
 from anomem.runtime.neutral import csv_text, path_cell, printable
-from anomem.runtime.plain import plain as plain
-from anomem.runtime.text import count as count
-from anomem.runtime.text import number as number
-from anomem.runtime.text import rate
+from anomem.runtime.plain import plain
 
 if TYPE_CHECKING:
     from anomem.data.samples import Sample
-
-percent = rate
-"""Writes the chosen rates that commands print."""
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 PATH_COLUMNS = ("path", "heatmap")

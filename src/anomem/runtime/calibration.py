@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import AnomemWarning, CalibrationError, InputError
-from anomem.runtime.precision import PRECISIONS
 from anomem.types import BoolArray, FloatArray
 
-__all__ = ["DEFAULT_ALPHA", "PRECISIONS", "Calibration", "beta_quantile", "calibrate", "check_alpha", "rejected_ranks"]
+__all__ = ["DEFAULT_ALPHA", "Calibration", "beta_quantile", "calibrate", "check_alpha", "rejected_ranks"]
 
 DEFAULT_ALPHA = 0.01
 """The rate of false alarms that is promised unless another one is asked for."""
