@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from anomem.errors import ModelFileError
-from anomem.runtime.calibration import PRECISIONS
 from anomem.runtime.limits import MAX_ARCHITECTURE_ENTRIES
 from anomem.runtime.plain import plain
+from anomem.runtime.precision import PRECISIONS
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "Manifest"]
 
