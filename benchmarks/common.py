@@ -1,4 +1,4 @@
-"""What all benchmarks share: options, resumable units of work, where the images are, and the result file."""
+"""Shared by the performance and peer scripts: options, resumable units, tables as lines of `anomem bench`'s format."""
 
 from __future__ import annotations
 
@@ -7,217 +7,162 @@ import datetime
 import hashlib
 import json
 import os
-import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from anomem.benchmark.environment import made_by
+from anomem.benchmark.image_sets import BenchmarkSet, open_bench_set
+from anomem.benchmark.run_file import RunFile, read_runs
+from anomem.benchmark.unit import FORMAT, canonical, plain
+from anomem.data.labelled_images import Images
+from anomem.runtime.atomic import atomic_path
+
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("anomem", "torch", "torchvision", "timm", "numpy", "pillow", "scipy", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class Place:
-    """A set of images: its folder under ``$ANOMEM_DATA``, and whether defaults were chosen on it.
-
-    Parameters
-    ----------
-    folder : str
-        Relative to ``$ANOMEM_DATA``.
-    role : {"development", "report"}
-        Development sets are what defaults are chosen on; report sets are looked at only to publish.
-    note : str
-        What a reader of the figures should know.
-    """
-
-    folder: str
-    role: str
-    note: str = ""
-
-    @property
-    def path(self) -> Path:
-        """The folder; ends the program with a line that says what is missing."""
-        root = os.environ.get("ANOMEM_DATA")
-        if not root:
-            sys.exit("set ANOMEM_DATA to the folder into which the image sets are unpacked")
-        found = Path(root) / self.folder
-        if not found.is_dir():
-            sys.exit(f"{found}: no such folder; unpack the image set there")
-        return found
-
-
-CONFOUNDED = "image level confounded by brightness: no image-level claim"
 SETS = {
-    "magnetic_tile": Place("magnetic_tile/magnetic_tile", "development", "split is ours"),
-    "toothbrush": Place("mvtec_ad_toothbrush/toothbrush", "development", "split is ours"),
-    "bottle": Place("mvtec_ad_bottle/bottle", "report", "no masks"),
-    "capsules": Place("visa_capsules/capsules", "report"),
-    "screw": Place("mvtec_ad_screw/screw", "report", CONFOUNDED),
-    "cifar10": Place("cifar10", "report"),
-    "mnist_small": Place("mnist_small", "report", "1,000 + 500 images of each digit"),
-    "cifar100_small": Place("cifar100_small", "development", "40 + 15 images of each fine class"),
+    "toothbrush": "mvtec_ad/toothbrush",
+    "bottle": "mvtec_ad/bottle",
+    "screw": "mvtec_ad/screw",
+    "capsules": "visa/capsules",
+    "magnetic_tile": "magnetic_tile",
 }
+"""Short names of the industrial sets, below ``$ANOMEM_DATA``."""
+
+_NOT_PARAMETERS = ("cache", "out", "peer_python", "peer_pythons", "peer_weights", "lines")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table of results.
-
-    Parameters
-    ----------
-    table : str
-        Title of the table it stands in.
-    name : str
-        What was measured, on what.
-    values : dict
-        Column to number, text, or a :func:`spread`.
-    bar : str
-        What it is held against; empty where nothing was asked.
-    met : bool or None
-        Whether it reaches the bar; None without one.
-    """
+    """One row of a table: what was measured, and a number, text or `spread` per column."""
 
     table: str
     name: str
     values: Mapping[str, Any]
-    bar: str = ""
-    met: bool | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bench:
-    """One benchmark in the making: its options and the units of work done so far.
+    """One script: its options, the units of work it has done, and its lines.
 
     Parameters
     ----------
-    name : str
-        Of the result file.
-    title : str
-        Headline of its tables.
+    name, title : str
+        Protocol of the lines; heading of their tables.
     args : argparse.Namespace
-        Options of :func:`options` and the script's own.
+        Options of `options` and the script's own.
     """
 
     name: str
     title: str
     args: argparse.Namespace
-    _units: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _used: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Read what an earlier run has done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self.args.fresh:
-            for file in self.folder.iterdir():
-                if file.is_file():
-                    file.unlink()
-        if self._journal.exists():
-            for line in self._journal.read_text(encoding="utf-8").splitlines():
-                unit = json.loads(line)
-                self._units[_canonical(unit["key"])] = unit
 
     @property
     def folder(self) -> Path:
-        """Where units, features and models of this benchmark are kept; limited runs keep theirs apart."""
+        """Folder of units, images and models; limited runs have one of their own."""
         part = f"limit-{self.args.limit}" if self.args.limit else "full"
-        return Path(self.args.cache) / part / self.name
+        folder = Path(self.args.cache) / part / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     @property
-    def _journal(self) -> Path:
-        return self.folder / "units.jsonl"
+    def made_by(self) -> dict[str, Any]:
+        """Software and hardware of this run."""
+        return made_by("cpu", self.args.threads)
+
+    @cached_property
+    def _done(self) -> dict[str, Any]:
+        path = self.folder / "units.jsonl"
+        return {line["key"]: line["figures"] for line in read_runs(path)} if path.exists() else {}
 
     def unit(self, key: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the result of one unit of work, done now unless an earlier run has done it.
-
-        Parameters
-        ----------
-        key : dict
-            What distinguishes the unit; JSON-ready.
-        work : callable
-            Does it; returns a JSON-ready dict.
-        """
-        found = self._units.get(_canonical(key))
-        if found is None:
+        """Return the figures of one unit, computed unless an earlier run of the same sources has them."""
+        hashed = _key(key, self.made_by["source"], self.made_by["cpu"])
+        if hashed not in self._done:
             started = time.perf_counter()
-            result = dict(work())
-            found = {
-                "key": dict(key),
-                "result": result,
-                "seconds": round(time.perf_counter() - started, 1),
-                **revision(),
-            }
-            with self._journal.open("a", encoding="utf-8") as journal:
-                journal.write(json.dumps(found) + "\n")
-            self._units[_canonical(key)] = found
-            print(f"{self.name} {_short(key)}: {found['seconds']} s", file=sys.stderr, flush=True)
-        self._used.append(found)
-        return dict(found["result"])
+            figures = plain(dict(work()))
+            line = {"format": FORMAT, "key": hashed, "task": key, "figures": figures, "made_by": self.made_by}
+            with RunFile(self.folder / "units.jsonl") as run_file:
+                run_file.append(line)
+            self._done[hashed] = figures
+            said = " ".join(f"{name}={value}" for name, value in key.items())
+            print(f"{self.name} {said}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+        return dict(self._done[hashed])
 
-    def write(self, rows: Sequence[Row], *, sets: Iterable[str], notes: Sequence[str] = ()) -> Path:
-        """Write the result file: everything needed to read the figures and to take them again.
-
-        Parameters
-        ----------
-        rows : list of Row
-            The tables.
-        sets : list of str
-            Names in :data:`SETS`.
-        notes : list of str
-            Sentences below the tables.
-        """
-        content = {
-            "name": self.name,
-            "title": self.title,
-            "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_portable(sys.argv[1:])]),
-            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-            **revision(),
-            "revisions_of_units": sorted({f"{u['revision']} {u['source']}" for u in self._used}),
-            "seconds_of_units": round(sum(u["seconds"] for u in self._used), 1),
-            "versions": versions(),
-            "hardware": hardware(self.args.threads),
-            "parameters": {k: _plain(v) for k, v in vars(self.args).items() if k not in _NOT_PARAMETERS},
-            "sets": {name: asdict(SETS[name]) for name in sets},
-            "rows": [asdict(row) for row in rows],
-            "notes": list(notes),
-        }
-        if len(content["revisions_of_units"]) > 1:
-            print("units of several revisions are mixed; --fresh takes them all again", file=sys.stderr)
-        target = self.folder if self.args.limit else Path(self.args.out)
-        target.mkdir(parents=True, exist_ok=True)
-        path = target / f"{self.name}.json"
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    def write(self, rows: Sequence[Row], *, notes: Iterable[str] = ()) -> Path:
+        """Replace this script's lines in the file of measurements; limited runs write beside their units."""
+        path = self.folder / "lines.jsonl" if self.args.limit else Path(self.args.out)
+        kept = [line for line in read_runs(path) if line["protocol"] != self.name] if path.exists() else []
+        lines = [self._line(row) for row in rows]
+        lines[0]["notes"] = list(notes)
+        with atomic_path(path) as part:
+            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in (*kept, *lines))
+            part.write_text(text, encoding="utf-8")
         print(path)
         return path
 
-
-_NOT_PARAMETERS = ("cache", "out", "fresh", "peers", "peer_python", "peer_pythons", "peer_weights", "journal")
+    def _line(self, row: Row) -> dict[str, Any]:
+        task = {"table": row.table, "case": row.name}
+        given = {k: v for k, v in vars(self.args).items() if k not in _NOT_PARAMETERS}
+        return {
+            "format": FORMAT,
+            "key": _key(self.name, task),
+            "protocol": self.name,
+            "title": self.title,
+            "task": task,
+            "figures": plain(row.values),
+            "command": shlex.join(["python", *_portable()]),
+            "parameters": plain({k: str(v) if isinstance(v, Path) else v for k, v in given.items()}),
+            "limit": self.args.limit,
+            "made_by": self.made_by,
+            "measured": {"started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+        }
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has."""
+    """Return a parser with the options that every script has."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
-    parser.add_argument("--cache", type=Path, default=home / "anomem-bench", help="units of work, features, models")
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the result files")
-    parser.add_argument("--fresh", action="store_true", help="forget the units that an earlier run has done")
+    parser.add_argument("--cache", type=Path, default=home / "anomem-bench", help="units of work, images, models")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "performance.jsonl", help="file of lines")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of torch")
     parser.add_argument("--limit", type=int, help="images of each kind at most: to try a script out, never to publish")
     return parser
 
 
 def start(name: str, title: str, args: argparse.Namespace) -> Bench:
-    """Begin, or take up, a benchmark; sets the number of threads of this process and of those it starts."""
+    """Begin or resume a script; sets the number of threads of this process and of those it starts."""
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     return Bench(name, title, args)
+
+
+def opened(name: str, limit: int | None = None) -> BenchmarkSet:
+    """Open an industrial set by its short name."""
+    return open_bench_set(SETS[name]).thinned(limit)
+
+
+def linked(folder: Path, name: str, limit: int | None = None) -> Path:
+    """Return a folder in MVTec layout of links to the images of a set; every side reads the same files."""
+    data = opened(name, limit)
+    for part, images in (("train", data.train), ("test", data.test)):
+        for i, path in enumerate(images.paths):
+            link = link_of(folder, part, images, i)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.symlink_to(Path(path).resolve())
+    return folder
+
+
+def link_of(folder: Path, part: str, images: Images, i: int) -> Path:
+    """Return the link to an image in the folder of `linked`."""
+    return folder / part / images.kinds[i] / images.paths[i].name
 
 
 def isolated(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -226,69 +171,24 @@ def isolated(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, 
         return pool.submit(work, *arguments).result()
 
 
-def peak_mb() -> float:
-    """Highest resident memory of this process so far, in 2**20 bytes."""
-    from anomem.runtime import machine
-
-    return round((machine.peak_mb() or 0.0) * 1e6 / 2**20, 1)
-
-
 def spread(values: Sequence[float], digits: int = 2) -> dict[str, Any]:
-    """Mean, standard deviation and number of some values."""
+    """Return mean, standard deviation and number of some values."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": round(statistics.fmean(values), digits), "sd": round(deviation, digits), "n": len(values)}
 
 
 def percent(fraction: float | None) -> float | None:
-    """From 0..1 to percent with two decimals."""
+    """Return a fraction in percent with two decimals."""
     return None if fraction is None else round(100 * fraction, 2)
 
 
-def revision() -> dict[str, str]:
-    """Git's revision, marked where the package differs from it, and a fingerprint of the package's source."""
-    source = hashlib.sha256()
-    for path in sorted((HERE.parent / "src").rglob("*.py")):
-        source.update(path.read_bytes())
-    return {"revision": _git("describe", "--always", "--dirty=+"), "source": source.hexdigest()[:12]}
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "from source"
-    return found
-
-
-def hardware(threads: int) -> dict[str, Any]:
-    """Processor, cores and memory of this machine, and the threads used."""
-    from anomem.runtime.machine import processor
-
-    memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    return {"cpu": processor(), "cores": os.cpu_count(), "memory_gb": memory, "threads": threads}
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def _canonical(key: Mapping[str, Any]) -> str:
-    return json.dumps(key, sort_keys=True)
-
-
-def _short(key: Mapping[str, Any]) -> str:
-    return " ".join(f"{k}={v}" for k, v in key.items())
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _portable(arguments: Sequence[str]) -> list[str]:
-    """The command line without paths of this machine, NAME=PATH among them."""
-    parted = [a.rpartition("=") for a in arguments]
-    return [before + equals + (Path(a).name if Path(a).is_absolute() else a) for before, equals, a in parted]
+def _portable() -> list[str]:
+    """Return the command line without paths of this machine, NAME=PATH among them."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    parted = [argument.rpartition("=") for argument in sys.argv[1:]]
+    own = [before + equals + (Path(a).name if Path(a).is_absolute() else a) for before, equals, a in parted]
+    return [*(["-m", module.name] if module else [Path(sys.argv[0]).name]), *own]

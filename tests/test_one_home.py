@@ -27,7 +27,10 @@ HOMES = {
     "rounding of alpha (n + 1)": (r"floor\(alpha|alpha \* \(n", {"runtime/calibration.py"}),
     "the ROC curve": (r"metrics\.roc_curve\(", {"evaluation/figures.py"}),
     "pixel scores": (r"PixelScores\b", {"metrics/pixel.py", "metrics/__init__.py", "evaluation/pixels.py"}),
-    "cleaning of run lines": (r"\bclean\(", {"report/benchmark/line.py", "report/benchmark/runs.py"}),
+    "cleaning of what files say": (
+        r"\bclean\(",
+        {f"report/benchmark/{name}.py" for name in ("line", "runs", "bars", "sets", "measurements", "results_page")},
+    ),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +14,8 @@ import torch
 from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
-from anomem.data.sources import open_source
-from anomem.errors import AnomemWarning, InputError
+from anomem.data.sources import normal_samples, open_source
+from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
 from anomem.fitted_model import FittedModel
 from anomem.fitting import (
@@ -24,12 +23,13 @@ from anomem.fitting import (
     Labelled,
     Run,
     calibration_pass,
-    conclude,
     final_scores,
     gather_labelled,
     make_run,
+    only_groups,
     read_preprocessing,
     recalibrated,
+    reconcluded,
     remember_calibration,
 )
 from anomem.modelfile import save_model
@@ -39,6 +39,7 @@ from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
 from anomem.roles import add_labelled, split_roles
 from anomem.runtime.calibration import calibrate
+from anomem.runtime.groups import Groups
 from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.scoring import ImageResult, PreparedImages
@@ -121,7 +122,7 @@ class Detector(Parameters, FittedModel):
         *,
         labels: Any = None,
         masks: Sequence[Mask] | None = None,
-        groups: Sequence[Hashable | None] | None = None,
+        groups: Groups = None,
         types: Sequence[str | None] | None = None,
         alpha: float | None = None,
         device: str = "auto",
@@ -146,8 +147,10 @@ class Detector(Parameters, FittedModel):
             `images` replaces its own.
         masks : sequence, optional
             An (H, W) mask, a path to one, or None per image. Never needed.
-        groups : sequence, optional
-            Images of one group (part, lot, burst) are never separated by the split.
+        groups : sequence, "near", "folder" or regular expression, optional
+            Images of one group (part, lot, burst) are never separated by the split, and p-values count groups. By
+            default as the samples say; "near": near-duplicates, found by thumbnails; "folder": images of one folder;
+            otherwise what the expression finds in a path (its first parenthesis, if any).
         types : sequence of str, optional
             Defect type of each labelled image.
         alpha : float, optional
@@ -172,22 +175,10 @@ class Detector(Parameters, FittedModel):
         ParameterError, InputError, CalibrationError
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha that n cannot carry.
         """
-        steps = self._fit_steps(
-            images,
-            y,
-            labels=labels,
-            masks=masks,
-            groups=groups,
-            types=types,
-            alpha=alpha,
-            device=device,
-            fit_precision=fit_precision,
-            batch_size=batch_size,
-            workers=workers,
-            skip_bad=skip_bad,
-            max_pixels=max_pixels,
-        )
-        run_to_end(steps, progress)
+        described = {"labels": labels, "masks": masks, "groups": groups, "types": types}
+        options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
+        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
+        run_to_end(self._fit_steps(images, y, **described, **options), progress)
         return self
 
     def _fit_steps(
@@ -213,11 +204,8 @@ class Detector(Parameters, FittedModel):
 
     def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
         roles = split_roles(corpus, alpha, run)
-        if self.supervision == "none":
-            self._warn_of_unused_labels(corpus)
-        else:
-            required, second_stage = self.supervision == "required", type(self)._refit is not Detector._refit
-            add_labelled(roles, corpus, run, method=self.name, required=required, second_stage=second_stage)
+        second_stage = type(self)._refit is not Detector._refit
+        add_labelled(roles, corpus, run, method=self.name, supervision=self.supervision, second_stage=second_stage)
         scorer = yield from self._fit(roles.learn, roles.tune, roles.labelled, run)
         scorer.eval().requires_grad_(False).to(run.device)
         results, scale = yield from calibration_pass(scorer, roles.calibration, run)
@@ -230,18 +218,13 @@ class Detector(Parameters, FittedModel):
             scorer,
             vars(run.params),
             roles.learn.preprocessing,
-            calibrate(final_scores(scorer, results), alpha, precision=run.params.precision),
+            calibrate(final_scores(scorer, results), alpha, run.params.precision, roles.groups),
             scale,
             roles.digests,
             corpus.skipped,
             labels=roles.label_rows,
+            calibration_groups=only_groups(roles.groups),
         )
-
-    def _warn_of_unused_labels(self, corpus: Corpus) -> None:
-        n_labelled = len(corpus.positions(ANOMALOUS)) + len(corpus.picked)
-        if n_labelled:
-            line = f"{self.name} learns from normal images only: {n_labelled} labelled images are left out"
-            warnings.warn(line, AnomemWarning, stacklevel=2)
 
     def label(
         self,
@@ -280,19 +263,9 @@ class Detector(Parameters, FittedModel):
         -----
         The calibration scores are recomputed with the new score; labelled images never enter the calibration.
         """
-        steps = self._label_steps(
-            images,
-            y,
-            masks=masks,
-            types=types,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            skip_bad=skip_bad,
-            max_pixels=max_pixels,
-            add=add,
-        )
-        run_to_end(steps, progress)
+        options: dict[str, Any] = {"masks": masks, "types": types, "device": device, "add": add}
+        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
+        run_to_end(self._label_steps(images, y, **options), progress)
         return self
 
     def _label_steps(
@@ -323,7 +296,7 @@ class Detector(Parameters, FittedModel):
         yield from recorded(isolated_rng(self._refit(scorer, labelled, run), self.seed), history)
         self._fitted = state.replaced(
             scorer=scorer,
-            calibration=calibrate(conclude(scorer), state.calibration.alpha, precision=state.calibration.precision),
+            calibration=reconcluded(scorer, state),
             digests={**state.digests, "labelled": hashes},
             history=tuple(history),
             labels=label_rows(corpus, chosen),
@@ -342,12 +315,21 @@ class Detector(Parameters, FittedModel):
         state = self._state()
         self._fitted = state.replaced(calibration=state.calibration.with_alpha(alpha))
 
+    def _normals(self, normals: Any) -> tuple[Any, Sequence[Hashable | None] | None]:
+        return normal_samples(normals)
+
     def _calibrated(
-        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
+        self,
+        images: PreparedImages,
+        alpha: float | None,
+        *,
+        batch_size: int,
+        device: str,
+        groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
         run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
-        self._fitted = yield from recalibrated(state, images, alpha, run)
+        self._fitted = yield from recalibrated(state, images, alpha, run, groups)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file with a JSON manifest; whole or not at all."""

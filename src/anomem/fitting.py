@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
@@ -20,11 +20,11 @@ from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.runtime.calibration import Calibration, calibrate, check_alpha
+from anomem.runtime.calibration import Calibration, calibrate, check_alpha, group_numbers
 from anomem.runtime.images import read_mask
 from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
-from anomem.runtime.recalibration import MapScale, unseen
+from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
 from anomem.runtime.scoring import PreparedImages
 from anomem.runtime.sources import ImageSource
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
@@ -122,6 +122,8 @@ class Fitted:
         What the fit reported.
     labels : tuple of mapping
         Files that the second stage is fitted to; see :func:`anomem.data.labels.label_rows`.
+    calibration_groups : tuple of int or None
+        Group of each calibration image, in the order in which a two-stage scorer remembers them; None: no groups.
     """
 
     scorer: Scorer
@@ -133,6 +135,7 @@ class Fitted:
     skipped: tuple[str, ...] = ()
     history: tuple[Record, ...] = ()
     labels: tuple[LabelRow, ...] = ()
+    calibration_groups: tuple[int, ...] | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -227,7 +230,7 @@ def calibration_pass(
 
 
 def recalibrated(
-    state: Fitted, images: PreparedImages, alpha: float | None, run: Run
+    state: Fitted, images: PreparedImages, alpha: float | None, run: Run, groups: Sequence[Hashable | None] | None
 ) -> Generator[Record, None, Fitted]:
     """Calibrate anew on normals that the model has not seen; others are left out with a warning.
 
@@ -240,22 +243,28 @@ def recalibrated(
     """
     check_alpha(alpha, len(images))
     seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
-    fresh = images.subset(unseen(images, seen))
-    check_alpha(alpha, len(fresh))
+    fresh, counted = fresh_normals(images, seen, alpha, groups)
     scorer = copy_scorer(state.scorer, run.device)
     scored, scale = yield from calibration_pass(scorer, fresh, run)
-    results = [r for r in scored if r.error is None]
-    if not results:
+    kept = [i for i, result in enumerate(scored) if result.error is None]
+    if not kept:
         raise InputError("none of the images to calibrate on can be read; check their files")
+    results, numbers = [scored[i] for i in kept], only_groups([counted[i] for i in kept])
     remember_calibration(scorer, results)
-    if alpha is None and state.calibration.alpha >= 1 / (len(results) + 1):
-        alpha = state.calibration.alpha
+    calibration = calibrated_anew(final_scores(scorer, results), alpha, state.calibration, numbers)
     return state.replaced(
         scorer=scorer,
-        calibration=calibrate(final_scores(scorer, results), alpha, precision=state.calibration.precision),
+        calibration=calibration,
         map_scale=scale,
         digests={**state.digests, "calibration": frozenset(r.digest for r in results)},
+        calibration_groups=numbers,
     )
+
+
+def only_groups(groups: Sequence[Hashable | None]) -> tuple[int, ...] | None:
+    """Number groups in their order; None where every image is a group by itself."""
+    numbers = tuple(group_numbers(groups).tolist())
+    return None if len(set(numbers)) == len(numbers) else numbers
 
 
 def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
@@ -270,6 +279,12 @@ def conclude(scorer: TwoStageScorer) -> FloatArray:
     """Scores of the calibration normals that a two-stage scorer carries, (n,) float32."""
     scores = scorer.conclude(scorer.calibration_one_class, scorer.calibration_evidence)
     return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
+
+
+def reconcluded(scorer: TwoStageScorer, state: Fitted) -> Calibration:
+    """Calibrate a refitted scorer on the normals that it carries."""
+    known = state.calibration
+    return calibrate(conclude(scorer), known.alpha, known.precision, state.calibration_groups)
 
 
 def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:

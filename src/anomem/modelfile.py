@@ -25,7 +25,7 @@ from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.seal import BLANK, SEAL, check_seal, seal
 from anomem.training import own_rng
-from anomem.types import BoolArray, Record
+from anomem.types import BoolArray, IntArray, Record
 from anomem.version import __version__
 
 _MOST = 2**31
@@ -42,6 +42,9 @@ def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: 
     """Write one file: tensors of the scorer, calibration scores, content hashes, region of interest; facts as JSON."""
     tensors = {f"scorer.{name}": tensor for name, tensor in state.scorer.state_dict().items()}
     tensors["calibration.scores"] = torch.from_numpy(state.calibration.scores.copy())
+    if state.calibration.groups is not None and state.calibration_groups is not None:
+        tensors["calibration.groups"] = torch.from_numpy(state.calibration.groups.astype(np.int64))
+        tensors["calibration.groups_as_remembered"] = torch.tensor(state.calibration_groups, dtype=torch.int64)
     for role, hashes in state.digests.items():
         tensors[f"digests.{role}"] = digest_tensor(hashes)
     if state.preprocessing.roi is not None:
@@ -58,11 +61,7 @@ def manifest_of(method: str, params: Mapping[str, Any], state: Fitted) -> Manife
         resolved=_jsonable(state.resolved),
         architecture=state.scorer.config,
         preprocessing=state.preprocessing.to_dict(),
-        calibration={
-            "alpha": state.calibration.alpha,
-            "n": state.calibration.n,
-            "precision": state.calibration.precision,
-        },
+        calibration=state.calibration.facts(),
         counts=state.counts,
         precision=state.calibration.precision,
         map_scale=dict(zip(("low", "high"), state.map_scale, strict=True)),
@@ -113,12 +112,14 @@ def load_model(
                 tensors["calibration.scores"].numpy(),
                 float(manifest.calibration["alpha"]),
                 str(manifest.calibration["precision"]),
+                _groups(tensors, "calibration.groups", manifest),
             ),
             _scale(manifest.map_scale),
             {role: digest_set(tensors[f"digests.{role}"]) for role in ("learn", "tune", "calibration", "labelled")},
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
+            _remembered(tensors, manifest),
         )
     except (ImportError, MemoryError, OSError):  # of this machine, not of the file
         raise
@@ -192,6 +193,23 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
         if isinstance(module, fx.GraphModule):  # a backbone, whole or cut, as it was fitted: layouts change last bits
             module.to(memory_format=torch.channels_last)
     return scorer.eval().requires_grad_(False)
+
+
+def _groups(tensors: dict[str, Tensor], name: str, manifest: Manifest) -> IntArray | None:
+    """Read group numbers; a manifest that counts groups demands them."""
+    if "groups" not in manifest.calibration:
+        return None
+    groups = tensors[name].numpy().astype(np.intp)
+    if len(set(groups.tolist())) != manifest.calibration["groups"]:
+        raise ModelFileError(f"{name}: another number of groups than the manifest's")
+    return groups
+
+
+def _remembered(tensors: dict[str, Tensor], manifest: Manifest) -> tuple[int, ...] | None:
+    groups = _groups(tensors, "calibration.groups_as_remembered", manifest)
+    if groups is not None and len(groups) != len(tensors["calibration.scores"]):
+        raise ModelFileError("calibration.groups_as_remembered: another number of images than scores")
+    return None if groups is None else tuple(groups.tolist())
 
 
 def _roi(tensors: dict[str, Tensor]) -> BoolArray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow, label_rows
-from anomem.data.splits import split_normals
-from anomem.errors import InputError
+from anomem.data.splits import groups_of, split_normals
+from anomem.errors import AnomemWarning, InputError
 from anomem.fitting import Labelled, Run, gather_labelled, read_preprocessing
 from anomem.runtime.calibration import check_alpha
 from anomem.types import ANOMALOUS
@@ -30,6 +31,8 @@ class Roles:
         Content hashes by role: learn, tune, calibration, labelled.
     label_rows : tuple of mapping
         Files of the labelled images, remembered by the model.
+    groups : list of int
+        Group of each calibration image.
     """
 
     learn: ImageSet
@@ -38,6 +41,7 @@ class Roles:
     labelled: Labelled | None = None
     digests: dict[str, frozenset[int]] = field(default_factory=dict)
     label_rows: tuple[LabelRow, ...] = ()
+    groups: list[int] = field(default_factory=list)
 
 
 def split_roles(corpus: Corpus, alpha: float | None, run: Run) -> Roles:
@@ -52,21 +56,25 @@ def split_roles(corpus: Corpus, alpha: float | None, run: Run) -> Roles:
     """
     normals = corpus.found_normals()
     hashes, groups = [corpus.digests[i] for i in normals], [corpus.groups[i] for i in normals]
-    split = split_normals(hashes, groups, seed=run.params.seed)
+    grouped = any(group is not None for group in groups)
+    split = split_normals(hashes, groups if grouped else None, seed=run.params.seed)
+    held_out = np.sort(np.concatenate([split.calibrate, split.beside]))
     # A copy of an image is no second observation: each content calibrates once.
-    once = np.unique([corpus.digests[i] for i in normals[split.calibrate]], return_index=True)[1]
-    check_alpha(alpha, len(once))
+    once = np.unique([hashes[i] for i in held_out], return_index=True)[1]
+    parts = {"learn": split.learn, "tune": split.tune, "calibration": held_out[np.sort(once)]}
+    units = groups_of(hashes, groups)
+    counted = [units[i] for i in parts["calibration"]]
+    check_alpha(alpha, len(set(counted)), grouped=grouped)
     preprocessing = read_preprocessing(run.params, corpus.source.subset(normals[split.learn]))
-    parts = {"learn": split.learn, "tune": split.tune, "calibration": split.calibrate[np.sort(once)]}
     sets = {
         role: ImageSet(corpus.source, preprocessing, normals[part], workers=run.workers) for role, part in parts.items()
     }
     digests = {role: frozenset(corpus.digests[i] for i in images.indices) for role, images in sets.items()}
     digests["labelled"] = frozenset()
-    return Roles(sets["learn"], sets["tune"], sets["calibration"], digests=digests)
+    return Roles(sets["learn"], sets["tune"], sets["calibration"], digests=digests, groups=counted)
 
 
-def add_labelled(roles: Roles, corpus: Corpus, run: Run, *, method: str, required: bool, second_stage: bool) -> None:
+def add_labelled(roles: Roles, corpus: Corpus, run: Run, *, method: str, supervision: str, second_stage: bool) -> None:
     """Give labelled images their roles.
 
     Defects are labelled images of the fit. Normals that somebody picked join them where the method has a second stage,
@@ -78,7 +86,13 @@ def add_labelled(roles: Roles, corpus: Corpus, run: Run, *, method: str, require
         Where defects are required and there are none; for an image that is labelled and has another role.
     """
     anomalies = corpus.positions(ANOMALOUS)
-    if required and not len(anomalies):
+    if supervision == "none":
+        n_labelled = len(anomalies) + len(corpus.picked)
+        if n_labelled:
+            line = f"{method} learns from normal images only: {n_labelled} labelled images are left out"
+            warnings.warn(line, AnomemWarning, stacklevel=2)
+        return
+    if supervision == "required" and not len(anomalies):
         raise InputError(f"{method} learns from labelled anomalies; label some (y = 1)")
     if not len(anomalies):
         return

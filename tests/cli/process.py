@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -91,3 +92,41 @@ class Shop:
 def files(folder: Path) -> set[str]:
     """Everything below a folder, hidden files too."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def without_notes(err: str) -> list[str]:
+    """Lines of stderr that are neither notes nor progress."""
+    return [line for line in err.splitlines() if not line.startswith(("anomem: note: ", "anomem: progress: "))]
+
+
+FIT_KEYS = {
+    "model",
+    "method",
+    "n_train",
+    "n_labelled",
+    "n_calibration",
+    "alpha",
+    "threshold",
+    "rate_limit_95",
+    "seconds",
+    "peak_mb",
+}
+
+
+def write_labels(place: Path, rows: list[tuple[Path, int]], shop: Shop, *, masks: bool = True) -> Path:
+    with place.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("path", "label", "mask", "type"))
+        for path, label in rows:
+            mask = shop.data / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+            known = label == 1 and masks
+            writer.writerow((path, label, mask if known else "", path.parent.name if known else ""))
+    return place
+
+
+def defects(shop: Shop) -> list[Path]:
+    return [path for path in shop.images if path.parent.name != "good"]
+
+
+def goods(shop: Shop) -> list[Path]:
+    return [path for path in shop.images if path.parent.name == "good"]

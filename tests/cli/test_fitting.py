@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import pickle
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import anomem as library
-from tests.cli.process import KNN, TINY, Command, Run, Shop, files
-
-FIT_KEYS = {
-    "model",
-    "method",
-    "n_train",
-    "n_labelled",
-    "n_calibration",
-    "alpha",
-    "threshold",
-    "rate_limit_95",
-    "seconds",
-    "peak_mb",
-}
-CALIBRATE_KEYS = {"model", "n", "alpha", "threshold", "alpha_min", "rate_limit_95"}
-
-
-def write_labels(place: Path, rows: list[tuple[Path, int]], shop: Shop, *, masks: bool = True) -> Path:
-    with place.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("path", "label", "mask", "type"))
-        for path, label in rows:
-            mask = shop.data / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
-            known = label == 1 and masks
-            writer.writerow((path, label, mask if known else "", path.parent.name if known else ""))
-    return place
-
-
-def defects(shop: Shop) -> list[Path]:
-    return [path for path in shop.images if path.parent.name != "good"]
-
-
-def goods(shop: Shop) -> list[Path]:
-    return [path for path in shop.images if path.parent.name == "good"]
-
+from tests.cli.process import (
+    FIT_KEYS,
+    KNN,
+    TINY,
+    Command,
+    Run,
+    Shop,
+    defects,
+    files,
+    goods,
+    without_notes,
+    write_labels,
+)
 
 # --- fit --------------------------------------------------------------------------------------
 
@@ -77,7 +53,12 @@ def test_fit_talks_to_people(shop: Shop, here: Run) -> None:
     assert code == 0
     lines = out.splitlines()
     assert lines[0] == f"{shop.data} (mvtec layout): train 30 normal; test 5 normal + 5 anomalous of 5 types; 5 masks"
-    assert lines[1].startswith("knn: learnt from ")
+    assert lines[1:4] == [
+        "train: 30 normal in train/good",
+        "test: 5 normal in test/good",
+        "test: 5 anomalous in 5 folders below test",
+    ]
+    assert lines[4].startswith("knn: learnt from ")
     assert "threshold" in out
     assert "95 % confidence" in out
     assert lines[-1] == "written to m; next: anomem score m IMAGES --heatmaps heatmaps"
@@ -198,7 +179,7 @@ def test_errors_come_before_the_work_and_leave_nothing(anomem: Command, tmp_path
 def test_fit_names_what_is_wrong(shop: Shop, here: Run, options: list[str], expected: str) -> None:
     code, _, err = here("fit", shop.data, "--out", "m", *KNN, *options, "--json")
     assert code == 2
-    (line,) = err.splitlines()
+    (line,) = without_notes(err)
     assert line.startswith("anomem: error: ")
     assert expected in line
     assert files(Path()) == set()
@@ -236,103 +217,6 @@ def test_bad_images_are_named_or_left_out(shop: Shop, here: Run, tmp_path: Path)
         assert f"{folder / name}.png: " in err
 
 
-# --- label ------------------------------------------------------------------------------------
-
-
-def test_label_refits_the_second_stage(shop: Shop, here: Run, tmp_path: Path) -> None:
-    labels = write_labels(tmp_path / "l.csv", [(path, 1) for path in defects(shop)], shop)
-    before = shop.anomem.read_bytes()
-    code, out, err = here("label", shop.anomem, "--labels", labels, "--out", "m2", "--json")
-    assert code == 0, err
-    facts = json.loads(out)
-    assert set(facts) >= FIT_KEYS
-    assert facts["n_labelled"] == 5
-    assert facts["n_calibration"] == shop.fitted["anomem"]["n_calibration"]
-    assert facts["alpha"] == 0.1
-    assert shop.anomem.read_bytes() == before
-    model = library.load("m2")
-    assert model.counts_["n_labelled"] == 5
-    # Labelled images are known to the model, so that an evaluation leaves them out.
-    assert len(model.digests_) == 35
-
-
-def test_label_works_in_place_too(shop: Shop, here: Run, tmp_path: Path) -> None:
-    model = tmp_path / "m.safetensors"
-    shutil.copy(shop.anomem, model)
-    labels = write_labels(tmp_path / "l.csv", [(path, 1) for path in defects(shop)[:3]], shop, masks=False)
-    code, out, err = here("label", model, "--labels", labels, "--out", model)
-    assert code == 0, err
-    assert "3 labelled images, 3 anomalous" in out
-    assert library.load(model).counts_["n_labelled"] == 3
-
-
-def test_label_refuses(shop: Shop, here: Run, tmp_path: Path) -> None:
-    only_good = write_labels(tmp_path / "g.csv", [(path, 0) for path in goods(shop)], shop)
-    some = write_labels(tmp_path / "l.csv", [(path, 1) for path in defects(shop)], shop)
-    (tmp_path / "nolabel.csv").write_text(f"path\n{goods(shop)[0]}\n")
-    (tmp_path / "gone.csv").write_text("path,label\nno.png,1\n")
-    before = files(tmp_path)
-    cases = {
-        (shop.anomem, "--labels", only_good): "none of the labelled images is anomalous",
-        (shop.knn, "--labels", some): "no second stage",
-        (shop.anomem, "--labels", "nolabel.csv"): "no column 'label'",
-        (shop.anomem, "--labels", "gone.csv"): "no.png: no such file",
-        ("no.safetensors", "--labels", some): "no.safetensors: no such model file",
-    }
-    for arguments, expected in cases.items():
-        code, _, err = here("label", *arguments, "--out", "m")
-        assert code == 2
-        assert expected in err
-    assert files(tmp_path) == before
-
-
-# --- calibrate --------------------------------------------------------------------------------
-
-
-def test_calibrate_promises_another_rate(shop: Shop, here: Run, tmp_path: Path) -> None:
-    model = tmp_path / "m.safetensors"
-    shutil.copy(shop.knn, model)
-    code, out, err = here("calibrate", model, shop.data / "test" / "good", "--alpha", 0.25, "--out", "m2", "--json")
-    assert code == 0, err
-    facts = json.loads(out)
-    assert set(facts) == CALIBRATE_KEYS
-    assert facts["model"] == "m2"
-    assert facts["n"] == 5
-    assert facts["alpha"] == 0.25
-    assert facts["alpha_min"] == pytest.approx(1 / 6)
-    assert model.read_bytes() == shop.knn.read_bytes()
-    scores = np.sort(library.load(shop.knn).anomaly_score(shop.data / "test" / "good"))
-    assert facts["threshold"] == pytest.approx(scores[-1], rel=1e-4)
-
-    code, out, err = here("calibrate", model, shop.data / "test" / "good", "--alpha", 0.25)
-    assert code == 0, err
-    assert library.load(model).calibration_ == library.load("m2").calibration_
-    assert f"written to {model}" in out
-
-
-def test_calibrate_refuses(shop: Shop, here: Run, tmp_path: Path) -> None:
-    model = tmp_path / "m.safetensors"
-    shutil.copy(shop.knn, model)
-    code, _, err = here("calibrate", model, shop.data / "test" / "good", "--alpha", 0.01)
-    assert code == 2
-    assert "alpha 0.01 needs 99 calibration normals and there are 5" in err
-    code, _, err = here("calibrate", model, "no", "--alpha", 0.1)
-    assert code == 2
-    assert "no: no such file or folder" in err
-    assert model.read_bytes() == shop.knn.read_bytes()
-
-
-def test_calibrate_leaves_out_what_the_model_learnt_from(shop: Shop, here: Run, tmp_path: Path) -> None:
-    code, out, err = here("calibrate", shop.knn, shop.data, "--alpha", 0.2, "--out", tmp_path / "m", "--json")
-    assert code == 0, err
-    # Of the training folder only the images of the old calibration are new to the model.
-    assert json.loads(out)["n"] == shop.fitted["knn"]["n_calibration"]
-    assert "anomem: note: left out" in err
-
-
-# --- model files ------------------------------------------------------------------------------
-
-
 class Attack:
     """Unpickled, it would write a file."""
 
@@ -364,5 +248,41 @@ def test_other_files_are_no_models(shop: Shop, here: Run, tmp_path: Path) -> Non
     for name in ("a.png", "empty", "half", "."):
         code, _, err = here("score", name, shop.data / "test")
         assert code == 2, name
-        (line,) = err.splitlines()
+        (line,) = without_notes(err)
         assert line.startswith(f"anomem: error: {name}: ")
+
+
+# --- groups and what was found -------------------------------------------------------------------
+
+
+def test_groups_count_in_fit_and_calibrate(shop: Shop, here: Run) -> None:
+    by = ("--group-by", r"(\d+)\d\.png$")  # ten images of one tens digit
+    code, out, err = here("fit", shop.data, "--out", "m", *KNN, *by, "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    assert (facts["n_groups"], facts["alpha_min"], facts["alpha"]) == (1, 0.5, 0.5)
+    assert facts["found"]["parts"][0] == "train: 30 normal in train/good"
+    code, out, err = here("calibrate", "m", shop.data / "test" / "good", "--alpha", 0.4, *by)
+    assert code == 2
+    assert "alpha 0.4 needs 2 calibration groups of normals and there are 1: add 1 more" in err
+    code, out, _ = here("calibrate", "m", shop.data / "test" / "good", "--alpha", 0.5, *by)
+    assert code == 0
+    assert "calibrated on 5 normal images in 1 group (smallest attainable alpha 0.5)" in out
+    code, _, err = here("fit", shop.data, "--out", "m", *KNN, "--group-by", "xyz")
+    assert (code, "matches none of 30 paths" in err) == (2, True)
+
+
+def test_calibrate_never_takes_defects_for_normals(shop: Shop, here: Run, tmp_path: Path) -> None:
+    lot = tmp_path / "lot" / "parts"
+    shutil.copytree(shop.data / "test" / "good", lot / "good")
+    (lot / "bad").mkdir()
+    for path in defects(shop):
+        shutil.copy(path, lot / "bad" / f"{path.parent.name}.png")
+    shutil.copy(shop.knn, "m")
+    code, out, err = here("calibrate", "m", tmp_path / "lot", "--alpha", 0.2, "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    assert facts["n"] == 5
+    assert facts["found"]["parts"] == ["train: 5 normal in good", "test: 5 anomalous in bad"]
+    model = library.load(shop.knn).calibrate(tmp_path / "lot", 0.2)
+    assert model.calibration_.n == 5

@@ -12,6 +12,7 @@ from anomem.benchmark.run_file import read_runs
 from anomem.report.benchmark.captions import figure
 from tests.cli.process import Run, files
 from tests.report.benchmark.lines import line, write
+from tests.report.benchmark.test_bars import measurement
 from tests.report.benchmark.test_page import RunsPage
 
 BENCH = ("--methods", "knn", "--set", "knn.size=32", "--data", "textures/brick", "--limit", "9", "--seeds", "0,1")
@@ -104,8 +105,50 @@ def test_the_screen_shows_some_comparisons_and_counts_the_others(here: Run, tmp_
     assert f"and 3 more comparisons: {Path('page') / 'comparisons.csv'}" in out
 
 
+BARS = "bar,file,key,against,limit,direction,note\n"
+KEY = "localisation | mvtec_ad/bottle | anomem | image.auroc"
+
+
+@pytest.mark.parametrize(("limit", "code", "counted"), [(0.85, 0, "1 of 1 bars met, 0 missed"), (0.95, 1, "0 of 1")])
+def test_the_page_of_results_holds_measurements_sets_and_bars(
+    here: Run, tmp_path: Path, limit: float, code: int, counted: str
+) -> None:
+    write(tmp_path / "r.jsonl", [line(0.9, pixel={"auroc": 0.8, "aupro": 0.6})])
+    write(tmp_path / "m.jsonl", [measurement("Fits", "tile", s=1.25)])
+    (tmp_path / "bars.csv").write_text(f"{BARS}bottle,r.jsonl,{KEY},,{limit},>=,\n", encoding="utf-8")
+    sets = "data,official,images,split,used\nmvtec_ad/bottle,no,256 px,ours,report\n"
+    (tmp_path / "sets.csv").write_text(sets, encoding="utf-8")
+    pages = ("--markdown", "R.md", "--table", "T.md", "--bars", "bars.csv", "--sets", "sets.csv")
+    found, out, err = here("report", "r.jsonl", "m.jsonl", "--out", "page", *pages)
+    assert (found, err) == (code, "")
+    assert counted in out
+    assert ("missed: bottle: 0.9, not >= 0.95" in out) == bool(code)
+    page, table = ((tmp_path / name).read_text(encoding="utf-8") for name in ("R.md", "T.md"))
+    assert table in page
+    assert "| tile | 1.25 |" not in page  # no bar is held against its table
+    assert "| tile | 1.25 |" in (tmp_path / "page" / "measurements.md").read_text(encoding="utf-8")
+    assert "MVTec AD bottle° | 256 px | ours" in page
+    assert {"measurements.md", "bars.csv"} <= files(tmp_path / "page")
+    assert "256 px" in RunsPage((tmp_path / "page" / "report.html").read_text(encoding="utf-8")).text
+
+
+def test_bars_and_pages_that_cannot_be_used_are_refused_before_anything_is_written(here: Run, tmp_path: Path) -> None:
+    write(tmp_path / "r.jsonl", [line(0.9)])
+    (tmp_path / "bars.csv").write_text(f"{BARS}tile,r.jsonl,{KEY.replace('bottle', 'tile')},,1,>=,\n", encoding="utf-8")
+    before = files(tmp_path)
+    for arguments, said in (
+        (("--bars", "bars.csv"), "bar tile: no line has the figure"),
+        (("--sets", "none.csv"), "none.csv: No such file or directory"),
+        (("--markdown", "no/where.md"), "does not exist"),
+    ):
+        code, out, err = here("report", "r.jsonl", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert said in err
+    assert files(tmp_path) == before
+
+
 def test_help_names_everything(here: Run) -> None:
     code, out, _ = here("report", "--help")
     assert code == 0
-    for option in ("--out", "--baseline", "--scores", "--json"):
+    for option in ("--out", "--baseline", "--scores", "--markdown", "--table", "--bars", "--sets", "--json"):
         assert option in out

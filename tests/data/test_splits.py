@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomem.data.splits import Split, split_normals
+from anomem.data.splits import Split, groups_of, split_normals
 from anomem.errors import AnomemWarning, InputError
 
 
@@ -20,8 +20,9 @@ def quiet(digests: Sequence[int], groups: Sequence[object] | None = None, seed: 
         return split_normals(digests, groups, seed=seed)
 
 
-def parts(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return split.learn, split.tune, split.calibrate
+def parts(split: Split) -> tuple[np.ndarray, ...]:
+    """Learn, tune, and all that is held out for the calibration."""
+    return split.learn, split.tune, np.sort(np.concatenate([split.calibrate, split.beside]))
 
 
 @pytest.mark.parametrize(
@@ -146,9 +147,32 @@ def test_even_groups_come_close_to_the_sizes() -> None:
 def test_giant_groups_leave_no_part_empty(sizes: list[int]) -> None:
     groups = [g for g, size in enumerate(sizes) for _ in range(size)]
     for seed in range(5):
-        split = split_normals(range(len(groups)), groups, seed=seed)
+        split = quiet(list(range(len(groups))), groups, seed)
         assert all(len(part) for part in parts(split))
         assert len(split.learn) >= max(sizes)  # the giant learns
+
+
+def test_one_image_of_each_group_calibrates_and_the_others_lie_beside_it() -> None:
+    groups = [i // 8 for i in range(400)]
+    digests = [int(d) for d in np.random.default_rng(0).integers(0, 2**63, 400)]
+    split = split_normals(digests, groups, seed=0)
+    of = np.asarray(groups)
+    assert sorted(of[split.calibrate]) == sorted(set(of[split.calibrate]))
+    assert set(of[split.beside]) == set(of[split.calibrate])
+    assert len(split.beside) == 7 * len(split.calibrate)
+    assert not set(of[split.calibrate]) & set(of[split.learn])
+    assert len(split_normals(digests, seed=0).beside) == 0
+
+
+def test_few_groups_give_a_third_to_each_part() -> None:
+    groups = [i // 8 for i in range(128)]
+    with pytest.warns(AnomemWarning, match="only 16 groups of normal images: a third each"):
+        split = split_normals(range(128), groups, seed=0)
+    assert [len(part) // 8 for part in parts(split)] == [6, 5, 5]
+
+
+def test_groups_are_linked_through_equal_contents() -> None:
+    assert groups_of([1, 2, 2, 3, 4], ["a", "a", "b", "b", None]) == [0, 0, 0, 0, 1]
 
 
 def test_many_normals_are_quick() -> None:

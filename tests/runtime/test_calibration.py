@@ -257,3 +257,86 @@ def test_scores_are_a_copy_that_stays() -> None:
     scores[:] = 9
     assert calibrated.threshold == 2
     assert not calibrated.scores.flags.writeable
+
+
+# --- groups ------------------------------------------------------------------------------------
+
+
+def test_one_image_per_group_is_no_group_to_the_bit() -> None:
+    scores = np.random.default_rng(0).normal(size=57).astype(np.float32)
+    plain, grouped = calibrate(scores, 0.05), calibrate(scores, 0.05, groups=[*range(50), *[None] * 7])
+    assert grouped == plain
+    assert grouped.groups is None
+    new = np.linspace(-4, 4, 301)
+    assert np.array_equal(plain.p_value(new), grouped.p_value(new))
+    assert "groups" not in grouped.facts()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6)), min_size=2, max_size=40), st.integers(0, 9))
+def test_group_p_values_are_the_expectation_over_one_image_per_group(images: list[tuple[int, int]], new: int) -> None:
+    by_group: dict[int, list[int]] = {}
+    for score, group in images:
+        by_group.setdefault(group, []).append(score)
+    n = len(by_group)
+    wanted = (1 + sum(Fraction(sum(s >= new for s in scores), len(scores)) for scores in by_group.values())) / (n + 1)
+    calibration = calibrate([s for s, _ in images], (n + 0.5) / (n + 1), groups=[g for _, g in images])
+    assert calibration.n_groups == n
+    assert calibration.p_value(new) == float(wanted)
+    assert calibration.alpha_min == 1 / (n + 1)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6)), min_size=2, max_size=40),
+    st.floats(0.15, 0.95),
+)
+def test_the_threshold_decides_as_p_values_of_groups_do(images: list[tuple[int, int]], alpha: float) -> None:
+    scores, groups = zip(*images, strict=True)
+    n = len(set(groups))
+    if alpha < 1 / (n + 1):
+        return
+    calibration = calibrate(scores, alpha, groups=groups)
+    new = np.arange(-1, 23) / 1.0
+    assert np.array_equal(calibration.decide(new), calibration.p_value(new) <= alpha)
+
+
+@pytest.mark.parametrize("within", [0.01, 1.0])
+@pytest.mark.parametrize("size", [8, None])
+def test_the_promise_holds_for_new_parts(within: float, size: int | None) -> None:
+    rng = np.random.default_rng(0)
+    rates, counted = [], []
+    for _ in range(400):
+        sizes = np.full(16, size) if size else rng.integers(1, 12, 16)
+        groups = np.repeat(np.arange(16), sizes)
+        scores = rng.normal(size=16)[groups] + rng.normal(scale=within, size=groups.size)
+        new = rng.normal(size=500) + rng.normal(scale=within, size=500)
+        rates.append(calibrate(scores, 0.1, groups=groups.tolist()).decide(new).mean())
+        counted.append(calibrate(scores, 0.02).decide(new).mean())
+    assert np.mean(rates) <= 0.1 + 2 * np.std(rates) / 20
+    if within < 0.1 and size:
+        assert np.mean(counted) > 0.04  # photographs counted as parts break the promise of 0.02
+
+
+def test_groups_count_in_the_smallest_alpha_and_its_refusal() -> None:
+    groups = [i // 4 for i in range(40)]
+    with pytest.warns(AnomemWarning, match="10 calibration groups of normals carry a false-alarm rate of 0.0909"):
+        assert calibrate(range(40), groups=groups).alpha == 1 / 11
+    with pytest.raises(CalibrationError, match="needs 19 calibration groups of normals and there are 10: add 9 more"):
+        calibrate(range(40), 0.05, groups=groups)
+    with pytest.raises(InputError, match="3 groups for 40"):
+        calibrate(range(40), 0.5, groups=["a", "b", "c"])
+
+
+def test_a_group_is_judged_by_its_maximum() -> None:
+    calibration = calibrate([1, 2, 5, 6, 3, 9], 0.5, groups=["a", "a", "b", "b", "c", "c"])
+    assert calibration.group_p_value([0, 7]) == 2 / 4
+    assert calibration.group_p_value([1, 2]) == 1
+    assert calibration.group_p_value([0, 10]) == 1 / 4
+
+
+def test_equal_calibrations_have_equal_groups() -> None:
+    scores = [1.0, 2.0, 3.0, 4.0]
+    one, other = calibrate(scores, 0.4, groups=[0, 0, 1, 1]), calibrate(scores, 0.4, groups=["x", "y", "y", "x"])
+    assert one == calibrate(scores, 0.4, groups=["b", "b", "a", "a"])
+    assert one != other
+    assert one != calibrate(scores, 0.4)
+    assert one.with_alpha(0.5).n_groups == 2

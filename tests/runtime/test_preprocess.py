@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from anomem.errors import InputError, ModelFileError, ParameterError
 from anomem.runtime.images import resize, resize_map
-from anomem.runtime.masks import same_aspect
+from anomem.runtime.mask_pixels import same_aspect
 from anomem.runtime.preprocess import GREY, Preprocessing
 
 sides = st.integers(1, 70)

@@ -6,6 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from anomem.benchmark.ablations import (
+    FROM_SCRATCH,
+    FYD_ARMS,
+    FYD_PLAIN,
+    PLUME_ARMS,
+    PMB_ARMS,
+    STAGE_ONE,
+    STAGE_ONE_OBJECT,
+)
 from anomem.benchmark.image_sets import TEXTURED
 from anomem.benchmark.recipes import (
     ANOMEM_32,
@@ -89,14 +98,12 @@ _QUICK = ("kmeans", "ocsvm", "iforest", "plume", "deepsad")
 _SLOW = ("fyd", "pmb", "memae", "simclr", "plad")
 _LEARNERS = _all("anomem", "deepsad", "supervised")
 _MLP = Variant("supervised", {"head": "mlp"}, "supervised, mlp")
-_TRAINED = {"train_steps": 100, "train_batch": 32, "lr": 0.003}
-_STAGE_ONE = tuple(
-    Variant("anomem", {**_TRAINED, "train_backbone": trained}, label)
-    for trained, label in (("none", "memory trained"), ("last", "memory and last stages"))
-)
-_STAGE_ONE_OBJECT = tuple(Variant(v.method, {"preset": "object", **v.params}, v.label) for v in _STAGE_ONE)
 _OBJECT = {"preset": "object"}
 _COSINE = Variant("knn", {**_OBJECT, "metric": "cosine"}, "knn, cosine")
+
+_ALIKE = {"k": (0, 10), "draws": 1, "maps": True}
+_THREE_CLASSES = ("automobile", "cat", "dog")
+_SCRATCH_CLASSES = ("airplane", "automobile", "dog")
 
 _CPU = (
     Part("few-labels", (_BRUSH, _TILE, _CAPSULES), (*_LEARNERS, _MLP)),
@@ -129,7 +136,7 @@ _CPU = (
 
 _CPU_LONG = (
     Part("localisation", _INDUSTRIAL, _all(*_SLOW), seeds=(0, 1, 2)),
-    Part("localisation", _INDUSTRIAL[:4], _STAGE_ONE),
+    Part("localisation", _INDUSTRIAL[:4], STAGE_ONE),
     Part("cross-type", (_SCREW,), _LEARNERS, {"k": (0, 10, 30, "all"), "draws": 3}),
     Part("disturbed", (_CAPSULES, _SCREW), _all("padim", "fyd", "anomem")),
     Part("sweep", (_BRUSH,), _all("anomem"), {"of": "sampling-ratio"}),
@@ -140,14 +147,22 @@ _CPU_LONG = (
     Part("one-vs-rest", ("pneumonia_mnist",), _all("pmb", preset="medical"), {"gammas": (0.0,)}),
     Part("one-vs-rest", ("cifar100:coarse",), _all("anomem", **_OBJECT), {"draws": 1}),
     Part("one-vs-rest", ("cifar100:coarse",), (_COSINE, *_all("knn", "plume", **_OBJECT)), {"gammas": (0.0,)}),
-    Part("one-vs-rest", ("cifar100:coarse",), _STAGE_ONE_OBJECT, {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("cifar100:coarse",), STAGE_ONE_OBJECT, {"gammas": (0.0,)}),
     Part("one-vs-rest", ("mnist",), _all("pmb", preset="digits"), {"gammas": (0.0,)}),
     Part("one-vs-rest", ("cifar10",), _all("deepsad", "supervised", **_OBJECT), {"draws": 1}),
     Part("one-vs-rest", ("cifar10",), (_COSINE, *_all("ocsvm", "plume", **_OBJECT)), {"gammas": (0.0,)}),
     Part("one-vs-rest", ("cifar10",), _all("anomem", **_OBJECT), {"draws": 1, "anomalies": "one"}),
     Part("sweep", ("cifar100:coarse",), _all("plume", **_OBJECT), {"of": "constraint"}),
     Part("out-of-distribution", ("cifar10",), _all("anomem", "knn", "plume", **_OBJECT)),
-    Part("linear-evaluation", ("cifar100:coarse",), _STAGE_ONE_OBJECT),
+    Part("linear-evaluation", ("cifar100:coarse",), STAGE_ONE_OBJECT),
+    # Every method on the same test images, ten defects of which are left to those that need labels.
+    Part("few-labels", _INDUSTRIAL, _all(*_THREE, *_QUICK, *_SLOW, "supervised"), _ALIKE),
+    Part("disturbed", (_BRUSH, _BOTTLE, "textures/gravel"), FYD_ARMS, {"kinds": ("spatial",), "draws": 3}),
+    Part("disturbed", (_BRUSH, _BOTTLE, _CAPSULES), FYD_PLAIN, {"kinds": ("spatial",)}),
+    Part("localisation", _INDUSTRIAL[1:], FYD_PLAIN),
+    Part("one-vs-rest", ("cifar10",), PLUME_ARMS, {"gammas": (0.0,), "classes": _THREE_CLASSES}, (0, 1, 2)),
+    Part("one-vs-rest", ("cifar10",), FROM_SCRATCH, {"gammas": (0.0,), "classes": _SCRATCH_CLASSES}, (0, 1, 2)),
+    Part("one-vs-rest", ("mnist",), PMB_ARMS, {"gammas": (0.0,), "classes": ("0", "2", "5")}, (0, 1, 2)),
 )
 
 _CIFAR = ("cifar10", "cifar100")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
+from anomem.cli.found import show_found
 from anomem.cli.output import Output, check_file, check_folder, files_of, filled_folder, write_text
 from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
@@ -71,7 +72,7 @@ def evaluate(
         session.plan(report / REPORT)
     dataset = read_dataset(data, normal=normal)
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
-    output.line(dataset.describe())
+    found = show_found(dataset, output)
     detector = load(model)
     if alpha is not None:
         detector.set_alpha(alpha)
@@ -83,7 +84,7 @@ def evaluate(
         evaluation = (evaluate_normals if alone else evaluated)(detector, samples, progress=progress, **running)
     for image in evaluation.skipped:
         note(f"left out {image.error}")
-    content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict())}
+    content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict()), "found": found}
     if report is not None and isinstance(evaluation, Evaluation):
         facts = {"Model file": str(model), "Data": str(data)}
         with filled_folder(report, session) as folder:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anomem.cli import options
+from anomem.cli.found import show_found
 from anomem.cli.output import Output, check_file, files_of, peak_mb
 from anomem.cli.progress import bars
 from anomem.cli.session import Session, note, pass_session
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from anomem.data.samples import Sample
     from anomem.detector import Detector
     from anomem.loading import Model
+    from anomem.runtime.calibration import Calibration
 
 FITTED_IN = ("fp32", "bf16")
 """Precisions that a fit calibrates in; int8 comes with an export."""
@@ -56,6 +58,7 @@ FITTED_IN = ("fp32", "bf16")
     type=click.Choice(("auto", "8", "10", "12", "14", "16")),
     help="Bits that 16-bit images use.  [default: auto, those of the normal images]",
 )
+@options.group_by
 @click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
 @options.running
 @options.skip_bad
@@ -75,6 +78,7 @@ def fit(
     precision: str | None,
     fit_precision: str,
     bits: str | None,
+    group_by: str | None,
     seed: int | None,
     as_json: bool,
     **running: Any,
@@ -93,7 +97,7 @@ def fit(
     session.reads(data, labels)
     check_file(out, session, what="model")
     dataset = read_dataset(data, normal=normal)
-    output.line(dataset.describe())
+    found = show_found(dataset, output)
     picked = read_labels(labels) if labels else None
     session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
     if not any(sample.label == NORMAL for sample in dataset.train):
@@ -107,13 +111,14 @@ def fit(
         detector.fit(
             list(dataset.train),
             labels=picked,
+            groups=group_by,
             alpha=alpha,
             fit_precision=learnt_in,
             progress=progress,
             **running,
         )
     skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
-    _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped)
+    _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped, found=found)
 
 
 @click.command(short_help="Teach a model labelled defects; seconds.")
@@ -165,6 +170,7 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
 @click.argument("normals", type=options.PATH)
 @options.alpha("Promised rate of false alarms.", required=True)
 @options.normal
+@options.group_by
 @click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
@@ -178,6 +184,7 @@ def calibrate(
     normals: Path,
     alpha: float,
     normal: str | None,
+    group_by: str | None,
     out: Path | None,
     as_json: bool,
     **running: Any,
@@ -186,7 +193,7 @@ def calibrate(
 
     Of images that the model has learnt from none is used. Of a data set with labels the normal training images are.
     """
-    from anomem.data.sources import read_dataset
+    from anomem.data.sources import PathSource, read_dataset
     from anomem.loading import load as load_any
 
     output = Output(as_json)
@@ -196,16 +203,19 @@ def calibrate(
     check_file(target, session, what="model")
     dataset = read_dataset(normals, normal=normal)
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
-    output.line(dataset.describe())
-    paths = [sample.path for sample in dataset.train if sample.label == NORMAL]
-    if not paths:
+    found = show_found(dataset, output)
+    chosen = [sample for sample in dataset.train if sample.label == NORMAL]
+    if not chosen:
         raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
     detector = load_any(model)
+    known = [sample.group for sample in chosen]
+    groups = group_by or (known if any(known) else None)
+    source = PathSource(sample.path for sample in chosen)
     with bars(session, quiet=as_json) as progress:
-        detector.calibrate(paths, alpha, progress=progress, **running)
+        detector.calibrate(source, alpha, groups=groups, progress=progress, **running)
     save(detector, target, session)
     calibration = detector.calibration_
-    output.line(f"calibrated on {count(calibration.n, 'normal image')}")
+    output.line(f"calibrated on {count(calibration.n, 'normal image')}{_grouped(calibration)}")
     for text in promise(detector):
         output.line(text)
     output.line(f"written to {target}")
@@ -217,6 +227,8 @@ def calibrate(
             "threshold": calibration.threshold,
             "alpha_min": calibration.alpha_min,
             "rate_limit_95": calibration.rate_limit_95,
+            "n_groups": calibration.n_groups,
+            "found": found,
         }
     )
 
@@ -254,14 +266,22 @@ def keep(detector: Detector, path: Path, session: Session) -> None:
         raise InputError(f"{error}; the fitted model is kept in {refuge}: move it") from error
 
 
+def _grouped(calibration: Calibration) -> str:
+    """Return the number of groups that count, as the end of a sentence; empty without groups."""
+    if calibration.groups is None:
+        return ""
+    return f" in {count(calibration.n_groups, 'group')} (smallest attainable alpha {calibration.alpha_min:.3g})"
+
+
 def promise(detector: Model) -> list[str]:
     """Say what the threshold means, in lines."""
     calibration = detector.calibration_
     mean, limit = rate(calibration.alpha), rate(calibration.rate_limit_95)
+    images = "images" if calibration.groups is None else "groups"
     return [
         f"threshold {number(calibration.threshold)}: images with a higher score are called anomalous",
         f"alpha {calibration.alpha:.3g}: on average at most {mean} of normal images like these are called anomalous",
-        f"with these {calibration.n:,} calibration images less than {limit}, with 95 % confidence",
+        f"with these {calibration.n_groups:,} calibration {images} less than {limit}, with 95 % confidence",
     ]
 
 
@@ -302,13 +322,15 @@ def _finish(
     session: Session,
     *,
     skipped: Sequence[dict[str, str]] = (),
+    found: dict[str, Any] | None = None,
 ) -> None:
     """Write the model and say what it is."""
     keep(detector, out, session)
     counts, calibration = detector.counts_, detector.calibration_
     output.line(
         f"{detector.name}: learnt from {count(counts['n_train'], 'normal image')}, tuned on {counts['n_tune']:,}, "
-        f"calibrated on {counts['n_calibration']:,}; {count(counts['n_labelled'], 'labelled image')}; {seconds:.1f} s"
+        f"calibrated on {counts['n_calibration']:,}{_grouped(calibration)}; "
+        f"{count(counts['n_labelled'], 'labelled image')}; {seconds:.1f} s"
     )
     for text in promise(detector):
         output.line(text)
@@ -321,8 +343,11 @@ def _finish(
             "alpha": calibration.alpha,
             "threshold": calibration.threshold,
             "rate_limit_95": calibration.rate_limit_95,
+            "alpha_min": calibration.alpha_min,
+            "n_groups": calibration.n_groups,
             "seconds": round(seconds, 3),
             "peak_mb": peak_mb(),
             "skipped": skipped,
+            **({} if found is None else {"found": found}),
         }
     )

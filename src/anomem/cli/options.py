@@ -17,6 +17,12 @@ ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 normal = click.option("--normal", metavar="CLASS", help="The class that is normal, where DATA has one folder a class.")
+group_by = click.option(
+    "--group-by",
+    metavar="near|folder|REGEX",
+    help="Images of one part, lot or burst, which count once: near-duplicates, one folder each, or what REGEX finds in "
+    "the path.",
+)
 skip_bad = click.option("--skip-bad", is_flag=True, help="List unreadable images and leave them out.")
 
 max_pixels = click.option(

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output, check_folder, filled_folder
+from anomem.cli.output import Output, check_file, check_folder, filled_folder
 from anomem.cli.session import Session, note, pass_session
 from anomem.runtime.text import count
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anomem.report.benchmark.bars import Outcome
     from anomem.report.benchmark.baseline import Versus
+    from anomem.report.benchmark.measurements import Measurement
+    from anomem.report.benchmark.report import Report
 
 DEFAULT = "anomem-report"
 COMPARISONS = "comparisons.csv"
@@ -34,6 +39,10 @@ SHOWN = 12
     metavar="DIR",
     help="Scores kept by bench --scores: narrower intervals.",
 )
+@click.option("--markdown", type=options.PATH, metavar="FILE", help="Also write one page of results as Markdown.")
+@click.option("--table", type=options.PATH, metavar="FILE", help="Also write the overview table alone as Markdown.")
+@click.option("--bars", type=options.PATH, metavar="CSV", help="Check these limits; exit code 1 where one is missed.")
+@click.option("--sets", type=options.PATH, metavar="CSV", help="Image sets as measured: size, compression, split.")
 @options.as_json
 @pass_session
 def report(
@@ -43,25 +52,49 @@ def report(
     out: Path,
     baseline: str | None,
     scores: tuple[Path, ...],
+    markdown: Path | None,
+    table: Path | None,
+    bars: Path | None,
+    sets: Path | None,
     as_json: bool,
 ) -> None:
     """Turn RUNS, files that `anomem bench` has written, into DIR/report.html, tables (Markdown, CSV) and plots.
 
     Several files may be named, also those of peers: lines of the same form whose method is none of anomem's. What two
-    methods have both done, on the same test images with the same seed and draw, is compared in pairs.
+    methods have both done, on the same test images with the same seed and draw, is compared in pairs. Files of
+    measurements (seconds, images per second) become DIR/measurements.md and sections of the page of results.
     """
+    from anomem.report.benchmark.bars import bar_values, check_bars
+    from anomem.report.benchmark.measurements import read_measurements, split
     from anomem.report.benchmark.page import write_report
     from anomem.report.benchmark.report import gather
+    from anomem.report.benchmark.sets import read_sets
     from anomem.report.benchmark.text_tables import plain
 
     output = Output(as_json)
-    session.reads(*runs)
+    session.reads(*runs, bars, sets)
     check_folder(out)
-    found = gather(runs, scores=scores, baseline=baseline)
+    for path in (markdown, table):
+        if path is not None:
+            check_file(path, session, what="file of results")
+    run_files, measurement_files = split(runs)
+    measured = read_measurements(measurement_files)
+    found = gather(run_files, scores=scores, baseline=baseline, sets=() if sets is None else read_sets(sets))
+    outcomes = [] if bars is None else check_bars(bars)
     for text in found.notes:
         note(text.rstrip("."))
     with filled_folder(out, session) as folder:
-        names = [path.name for path in write_report(found, folder)]
+        names = [path.name for path in write_report(found, folder, measured, outcomes)]
+    extra = _write_pages(found, measured, outcomes, {"page": markdown, "table": table})
+    _say(output, found, outcomes, out, out / names[0])
+    written = [*(out / name for name in names), *extra]
+    output.result({"report": out / names[0], "written": written, **plain(found), "bars": bar_values(outcomes)})
+    if any(not outcome.met for outcome in outcomes):
+        click.get_current_context().exit(1)
+
+
+def _say(output: Output, found: Report, outcomes: Sequence[Outcome], out: Path, page: Path) -> None:
+    """Print comparisons, confounded sets, what was written, and missed bars."""
     compared = [versus for versus in found.comparisons if not versus.table.sweep]
     for versus in compared[:SHOWN]:
         output.line(_line(versus))
@@ -70,8 +103,35 @@ def report(
     confounded = [checked.where for checked in found.checks if checked.check.confounded]
     if confounded:
         output.line(f"possibly confounded: {', '.join(dict.fromkeys(confounded))}: see the confound check")
-    output.line(f"{count(len(found.runs.runs), 'unit')} of work, {count(len(found.tables), 'table')}: {out / names[0]}")
-    output.result({"report": out / names[0], "written": [out / name for name in names], **plain(found)})
+    output.line(f"{count(len(found.runs.runs), 'unit')} of work, {count(len(found.tables), 'table')}: {page}")
+    missed = [outcome for outcome in outcomes if not outcome.met]
+    for outcome in missed:
+        output.line(
+            f"missed: {outcome.bar.name}: {outcome.value:.4g}, not {outcome.bar.direction} {outcome.bar.limit:g}"
+        )
+    if outcomes:
+        output.line(f"{len(outcomes) - len(missed)} of {len(outcomes)} bars met, {len(missed)} missed")
+
+
+def _write_pages(
+    found: Report, measured: Sequence[Measurement], outcomes: Sequence[Outcome], paths: dict[str, Path | None]
+) -> list[Path]:
+    """Write the page of results and the overview table, whole or not at all."""
+    from anomem.report.benchmark.results_page import overview, results_page
+    from anomem.runtime.atomic import atomic_path
+
+    texts = {"page": lambda: results_page(found, measured, outcomes), "table": lambda: _lines(overview(found))}
+    written = []
+    for name, path in paths.items():
+        if path is not None:
+            with atomic_path(path) as part:
+                part.write_text(texts[name](), encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "\n".join([*lines, ""])
 
 
 def _line(versus: Versus) -> str:

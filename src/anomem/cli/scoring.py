@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from anomem.cli import options
 from anomem.cli.output import Output, check_folder, check_table, filled_folder, write_table
 from anomem.cli.progress import counted
 from anomem.cli.session import Session, note, pass_session
-from anomem.errors import InputError
+from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.atomic import NAME_BYTES, shortened
 from anomem.runtime.neutral import printable
 from anomem.runtime.text import count, number
@@ -89,26 +90,27 @@ def score(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Score IMAGES (files, and folders with all images below them) with MODEL.
+    """Score IMAGES (files, tables, and folders with all images below them) with MODEL.
 
     For each image: the raw score (higher is more anomalous), the p-value (how rare such a score is among normal
     images) and the verdict, which is anomalous where the p-value is at most alpha.
     """
+    from anomem.data.sources import PathSource
     from anomem.loading import load
     from anomem.runtime.metadata import weights_of
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     session.reads(model, weights_of(model), *images)
+    paths, found = _listed(images)
     if out is not None:
         check_table(out, session)
-    paths = _listed(images)
     session.check_inputs(*paths)
     drawn = None if heatmaps is None else _planned(heatmaps, images, paths)
     detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
         detector.set_alpha(alpha)
-    scored = detector.score(paths, maps=drawn is not None, **running)
+    scored = detector.score(PathSource(paths), maps=drawn is not None, **running)
     watched = counted(scored, len(paths), "score", session, quiet=as_json)
     with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:
         rows, skipped = _collect(watched, detector, drawn, folder, running["max_pixels"])
@@ -124,25 +126,46 @@ def score(
             "threshold": calibration.threshold,
             "alpha": calibration.alpha,
             "results": rows,
+            "found": found,
         }
     )
 
 
-def _listed(images: Sequence[Path]) -> list[Path]:
-    """List the image files that the arguments stand for, each one that opens from here."""
-    from anomem.data.layouts import found_in
-    from anomem.runtime.files import exists
-    from anomem.runtime.images import find_images
+def _listed(images: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
+    """List the image files that the arguments stand for, each one that opens from here; and say what was left out.
+
+    Returns
+    -------
+    paths : list of Path
+        Image files.
+    found : list of dict
+        For each folder or table its path and its number of images; what was left out is a note of its own.
+    """
+    from anomem.data.sources import list_images
+    from anomem.runtime.listing import warn_of_pages
 
     paths: list[Path] = []
+    found: list[dict[str, Any]] = []
     for place in images:
-        if not exists(place):
-            raise InputError(f"{place}: no such file or folder: check the path")
-        found = find_images(place) if place.is_dir() else [place]
-        if not found:
-            raise InputError(f"{place}: 0 images, found {found_in(place)}: name a folder of images")
-        paths += found
-    return paths
+        with noted() as notes:
+            warn_of_pages([place])
+            listed = [Path(path) for path in list_images(place, among=False)]
+        if listed != [place]:
+            found.append({"path": place, "images": len(listed), "notes": notes})
+        paths += listed
+    return paths, found
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collect the warnings of a block, and show them as notes when it ends."""
+    lines: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AnomemWarning)
+        yield lines
+    lines += [str(warning.message) for warning in caught if issubclass(warning.category, AnomemWarning)]
+    for line in lines:
+        note(line)
 
 
 def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Heatmaps:

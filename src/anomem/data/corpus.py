@@ -12,11 +12,20 @@ import numpy as np
 
 from anomem.data.label_tables import merge_labels
 from anomem.data.official.inside import read_mask
-from anomem.data.sources import ImageSource, Sample, open_source, training_samples
+from anomem.data.sources import ImageSource, Sample, folder_samples, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
+from anomem.runtime.alike import find_alike
+from anomem.runtime.files import is_folder
+from anomem.runtime.groups import Groups, resolve_groups
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.sources import FileSource
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
+
+_LOOKED_AT = 1000
+"""Normals among which near-duplicates are looked for unasked, at most."""
+
+_REPEATS_NOTED = 0.1
+"""Share of near-duplicates beyond one per group from which on they are noted."""
 
 Mask = BoolArray | Path | str | None
 
@@ -88,7 +97,7 @@ def read_corpus(
     *,
     labels: Any = None,
     masks: Sequence[Mask] | None = None,
-    groups: Sequence[Hashable | None] | None = None,
+    groups: Groups = None,
     types: Sequence[str | None] | None = None,
     default_label: int = NORMAL,
     skip_bad: bool = False,
@@ -101,13 +110,13 @@ def read_corpus(
     ----------
     images : folder, list of paths, arrays, tensors, list of Sample, or ImageSource
         To fit on (`default_label` 0), a folder or table is read by its layout, its training part only; to label, a
-        folder is every image in it.
+        folder is every image in it, with the labels that its folders' names give.
     y : sequence of int, optional
         0 normal, 1 anomalous, -1 unknown; by default what the samples say, else `default_label`.
     labels : table of labels or list of Sample, optional
         Labelled images that somebody picked, merged with `images`, which are files then.
     masks, groups, types : sequences, optional
-        One entry per image.
+        One entry per image; of groups also "near", "folder" or a regular expression.
     skip_bad : bool
         Decode every image and mask once and leave the unreadable ones out, instead of failing at the first; those
         too that `preprocessing` cannot cut.
@@ -126,14 +135,18 @@ def read_corpus(
     picked: frozenset[int] = frozenset()
     if labels is not None:
         samples, picked = merge_labels(_files(images, samples), labels)
+    if samples is None and isinstance(images, (str, Path)) and is_folder(images):
+        samples = folder_samples(images, default_label)
     source = open_source(images if samples is None else samples, max_pixels=max_pixels)
     known: Sequence[Sample | None] = samples or [None] * len(source)
     labelled = labels_of(y, known, default_label, len(source))
-    given = {"mask": masks, "type": types, "group": groups}
+    named = groups if isinstance(groups, str) else None
+    given = {"mask": masks, "type": types, "group": groups if named is None else None}
     columns = {f"{name}s": column_of(values, known, name, len(source)) for name, values in given.items()}
     corpus = Corpus(source, labelled, (), **columns, picked=picked)
     digests, skipped = yield from _digests(corpus, skip_bad, preprocessing)
-    return replace(corpus, digests=digests, skipped=skipped)
+    corpus = replace(corpus, digests=digests, skipped=skipped)
+    return (yield from _grouped(corpus, named)) if fitting else corpus
 
 
 def _files(images: Any, samples: Sequence[Sample] | None) -> Sequence[Sample]:
@@ -142,6 +155,44 @@ def _files(images: Any, samples: Sequence[Sample] | None) -> Sequence[Sample]:
     if isinstance(images, (list, tuple)) and all(isinstance(image, (str, Path)) for image in images):
         return [Sample(Path(image), NORMAL) for image in images]
     raise InputError("labels: images in memory cannot be merged with a table of labels; give files, or y")
+
+
+def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corpus]:
+    """Return a corpus with its normals in groups, named as by `anomem.runtime.groups.resolve_groups`.
+
+    Where neither `groups` nor the images name groups, near-duplicates are looked for among at most 1,000 normals, and
+    a warning names the setting that groups them.
+    """
+    normals = corpus.found_normals()
+    if groups is None:
+        if len(normals) and all(corpus.groups[i] is None for i in normals):
+            yield from _look_for_alike(corpus, normals)
+        return corpus
+    found = yield from resolve_groups(groups, corpus.source.subset(normals))
+    column: list[Hashable | None] = [None] * len(corpus.groups)
+    for i, group in zip(normals, found or (), strict=True):
+        column[i] = group
+    return replace(corpus, groups=tuple(column))
+
+
+def _look_for_alike(corpus: Corpus, normals: IntArray) -> Generator[Record, None, None]:
+    once = {corpus.digests[i]: int(i) for i in reversed(normals)}  # equal files are one image anyway
+    chosen = [once[digest] for digest in sorted(once)[:_LOOKED_AT]]
+    found = yield from find_alike(corpus.source.subset(chosen))
+    members: dict[int, list[int]] = {}
+    for i, group in zip(chosen, found, strict=True):
+        members.setdefault(group, []).append(i)
+    if len(members) > (1 - _REPEATS_NOTED) * len(chosen):
+        return
+    several = [sorted(images) for images in members.values() if len(images) > 1]
+    one, other = (corpus.source.name(i) for i in min(several)[:2])
+    warnings.warn(
+        f"{sum(map(len, several)):,} of {len(chosen):,} normal images are near-duplicates, in {len(several):,} groups "
+        f"(such as {one} and {other}); the promised false-alarm rate does not hold for new parts; "
+        "set groups='near' (--group-by near), or name the groups",
+        AnomemWarning,
+        stacklevel=5,
+    )
 
 
 def labels_of(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:

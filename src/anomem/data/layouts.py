@@ -1,43 +1,63 @@
-"""Folders of images as datasets: MVTec style, ImageFolder style, flat."""
+"""Folders of images as datasets: MVTec style, ImageFolder style, class folders at any depth, flat."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from anomem.data.classes import Placed, classify, match_class
+from anomem.data.official.inside import read_mask
+from anomem.data.pairing import Pairs, pair_masks
 from anomem.data.samples import Dataset, Layout, Sample, mask_note
-from anomem.errors import InputError
-from anomem.runtime.images import IMAGE_SUFFIXES, find_images
+from anomem.errors import ImageError, InputError
+from anomem.runtime.listing import Listing, found_in, list_folder
+from anomem.runtime.words import class_of, is_enumerated, split_of
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
 
-__all__ = ["found_in", "read_folder", "type_by_place"]
+__all__ = ["EXPECTED", "read_folder", "type_by_place"]
 
-GOOD_WORDS = frozenset({"good", "normal", "ok"})
-BAD_WORDS = frozenset({"anomalous", "anomaly", "anomalies", "abnormal", "bad", "defect", "defects", "defective", "ng"})
-_TRAIN, _TEST, _VAL = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
-_GROUND_TRUTH = "ground_truth"
-_EXPECTED = (
-    "expected train/good with test/<type> (MVTec), train/<class> (ImageFolder), "
+EXPECTED = (
+    "expected train/good with test/<type> (MVTec), train/<class> (ImageFolder), good/ beside bad/ or <type>/, "
     "a folder of normal images, or a CSV/Parquet table"
 )
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The images of one folder: per class folder below it, and loose beside those."""
+    """Images of one part of a data set, with the folders between it and each image."""
 
     folder: Path
-    classes: Mapping[str, list[Path]]
-    loose: list[Path]
+    images: tuple[Path, ...]
+    below: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
-        return len(self.loose) + sum(map(len, self.classes.values()))
+        return len(self.images)
 
     def listing(self) -> str:
-        return ", ".join(f"{name} ({len(paths):,})" for name, paths in self.classes.items())
+        counts = Counter(below[0] for below in self.below if below)
+        return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
+
+    def first_folders(self) -> list[str]:
+        return list(dict.fromkeys(below[0] for below in self.below if below))
+
+    def loose(self) -> int:
+        return sum(not below for below in self.below)
+
+    def is_one_class(self) -> bool:
+        """Return True where no folders stand side by side that may be classes."""
+        folders = self.first_folders()
+        return len(folders) <= 1 or all(map(is_enumerated, folders))
+
+    def class_name(self, i: int, place: Placed) -> str:
+        """Return the path of the folder that gives image i its label."""
+        return "/".join(self.below[i][: 1 if place.at is None else place.at + 1])
+
+    def wrappers(self, chosen: str | None) -> set[str]:
+        """Return the names of folders around the class folders."""
+        placed = classify(self.below, chosen, self.folder)
+        return {name for below, place in zip(self.below, placed, strict=True) for name in below[: place.at or 0]}
 
 
 def read_folder(root: Path, normal: str | None) -> Dataset:
@@ -57,45 +77,26 @@ def read_folder(root: Path, normal: str | None) -> Dataset:
     Raises
     ------
     InputError
-        No image, several datasets or several classes without ``normal``, an unknown ``normal``.
+        No image, several datasets or several classes without ``normal``, an unknown ``normal``, a folder of normal
+        images inside one of anomalous images.
     """
-    folders = _folders(root)
-    train, test = _named(folders, _TRAIN), _named(folders, _TEST)
-    if train or test:
-        return _read_split(root, train, test or _named(folders, _VAL), normal)
-    categories = [folder for folder in folders.values() if _is_dataset(folder)]
-    if len(categories) > 1:
-        names = ", ".join(folder.name for folder in categories)
-        raise InputError(
-            f"{root}: holds {len(categories)} datasets ({names}): name one of them, such as {categories[0]}"
-        )
-    part = _read_part(root)
-    if categories and not part.loose and len(part.classes) <= 1:
-        return read_folder(categories[0], normal)
-    if not len(part):
-        raise InputError(f"{root}: 0 images, found {found_in(root)}; {_EXPECTED}")
-    told_apart = len(part.classes) > 1 and any(n.casefold() in GOOD_WORDS for n in part.classes)
-    if part.classes and (normal is not None or not part.loose or told_apart):
-        return _read_classes(root, part, normal)
-    return _read_flat(root, part, normal)
-
-
-def found_in(folder: Path) -> str:
-    """Say in a few words what a folder holds."""
-    try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{folder}: {error.strerror}: name a readable folder") from error
-    folders = [entry.name for entry in entries if entry.is_dir()]
-    suffixes = Counter(entry.suffix.lower() or entry.name for entry in entries if entry.is_file())
-    parts = []
-    if folders:
-        more = ", ..." if len(folders) > 5 else ""
-        parts.append(f"{_number(len(folders), 'folder')} ({', '.join(folders[:5])}{more})")
-    if suffixes:
-        shown = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
-        parts.append(f"{_number(suffixes.total(), 'file')} ({shown})")
-    return " and ".join(parts) or "nothing"
+    listing = list_folder(root, images_in=normal)
+    if not listing.images:
+        found = "; ".join(listing.notes()) or found_in(root)
+        raise InputError(f"{root}: 0 images, found {found}; {EXPECTED}")
+    pairs = pair_masks(root, listing.images, listing.masks)
+    base = _base(listing)
+    inside = base.relative_to(root).parts
+    below = {path: path.relative_to(root).parts[len(inside) : -1] for path in listing.images}
+    if any(split_of(part) for parts in below.values() for part in parts) or _split_folders(base):
+        data = _read_split(base, below, normal, pairs)
+    else:
+        images = tuple(below)
+        data = _read_classes(_Part(base, images, tuple(below[path] for path in images)), normal, pairs, root)
+    used = {sample.path for sample in (*data.train, *data.test) if sample.mask is not None}
+    idle = len(set(pairs.masks) - used)
+    more = (f"{idle:,} masks of other images found, not read as images",) if idle else ()
+    return replace(data, notes=(*data.notes, *more, *pairs.notes(root), *listing.notes(masks=False)))
 
 
 def type_by_place(path: Path) -> str | None:
@@ -107,197 +108,240 @@ def type_by_place(path: Path) -> str | None:
     ('crack', None)
     """
     folder = path.parent
-    known = folder.parent.name.casefold() in _TEST and folder.name.casefold() not in GOOD_WORDS
+    known = split_of(folder.parent.name) == "test" and class_of(folder.name) != NORMAL
     return folder.name if known else None
 
 
-def _number(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+def _base(listing: Listing) -> Path:
+    """Return the folder in which the layout begins: wrappers without a meaning are entered.
 
-
-def _folders(root: Path) -> dict[str, Path]:
-    """Visible folders of one folder by name, ``ground_truth`` left out."""
-    try:
-        entries = sorted(root.iterdir())
-    except OSError as error:
-        raise InputError(f"{root}: {error.strerror}: name a readable folder") from error
-    return {
-        entry.name: entry
-        for entry in entries
-        if not entry.name.startswith(".") and entry.name.casefold() != _GROUND_TRUTH and entry.is_dir()
-    }
-
-
-def _named(folders: Mapping[str, Path], names: Iterable[str]) -> Path | None:
-    by_name = {name.casefold(): folder for name, folder in folders.items()}
-    return next((by_name[name] for name in names if name in by_name), None)
-
-
-def _is_dataset(folder: Path) -> bool:
-    inside = _folders(folder)
-    return _named(inside, _TRAIN) is not None or _named(inside, _TEST) is not None
-
-
-def _read_part(folder: Path) -> _Part:
-    found = {name: _images(inside) for name, inside in _folders(folder).items()}
-    loose = sorted(
-        entry
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-    )
-    return _Part(folder, {name: paths for name, paths in found.items() if paths}, loose)
-
-
-def _images(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in find_images(folder)
-        if not any(part.casefold() == _GROUND_TRUTH for part in path.relative_to(folder).parts)
-    ]
-
-
-def _read_split(root: Path, train: Path | None, test: Path | None, normal: str | None) -> Dataset:
-    to_train = _read_part(train) if train else _Part(root, {}, [])
-    to_test = _read_part(test) if test else _Part(root, {}, [])
-    if train and not len(to_train):
-        raise InputError(f"{train}: 0 images, found {found_in(train)}; {_EXPECTED}")
-    if not len(to_train) and not len(to_test):
-        raise InputError(f"{to_test.folder}: 0 images, found {found_in(to_test.folder)}; {_EXPECTED}")
-    if to_train.loose and to_train.classes:
+    Raises
+    ------
+    InputError
+        Several folders hold train/ or test/, or one does beside other images.
+    """
+    root = listing.folder
+    all_parts = [path.relative_to(root).parts[:-1] for path in listing.images]
+    wrappers = set()
+    for parts in all_parts:
+        at = next((i for i, part in enumerate(parts) if split_of(part)), None)
+        if at is not None:
+            wrappers.add(tuple(part for part in parts[:at] if class_of(part) is None))
+    if len(wrappers) > 1:
+        names = sorted("/".join(wrapper) or "." for wrapper in wrappers)
         raise InputError(
-            f"{train}: holds {len(to_train.loose)} loose images beside the folders "
-            f"{to_train.listing()}: move the normal ones into train/good"
+            f"{root}: holds {len(wrappers)} datasets ({', '.join(names)}): name one of them, such as {root / names[0]}"
         )
-    chosen = _normal_class(root, to_train, to_test, normal)
-    masks = _find_masks(root)
-    train_samples = tuple(Sample(path, NORMAL) for path in to_train.loose or to_train.classes.get(chosen, []))
-    test_samples = tuple(_test_samples(to_test, chosen, masks))
-    notes = [
-        f"train/{name} not used ({len(paths):,} images)" for name, paths in to_train.classes.items() if name != chosen
-    ]
-    validation = _named(_folders(root), _VAL)
-    if validation is not None and validation != test:
-        notes.append(f"{validation.name}/ not used ({len(find_images(validation)):,} images)")
-    elif test is not None and test == validation:
-        notes.append(f"no test/, {test.name}/ used for it")
-    if test and not len(to_test):
-        notes.append(f"{test.name}/ holds 0 images")
-    if masks:
-        notes.extend(mask_note(test_samples))
-    lone_good = chosen.casefold() == "good" and len(to_train.classes) <= 1
-    layout: Layout = "mvtec" if masks or lone_good else "imagefolder"
-    return Dataset(layout, root, train_samples, test_samples, True, tuple(notes))
+    if wrappers:
+        (wrapper,) = wrappers
+        beside = [parts for parts in all_parts if parts[: len(wrapper)] != wrapper]
+        if beside:
+            raise InputError(
+                f"{root}: {'/'.join(wrapper)} is a dataset and {len(beside):,} images lie beside it: "
+                f"name {root.joinpath(*wrapper)}"
+            )
+        return root.joinpath(*wrapper)
+    common = list(all_parts[0])
+    for parts in all_parts:
+        shared = next((i for i, (a, b) in enumerate(zip(common, parts, strict=False)) if a != b), None)
+        common = common[: min(len(common), len(parts)) if shared is None else shared]
+    # A class is no wrapper, and neither is a folder beside others that it explains.
+    known = next((i for i, part in enumerate(common) if class_of(part) is not None), len(common))
+    return root.joinpath(*common[:known])
 
 
-def _normal_class(root: Path, train: _Part, test: _Part, normal: str | None) -> str:
-    """Name the class folder that holds normals, by request or because there is no other."""
-    classes = train.classes or test.classes
+def _split_folders(base: Path) -> dict[str, list[Path]]:
+    """Folders of parts of a data set, by part, with images or without."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for entry in sorted(base.iterdir()):
+        split = split_of(entry.name)
+        if split is not None and entry.is_dir():
+            found[split].append(entry)
+    return found
+
+
+def _parts(base: Path, below: Mapping[Path, tuple[str, ...]]) -> tuple[dict[str, _Part], list[str]]:
+    """Sort images by part of the data set; the rest is counted in notes."""
+    images: dict[str, list[Path]] = defaultdict(list)
+    folders: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    places: dict[str, Path] = {}
+    unused: Counter[str] = Counter()
+    for path, parts in below.items():
+        at = next((i for i, part in enumerate(parts) if split_of(part)), None)
+        if at is None:
+            unused[f"{parts[0]}/" if parts else "loose images"] += 1
+            continue
+        split = split_of(parts[at]) or "test"
+        # A name such as train_good is a part and a class.
+        kept = (parts[at],) if class_of(parts[at]) is not None else ()
+        images[split].append(path)
+        folders[split].append((*parts[:at], *kept, *parts[at + 1 :]))
+        places.setdefault(split, base.joinpath(*parts[: at + 1]))
+    found = {split: _Part(places[split], tuple(images[split]), tuple(folders[split])) for split in images}
+    return found, [f"{name} not used ({count:,} images)" for name, count in unused.items()]
+
+
+def _read_split(base: Path, below: Mapping[Path, tuple[str, ...]], normal: str | None, pairs: Pairs) -> Dataset:
+    """Read a folder with parts for training and testing."""
+    parts, notes = _parts(base, below)
+    on_disk = _split_folders(base)
+    empty = _Part(base, (), ())
+    train, test = parts.get("train", empty), parts.get("test")
+    if on_disk.get("train") and not len(train):
+        place = on_disk["train"][0]
+        raise InputError(f"{place}: 0 images, found {found_in(place)}; {EXPECTED}")
+    if test is None and not on_disk.get("test") and "val" in parts:
+        test = parts["val"]
+        notes.append(f"no test/, {test.folder.name}/ used for it")
+    elif "val" in parts:
+        notes.append(f"{parts['val'].folder.name}/ not used ({len(parts['val']):,} images)")
+    if test is None and on_disk.get("test"):
+        notes.append(f"{on_disk['test'][0].name}/ holds 0 images")
+    test = test or empty
+    learnt, chosen, left_out = _training(base, train, normal, pairs)
+    if not len(train) and normal is not None:
+        chosen = match_class(base, test.below, normal)
+    judged = _test_samples(base, test, chosen, train, pairs)
+    masked = bool(pairs.masks or pairs.unmatched)
+    if masked:
+        notes += mask_note(judged)
+    lone_good = (chosen or "good").casefold() == "good" and len(train.first_folders()) <= 1
+    layout: Layout = "mvtec" if masked or lone_good else "imagefolder"
+    return Dataset(layout, base, learnt, judged, True, (*left_out, *notes))
+
+
+def _training(
+    base: Path, train: _Part, normal: str | None, pairs: Pairs
+) -> tuple[tuple[Sample, ...], str | None, list[str]]:
+    """Return the normal images of a training part, the name of their class, and notes on what was left out."""
+    if not len(train):
+        return (), None, []
+    if train.loose():
+        _check_loose(train, normal)
+        samples, defects = _by_mask(train.images, pairs)
+        return samples, normal, _left_out_by_mask(defects)
     if normal is not None:
-        if train.loose and normal.casefold() not in GOOD_WORDS:
-            raise InputError(f"{train.folder}: no class {normal!r}: the images lie loose in train/")
-        return normal if train.loose else _match(root, classes, normal)
-    if len(train.classes) == 1:
-        lone = next(iter(train.classes))
-        if lone.casefold() in BAD_WORDS:
-            raise InputError(f"{train.folder}: only {lone}/, no normal images: add train/good")
-        return lone
-    good = [name for name in classes if name.casefold() in GOOD_WORDS]
-    if train.loose or (not train.classes and (good or _has_ground_truth(root))):
-        return good[0] if good else "good"
-    if not train.classes and len(classes) == 1:
-        return "good"  # a lone test/<type> holds defects
-    if not classes:
-        return "good"
-    raise _which_class(root, train if train.classes else test, good)
+        normal = match_class(base, train.below, normal)
+    placed = classify(train.below, normal, train.folder)
+    if all(place.label is None for place in placed):
+        if not train.is_one_class():
+            raise _which_class(base, train)
+        samples, defects = _by_mask(train.images, pairs)
+        return samples, train.first_folders()[0], _left_out_by_mask(defects)
+    if normal is None and any(place.label is None or not place.named for place in placed):
+        raise _which_class(base, train)
+    names = dict.fromkeys(train.class_name(i, place) for i, place in enumerate(placed))
+    if not any(place.label == NORMAL for place in placed):
+        raise InputError(f"{train.folder}: only {', '.join(names)}/, no normal images: add train/good; {EXPECTED}")
+    kept = [i for i, place in enumerate(placed) if place.label == NORMAL]
+    left_out = Counter(train.class_name(i, place) for i, place in enumerate(placed) if place.label != NORMAL)
+    notes = [f"{train.folder.name}/{name} not used ({count:,} images)" for name, count in left_out.items()]
+    at = placed[kept[0]].at or 0
+    return tuple(Sample(train.images[i], NORMAL) for i in kept), normal or train.below[kept[0]][at], notes
 
 
-def _which_class(root: Path, part: _Part, good: list[str]) -> InputError:
-    return InputError(
-        f"{root}: several classes: {part.listing()}; say which one is normal, such as "
-        f"--normal {(good or list(part.classes))[0]} (normal={(good or list(part.classes))[0]!r}); "
-        f"if all are normal, move them below train/good"
+def _test_samples(base: Path, test: _Part, chosen: str | None, train: _Part, pairs: Pairs) -> tuple[Sample, ...]:
+    """Label the images of a test part; loose ones by their mask, or not at all."""
+    placed = classify(test.below, chosen, test.folder)
+    unnamed = {below[0] for below, place in zip(test.below, placed, strict=True) if below and place.label is None}
+    nothing_named = all(place.label is None for place in placed) and not len(train) and not pairs.masks
+    if chosen is None and nothing_named and not pairs.unmatched and len(unnamed) > 1:
+        raise _which_class(base, test)
+    wrappers = train.wrappers(chosen)
+    samples = []
+    for path, below, place in zip(test.images, test.below, placed, strict=True):
+        if place.label is None and not below:
+            label = _label_by_mask(path, pairs)
+            samples.append(Sample(path, label, pairs.masks.get(path) if label == ANOMALOUS else None))
+            continue
+        if place.label == NORMAL:
+            samples.append(Sample(path, NORMAL))
+            continue
+        at = place.at
+        if at is None:
+            at = next((i for i, name in enumerate(below) if name not in wrappers), len(below) - 1)
+        samples.append(Sample(path, ANOMALOUS, pairs.masks.get(path), below[at]))
+    return tuple(samples)
+
+
+def _read_classes(part: _Part, normal: str | None, pairs: Pairs, root: Path) -> Dataset:
+    """Read class folders without train/ and test/ around them, or a flat folder of normal images."""
+    if normal is not None and not part.first_folders():
+        raise InputError(f"{root}: no class folder {normal!r}: the images lie in one flat folder")
+    if normal is not None:
+        normal = match_class(root, part.below, normal)
+    placed = classify(part.below, normal, part.folder)
+    if all(place.label is None for place in placed):
+        return _read_flat(part, pairs, root)
+    holders = {below[: place.at] for below, place in zip(part.below, placed, strict=True) if place.at is not None}
+    unknown = [below for below, place in zip(part.below, placed, strict=True) if place.label is None]
+    has_normals = any(place.label == NORMAL for place in placed)
+    bad = next((below[place.at] for below, place in zip(part.below, placed, strict=True) if place.at is not None), "")
+    if unknown and not has_normals and set(unknown) & holders:
+        raise InputError(f"{root}: holds loose images beside {bad}/: move the normal ones into good/; {EXPECTED}")
+    if normal is None and set(unknown) - holders:
+        raise _which_class(root, part)
+    train, test = [], []
+    for path, below, place in zip(part.images, part.below, placed, strict=True):
+        if place.label == NORMAL:
+            train.append(Sample(path, NORMAL))
+        elif place.label == ANOMALOUS:
+            test.append(Sample(path, ANOMALOUS, pairs.masks.get(path), below[place.at or 0]))
+    notes = [*mask_note(test)]
+    if unknown:
+        notes.append(f"{len(unknown):,} loose images not used")
+    layout: Layout = "imagefolder" if test or normal is not None else "flat"
+    return Dataset(layout, part.folder, tuple(train), tuple(test), False, tuple(notes))
+
+
+def _read_flat(part: _Part, pairs: Pairs, root: Path) -> Dataset:
+    if not part.loose() and not part.is_one_class():
+        raise _which_class(root, part)
+    train, test = _by_mask(part.images, pairs)
+    notes = _left_out_by_mask(test)
+    if class_of(root.resolve().name) == ANOMALOUS:
+        notes.append(f"the folder is named {root.resolve().name}, and its images are read as normal")
+    return Dataset("flat", root, train, test, False, tuple(notes))
+
+
+def _by_mask(images: Iterable[Path], pairs: Pairs) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Separate images taken for normal from those whose mask marks a defect."""
+    images = list(images)
+    defects = {path for path in images if _label_by_mask(path, pairs) == ANOMALOUS}
+    return (
+        tuple(Sample(path, NORMAL) for path in images if path not in defects),
+        tuple(Sample(path, ANOMALOUS, pairs.masks[path]) for path in images if path in defects),
     )
 
 
-def _match(root: Path, classes: Iterable[str], normal: str) -> str:
-    names = list(classes)
-    if normal in names:
-        return normal
-    matches = [name for name in names if name.casefold() == normal.casefold()]
-    if len(matches) == 1:
-        return matches[0]
-    raise InputError(f"{root}: no class {normal!r}; found: {', '.join(names) or 'no class folder'}")
+def _label_by_mask(path: Path, pairs: Pairs) -> int:
+    """Label an image by its mask: anomalous where one marks a defect, normal where one is black."""
+    if path not in pairs.masks:
+        return UNKNOWN
+    try:
+        return ANOMALOUS if read_mask(pairs.masks[path]).any() else NORMAL
+    except ImageError:
+        return ANOMALOUS  # a mask that cannot be read must not make an image normal
 
 
-def _is_normal(name: str, chosen: str) -> bool:
-    if chosen.casefold() in GOOD_WORDS:
-        return name.casefold() in GOOD_WORDS
-    return name == chosen
+def _left_out_by_mask(defects: Sequence[Sample]) -> list[str]:
+    return [f"{len(defects):,} images whose mask marks a defect are not learnt from"] if defects else []
 
 
-def _test_samples(part: _Part, chosen: str, masks: Mapping[tuple[str, str, str], Path]) -> Iterable[Sample]:
-    yield from (Sample(path, UNKNOWN) for path in part.loose)
-    for name, paths in part.classes.items():
-        if _is_normal(name, chosen):
-            yield from (Sample(path, NORMAL) for path in paths)
-            continue
-        for path in paths:
-            where = path.parent.relative_to(part.folder / name).as_posix()
-            stems = (f"{path.stem}_mask", path.stem)
-            found = (masks.get((name.casefold(), where.casefold(), s.casefold())) for s in stems)
-            mask = next((mask for mask in found if mask is not None), None)
-            yield Sample(path, ANOMALOUS, mask, name)
+def _check_loose(train: _Part, normal: str | None) -> None:
+    if train.first_folders():
+        raise InputError(
+            f"{train.folder}: holds {train.loose()} loose images beside the folders {train.listing()}: "
+            f"move the normal ones into train/good; {EXPECTED}"
+        )
+    if normal is not None and class_of(normal) != NORMAL:
+        raise InputError(f"{train.folder}: no class {normal!r}: the images lie loose in train/")
 
 
-def _has_ground_truth(root: Path) -> bool:
-    return any(entry.name.casefold() == _GROUND_TRUTH for entry in root.iterdir())
-
-
-def _find_masks(root: Path) -> dict[tuple[str, str, str], Path]:
-    """Find mask files by (type, folder below it, stem), all in lower case."""
-    masks: dict[tuple[str, str, str], Path] = {}
-    for folder in sorted(root.iterdir()):
-        if folder.name.casefold() != _GROUND_TRUTH:
-            continue
-        for place, _, files in os.walk(folder):
-            kind, *below = Path(place).relative_to(folder).parts or ("",)
-            where = "/".join(below) or "."
-            for file in sorted(files):
-                path = Path(place, file)
-                if path.suffix.lower() in IMAGE_SUFFIXES and not file.startswith("."):
-                    masks[kind.casefold(), where.casefold(), path.stem.casefold()] = path
-    return masks
-
-
-def _read_classes(root: Path, part: _Part, normal: str | None) -> Dataset:
-    """Read class folders without train/ and test/ around them."""
-    good = [name for name in part.classes if name.casefold() in GOOD_WORDS]
-    lone = next(iter(part.classes)) if len(part.classes) == 1 else None
-    if normal is not None:
-        chosen = _match(root, part.classes, normal)
-    elif lone is not None:
-        if lone.casefold() not in BAD_WORDS:
-            return _read_flat(root, part, None)
-        chosen = "good"
-    elif len(good) == 1:
-        chosen = good[0]
-    else:
-        raise _which_class(root, part, good)
-    train = tuple(Sample(path, NORMAL) for path in part.classes.get(chosen, []))
-    rest = {name: paths for name, paths in part.classes.items() if name != chosen}
-    masks = _find_masks(root)
-    test = tuple(_test_samples(_Part(root, rest, []), chosen, masks))
-    notes = mask_note(test)
-    if part.loose:
-        notes = (*notes, f"{len(part.loose):,} loose images not used")
-    return Dataset("imagefolder", root, train, test, False, notes)
-
-
-def _read_flat(root: Path, part: _Part, normal: str | None) -> Dataset:
-    if normal is not None:
-        raise InputError(f"{root}: no class folder {normal!r}: the images lie in one flat folder")
-    bad = [name for name in part.classes if name.casefold() in BAD_WORDS]
-    if bad:
-        raise InputError(f"{root}: holds loose images beside {bad[0]}/: move the normal ones into good/")
-    paths = sorted([*part.loose, *(path for paths in part.classes.values() for path in paths)])
-    return Dataset("flat", root, tuple(Sample(path, NORMAL) for path in paths), (), False)
+def _which_class(root: Path, part: _Part) -> InputError:
+    folders = part.first_folders()
+    example = next((name for name in folders if class_of(name) == NORMAL), folders[0])
+    return InputError(
+        f"{root}: several classes: {part.listing()}; say which one is normal, such as --normal {example} "
+        f"(normal={example!r}); if all are normal, move them below train/good; {EXPECTED}"
+    )

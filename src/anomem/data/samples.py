@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
 
 __all__ = ["Dataset", "Layout", "Sample"]
 
 Layout = Literal["mvtec", "imagefolder", "flat", "table"]
+
+_WORDS = {NORMAL: "normal", ANOMALOUS: "anomalous", UNKNOWN: "unknown"}
+_FOLDERS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,10 @@ class Dataset:
             ``train_normal``, ``train_anomalous``, ``train_unknown``, the same three of ``test``,
             ``masks`` and ``types``.
         """
-        words = {NORMAL: "normal", ANOMALOUS: "anomalous", UNKNOWN: "unknown"}
-        counts = {f"{part}_{word}": 0 for part in ("train", "test") for word in words.values()}
+        counts = {f"{part}_{word}": 0 for part in ("train", "test") for word in _WORDS.values()}
         for part, samples in (("train", self.train), ("test", self.test)):
             for sample in samples:
-                counts[f"{part}_{words[sample.label]}"] += 1
+                counts[f"{part}_{_WORDS[sample.label]}"] += 1
         everything = (*self.train, *self.test)
         counts["masks"] = sum(sample.mask is not None for sample in everything)
         counts["types"] = len({sample.type for sample in everything if sample.type is not None})
@@ -108,6 +111,39 @@ class Dataset:
             *self.notes,
         ]
         return f"{self.root} ({self.layout} layout): {'; '.join(parts)}"
+
+    def parts(self) -> tuple[str, ...]:
+        """Describe each part: its images by label, and the folders that they lie in."""
+        lines = []
+        for part, samples in (("train", self.train), ("test", self.test)):
+            for label, word in _WORDS.items():
+                chosen = [sample.path for sample in samples if sample.label == label]
+                if chosen:
+                    lines.append(f"{part}: {len(chosen):,} {word} in {_places(chosen, self.root)}")
+        return tuple(lines)
+
+    def report(self) -> dict[str, Any]:
+        """Return what was found as JSON-ready facts: layout, root, counts, parts and notes."""
+        return {
+            "layout": self.layout,
+            "root": str(self.root),
+            **self.counts(),
+            "parts": list(self.parts()),
+            "notes": list(self.notes),
+        }
+
+
+def _places(paths: Iterable[Path], root: Path) -> str:
+    """Name the folders of files relative to a root; their common folder where they are many."""
+    folders = sorted({path.parent for path in paths})
+    if len(folders) > _FOLDERS_NAMED:
+        common = Path(os.path.commonpath(folders))
+        return f"{len(folders):,} folders below {_below(common, root)}"
+    return ", ".join(_below(folder, root) for folder in folders)
+
+
+def _below(folder: Path, root: Path) -> str:
+    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
 
 
 def _tally(counts: dict[str, int], part: str) -> str:

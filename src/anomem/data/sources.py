@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomem.data.layouts import found_in, read_folder
+from anomem.data.layouts import read_folder
 from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
-from anomem.errors import InputError
+from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.files import exists, is_file, is_folder
-from anomem.runtime.images import IMAGE_SUFFIXES, find_images
 from anomem.runtime.limits import image_bytes
+from anomem.runtime.listing import image_files
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
+from anomem.runtime.words import class_of
+from anomem.types import NORMAL
 
 __all__ = [
     "ArraySource",
@@ -23,6 +26,9 @@ __all__ = [
     "Layout",
     "PathSource",
     "Sample",
+    "folder_samples",
+    "list_images",
+    "normal_samples",
     "open_source",
     "read_dataset",
     "read_labels",
@@ -97,6 +103,8 @@ def training_samples(images: Any) -> list[Sample] | None:
         if not is_folder(path) and path.suffix.lower() not in TABLE_SUFFIXES:
             return None
         images = read_dataset(path)
+        if images.notes:
+            warnings.warn(images.describe(), AnomemWarning, stacklevel=6)
     if isinstance(images, Dataset):
         if not images.train:
             raise InputError(f"{images.root}: 0 training images: {images.describe()}")
@@ -106,6 +114,45 @@ def training_samples(images: Any) -> list[Sample] | None:
     if isinstance(images, Sequence) and images and all(isinstance(s, Sample) for s in images):
         return list(images)
     return None
+
+
+def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
+    """List every image of a folder, labelled by the class words in its folders' names, else with the default."""
+    samples = []
+    for path in map(Path, list_images(folder, among=False)):
+        named = [label for label in map(class_of, path.relative_to(folder).parts[:-1]) if label is not None]
+        samples.append(Sample(path, named[-1] if named else default_label))
+    return samples
+
+
+def normal_samples(images: Any) -> tuple[Any, list[Hashable | None] | None]:
+    """Choose the normal images of a data set to calibrate on, and their groups.
+
+    Parameters
+    ----------
+    images : object
+        As for `training_samples`.
+
+    Returns
+    -------
+    images : list of Sample, or object
+        The normal training images of a data set; anything else as it is given.
+    groups : list of hashable or None
+        Per image, where the data set names groups.
+
+    Raises
+    ------
+    InputError
+        As for `training_samples`, and a data set without normal images.
+    """
+    samples = training_samples(images)
+    if samples is None:
+        return images, None
+    normals = [sample for sample in samples if sample.label == NORMAL]
+    if not normals:
+        raise InputError(f"{images}: no normal images to calibrate on; give a folder of them")
+    groups: list[Hashable | None] = [sample.group for sample in normals]
+    return normals, groups if any(groups) else None
 
 
 class PathSource(FileSource):
@@ -143,23 +190,13 @@ def open_source(images: Any, *, max_pixels: int | None = None) -> ImageSource:
         images = list(images)
     if isinstance(images, Sequence) and images and all(isinstance(item, Sample) for item in images):
         images = PathSource(sample.path for sample in images)
-    return open_images(images, files=PathSource, expand=_expand, max_pixels=max_pixels)
+    return open_images(images, files=PathSource, expand=list_images, max_pixels=max_pixels)
 
 
-def _expand(path: str | Path, *, among: bool) -> Sequence[str | Path]:
-    """List the image files a path stands for; ``among`` others a file need not exist yet."""
-    suffix = Path(path).suffix.lower()
-    if among and suffix in IMAGE_SUFFIXES:
-        return (path,)  # no look at the disk: there may be very many
+def list_images(path: str | Path, *, among: bool) -> Sequence[str | Path]:
+    """List the image files that a path names: as `anomem.runtime.listing.image_files`, and the rows of a table."""
     place = Path(path)
-    if is_folder(place):
-        found = find_images(place)
-        if not found:
-            raise InputError(f"{place}: 0 images, found {found_in(place)}: name a folder of images")
-        return found
-    if suffix in TABLE_SUFFIXES and is_file(place):
+    if place.suffix.lower() in TABLE_SUFFIXES and is_file(place):
         dataset = read_table(place)
         return [sample.path for sample in (*dataset.train, *dataset.test)]
-    if not among and not exists(place):
-        raise InputError(f"{place}: no such file or folder: check the path")
-    return (path,)
+    return image_files(path, among=among)

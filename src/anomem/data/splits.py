@@ -13,7 +13,7 @@ from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.recalibration import CALIBRATE_MAX
 from anomem.types import IntArray
 
-__all__ = ["Split", "split_normals"]
+__all__ = ["Split", "groups_of", "split_normals"]
 
 _FEW = 30
 """Below this many normals, percentages would leave too little anywhere: a third each."""
@@ -23,7 +23,7 @@ _LEARN, _TUNE, _CALIBRATE = range(3)
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of three disjoint parts that together hold every normal.
+    """Indices of disjoint parts that together hold every normal.
 
     Parameters
     ----------
@@ -32,21 +32,24 @@ class Split:
     tune : ndarray of intp, sorted
         For standardisation, early stopping and as normals of the second stage.
     calibrate : ndarray of intp, sorted
-        For the p-values and nothing else.
+        For the p-values and nothing else: one image of each group, so that they are independent.
+    beside : ndarray of intp, sorted
+        The other images of those groups; they sharpen p-values that count groups, and serve for nothing else.
     """
 
     learn: IntArray
     tune: IntArray
     calibrate: IntArray
+    beside: IntArray
 
 
 def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | None = None, *, seed: int) -> Split:
     """Split normals once, so that no content and no group stands on two sides.
 
     *tune* gets 15 % (at least 8, at most 1,024), *calibrate* 20 % (at least 10, at most 2,048),
-    *learn* the rest; below 30 normals each gets a third. Images of equal content, and images of one
-    group, stay together, which may shift the sizes; no part is ever empty. The parts depend on
-    contents, groups and seed alone, not on the order of the images.
+    *learn* the rest; below 30 normals, or 30 groups of them, each gets a third. Images of equal content,
+    and images of one group, stay together, which may shift the sizes; no part is ever empty. The parts
+    depend on contents, groups and seed alone, not on the order of the images.
 
     Parameters
     ----------
@@ -88,20 +91,35 @@ def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | No
             f"{n} normal images, but only {len(units)} that may be separated (equal images and "
             f"images of one group stay together): at least 3 are needed"
         )
-    if n < _FEW:
+    few = n < _FEW or (groups is not None and len(units) < _FEW)
+    if few:
+        found = f"{n} normal images" if n < _FEW else f"{len(units)} groups of normal images"
         warnings.warn(
-            f"only {n} normal images: a third each to learn, tune and calibrate; {_FEW} or more are advisable",
+            f"only {found}: a third each to learn, tune and calibrate; {_FEW} or more are advisable",
             AnomemWarning,
             stacklevel=2,
         )
-    parts = _assign(_shuffled(units, digests, seed), _targets(n))
-    learn, tune, calibrate = (np.array(sorted(part), dtype=np.intp) for part in parts)
-    return Split(learn, tune, calibrate)
+    shuffled = _shuffled(units, digests, seed)
+    parts = _assign(shuffled, _targets(n, few=few))
+    learn, tune, held_out = (np.array(sorted(part), dtype=np.intp) for part in parts)
+    unit_of = {i: number for number, unit in enumerate(units) for i in unit}
+    first: dict[int, int] = {}
+    for i in sorted(held_out.tolist(), key=lambda i: (int(digests[i]), i)):
+        first.setdefault(unit_of[i], i)
+    calibrate = np.array(sorted(first.values()), dtype=np.intp)
+    return Split(learn, tune, calibrate, np.setdiff1d(held_out, calibrate))
 
 
-def _targets(n: int) -> list[int]:
+def groups_of(digests: Sequence[int], groups: Sequence[Hashable | None] | None = None) -> list[int]:
+    """Number the groups that a split keeps together, (N,): images linked by content or group, also through others."""
+    units = _units([int(digest) for digest in digests], groups)
+    numbers = {i: number for number, unit in enumerate(units) for i in unit}
+    return [numbers[i] for i in range(len(digests))]
+
+
+def _targets(n: int, *, few: bool) -> list[int]:
     """Sizes of learn, tune and calibrate for ``n`` images that may all be separated."""
-    if n < _FEW:
+    if few:
         third, left = divmod(n, 3)
         return [third + (left > 0), third, third + (left > 1)]
     tune = min(max(round(0.15 * n), 8), 1024)

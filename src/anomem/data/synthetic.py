@@ -15,7 +15,8 @@ import numpy as np
 
 from anomem.data.defects import DEFECTS, VISIBLE, plant
 from anomem.errors import InputError
-from anomem.runtime.images import decode, find_images, resize, write_png
+from anomem.runtime.images import decode, resize, write_png
+from anomem.runtime.listing import find_images
 from anomem.types import Box, UInt8Image
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anomem.errors import MissingExtraError, ParameterError
+from anomem.errors import MissingExtraError, ParameterError, one_line
 from anomem.export.graph import Graph
 from anomem.export.quiet import hushed
 from anomem.runtime.dependencies import import_openvino, import_quietly, installed, without_telemetry
@@ -66,7 +66,7 @@ def write_ir(onnx: Path, path: Path, graph: Graph, tiles: Iterable[UInt8Image] |
     try:
         openvino.save_model(model, str(path), compress_to_fp16=False)
     except RuntimeError as error:  # of a full disk, among others
-        raise OSError(None, " ".join(str(error).split())) from error
+        raise OSError(None, one_line(error)) from error
 
 
 def _quantised(model: Any, graph: Graph, tiles: list[UInt8Image]) -> Any:

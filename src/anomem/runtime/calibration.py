@@ -1,9 +1,10 @@
-"""From scores to conformal p-values, and to a promised rate of false alarms."""
+"""From scores to conformal p-values, and to a promised rate of false alarms; photographs of one part count once."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -12,12 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import AnomemWarning, CalibrationError, InputError
-from anomem.types import BoolArray, FloatArray
+from anomem.runtime.beta import beta_quantile
+from anomem.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["DEFAULT_ALPHA", "Calibration", "beta_quantile", "calibrate", "check_alpha", "rejected_ranks"]
+__all__ = [
+    "DEFAULT_ALPHA",
+    "Calibration",
+    "beta_quantile",
+    "calibrate",
+    "check_alpha",
+    "group_numbers",
+    "rejected_ranks",
+]
 
 DEFAULT_ALPHA = 0.01
 """The rate of false alarms that is promised unless another one is asked for."""
+
+_MOST_GROUPED = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +40,30 @@ class Calibration:
     an image is anomalous iff ``p <= alpha``. Averaged over calibration sets, at most alpha of the
     normals that are exchangeable with the calibration normals are called anomalous [1]_.
 
+    With ``groups`` (photographs of one part, a burst, versions of one photograph), G groups count in place of n
+    images: ``p = (1 + sum over groups of the share of the group's images that score >= s) / (G + 1)``. That is the
+    p-value expected when one image is drawn from each group, computed without drawing. Averages of p-values are valid
+    up to a factor of 2 in general; this one is without the factor where a new image comes from a new group like those
+    of the calibration. Proof: among all G + 1 groups, let t be the lowest score that is rejected; the shares of images
+    that score >= t, summed over groups, are at most alpha (G + 1), since the own group adds at most 1; and every group
+    is as likely to be the new one. Where every group is one image, this is the p-value above, to the bit.
+
     Parameters
     ----------
     scores : ndarray of float32, shape (n,)
         Sorted from low to high, finite.
     alpha : float
-        The promised rate, from 1 / (n + 1) to below 1.
+        The promised rate, from 1 / (G + 1) to below 1; G is n without groups.
     precision : str
         The arithmetic that computed the scores ("float32", "bfloat16"); scores of another
         precision are not exchangeable with them.
+    groups : ndarray of intp, shape (n,), optional
+        Number of the group of each score, from 0 to G - 1. None: every score by itself.
 
     Raises
     ------
     CalibrationError
-        An alpha that n scores cannot carry.
+        An alpha that n scores, or G groups, cannot carry.
     InputError
         Scores that are not as described.
 
@@ -58,11 +80,18 @@ class Calibration:
     [0.15, 0.1]
     >>> calibration.decide([17.0, 17.5]).tolist()
     [False, True]
+
+    Four photographs of two parts:
+
+    >>> parts = calibrate([1.0, 2.0, 5.0, 6.0], 0.4, groups=["a", "a", "b", "b"])
+    >>> parts.n_groups, parts.p_value([1.5, 5.5, 7.0]).round(3).tolist()
+    (2, [0.833, 0.5, 0.333])
     """
 
     scores: FloatArray
     alpha: float
     precision: str = "float32"
+    groups: IntArray | None = None
 
     def __post_init__(self) -> None:
         """Check the scores and alpha, and keep a read-only copy."""
@@ -74,14 +103,18 @@ class Calibration:
         scores = scores.copy()
         scores.flags.writeable = False
         object.__setattr__(self, "scores", scores)
-        object.__setattr__(self, "alpha", _checked_alpha(self.alpha, scores.size))
+        object.__setattr__(self, "groups", _checked_groups(self.groups, scores.size))
+        object.__setattr__(self, "alpha", _checked_alpha(self.alpha, self.n_groups, _counted(self.groups)))
 
     def __eq__(self, other: object) -> bool:
         """Whether both give the same p-values and decisions."""
         if not isinstance(other, Calibration):
             return NotImplemented
         same_facts = (self.alpha, self.precision) == (other.alpha, other.precision)
-        return same_facts and np.array_equal(self.scores, other.scores)
+        return same_facts and all(
+            np.array_equal(mine, its)
+            for mine, its in ((self.scores, other.scores), (_listed(self.groups), _listed(other.groups)))
+        )
 
     def __hash__(self) -> int:
         """Agree with equality."""
@@ -92,34 +125,48 @@ class Calibration:
         """Number of calibration scores."""
         return int(self.scores.size)
 
+    @cached_property
+    def n_groups(self) -> int:
+        """Number of groups G: independent parts; the number of scores where there are no groups."""
+        return self.n if self.groups is None else int(self.groups.max()) + 1
+
     @property
     def alpha_min(self) -> float:
-        """The smallest rate that n scores can promise: 1 / (n + 1)."""
-        return 1 / (self.n + 1)
+        """The smallest rate that can be promised: 1 / (G + 1)."""
+        return 1 / (self.n_groups + 1)
 
     @cached_property
-    def _rejected_ranks(self) -> int:
-        """k: the number of p-values j / (n + 1), j = 1, 2, ..., that are at most alpha."""
-        return rejected_ranks(self.alpha, self.n)
+    def _p_by_rank(self) -> npt.NDArray[np.float64]:
+        """P-value of a score with j calibration scores below it, j = 0..n; falling."""
+        if self.groups is None:
+            return (1 + np.arange(self.n, -1, -1)) / (self.n + 1)
+        # Whole numbers: sums of fractions would depend on their order.
+        sizes = np.bincount(self.groups)
+        whole = math.lcm(*sizes.tolist())
+        above = [0]
+        for group in self.groups[::-1]:
+            above.append(above[-1] + whole // int(sizes[group]))
+        return np.asarray([float(Fraction(whole + a, whole * (self.n_groups + 1))) for a in reversed(above)])
 
     @property
     def threshold(self) -> float:
-        """The largest score that is still accepted: the k-th largest calibration score.
+        """The largest score that is still accepted; without groups the k-th largest, k = floor(alpha (n + 1)).
 
-        k = floor(alpha (n + 1)). ``p <= alpha`` holds exactly for the scores above the threshold,
-        ties included: at most k - 1 calibration scores reach such a score, and at least k reach
-        the threshold itself.
+        ``p <= alpha`` holds exactly for the scores above the threshold, ties included: the p-value depends on the
+        number of calibration scores below alone, and is above alpha up to the threshold.
         """
-        return float(self.scores[self.n - self._rejected_ranks])
+        return float(self.scores[int((self._p_by_rank > self.alpha).sum()) - 1])
 
     @cached_property
     def rate_limit_95(self) -> float:
         """With 95 % confidence, this calibration set's own rate of false alarms stays below this.
 
-        Over calibration sets with scores that do not tie, the rate follows Beta(k, n + 1 - k),
-        k = floor(alpha (n + 1)); this is its 0.95-quantile. With ties the rate is lower.
+        Over calibration sets with scores that do not tie, the rate follows Beta(k, G + 1 - k),
+        k = floor(alpha (G + 1)); this is its 0.95-quantile. With ties the rate is lower; where images of a group
+        differ as much as those of different groups, so is its spread.
         """
-        return beta_quantile(0.95, self._rejected_ranks, self.n + 1 - self._rejected_ranks)
+        ranks = rejected_ranks(self.alpha, self.n_groups)
+        return beta_quantile(0.95, ranks, self.n_groups + 1 - ranks)
 
     def p_value(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Compute the conformal p-value of each score.
@@ -132,7 +179,7 @@ class Calibration:
         Returns
         -------
         ndarray of float64, of the same shape
-            From 1 / (n + 1) to 1; the smaller, the more anomalous.
+            From 1 / (G + 1) to 1; the smaller, the more anomalous.
 
         Raises
         ------
@@ -140,7 +187,18 @@ class Calibration:
             A score is NaN.
         """
         lower = np.searchsorted(self.scores.astype(np.float64), _checked_scores(scores), "left")
-        return np.asarray((1 + self.n - lower) / (self.n + 1), np.float64)
+        return np.asarray(self._p_by_rank[lower], np.float64)
+
+    def group_p_value(self, scores: npt.ArrayLike) -> float:
+        """Return the p-value of one new group from all of its scores, (m,): its maximum among the groups' maxima.
+
+        Valid where new groups have as many images as those of the calibration.
+        """
+        highest = _checked_scores(scores).max()
+        groups = np.arange(self.n) if self.groups is None else self.groups
+        top = np.full(self.n_groups, -np.inf)
+        np.maximum.at(top, groups, self.scores.astype(np.float64))
+        return float((1 + (top >= highest).sum()) / (self.n_groups + 1))
 
     def decide(self, scores: npt.ArrayLike) -> BoolArray:
         """Say which scores are anomalous: ``score > threshold``, which is ``p_value <= alpha``.
@@ -151,6 +209,11 @@ class Calibration:
             A score is NaN.
         """
         return np.asarray(_checked_scores(scores) > self.threshold)
+
+    def facts(self) -> dict[str, float | int | str]:
+        """Return what a manifest holds of a calibration: its facts without the scores."""
+        facts: dict[str, float | int | str] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
+        return facts if self.groups is None else {**facts, "groups": self.n_groups}
 
     def with_alpha(self, alpha: float) -> Calibration:
         """Promise another rate from the same scores.
@@ -163,7 +226,12 @@ class Calibration:
         return replace(self, alpha=alpha)
 
 
-def calibrate(scores: npt.ArrayLike, alpha: float | None = None, precision: str = "float32") -> Calibration:
+def calibrate(
+    scores: npt.ArrayLike,
+    alpha: float | None = None,
+    precision: str = "float32",
+    groups: Sequence[Hashable | None] | None = None,
+) -> Calibration:
     """Calibrate on the scores of held-out normals.
 
     Parameters
@@ -171,10 +239,12 @@ def calibrate(scores: npt.ArrayLike, alpha: float | None = None, precision: str 
     scores : array_like of float, shape (n,)
         In any order.
     alpha : float, optional
-        The promised rate of false alarms. By default 0.01, or 1 / (n + 1) with one warning where
-        n is too small for it.
+        The promised rate of false alarms. By default 0.01, or 1 / (G + 1) with one warning where there are too few
+        groups (without groups: images) for it.
     precision : str
         The arithmetic that computed the scores.
+    groups : sequence of hashable or None, shape (n,), optional
+        Part, lot or burst of each score; None: by itself. P-values count groups.
 
     Returns
     -------
@@ -183,9 +253,9 @@ def calibrate(scores: npt.ArrayLike, alpha: float | None = None, precision: str 
     Raises
     ------
     CalibrationError
-        An explicit alpha that n scores cannot carry.
+        An explicit alpha that n scores, or G groups, cannot carry.
     InputError
-        No scores, more than one axis, or scores that are not finite.
+        No scores, more than one axis, scores that are not finite, or another number of groups.
     """
     values = np.asarray(scores, np.float64)
     if values.ndim != 1 or not values.size:
@@ -195,37 +265,57 @@ def calibrate(scores: npt.ArrayLike, alpha: float | None = None, precision: str 
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise InputError(f"{bad} of {values.size} calibration scores are not finite: check images")
+    if groups is not None and len(groups) != values.size:
+        raise InputError(f"{len(groups)} groups for {values.size} calibration scores: give one each (None: no group)")
+    order = np.argsort(values, kind="stable")
+    numbers = None if groups is None else _checked_groups(group_numbers([groups[i] for i in order]), values.size)
+    n = values.size if numbers is None else int(numbers.max()) + 1
     if alpha is None:
         alpha = DEFAULT_ALPHA
-        if not rejected_ranks(alpha, values.size):
-            alpha = 1 / (values.size + 1)
-            short = _normals_needed(DEFAULT_ALPHA) - values.size
+        if not rejected_ranks(alpha, n):
+            alpha = 1 / (n + 1)
+            short = _normals_needed(DEFAULT_ALPHA) - n
             warnings.warn(
-                f"{values.size} calibration normals carry a false-alarm rate of {alpha:.3g}, not"
+                f"{n} calibration {_counted(numbers)} carry a false-alarm rate of {alpha:.3g}, not"
                 f" {DEFAULT_ALPHA}, for which {short} more are needed: calibrating at {alpha:.3g}",
                 AnomemWarning,
                 stacklevel=2,
             )
-    return Calibration(np.sort(values), alpha, precision)
+    return Calibration(values[order].astype(np.float32), alpha, precision, numbers)
 
 
-def check_alpha(alpha: float | None, n: int) -> None:
-    """Refuse an alpha that ``n`` calibration normals cannot carry, before any of them is scored.
+def group_numbers(groups: Sequence[Hashable | None]) -> IntArray:
+    """Number groups from 0 in the order of appearance; None is a group by itself.
+
+    Examples
+    --------
+    >>> group_numbers(["b", None, "a", "b", None]).tolist()
+    [0, 1, 2, 0, 3]
+    """
+    known: dict[Hashable, int] = {}
+    keys = [("alone", i) if group is None else ("group", group) for i, group in enumerate(groups)]
+    return np.asarray([known.setdefault(key, len(known)) for key in keys], dtype=np.intp)
+
+
+def check_alpha(alpha: float | None, n: int, *, grouped: bool = False) -> None:
+    """Refuse an alpha that ``n`` calibration normals, or groups of them, cannot carry, before any of them is scored.
 
     Parameters
     ----------
     alpha : float or None
         None stands for the default, which always finds something that n can carry.
     n : int
-        Number of calibration normals.
+        Number of calibration normals, or of groups of them.
+    grouped : bool
+        True for groups.
 
     Raises
     ------
     CalibrationError
-        The message says how many images are missing.
+        The message says how many are missing.
     """
     if alpha is not None:
-        _checked_alpha(alpha, n)
+        _checked_alpha(alpha, n, "groups of normals" if grouped else "normals")
 
 
 def rejected_ranks(alpha: float, n: int) -> int:
@@ -259,65 +349,13 @@ def rejected_ranks(alpha: float, n: int) -> int:
     return ranks
 
 
-def beta_quantile(q: float, a: int, b: int) -> float:
-    """Quantile of the Beta(a, b) distribution for whole a and b.
-
-    Bisects x in P(Beta(a, b) <= x) = P(Bin(a + b - 1, x) >= a) = q.
-
-    Parameters
-    ----------
-    q : float
-        From 0 to 1, both excluded.
-    a, b : int
-        At least 1.
-
-    Returns
-    -------
-    float
-        From 0 to 1.
-
-    Raises
-    ------
-    InputError
-        An argument outside its range.
-
-    Examples
-    --------
-    >>> round(beta_quantile(0.95, 1, 99), 6)
-    0.029807
-    """
-    if not (0 < q < 1 and a >= 1 and b >= 1):
-        raise InputError(f"beta_quantile needs 0 < q < 1 and a, b >= 1, not {q}, {a}, {b}")
-    if a > b:  # Beta(a, b) mirrored is Beta(b, a): sum the shorter tail of the binomial
-        return 1 - _upper_beta_quantile(q, b, a)
-    return _upper_beta_quantile(1 - q, a, b)
-
-
-def _upper_beta_quantile(tail: float, a: int, b: int) -> float:
-    """Bisect x in P(Beta(a, b) > x) = P(Bin(a + b - 1, x) <= a - 1) = tail."""
-    trials = a + b - 1
-    successes = np.arange(a, dtype=np.float64)
-    log_choices = math.lgamma(trials + 1) - np.array(
-        [math.lgamma(j + 1) + math.lgamma(trials - j + 1) for j in range(a)]
-    )
-    low, high = 0.0, 1.0
-    while low < (middle := 0.5 * (low + high)) < high:
-        logs = log_choices + successes * math.log(middle)
-        logs += (trials - successes) * math.log1p(-middle)
-        if np.exp(logs).sum() > tail:
-            low = middle
-        else:
-            high = middle
-    return 0.5 * (low + high)
-
-
 def _normals_needed(alpha: float) -> int:
     """Smallest n with 1 / (n + 1) <= alpha."""
     total = math.ceil(1 / Fraction(alpha))
     return total - 2 if total > 2 and 1 / (total - 1) <= alpha else total - 1
 
 
-def _checked_alpha(alpha: float, n: int) -> float:
+def _checked_alpha(alpha: float, n: int, normals: str = "normals") -> float:
     try:
         value = float(alpha)
     except (TypeError, ValueError):
@@ -327,10 +365,31 @@ def _checked_alpha(alpha: float, n: int) -> float:
     if not rejected_ranks(value, n):
         needed = _normals_needed(value)
         raise CalibrationError(
-            f"alpha {value:g} needs {needed} calibration normals and there are {n}:"
+            f"alpha {value:g} needs {needed} calibration {normals} and there are {n}:"
             f" add {needed - n} more, or ask for alpha {1 / (n + 1):.3g} or above"
         )
     return value
+
+
+def _checked_groups(groups: IntArray | None, n: int) -> IntArray | None:
+    """Return group numbers as they first appear, read-only; None where every group is one score."""
+    if groups is None:
+        return None
+    if groups.shape != (n,) or groups.dtype.kind not in "iu" or n > _MOST_GROUPED:
+        raise InputError(f"calibration groups must be whole numbers of shape ({n},), at most {_MOST_GROUPED:,}")
+    numbers = group_numbers(groups.tolist())
+    if int(numbers.max()) + 1 == n:
+        return None
+    numbers.flags.writeable = False
+    return numbers
+
+
+def _counted(groups: IntArray | None) -> str:
+    return "normals" if groups is None else "groups of normals"
+
+
+def _listed(groups: IntArray | None) -> list[int]:
+    return [] if groups is None else groups.tolist()
 
 
 def _checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:

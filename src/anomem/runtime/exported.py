@@ -68,7 +68,7 @@ class ExportedFacts:
         """Return the same facts with another calibration, and where it is of other images, their hashes and scale."""
         manifest = replace(
             self.manifest,
-            calibration={"alpha": calibration.alpha, "n": calibration.n, "precision": calibration.precision},
+            calibration=calibration.facts(),
             counts={**self.manifest.counts, "n_calibration": calibration.n},
         )
         if scale is not None:
@@ -84,6 +84,8 @@ class ExportedFacts:
     def to_texts(self) -> dict[str, str]:
         """Write all of it as texts, inverse of :meth:`from_texts`."""
         arrays: dict[str, npt.NDArray[Any]] = {"calibration_scores": self.calibration.scores.astype("<f4")}
+        if self.calibration.groups is not None:
+            arrays["calibration_groups"] = self.calibration.groups.astype("<u8")
         for role in ROLES:
             arrays[f"digests_{role}"] = np.asarray(sorted(self.digests.get(role, ())), dtype="<u8")
         if self.preprocessing.roi is not None:
@@ -115,7 +117,12 @@ class ExportedFacts:
             return cls(
                 manifest,
                 Preprocessing.from_dict(manifest.preprocessing, arrays.get("roi")),
-                Calibration(arrays["calibration_scores"], float(facts["alpha"]), str(facts["precision"])),
+                Calibration(
+                    arrays["calibration_scores"],
+                    float(facts["alpha"]),
+                    str(facts["precision"]),
+                    arrays["calibration_groups"].astype(np.intp) if "groups" in facts else None,
+                ),
                 {role: frozenset(arrays[f"digests_{role}"].tolist()) for role in ROLES},
             )
         except Exception as error:  # facts that somebody changed fail in any way there is

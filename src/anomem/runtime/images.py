@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from anomem.errors import ImageError, InputError
-from anomem.runtime import _pillow, masks
+from anomem.runtime import _pillow, mask_pixels
 from anomem.runtime.atomic import atomic_path
 from anomem.runtime.limits import MAX_PIXELS
 from anomem.runtime.pixels import Reading, array_to_rgb, peak_of, picture_to_rgb
@@ -24,7 +22,6 @@ __all__ = [
     "MAX_PIXELS",
     "as_rgb",
     "decode",
-    "find_images",
     "has_title",
     "peak_level",
     "read_image",
@@ -38,7 +35,7 @@ __all__ = [
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif"} | {".pbm", ".pgm", ".ppm", ".pnm"}
 )
-"""Suffixes of the files that `find_images` lists, in lower case."""
+"""Suffixes of image files, in lower case."""
 
 
 def decode(
@@ -246,35 +243,12 @@ def read_mask(
     """
     label = name or ("mask bytes" if isinstance(source, bytes) else str(source))
     picture = _pillow.load(source, label, max_pixels)
-    mask = masks.marked(picture, label)
+    mask = mask_pixels.marked(picture, label)
     if height_width is None:
         return mask
     own = picture.orientation
-    mask = masks.in_frame(mask, height_width, label, own=own, image=image, max_pixels=max_pixels)
+    mask = mask_pixels.in_frame(mask, height_width, label, own=own, image=image, max_pixels=max_pixels)
     return resize_mask(mask, height_width)
-
-
-def find_images(folder: str | Path) -> list[Path]:
-    """List the image files below a folder, recursively and sorted.
-
-    Left out: hidden files and folders, folders called ``ground_truth``, and files whose suffix is
-    not in `IMAGE_SUFFIXES`. Links to folders are followed, except back to a folder around them.
-
-    Parameters
-    ----------
-    folder : str or Path
-
-    Returns
-    -------
-    list of Path
-        Each beginning with ``folder``; empty when there are none.
-
-    Raises
-    ------
-    InputError
-        ``folder``, or one inside it, is missing, not a folder or not readable.
-    """
-    return sorted(_walk(Path(folder), ()))
 
 
 def write_png(path: str | Path, image: npt.NDArray[np.uint8], *, title: str = "") -> None:
@@ -319,24 +293,3 @@ def _resample(
     if height < 1 or width < 1:
         raise InputError(f"cannot resize to {height} x {width}: both sides must be at least 1")
     return Image.fromarray(np.ascontiguousarray(array)).resize((width, height), Image.Resampling.BILINEAR, box)
-
-
-def _walk(folder: Path, around: tuple[str, ...]) -> Iterator[Path]:
-    place = os.path.realpath(folder)
-    if place in around:  # a link back to a folder that holds it
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except NotADirectoryError as error:
-        raise InputError(f"{folder}: is a file: name a folder of images") from error
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{folder}: {reason}: name a readable folder") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if entry.name != "ground_truth":
-                yield from _walk(folder / entry.name, (*around, place))
-        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-            yield folder / entry.name

@@ -1,10 +1,10 @@
 """What a model file says about itself, as strict JSON.
 
-Version 1 has exactly the keys below. Whoever adds, drops or reinterprets a key raises
-`FORMAT_VERSION`; readers refuse every version but their own rather than guess, and a reader of
-several versions converts the older ones here, in `Manifest.from_json`, and nowhere else. What may
-grow freely is inside ``params``, ``resolved``, ``architecture`` and ``facts``, which belong to the
-method.
+Version 1 has exactly the keys below. Version 2 adds ``groups`` to ``calibration`` and is written only where p-values
+count groups, so that readers of version 1 refuse such a file. Whoever adds, drops or reinterprets a key raises
+`FORMAT_VERSION`; readers refuse every version but their own rather than guess, and a reader of several versions
+converts the older ones here, in `Manifest.from_json`, and nowhere else. What may grow freely is inside ``params``,
+``resolved``, ``architecture`` and ``facts``, which belong to the method.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from anomem.runtime.precision import PRECISIONS
 __all__ = ["FORMAT", "FORMAT_VERSION", "Manifest"]
 
 FORMAT = "anomem"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _CALIBRATION_KEYS = ("alpha", "n", "precision")
 _COUNT_KEYS = ("n_train", "n_tune", "n_calibration", "n_labelled")
@@ -49,7 +49,8 @@ class Manifest:
     preprocessing : mapping
         As of `anomem.runtime.preprocess.Preprocessing.to_dict`.
     calibration : mapping
-        ``alpha``, ``n``, ``precision``; the scores themselves are with the weights.
+        ``alpha``, ``n``, ``precision``, and where p-values count groups their number, ``groups``; scores and group of
+        each are with the weights.
     counts : mapping
         ``n_train``, ``n_tune``, ``n_calibration``, ``n_labelled``: images of each kind.
     precision : str
@@ -89,7 +90,7 @@ class Manifest:
             raise ModelFileError("manifest: architecture is larger than that of any method")
         if self.precision not in PRECISIONS.values():
             raise ModelFileError(f"manifest: precision must be one of {', '.join(PRECISIONS.values())}")
-        _check_keys("calibration", self.calibration, _CALIBRATION_KEYS)
+        _check_calibration_keys(self.calibration)
         _check_keys("counts", self.counts, _COUNT_KEYS)
         _check_calibration(self.calibration)
         for name, count in self.counts.items():
@@ -109,7 +110,7 @@ class Manifest:
         ModelFileError
             A value that strict JSON cannot hold: NaN, infinity, a key or value of another kind.
         """
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION}
+        content = {"format": FORMAT, "format_version": 2 if "groups" in self.calibration else 1}
         content |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
         try:
             return json.dumps(plain(content, strict=True), allow_nan=False, ensure_ascii=False)
@@ -197,6 +198,11 @@ def _check_keys(name: str, value: object, keys: tuple[str, ...]) -> None:
         raise ModelFileError(f"manifest: {name} must have exactly the keys {', '.join(keys)}")
 
 
+def _check_calibration_keys(calibration: object) -> None:
+    grouped = isinstance(calibration, Mapping) and "groups" in calibration
+    _check_keys("calibration", calibration, (*_CALIBRATION_KEYS, "groups") if grouped else _CALIBRATION_KEYS)
+
+
 def _check_calibration(calibration: Mapping[str, Any]) -> None:
     alpha, n, precision = (calibration[key] for key in _CALIBRATION_KEYS)
     if not (_is_number(alpha) and 0 < alpha < 1):
@@ -205,6 +211,8 @@ def _check_calibration(calibration: Mapping[str, Any]) -> None:
         raise ModelFileError("manifest: calibration.n must be a whole number from 1")
     if precision not in PRECISIONS.values():
         raise ModelFileError(f"manifest: calibration.precision must be one of {', '.join(PRECISIONS.values())}")
+    if not (_is_count(groups := calibration.get("groups", 1)) and 1 <= groups <= n):
+        raise ModelFileError("manifest: calibration.groups must be a whole number from 1 to n")
 
 
 def _entries(value: Any) -> int:

@@ -1,112 +1,157 @@
-"""Masks: from a picture to pixels that are marked, in the frame of the image they belong to."""
+"""Defect masks told from images by their folder, their name and their content."""
 
 from __future__ import annotations
 
-import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from anomem.errors import ImageError
-from anomem.runtime import _pillow
-from anomem.runtime._pillow import Picture
-from anomem.runtime.pixels import split_alpha
-from anomem.types import BoolArray
+from anomem.runtime._pillow import load
+from anomem.runtime.limits import MAX_PIXELS
 
-__all__ = ["in_frame", "marked", "same_aspect"]
-
-_LOSSY_FORMATS = frozenset({"JPEG", "WEBP"})
+__all__ = ["is_mask_folder", "mask_bases", "masks_beside", "word_set", "words_of"]
 
 
-def marked(picture: Picture, label: str) -> BoolArray:
-    """Return the marked pixels of a mask, (H, W): those that are not black, or where it is drawn in alpha, visible.
-
-    Of an image with transparent pixels the visible ones count, where they are all black or all not; else the visible
-    ones that are not black.
-
-    Raises
-    ------
-    ImageError
-        Every pixel is transparent, or a colour mode that is not read.
-    """
-    image = picture.image
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image)
-        black = 0 if not picture.white_is_zero else (1 << (picture.bits or 16)) - 1
-        wide: BoolArray = values > 0 if not picture.white_is_zero else values < black
-        return wide
-    colours, alpha = split_alpha(image, label)
-    drawn: BoolArray = colours.max(axis=2) >= (128 if picture.format in _LOSSY_FORMATS else 1)
-    if alpha is None:
-        return drawn
-    visible: BoolArray = alpha > 0
-    if not visible.any():
-        raise ImageError(label, "every pixel is transparent: save it without its alpha channel")
-    seen = drawn[visible]
-    return visible if seen.all() or not seen.any() else visible & drawn
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text, separated by blanks."""
+    return frozenset(text.split())
 
 
-def in_frame(
-    mask: BoolArray,
-    height_width: tuple[int, int],
-    label: str,
-    *,
-    own: int = 1,
-    image: str | Path | bytes | None = None,
-    max_pixels: int,
-) -> BoolArray:
-    """Turn a mask as its image is turned; its size stays.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (h, w)
-    height_width : (int, int)
-        The image's size, upright.
-    label : str
-        Name of the mask in errors.
-    own : int
-        The mask's own EXIF orientation, by which it has been turned.
-    image : str, Path or bytes, optional
-        The image, whose EXIF orientation is looked up.
-    max_pixels : int
-        The largest width times height of the image.
-
-    Raises
-    ------
-    ImageError
-        The mask has another aspect; or it may lie in the image's frame as stored as well as in the upright one.
-    """
-    orientation = 1 if image is None or own != 1 else _pillow.file_orientation(image, label, max_pixels)
-    fits = same_aspect(mask.shape, height_width)
-    if orientation == 1:
-        if fits:
-            return mask
-        raise ImageError(label, _other_aspect(mask.shape, height_width))
-    stored = height_width[::-1] if orientation > 4 else height_width
-    if not same_aspect(mask.shape, stored):
-        if fits:
-            return mask
-        raise ImageError(label, _other_aspect(mask.shape, height_width))
-    if fits:
-        problem = f"its image is turned by EXIF orientation {orientation}, and nothing says whether the mask is, too"
-        raise ImageError(label, f"{problem}: save the image upright, without an orientation")
-    return np.array(_pillow.turned(Image.fromarray(mask), orientation))
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
+_MASK_WORDS = frozenset({"mask", "masks", "gt", "gts", "groundtruth", "groundtruths"})
+_MASK_FOLDERS = _MASK_WORDS | word_set(
+    "label labels labelmap labelmaps annotation annotations annot seg segs segmentation segmentations"
+)
+_QUALIFIERS = word_set(
+    "image images img imgs png bmp tif tiff jpg binary pixel pixels pixelwise level defect defects anomaly "
+    "anomalies bad ng seg segmentation label labels class classes map maps file files data test testing train "
+    "training val all"
+)
+_AFFIX = r"(ground[ _.-]?truths?|gts?|(?:defect|binary|pixel|anomaly|seg|gt)?[ _.-]?masks?)"
+_WEAK = r"(labels?|labelmap|seg|segmentation|segm|annotations?|anno|m)"
+_STRONG_NAMES = (
+    re.compile(rf"(?P<base>.+?)[ _.-]+{_AFFIX}(?:[ _.-]?\d{{1,2}})?"),
+    re.compile(rf"{_AFFIX}[ _.-]+(?P<base>.+)"),
+)
+_WEAK_NAMES = (re.compile(rf"(?P<base>.+?)[ _.-]+{_WEAK}"), re.compile(rf"{_WEAK}[ _.-]+(?P<base>.+)"))
+_LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".webp"})
+_LOOKED_AT = 8
+_LEVELS = 8
+_TWO_LEVELS_SHARE = 0.9
 
 
-def same_aspect(mask_hw: tuple[int, ...], image_hw: tuple[int, ...]) -> bool:
-    """Return whether two sizes have the same aspect, up to 5 % and the rounding of a size to whole pixels.
+def words_of(name: str) -> list[str]:
+    """Split a folder's name into words in lower case: at capitals, digits and separators.
 
     Examples
     --------
-    >>> same_aspect((50, 110), (100, 220)), same_aspect((100, 220), (220, 100))
-    (True, False)
+    >>> words_of("NODefect_images"), words_of("defect-free"), words_of("OK2")
+    (['no', 'defect', 'images'], ['defect', 'free'], ['ok', '2'])
     """
-    (h, w), (height, width) = mask_hw, image_hw
-    slack = 0.05 + 0.5 / min(h, height) + 0.5 / min(w, width)
-    return abs(math.log(h * width / (w * height))) <= slack
+    # Two capitals before a small letter: the last one begins the next word.
+    spaced = re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return [word.casefold() for word in _WORDS.findall(spaced)]
 
 
-def _other_aspect(mask_hw: tuple[int, ...], height_width: tuple[int, int]) -> str:
-    found = f"{mask_hw[1]} x {mask_hw[0]} pixels are of another shape than its image's"
-    return f"{found} {height_width[1]} x {height_width[0]}: draw it on the image as it is shown upright"
+def is_mask_folder(name: str) -> bool:
+    """Return True for the name of a folder that holds masks.
+
+    Examples
+    --------
+    >>> [is_mask_folder(name) for name in ("ground_truth", "Mask_images", "GT", "with_mask", "missing_label")]
+    [True, True, True, False, False]
+    """
+    words = words_of(name)
+    joined = "".join(words)
+    if joined in _MASK_FOLDERS:
+        return True
+    rest = joined.replace("groundtruth", "") if "groundtruth" in joined else None
+    if rest is not None:
+        words = ["gt", *(word for word in words if word not in ("ground", "truth", "groundtruth"))]
+    return bool(_MASK_WORDS & set(words)) and all(
+        word in _MASK_WORDS or word in _QUALIFIERS or word.isdecimal() for word in words
+    )
+
+
+def mask_bases(stem: str, *, weak: bool = False) -> list[str]:
+    """List the stems of the images that a mask of this name may belong to, in lower case; empty for other names.
+
+    Parameters
+    ----------
+    stem : str
+        File name without suffix.
+    weak : bool
+        Also take words that photographs carry as well (``_label``, ``_seg``, ``_m``).
+
+    Examples
+    --------
+    >>> mask_bases("001_GT"), mask_bases("mask-7"), mask_bases("001_label"), mask_bases("001_label", weak=True)
+    (['001'], ['7'], [], ['001'])
+    """
+    patterns = _STRONG_NAMES + (_WEAK_NAMES if weak else ())
+    matches = (pattern.fullmatch(stem.casefold()) for pattern in patterns)
+    return [match["base"] for match in matches if match]
+
+
+def masks_beside(images: Sequence[Path]) -> set[Path]:
+    """Find the masks among image files: by name beside or away from their image, or as its twin of another suffix.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        All image files of a folder tree.
+
+    Returns
+    -------
+    set of Path
+        ``N_GT.png``, ``N_mask.png``, ``mask_N.png`` where there is an image ``N``; ``N_label.png`` beside ``N`` and
+        ``N.png`` beside ``N.jpg`` where their content is that of a mask.
+    """
+    here = {(path.parent, path.stem.casefold()) for path in images}
+    anywhere = {path.stem.casefold() for path in images if not mask_bases(path.stem)}
+    masks = set()
+    for path in images:
+        strong = mask_bases(path.stem)
+        if any((path.parent, base) in here or base in anywhere for base in strong):
+            masks.add(path)
+            continue
+        bases = mask_bases(path.stem, weak=True)
+        if any((path.parent, base) in here for base in bases) and _looks_like_mask(path):
+            masks.add(path)
+    return masks | _twins([path for path in images if path not in masks])
+
+
+def _twins(images: Iterable[Path]) -> set[Path]:
+    """Find masks that differ from their image in the suffix alone."""
+    by_stem: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for path in images:
+        by_stem[path.parent, path.stem].append(path)
+    candidates: dict[Path, list[Path]] = defaultdict(list)
+    for (folder, _), paths in by_stem.items():
+        lossless = [path for path in paths if path.suffix.lower() not in _LOSSY]
+        if len(paths) == 2 and len(lossless) == 1:
+            candidates[folder] += lossless
+        elif len(paths) == 2 and len(lossless) == 2:
+            alike = [path for path in lossless if _looks_like_mask(path)]
+            candidates[folder] += alike if len(alike) == 1 else []
+    found: set[Path] = set()
+    for paths in candidates.values():
+        # A few stand for all of a folder, so that large ones are listed quickly.
+        looked_at = paths[:: max(len(paths) // _LOOKED_AT, 1)]
+        alike = [path for path in looked_at if _looks_like_mask(path)]
+        found |= set(paths if len(alike) == len(looked_at) else filter(_looks_like_mask, paths))
+    return found
+
+
+def _looks_like_mask(path: Path) -> bool:
+    """Return True for a picture of few grey levels, or nearly all of whose pixels have one of two."""
+    try:
+        grey = np.asarray(load(path, str(path), MAX_PIXELS).image.convert("L"))
+    except (ImageError, ValueError, MemoryError):
+        return False
+    counts = np.sort(np.bincount(grey.ravel(), minlength=256))
+    return bool((counts > 0).sum() <= _LEVELS or counts[-2:].sum() >= _TWO_LEVELS_SHARE * grey.size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,9 +14,12 @@ import numpy.typing as npt
 from anomem.errors import InputError
 from anomem.renamed import OldNames, warn_renamed
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.groups import Groups, resolve_groups
+from anomem.runtime.listing import image_files
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.scoring import ImageResult, PreparedImages
+from anomem.runtime.words import check_no_defects
 from anomem.types import FloatArray, IntArray, Record
 
 __all__ = ["Model", "Scored", "describe"]
@@ -145,9 +148,29 @@ class Model(OldNames, ABC):
 
     @abstractmethod
     def _calibrated(
-        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
+        self,
+        images: PreparedImages,
+        alpha: float | None,
+        *,
+        batch_size: int,
+        device: str,
+        groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
         """Replace the calibration by one on fresh normals."""
+
+    def _normals(self, normals: Any) -> tuple[Any, Sequence[Hashable | None] | None]:
+        """Return the normal images of what users give to calibrate on, and their groups where these are known.
+
+        Raises
+        ------
+        InputError
+            A folder that holds anomalous images by the name of a folder inside.
+        """
+        if isinstance(normals, (str, Path)) and Path(normals).is_dir():
+            found = image_files(normals, among=False)
+            check_no_defects(found, normals)
+            return found, None
+        return normals, None
 
     def _before_scoring(self) -> None:
         """Warn where p-values cannot be trusted."""
@@ -324,6 +347,7 @@ class Model(OldNames, ABC):
         device: str = "auto",
         skip_bad: bool = False,
         max_pixels: int | None = None,
+        groups: Groups = None,
         progress: Progress | None = None,
     ) -> Self:
         """Calibrate on fresh normals, and return self.
@@ -334,6 +358,8 @@ class Model(OldNames, ABC):
             As for :meth:`score`. Images that the model has learnt from or was tuned on are left out with a warning.
         alpha : float, optional
             Promised false-alarm rate; by default the present one where the normals carry it.
+        groups : sequence, "near", "folder" or regular expression, optional
+            Images of one part, lot or burst; p-values count groups. See `anomem.runtime.groups.resolve_groups`.
         batch_size, workers, device, skip_bad, max_pixels
             As for :meth:`score`.
         progress : callable, optional
@@ -342,13 +368,16 @@ class Model(OldNames, ABC):
         Raises
         ------
         CalibrationError
-            For an alpha that the normals cannot carry.
+            For an alpha that the normals, or their groups, cannot carry.
         InputError
-            Where no image is new to the model.
+            Where no image is new to the model; a folder that holds anomalous images by its folders' names.
         """
         if normals is None:
             warn_renamed("calibrate(alpha=...) without normals", "set_alpha(alpha)")
             return self.set_alpha(self.calibration_.alpha if alpha is None else alpha)
+        normals, known = self._normals(normals)
         images = self._prepared(normals, workers=workers, skip_bad=skip_bad, max_pixels=max_pixels)
-        run_to_end(self._calibrated(images, alpha, batch_size=batch_size, device=device), progress)
+        chosen = run_to_end(resolve_groups(known if groups is None else groups, images.source), progress)
+        steps = self._calibrated(images, alpha, batch_size=batch_size, device=device, groups=chosen)
+        run_to_end(steps, progress)
         return self

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from anomem.errors import InputError, ModelFileError, ParameterError
 from anomem.runtime.images import resize, resize_map, resize_mask
 from anomem.runtime.limits import MAX_SIDE, MAX_TILES, TILES_AT_ONCE_BYTES
-from anomem.runtime.masks import same_aspect
+from anomem.runtime.mask_pixels import same_aspect
 from anomem.runtime.pixels import BITS, GREY
 from anomem.types import BoolArray, Box, FloatArray, UInt8Image
 

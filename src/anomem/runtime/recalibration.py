@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Hashable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from anomem.errors import AnomemWarning, ImageError, InputError
+from anomem.runtime.calibration import Calibration, calibrate, check_alpha, group_numbers
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.types import FloatArray
 
-__all__ = ["CALIBRATE_MAX", "MapScale", "unseen"]
+__all__ = ["CALIBRATE_MAX", "MapScale", "calibrated_anew", "fresh_normals", "unseen"]
 
 CALIBRATE_MAX = 2048
 """Normals that a promise is made on at most."""
@@ -65,6 +68,41 @@ def unseen(images: PreparedImages, seen: frozenset[int]) -> list[int]:
     warnings.warn(line, AnomemWarning, stacklevel=4)
     drawn = sorted(first, key=lambda digest: hashlib.sha256(digest.to_bytes(8, "big")).digest())
     return sorted(first[digest] for digest in drawn[:CALIBRATE_MAX])
+
+
+def fresh_normals(
+    images: PreparedImages, seen: frozenset[int], alpha: float | None, groups: Sequence[Hashable | None] | None
+) -> tuple[PreparedImages, list[Hashable | None]]:
+    """Choose images to calibrate on, with their groups; see `unseen`.
+
+    Raises
+    ------
+    InputError
+        None is new to the model, or another number of groups than of images.
+    CalibrationError
+        An alpha that they, or their groups, cannot carry.
+    """
+    if groups is not None and len(groups) != len(images):
+        raise InputError(f"groups has {len(groups)} entries for {len(images)} images; give one per image")
+    chosen = unseen(images, seen)
+    counted: list[Hashable | None] = [None if groups is None else groups[i] for i in chosen]
+    grouped = any(group is not None for group in counted)
+    check_alpha(alpha, len(set(group_numbers(counted).tolist())), grouped=grouped)
+    return images.subset(chosen), counted
+
+
+def calibrated_anew(
+    scores: npt.ArrayLike,
+    alpha: float | None,
+    former: Calibration,
+    groups: Sequence[Hashable | None] | None,
+    precision: str | None = None,
+) -> Calibration:
+    """Calibrate on fresh scores: at the former alpha where none is given and they carry it."""
+    n = np.size(scores) if groups is None else len(set(group_numbers(groups).tolist()))
+    if alpha is None and former.alpha >= 1 / (n + 1):
+        alpha = former.alpha
+    return calibrate(scores, alpha, precision or former.precision, groups)
 
 
 class MapScale:

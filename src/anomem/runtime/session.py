@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakValueDictionary
@@ -11,14 +11,14 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from anomem.errors import AnomemWarning, InputError, ModelFileError, ParameterError
-from anomem.runtime.calibration import Calibration, calibrate, check_alpha
+from anomem.runtime.calibration import Calibration, check_alpha
 from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import checksum, is_exported, weights_of
 from anomem.runtime.model import Model
 from anomem.runtime.preprocess import Preprocessing
-from anomem.runtime.recalibration import MapScale, unseen
+from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.runtime.sources import open_images
 from anomem.types import Record, UInt8Image
@@ -183,25 +183,31 @@ class Session(Model):
         self._facts = self._facts.with_calibration(self.calibration_.with_alpha(alpha))
 
     def _calibrated(
-        self, images: PreparedImages, alpha: float | None, *, batch_size: int, device: str
+        self,
+        images: PreparedImages,
+        alpha: float | None,
+        *,
+        batch_size: int,
+        device: str,
+        groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
         known = self._facts.digests
         check_alpha(alpha, len(images))
-        images = images.subset(unseen(images, known["learn"] | known["tune"] | known["labelled"]))
-        check_alpha(alpha, len(images))
+        images, counted = fresh_normals(images, known["learn"] | known["tune"] | known["labelled"], alpha, groups)
         results = self.raw_results(images, maps=self.localizes, batch_size=batch_size, device=device)
-        scores, digests, scale = [], [], MapScale()
+        scores, kept, digests, scale = [], [], [], MapScale()
         for done, result in enumerate(results, start=1):
             if result.error is None:
                 scores.append(result.score)
+                kept.append(counted[done - 1])
                 digests.append(result.digest)
                 scale.add(result)
             yield Record("calibrate", done, len(images))
         if not scores:
             raise InputError("none of the images to calibrate on can be read; check their files")
-        if alpha is None and self.calibration_.alpha >= 1 / (len(scores) + 1):
-            alpha = self.calibration_.alpha
-        calibration = calibrate(np.asarray(scores, np.float32), alpha, precision=self._facts.manifest.precision)
+        precision = self._facts.manifest.precision
+        values = np.asarray(scores, np.float32)
+        calibration = calibrated_anew(values, alpha, self.calibration_, kept, precision)
         facts = self._facts.with_calibration(calibration, digests=frozenset(digests), scale=scale.result())
         self._facts = facts.with_arithmetic(self.engine.arithmetic)
 

@@ -16,13 +16,14 @@ from PIL import Image
 
 from anomem.errors import ImageError, InputError
 from anomem.runtime._pillow import check_kind
-from anomem.runtime.files import exists, is_file, is_folder, read_regular
-from anomem.runtime.images import IMAGE_SUFFIXES, find_images, peak_level, read_image
+from anomem.runtime.files import is_file, read_regular
+from anomem.runtime.images import peak_level, read_image
 from anomem.runtime.limits import MAX_PIXELS, image_bytes
+from anomem.runtime.listing import image_files, warn_of_pages
 from anomem.runtime.pixels import Reading, array_to_rgb
 from anomem.types import UInt8Image
 
-__all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "image_files", "open_images"]
+__all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "open_images"]
 
 _CHANNELS = (1, 3, 4)
 
@@ -214,33 +215,6 @@ class ArraySource(ImageSource):
         return array_to_rgb(item, name, self.reading)
 
 
-def image_files(path: str | Path, *, among: bool) -> Sequence[str | Path]:
-    """List the image files that a path stands for: itself, or of a folder all below it.
-
-    Parameters
-    ----------
-    path : str or Path
-    among : bool
-        Whether it stands among others; then a file need not exist yet.
-
-    Raises
-    ------
-    InputError
-        A folder without images, or a path that does not exist.
-    """
-    place = Path(path)
-    if among and place.suffix.lower() in IMAGE_SUFFIXES:
-        return (path,)  # no look at the disk: there may be very many
-    if is_folder(place):
-        found = find_images(place)
-        if not found:
-            raise InputError(f"{place}: 0 images: name a folder of images")
-        return found
-    if not among and not exists(place):
-        raise InputError(f"{place}: no such file or folder: check the path")
-    return (path,)
-
-
 def open_images(
     images: Any,
     *,
@@ -277,6 +251,7 @@ def open_images(
         return images.with_reading(replace(images.reading, max_pixels=max_pixels))
     reading = Reading(MAX_PIXELS if max_pixels is None else max_pixels)
     if isinstance(images, (str, Path)):
+        warn_of_pages([images])
         return files(expand(images, among=False), reading)
     if isinstance(images, (bytes, bytearray, memoryview, Image.Image)):
         return ArraySource([images], reading)
@@ -288,6 +263,7 @@ def open_images(
     if not items:
         raise InputError("0 images: the list is empty")
     if all(isinstance(item, (str, Path)) for item in items):
+        warn_of_pages(items)
         return files((path for item in items for path in expand(item, among=True)), reading)
     if all(_in_memory(item) for item in items):
         return ArraySource(items, reading)

@@ -66,7 +66,8 @@ PROTOCOLS: dict[str, ProtocolWords] = {
     ),
     "promise": ProtocolWords(
         "The promised rate",
-        "Who calibrates and who is fresh is drawn again and again: how many fresh normals are rejected?",
+        "Calibration and fresh normals of one pool are re-split repeatedly. The rate then holds by construction, "
+        "whatever the model; false alarms on the test normals of the sets are the other half of the evidence.",
     ),
 }
 """In the order of a report's sections; sweeps and protocols of others come after them."""

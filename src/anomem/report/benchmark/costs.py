@@ -1,4 +1,4 @@
-"""report.benchmark.costs."""
+"""Cost of methods per set: medians of fit seconds, images per second, memory and file size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from anomem.report.benchmark.captions import set_title, trial_words
 from anomem.report.benchmark.runs import Run
+from anomem.report.benchmark.sets import MARK, MeasuredSet, marked
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Cost:
     n: int
 
 
-def costs(runs: Iterable[Run]) -> list[Cost]:
+def costs(runs: Iterable[Run], sets: Sequence[MeasuredSet] = ()) -> list[Cost]:
     """Seconds and megabytes of fits without labels; seconds that came from a cache of maps are no measurements."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -37,7 +38,7 @@ def costs(runs: Iterable[Run]) -> list[Cost]:
         timed = [run.cost for run in part if not run.cost.from_cache]
         cost = Cost(
             method=part[0].label,
-            where=_set(part[0]),
+            where=_set(part[0]) + (MARK if marked(part[0].column[0], sets) else ""),
             trial=trial_words(part[0]),
             fit_seconds=_median([cost.fit_seconds for cost in timed]),
             images_per_second=_median([cost.images_per_second for cost in timed]),

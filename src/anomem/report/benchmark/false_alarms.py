@@ -10,6 +10,7 @@ from typing import Any
 
 from anomem.report.benchmark.captions import set_title, trial_words
 from anomem.report.benchmark.runs import Run
+from anomem.report.benchmark.sets import MARK, MeasuredSet, marked
 
 __all__ = ["RULE", "FalseAlarms", "promises"]
 
@@ -87,26 +88,27 @@ class FalseAlarms:
         return ", ".join(broken) or "kept"
 
 
-def promises(runs: Iterable[Run]) -> list[FalseAlarms]:
-    """Gather the lines of the promise, smaller alpha first."""
+def promises(runs: Iterable[Run], sets: Sequence[MeasuredSet] = ()) -> list[FalseAlarms]:
+    """Gather the lines of the promise, smaller alpha first; sets that are not the official ones are marked."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         if run.protocol == "promise" and run.alpha is not None:
             groups.setdefault((run.column, run.label, run.parameters, run.trial, run.alpha), []).append(run)
     order = {key[:4]: place for place, key in reversed(list(enumerate(groups)))}
     return [
-        _kept(part, key[-1]) for key, part in sorted(groups.items(), key=lambda item: (order[item[0][:4]], item[0][-1]))
+        _kept(part, key[-1], sets)
+        for key, part in sorted(groups.items(), key=lambda item: (order[item[0][:4]], item[0][-1]))
     ]
 
 
-def _kept(runs: Sequence[Run], alpha: float) -> FalseAlarms:
+def _kept(runs: Sequence[Run], alpha: float, sets: Sequence[MeasuredSet]) -> FalseAlarms:
     rates = [run.values["false_alarm_rate"] for run in runs if "false_alarm_rate" in run.values]
     found = [run.values["detection_rate"] for run in runs if "detection_rate" in run.values]
     expected = [run.expected for run in runs if run.expected is not None]
     within = [run.within for run in runs if run.within]
     return FalseAlarms(
         method=runs[0].label,
-        where=_where(runs[0]),
+        where=_where(runs[0]) + (MARK if marked(runs[0].column[0], sets) else ""),
         trial=trial_words(runs[0]),
         alpha=alpha,
         expected=_mean(expected),

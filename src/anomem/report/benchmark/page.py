@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from anomem.report.benchmark import captions
 from anomem.report.benchmark import text_tables as export
+from anomem.report.benchmark.bars import Outcome, bars_csv
 from anomem.report.benchmark.baseline import Versus
 from anomem.report.benchmark.charts import Chart, Line, chart_figure, chart_svg
 from anomem.report.benchmark.columns import TableColumn
 from anomem.report.benchmark.curves import Panel, curve_figure, curve_svg
 from anomem.report.benchmark.false_alarms import RULE, FalseAlarms
+from anomem.report.benchmark.measurements import Measurement, sections
 from anomem.report.benchmark.report import Report
+from anomem.report.benchmark.sets import MARK_WORDS
 from anomem.report.benchmark.tables import Table
 from anomem.report.drawing import write_png
 from anomem.report.evaluation.page import read_resource, safe
@@ -47,8 +50,10 @@ class Section:
     promises: tuple[FalseAlarms, ...] = ()
 
 
-def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write the page, the tables and the plots into a folder that exists.
+def write_report(
+    report: Report, folder: Path, measurements: Sequence[Measurement] = (), bars: Sequence[Outcome] = ()
+) -> list[Path]:
+    """Write the page, the tables and the plots into a folder that exists; measurements and bars where there are any.
 
     Returns
     -------
@@ -62,6 +67,10 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         "comparisons.csv": export.comparisons_csv(report),
         "confound.csv": export.confound_csv(report),
     }
+    if measurements:
+        texts["measurements.md"] = "\n".join(["# Measurements", "", *sections(measurements)])
+    if bars:
+        texts["bars.csv"] = bars_csv(bars)
     written = []
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -89,6 +98,7 @@ def report_page(report: Report) -> str:
         caption=_caption,
         verdict=export.verdict,
         promise_rule=RULE,
+        mark_words=MARK_WORDS,
         judged=_judged,
         lines_of=_lines_of,
         is_last_mean=_is_last_mean,

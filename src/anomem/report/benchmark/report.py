@@ -15,7 +15,8 @@ from anomem.report.benchmark.costs import Cost, costs
 from anomem.report.benchmark.curves import Panel, few_label_panels, gamma_panels, sweep_panels
 from anomem.report.benchmark.false_alarms import FalseAlarms, promises
 from anomem.report.benchmark.published import with_published
-from anomem.report.benchmark.runs import Run, Runs, read_all
+from anomem.report.benchmark.runs import Column, Run, Runs, read_all
+from anomem.report.benchmark.sets import MARK, MeasuredSet, marked, with_marks
 from anomem.report.benchmark.tables import Table, make_tables
 from anomem.report.drawing import PAGE
 
@@ -30,6 +31,7 @@ class Checked:
     protocol: str
     trial: str
     check: Check
+    column: Column
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Report:
     colours : dict
         Label to the number of its colour.
     notes : tuple of str
+    sets : tuple of MeasuredSet
+        Image sets as they were measured, where they are described.
     """
 
     runs: Runs
@@ -97,9 +101,16 @@ class Report:
     makers: tuple[Maker, ...]
     colours: dict[str, int]
     notes: tuple[str, ...]
+    sets: tuple[MeasuredSet, ...] = ()
 
 
-def gather(paths: Sequence[str | Path], *, scores: Sequence[Path] = (), baseline: str | None = None) -> Report:
+def gather(
+    paths: Sequence[str | Path],
+    *,
+    scores: Sequence[Path] = (),
+    baseline: str | None = None,
+    sets: Sequence[MeasuredSet] = (),
+) -> Report:
     """Read run files and work out what a report says.
 
     Parameters
@@ -109,6 +120,8 @@ def gather(paths: Sequence[str | Path], *, scores: Sequence[Path] = (), baseline
         Folders of kept scores.
     baseline : str or None
         Label of the method that others are compared with; see `anomem.report.benchmark.baseline.choose_baseline`.
+    sets : sequence of MeasuredSet
+        Image sets as they were measured; those that are not the official ones are marked.
 
     Returns
     -------
@@ -122,9 +135,9 @@ def gather(paths: Sequence[str | Path], *, scores: Sequence[Path] = (), baseline
     kept = StoredScores(scores)
     read = read_all(paths)
     confounds = Confounds(read.runs)
-    tables = tuple(with_published(table) for table in make_tables(read.runs, kept, confounds))
+    tables = tuple(with_marks(with_published(table), sets) for table in make_tables(read.runs, kept, confounds))
     label = choose_baseline(tables, baseline)
-    false_alarm_rates = tuple(promises(read.runs))
+    false_alarm_rates = tuple(promises(read.runs, sets))
     plots = _plots(read.runs, tables, false_alarm_rates, label)
     return Report(
         runs=read,
@@ -132,12 +145,13 @@ def gather(paths: Sequence[str | Path], *, scores: Sequence[Path] = (), baseline
         baseline=label,
         comparisons=tuple(versus(tables, label, kept, demanded=baseline is not None)),
         promises=false_alarm_rates,
-        costs=tuple(costs(read.runs)),
-        checks=tuple(_checks(read.runs, confounds)),
+        costs=tuple(costs(read.runs, sets)),
+        checks=tuple(_checks(read.runs, confounds, sets)),
         plots=plots,
         makers=tuple(_makers(read.runs)),
         colours=colour_numbers(plots.together(), label),
         notes=(*read.notes, *_notes(read.runs)),
+        sets=tuple(sets),
     )
 
 
@@ -181,7 +195,7 @@ def colour_numbers(groups: Iterable[Sequence[str]], first: str) -> dict[str, int
     return found
 
 
-def _checks(runs: Sequence[Run], confounds: Confounds) -> list[Checked]:
+def _checks(runs: Sequence[Run], confounds: Confounds, sets: Sequence[MeasuredSet]) -> list[Checked]:
     found = []
     for part in column_runs(run for run in runs if "image_auroc" in run.values):
         protocol, (data, category, apart) = part[0].protocol, part[0].column
@@ -192,7 +206,8 @@ def _checks(runs: Sequence[Run], confounds: Confounds) -> list[Checked]:
         elif apart:
             where = f"{where}: {apart}"
         words = PROTOCOLS[protocol].title if protocol in PROTOCOLS else protocol
-        found.append(Checked(where, words, trial_words(part[0]), confounds.check(part)))
+        where = where + (MARK if marked(data, sets) else "")
+        found.append(Checked(where, words, trial_words(part[0]), confounds.check(part), part[0].column))
     return found
 
 

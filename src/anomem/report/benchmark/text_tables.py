@@ -11,16 +11,24 @@ from anomem.report.benchmark.captions import METRIC_WORDS, change, figure
 from anomem.report.benchmark.false_alarms import RULE
 from anomem.report.benchmark.report import Report
 from anomem.report.benchmark.runs import FEATURES
+from anomem.report.benchmark.sets import MARK_WORDS, MeasuredSet
 from anomem.report.benchmark.tables import Cell, Row, Table
 from anomem.runtime.neutral import csv_text
 
 __all__ = [
     "FEATURE_WORDS",
+    "READING",
     "comparisons_csv",
     "confound_csv",
     "heading",
     "markdown",
+    "md",
+    "md_cell",
+    "md_name",
+    "md_row",
     "plain",
+    "promise_lines",
+    "set_lines",
     "spread_words",
     "tables_csv",
     "verdict",
@@ -48,15 +56,16 @@ def markdown(report: Report) -> str:
     """All tables, comparisons and the confound check as Markdown."""
     lines = ["# Results", "", READING, ""]
     if report.notes:
-        lines += [*(f"- {_md(note)}" for note in report.notes), ""]
+        lines += [*(f"- {md(note)}" for note in report.notes), ""]
+    lines += set_lines(report.sets)
     for table in report.tables:
-        lines += [f"## {_md(table.protocol)}: {_md(heading(table))}", "", *_md_table(table), ""]
-        lines += [f"{_md(note)}\n" for note in table.notes]
+        lines += [f"## {md(table.protocol)}: {md(heading(table))}", "", *_table_lines(table), ""]
+        lines += [f"{md(note)}\n" for note in table.notes]
     if report.comparisons:
-        lines += [f"## Against {_md(report.baseline)}", "", *_md_versus(report), ""]
+        lines += [f"## Against {md(report.baseline)}", "", *_versus_lines(report), ""]
     if report.promises:
-        lines += ["## The promised rate", "", *_md_promises(report), "", RULE, ""]
-    lines += ["## Confound check: what trivial features alone tell apart, image AUROC %", "", *_md_checks(report), ""]
+        lines += ["## The promised rate", "", *promise_lines(report), "", RULE, ""]
+    lines += ["## Confound check: what trivial features alone tell apart, image AUROC %", "", *_check_lines(report), ""]
     return "\n".join(lines)
 
 
@@ -65,6 +74,14 @@ READING = (
     "whose paired difference to it has a 95 % interval that holds 0. ‡ other test images than the best: not compared. "
     "† lacks categories of the mean: not compared. § a trivial feature does about as well. Italics: published figures."
 )
+
+
+def set_lines(sets: Sequence[MeasuredSet]) -> list[str]:
+    """Write the image sets as they were measured, as Markdown lines; nothing without any."""
+    if not sets:
+        return []
+    rows = [md_row([s.title, md(s.images), md(s.split), s.used]) for s in sets]
+    return ["## Image sets", "", MARK_WORDS, "", "| set | images | split | used for |", "|---|---|---|---|", *rows, ""]
 
 
 def tables_csv(report: Report) -> str:
@@ -170,40 +187,43 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _md(text: str) -> str:
-    """Text that Markdown takes for nothing else."""
+def md(text: str) -> str:
+    """Escape text that Markdown takes for nothing else."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
 
 
-def _md_row(cells: Iterable[str]) -> str:
+def md_row(cells: Iterable[str]) -> str:
+    """Write a row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _md_table(table: Table) -> list[str]:
-    titles = [_md(c.title) + ("§" if c.confounded else "") for c in table.columns]
+def _table_lines(table: Table) -> list[str]:
+    titles = [md(c.title) + ("§" if c.confounded else "") for c in table.columns]
     body = [
-        _md_row([_md_name(row), *(_md_cell(row, row.cells.get(c.key), table.metric) for c in table.columns)])
+        md_row([md_name(row), *(md_cell(row, row.cells.get(c.key), table.metric) for c in table.columns)])
         for row in table.rows
     ]
-    return [_md_row(["", *titles]), "|---" + "|---:" * len(titles) + "|", *body]
+    return [md_row(["", *titles]), "|---" + "|---:" * len(titles) + "|", *body]
 
 
-def _md_name(row: Row) -> str:
+def md_name(row: Row) -> str:
+    """Write the name of a row: published ones in italics, peers named so."""
     if row.kind == "published":
-        return f"*{_md(row.name)} (published)*"
-    return _md(row.name) + (" (peer)" if row.kind == "peer" else "")
+        return f"*{md(row.name)} (published)*"
+    return md(row.name) + (" (peer)" if row.kind == "peer" else "")
 
 
-def _md_cell(row: Row, cell: Cell | None, metric: str) -> str:
+def md_cell(row: Row, cell: Cell | None, metric: str) -> str:
+    """Write a cell: mean, spread and marks."""
     if cell is None:
         return "–"
     fraction = METRIC_WORDS[metric].fraction
-    shown = _md(figure(cell.mean, fraction=fraction))
+    shown = md(figure(cell.mean, fraction=fraction))
     if row.kind == "published":
         shown = f"*{shown}*"
     elif cell.mark:
         shown = f"**{shown}**"
-    spread = "" if cell.sd is None else f" ± {_md(spread_words(cell.sd, fraction))}"
+    spread = "" if cell.sd is None else f" ± {md(spread_words(cell.sd, fraction))}"
     return shown + spread + ("†" if cell.lacking else "") + ("‡" if cell.apart else "")
 
 
@@ -212,9 +232,9 @@ def spread_words(sd: float, fraction: bool) -> str:
     return f"{100 * sd:.1f}" if fraction else f"{sd:.2g}"
 
 
-def _md_versus(report: Report) -> list[str]:
+def _versus_lines(report: Report) -> list[str]:
     heads = ["", "method", "difference", "95 % interval", "better / equal / worse", "error left", "units"]
-    lines = [_md_row(heads), "|---|---" + "|---:" * 5 + "|"]
+    lines = [md_row(heads), "|---|---" + "|---:" * 5 + "|"]
     for versus in report.comparisons:
         found, fraction = versus.found, METRIC_WORDS[versus.table.metric].fraction
         about = f"{versus.table.protocol}: {heading(versus.table)}"
@@ -224,13 +244,12 @@ def _md_versus(report: Report) -> list[str]:
         ratio = "–" if found.error_ratio is None else f"{100 * found.error_ratio:.0f} %"
         counts = f"{found.wins} / {found.ties} / {found.losses}"
         difference = change(found.difference, fraction=fraction)
-        lines.append(
-            _md_row([_md(about), _md(versus.row.name), difference, interval, counts, ratio, str(found.n_units)])
-        )
+        lines.append(md_row([md(about), md(versus.row.name), difference, interval, counts, ratio, str(found.n_units)]))
     return lines
 
 
-def _md_promises(report: Report) -> list[str]:
+def promise_lines(report: Report) -> list[str]:
+    """Write the table of re-split normals as Markdown lines."""
     heads = [
         "",
         "method",
@@ -241,7 +260,7 @@ def _md_promises(report: Report) -> list[str]:
         "splits within the quantile",
         "verdict",
     ]
-    lines = [_md_row(heads), "|---|---" + "|---:" * 5 + "|---|"]
+    lines = [md_row(heads), "|---|---" + "|---:" * 5 + "|---|"]
     for kept in report.promises:
         shown = [
             None if value is None else f"{100 * value:.2f}" for value in (kept.expected, kept.rate, kept.detection)
@@ -249,24 +268,24 @@ def _md_promises(report: Report) -> list[str]:
         if shown[1] is not None and kept.error is not None:
             shown[1] += f" ± {100 * kept.error:.2f}"
         within = f"{kept.n_within} of {kept.n_splits}" if kept.n_splits else "–"
-        cells = [_md(kept.where), _md(kept.method), f"{100 * kept.alpha:g}", *(text or "–" for text in shown), within]
+        cells = [md(kept.where), md(kept.method), f"{100 * kept.alpha:g}", *(text or "–" for text in shown), within]
         cells.append("–" if kept.rate is None else kept.verdict)
-        lines.append(_md_row(cells))
+        lines.append(md_row(cells))
     return lines
 
 
-def _md_checks(report: Report) -> list[str]:
+def _check_lines(report: Report) -> list[str]:
     heads = ["", "asked", *FEATURE_WORDS.values(), "best method", "verdict"]
-    lines = [_md_row(heads), "|---|---" + "|---:" * 5 + "|---|"]
+    lines = [md_row(heads), "|---|---" + "|---:" * 5 + "|---|"]
     for checked in report.checks:
         areas = [checked.check.areas[name] for name in FEATURES]
-        shown = ["not measured" if area is None else _md(figure(area)) for area in areas]
-        best = "–" if checked.check.best_method is None else _md(figure(checked.check.best_method))
+        shown = ["not measured" if area is None else md(figure(area)) for area in areas]
+        best = "–" if checked.check.best_method is None else md(figure(checked.check.best_method))
         lines.append(
-            _md_row(
+            md_row(
                 [
-                    _md(checked.where),
-                    _md(checked.protocol) + (" (a try)" if checked.trial else ""),
+                    md(checked.where),
+                    md(checked.protocol) + (" (a try)" if checked.trial else ""),
                     *shown,
                     best,
                     verdict(checked.check),

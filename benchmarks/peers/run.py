@@ -1,0 +1,275 @@
+"""What peers reach and take beside ours: the same images, size, backbone weights and cores, taking turns.
+
+Each measurement is a process of its own, ours too, timed and weighed from start to end. Every AUROC and AUPRO is ours,
+on raw scores and maps. A peer that did not run stands in a table of its own, with the reason. Peers run in environments
+of their own: ``--peer-pythons`` names their interpreters, ``--peer-weights`` the backbone's weights in timm's names
+(see README.md beside this script).
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import HERE, Bench, Row, linked, options, spread, start
+from benchmarks.peers.lines import write_lines
+from benchmarks.peers.sides import SideError, measured
+
+INDUSTRIAL = ("toothbrush", "bottle", "magnetic_tile", "capsules", "screw")
+OURS = ("anomem", "padim", "knn", "ocsvm", "iforest")
+Found = dict[tuple[str, str], list[dict[str, Any]]]
+"""Title of a side and name of a set to its units."""
+ABSENT = "Did not run"
+COLUMNS = {
+    "whole_seconds": ("Whole process, seconds", 1),
+    "peak_rss_mb": ("Peak memory of the process, MB", 0),
+}
+"""Tables; accuracy, and seconds of fits and scores, stand in the run lines."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A method of another library.
+
+    Parameters
+    ----------
+    library : str
+        Whose interpreter is asked for.
+    model : str
+        As its script calls it.
+    title : str
+        What tables call it.
+    chance : bool
+        Whether another seed gives another result.
+    extra : tuple of str
+        Options of this script that go on to its script.
+    """
+
+    library: str
+    model: str
+    title: str
+    chance: bool = False
+    extra: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether it takes steps of an optimiser that are given to it."""
+        return "steps" in self.extra
+
+    @property
+    def name(self) -> str:
+        """What ``--peers`` takes."""
+        return f"{self.library}-{self.model}"
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("anomalib", "padim", "anomalib PaDiM", chance=True),
+        Peer("anomalib", "patchcore", "anomalib PatchCore", chance=True, extra=("coreset",)),
+        Peer("anomalib", "stfpm", "anomalib STFPM", chance=True, extra=("steps",)),
+        Peer("anomalib", "fastflow", "anomalib FastFlow", chance=True, extra=("steps",)),
+        Peer("anomalib", "supersimplenet", "anomalib SuperSimpleNet", chance=True, extra=("steps",)),
+        Peer("pyod", "ecod", "PyOD ECOD"),
+        Peer("pyod", "copod", "PyOD COPOD"),
+        Peer("pyod", "iforest", "PyOD Isolation Forest", chance=True),
+        Peer("pyod", "knn", "PyOD k-NN"),
+        Peer("pyod", "lof", "PyOD LOF"),
+        Peer("pyod", "ocsvm", "PyOD OC-SVM"),
+        Peer("pyod", "deepsvdd", "PyOD DeepSVDD", chance=True),
+        Peer("pyod", "lunar", "PyOD LUNAR", chance=True),
+        Peer("sklearn", "ocsvm", "scikit-learn OC-SVM"),
+        Peer("sklearn", "iforest", "scikit-learn Isolation Forest", chance=True),
+        Peer("sklearn", "lof", "scikit-learn LOF"),
+    )
+}
+LIBRARIES = tuple(dict.fromkeys(peer.library for peer in PEERS.values()))
+
+CANNOT = {
+    "anomalib EfficientAD": "downloads its teacher's weights and photographs before training; takes no backbone",
+    "anomalib DRAEM": "downloads photographs of textures when it is made; takes no backbone",
+    "anomalib Reverse Distillation": "its decoder is made for ResNets; another backbone is refused",
+    "anomalib CFA": "four backbones of torchvision, whose weights are downloaded; another one is refused",
+    "anomalib Dinomaly, AnomalyDINO": "made for DINOv2's transformers, whose weights are downloaded",
+    "anomalib WinCLIP": "made for CLIP, whose weights are downloaded",
+    "PyOD with encoders of its own": "DINOv2 and CLIP, whose weights are downloaded; here it gets the shared backbone",
+}
+"""What was left out before anything was run, and why."""
+
+NOTES = (
+    "All: EfficientNet-Lite0 on the same ImageNet weights, input x / 127.5 - 1, 224 px without crop, batches of 16.",
+    "Whole process: from the start of the interpreter, imports included, to its end; memory: the highest resident.",
+    "anomalib's maps come at 224 px and are resized to each image's frame; PyOD and scikit-learn draw none.",
+    "PyOD's and scikit-learn's detectors get the pooled 1,280 values of an image, with the libraries' own defaults.",
+    "PyOD's EmbeddingOD standardises these values, scikit-learn takes them as they are.",
+    "PyOD's ECOD and COPOD rank a test image among all test images: its score depends on which are scored with it.",
+    "Peers learn from all training images; ours keep a part of them back to calibrate on.",
+    "anomalib's FastFlow knows no EfficientNet: it was handed the maps of the same strides that it takes of a ResNet.",
+)
+
+
+def sides(bench: Bench) -> Iterator[tuple[str, str, Peer | None]]:
+    """Name, title and peer of every side in the order in which they take turns; ours have no peer."""
+    for method in bench.args.ours:
+        yield f"anomem-{method}", f"ours: {method}", None
+    for name in bench.args.peers:
+        yield name, PEERS[name].title, PEERS[name]
+
+
+def given_to(peer: Peer | None, bench: Bench) -> dict[str, Any]:
+    """Options of this script that a side is given; ours have their defaults."""
+    return {} if peer is None else {option: getattr(bench.args, option) for option in peer.extra}
+
+
+def label_of(peer: Peer, bench: Bench) -> str:
+    """Return what tables call a peer; PatchCore with its share of patches kept."""
+    return f"{peer.title}, coreset {100 * bench.args.coreset:g} %" if "coreset" in peer.extra else peer.title
+
+
+def command(bench: Bench, folder: Path, who: str, peer: Peer | None, seed: int) -> list[str]:
+    """Command line of one measurement, but for where it writes.
+
+    Raises
+    ------
+    SideError
+        No interpreter or no weights were given.
+    """
+    args = bench.args
+    shared = [folder, "--seed", seed, "--threads", args.threads]
+    if peer is None:
+        method = who.removeprefix("anomem-")
+        return [str(part) for part in (sys.executable, HERE / "peers" / "anomem_side.py", *shared, "--model", method)]
+    python = args.peer_pythons.get(peer.library)
+    if python is None or args.peer_weights is None:
+        what = f"--peer-pythons {peer.library}=PYTHON" if python is None else "--peer-weights"
+        raise SideError(f"no {what} was given")
+    script = HERE / "peers" / f"{peer.library}_peer.py"
+    more = [part for name, value in given_to(peer, bench).items() for part in (f"--{name}", value)]
+    own = ["--model", peer.model, "--weights", args.peer_weights, *more]
+    return [str(part) for part in (python, script, *shared, *own)]
+
+
+def take_turns(bench: Bench) -> tuple[Found, dict[str, dict[str, list[str]]]]:
+    """Units of every side on every set, one a seed; and of those that did not run, why, and on which sets."""
+    args = bench.args
+    found: Found = {}
+    failed: dict[str, dict[str, list[str]]] = {}
+    for name in args.sets:
+        folder = linked(bench.folder / "images" / name, name, args.limit)
+        for seed in args.seeds:
+            for who, title, peer in sides(bench):
+                if peer is not None and not (peer.chance or args.all_seeds or seed == args.seeds[0]):
+                    continue
+                if peer is not None and peer.trained and name not in args.trained_sets:
+                    continue
+                key = {"who": who, "set": name, "seed": seed, "threads": args.threads, **given_to(peer, bench)}
+                try:
+                    line = command(bench, folder, who, peer, seed)
+                    unit = bench.unit(key, partial(measured, name, line, folder, bench))
+                except SideError as reason:
+                    print(f"{title} on {name}: {reason}", file=sys.stderr, flush=True)
+                    where = failed.setdefault(title, {}).setdefault(str(reason), [])
+                    where += [] if name in where else [name]
+                else:
+                    found.setdefault((title, name), []).append(unit)
+    return found, failed
+
+
+def rows_of(found: Found, sets: list[str]) -> list[Row]:
+    """Return one table per figure: a row per side, a column per set."""
+    rows = []
+    titles = list(dict.fromkeys(title for title, _ in found))
+    for key, (table, digits) in COLUMNS.items():
+        for title in titles:
+            values = {name: _joined(found.get((title, name), []), key, digits) for name in sets}
+            if any(value is not None for value in values.values()):
+                rows.append(Row(table, title, values))
+    return rows
+
+
+def absent_rows(failed: dict[str, dict[str, list[str]]], sets: list[str]) -> list[Row]:
+    """Every peer that did not run, with the reason, and where it is not all sets, with the set."""
+    reasons = {
+        title: "; ".join(why if where == sets else f"{', '.join(where)}: {why}" for why, where in said.items())
+        for title, said in failed.items()
+    }
+    return [Row(ABSENT, title, {"reason": reason}) for title, reason in {**reasons, **CANNOT}.items()]
+
+
+def _joined(units: list[dict[str, Any]], key: str, digits: int) -> Any:
+    known = [unit[key] for unit in units if unit[key] is not None]
+    return spread(known, digits) if known else None
+
+
+def budget_notes(found: Found) -> list[str]:
+    """What trained peers were given, and how busy the machine was."""
+    units = [unit for part in found.values() for unit in part]
+    steps = sorted({(unit["set"], unit["epochs"], unit["steps"]) for unit in units if unit.get("epochs")})
+    items = sorted({(unit["set"], unit["coreset_items"]) for unit in units if unit.get("coreset_items")})
+    notes = []
+    if steps:
+        told = "; ".join(f"{name} {n} steps ({epochs} epochs)" for name, epochs, n in steps)
+        notes.append(f"anomalib's trained models, with its own optimisers and schedules: {told}.")
+    if items:
+        notes.append("PatchCore's memory, patches: " + "; ".join(f"{name} {count:,}" for name, count in items) + ".")
+    if units:
+        load = statistics.fmean(unit["load_average"] for unit in units)
+        notes.append(f"Mean load of the machine at the end of a process: {load:.1f}.")
+    return notes
+
+
+def interpreters(pairs: list[str]) -> dict[str, str]:
+    """Library to interpreter, from NAME=PYTHON."""
+    found = dict(pair.partition("=")[::2] for pair in pairs)
+    for library, python in found.items():
+        if library not in LIBRARIES or not Path(python).is_file():
+            sys.exit(f"--peer-pythons {library}={python}: give NAME=PYTHON, NAME one of {', '.join(LIBRARIES)}")
+    return found
+
+
+def main() -> None:
+    """Measure all sides and write the result file."""
+    parser = options(__doc__)
+    parser.add_argument("--sets", nargs="+", default=list(INDUSTRIAL[:4]), choices=INDUSTRIAL)
+    parser.add_argument("--trained-sets", nargs="*", choices=INDUSTRIAL, help="where the trained ones run [all sets]")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="PEER")
+    parser.add_argument("--ours", nargs="*", default=list(OURS), metavar="METHOD", help="methods of anomem")
+    parser.add_argument(
+        "--peer-pythons", nargs="+", default=[], metavar="NAME=PYTHON", help="interpreters of the peers"
+    )
+    parser.add_argument("--peer-weights", type=Path, help="the backbone's weights in timm's names")
+    parser.add_argument("--steps", type=int, default=200, help="of anomalib's trained models, next whole epoch")
+    parser.add_argument("--coreset", type=float, default=0.003, help="share of the patches that PatchCore keeps")
+    parser.add_argument("--patience", type=float, default=3600, help="seconds after which a process is given up")
+    parser.add_argument("--all-seeds", action="store_true", help="every seed also where it changes nothing but seconds")
+    parser.add_argument("--lines", type=Path, default=HERE / "results" / "peers.jsonl", help="run lines of the peers")
+    bench = start("peers", "Peers: the same images, backbone weights and cores", parser.parse_args())
+    bench.args.peer_pythons = interpreters(bench.args.peer_pythons)
+    bench.args.trained_sets = bench.args.sets if bench.args.trained_sets is None else bench.args.trained_sets
+    found, failed = take_turns(bench)
+    if not bench.args.limit:
+        titled = {PEERS[name].title: PEERS[name] for name in bench.args.peers}
+        parts = [(titled[title], units) for (title, _), units in found.items() if title in titled]
+        lines = [
+            (peer.name, label_of(peer, bench), given_to(peer, bench), unit) for peer, units in parts for unit in units
+        ]
+        write_lines(bench.args.lines, lines, bench.args.limit)
+    sets = bench.args.sets
+    rows = [*rows_of(found, sets), *absent_rows(failed, sets)]
+    notes = []
+    if set(bench.args.trained_sets) != set(sets):
+        notes.append(f"anomalib's trained models ran on {', '.join(bench.args.trained_sets)} alone, for want of time.")
+    left_out = [peer.title for name, peer in PEERS.items() if name not in bench.args.peers]
+    notes += [f"Not in this run: {', '.join(left_out)}."] if left_out else []
+    notes += [] if bench.args.all_seeds else ["Peers that leave nothing to chance ran with the first seed alone."]
+    bench.write(rows, notes=[*NOTES, *budget_notes(found), *notes])
+
+
+if __name__ == "__main__":
+    main()

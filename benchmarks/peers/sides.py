@@ -1,0 +1,150 @@
+"""One measurement of one side: its process, timed from start to end, and what our metrics say of what it wrote."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.common import Bench, isolated, link_of, opened
+
+if TYPE_CHECKING:
+    from anomem.data.labelled_images import Images
+    from anomem.types import FloatArray
+
+DROPPED = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+"""Of the environment: the one leads to our packages, with the other every start would compile anew."""
+POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA")
+ROC_POINTS = 200
+"""Corners of a ROC curve that a line keeps at most, evenly spaced."""
+KEPT = (
+    *("n_train", "n_test", "threads", "versions", "coreset_items", "epochs", "steps"),
+    *("fit_seconds", "score_seconds", "images_per_second", "load_average", "peak_rss_fit_mb", "peak_rss_mb"),
+)
+
+
+class SideError(Exception):
+    """A side could not be measured; says why in one line."""
+
+
+def measured(name: str, command: Sequence[str], images: Path, bench: Bench) -> dict[str, Any]:
+    """Run one side in a process of its own, then judge the raw scores and maps of a peer.
+
+    Parameters
+    ----------
+    name : str
+        The set.
+    command : list of str
+        Command line, but for where it writes.
+    images : Path
+        Folder of links that the side reads.
+    bench : Bench
+
+    Returns
+    -------
+    dict
+        JSON-ready seconds and 2**20 bytes; of a peer also ``line``, figures of its run line.
+
+    Raises
+    ------
+    SideError
+        It failed, or was not done in time.
+    """
+    args, out = bench.args, bench.folder / "raw"
+    shutil.rmtree(out, ignore_errors=True)
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    whole = timed([*command, "--out", str(out), "--name", "run"], args.threads, args.patience)
+    facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    seconds = {"whole_seconds": round(whole[0], 2), "whole_cpu_seconds": round(whole[1], 2), "started": started}
+    kept = {key: facts.get(key) for key in KEPT}
+    own = (out / "run.safetensors").exists()
+    judged = {} if own else isolated(judge, name, args.limit, str(images), str(out / "run.npz"))
+    return {"set": name, "seed": facts["seed"], **seconds, **kept, **judged}
+
+
+def timed(command: Sequence[str], threads: int, patience: float) -> tuple[float, float]:
+    """Run a command; return the seconds of its whole process, by the clock and of processor time."""
+    own = {key: value for key, value in os.environ.items() if key not in DROPPED}
+    own |= {f"{pool}_NUM_THREADS": str(threads) for pool in POOLS} | {"HF_HUB_OFFLINE": "1"}
+    before, started = _children(), time.perf_counter()
+    try:
+        # The errors of a library are text of its own choosing.
+        done = subprocess.run(
+            command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=patience, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        raise SideError(f"not done within {patience:g} s") from late
+    except OSError as error:
+        raise SideError(f"its interpreter does not start: {error.strerror}") from error
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        ended = f"ended by {signal.Signals(-done.returncode).name}" if done.returncode < 0 else ""
+        raise SideError(ended or (said[-1] if said else f"exit code {done.returncode}"))
+    return seconds, _children() - before
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def judge(name: str, limit: int | None, folder: str, file: str) -> dict[str, Any]:
+    """Measure what a peer wrote; for a process of its own, as maps take memory.
+
+    Raises
+    ------
+    SideError
+        Its scores are not numbers.
+    """
+    import numpy as np
+
+    from anomem.benchmark.unit import images_digest, scores_digest
+    from anomem.evaluation.figures import ImageRow, image_figures, roc_points, type_figures
+
+    test = opened(name, limit).test
+    names = [link_of(Path(folder), "test", test, i).relative_to(folder).as_posix() for i in range(len(test))]
+    with np.load(file, allow_pickle=False) as raw:
+        row = {str(path): i for i, path in enumerate(raw["paths"])}
+        order = [row.pop(name) for name in names]
+        scores, maps = raw["scores"][order], raw["maps"][order] if "maps" in raw else None
+    if row:
+        raise ValueError(f"{file}: {len(row)} images more than were to be scored")
+    if np.isnan(scores).any():
+        raise SideError(f"{np.isnan(scores).sum()} of its {len(scores)} scores are no numbers")
+    rows = [
+        ImageRow(name, int(label), kind, float(score), 1.0, False)
+        for name, label, kind, score in zip(names, test.labels, test.kinds, scores, strict=True)
+    ]
+    n_anomalous = int(test.labels.sum())
+    line = {
+        "n_test": {"normal": len(rows) - n_anomalous, "anomalous": n_anomalous, "left_out": 0},
+        "image": asdict(image_figures(rows)),
+        "pixel": None if maps is None else pixel_figures(test, maps),
+        "types": {key: {"n": each.n, "auroc": each.auroc} for key, each in type_figures(rows).items()},
+        "roc": asdict(roc_points(rows, ROC_POINTS)),
+        "scores_sha256": scores_digest(scores),
+        "images_sha256": images_digest([test.source.digest(i) for i in range(len(test))]),
+    }
+    return {"line": line}
+
+
+def pixel_figures(test: Images, maps: FloatArray) -> dict[str, Any] | None:
+    """Return pixel AUROC and AUPRO with intervals, of a peer's maps resized to each image's own frame."""
+    from anomem.evaluation.pixels import PixelTally
+    from anomem.runtime.images import resize_map
+
+    tally = PixelTally(test)
+    for i, values in enumerate(maps):
+        tally.add(i, resize_map(values, test.source.load(i).shape[:2]))
+    found = tally.figures()
+    return found and asdict(found)

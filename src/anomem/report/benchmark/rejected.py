@@ -1,0 +1,74 @@
+"""Test normals that were rejected at the calibrated alpha: the promised rate where nothing was re-split."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anomem.report.benchmark.captions import set_title
+from anomem.report.benchmark.runs import Run
+from anomem.report.benchmark.sets import MARK, MeasuredSet, marked
+
+__all__ = ["Rejected", "rejected_normals"]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Decisions of one method on the test images of one set, over all fits without labels.
+
+    Parameters
+    ----------
+    method, where : str
+    alpha : float
+        Calibrated; where fits differ, their mean.
+    n_false, n_normal : int
+        Normal test images rejected, and all of them, summed over fits.
+    detection : float
+        Share of the anomalies found, mean over fits.
+    n_fits : int
+    """
+
+    method: str
+    where: str
+    alpha: float
+    n_false: int
+    n_normal: int
+    detection: float
+    n_fits: int
+
+    @property
+    def rate(self) -> float:
+        """Share of the normal test images rejected."""
+        return self.n_false / self.n_normal
+
+
+def rejected_normals(runs: Iterable[Run], label: str, sets: Sequence[MeasuredSet] = ()) -> list[Rejected]:
+    """Count decisions of one method in the order of its sets; sweeps and tries are left out."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        plain = run.protocol == "localisation" or (run.protocol == "one-vs-rest" and not run.facts.get("gamma"))
+        if plain and run.label == label and run.sweep is None and run.trial == (None, None) and _decided(run):
+            groups.setdefault((run.family, run.column[0], run.parameters), []).append(run)
+    return [_counted(part, sets) for part in groups.values()]
+
+
+def _decided(run: Run) -> bool:
+    found = run.decision
+    return None not in (found.alpha, found.n_false, found.detection_rate) and bool(run.n_normal)
+
+
+def _counted(runs: Sequence[Run], sets: Sequence[MeasuredSet]) -> Rejected:
+    data, category, _ = runs[0].column
+    title = set_title(runs[0].family)
+    where = f"{title} {category}" if data.endswith(f"/{category}") else title
+    return Rejected(
+        method=runs[0].label,
+        where=where + (MARK if marked(data, sets) else ""),
+        alpha=statistics.fmean(run.decision.alpha or 0.0 for run in runs),
+        n_false=round(sum(run.decision.n_false or 0.0 for run in runs)),
+        n_normal=round(sum(run.n_normal or 0.0 for run in runs)),
+        detection=statistics.fmean(run.decision.detection_rate or 0.0 for run in runs),
+        n_fits=len(runs),
+    )

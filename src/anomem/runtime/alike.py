@@ -1,0 +1,133 @@
+"""Near-duplicates among images: bursts, frames of a video, augmented copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from anomem.errors import ImageError
+from anomem.runtime.images import resize
+from anomem.runtime.sources import ImageSource
+from anomem.types import FloatArray, Record
+
+__all__ = ["ALIKE_BELOW", "alike_groups", "find_alike"]
+
+ALIKE_BELOW = 0.1
+"""Distance (1 - correlation of thumbnails) below which two images are near-duplicates."""
+
+_SIDE = 64
+_BLUR = 8
+_COARSE = 16
+_COARSE_ABOVE = 1 - 3 * ALIKE_BELOW
+_BLOCK = 512
+_PAIRS = 2048
+_SHIFTS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
+
+
+def find_alike(source: ImageSource, *, workers: int | None = None) -> Generator[Record, None, list[int]]:
+    """Group images with their near-duplicates; yields progress.
+
+    A thumbnail of 64 x 64 grey levels without its coarse shades stands for an image. The mean of all thumbnails is
+    taken off, so that parts of one kind in one place are no duplicates. Two images are alike where the correlation is
+    above 0.9, also after a flip, a quarter turn or a shift of a 64th. Images alike to a third are of one group.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Images; unreadable ones are in groups of their own.
+    workers : int, optional
+        Threads that decode; by default 4.
+
+    Returns
+    -------
+    list of int
+        Per image the number of its group, from 0 in the order of appearance.
+    """
+    n = len(source)
+    thumbnails = np.zeros((n, _SIDE, _SIDE), np.float32)
+    with ThreadPoolExecutor(max(workers or 4, 1)) as pool:
+        for done, thumbnail in enumerate(pool.map(lambda i: _thumbnail(source, i), range(n)), start=1):
+            thumbnails[done - 1] = thumbnail
+            yield Record("alike", done, n)
+    return alike_groups(thumbnails)
+
+
+def alike_groups(thumbnails: FloatArray) -> list[int]:
+    """Group thumbnails, (N, 64, 64) float32, that are near-duplicates; returns (N,) group numbers."""
+    parent = list(range(len(thumbnails)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for one, other in _pairs(thumbnails):
+        a, b = sorted((root(one), root(other)))
+        parent[b] = a
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(i), len(numbers)) for i in range(len(thumbnails))]
+
+
+def _thumbnail(source: ImageSource, i: int) -> FloatArray:
+    """Read image i as a thumbnail without coarse shades; zeros where it cannot be read."""
+    try:
+        grey = resize(source.load(i), (_SIDE, _SIDE)).astype(np.float32).mean(2)
+    except ImageError:
+        return np.zeros((_SIDE, _SIDE), np.float32)
+    return np.asarray(grey - _blurred(_blurred(grey, 0), 1), np.float32)
+
+
+def _blurred(grey: FloatArray, axis: int) -> FloatArray:
+    reach = 3 * _BLUR
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _BLUR) ** 2)
+    padding = [(reach, reach) if side == axis else (0, 0) for side in (0, 1)]
+    padded = np.pad(grey, padding, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis)
+    return np.asarray(windows @ (kernel / kernel.sum()).astype(np.float32), np.float32)
+
+
+def _pairs(thumbnails: FloatArray) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of images that are alike."""
+    n = len(thumbnails)
+    if n < 2:
+        return
+    mean = _unit(thumbnails).mean(0)
+    still, coarse_still = _described(thumbnails, mean)
+    for change in _changes():
+        moved, coarse_moved = _described(change(thumbnails), mean)
+        for start in range(0, n, _BLOCK):
+            close = coarse_still[start : start + _BLOCK] @ coarse_moved.T > _COARSE_ABOVE
+            rows, columns = np.nonzero(close)
+            rows, columns = rows[rows + start != columns] + start, columns[rows + start != columns]
+            for at in range(0, len(rows), _PAIRS):
+                one, other = rows[at : at + _PAIRS], columns[at : at + _PAIRS]
+                alike = np.einsum("nd,nd->n", still[one], moved[other]) > 1 - ALIKE_BELOW
+                yield from zip(one[alike].tolist(), other[alike].tolist(), strict=True)
+
+
+def _changes() -> Sequence[Callable[[FloatArray], FloatArray]]:
+    """Eight flips and turns, the identity first, and eight shifts by one position."""
+    turns = [lambda t, k=k: np.rot90(t, k, axes=(1, 2)) for k in range(4)]
+    flips = [lambda t, k=k: np.rot90(t, k, axes=(1, 2))[:, :, ::-1] for k in range(4)]
+    shifts = [lambda t, by=by: np.roll(t, by, axis=(1, 2)) for by in _SHIFTS]
+    return [*turns, *flips, *shifts]
+
+
+def _described(thumbnails: FloatArray, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return unit vectors of thumbnails without their mean, (N, 4096), and of their coarse forms, (N, 256)."""
+    rest = _unit(thumbnails) - mean
+    step = _SIDE // _COARSE
+    coarse = rest.reshape(len(rest), _COARSE, step, _COARSE, step).mean((2, 4))
+    return _unit(rest).reshape(len(rest), -1), _unit(coarse).reshape(len(rest), -1)
+
+
+def _unit(thumbnails: FloatArray) -> FloatArray:
+    """Scale each thumbnail to mean 0 and length 1; a constant one becomes zeros."""
+    centred = thumbnails - thumbnails.mean((1, 2), keepdims=True)
+    length = np.sqrt((centred**2).sum((1, 2), keepdims=True))
+    scaled: npt.NDArray[np.float32] = np.where(length > 1e-3, centred / np.maximum(length, 1e-3), 0)
+    return scaled.astype(np.float32)

@@ -1,0 +1,78 @@
+"""Groups of images that are not independent: named by a user, by a folder, by a file name, or found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Hashable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from anomem.errors import InputError
+from anomem.runtime.alike import find_alike
+from anomem.runtime.sources import FileSource, ImageSource
+from anomem.types import Record
+
+__all__ = ["Groups", "resolve_groups"]
+
+Groups: TypeAlias = Sequence[Hashable | None] | str | None
+"""One entry per image (None: by itself); or "near", "folder" or a regular expression."""
+
+
+def resolve_groups(
+    groups: Groups, source: ImageSource, *, workers: int | None = None
+) -> Generator[Record, None, tuple[Hashable | None, ...] | None]:
+    """Return the group of each image; yields progress.
+
+    Parameters
+    ----------
+    groups : sequence, str or None
+        A sequence is returned as it is. ``"near"``: near-duplicates are of one group (see
+        `anomem.runtime.alike.find_alike`). ``"folder"``: images directly in one folder. Any other text: a regular
+        expression that is searched in each path; its first parenthesis, or else the whole match, names the group, and
+        an image without a match is by itself.
+    source : ImageSource
+        The images.
+    workers : int, optional
+        Threads that decode.
+
+    Raises
+    ------
+    InputError
+        A sequence of another length, an expression that is none or matches nothing, or paths where there are none.
+    """
+    if groups is None:
+        return None
+    if not isinstance(groups, str):
+        found = len(groups) if hasattr(groups, "__len__") else "no"
+        if found != len(source):
+            raise InputError(
+                f"groups has {found} entries for {len(source)} images; give one per image, or 'near', 'folder' or a "
+                "regular expression"
+            )
+        return tuple(groups)
+    if groups == "near":
+        found_groups = yield from find_alike(source, workers=workers)
+        return tuple(found_groups)
+    if not isinstance(source, FileSource):
+        raise InputError(f"groups={groups!r}: these images have no paths; give 'near' or one entry per image")
+    names = [source.name(i) for i in range(len(source))]
+    if groups == "folder":
+        folders = tuple(str(Path(name).parent) for name in names)
+        if len(set(folders)) == 1 and len(names) > 1:
+            raise InputError(f"groups='folder': all images lie in {folders[0]}; give a regular expression, or 'near'")
+        return folders
+    return _matched(groups, names)
+
+
+def _matched(expression: str, names: Sequence[str]) -> tuple[Hashable | None, ...]:
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise InputError(
+            f"groups={expression!r}: no regular expression ({error}); an example that takes what stands before the "
+            r"last underscore: '([^/]+)_[^_]*$'"
+        ) from error
+    matches = [pattern.search(Path(name).as_posix()) for name in names]
+    if not any(matches):
+        raise InputError(f"groups={expression!r}: matches none of {len(names):,} paths, such as {names[0]}; change it")
+    return tuple(match[1 if pattern.groups else 0] if match else None for match in matches)

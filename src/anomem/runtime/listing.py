@@ -1,0 +1,326 @@
+"""Image files below a folder, and all that was left out of them, with the reason."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from anomem.errors import AnomemWarning, ImageError, InputError
+from anomem.runtime import _pillow
+from anomem.runtime.files import exists, is_file, is_folder
+from anomem.runtime.images import IMAGE_SUFFIXES
+from anomem.runtime.masks import is_mask_folder, masks_beside, word_set
+
+__all__ = ["Listing", "find_images", "found_in", "image_files", "list_folder", "warn_of_pages"]
+
+_SYSTEM = word_set(
+    "@eadir #recycle @recycle @recently-snapshot $recycle.bin __macosx recycler lost+found __pycache__ "
+    "thumbs.db desktop.ini"
+) | {"system volume information"}
+_LITTER = frozenset({".ds_store", ".gitkeep", ".gitignore", "thumbs.db", "desktop.ini"})
+_DOCUMENTS = word_set(
+    ".txt .md .rst .json .jsonl .xml .csv .tsv .yaml .yml .toml .ini .cfg .log .html .htm .py .sh .ipynb"
+)
+_RAW = word_set(".cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .pef .srw")
+_UNREAD_SUFFIXES = {
+    **dict.fromkeys(_RAW, "camera raw"),
+    **dict.fromkeys((".heic", ".heif"), "HEIC"),
+    ".avif": "AVIF",
+    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".j2c"), "JPEG 2000"),
+    ".jxl": "JPEG XL",
+    ".psd": "Photoshop",
+    **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
+    ".exr": "OpenEXR",
+    ".hdr": "Radiance HDR",
+    ".tga": "TGA",
+    ".ico": "icon",
+    ".pfm": "PFM",
+    ".pam": "PAM",
+    **dict.fromkeys((".fits", ".fit"), "FITS"),
+    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), "video"),
+    ".pdf": "PDF",
+}
+_UNREAD_STARTS = (
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"8BPS", "Photoshop"),
+    (b"v/1\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"SIMPLE  =", "FITS"),
+    (b"%PDF", "PDF"),
+    (b"\x1aE\xdf\xa3", "video"),
+)
+_PAGED = frozenset({".tif", ".tiff", ".gif", ".webp", ".png"})
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files below one folder by what they are.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    images : tuple of Path, sorted
+        Image files, by suffix or by content.
+    masks : tuple of Path, sorted
+        Masks, by their folder, their name or beside their image.
+    hidden : tuple of Path
+        Hidden entries and those of operating systems and storage devices.
+    unread : tuple of (Path, str)
+        Image files of formats that are not read, with the format.
+    others : tuple of Path
+        Files that are no images by their content.
+    pages : tuple of (Path, int)
+        Images of several pages or frames, of which the first is read.
+    """
+
+    folder: Path
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+    unread: tuple[tuple[Path, str], ...] = ()
+    others: tuple[Path, ...] = ()
+    pages: tuple[tuple[Path, int], ...] = ()
+
+    def notes(self, *, masks: bool = True) -> tuple[str, ...]:
+        """Describe what was left out, one line per kind; masks only where asked for."""
+        lines = []
+        if masks and self.masks:
+            lines.append(f"{_count(len(self.masks), 'mask')} not read as images ({self._places(self.masks)})")
+        if self.unread:
+            named = _some(f"{self._relative(path)} ({kind})" for path, kind in self.unread)
+            lines.append(f"left out {_count(len(self.unread), 'file')}: {named}; convert to PNG, TIFF or JPEG")
+        unknown = [path for path in self.others if path.suffix.lower() not in _DOCUMENTS]
+        if unknown:
+            named = _some(self._relative(path) for path in unknown)
+            lines.append(f"left out {_count(len(unknown), 'file')}, not images by content: {named}")
+        hidden = [path for path in self.hidden if path.name.casefold() not in _LITTER]
+        if hidden:
+            named = _some(self._relative(path) for path in hidden)
+            lines.append(
+                f"left out {len(hidden)} hidden or system {'entry' if len(hidden) == 1 else 'entries'}: {named}"
+            )
+        if self.pages:
+            lines.append(page_note((self._relative(path), n) for path, n in self.pages))
+        return tuple(lines)
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _places(self, paths: Iterable[Path]) -> str:
+        return _some(f"{place}: {n}" for place, n in Counter(self._relative(p.parent) for p in paths).items())
+
+
+def list_folder(folder: str | Path, *, images_in: str | None = None) -> Listing:
+    """List the files below a folder by what they are.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Searched recursively. Links to folders are followed, except back to a folder around them.
+    images_in : str, optional
+        Name of folders that hold images though it is that of a folder of masks.
+
+    Returns
+    -------
+    Listing
+        Its paths begin with ``folder``.
+
+    Raises
+    ------
+    InputError
+        ``folder``, or one inside it, is missing, not a folder or not readable.
+    """
+    root = Path(folder)
+    by_kind: dict[str, list[Path]] = defaultdict(list)
+    unread, pages = [], []
+    for kind, path in sorted(_walk(root, (), False, (images_in or "").casefold()), key=lambda entry: entry[1]):
+        if kind in ("image", "mask", "hidden", "other"):
+            by_kind[kind].append(path)
+        else:
+            unread.append((path, kind))
+    beside = masks_beside(by_kind["image"])
+    images = [path for path in by_kind["image"] if path not in beside]
+    pages = [(path, n) for path in images if (n := count_pages(path)) > 1]
+    return Listing(
+        root,
+        tuple(images),
+        tuple(sorted([*by_kind["mask"], *beside])),
+        tuple(by_kind["hidden"]),
+        tuple(unread),
+        tuple(by_kind["other"]),
+        tuple(pages),
+    )
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """List the image files below a folder, sorted; see `list_folder` for the parameter, errors and the rest."""
+    return list(list_folder(folder).images)
+
+
+def image_files(path: str | Path, *, among: bool) -> Sequence[str | Path]:
+    """List the image files that a path names: itself, or all below a folder.
+
+    Parameters
+    ----------
+    path : str or Path
+    among : bool
+        True for one of several paths; then a file need not exist yet.
+
+    Raises
+    ------
+    InputError
+        A folder without images, or a path that does not exist.
+
+    Warns
+    -----
+    AnomemWarning
+        One line for all that was left out of a folder.
+    """
+    place = Path(path)
+    if among and place.suffix.lower() in IMAGE_SUFFIXES:
+        return (path,)  # no look at the disk: there may be very many
+    if is_folder(place):
+        listing = list_folder(place)
+        notes = "; ".join(listing.notes())
+        if not listing.images:
+            raise InputError(f"{place}: 0 images, found {notes or found_in(place)}: name a folder of images")
+        if notes:
+            warnings.warn(f"{place}: {notes}", AnomemWarning, stacklevel=5)
+        return listing.images
+    if not among and not exists(place):
+        raise InputError(f"{place}: no such file or folder: check the path")
+    return (path,)
+
+
+def found_in(folder: Path) -> str:
+    """Describe in a few words what a folder holds."""
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}: name a readable folder") from error
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    suffixes = Counter(entry.suffix.lower() or entry.name for entry in entries if entry.is_file())
+    parts = []
+    if folders:
+        parts.append(f"{_count(len(folders), 'folder')} ({_some(folders)})")
+    if suffixes:
+        shown = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(_NAMED))
+        parts.append(f"{_count(suffixes.total(), 'file')} ({shown})")
+    return " and ".join(parts) or "nothing"
+
+
+def count_pages(path: Path) -> int:
+    """Count the pages or frames of an image file; 1 where it cannot be opened, which reading it will report."""
+    if path.suffix.lower() not in _PAGED or not is_file(path):
+        return 1
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(1024)
+            if head.startswith(b"\x89PNG") and b"acTL" not in head:
+                return 1
+            stream.seek(0)
+            return int(getattr(_pillow.check_kind(head[:16], path.name)(stream, path.name), "n_frames", 1))
+    except Exception:  # noqa: BLE001 - decoders raise nearly everything on damaged files
+        return 1
+
+
+def warn_of_pages(paths: Iterable[str | Path]) -> None:
+    """Warn of pages and frames that are not read of files given by name; PNG files are not opened for it."""
+    several = (path for path in map(Path, paths) if path.suffix.lower() in _PAGED - {".png"})
+    pages = [(str(path), n) for path in several if (n := count_pages(path)) > 1]
+    if pages:
+        warnings.warn(page_note(pages), AnomemWarning, stacklevel=4)
+
+
+def page_note(pages: Iterable[tuple[str, int]]) -> str:
+    """Describe the pages and frames that are not read."""
+    named = [f"{name} ({n - 1:,} more)" for name, n in pages]
+    return f"only the first page or frame is read of {_some(named)}; save each as one file"
+
+
+def _walk(folder: Path, around: tuple[str, ...], masks: bool, images_in: str) -> Iterator[tuple[str, Path]]:
+    """Yield each file with what it is: image, mask, hidden, other, or the name of a format that is not read."""
+    place = os.path.realpath(folder)
+    if place in around:  # a link back to a folder that holds it
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except NotADirectoryError as error:
+        raise InputError(f"{folder}: is a file: name a folder of images") from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{folder}: {reason}: name a readable folder") from error
+    for entry in entries:
+        path = folder / entry.name
+        if _is_hidden(entry.name):
+            yield "hidden", path
+        elif entry.is_dir():
+            inside = masks or (entry.name.casefold() != images_in and is_mask_folder(entry.name))
+            yield from _walk(path, (*around, place), inside, images_in)
+        else:
+            kind = _kind(path)
+            yield "mask" if masks and kind == "image" else kind, path
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM or name.casefold().startswith(".trash")
+
+
+def _kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if suffix in _UNREAD_SUFFIXES:
+        return _UNREAD_SUFFIXES[suffix]
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block, a device might never end
+            return "not a regular file"
+        with path.open("rb") as stream:
+            head = stream.read(132)
+    except OSError as error:
+        return error.strerror or "cannot be read"
+    return _kind_by_content(head, path.name)
+
+
+def _kind_by_content(head: bytes, name: str) -> str:
+    for start, kind in _UNREAD_STARTS:
+        if head.startswith(start):
+            return kind
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        return {b"avif": "AVIF", b"avis": "AVIF"}.get(brand, "HEIC" if brand[:2] in (b"he", b"mi", b"ms") else "video")
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "video"
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    # Letters begin many texts as well: look at the bytes behind them.
+    if head.startswith(b"BM") and head[6:10] != b"\0\0\0\0":
+        return "other"
+    if head[:1] == b"P" and not (head[1:2] in b"456" and head[2:3] in b"\n\r\t #"):
+        return "other"
+    try:
+        _pillow.check_kind(head[:16], name)
+    except ImageError:
+        return "other"
+    return "image"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _some(names: Iterable[str]) -> str:
+    """Join the first few names."""
+    listed = list(names)
+    more = ", ..." if len(listed) > _NAMED else ""
+    return ", ".join(listed[:_NAMED]) + more

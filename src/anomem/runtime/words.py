@@ -1,0 +1,112 @@
+"""Names of folders that name a class of images, a part of a data set or a plain wrapper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from anomem.errors import InputError
+from anomem.runtime.masks import word_set, words_of
+from anomem.types import ANOMALOUS, NORMAL
+
+__all__ = ["check_no_defects", "class_of", "is_enumerated", "is_neutral", "split_of"]
+
+_GOOD = word_set(
+    "good goods normal normals ok okay oks pass passed healthy nominal intact undamaged flawless perfect "
+    "faultless defectfree defectsfree faultfree nodefect nodefects nondefect nondefective withoutdefect "
+    "withoutdefects nofault nofaults noanomaly noanomalies conforming accept accepted io gut"
+)
+_BAD = word_set(
+    "bad bads ng nok ko notok notgood nogood nio defect defects defective defected anomaly anomalies anomalous "
+    "abnormal abnormals faulty fault faults fail fails failed failure failures reject rejects rejected broken "
+    "damage damaged damages scrap nonconforming notnormal withdefect withdefects scratch scratches scratched "
+    "crack cracks cracked dent dents dented contamination contaminated schlecht"
+)
+_QUALIFIERS = word_set(
+    "image images img imgs photo photos pic pics picture pictures part parts sample samples piece pieces "
+    "product products unit units item items surface surfaces frame frames crop crops data dataset set class "
+    "classes folder only all"
+)
+_SPLITS: dict[str, Literal["train", "test", "val"]] = {
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("test", "testing", "tests"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "validate"), "val"),
+}
+_BESIDE_SPLITS = word_set("image images img imgs set data dataset rgb folder")
+_NEUTRAL = word_set("image images img imgs rgb data dataset photo photos jpegimages pictures")
+_ENUMERATED = word_set(
+    "lot batch cam camera part burst scene day week line series shift run video clip seq sequence session view "
+    "pose sample piece unit serial frames group"
+)
+
+
+@lru_cache(maxsize=8192)
+def class_of(name: str) -> int | None:
+    """Return the label that a folder's name gives its images: 0 normal, 1 anomalous, None for any other name.
+
+    Examples
+    --------
+    >>> [class_of(name) for name in ("OK", "NG_parts", "defect-free", "not ok", "Normal 2", "cat", "good_side")]
+    [0, 1, 0, 1, 0, None, None]
+    """
+    words = [word for word in words_of(name) if word not in _SPLITS and not word.isdecimal()]
+    for joined in ("".join(words), "".join(word for word in words if word not in _QUALIFIERS)):
+        if joined in _GOOD:
+            return NORMAL
+        if joined in _BAD:
+            return ANOMALOUS
+    return None
+
+
+@lru_cache(maxsize=8192)
+def split_of(name: str) -> Literal["train", "test", "val"] | None:
+    """Return the part of a data set that a folder's name means, alone or with a class beside it.
+
+    Examples
+    --------
+    >>> split_of("Training"), split_of("test_images"), split_of("train_good"), split_of("test_bench")
+    ('train', 'test', 'train', None)
+    """
+    words = words_of(name)
+    found = [_SPLITS[word] for word in words if word in _SPLITS]
+    rest = [word for word in words if word not in _SPLITS and word not in _BESIDE_SPLITS and not word.isdecimal()]
+    if len(found) != 1 or (rest and class_of(" ".join(rest)) is None):
+        return None
+    return found[0]
+
+
+def is_neutral(name: str) -> bool:
+    """Return True for a folder's name that says no more than that it holds images."""
+    return "".join(words_of(name)) in _NEUTRAL
+
+
+def is_enumerated(name: str) -> bool:
+    """Return True for the name of one of many like it, ``lot 3`` or ``cam-2``: no class.
+
+    Examples
+    --------
+    >>> is_enumerated("Lot_17"), is_enumerated("7"), is_enumerated("bolt 3")
+    (True, False, False)
+    """
+    words = words_of(name)
+    numbers = [word for word in words if word.isdecimal()]
+    return bool(numbers) and any(word in _ENUMERATED for word in words) and len(words) - len(numbers) == 1
+
+
+def check_no_defects(paths: Iterable[str | Path], root: str | Path) -> None:
+    """Refuse images to be taken for normal, of which a folder below `root` says otherwise.
+
+    Raises
+    ------
+    InputError
+        It names the folder.
+    """
+    for path in paths:
+        parts = Path(path).relative_to(root).parts[:-1]
+        if ANOMALOUS in map(class_of, parts):
+            raise InputError(
+                f"{root}: {'/'.join(parts)} holds anomalous images by its name; give the normal ones alone, by path or "
+                "in a folder of their own"
+            )

@@ -1,0 +1,166 @@
+"""Class words and masks at any depth of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomem.data.sources import Sample, read_dataset
+from anomem.errors import InputError
+
+
+def put(root: Path, *places: str) -> Path:
+    for place in places:
+        path = root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in {".txt", ".json"}:
+            path.write_text("words")
+        else:
+            Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
+    return root
+
+
+def names(samples: tuple[Sample, ...], root: Path) -> list[str]:
+    return [sample.path.relative_to(root).as_posix() for sample in samples]
+
+
+MVTEC = (
+    "train/good/0.png",
+    "train/good/1.png",
+    "test/good/0.png",
+    "test/scratch/0.png",
+    "test/scratch/1.png",
+    "test/hole/0.png",
+    "ground_truth/scratch/0_mask.png",
+    "ground_truth/scratch/1_mask.png",
+    "ground_truth/hole/0.png",
+)
+
+
+# --- class words at any depth ------------------------------------------------------------------
+
+
+def picture(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 4), value, np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("parts/good/1.png", "parts/bad/2.png"),
+        ("a/b/c/OK/1.png", "a/b/c/NG/2.png"),
+        ("cam1/ok/1.png", "cam1/ng/2.png"),
+        ("Data/Images/Normal/1.JPG", "Data/Images/Anomaly/2.JPG"),
+        ("NODefect_images/1.png", "Defect_images/2.png"),
+        ("defect-free/1.png", "defective/2.png"),
+        ("set/good/1.png", "set/crack/2.png"),
+        ("train/parts/good/1.png", "train/parts/bad/2.png"),
+        ("train/good/cam1/ok/1.png", "train/good/cam1/ng/2.png"),
+        ("train_good/1.png", "test_bad/2.png"),
+        ("good/train/1.png", "bad/test/2.png"),
+    ],
+)
+def test_class_words_at_any_depth(tmp_path: Path, places: tuple[str, str]) -> None:
+    data = read_dataset(put(tmp_path, *places))
+    assert [s.path for s in data.train] == [tmp_path / places[0]]
+    assert all(s.label == 1 for s in data.test)
+    assert data.test or any("not used" in note for note in data.notes)
+
+
+def test_cameras_of_one_line_are_one_dataset(tmp_path: Path) -> None:
+    data = read_dataset(put(tmp_path, "cam1/ok/1.png", "cam1/ng/2.png", "cam2/ok/3.png", "cam2/ng/4.png"))
+    assert names(data.train, tmp_path) == ["cam1/ok/1.png", "cam2/ok/3.png"]
+    assert names(data.test, tmp_path) == ["cam1/ng/2.png", "cam2/ng/4.png"]
+    assert data.parts() == ("train: 2 normal in cam1/ok, cam2/ok", "test: 2 anomalous in cam1/ng, cam2/ng")
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (("bad/good/1.png", "good/2.png"), "bad/good holds normal images by its name"),
+        (("a/good/1.png", "a/bad/2.png", "b/3.png"), "several classes"),
+        (("parts/crack/1.png", "parts/hole/2.png"), "several classes"),
+        (("x/train/good/1.png", "y/2.png"), "x is a dataset and 1 images lie beside it"),
+        (("train/crack/1.png",), "only crack/, no normal images"),
+    ],
+)
+def test_ambiguous_folders_are_refused(tmp_path: Path, places: tuple[str, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        read_dataset(put(tmp_path, *places))
+    assert "\n" not in str(error.value)
+
+
+def test_lots_are_no_classes(tmp_path: Path) -> None:
+    data = read_dataset(put(tmp_path, "lot 1/a.png", "lot 2/b.png"))
+    assert (data.layout, len(data.train)) == ("flat", 2)
+
+
+def test_a_flat_folder_named_bad_is_noted(tmp_path: Path) -> None:
+    (note,) = read_dataset(put(tmp_path / "bad", "a.png")).notes
+    assert note == "the folder is named bad, and its images are read as normal"
+
+
+def test_folders_beside_train_and_test_are_noted(tmp_path: Path) -> None:
+    data = read_dataset(put(tmp_path, "train/good/1.png", "test/bad/2.png", "more/3.png"))
+    assert data.notes == ("more/ not used (1 images)",)
+
+
+# --- masks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", ["mask/crack", "masks", "MASK/crack", "groundtruth", "labels", "segmentation/crack"])
+def test_folders_of_masks_are_no_class(tmp_path: Path, mask: str) -> None:
+    data = read_dataset(put(tmp_path, "good/0.png", "crack/1.png", f"{mask}/1.png"))
+    assert names(data.train, tmp_path) == ["good/0.png"]
+    assert [(s.path.name, s.type, s.mask) for s in data.test] == [("1.png", "crack", tmp_path / mask / "1.png")]
+
+
+def test_a_class_named_mask_is_one_on_request(tmp_path: Path) -> None:
+    put(tmp_path, "train/mask/0.png", "test/mask/1.png", "test/none/2.png")
+    data = read_dataset(tmp_path, normal="mask")
+    assert [s.label for s in data.test] == [0, 1]
+
+
+def test_masks_beside_images_label_them(tmp_path: Path) -> None:
+    for i, defect in enumerate((0, 0, 255)):
+        picture(tmp_path / f"train/{i}.png", 90)
+        picture(tmp_path / f"train/{i}_GT.png", defect)
+    data = read_dataset(tmp_path)
+    assert names(data.train, tmp_path) == ["train/0.png", "train/1.png"]
+    assert "1 images whose mask marks a defect are not learnt from" in data.notes
+
+
+def test_twins_beside_photographs_are_masks(tmp_path: Path) -> None:
+    for i, defect in enumerate((0, 255)):
+        picture(tmp_path / f"Imgs/{i}.jpg", 90)
+        picture(tmp_path / f"Imgs/{i}.png", defect)
+    data = read_dataset(tmp_path)
+    assert (names(data.train, tmp_path), names(data.test, tmp_path)) == (["Imgs/0.jpg"], ["Imgs/1.jpg"])
+    assert data.test[0].mask == tmp_path / "Imgs/1.png"
+
+
+def test_a_folder_of_masks_per_image(tmp_path: Path) -> None:
+    put(tmp_path, "train/good/000.png", "test/good/000.png", "test/dent/000.png", "test/dent/001.png")
+    put(tmp_path, "ground_truth/dent/000/000.png", "ground_truth/dent/001/000.png", "ground_truth/dent/001/001.png")
+    data = read_dataset(tmp_path)
+    assert [s.mask for s in data.test] == [tmp_path / f"ground_truth/dent/{i}" for i in ("000", "001")] + [None]
+
+
+def test_masks_that_match_nothing_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "train/good/0.png", "test/dent/1.png", "ground_truth/dent/x.png", "ground_truth/dent/y.png")
+    (note,) = read_dataset(tmp_path).notes
+    assert note == "2 masks match no image and are not used: ground_truth/dent/x.png, ground_truth/dent/y.png"
+
+
+def test_visa_as_it_is_delivered(tmp_path: Path) -> None:
+    root = tmp_path / "candle/Data"
+    for place in ("Images/Normal/0.JPG", "Images/Anomaly/1.JPG"):
+        picture(root / place, 90)
+    picture(root / "Masks/Anomaly/1.png", 255)
+    data = read_dataset(tmp_path / "candle")
+    assert [s.mask for s in data.test] == [root / "Masks/Anomaly/1.png"]
+    assert data.report()["train_normal"] == 1
