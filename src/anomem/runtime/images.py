@@ -246,6 +246,8 @@ def read_mask(
     mask = mask_pixels.marked(picture, label)
     if height_width is None:
         return mask
+    if not mask.any():  # nothing is marked, however it lies
+        return np.zeros(height_width, bool)
     own = picture.orientation
     mask = mask_pixels.in_frame(mask, height_width, label, own=own, image=image, max_pixels=max_pixels)
     return resize_mask(mask, height_width)

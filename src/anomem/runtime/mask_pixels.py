@@ -95,7 +95,7 @@ def in_frame(
 
 
 def same_aspect(mask_hw: tuple[int, ...], image_hw: tuple[int, ...]) -> bool:
-    """Return whether two sizes have the same aspect, up to 5 % and the rounding of a size to whole pixels.
+    """Return whether two sizes have the same aspect, up to 2 % and the rounding of a size to whole pixels.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def same_aspect(mask_hw: tuple[int, ...], image_hw: tuple[int, ...]) -> bool:
     (True, False)
     """
     (h, w), (height, width) = mask_hw, image_hw
-    slack = 0.05 + 0.5 / min(h, height) + 0.5 / min(w, width)
+    slack = 0.02 + 0.5 / min(h, height) + 0.5 / min(w, width)
     return abs(math.log(h * width / (w * height))) <= slack
 
 
