@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import anomem
 from anomem.data.samples import Sample
 from anomem.data.sources import ArraySource
 from anomem.data.synthetic import crops, plant
@@ -341,3 +342,36 @@ def test_a_wrong_parameter_unfits_nothing_silently(images: UInt8Image, fitted: A
 def test_labels_of_every_kind(images: UInt8Image, how: Callable[[list[int]], Any]) -> None:
     detector = KNN(size=32).fit(images, how([0] * 38 + [-1] * 2), alpha=0.2)
     assert sum(detector.counts_.values()) == 38
+
+
+# ------------------------------------------------------------- labels that accumulate
+
+
+def test_added_labels_are_as_all_at_once(
+    images: UInt8Image, fitted: AnoMem, defects: UInt8Image, tmp_path: Path
+) -> None:
+    paths = _written(tmp_path / "defects", defects)
+    together, added = copy.copy(fitted), copy.copy(fitted)
+    together.label(paths[:5])
+    added.label(paths[:3])
+    added.save(tmp_path / "m")
+    added = anomem.load(tmp_path / "m")  # type: ignore[assignment]
+    added.label(paths[2:5], add=True)
+    assert added.counts_["n_labelled"] == 5
+    assert np.array_equal(added.calibration_.scores, together.calibration_.scores)
+    assert np.array_equal(added.anomaly_score(images[:3]), together.anomaly_score(images[:3]))
+
+
+def test_labels_are_added_to_files_that_are_as_they_were(fitted: AnoMem, defects: UInt8Image, tmp_path: Path) -> None:
+    paths = _written(tmp_path / "defects", defects)
+    detector = copy.copy(fitted).label(paths[:2])
+    with pytest.raises(InputError, match="as image files, not as arrays"):
+        copy.copy(detector).label(defects[2:3], add=True)
+    with pytest.raises(InputError, match="does not know the files of its earlier labels"):
+        copy.copy(fitted).label(defects[:2]).label(paths[2:3], add=True)
+    Image.fromarray(defects[5]).save(paths[0])
+    with pytest.raises(InputError, match=r"00\.png: has changed since it was labelled"):
+        copy.copy(detector).label(paths[2:3], add=True)
+    paths[0].unlink()
+    with pytest.raises(InputError, match=r"00\.png: .*it was labelled earlier: put it back"):
+        copy.copy(detector).label(paths[2:3], add=True)

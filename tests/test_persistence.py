@@ -305,3 +305,23 @@ def test_every_backbone_comes_back_whole(tmp_path: Path, backbone: str) -> None:
     detector.save(tmp_path / "model")
     loaded = anomem.load(tmp_path / "model")
     assert np.array_equal(loaded.anomaly_score(images[:4]), detector.anomaly_score(images[:4]))
+
+
+@pytest.mark.parametrize("how", ["shorter", "other"])
+def test_a_loaded_model_outlives_its_file(saved: Path, how: str) -> None:
+    images = crops("brick", 2, size=32, half="test", rng=np.random.default_rng(1))
+    model = anomem.load(saved)
+    before = model.anomaly_score(images, workers=0)
+    size = saved.stat().st_size
+    with saved.open("r+b") as file:  # in place, as cp does
+        file.truncate(1000) if how == "shorter" else (file.seek(size // 2), file.write(b"\x3f" * (size // 2)))
+    assert np.array_equal(model.anomaly_score(images, workers=0), before)
+
+
+def test_errors_of_the_machine_are_not_the_files(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(KNN, "_build", fail)
+    with pytest.raises(MemoryError):
+        anomem.load(saved)

@@ -9,6 +9,7 @@ import pytest
 
 from anomem.data.synthetic import crops
 from anomem.detectors.baselines.knn import KNN
+from anomem.errors import RenamedWarning
 from anomem.renamed import CLASSES, MODULES
 from anomem.types import UInt8Image
 
@@ -23,7 +24,7 @@ def test_old_modules_lead_to_new_ones(old: str) -> None:
     for new in MODULES[old]:
         module = importlib.import_module(f"anomem.{new}")
         name = next(n for n in vars(module) if getattr(vars(module)[n], "__module__", "") == module.__name__)
-        with pytest.warns(FutureWarning, match=f"anomem.{old}"):
+        with pytest.warns(RenamedWarning, match=f"anomem.{old}"):
             found = getattr(importlib.import_module(f"anomem.{old}"), name)
         assert found is getattr(module, name)
 
@@ -32,7 +33,7 @@ def test_old_classes_are_the_new_ones() -> None:
     from anomem.runtime.model import Model
 
     assert CLASSES["Judge"] == "Model"
-    with pytest.warns(FutureWarning, match=r"anomem\.runtime\.model\.Model"):
+    with pytest.warns(RenamedWarning, match=r"anomem\.runtime\.model\.Model"):
         from anomem.runtime.judge import Judge  # type: ignore[import-not-found]
     assert Judge is Model
 
@@ -46,10 +47,10 @@ def test_unknown_old_names_are_refused() -> None:
 
 def test_old_methods_do_what_the_new_ones_do(images: UInt8Image) -> None:
     new, old = KNN(size=32).fit(images, alpha=0.3), KNN(size=32)
-    with pytest.warns(FutureWarning, match="fit_steps"):
+    with pytest.warns(RenamedWarning, match="fit_steps"):
         assert {record.stage for record in old.fit_steps(images, alpha=0.3)} >= {"files", "calibrate"}
     assert np.array_equal(old.anomaly_score(images), new.anomaly_score(images))
-    with pytest.warns(FutureWarning, match="set_alpha"):
+    with pytest.warns(RenamedWarning, match="set_alpha"):
         assert old.calibrate(alpha=0.5).calibration_.alpha == 0.5
-    with pytest.warns(FutureWarning, match="results"):
+    with pytest.warns(RenamedWarning, match="results"):
         assert [r.score for r in old.results(images[:2])] == new.anomaly_score(images[:2]).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -36,7 +36,7 @@ from anomem.modelfile import save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param
+from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param, parameters
 from anomem.roles import add_labelled, split_roles
 from anomem.runtime.calibration import calibrate
 from anomem.runtime.groups import Groups
@@ -49,31 +49,9 @@ from anomem.types import ANOMALOUS, NORMAL, Record
 Supervision = Literal["none", "optional", "required"]
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Detector(Parameters, FittedModel):
-    """Base of all detectors: fit on normals, score, localise, promise a false-alarm rate.
-
-    Parameters
-    ----------
-    size : int
-        Side of the square that every image (or tile) is resized to, pixels.
-    letterbox : bool, default False
-        Keep the aspect when resizing and fill up with grey.
-    tile : int or None, default None
-        Cut images into overlapping squares of this many pixels, in fitting and scoring, so that small defects in large
-        photographs stay visible.
-    tile_overlap : float, default 0.25
-        How much neighbouring tiles share, as a fraction of their side.
-    roi : path, array (H, W) or None, default None
-        A mask image; what is black in it is left out of fitting, scores and maps.
-    bits : {"auto", 8, 10, 12, 14, 16}, default "auto"
-        Bits that 16-bit samples use, 2 ** bits - 1 being white; auto: as many as the learnt normals use. The model
-        remembers it. 8-bit images are taken as they are.
-    precision : {"float32", "bfloat16"}, default "float32"
-        In which the model scores; its calibration belongs to it.
-    seed : int, default 0
-        Of the split and of everything random in the fit.
-    """
+    """Base of all detectors: fit on normals, score, localise, keep a promised false-alarm rate."""
 
     name: ClassVar[str]
     supervision: ClassVar[Supervision]
@@ -85,28 +63,36 @@ class Detector(Parameters, FittedModel):
     """Contract tests that this method cannot keep, each with the reason in words."""
     _fitted: Fitted | None = field(default=None, init=False)
 
-    size: int | None = param(224, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
-    letterbox: bool = param(False, FLAG, doc="Keep the aspect, fill up with grey.")
+    size: int = param(224, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    letterbox: bool = param(False, FLAG, doc="Keep the aspect when resizing and fill up with grey.")
     tile: int | None = param(
-        None, Range(32, 8192, integer=True), doc="Side of tiles that images are cut into, pixels.", optional=True
+        None,
+        Range(32, 8192, integer=True),
+        doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
+        optional=True,
     )
     tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side that neighbours overlap.")
     roi: Any = param(
-        None, FileOrArray("a mask image's path, or an (H, W) array"), doc="Region to look at.", optional=True
+        None,
+        FileOrArray("a mask image's path, or an (H, W) array"),
+        doc="Region of interest: black parts of this mask are left out of fitting, scores and maps.",
+        optional=True,
     )
     bits: int | str = param(
         "auto", OneOf(("auto", *BITS)), doc="Bits that 16-bit samples use; auto: those of the normals."
     )
-    precision: str = param("float32", OneOf(("float32", "bfloat16")), doc="In which the model scores.")
-    seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Of the split and of the fit.")
+    precision: str = param(
+        "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring; the calibration belongs to it."
+    )
+    seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Random seed for splitting and fitting.")
 
     @abstractmethod
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         """Learn from normals (and from labelled images where the first stage takes them); return the scorer."""
 
-    def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run) -> Generator[Record, None, None]:
+    def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run[Self]) -> Generator[Record, None, None]:
         """Fit the second stage of `scorer` in place."""
         raise InputError(f"{self.name} has no second stage: fit it again with the labels")
 
@@ -202,7 +188,7 @@ class Detector(Parameters, FittedModel):
         state = yield from recorded(steps, history)
         self._fitted = state.replaced(history=tuple(history))
 
-    def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run) -> Generator[Record, None, Fitted]:
+    def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run[Self]) -> Generator[Record, None, Fitted]:
         roles = split_roles(corpus, alpha, run)
         second_stage = type(self)._refit is not Detector._refit
         add_labelled(roles, corpus, run, method=self.name, supervision=self.supervision, second_stage=second_stage)
@@ -216,7 +202,7 @@ class Detector(Parameters, FittedModel):
             yield from self._refit(scorer, roles.labelled, fresh)
         return Fitted(
             scorer,
-            vars(run.params),
+            run.params.to_dict(),
             roles.learn.preprocessing,
             calibrate(final_scores(scorer, results), alpha, run.params.precision, roles.groups),
             scale,
@@ -280,7 +266,8 @@ class Detector(Parameters, FittedModel):
         **described: Any,
     ) -> Generator[Record, None, None]:
         state = self._state()
-        run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
+        params = self.from_dict(state.resolved).resolve()
+        run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         described["preprocessing"] = state.preprocessing
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
         if add:
@@ -328,12 +315,13 @@ class Detector(Parameters, FittedModel):
         groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
-        run = make_run(state.resolved, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
+        params = self.from_dict(state.resolved).resolve()
+        run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         self._fitted = yield from recalibrated(state, images, alpha, run, groups)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file with a JSON manifest; whole or not at all."""
-        save_model(path, self.name, self.get_params(), self._state())
+        save_model(path, self.name, self.to_dict(), self._state())
 
     def export(
         self,
@@ -379,7 +367,7 @@ class Detector(Parameters, FittedModel):
         return run_to_end(self._export_steps(path, **wishes, eval_data=eval_data, max_drop=max_drop), progress)
 
     def _export_steps(self, path: str | Path, **wishes: Any) -> Generator[Record, None, Exported]:
-        return export_steps(self.name, self.paper, self.get_params(), self._state(), path, **wishes)
+        return export_steps(self.name, self.paper, self.to_dict(), self._state(), path, **wishes)
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: Fitted) -> Self:

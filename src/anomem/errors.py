@@ -155,3 +155,7 @@ def one_line(text: object, longest: int | None = None) -> str:
     """
     shown = " ".join(str(text).split()) or (type(text).__name__ if isinstance(text, BaseException) else "")
     return shown if longest is None or len(shown) <= longest else f"{shown[:longest]}..."
+
+
+class RenamedWarning(AnomemWarning, FutureWarning):
+    """An old name was used; the line gives the new one, and the old one works in this version only."""

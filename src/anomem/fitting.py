@@ -7,8 +7,7 @@ import warnings
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,18 +25,55 @@ from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
 from anomem.runtime.scoring import PreparedImages
-from anomem.runtime.sources import ImageSource
+from anomem.runtime.sources import ImageSource, highest_level
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
-OBSERVED = 256
-"""Normal images whose bit depth is looked at."""
+
+class Shared(Protocol):
+    """Resolved hyperparameters that every method has."""
+
+    @property
+    def size(self) -> int:
+        """Input side, pixels."""
+
+    @property
+    def letterbox(self) -> bool:
+        """Keep the aspect when resizing."""
+
+    @property
+    def tile(self) -> int | None:
+        """Side of tiles, pixels."""
+
+    @property
+    def tile_overlap(self) -> float:
+        """Share of a tile's side that neighbours overlap."""
+
+    @property
+    def roi(self) -> Any:
+        """Region of interest: a path, an array or None."""
+
+    @property
+    def bits(self) -> int | str:
+        """Bits that 16-bit samples use, or "auto"."""
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic used for scoring."""
+
+    @property
+    def seed(self) -> int:
+        """Random seed for splitting and fitting."""
+
+
+P = TypeVar("P", bound=Shared)
+P_co = TypeVar("P_co", bound=Shared, covariant=True)
 
 
 @dataclass(frozen=True)
-class Run:
-    """The circumstances of one fit: resolved hyperparameters, randomness, and where it runs."""
+class Run(Generic[P_co]):
+    """Circumstances of one fit: resolved hyperparameters, randomness, device and precision."""
 
-    params: SimpleNamespace
+    params: P_co
     rng: torch.Generator
     device: torch.device
     fit_precision: str
@@ -73,7 +109,11 @@ class Labelled:
 
 
 def gather_labelled(
-    corpus: Corpus, chosen: IntArray, preprocessing: Preprocessing, digests: Mapping[str, frozenset[int]], run: Run
+    corpus: Corpus,
+    chosen: IntArray,
+    preprocessing: Preprocessing,
+    digests: Mapping[str, frozenset[int]],
+    run: Run[Shared],
 ) -> tuple[Labelled, frozenset[int]]:
     """Put labelled images in order, with their content hashes.
 
@@ -153,7 +193,7 @@ class Fitted:
         return dataclasses.replace(self, **changes)
 
 
-def make_run(params: dict[str, Any], *, device: str, fit_precision: str, batch_size: int, workers: int | None) -> Run:
+def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, workers: int | None) -> Run[P]:
     """Put the call arguments of a fit in order.
 
     Raises
@@ -168,17 +208,17 @@ def make_run(params: dict[str, Any], *, device: str, fit_precision: str, batch_s
     where = find_device(device)
     if fit_precision == "auto":
         fit_precision = "bfloat16" if has_native_bfloat16(where) else "float32"
-    rng = torch.Generator().manual_seed(int(params["seed"]))
-    return Run(SimpleNamespace(**params), rng, where, fit_precision, batch_size, workers)
+    rng = torch.Generator().manual_seed(int(params.seed))
+    return Run(params, rng, where, fit_precision, batch_size, workers)
 
 
-def read_preprocessing(params: SimpleNamespace, normals: ImageSource | None = None) -> Preprocessing:
+def read_preprocessing(params: Shared, normals: ImageSource | None = None) -> Preprocessing:
     """Build the preprocessing that the hyperparameters describe; a mask for `roi` is read here.
 
     With ``bits="auto"`` as many bits as the 16-bit samples of `normals` use; 16 without any.
     """
     bits = params.bits
-    if bits == "auto":
+    if isinstance(bits, str):
         bits = 16 if normals is None else _observed_bits(normals)
     return Preprocessing(
         size=params.size,
@@ -191,9 +231,8 @@ def read_preprocessing(params: SimpleNamespace, normals: ImageSource | None = No
 
 
 def _observed_bits(normals: ImageSource) -> int:
-    """Find how many bits the 16-bit samples of some images use, from an even sample of the images."""
-    chosen = np.unique(np.linspace(0, len(normals) - 1, OBSERVED).round().astype(int))
-    highest = max(((normals.peak(int(i)) or 0) for i in chosen), default=0)
+    """Find how many bits the 16-bit samples of some images use, and warn where they are fewer than 16."""
+    highest = highest_level(normals)
     bits = fitting_bits(highest) if highest else 16
     if bits < 16:
         found = f"16-bit values of the normal images end at {highest}: read as {bits} bits, in scoring too"
@@ -214,7 +253,7 @@ def _read_roi(roi: Any) -> BoolArray | None:
 
 
 def calibration_pass(
-    scorer: Scorer, images: PreparedImages, run: Run, *, stage: str = "calibrate"
+    scorer: Scorer, images: PreparedImages, run: Run[Shared], *, stage: str = "calibrate"
 ) -> Generator[Record, None, tuple[list[ImageResult], tuple[float, float]]]:
     """Score held-out normals as everything else will be scored; also read the colour scale from their maps."""
     results: list[ImageResult] = []
@@ -230,7 +269,11 @@ def calibration_pass(
 
 
 def recalibrated(
-    state: Fitted, images: PreparedImages, alpha: float | None, run: Run, groups: Sequence[Hashable | None] | None
+    state: Fitted,
+    images: PreparedImages,
+    alpha: float | None,
+    run: Run[Shared],
+    groups: Sequence[Hashable | None] | None,
 ) -> Generator[Record, None, Fitted]:
     """Calibrate anew on normals that the model has not seen; others are left out with a warning.
 

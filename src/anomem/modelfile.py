@@ -106,7 +106,7 @@ def load_model(
         roi = _roi(tensors)
         state = Fitted(
             scorer,
-            _from_json(manifest.resolved, roi),
+            {**manifest.resolved, "roi": roi},
             Preprocessing.from_dict(manifest.preprocessing, roi),
             Calibration(
                 tensors["calibration.scores"].numpy(),
@@ -125,7 +125,7 @@ def load_model(
         raise
     except Exception as error:  # facts that somebody changed fail in any way there is
         raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
-    return manifest.method, _from_json(manifest.params, roi), state
+    return manifest.method, {**manifest.params, "roi": roi}, state
 
 
 def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) -> None:
@@ -139,7 +139,7 @@ def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) 
     ModelFileError
         Naming the entry.
     """
-    declared = kind.declared()
+    declared = {name: field for name, field in kind.declared().items() if field.metadata["group"] is None}
     for name, value in architecture.items():
         if isinstance(value, Mapping) and (name in _PARTS or name not in declared):
             check_architecture(kind, value)
@@ -158,20 +158,18 @@ def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) 
             raise ModelFileError(f"architecture: {name}={value!r} is not allowed; expected {allowed}")
 
 
-def check_resolved(kind: type[Parameters], resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters that a model was fitted with, all allowed; what is newer than the file by default.
+def check_resolved(kind: type[Parameters], resolved: Mapping[str, Any]) -> None:
+    """Refuse hyperparameters of a fit that are missing, unknown or outside their range.
 
     Raises
     ------
-    ModelFileError
-        A hyperparameter is missing, unknown or outside its range.
+    ModelFileError, ParameterError
+        Naming the hyperparameter.
     """
-    unknown = sorted(set(resolved) - set(kind.declared()))
     missing = sorted({"size", "precision", "seed"} - set(resolved))
-    if unknown or missing:
-        found = f"unknown {unknown[0]!r}" if unknown else f"{missing[0]!r} is missing"
-        raise ModelFileError(f"hyperparameters of the fit: {found}")
-    return kind(**resolved).resolve()
+    if missing:
+        raise ModelFileError(f"hyperparameters of the fit: {missing[0]!r} is missing")
+    kind.from_dict(resolved).resolve()
 
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
@@ -221,14 +219,8 @@ def _scale(facts: Mapping[str, float] | None) -> tuple[float, float]:
 
 
 def _jsonable(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as JSON: a region of interest travels as a tensor, a path as text."""
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in params.items()}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items() if k != "roi"}
-
-
-def _from_json(params: Mapping[str, Any], roi: BoolArray | None) -> dict[str, Any]:
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
-    return {**tuples, "roi": roi}
+    """Return hyperparameters without the region of interest, which travels as a tensor."""
+    return {k: v for k, v in params.items() if k != "roi"}
 
 
 def _first_line(error: Exception) -> str:

@@ -54,7 +54,9 @@ def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
     """Warn that `old` is called `new` today."""
     import warnings
 
-    warnings.warn(f"{old} is called {new} and goes with the next version", FutureWarning, stacklevel=stacklevel)
+    from anomem.errors import RenamedWarning
+
+    warnings.warn(f"{old} is called {new} and goes with the next version", RenamedWarning, stacklevel=stacklevel)
 
 
 class _OldModule(ModuleType):

@@ -12,7 +12,7 @@ from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow, label_rows
 from anomem.data.splits import groups_of, split_normals
 from anomem.errors import AnomemWarning, InputError
-from anomem.fitting import Labelled, Run, gather_labelled, read_preprocessing
+from anomem.fitting import Labelled, Run, Shared, gather_labelled, read_preprocessing
 from anomem.runtime.calibration import check_alpha
 from anomem.types import ANOMALOUS
 
@@ -44,7 +44,7 @@ class Roles:
     groups: list[int] = field(default_factory=list)
 
 
-def split_roles(corpus: Corpus, alpha: float | None, run: Run) -> Roles:
+def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
     """Split the found normals of a corpus into learn, tune and calibration.
 
     Raises
@@ -74,7 +74,9 @@ def split_roles(corpus: Corpus, alpha: float | None, run: Run) -> Roles:
     return Roles(sets["learn"], sets["tune"], sets["calibration"], digests=digests, groups=counted)
 
 
-def add_labelled(roles: Roles, corpus: Corpus, run: Run, *, method: str, supervision: str, second_stage: bool) -> None:
+def add_labelled(
+    roles: Roles, corpus: Corpus, run: Run[Shared], *, method: str, supervision: str, second_stage: bool
+) -> None:
     """Give labelled images their roles.
 
     Defects are labelled images of the fit. Normals that somebody picked join them where the method has a second stage,

@@ -109,7 +109,7 @@ def train(
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = _groups(module, recipe)
     if not trainable:
-        raise ParameterError(f"{stage} has nothing to train; set train_steps=0, or let something be trained")
+        raise ParameterError(f"{stage}: nothing to train; switch its training off, or train layers of the backbone")
     optimiser = accelerator.prepare(_optimiser(groups, recipe))
     started, losses = time.perf_counter(), []
     for step, batch in enumerate(_first(batches, recipe.steps), start=1):

@@ -61,8 +61,7 @@ def test_labels_tell_variants_of_one_method_apart() -> None:
 def points(name: str) -> list[tuple[Variant, Protocol]]:
     axis = SWEEPS[name]
     sweep = Sweep(of=name)
-    needed = {"paper-memory-size": "sampling_ratio"}
-    variant = Variant(axis.method or "anomem", {"size": 64} if name in needed else {})
+    variant = Variant(axis.method or "anomem")
     return sweep.expanded([variant])
 
 
@@ -80,7 +79,7 @@ def test_a_sweep_varies_exactly_one_parameter(name: str) -> None:
     assert len(varied[axis.parameter]) == len(axis.values)
     if axis.method:
         assert len({protocol.name for _, protocol in found}) == 1
-        assert axis.parameter in get(axis.method).declared()
+        assert axis.parameter in dict(get(axis.method).declared_deep())
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -204,7 +203,7 @@ def test_one_unit_however_often_it_is_asked_for() -> None:
 
 def test_every_budget_of_steps_is_known_to_dry_runs() -> None:
     """A method whose budget has another name would train for hours in a dry run."""
-    named = {name for method in DETECTORS for name in get(method).declared() if "steps" in name}
+    named = {name.rpartition(".")[2] for m in DETECTORS for name, _ in get(m).declared_deep() if "steps" in name}
     assert named - {"retrieval_steps"} <= set(STEPS)
 
 

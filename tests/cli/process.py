@@ -17,7 +17,7 @@ import pytest
 COMMAND = (sys.executable, "-m", "anomem.cli.main")
 KNN = ("--method", "knn", "--set", "size=64")
 """The fastest fit there is."""
-TINY = ("--set", "size=64", "--set", "train_steps=0")
+TINY = ("--set", "size=64")
 """The fastest fit with maps and a second stage."""
 
 

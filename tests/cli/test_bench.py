@@ -67,8 +67,11 @@ def test_failures_are_named_and_tried_again(here: Run, tmp_path: Path) -> None:
         (["promise", "--data", "textures"], "textures: promise needs a set that says what is normal"),
         (["smoke", "--methods", "kn"], "there is no method 'kn'; did you mean knn?"),
         (["smoke", "--methods", "iforest"], "suite smoke has no part with iforest"),
-        (["smoke", "--set", "knn.k=0"], "KNN: k=0 is not allowed; expected an integer >= 1"),
-        (["smoke", "--set", "promise.alphas=[0]"], "Promise: alphas=(0,) is not allowed"),
+        (
+            ["smoke", "--set", "knn.k=0"],
+            "--set knn.k=0 is not allowed; expected an integer >= 1",
+        ),
+        (["smoke", "--set", "promise.alphas=[0]"], "--set promise.alphas=(0,) is not allowed"),
         (["smoke", "--seeds", "0,one"], "0,one: expected whole numbers"),
         (["smoke", "--out", "no/r.jsonl"], "the folder"),
         (["smoke", "--root", "nowhere"], "nowhere: no such folder: name the folder of the image sets"),

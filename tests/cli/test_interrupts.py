@@ -143,3 +143,34 @@ def job(command: str, shop: Shop, folder: Path) -> tuple[list[object], list[str]
         many_images(shop, folder / "in", 10)
         return ["score", shop.anomem, "in", "--out", "r.csv", "--heatmaps", "maps"], ["r.csv", "maps"]
     return ["evaluate", shop.anomem, shop.data, "--out", "e.json", "--report", "page"], ["e.json", "page"]
+
+
+_WHILE_IMPORTING = """
+import os, signal, sys
+from anomem.cli.main import main
+
+module, sys.argv = sys.argv[1], ["anomem", "doctor"]
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "timm"])
+def test_terminated_while_something_is_imported(module: str, tmp_path: Path) -> None:
+    """One line, and no exception in the middle of an import: C++ in it would abort."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _WHILE_IMPORTING, module],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 143
+    assert ran.stderr == "anomem: terminated; nothing was written\n"

@@ -9,7 +9,8 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from anomem.cli.progress import bars, counted
+from anomem.cli import progress
+from anomem.cli.progress import bars, counted, logged
 from anomem.cli.session import Session, note
 from anomem.types import Record
 
@@ -92,3 +93,24 @@ def test_a_reader_that_ends_early_closes_the_work() -> None:
     assert closed == []
     del reader
     assert closed == ["closed"]
+
+
+def test_a_log_gets_a_line_now_and_then() -> None:
+    times = iter([0.0, 1.0, 9.0, 11.0, 12.0, 40.0, 41.0])
+    with redirect_stderr(io.StringIO()) as log:
+        show = logged(lambda: next(times))
+        for done in (1, 100, 200, 300, 1000):
+            show("score", done, 1000, "")
+        show("[stage 1]", 2, 4, "loss 0.5")
+    assert log.getvalue().splitlines() == [
+        "anomem: progress: score 200 of 1,000, about 0:40 left",
+        "anomem: progress: score 1,000 of 1,000",
+    ]
+
+
+def test_json_logs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    for quiet in (False, True):
+        with redirect_stderr(io.StringIO()) as log:
+            follow(records([]), Session(), quiet=quiet)
+        assert log.getvalue().count("anomem: progress: features") == (0 if quiet else 2)

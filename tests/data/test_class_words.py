@@ -1,4 +1,4 @@
-"""Class words and masks at any depth of a folder."""
+"""Class words at any depth of a folder, and masks told from images, in words where they are ambiguous."""
 
 from __future__ import annotations
 
@@ -8,37 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomem.data.sources import Sample, read_dataset
+from anomem.data.sources import read_dataset
 from anomem.errors import InputError
-
-
-def put(root: Path, *places: str) -> Path:
-    for place in places:
-        path = root / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() in {".txt", ".json"}:
-            path.write_text("words")
-        else:
-            Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
-    return root
-
-
-def names(samples: tuple[Sample, ...], root: Path) -> list[str]:
-    return [sample.path.relative_to(root).as_posix() for sample in samples]
-
-
-MVTEC = (
-    "train/good/0.png",
-    "train/good/1.png",
-    "test/good/0.png",
-    "test/scratch/0.png",
-    "test/scratch/1.png",
-    "test/hole/0.png",
-    "ground_truth/scratch/0_mask.png",
-    "ground_truth/scratch/1_mask.png",
-    "ground_truth/hole/0.png",
-)
-
+from tests.data.test_layouts import names, put
 
 # --- class words at any depth ------------------------------------------------------------------
 

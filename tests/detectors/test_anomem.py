@@ -13,12 +13,14 @@ import torch
 import anomem
 from anomem.data.corpus import read_corpus
 from anomem.data.synthetic import DEFECTS, crops, plant
-from anomem.detectors.anomem.detector import PRESETS, AnoMem
+from anomem.detectors.anomem import AnoMem, Contrast, StageTwo, Views
+from anomem.detectors.anomem.presets import PRESETS
 from anomem.detectors.anomem.scorer import MultiScaleScorer
 from anomem.detectors.anomem.stage_two import _tile_masks
 from anomem.errors import InputError, ParameterError
 from anomem.fitting import gather_labelled, make_run
 from anomem.metrics import auroc
+from anomem.params import BY_PRESET
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.progress import run_to_end
 from anomem.types import ANOMALOUS, BoolArray, UInt8Image
@@ -35,7 +37,6 @@ SCRATCH: dict[str, Any] = {
     "memory_size": (16,),
     "normalise": "unit",
     "beta": 8.0,
-    "train_batch": 8,
 }
 
 
@@ -80,10 +81,14 @@ def _scorer(detector: AnoMem) -> MultiScaleScorer:
 def test_a_preset_fills_in_every_open_parameter(preset: str) -> None:
     detector = AnoMem(preset=preset)
     resolved = detector.resolve()
-    governed = {name for name, field in AnoMem.declared().items() if field.metadata["preset"]}
-    assert set(PRESETS[preset]) == governed
-    assert {name: resolved[name] for name in governed} == PRESETS[preset]
-    assert all(getattr(detector, name) is None for name in governed)
+    governed = {name: field for name, field in AnoMem.declared_deep() if field.metadata["preset"]}
+    assert set(PRESETS[preset]) <= set(governed)
+    without_usual = {n for n, field in governed.items() if field.metadata["usual"] is None and n != "stage_one"}
+    assert without_usual <= set(PRESETS[preset])
+    for name, value in PRESETS[preset].items():
+        assert resolved[name] == (resolved.stage_one if name == "stage_one" else value)
+    assert (resolved.stage_one is not None) == ("stage_one" in PRESETS[preset])
+    assert all(getattr(detector, name) in (None, BY_PRESET) for name in governed if "." not in name)
 
 
 def test_an_explicit_value_wins_over_the_preset(images: UInt8Image) -> None:
@@ -106,7 +111,7 @@ def test_a_file_keeps_what_was_given_and_what_it_became(tmp_path: Path, fitted: 
 
 
 def test_values_that_do_not_fit_the_scales_are_named(images: UInt8Image) -> None:
-    with pytest.raises(ParameterError, match=r"2 values \(1, 1\) for 3 scales"):
+    with pytest.raises(ParameterError, match=r"neighbourhood=\(1, 1\) has 2 values for 3 scales"):
         AnoMem(size=64, stages=(2, 3, 4), neighbourhood=(1, 1)).fit(images, alpha=0.2)
 
 
@@ -165,7 +170,7 @@ def test_prototypes_are_pictures_of_learnt_surroundings(fitted: AnoMem) -> None:
 
 
 def _trained(images: UInt8Image, labels: list[int] | None = None, **params: Any) -> AnoMem:
-    return AnoMem(**{"train_steps": 3, "train_batch": 8, **params}).fit(images, labels, alpha=0.2)
+    return AnoMem(**{"stage_one.steps": 3, "stage_one.batch": 8, **params}).fit(images, labels, alpha=0.2)
 
 
 def _changed(before: AnoMem, after: AnoMem, part: str) -> set[str]:
@@ -176,7 +181,7 @@ def _changed(before: AnoMem, after: AnoMem, part: str) -> set[str]:
 @pytest.mark.parametrize("contrast", ["simclr", "barlow"])
 def test_frozen_backbone_memories_alone_learn(images: UInt8Image, contrast: str) -> None:
     seeded = AnoMem(**TINY).fit(images, alpha=0.2)
-    trained = _trained(images, **TINY, contrast=contrast)
+    trained = _trained(images, **TINY, stage_one__contrast__base=contrast)
     assert not _changed(seeded, trained, "backbone.")
     assert len(_changed(seeded, trained, "memory.items")) == len(_scorer(trained).memories())
     assert [r.stage for r in trained.history_].count("stage 1") >= 1
@@ -189,7 +194,7 @@ def test_frozen_backbone_memories_alone_learn(images: UInt8Image, contrast: str)
 def test_last_stages_are_trained_alone(images: UInt8Image) -> None:
     options = {**TINY, "stages": (2, 3, 4), "neighbourhood": (1,), "scale_weights": (1.0,)}
     seeded = AnoMem(**options).fit(images, alpha=0.2)
-    changed = _changed(seeded, _trained(images, **options, train_backbone="last"), "backbone.")
+    changed = _changed(seeded, _trained(images, **options, stage_one__train_backbone="last"), "backbone.")
     assert changed
     assert all("blocks.5" in name or "blocks.6" in name for name in changed), sorted(changed)[:5]
     assert not any("running_" in name for name in changed), "statistics of the weights stay"
@@ -198,7 +203,7 @@ def test_last_stages_are_trained_alone(images: UInt8Image) -> None:
 def test_all_of_a_pretrained_backbone_is_trained(images: UInt8Image) -> None:
     options = {**TINY, "stages": (2, 3), "neighbourhood": (1,), "scale_weights": (1.0,)}
     seeded = AnoMem(**options).fit(images, alpha=0.2)
-    trained = _trained(images, **options, train_backbone="all")
+    trained = _trained(images, **options, stage_one__train_backbone="all")
     weights = {n for n, _ in _scorer(trained).backbone.named_parameters()}
     changed = {n.removeprefix("backbone.") for n in _changed(seeded, trained, "backbone.")}
     assert weights <= changed
@@ -209,7 +214,7 @@ def test_from_scratch_every_parameter_learns(
     images: UInt8Image, normal: UInt8Image, projection_dim: int | None
 ) -> None:
     untrained = AnoMem(**SCRATCH).fit(images, alpha=0.2)
-    trained = _trained(images, **SCRATCH, projection_dim=projection_dim)
+    trained = _trained(images, **SCRATCH, stage_one__projection_dim=projection_dim)
     scorer = _scorer(trained)
     assert [m.hw for m in scorer.memories()] == [(8, 8), (4, 4)]
     learnt = {f"backbone.{n}" for n, _ in scorer.backbone.named_parameters()}
@@ -223,12 +228,12 @@ def test_from_scratch_every_parameter_learns(
 @pytest.mark.parametrize(
     "params",
     [
-        {"variance": "sample"},
-        {"variance_hinge": True},
-        {"geometry": "shared"},
-        {"contrast": "barlow"},
-        {"sampling_ratio": (1.0,)},
-        {"hue": 0.1, "grey": 0.2, "blur": 1.0},
+        {"stage_one.contrast": Contrast(variance="sample")},
+        {"stage_one.contrast.hinge": True},
+        {"stage_one.geometry": "shared"},
+        {"stage_one.contrast.base": "barlow"},
+        {"stage_one.contrast.ratios": (1.0,)},
+        {"stage_one.views": Views(hue=0.1, grey=0.2, blur=1.0)},
     ],
     ids=str,
 )
@@ -264,7 +269,7 @@ def test_training_nothing_is_refused(images: UInt8Image) -> None:
 
 def test_a_rate_that_explodes_is_a_one_line_error(images: UInt8Image) -> None:
     with pytest.raises(ParameterError, match="lr"):
-        _trained(images, **{**SCRATCH, "lr": 1e30, "train_steps": 8})
+        _trained(images, **{**SCRATCH, "stage_one.lr": 1e30, "stage_one.steps": 8})
 
 
 # ------------------------------------------------------------- second stage
@@ -287,7 +292,7 @@ def test_the_users_weight_is_taken(
     images: UInt8Image, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image
 ) -> None:
     for weight in (0.0, 0.7):
-        detector = AnoMem(**TINY, label_weight=weight).fit(images, alpha=0.2)
+        detector = AnoMem(**TINY, stage_two=StageTwo(weight=weight)).fit(images, alpha=0.2)
         one_class = detector.anomaly_score(normal)
         detector.label(planted[0][:8])
         assert _scorer(detector).second_stage.weight == pytest.approx(weight)
@@ -301,7 +306,7 @@ def test_one_type_weighs_less_than_several(fitted: AnoMem, planted: tuple[UInt8I
         detector = _again(fitted).label(planted[0][:20], types=types)
         weights.append(_scorer(detector).second_stage.weight)
     assert weights[0] <= weights[1] <= 0.95
-    assert weights[0] <= fitted.resolved_["label_cap"]
+    assert weights[0] <= fitted.resolved_["stage_two"]["cap"]
 
 
 def test_masks_enter_the_map(fitted: AnoMem, planted: tuple[UInt8Image, BoolArray]) -> None:
@@ -342,13 +347,13 @@ def test_few_normals_among_many_labels_still_train_the_memory(
 ) -> None:
     defects = np.concatenate([planted[0], planted[0][:, ::-1]])  # more than three for each of 12 learnt normals
     both = np.concatenate([images[:30], defects])
-    detector = _trained(both, [0] * 30 + [1] * len(defects), **{**SCRATCH, "train_batch": 2})
+    detector = _trained(both, [0] * 30 + [1] * len(defects), **{**SCRATCH, "stage_one.batch": 2})
     assert detector.counts_["n_labelled"] == len(defects)
 
 
 def test_heads_look_at_features_of_the_trained_backbone(images: UInt8Image) -> None:
     """Pooled features of learnt normals that stage 2 is fitted to are those that the trained backbone gives."""
-    detector = _trained(images, **SCRATCH, heads=("pooled",))
+    detector = _trained(images, **SCRATCH, stage_two__heads=("pooled",))
     scorer = _scorer(detector)
     stage = scorer.second_stage
     with torch.inference_mode():
@@ -370,7 +375,7 @@ def test_a_defect_too_small_to_survive_resizing_is_not_taken_for_clean(fitted: A
     mask = np.zeros((1, 512, 512), dtype=bool)
     mask[0, 100:102, 300:302] = True
     corpus = run_to_end(read_corpus(image, masks=list(mask), default_label=ANOMALOUS))
-    run = make_run(fitted.resolved_, device="cpu", fit_precision="float32", batch_size=4, workers=0)
+    run = make_run(fitted.resolve(), device="cpu", fit_precision="float32", batch_size=4, workers=0)
     nothing = dict.fromkeys(("learn", "tune", "calibration"), frozenset[int]())
     labelled, _ = gather_labelled(corpus, np.arange(1), Preprocessing(64), nothing, run)
     (prepared,) = next(labelled.images.prepared(1))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from anomem.detectors.anomem import loss as losses
 from anomem.errors import ParameterError
+from anomem.nn import contrastive_loss
 from anomem.nn.hopfield import HopfieldMemory
 
 
@@ -235,7 +236,7 @@ def test_chunks_change_neither_loss_nor_gradients(base: losses.Base, monkeypatch
         return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
     whole = run()
-    monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", 300)
+    monkeypatch.setattr(contrastive_loss, "_CHUNK_ELEMENTS", 300)
     for expected, chunked in zip(whole, run(), strict=True):
         torch.testing.assert_close(chunked, expected, rtol=1e-10, atol=1e-12)
 

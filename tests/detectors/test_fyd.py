@@ -18,7 +18,7 @@ from anomem.data.sources import open_source
 from anomem.data.synthetic import crops
 from anomem.detectors import load
 from anomem.detectors.baselines.padim import PaDiM
-from anomem.detectors.fyd.detector import FROZEN, FYD, PAPER
+from anomem.detectors.fyd.detector import FROZEN, FYD, ImageAlignment, Training
 from anomem.detectors.fyd.loss import distance_variance
 from anomem.detectors.fyd.scorer import FYDScorer
 from anomem.detectors.fyd.training import _pictures, learn_gaussians
@@ -27,9 +27,12 @@ from anomem.fitting import make_run, read_preprocessing
 from anomem.metrics import auroc
 from anomem.types import UInt8Image
 
-TINY: dict[str, Any] = {"size": 64, "n_channels": 24, "width": 16, "hidden": 16, "train_batch": 8}
+TINY: dict[str, Any] = {"size": 64, "n_channels": 24, "hidden": 16, "train_batch": 8}
 QUARTER, EIGHTH = (0.0, 1.0), (math.sqrt(0.5), math.sqrt(0.5))
 """Directions that turn by 90 and by 45 degrees."""
+
+# A few photographs in many poses: near-duplicates on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:.*near-duplicates:anomem.errors.AnomemWarning")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,8 @@ def tools(count: int, seed: int, turn: float = 180.0) -> tuple[UInt8Image, NDArr
 
 
 def fit(images: UInt8Image, **params: Any) -> FYD:
-    return FYD(**{**TINY, **params}).fit(images, alpha=0.2, fit_precision="float32")
+    narrow = {} if "training" in params else {"training.width": 16}
+    return FYD(**{**TINY, **narrow, **params}).fit(images, alpha=0.2, fit_precision="float32")
 
 
 def scorer_of(detector: FYD) -> FYDScorer:
@@ -91,7 +95,7 @@ def test_frozen_it_is_padim(images: UInt8Image, fresh: UInt8Image) -> None:
 
 def test_aligners_that_have_learnt_nothing_change_nothing(images: UInt8Image, fresh: UInt8Image) -> None:
     frozen = fit(images, **FROZEN)
-    idle = fit(images, image_alignment="on", image_steps=0, train_steps=0)
+    idle = fit(images, image_aligner=ImageAlignment(keep="on", steps=0), training=None)
     assert scorer_of(idle).backbone.image_aligner is not None
     assert idle.anomaly_score(fresh) == pytest.approx(frozen.anomaly_score(fresh), rel=1e-3)
     np.testing.assert_allclose(idle.anomaly_map(fresh), frozen.anomaly_map(fresh), rtol=1e-2)
@@ -101,7 +105,12 @@ def test_aligners_that_have_learnt_nothing_change_nothing(images: UInt8Image, fr
     ("train_backbone", "learns"), [("none", [False] * 3), ("late", [False, True, True]), ("all", [True] * 3)]
 )
 def test_what_learns_of_the_backbone(images: UInt8Image, train_backbone: str, learns: list[bool]) -> None:
-    options = {"image_alignment": "off", "train_steps": 1, "lr": 0.1, "train_backbone": train_backbone}
+    options = {
+        "image_aligner": None,
+        "training.steps": 1,
+        "training.lr": 0.1,
+        "training.train_backbone": train_backbone,
+    }
     before = scorer_of(fit(images[:30], **FROZEN)).backbone.segments
     after = scorer_of(fit(images[:30], **options)).backbone.segments
     changed = [
@@ -112,9 +121,14 @@ def test_what_learns_of_the_backbone(images: UInt8Image, train_backbone: str, le
 
 
 def test_statistics_of_the_batch_are_learnt_and_folded(images: UInt8Image, fresh: UInt8Image, tmp_path: Path) -> None:
-    options = {"image_alignment": "off", "train_steps": 2, "train_backbone": "all", "lr": 1e-12}
-    own = fit(images[:30], batch_norm="batch", **options)
-    kept = fit(images[:30], batch_norm="pretrained", **options)
+    options = {
+        "image_aligner": None,
+        "training.steps": 2,
+        "training.train_backbone": "all",
+        "training.lr": 1e-12,
+    }
+    own = fit(images[:30], training__batch_norm="batch", **options)
+    kept = fit(images[:30], training__batch_norm="pretrained", **options)
     assert own.anomaly_score(fresh) != pytest.approx(kept.anomaly_score(fresh), rel=1e-2)
     for detector in (own, kept):
         names = [type(module).__name__ for module in scorer_of(detector).backbone.segments.modules()]
@@ -126,7 +140,7 @@ def test_statistics_of_the_batch_are_learnt_and_folded(images: UInt8Image, fresh
 
 
 def test_the_papers_literal_form_fits(images: UInt8Image, fresh: UInt8Image) -> None:
-    detector = fit(images[:30], **{**PAPER, "train_batch": 8}, weights=None, train_steps=2)
+    detector = fit(images[:30], preset="paper", size=64, train_batch=8, weights=None, training__steps=2)
     config = scorer_of(detector).config
     assert config["aligned"]["image"] == {"max_angle": math.pi, "vector": False, "hidden": 16}
     assert config["aligned"]["feature"] == {"centred": False, "hidden": 16, "bounds": None}
@@ -142,8 +156,8 @@ def test_the_papers_literal_form_fits(images: UInt8Image, fresh: UInt8Image) -> 
 @pytest.fixture(scope="module")
 def aligned() -> FYD:
     pictures, _ = tools(30, seed=0)
-    options = {"image_steps": 80, "image_lr": 0.01, "train_batch": 16, "train_steps": 0, "hidden": 32}
-    return fit(pictures, **options, image_alignment="auto")
+    options = {"train_batch": 16, "training": None, "hidden": 32}
+    return fit(pictures, **options, image_aligner=ImageAlignment(steps=80, lr=0.01))
 
 
 def test_tools_that_lie_anyhow_are_aligned(aligned: FYD) -> None:
@@ -184,16 +198,18 @@ def test_alignment_finds_what_poses_hide(aligned: FYD) -> None:
 
 def test_pictures_that_lie_alike_are_left_as_they_are() -> None:
     pictures, _ = tools(30, seed=0, turn=0.0)
-    detector = fit(pictures, image_steps=10, train_steps=0)
+    detector = fit(pictures, image_aligner=ImageAlignment(steps=10), training=None)
     assert scorer_of(detector).backbone.image_aligner is None
     assert scorer_of(detector).config["aligned"]["image"] is None
     assert "image alignment left out" in {record.stage for record in detector.history_}
-    assert scorer_of(fit(pictures, image_steps=2, train_steps=0, image_alignment="on")).backbone.image_aligner
+    assert scorer_of(
+        fit(pictures, image_aligner=ImageAlignment(keep="on", steps=2), training=None)
+    ).backbone.image_aligner
 
 
 def aligned_by(direction: tuple[float, float], images: UInt8Image, batch_size: int = 16) -> FYD:
     """A detector whose aligner turns every image by the angle of `direction`, with Gaussians of that frame."""
-    detector = fit(images, image_alignment="on", image_steps=0, train_steps=0)
+    detector = fit(images, image_aligner=ImageAlignment(keep="on", steps=0), training=None)
     state = {"localiser.last.bias": torch.tensor([direction[0] - 1, direction[1]])}
     scorer_of(detector).backbone.image_aligner.load_state_dict(state, strict=False)  # type: ignore[union-attr]
     relearn(detector, learnt(detector, images), batch_size)
@@ -272,7 +288,7 @@ def test_tiles_are_learnt_from_in_full_batches(images: UInt8Image) -> None:
 
 
 def test_what_is_worth_watching_is_recorded(images: UInt8Image) -> None:
-    detector = fit(images, image_alignment="on", image_steps=2, train_steps=2, joint=True)
+    detector = fit(images, image_aligner=ImageAlignment(keep="on", steps=2, joint=True), training__steps=2)
     facts = {record.stage: record.facts for record in detector.history_}
     assert {"loss", "angle_spread"} <= set(facts["image alignment"])
     assert {"feature_loss", "image_loss", "angle_spread", "scale_spread", "shift_spread"} <= set(
@@ -300,7 +316,7 @@ def test_one_image_cannot_be_aligned(images: UInt8Image) -> None:
 
 
 def test_training_nothing_is_refused(images: UInt8Image) -> None:
-    with pytest.raises(ParameterError, match="train_steps trains nothing"):
-        fit(images, image_alignment="off", feature_alignment=False, train_backbone="none", train_steps=3)
+    with pytest.raises(ParameterError, match="training trains nothing"):
+        fit(images, image_aligner=None, feature_aligner=None, training=Training(train_backbone="none", steps=3))
     with pytest.raises(ParameterError, match="the stages have 176 channels"):
         fit(images, n_channels=177)

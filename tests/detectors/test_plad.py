@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ def images() -> UInt8Image:
 
 def model(**settings: Any) -> PerturbedImages:
     torch.manual_seed(0)
-    p = SimpleNamespace(**PLAD(**{**TINY, **settings}).resolve())
+    p = PLAD(**{**TINY, **settings}).resolve()
     scorer = PLADScorer({"size": p.size, "channels": p.channels})
     return PerturbedImages(scorer, p, torch.Generator().manual_seed(1)).train()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 import anomem
 from anomem.data.synthetic import crops
-from anomem.detectors.plume.detector import PerturbedNormals, Plume, PlumeScorer, learn_norm
+from anomem.detectors.plume.detector import PerturbedNormals, Plume, learn_norm
 from anomem.detectors.plume.loss import (
     classification_loss,
     contrastive_loss,
@@ -22,12 +21,19 @@ from anomem.detectors.plume.loss import (
     mean_contrastive_loss,
     noise_constraint,
 )
+from anomem.detectors.plume.scorer import PlumeScorer
 from anomem.errors import InputError
 from anomem.nn.feature_store import FeatureStore
 from anomem.testing.example import StoppedError
 from anomem.types import Record, UInt8Image
 
-TINY: dict[str, Any] = {"size": 64, "hidden": (16, 8), "perturbator_width": 8, "steps": 12, "epochs": 1000}
+TINY: dict[str, Any] = {
+    "size": 64,
+    "hidden": (16, 8),
+    "perturbator_width": 8,
+    "training.steps": 12,
+    "training.epochs": 1000,
+}
 LITERAL: dict[str, Any] = {
     "normalise": "batch",
     "map_scale": None,
@@ -51,7 +57,7 @@ def features(n: int = 16, dim: int = 12) -> Tensor:
 def model(seed: int = 0, **settings: Any) -> PerturbedNormals:
     """What is trained, on features of 12 values."""
     torch.manual_seed(seed)
-    p = SimpleNamespace(**Plume(hidden=(10, 6), **settings).resolve())
+    p = Plume(hidden=(10, 6), **settings).resolve()
     scorer = PlumeScorer({"backbone": "", "dim": 12, "normalise": p.normalise, "hidden": p.hidden}, nn.Identity())  # type: ignore[arg-type]
     with FeatureStore(1) as store:
         store.add(features(200))
@@ -292,7 +298,7 @@ def test_history_tells_what_the_perturbation_is_like(fitted: Plume) -> None:
 
 
 def test_features_in_a_file_give_the_same_model(fitted: Plume, images: UInt8Image) -> None:
-    again = Plume(**TINY, cache_mb=0).fit(images, alpha=0.2, fit_precision="float32", device="cpu")
+    again = Plume(**TINY, training__cache_mb=0).fit(images, alpha=0.2, fit_precision="float32", device="cpu")
     assert np.array_equal(again.anomaly_score(images), fitted.anomaly_score(images))
 
 
@@ -305,13 +311,13 @@ def test_an_abandoned_fit_leaves_no_file(images: UInt8Image, tmp_path: Path, mon
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        Plume(**TINY, cache_mb=0).fit(images, alpha=0.2, device="cpu", progress=stop_in_training)
+        Plume(**TINY, training__cache_mb=0).fit(images, alpha=0.2, device="cpu", progress=stop_in_training)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("form", [PRINTED, AUTHORS], ids=["printed", "authors"])
 def test_literal_forms_fit(images: UInt8Image, form: dict[str, Any]) -> None:
-    settings = {**TINY, **form, "output_dim": 96, "lr": 1e-3, "steps": 3}
+    settings = {**TINY, **form, "output_dim": 96, "training.lr": 1e-3, "training.steps": 3}
     detector = Plume(**settings).fit(images, alpha=0.2, device="cpu")
     assert detector.scorer_.state_dict()["norm.running_mean"].shape == (96,)
     assert np.isfinite(detector.anomaly_score(images)).all()
@@ -329,14 +335,14 @@ def test_other_sizes_by_adaptive_pooling() -> None:
 
 def test_steps_are_capped_by_epochs(images: UInt8Image) -> None:
     """26 images learnt from are two batches of 16: three epochs are six steps."""
-    settings = {**TINY, "epochs": 3, "train_batch": 16, "steps": None}
+    settings = {**TINY, "training.epochs": 3, "training.batch": 16, "training.steps": None}
     detector = Plume(**settings).fit(images, alpha=0.2, device="cpu")
     assert detector.counts_["n_train"] in range(17, 33)
     assert [r.total for r in detector.history_ if r.stage == "train"][-1] == 6
 
 
 def test_a_rate_is_found_on_the_training_images(images: UInt8Image) -> None:
-    detector = Plume(**TINY, lr=None).fit(images, alpha=0.2, device="cpu")
+    detector = Plume(**TINY, training__lr=None).fit(images, alpha=0.2, device="cpu")
     found = [r.facts["lr"] for r in detector.history_ if r.stage == "range test" and r.facts]
     assert len(found) == 1
     assert 1e-6 <= found[0] <= 1

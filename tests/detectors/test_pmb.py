@@ -101,7 +101,7 @@ def test_presets_are_the_papers_settings() -> None:
     for preset in PRESETS:
         resolved = PMB(preset=preset).resolve()
         assert (resolved["error_share"], resolved["ssim_weight"], resolved["lr"]) == (0.5, 0.1, 0.002)
-        assert resolved["train_steps"] <= 3000
+        assert (resolved["train_steps"] <= 3000) == (preset != "paper"), "only the paper's recipe takes longer"
 
 
 def test_a_fifth_memory_has_8_strips_and_200_items() -> None:

@@ -65,7 +65,7 @@ def test_a_single_label_allows_no_test() -> None:
 
 
 def test_the_literal_second_stage_is_the_papers_distance(images: UInt8Image, defects: UInt8Image) -> None:
-    detector = AnoMem(**TINY, label_head="distance").fit(images, alpha=0.1).label(defects[:6])
+    detector = AnoMem(**TINY, stage_two__learner="distance").fit(images, alpha=0.1).label(defects[:6])
     stage = detector.scorer_.second_stage
     assert stage.weight == 1.0
     evidence = detector.scorer_.calibration_evidence
@@ -100,5 +100,7 @@ def test_unreadable_images_are_neither_accepted_nor_drawn(tmp_path: Any, images:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"not an image")
     assert detector.predict([bad], skip_bad=True).tolist() == [-1]
-    with pytest.raises(InputError, match="no map"):
-        detector.anomaly_map([bad], skip_bad=True)
+    with pytest.raises(InputError, match="not an image"):
+        detector.anomaly_map([bad])
+    (result,) = detector.score([bad], maps=True, skip_bad=True)
+    assert (result.map, result.anomalous) == (None, False)

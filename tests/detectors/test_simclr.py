@@ -13,7 +13,7 @@ from anomem.data.sources import open_source
 from anomem.data.synthetic import crops
 from anomem.detectors.baselines._one_class import NearestVectors, gaussians_of, nearest_of, prototypes_of
 from anomem.detectors.baselines.knn import KNN
-from anomem.detectors.baselines.simclr import ContrastedEncoder, SimCLR, SimCLRScorer
+from anomem.detectors.baselines.simclr import ContrastedEncoder, SimCLR, SimCLRScorer, Training
 from anomem.errors import ParameterError
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.views import unfreeze
@@ -33,7 +33,7 @@ def fresh() -> UInt8Image:
 
 
 def fitted(images: UInt8Image, **params: object) -> SimCLR:
-    detector = SimCLR(**{"size": 64, "train_steps": 0, **params})
+    detector = SimCLR(**{"size": 64, "training": None, **params})
     return detector.fit(images, alpha=0.2, device="cpu", fit_precision="float32")
 
 
@@ -194,21 +194,21 @@ def test_the_loss_is_nt_xent_of_the_projections() -> None:
 
 def test_the_loss_falls_from_scratch(images: UInt8Image) -> None:
     tints = np.random.default_rng(2).uniform(0.2, 1, (len(images), 1, 1, 3))
-    found = losses(fitted((images * tints).astype(np.uint8), **SCRATCH, train_steps=30, train_batch=8))
+    found = losses(fitted((images * tints).astype(np.uint8), **SCRATCH, training=Training(steps=30, batch=8)))
     assert len(found) == 3
     assert found[-1] < 0.8 * found[0]
 
 
 def test_the_loss_falls_on_a_pretrained_backbone(images: UInt8Image) -> None:
     # Of 20 steps the fall was within the noise of ten batches' mean: another order of additions undid it.
-    found = losses(fitted(images, size=32, train_steps=40, train_batch=8))
+    found = losses(fitted(images, size=32, training=Training(steps=40, batch=8)))
     assert len(found) == 4
     assert found[-1] < 0.95 * found[0]
 
 
 @pytest.mark.parametrize("how", ["last", "all"])
 def test_what_is_trained_of_a_pretrained_backbone(images: UInt8Image, how: str) -> None:
-    scorer = scorer_of(fitted(images, train_backbone=how, train_steps=1, train_batch=4))
+    scorer = scorer_of(fitted(images, training=Training(train_backbone=how, steps=1, batch=4)))
     given = load_backbone(stages=(-2,), embedding=True, folded=True).state_dict()
     changed = {name for name, tensor in scorer.backbone.state_dict().items() if not torch.equal(tensor, given[name])}
     behind = ("model.blocks.5.", "model.blocks.6.", "model.conv_head.")
@@ -219,7 +219,7 @@ def test_what_is_trained_of_a_pretrained_backbone(images: UInt8Image, how: str) 
 
 def test_without_training_it_is_cosine_knn(images: UInt8Image, fresh: UInt8Image) -> None:
     untrained = fitted(images).anomaly_score(fresh)
-    frozen = fitted(images, train_backbone="none", train_steps=5)
+    frozen = fitted(images, training=Training(train_backbone="none", steps=5))
     assert losses(frozen) == []
     assert np.array_equal(untrained, frozen.anomaly_score(fresh))
     options = {"alpha": 0.2, "device": "cpu", "fit_precision": "float32"}
@@ -228,7 +228,7 @@ def test_without_training_it_is_cosine_knn(images: UInt8Image, fresh: UInt8Image
 
 
 def test_embeddings_are_learnt_in_the_precision_of_the_scores(images: UInt8Image, fresh: UInt8Image) -> None:
-    params = {"size": 32, "train_steps": 0, "one_class": "mahalanobis", "shrinkage": 0.0}
+    params = {"size": 32, "training": None, "one_class": "mahalanobis", "shrinkage": 0.0}
     options = {"alpha": 0.2, "device": "cpu"}
     scores = [
         SimCLR(**params).fit(images, fit_precision=precision, **options).anomaly_score(fresh)
@@ -238,13 +238,13 @@ def test_embeddings_are_learnt_in_the_precision_of_the_scores(images: UInt8Image
 
 
 def test_the_head_is_dropped(images: UInt8Image) -> None:
-    scorer = scorer_of(fitted(images, **SCRATCH, train_steps=1, train_batch=4))
+    scorer = scorer_of(fitted(images, **SCRATCH, training=Training(steps=1, batch=4)))
     assert {name.split(".")[0] for name in scorer.state_dict()} == {"backbone", "one_class"}
     assert scorer.one_class.bank.shape[1] == scorer.config["dim"] == 64
 
 
 def test_small_images_from_scratch_take_a_small_stem(images: UInt8Image) -> None:
     for size, stride in ((32, (1, 1)), (96, (2, 2))):
-        scorer = scorer_of(fitted(images, **{**SCRATCH, "size": size}, train_steps=1, train_batch=4))
+        scorer = scorer_of(fitted(images, **{**SCRATCH, "size": size}, training=Training(steps=1, batch=4)))
         assert scorer.backbone.model.conv1.stride == stride
         assert not scorer.backbone.training

@@ -23,7 +23,7 @@ TINY = ("test_params", "tiny_params")
 LABEL = ("label", "refit_labels")
 """Method that refits the second stage."""
 
-PARAMETERS: dict[str, str] = {}
+PARAMETERS: dict[str, str] = {"plume.steps": "training__steps"}
 """Hyperparameter of ded235d -> its present name as ``set_params`` takes it, where it was renamed or nested.
 
 A key may name its method: ``"anomem.train_steps": "stage_one__steps"``.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from anomem.data.synthetic import crops
@@ -178,3 +179,25 @@ def test_fits_and_scores_are_bit_equal_with_and_without(tmp_path: Path) -> None:
         before = cache.hits
         assert np.array_equal(scores(), plain)
         assert cache.hits - before == cache.misses >= 4
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(bytes(2_000_000))
+    cache = MapCache(tmp_path, budget_mb=1)
+    for i in range(2):
+        (tmp_path / f"{i:040x}.safetensors").write_bytes(bytes(600_000))
+    cache._filled = 1_200_000
+    cache._make_room()
+    assert model.exists()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*arguments: object, **options: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fill)
+    cache = MapCache(tmp_path, budget_mb=1)
+    cache._write(tmp_path / f"{0:040x}.safetensors", [torch.ones(1, 2, 3, 3)])
+    assert list(tmp_path.iterdir()) == []

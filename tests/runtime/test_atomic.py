@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from anomem.errors import InputError
-from anomem.runtime.atomic import atomic_path
+from anomem.errors import InputError, OutputError
+from anomem.runtime.atomic import atomic_path, shortened, stage
 
 
 def test_success_replaces_the_old_file(tmp_path: Path) -> None:
@@ -81,3 +84,83 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     for path, message in cases.items():
         with pytest.raises(InputError, match=message), atomic_path(path):
             pytest.fail("the block must not run")
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.write_text("old")
+    target.chmod(0o640)
+    with atomic_path(target) as part:
+        part.write_text("new")
+        part.chmod(0o600)  # as some writers do
+    assert target.read_text() == "new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def test_a_read_only_file_stays(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.write_text("old")
+    target.chmod(0o400)
+    with pytest.raises(InputError, match="is read-only: make it writable"), atomic_path(target):
+        pytest.fail("the block must not run")
+    assert target.read_text() == "old"
+
+
+def test_names_are_cut_by_bytes(tmp_path: Path) -> None:
+    target = tmp_path / ("検" * 83 + ".csv")
+    with atomic_path(target) as part:
+        part.write_text("x")
+    assert target.read_text() == "x"
+    assert shortened("検" * 100, 250) == "検" * 83
+    assert shortened(os.fsdecode(b"\xff" * 9), 4) == os.fsdecode(b"\xff" * 4)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(None, "I/O error of a library")])
+def test_a_full_disk_names_the_file(tmp_path: Path, error: OSError) -> None:
+    target = tmp_path / "scores.csv"
+    target.write_text("old")
+
+    def fill() -> None:
+        with atomic_path(target) as part:
+            part.write_text("half")
+            raise error
+
+    with pytest.raises(OutputError, match=r"scores\.csv: cannot be written \(.*\); free space there"):
+        fill()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_errors_of_other_files_pass_through(tmp_path: Path) -> None:
+    def read() -> None:
+        with atomic_path(tmp_path / "a"):
+            raise PermissionError(13, "Permission denied", str(tmp_path / "input.png"))
+
+    with pytest.raises(PermissionError, match=r"input\.png"):
+        read()
+
+
+def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
+    killed = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom anomem.runtime.atomic import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as part:\n"
+        "    part.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "a")], check=False)
+    (left,) = tmp_path.iterdir()
+    mine = tmp_path / ".mine-anomem-notes"
+    mine.mkdir()
+    with stage(tmp_path, "b") as room:
+        assert not left.exists()
+        assert set(tmp_path.iterdir()) == {room, mine}
+
+
+def test_what_is_in_use_stays(tmp_path: Path) -> None:
+    look = (
+        "import sys\nfrom pathlib import Path\nfrom anomem.runtime.atomic import stage\n"
+        "with stage(Path(sys.argv[1]), 'b'):\n    pass\n"
+    )
+    with stage(tmp_path, "a") as room:
+        subprocess.run([sys.executable, "-c", look, str(tmp_path)], check=True)
+        assert list(tmp_path.iterdir()) == [room]
+    assert list(tmp_path.iterdir()) == []

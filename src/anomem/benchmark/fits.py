@@ -155,11 +155,19 @@ def fit_params(unit: Unit) -> dict[str, Any]:
     if unit.dry_steps is None:
         return params
     resolved = get(unit.variant.method)(**params).resolve()
-    budgets = {name: resolved[name] for name in STEPS if name in resolved and resolved[name] != 0}
-    fetched = resolved.get("weights") == "default" and resolved.get("backbone") != DEFAULT_BACKBONE
-    dry: dict[str, Any] = {"weights": None} if fetched else {}
-    cut = {name: min(steps or unit.dry_steps, unit.dry_steps) for name, steps in budgets.items()}
+    names = dict(resolved.declared_deep())
+    known = ("weights", "backbone")
+    fetched = names.keys() >= set(known) and [resolved[n] for n in known] == ["default", resolved["backbone"]]
+    dry: dict[str, Any] = {"weights": None} if fetched and resolved["backbone"] != DEFAULT_BACKBONE else {}
+    budgets = {name: resolved[name] for name in names if name.rpartition(".")[2] in STEPS and _is_on(resolved, name)}
+    cut = {name: min(steps or unit.dry_steps, unit.dry_steps) for name, steps in budgets.items() if steps != 0}
     return params | dry | cut
+
+
+def _is_on(resolved: Detector, name: str) -> bool:
+    """Return true unless a parameter belongs to a group that is off."""
+    head = name.rpartition(".")[0]
+    return not head or resolved[head] is not None
 
 
 def fit_images(unit: Unit, images: Images, settings: Settings, *, masks: bool = False) -> Fit:

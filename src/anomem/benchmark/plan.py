@@ -202,7 +202,7 @@ def parse_settings(assignments: Sequence[str]) -> Assigned:
         kind: Any = get(name) if name in DETECTORS else protocol_class(name) if name in PROTOCOLS else None
         if kind is None:
             raise ParameterError(f"--set {text}: {name!r} is no method and no protocol{_hint(name)}")
-        found.setdefault(name, {}).update(parse_assignments(kind, [rest]))
+        found.setdefault(name, {}).update(parse_assignments(kind, [rest], prefix=f"{name}."))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ from anomem.runtime.dependencies import installed
 from anomem.runtime.machine import cores, processor
 from anomem.runtime.text import number
 from anomem.version import __version__
-
-if TYPE_CHECKING:
-    from anomem.detector import Detector
 
 EXTRAS = {
     "tables": ("pyarrow",),
@@ -38,13 +35,14 @@ _SUPERVISION = {
 def methods(method: str | None, as_json: bool) -> None:
     """List the methods; of one METHOD, the hyperparameters that `fit --set` takes."""
     from anomem.detectors import DETECTORS, get
+    from anomem.params import describe
 
     output = Output(as_json)
     kinds = [get(name) for name in ([method] if method else DETECTORS)]
     for kind in kinds:
         maps = "draws maps" if kind.localizes else "no maps"
         output.line(f"{kind.name}: {_SUPERVISION[kind.supervision]}; {maps}; {kind.paper}")
-        for parameter in _parameters(kind) if method else ():
+        for parameter in describe(kind) if method else ():
             governed = "as the preset says" if parameter["preset"] else parameter["default"]
             output.line(f"  {parameter['name']} = {governed}: {parameter['doc']} {_capital(parameter['allowed'])}.")
     output.result(
@@ -55,7 +53,7 @@ def methods(method: str | None, as_json: bool) -> None:
                     "supervision": kind.supervision,
                     "localizes": kind.localizes,
                     "paper": kind.paper,
-                    "parameters": _parameters(kind),
+                    "parameters": describe(kind),
                 }
                 for kind in kinds
             ]
@@ -94,20 +92,6 @@ def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
     output.result(facts)
     if problems:
         context.exit(1)
-
-
-def _parameters(kind: type[Detector]) -> list[dict[str, Any]]:
-    """Declared hyperparameters of a method, as its class gives them."""
-    return [
-        {
-            "name": name,
-            "default": field.default,
-            "allowed": str(field.metadata["allowed"]),
-            "preset": bool(field.metadata["preset"]) and field.default is None,
-            "doc": field.metadata["doc"],
-        }
-        for name, field in kind.declared().items()
-    ]
 
 
 def _attempt(check: Callable[[], Any], problems: list[str]) -> Any:

@@ -17,8 +17,9 @@ from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.files import is_folder
 from anomem.runtime.groups import Groups, resolve_groups
+from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
-from anomem.runtime.sources import FileSource
+from anomem.runtime.sources import FileSource, highest_level
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
 
 _LOOKED_AT = 1000
@@ -168,17 +169,24 @@ def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corp
         if len(normals) and all(corpus.groups[i] is None for i in normals):
             yield from _look_for_alike(corpus, normals)
         return corpus
-    found = yield from resolve_groups(groups, corpus.source.subset(normals))
+    found = yield from resolve_groups(groups, _visible(corpus, normals))
     column: list[Hashable | None] = [None] * len(corpus.groups)
     for i, group in zip(normals, found or (), strict=True):
         column[i] = group
     return replace(corpus, groups=tuple(column))
 
 
+def _visible(corpus: Corpus, positions: Sequence[int] | IntArray) -> ImageSource:
+    """Images of a corpus, read in the bits that their samples use."""
+    source = corpus.source.subset(positions)
+    highest = highest_level(source)
+    return source.with_bits(fitting_bits(highest)) if highest else source
+
+
 def _look_for_alike(corpus: Corpus, normals: IntArray) -> Generator[Record, None, None]:
     once = {corpus.digests[i]: int(i) for i in reversed(normals)}  # equal files are one image anyway
     chosen = [once[digest] for digest in sorted(once)[:_LOOKED_AT]]
-    found = yield from find_alike(corpus.source.subset(chosen))
+    found = yield from find_alike(_visible(corpus, chosen))
     members: dict[int, list[int]] = {}
     for i, group in zip(chosen, found, strict=True):
         members.setdefault(group, []).append(i)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from anomem.errors import AnomemError, ModelFileError, ParameterError, suggestion
@@ -73,16 +72,14 @@ def load(path: str | Path) -> Detector:
         return build
 
     method, params, state = load_model(path, builder)
-    unknown = sorted(set(params) - set(get(method).declared()))
-    if unknown:
-        raise ModelFileError(f"{path}: {method} has no parameter {unknown[0]!r} in this version; fit it again")
+    kind = get(method)
     try:
-        state = state.replaced(resolved=check_resolved(get(method), state.resolved))
-        detector = get(method).from_state(params, state)
-        resolved = detector.resolve()
-        if resolved["bits"] == "auto":  # observed in the fit
-            resolved["bits"] = state.preprocessing.bits
-        described = read_preprocessing(SimpleNamespace(**resolved))
+        check_resolved(kind, state.resolved)
+        detector = kind.from_state(kind.from_dict(params).get_params(), state)
+        if detector.bits == "auto":  # observed in the fit
+            described = read_preprocessing(detector.replaced(bits=state.preprocessing.bits).resolve())
+        else:
+            described = read_preprocessing(detector.resolve())
     except AnomemError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if described != state.preprocessing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from anomem.export.parity import BATCH, Difference, compare, example_files, nati
 from anomem.fitting import Fitted
 from anomem.metrics import auroc
 from anomem.modelfile import manifest_of
-from anomem.runtime.atomic import atomic_files
+from anomem.runtime.atomic import atomic_files, scratch
 from anomem.runtime.exported import ExportedFacts, write_facts
 from anomem.runtime.images import write_png
 from anomem.runtime.manifest import Manifest
@@ -196,8 +195,8 @@ def export_steps(
         file = parts[-1]
         yield Record("graph", 0, 1)
         fitted_to, fresh = _roles(state, wish)
-        with tempfile.TemporaryDirectory() as folder:
-            onnx = file if wish.format == "onnx" else Path(folder) / "network.onnx"
+        with scratch("export") as folder:
+            onnx = file if wish.format == "onnx" else folder / "network.onnx"
             graph = write_onnx(state.scorer, state.preprocessing.size, onnx)
             yield Record("graph", 1, 1)
             if wish.format == "openvino":
@@ -224,8 +223,8 @@ def _facts(manifest: Manifest, paper: str, state: Fitted, wish: Wish, graph: Gra
 
 
 def _checked(state: Fitted, session: Session, wish: Wish) -> Difference:
-    with tempfile.TemporaryDirectory() as folder:
-        files = wish.check or example_files(Path(folder), state.preprocessing)
+    with scratch("export") as folder:
+        files = wish.check or example_files(folder, state.preprocessing)
         like = "float32" if wish.precision == "int8" else wish.arithmetic
         difference = compare(state, session, files, like)
     if not np.isfinite(difference.score):
@@ -290,12 +289,12 @@ def _cost(
     """What the export costs in AUROC, and on what that was measured."""
     if wish.eval_data is None and wish.precision != "int8":
         return None, None
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch("export") as folder:
         if wish.eval_data is not None:
             files, labels = _evaluation(state, wish.eval_data)
             on = str(wish.eval_data.root)
         else:
-            files, labels = _planted(wish, candidates, Path(folder))
+            files, labels = _planted(wish, candidates, folder)
             on = "planted defects"
         yield Record("evaluate", 0, 2)
         precision = state.calibration.precision

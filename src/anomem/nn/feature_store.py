@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +15,7 @@ from torch import Tensor
 from anomem.data.imageset import ImageSet
 from anomem.nn.backbones import Backbone
 from anomem.nn.inference import feature_batches
+from anomem.runtime.atomic import scratch
 from anomem.types import FloatArray, Record
 
 BLOCK = 4096
@@ -42,7 +43,8 @@ class FeatureStore:
         self.budget = int(budget_mb * 2**20)
         self._chunks: list[Tensor] = []
         self._count, self._dim = 0, 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._opened = ExitStack()
         self._mapped: FloatArray | None = None
 
     def __len__(self) -> int:
@@ -64,7 +66,7 @@ class FeatureStore:
     @property
     def file(self) -> Path | None:
         """Where the rows are, or None while they are in memory."""
-        return None if self._folder is None else Path(self._folder.name) / "features.f32"
+        return None if self._folder is None else self._folder / "features.f32"
 
     def add(self, rows: Tensor) -> None:
         """Append rows (n, D) of any floating type; they are kept as float32."""
@@ -72,7 +74,7 @@ class FeatureStore:
         self._count += len(rows)
         self._chunks.append(rows.detach().to("cpu", torch.float32).clone())
         if self._folder is None and 4 * self._count * self._dim > self.budget:
-            self._folder = tempfile.TemporaryDirectory(prefix="anomem-features-")
+            self._folder = self._opened.enter_context(scratch("features"))
         if self.file is not None:
             with self.file.open("ab") as file:
                 for chunk in self._chunks:
@@ -118,7 +120,7 @@ class FeatureStore:
         self._chunks.clear()
         self._mapped = None
         if self._folder is not None:
-            self._folder.cleanup()
+            self._opened.close()
             self._folder = None
         self._count = self._dim = 0
 

@@ -17,7 +17,37 @@ from anomem.data.augment import Augmentation, views
 from anomem.data.imageset import ImageSet
 from anomem.nn.backbones import Backbone
 from anomem.nn.inference import autocast
+from anomem.params import Parameters, Range, param, parameter_group
 from anomem.types import IntArray
+
+SHARE = Range(0.0, 1.0)
+
+
+@parameter_group
+class Views(Parameters):
+    """Strengths of the random changes that make a view; the defaults are the AnoMem paper's list.
+
+    SimCLR has crop 0.08, hue 0.1, grey 0.2 and no noise.
+    """
+
+    crop: float = param(0.2, Range(0.0, 1.0, low_open=True), doc="Smallest share of the area that a random crop keeps.")
+    flip: float = param(0.5, SHARE, doc="Probability of a horizontal flip.")
+    brightness: float = param(0.4, SHARE, doc="Strength of brightness jitter.")
+    contrast: float = param(0.4, SHARE, doc="Strength of contrast jitter.")
+    saturation: float = param(0.4, SHARE, doc="Strength of saturation jitter.")
+    hue: float = param(0.0, Range(0.0, 0.5), doc="Strength of hue jitter, full turns.")
+    grey: float = param(0.0, SHARE, doc="Probability of losing the colours.")
+    blur: float = param(0.5, SHARE, doc="Probability of a Gaussian blur.")
+    noise: float = param(0.02, SHARE, doc="Largest standard deviation of Gaussian noise.")
+
+    def augmentation(self) -> Augmentation:
+        """Return the augmentation of these strengths."""
+        strengths = {name: value for name, value in self.get_params().items() if name != "crop"}
+        return Augmentation(crop_scale=(self.crop, 1.0), **strengths)
+
+
+MOVED_VIEWS = {name: name for name in Views.declared() if name != "contrast"} | {"contrast_jitter": "contrast"}
+"""Former flat name of each strength -> its name in :class:`Views`."""
 
 ROUNDS = 2
 """Pairs of views of each image that are drawn where a frozen backbone lets them be cached."""

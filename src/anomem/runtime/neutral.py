@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["cell", "csv_text", "path_cell", "printable"]
+__all__ = ["cell", "csv_text", "path_cell", "plain_only", "printable"]
 
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 """Control characters, line and paragraph separators, and marks that turn the direction of writing."""
@@ -37,6 +37,11 @@ def printable(text: str, *, keep: str = "") -> str:
     """
     table = {code: escape for code, escape in _ESCAPES.items() if chr(code) not in keep} if keep else _ESCAPES
     return text.translate(table)
+
+
+def plain_only(value: Any) -> Any:
+    """Return plain text as `printable` does and anything else as it is: the ``finalize`` of a page's templates."""
+    return printable(value, keep="\n\t") if type(value) is str else value
 
 
 def cell(text: str) -> str:

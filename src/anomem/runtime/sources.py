@@ -23,9 +23,12 @@ from anomem.runtime.listing import image_files, warn_of_pages
 from anomem.runtime.pixels import Reading, array_to_rgb
 from anomem.types import UInt8Image
 
-__all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "open_images"]
+__all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "highest_level", "open_images"]
 
 _CHANNELS = (1, 3, 4)
+
+OBSERVED = 256
+"""Images whose bit depth is looked at."""
 
 
 class Expand(Protocol):
@@ -78,6 +81,12 @@ class ImageSource(ABC):
     @abstractmethod
     def subset(self, indices: Iterable[int]) -> ImageSource:
         """Select images, in the order of ``indices``."""
+
+
+def highest_level(images: ImageSource) -> int:
+    """Return the largest 16-bit sample of an even sample of the images; 0 where there is none."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, OBSERVED).round().astype(int)) if len(images) else ()
+    return max((images.peak(int(i)) or 0 for i in chosen), default=0)
 
 
 class FileSource(ImageSource):

@@ -6,6 +6,7 @@ import ast
 from typing import Any
 
 from anomem.errors import ParameterError
+from anomem.params import Parameters
 from anomem.testing.example import Example, refused, require
 
 
@@ -22,14 +23,23 @@ def clone_and_repr_round_trip(example: Example) -> None:
     require(detector.clone().get_params() == params, "a clone has the same parameters")
     call = ast.parse(repr(detector), mode="eval").body
     require(isinstance(call, ast.Call), "repr is a call")
-    again = example.cls(**{k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg})  # type: ignore[attr-defined]
-    require(again.get_params() == params, f"{detector!r} evaluates to the same parameters")
+    require(_evaluated(call, example.cls).get_params() == params, f"{detector!r} evaluates to the same parameters")
     require(example.cls().set_params(**params).get_params() == params, "set_params takes what get_params gives")
+
+
+def _evaluated(call: Any, kind: type[Parameters]) -> Parameters:
+    """Evaluate a call whose arguments are literals, or calls that make nested objects."""
+    groups = {name: declared.metadata["group"] for name, declared in kind.declared().items()}
+    values = {
+        k.arg: _evaluated(k.value, groups[k.arg]) if isinstance(k.value, ast.Call) else ast.literal_eval(k.value)
+        for k in call.keywords
+    }
+    return kind(**values)
 
 
 def wrong_parameters_are_named(example: Example) -> None:
     """A value out of range is refused by ``fit``, with the parameter's name; so is an unknown name."""
-    for name in example.cls.declared():
+    for name, _ in example.cls.declared_deep():
         detector = example.new(**{name: object()})
         line = refused(ParameterError, lambda d=detector: d.fit(example.train), name)  # type: ignore[misc]
         require(f"{name}=" in line, f"the error names {name}: {line}")
@@ -42,7 +52,8 @@ def presets_fill_in(example: Example) -> None:
         detector = example.cls(preset=preset)  # type: ignore[call-arg]
         given = detector.get_params()
         resolved = detector.resolve()
-        require({k: resolved[k] for k in filling} == dict(filling), f"preset {preset} fills in all its values")
+        values = {name: value for name, value in filling.items() if not isinstance(value, Parameters)}
+        require({k: resolved[k] for k in values} == values, f"preset {preset} fills in all its values")
         require(detector.get_params() == given, "resolving touches no attribute")
         explicit = example.new(preset=preset).resolve()
         tiny = example.cls.test_params

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -18,7 +17,7 @@ from anomem.data.labelled_images import Images
 from anomem.detectors import get
 from anomem.errors import InputError
 from anomem.evaluation.judge import with_masks
-from anomem.params import Parameters
+from anomem.params import Parameters, parameters
 from anomem.types import ANOMALOUS
 
 __all__ = ["Opener", "Protocol", "attainable", "judged", "label_pool", "own_normals"]
@@ -27,7 +26,7 @@ Opener: TypeAlias = Callable[[str], BenchmarkSet]
 """Opens an image set by its name."""
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Protocol(Parameters):
     """Base of all protocols: declared options, the tasks they make of an image set, and how a task is done.
 
@@ -64,7 +63,7 @@ class Protocol(Parameters):
         ParameterError
             Naming the option, its value and the allowed range.
         """
-        return self.resolve()
+        return dict(self.resolve())
 
 
 def judged(work: Workspace, fit: Fit, test: Images, *, maps: bool, **options: Any) -> Findings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from anomem.benchmark.image_sets import BenchmarkSet
@@ -14,7 +13,7 @@ from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.errors import InputError
-from anomem.params import Each, Either, OneOf, Range, Text, param
+from anomem.params import Each, Either, OneOf, Range, Text, param, parameters
 from anomem.types import NORMAL
 
 __all__ = ["CrossType", "split_types"]
@@ -22,7 +21,7 @@ __all__ = ["CrossType", "split_types"]
 EVERY = "all"
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class CrossType(Protocol):
     """Each type in turn stays unseen while the others are labelled; it is judged, against all normal test images.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from anomem.benchmark.protocols.base import Opener, Protocol, own_normals
 from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
-from anomem.params import Each, Range, param
+from anomem.params import Each, Range, param, parameters
 from anomem.runtime.calibration import calibrate, rejected_ranks
 from anomem.types import ANOMALOUS, NORMAL, FloatArray
 
@@ -38,7 +37,7 @@ def false_alarm_quantile(m: int, n: int, k: int, level: float = 0.95) -> int:
     return int(betabinom.ppf(level, m, k, n + 1 - k))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Promise(Protocol):
     """Learn and tune stay as they are; who calibrates and who is fresh is drawn again and again.
 

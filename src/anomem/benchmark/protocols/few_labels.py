@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,12 +15,12 @@ from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.errors import InputError
-from anomem.params import FLAG, Each, Range, param
+from anomem.params import FLAG, Each, Range, param, parameters
 
 __all__ = ["FewLabels", "split_draw"]
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class FewLabels(Protocol):
     """k labelled defects, drawn again and again; every k of a draw is judged on the same images.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 from anomem.benchmark.image_sets import BenchmarkSet
@@ -13,12 +12,12 @@ from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
 from anomem.data.disturbance import disturbance_for
 from anomem.errors import InputError
-from anomem.params import FLAG, Each, OneOf, Range, param
+from anomem.params import FLAG, Each, OneOf, Range, param, parameters
 
 __all__ = ["Disturbed", "Localisation"]
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Localisation(Protocol):
     """MVTec-style sets: fit to normal training images, judge images and maps on the test images.
 
@@ -45,7 +44,7 @@ class Localisation(Protocol):
         return judged(work, work.one_class(unit, data.train), data.test, maps=unit.task.facts["maps"])
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Disturbed(Protocol):
     """As localisation, on images that lie and are lit less orderly: each training and test image is disturbed once.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from anomem.benchmark.image_sets import BenchmarkSet
@@ -13,7 +12,7 @@ from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.errors import InputError
-from anomem.params import Each, OneOf, Range, Text, param
+from anomem.params import Each, OneOf, Range, Text, param, parameters
 
 __all__ = ["OneVsRest", "drawn_anomalies", "labelled_facts", "n_anomalies"]
 
@@ -31,7 +30,7 @@ def n_anomalies(n_normal: int, gamma: float) -> int:
     return round(n_normal * gamma / (1 - gamma))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class OneVsRest(Protocol):
     """Each class in turn is normal; test images of all other classes are anomalous.
 

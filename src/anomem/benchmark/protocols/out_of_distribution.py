@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,13 +15,13 @@ from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
 from anomem.data.labelled_images import Images
 from anomem.errors import InputError
-from anomem.params import Each, Text, param
+from anomem.params import Each, Text, param, parameters
 from anomem.types import ANOMALOUS
 
 __all__ = ["OutOfDistribution"]
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class OutOfDistribution(Protocol):
     """Fit to all training images of a set; its test images are normal, those of another set anomalous.
 

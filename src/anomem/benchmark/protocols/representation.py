@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +23,7 @@ from anomem.detectors.fyd.loss import distance_variance
 from anomem.errors import InputError
 from anomem.nn.backbones import Backbone
 from anomem.nn.inference import autocast, feature_batches
-from anomem.params import Range, param
+from anomem.params import Range, param, parameters
 from anomem.types import FloatArray
 
 __all__ = ["DistanceVariance", "LinearEvaluation", "compactness"]
@@ -32,7 +31,7 @@ __all__ = ["DistanceVariance", "LinearEvaluation", "compactness"]
 POSITIONS_AT_ONCE = 64
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class LinearEvaluation(Protocol):
     """Fit to all training images of a set without their classes; then tell the classes apart by frozen features.
 
@@ -59,7 +58,7 @@ class LinearEvaluation(Protocol):
         return Findings(fit, facts)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class DistanceVariance(Protocol):
     """How much the distances of normal images to their centre vary (FYD, Eq. 8 to 10), with a ridge and scale-free.
 

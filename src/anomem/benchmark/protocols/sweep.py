@@ -13,7 +13,7 @@ from anomem.benchmark.protocols.registry import new_protocol
 from anomem.benchmark.unit import Task, Unit, Variant
 from anomem.benchmark.workspace import Workspace
 from anomem.errors import InputError, ParameterError
-from anomem.params import OneOf, param
+from anomem.params import OneOf, param, parameters
 
 __all__ = ["SWEEPS", "Axis", "Sweep"]
 
@@ -71,9 +71,9 @@ SWEEPS: dict[str, Axis] = {
     "sampling-ratio": Axis(
         protocol="localisation",
         method="anomem",
-        parameter="sampling_ratio",
+        parameter="stage_one.contrast.ratios",
         values=((0.05, 1.0), (0.1, 1.0), (0.3, 1.0), (0.5, 1.0), (1.0, 1.0)),
-        params={**_TWO_SCALES, "train_steps": 100},
+        params={**_TWO_SCALES, "stage_one.steps": 100},
         shown="AnoMem, Fig. 4",
     ),
     "beta": Axis(
@@ -133,7 +133,7 @@ SWEEPS: dict[str, Axis] = {
     "paper-sampling-ratio": Axis(
         protocol="one-vs-rest",
         method="anomem",
-        parameter="sampling_ratio",
+        parameter="stage_one.contrast.ratios",
         values=((0.05, 1.0), (0.1, 1.0), (0.3, 1.0), (0.5, 1.0), (1.0, 1.0)),
         options={"labels": "anew"},
         shown="AnoMem, Fig. 4",
@@ -148,7 +148,7 @@ SWEEPS: dict[str, Axis] = {
 }
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Sweep(Protocol):
     """One of the sweeps in `SWEEPS`.
 

@@ -1,8 +1,120 @@
-"""Settings of AnoMem by preset."""
+"""Groups of AnoMem's parameters, its presets, and former names."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from anomem.detectors.anomem.heads import BLOCKS
+from anomem.detectors.anomem.loss import Base, VarianceKind
+from anomem.nn.views import MOVED_VIEWS, Views
+from anomem.params import FLAG, Each, OneOf, Parameters, Range, group, param, parameter_group
+
+POSITIVE = Range(0.0, low_open=True)
+SHARE = Range(0.0, 1.0, low_open=True)
+
+
+@parameter_group
+class Contrast(Parameters):
+    """Parameters of :func:`~anomem.detectors.anomem.loss.multi_scale_contrasted_memory_loss`, under its names."""
+
+    base: Base = param("simclr", OneOf(("simclr", "barlow")), doc="Contrastive loss: NT-Xent or cross-correlation.")
+    temperature: float = param(0.1, POSITIVE, doc="tau of Eq. 5.")
+    variance: VarianceKind = param(
+        "batch",
+        OneOf(("batch", "sample")),
+        doc="Reading of Eq. 6: deviation over the batch per dimension, or within each retrieved vector, as printed.",
+        preset=True,
+    )
+    hinge: bool = param(False, FLAG, doc="Take max(0, 1 - deviation) instead of -deviation in Eq. 6.")
+    variance_weight: float = param(0.05, Range(0.0), doc="lambda_V, the weight of Eq. 6.")
+    ratios: tuple[float, ...] = param(
+        (0.3, 1.0),
+        Each(SHARE),
+        doc="Sampling ratio r of each scale, from the last backwards; earlier scales take the first value.",
+    )
+
+
+@parameter_group
+class StageOne(Parameters):
+    """Training of memories and backbone by the contrasted memory loss."""
+
+    steps: int = param(1500, Range(1, integer=True), doc="Optimiser steps.")
+    train_backbone: str = param(
+        "none",
+        OneOf(("none", "last", "all")),
+        doc="Layers of the backbone that are trained beside the memories; all of them from scratch.",
+        preset=True,
+    )
+    batch: int = param(64, Range(2, integer=True), doc="Images per step (two views each), B.", preset=True)
+    lr: float = param(
+        0.03, POSITIVE, doc="Peak learning rate of SGD with Nesterov momentum and one cosine.", preset=True
+    )
+    weight_decay: float = param(5e-4, Range(0.0), doc="Weight decay (L2).", preset=True)
+    contrast: Contrast = group(Contrast, doc="Contrasted memory loss, Eq. 3 to 7.")
+    projection_dim: int | None = param(
+        None, Range(1, integer=True), doc="Width of a projection head per scale; none: no head.", optional=True
+    )
+    geometry: str = param(
+        "auto",
+        OneOf(("auto", "shared", "independent")),
+        doc="Crop and flip of the two views: alike or independent; auto: independent from scratch, else shared.",
+        preset=True,
+    )
+    views: Views = group(Views, doc="Strengths of the views.")
+    cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for cached images and views, MB.")
+
+
+@parameter_group
+class StageTwo(Parameters):
+    """Use of labelled images in AnoMem's second stage."""
+
+    weight: float | None = param(
+        None,
+        Range(0.0, 1.0),
+        doc="w, the labels' share of the score; none: by their number and their cross-validated gain.",
+        optional=True,
+    )
+    cap: float = param(
+        None, Range(0.0, 1.0), doc="Maximum weight of labels of fewer than two known types.", preset=True
+    )
+    heads: tuple[str, ...] = param(
+        None,
+        Each(OneOf(tuple(BLOCKS))),
+        doc="Summaries of the deviations, each with one kernel ridge head.",
+        preset=True,
+    )
+    learner: str = param(
+        "kernel",
+        OneOf(("kernel", "distance")),
+        doc="Score of labelled images: kernel ridge heads, or the paper's g (Eq. 10 to 13), then with w = 1.",
+        preset=True,
+    )
+    margin: float = param(2.0, Range(1.0), doc="M of Eq. 11.")
+
+
+MOVED = {
+    "train_steps": "stage_one.steps",
+    "train_backbone": "stage_one.train_backbone",
+    "train_batch": "stage_one.batch",
+    "lr": "stage_one.lr",
+    "weight_decay": "stage_one.weight_decay",
+    "contrast": "stage_one.contrast.base",
+    "temperature": "stage_one.contrast.temperature",
+    "variance": "stage_one.contrast.variance",
+    "variance_hinge": "stage_one.contrast.hinge",
+    "variance_weight": "stage_one.contrast.variance_weight",
+    "sampling_ratio": "stage_one.contrast.ratios",
+    "projection_dim": "stage_one.projection_dim",
+    "geometry": "stage_one.geometry",
+    **{name: f"stage_one.views.{member}" for name, member in MOVED_VIEWS.items()},
+    "cache_mb": "stage_one.cache_mb",
+    "label_weight": "stage_two.weight",
+    "label_cap": "stage_two.cap",
+    "heads": "stage_two.heads",
+    "label_head": "stage_two.learner",
+    "margin": "stage_two.margin",
+}
+"""Former name -> name within its group."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "surface": {
@@ -22,8 +134,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "scale_weights": (1.0, 1.0, 0.5, 0.5, 0.25, 0.25),
         "reduction": "top",
         "standardise": "position",
-        "heads": ("spread", "signed", "top", "peak"),
-        "label_cap": 0.8,
+        "stage_two.heads": ("spread", "signed", "top", "peak"),
+        "stage_two.cap": 0.8,
     },
     "object": {
         "size": 160,
@@ -42,7 +154,37 @@ PRESETS: dict[str, dict[str, Any]] = {
         "scale_weights": (1.0,),
         "reduction": "l2",
         "standardise": "scale",
-        "heads": ("pooled",),
-        "label_cap": 0.4,
+        "stage_two.heads": ("pooled",),
+        "stage_two.cap": 0.4,
     },
+}
+# The paper states neither rates nor steps: 1,500 steps of 1,024 images are some 470 epochs of the 3,250 normals of a
+# CIFAR class that are learnt from; rate and decay as in the public code of SimCLR and SSD for CIFAR, whose rate of 0.5
+# is for batches of 512.
+PRESETS["paper"] = PRESETS["object"] | {
+    "size": 32,
+    "backbone": "resnet50",
+    "weights": None,
+    "stages": (3, 4),
+    "embedding": False,
+    "neighbourhood": (1,),
+    "max_grid": (64,),
+    "memory_size": (512, 256),
+    "memory_share": 1,
+    "seeding": "random",
+    "normalise": "raw",
+    "association": "dot",
+    "beta": 2.0,
+    "retrieval_steps": None,
+    "scale_weights": (1.0, 2.0),
+    "standardise": "none",
+    "reduction": "l2",
+    "stage_one": StageOne(),
+    "stage_one.train_backbone": "all",
+    "stage_one.batch": 1024,
+    "stage_one.lr": 1.0,
+    "stage_one.weight_decay": 1e-4,
+    "stage_one.contrast.variance": "sample",
+    "stage_one.geometry": "independent",
+    "stage_two.learner": "distance",
 }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,11 @@ from anomem.errors import ParameterError
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, ScaleMemory
 from anomem.nn.scorer import Output, TwoStageScorer
+
+if TYPE_CHECKING:
+    from anomem.detectors.anomem.detector import AnoMem
+
+T = TypeVar("T")
 
 PROTOTYPE_SIDE = 48
 """Side of the pictures of prototypes that a model carries, pixels."""
@@ -126,7 +130,7 @@ def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = P
     return resized[0].clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
 
 
-def empty_scorer(p: SimpleNamespace) -> MultiScaleScorer:
+def empty_scorer(p: AnoMem) -> MultiScaleScorer:
     """Build the scorer that the hyperparameters describe, its backbone loaded, its memories still to be seeded."""
     from_scratch = p.weights is None
     stages = list(p.stages)
@@ -134,7 +138,7 @@ def empty_scorer(p: SimpleNamespace) -> MultiScaleScorer:
         # A preset names layers of the default backbone; of another one, its last map stands for them.
         stages = [s if isinstance(s, int) else -1 for s in stages]
     residual = p.backbone.startswith(("resnet", "wide_resnet"))
-    options = {
+    options: dict[str, Any] = {
         "name": p.backbone,
         "stages": list(dict.fromkeys(stages)),
         "embedding": p.embedding,
@@ -145,7 +149,7 @@ def empty_scorer(p: SimpleNamespace) -> MultiScaleScorer:
     backbone = load_backbone(**options, weights=p.weights).eval()
     maps = backbone.describe(p.size)
     sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
-    around, grids = each(p.neighbourhood, len(sources)), each(p.max_grid, len(sources))
+    around, grids = each("neighbourhood", p.neighbourhood, len(sources)), each("max_grid", p.max_grid, len(sources))
     scales = [
         {
             "channels": maps[m].channels,
@@ -167,19 +171,19 @@ def empty_scorer(p: SimpleNamespace) -> MultiScaleScorer:
             **_retrieval(p),
         },
         "fusion": {
-            "weights": each(p.scale_weights, len(scales)),
+            "weights": each("scale_weights", p.scale_weights, len(scales)),
             "reduction": p.reduction,
             "top": p.top,
             "smoothing": p.smoothing,
             "standardise": p.standardise,
         },
-        "second_stage": {"blocks": list(p.heads), "distance": p.label_head == "distance"},
+        "second_stage": {"blocks": list(p.stage_two.heads), "distance": p.stage_two.learner == "distance"},
         "n_prototypes": 0,
     }
     return MultiScaleScorer(config, backbone)
 
 
-def _retrieval(p: SimpleNamespace) -> dict[str, Any]:
+def _retrieval(p: AnoMem) -> dict[str, Any]:
     hard = p.beta == "hard" or p.memory == "kmeans"
     return {
         "beta": 1.0 if hard else float(p.beta),
@@ -189,8 +193,9 @@ def _retrieval(p: SimpleNamespace) -> dict[str, Any]:
     }
 
 
-def each(values: tuple[Any, ...], count: int) -> list[Any]:
-    """One value a scale: a single one is for all."""
+def each(name: str, values: Sequence[T], count: int) -> list[T]:
+    """Return one value of a parameter per scale: a single one is for all."""
     if len(values) not in (1, count):
-        raise ParameterError(f"AnoMem: {len(values)} values {values} for {count} scales; give one, or one a scale")
+        shown = f"{name}={tuple(values)!r}"
+        raise ParameterError(f"AnoMem: {shown} has {len(values)} values for {count} scales; give one, or one per scale")
     return list(values) * count if len(values) == 1 else list(values)

@@ -1,18 +1,16 @@
-"""What AnoMem's hyperparameters stand for: presets, the scorer they describe, and the training of its first stage."""
+"""Training of AnoMem's first stage by the contrasted memory loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from anomem.data.augment import Augmentation
 from anomem.data.imageset import ImageSet
-from anomem.detectors.anomem.loss import Base, VarianceKind, multi_scale_contrasted_memory_loss
+from anomem.detectors.anomem.loss import multi_scale_contrasted_memory_loss
+from anomem.detectors.anomem.presets import Contrast, StageOne
 from anomem.detectors.anomem.scorer import MultiScaleScorer, each
 from anomem.fitting import Labelled, Run
 from anomem.nn.deviation import ScaleMemory
@@ -21,39 +19,31 @@ from anomem.nn.views import CachedViews, Feed, ViewsOf, projection_head, unfreez
 from anomem.training import Recipe, train
 from anomem.types import Record
 
+if TYPE_CHECKING:
+    from anomem.detectors.anomem.detector import AnoMem
+
 
 def train_stage_one(
-    scorer: MultiScaleScorer, learn: ImageSet, labelled: Labelled | None, run: Run
+    scorer: MultiScaleScorer, learn: ImageSet, labelled: Labelled | None, p: StageOne, run: Run[AnoMem]
 ) -> Generator[Record, None, None]:
     """Train memories, and what `train_backbone` names of the backbone, by the contrasted memory loss (Algorithm 1)."""
-    p = run.params
-    from_scratch = p.weights is None
+    from_scratch = run.params.weights is None
     trained = "all" if from_scratch else p.train_backbone
     scorer.requires_grad_(False)
     unfreeze(scorer.backbone, trained)
     for scale in scorer.memories():
         if scale.memory is not None:
             scale.memory.requires_grad_(True)
+    scale_weights = each("scale_weights", run.params.scale_weights, len(scorer.memories()))
     model = ContrastedMemory(
-        scorer,
-        Contrast(
-            base=p.contrast,
-            temperature=p.temperature,
-            variance=p.variance,
-            hinge=p.variance_hinge,
-            variance_weight=p.variance_weight,
-            ratios=p.sampling_ratio,
-            scale_weights=tuple(each(p.scale_weights, len(scorer.memories()))),
-        ),
-        projection_dim=p.projection_dim,
-        rng=run.rng,
+        scorer, p.contrast, projection_dim=p.projection_dim, rng=run.rng, scale_weights=scale_weights
     ).to(run.device)
     # Pretrained batch statistics stand for far more images than a fit has; only a backbone from scratch learns its own.
     scorer.backbone.train(from_scratch)
     shared = p.geometry == "shared" or (p.geometry == "auto" and not from_scratch)
-    views_of = ViewsOf(model, run.device, _augmentation(p), shared, run.fit_precision)
+    views_of = ViewsOf(model, run.device, p.views.augmentation(), shared, run.fit_precision)
     anomalies = None if labelled is None else labelled.anomalies()
-    feed = Feed(learn, anomalies, p.train_batch, p.cache_mb, run.rng)
+    feed = Feed(learn, anomalies, p.batch, p.cache_mb, run.rng)
 
     def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
         first, second = views_of(batch[0])
@@ -64,39 +54,12 @@ def train_stage_one(
         return model.loss(first, second, batch[2].to(run.device))
 
     options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "stage": "stage 1"}
-    recipe = Recipe(p.train_steps, p.lr, weight_decay=p.weight_decay)
+    recipe = Recipe(p.steps, p.lr, weight_decay=p.weight_decay)
     if trained == "none":
         yield from train(model, cached_loss, CachedViews(views_of, feed), recipe, **options)
     else:
         yield from train(model, loss, feed, recipe, **options)
     scorer.backbone.eval()
-
-
-def _augmentation(p: SimpleNamespace) -> Augmentation:
-    return Augmentation(
-        crop_scale=(p.crop, 1.0),
-        flip=p.flip,
-        brightness=p.brightness,
-        contrast=p.contrast_jitter,
-        saturation=p.saturation,
-        hue=p.hue,
-        grey=p.grey,
-        blur=p.blur,
-        noise=p.noise,
-    )
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Parameters of :func:`~anomem.detectors.anomem.loss.multi_scale_contrasted_memory_loss`, under its names."""
-
-    base: Base = "simclr"
-    temperature: float = 0.1
-    variance: VarianceKind = "batch"
-    hinge: bool = False
-    variance_weight: float = 0.05
-    ratios: tuple[float, ...] = (0.3, 1.0)
-    scale_weights: tuple[float, ...] | None = None
 
 
 class ContrastedMemory(nn.Module):
@@ -112,13 +75,22 @@ class ContrastedMemory(nn.Module):
         Width of a two-layer projection head a scale; None: no head, as in the paper.
     rng : torch.Generator
         Draws positions and views.
+    scale_weights : sequence of float or None
+        lambda of each scale; None: 1, 2, 4, ...
     """
 
     def __init__(
-        self, scorer: MultiScaleScorer, contrast: Contrast, *, projection_dim: int | None, rng: torch.Generator
+        self,
+        scorer: MultiScaleScorer,
+        contrast: Contrast,
+        *,
+        projection_dim: int | None,
+        rng: torch.Generator,
+        scale_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.scorer, self.contrast, self.rng = scorer, contrast, rng
+        self.scorer, self.contrast, self.rng = scorer, contrast.resolve(), rng
+        self.scale_weights = scale_weights
         self.heads = None
         if projection_dim is not None:
             dims = [memory.normaliser.dim for memory in scorer.memories()]
@@ -158,7 +130,7 @@ class ContrastedMemory(nn.Module):
             variance=options.variance,
             hinge=options.hinge,
             variance_weight=options.variance_weight,
-            scale_weights=options.scale_weights,
+            scale_weights=self.scale_weights,
             projections=None if self.heads is None else list(self.heads),
         )
         return value, {f"effective_items_{s}": _effective(*pair) for s, pair in enumerate(used, start=1)}

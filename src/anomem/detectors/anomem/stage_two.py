@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from anomem.nn.kernel_ridge import (
 from anomem.nn.sampling import VectorSample
 from anomem.training import Recipe, train
 from anomem.types import ANOMALOUS, Record
+
+if TYPE_CHECKING:
+    from anomem.detectors.anomem.detector import AnoMem
 
 HEAD_STEPS = 200
 HEAD_RATE = 3e-3
@@ -58,7 +61,7 @@ class Observed:
     clean: list[Tensor]
 
 
-def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> Generator[Record, None, None]:
+def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, None]:
     """Fit heads and their weight to labelled images, in place.
 
     Notes
@@ -94,7 +97,7 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> 
     scorer.second_stage = stage.to(run.device)
 
 
-def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> Generator[Record, None, Observed]:
+def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, Observed]:
     """Score labelled images as everything is scored, and look at deviations where masks say what is defective."""
     one_class, evidence = [], []
     options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
@@ -128,7 +131,7 @@ def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run) -> Generato
 
 
 @torch.inference_mode()
-def _deviations(scorer: MultiScaleScorer, image: Prepared, part: slice, run: Run) -> list[Tensor]:
+def _deviations(scorer: MultiScaleScorer, image: Prepared, part: slice, run: Run[AnoMem]) -> list[Tensor]:
     with autocast(run.device, run.params.precision):
         return scorer.deviations(scorer.features(to_tensor(image.tiles[part]).to(run.device)))
 
@@ -145,15 +148,15 @@ def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Callable[
 
 
 def _weight(
-    heads: list[Head], deviation: Tensor, labels: Tensor, labelled: Labelled, run: Run
+    heads: list[Head], deviation: Tensor, labels: Tensor, labelled: Labelled, run: Run[AnoMem]
 ) -> tuple[float, dict[str, float]]:
     """Decide w, the labels' share, from their number, their known types and the cross-validated gain."""
-    k, wanted = labelled.n_anomalous, run.params.label_weight
+    k, wanted = labelled.n_anomalous, run.params.stage_two.weight
     types = {t for t, y in zip(labelled.types, labelled.labels, strict=True) if y == ANOMALOUS and t is not None}
-    cap = run.params.label_cap if len(types) < 2 else MOST
+    cap = run.params.stage_two.cap if len(types) < 2 else MOST
     weight = min((15 + k) / (45 + k), cap)
     facts = {"labelled": float(k), "types": float(len(types))}
-    if wanted is not None or run.params.label_head == "distance":
+    if wanted is not None or run.params.stage_two.learner == "distance":
         return 1.0 if wanted is None else wanted, facts
     gain, error = cross_validated_gain(heads, deviation, labels, weight, rng=run.rng)
     weight = weight if gain > error else 0.0
@@ -175,7 +178,7 @@ def _adopt_heads(stage: SecondStage, heads: list[Head], labels: Tensor, weight: 
 
 
 def _fit_evidence_heads(
-    stage: SecondStage, evidence: Tensor, labels: Tensor, observed: Observed, run: Run
+    stage: SecondStage, evidence: Tensor, labels: Tensor, observed: Observed, run: Run[AnoMem]
 ) -> Generator[Record, None, None]:
     """Train g of every scale on class-balanced batches (Eq. 12), then standardise it on positions of tune normals."""
     for layer in stage.evidence_heads.modules():
@@ -190,7 +193,7 @@ def _fit_evidence_heads(
         for s, (normal, anomalous) in enumerate(pools):
             batch = torch.cat([_draw(normal, half, run), _draw(anomalous, half, run)])
             target = torch.arange(2 * half) >= half
-            losses.append(double_hinge(stage.distance(s, batch), target.long(), run.params.margin).mean())
+            losses.append(double_hinge(stage.distance(s, batch), target.long(), run.params.stage_two.margin).mean())
         return torch.stack(losses).mean(), {}
 
     recipe = Recipe(HEAD_STEPS, HEAD_RATE, optimiser="adamw", weight_decay=0.05, clip=1.0)
@@ -215,7 +218,7 @@ def _pools(
     return [n for n in normal if len(n)], [a for a in anomalous if len(a)]
 
 
-def _draw(sources: list[Tensor], count: int, run: Run) -> Tensor:
+def _draw(sources: list[Tensor], count: int, run: Run[AnoMem]) -> Tensor:
     shares = [count // len(sources)] * len(sources)
     shares[0] += count - sum(shares)
     drawn = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -12,48 +11,40 @@ from torch import Tensor
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector
 from anomem.detectors.baselines._shallow import Normalise
-from anomem.fitting import Labelled, Run
+from anomem.fitting import Labelled, Run, Shared
 from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Scorer
-from anomem.params import OneOf, Range, Text, param
+from anomem.params import OneOf, Range, Text, param, parameters
 from anomem.types import Record
 
+MODEL = Text("a timm model's name", like="resnet18")
+WEIGHTS = Text("default, a file, a timm tag", like="default")
+PRESET_DOC = "Named set of parameters: surface for a 224 px input, object for 160 px"
 
-@dataclass(kw_only=True, repr=False, eq=False)
+
+@parameters
 class Pretrained(Detector):
-    """A detector on a pretrained backbone.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    """
+    """A detector on a pretrained backbone."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
 
-    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
-    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
-    backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="A timm model.")
-    weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    preset: str = param("surface", OneOf(("surface", "object")), doc=f"{PRESET_DOC}.")
+    backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.")
+    weights: str | None = param("default", WEIGHTS, doc="Weights of the backbone; none: random ones.", optional=True)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class PooledFeatures(Pretrained):
-    """A detector on one pooled embedding an image: it scores whole images.
-
-    Parameters
-    ----------
-    max_items : int, default 16384
-        Embeddings of normals that are learnt from at most, drawn uniformly, so that memory and file stay bounded.
-    """
+    """A detector on one pooled embedding per image: it scores whole images."""
 
     localizes: ClassVar[bool] = False
 
-    max_items: int = param(16384, Range(1, integer=True), doc="Embeddings learnt from at most.")
+    max_items: int = param(
+        16384, Range(1, integer=True), doc="Maximum number of embeddings that are learnt from, drawn uniformly."
+    )
 
 
 class PooledScorer(Scorer):
@@ -85,18 +76,16 @@ NORMALISERS = {
 """Spaces that pooled embeddings can be brought to."""
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class NormalisedFeatures(PooledFeatures):
-    """A detector on one normalised pooled embedding an image.
+    """A detector on one normalised pooled embedding per image."""
 
-    Parameters
-    ----------
-    normalise : {"both", "unit", "standard", "raw"}
-        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order;
-        or as the backbone gives them.
-    """
-
-    normalise: str = param("both", OneOf(tuple(NORMALISERS)), doc="Unit length, standardised, both, or raw embeddings.")
+    normalise: str = param(
+        "both",
+        OneOf(tuple(NORMALISERS)),
+        doc="Space of the embeddings: scaled to unit length, each dimension standardised on normals, both in this "
+        "order, or raw.",
+    )
 
 
 class NormalisedScorer(PooledScorer):
@@ -122,7 +111,7 @@ class NormalisedScorer(PooledScorer):
         return normalised
 
 
-def load_pooled(run: Run) -> Backbone:
+def load_pooled(run: Run[Pretrained]) -> Backbone:
     """Load the backbone that the hyperparameters name: frozen, folded, embedding last, on the run's device."""
     p = run.params
     backbone = load_backbone(p.backbone, (-1,), weights=p.weights, embedding=True, folded=True)
@@ -130,7 +119,7 @@ def load_pooled(run: Run) -> Backbone:
 
 
 def sample_embeddings(
-    scorer: PooledScorer, images: ImageSet, run: Run, *, limit: int, stage: str = "features"
+    scorer: PooledScorer, images: ImageSet, run: Run[Shared], *, limit: int, stage: str = "features"
 ) -> Generator[Record, None, Tensor]:
     """Embed images, and return at most `limit` of their embeddings, drawn uniformly: (M, D) float32 on the CPU."""
     sample, done = VectorSample(limit, run.rng), 0
@@ -141,14 +130,18 @@ def sample_embeddings(
     return sample.result()[0]
 
 
-def learn_vectors(scorer: NormalisedScorer, learn: ImageSet, run: Run) -> Generator[Record, None, Tensor]:
+def learn_vectors(
+    scorer: NormalisedScorer, learn: ImageSet, run: Run[NormalisedFeatures]
+) -> Generator[Record, None, Tensor]:
     """Fit the scorer's normaliser to embeddings of normals; return these, normalised: (M, D) float32 on the CPU."""
     embedded = yield from sample_embeddings(scorer, learn, run, limit=run.params.max_items)
     normalised: Tensor = scorer.normalise.fit(embedded)(embedded)
     return normalised
 
 
-def anomalous_vectors(scorer: NormalisedScorer, labelled: Labelled, run: Run) -> Generator[Record, None, Tensor]:
+def anomalous_vectors(
+    scorer: NormalisedScorer, labelled: Labelled, run: Run[NormalisedFeatures]
+) -> Generator[Record, None, Tensor]:
     """Return normalised embeddings of labelled anomalies: (M, D) float32 on the CPU."""
     limit = run.params.max_items
     embedded = yield from sample_embeddings(scorer, labelled.anomalies(), run, limit=limit, stage="labelled")
@@ -156,7 +149,7 @@ def anomalous_vectors(scorer: NormalisedScorer, labelled: Labelled, run: Run) ->
     return normalised
 
 
-def empty_config(backbone: Backbone, run: Run) -> dict[str, Any]:
+def empty_config(backbone: Backbone, run: Run[NormalisedFeatures]) -> dict[str, Any]:
     """Return what every :class:`NormalisedScorer` is configured by."""
     p = run.params
     return {"backbone": p.backbone, "normalise": p.normalise, "dim": backbone.describe(p.size)[-1].channels}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +22,10 @@ from anomem.detectors.baselines._hypersphere import (
     lenet_encoder,
 )
 from anomem.detectors.baselines._pooled import (
+    PRESET_DOC,
     NormalisedFeatures,
     NormalisedScorer,
+    Pretrained,
     anomalous_vectors,
     empty_config,
     learn_vectors,
@@ -35,7 +35,7 @@ from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed
-from anomem.params import Each, OneOf, Range, param
+from anomem.params import Each, OneOf, Range, param, parameters
 from anomem.training import Recipe, train
 from anomem.types import Record
 
@@ -83,46 +83,26 @@ class DeepSADImageScorer(Scorer):
         return Output(self.sphere(images.float() / 255))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+# 20,000 steps of 128 images are 150 epochs and more of most sets.
+PRESETS: dict[str, Mapping[str, Any]] = {
+    **Pretrained.presets,
+    "paper": {
+        "size": 32,
+        "encoder": "lenet",
+        "rep_dim": 128,
+        "train_steps": 20_000,
+        "lr": 1e-4,
+        "pretrain_lr": 1e-4,
+    },
+}
+
+
+@parameters
 class DeepSAD(NormalisedFeatures):
     """Deep SAD: an encoder without biases that brings normal images near a centre and labelled anomalies far from it.
 
     The encoder is pretrained in an autoencoder; the centre is the mean of its outputs for normal images, and stays. The
     anomaly score is the distance to it. Without labels this is one-class Deep SVDD.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    encoder : {"dense", "lenet"}
-        Dense layers on a backbone's frozen pooled embedding; or, literally, a convolutional network on the image, from
-        scratch (sizes 16, 32, 64, 128, ...), which looks at neither ``backbone``, ``weights`` nor ``normalise``.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    normalise : {"both", "unit", "standard", "raw"}
-        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order; or
-        as the backbone gives them.
-    hidden : tuple of int, default (256,)
-        Widths of the dense encoder's hidden layers.
-    rep_dim : int, default 64
-        Length of the output.
-    eta : float, default 1.0
-        Weight of the labelled anomalies.
-    pretrain_steps : int, default 300
-        Optimiser steps of the autoencoder; 0: none.
-    pretrain_lr, pretrain_weight_decay : float
-        Of AdamW in the autoencoder.
-    train_steps : int, default 300
-        Optimiser steps of the objective.
-    train_batch : int, default 128
-        Images a step; labelled anomalies in their share, at least one.
-    lr, weight_decay : float
-        Of AdamW in the objective.
-    max_items : int, default 16384
-        Embeddings of each class learnt from at most, drawn uniformly; with "lenet", images that the centre is the mean
-        of.
-    cache_mb : int, default 1024
-        With "lenet", prepared images are kept in memory up to this.
 
     References
     ----------
@@ -138,6 +118,7 @@ class DeepSAD(NormalisedFeatures):
     name: ClassVar[str] = "deepsad"
     supervision: ClassVar[Supervision] = "optional"
     paper: ClassVar[str] = "Ruff et al., Deep Semi-Supervised Anomaly Detection, 2020"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     test_params: ClassVar[dict[str, Any]] = {
         "size": 64,
         "max_items": 14,
@@ -148,21 +129,34 @@ class DeepSAD(NormalisedFeatures):
         "train_batch": 16,
     }
 
-    encoder: str = param("dense", OneOf(("dense", "lenet")), doc="On frozen embeddings, or on images from scratch.")
-    hidden: tuple[int, ...] = param((256,), Each(Range(1, 65536, integer=True)), doc="Widths of dense hidden layers.")
-    rep_dim: int = param(64, Range(1, 65536, integer=True), doc="Length of the output.")
+    preset: str = param(
+        "surface", OneOf(tuple(PRESETS)), doc=f"{PRESET_DOC}; paper: the CIFAR-10 network, from scratch, at 32 pixels."
+    )
+    encoder: str = param(
+        "dense",
+        OneOf(("dense", "lenet")),
+        doc="Dense layers on frozen embeddings, or a convolutional network on images, from scratch (sizes 16, 32, 64, "
+        "128, ...), which uses neither backbone, weights nor normalise.",
+        preset=True,
+    )
+    hidden: tuple[int, ...] = param(
+        (256,), Each(Range(1, 65536, integer=True)), doc="Widths of the hidden layers of encoder=dense."
+    )
+    rep_dim: int = param(64, Range(1, 65536, integer=True), doc="Length of the encoder's output.", preset=True)
     eta: float = param(1.0, POSITIVE, doc="Weight of the labelled anomalies.")
     pretrain_steps: int = param(300, Range(0, integer=True), doc="Optimiser steps of the autoencoder.")
-    pretrain_lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of the autoencoder.")
+    pretrain_lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of the autoencoder.", preset=True)
     pretrain_weight_decay: float = param(5e-4, Range(0.0), doc="Weight decay of the autoencoder.")
-    train_steps: int = param(300, Range(0, integer=True), doc="Optimiser steps of the objective.")
-    train_batch: int = param(128, Range(2, integer=True), doc="Images a step.")
-    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of the objective.")
+    train_steps: int = param(300, Range(0, integer=True), doc="Optimiser steps of the objective.", preset=True)
+    train_batch: int = param(
+        128, Range(2, integer=True), doc="Images per step; labelled anomalies in their share, at least one."
+    )
+    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of the objective.", preset=True)
     weight_decay: float = param(5e-7, Range(0.0), doc="Weight decay of the objective.")
-    cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
+    cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images of encoder=lenet, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         if run.params.encoder == "lenet":
             return (yield from _fit_images(learn, labelled, run))
@@ -173,7 +167,7 @@ class DeepSAD(NormalisedFeatures):
         return DeepSADImageScorer(config) if config.get("encoder") == "lenet" else DeepSADScorer(config)
 
 
-def _fit_vectors(learn: ImageSet, labelled: Labelled | None, run: Run) -> Generator[Record, None, Scorer]:
+def _fit_vectors(learn: ImageSet, labelled: Labelled | None, run: Run[DeepSAD]) -> Generator[Record, None, Scorer]:
     p = run.params
     backbone = load_pooled(run)
     config = {**empty_config(backbone, run), "hidden": list(p.hidden), "rep_dim": p.rep_dim}
@@ -189,7 +183,7 @@ def _fit_vectors(learn: ImageSet, labelled: Labelled | None, run: Run) -> Genera
     return scorer
 
 
-def _fit_images(learn: ImageSet, labelled: Labelled | None, run: Run) -> Generator[Record, None, Scorer]:
+def _fit_images(learn: ImageSet, labelled: Labelled | None, run: Run[DeepSAD]) -> Generator[Record, None, Scorer]:
     p = run.params
     scorer = DeepSADImageScorer({"encoder": "lenet", "size": p.size, "rep_dim": p.rep_dim})
     autoencoder = Autoencoder(scorer.sphere.encoder, lenet_decoder(p.size, p.rep_dim))
@@ -200,7 +194,7 @@ def _fit_images(learn: ImageSet, labelled: Labelled | None, run: Run) -> Generat
     return scorer
 
 
-def _some(learn: ImageSet, run: Run) -> Iterator[Tensor]:
+def _some(learn: ImageSet, run: Run[DeepSAD]) -> Iterator[Tensor]:
     """Batches of normal images, at most `max_items`, in an order drawn at random."""
     p = run.params
     order = torch.randperm(len(learn), generator=run.rng)[: p.max_items].numpy()
@@ -224,12 +218,12 @@ def _train(
     autoencoder: Autoencoder,
     batches: Iterable[Batch],
     normals: Iterable[Tensor],
-    run: Run,
+    run: Run[DeepSAD],
     *,
     precision: str,
 ) -> Generator[Record, None, None]:
     """Pretrain the encoder, settle the centre, train the objective."""
-    p: SimpleNamespace = run.params
+    p = run.params
     draw_weights(autoencoder, run.rng)
     sphere.to(run.device)
     autoencoder.to(run.device).train()

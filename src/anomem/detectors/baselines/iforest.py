@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from anomem.detectors.baselines._shallow import IsolationForest, fit_isolation_f
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Range, param
+from anomem.params import Range, param, parameters
 from anomem.types import Record
 
 
@@ -46,28 +45,12 @@ class IForestScorer(NormalisedScorer):
         return Output(self.forest(self.vectors(images)))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class IForest(NormalisedFeatures):
     """Isolation forest on frozen pooled features.
 
     scikit-learn's ``IsolationForest``, converted to tensors: the anomaly score is minus its ``score_samples``, Eq. 2 of
     the paper.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    normalise : {"both", "unit", "standard", "raw"}
-        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order; or
-        as the backbone gives them. Standardising changes no tree beyond rounding.
-    n_trees : int, default 100
-        Trees.
-    n_samples : int, default 256
-        Embeddings that each tree is grown from at most (psi).
-    max_items : int, default 16384
-        Embeddings that trees draw from at most, drawn uniformly.
 
     References
     ----------
@@ -84,11 +67,11 @@ class IForest(NormalisedFeatures):
     paper: ClassVar[str] = "Liu et al., Isolation Forest, 2008"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14}
 
-    n_trees: int = param(100, Range(1, 10_000, integer=True), doc="Trees.")
-    n_samples: int = param(256, Range(2, 65536, integer=True), doc="Embeddings that each tree is grown from.")
+    n_trees: int = param(100, Range(1, 10_000, integer=True), doc="Number of trees.")
+    n_samples: int = param(256, Range(2, 65536, integer=True), doc="Maximum number of embeddings per tree (psi).")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_pooled(run)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Each, Range, param
+from anomem.params import Each, Range, param, parameters
 from anomem.types import Record
 
 SAMPLE_LIMIT = 32_768
@@ -76,21 +75,12 @@ class KMeansScorer(Scorer):
         return Output(*self.fusion(self.norms(self.backbone(images))))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class KMeans(Pretrained):
     """k-means prototypes on frozen feature maps.
 
     Every position's unit feature is compared with the nearest of k centres of its scale; the score is the maximum of
     the map fused over scales.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights, stages
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    n_prototypes : int, default 256
-        Centres of each scale.
 
     References
     ----------
@@ -103,11 +93,13 @@ class KMeans(Pretrained):
     paper: ClassVar[str] = "Baseline of Jezequel et al., 2022, Table 3: k-means centroids as prototypes"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_prototypes": 32}
 
-    stages: tuple[int, ...] = param((2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are used.")
-    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Centres of each scale.")
+    stages: tuple[int, ...] = param(
+        (2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps of the backbone, as timm's out_indices."
+    )
+    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Number of k-means centres per scale.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.kernel_ridge import squared_distances
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import OneOf, Range, param
+from anomem.params import OneOf, Range, param, parameters
 from anomem.types import Record
 
 
@@ -49,24 +48,11 @@ class KNNScorer(PooledScorer):
         return Output(squared.topk(self.config["k"], dim=1, largest=False).values.sum(dim=1))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class KNN(PooledFeatures):
     """k nearest neighbours on frozen pooled features (DN2).
 
     The anomaly score is the sum of the squared L2 distances to the k nearest normal embeddings.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    k : int, default 2
-        Neighbours.
-    metric : {"euclidean", "cosine"}
-        Distance between raw, or between unit-norm embeddings.
-    max_items : int, default 16384
-        Embeddings kept at most, drawn uniformly, so that memory and file stay bounded.
 
     References
     ----------
@@ -78,11 +64,13 @@ class KNN(PooledFeatures):
     paper: ClassVar[str] = "Bergman et al., Deep Nearest Neighbor Anomaly Detection, 2020"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14}
 
-    k: int = param(2, Range(1, 1000, integer=True), doc="Neighbours.")
-    metric: str = param("euclidean", OneOf(("euclidean", "cosine")), doc="Distance between embeddings.")
+    k: int = param(2, Range(1, 1000, integer=True), doc="Number of nearest neighbours.")
+    metric: str = param(
+        "euclidean", OneOf(("euclidean", "cosine")), doc="Distance between raw, or between unit-norm embeddings."
+    )
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         config = {"backbone": p.backbone, "k": p.k, "metric": p.metric, "n": 0, "dim": 0}

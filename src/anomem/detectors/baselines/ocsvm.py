@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from anomem.detectors.baselines._shallow import OneClassSVM, fit_one_class_svm
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Either, OneOf, Range, param
+from anomem.params import Either, OneOf, Range, param, parameters
 from anomem.types import Record
 
 
@@ -43,28 +42,12 @@ class OCSVMScorer(NormalisedScorer):
         return Output(self.boundary(self.vectors(images)))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class OCSVM(NormalisedFeatures):
     """One-class support vector machine with a Gaussian kernel on frozen pooled features.
 
     scikit-learn's ``OneClassSVM``, converted to tensors: the anomaly score is minus its decision function, above 0
     outside of the region that it learnt.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    normalise : {"both", "unit", "standard", "raw"}
-        Space of the embeddings: scaled to unit length; each dimension standardised on normals; both in this order; or
-        as the backbone gives them.
-    nu : float, default 0.1
-        At most this share of the normals lies outside; at least this share is kept as support vectors.
-    gamma : float or {"scale", "auto"}
-        Of the kernel exp(-gamma ||x - v||^2); "scale": 1 / (D variance of all values), "auto": 1 / D.
-    max_items : int, default 4096
-        Embeddings learnt from at most, drawn uniformly: time grows with their square.
 
     References
     ----------
@@ -82,14 +65,24 @@ class OCSVM(NormalisedFeatures):
     paper: ClassVar[str] = "Schoelkopf et al., Estimating the Support of a High-Dimensional Distribution, 2001"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14}
 
-    max_items: int = param(4096, Range(1, integer=True), doc="Embeddings learnt from at most.")
-    nu: float = param(0.1, Range(0.0, 0.99, low_open=True), doc="Share of normals that may lie outside.")
+    max_items: int = param(
+        4096,
+        Range(1, integer=True),
+        doc="Maximum number of embeddings that are learnt from: time grows with its square.",
+    )
+    nu: float = param(
+        0.1,
+        Range(0.0, 0.99, low_open=True),
+        doc="Largest share of normals outside of the region, and smallest share kept as support vectors.",
+    )
     gamma: float | str = param(
-        "scale", Either((Range(0.0, low_open=True), OneOf(("scale", "auto")))), doc="Of the Gaussian kernel."
+        "scale",
+        Either((Range(0.0, low_open=True), OneOf(("scale", "auto")))),
+        doc="gamma of the kernel exp(-gamma ||x - v||^2); scale: 1 / (D variance of all values), auto: 1 / D.",
     )
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_pooled(run)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Generator, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from anomem.data.imageset import ImageSet
-from anomem.detector import Detector, Supervision
+from anomem.detector import Supervision
+from anomem.detectors.baselines._pooled import Pretrained
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.inference import feature_batches
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Each, OneOf, Range, Text, param
+from anomem.params import Each, Range, param, parameters
 from anomem.types import Record
 
 
@@ -67,28 +67,13 @@ class PaDiMScorer(Scorer):
         return self.score_features(self.backbone(images))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
-class PaDiM(Detector):
+@parameters
+class PaDiM(Pretrained):
     """PaDiM: a Gaussian at each position of frozen feature maps.
 
     Maps of several stages are brought to the finest grid and stacked; of their channels some are drawn by seed. At each
     position the mean and covariance of normal images are estimated (Eq. 1), in one pass and in memory that does not
     depend on their number. The map is the Mahalanobis distance (Eq. 2), smoothed; the score is its maximum.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights, stages
-        As for :func:`~anomem.nn.backbones.load_backbone`. The default stages have strides 4, 8 and 16, on residual
-        networks as on EfficientNets.
-    n_channels : int or None, default 100
-        Channels that are drawn, at most as many as the stages have together; None: all. Memory and file grow with the
-        square of it.
-    ridge : float, default 0.01
-        Added to the diagonal of every covariance.
-    smoothing : float, default 4.0
-        Standard deviation of the Gaussian on the map, in pixels of the model's input.
 
     Notes
     -----
@@ -105,22 +90,24 @@ class PaDiM(Detector):
     supervision: ClassVar[Supervision] = "none"
     localizes: ClassVar[bool] = True
     paper: ClassVar[str] = "Defard et al., PaDiM: a patch distribution modeling framework, 2021"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_channels": 40}
 
-    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
-    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
-    backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="A timm model.")
-    weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
-    stages: tuple[int, ...] = param((1, 2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are stacked.")
+    stages: tuple[int, ...] = param(
+        (1, 2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are stacked, as timm's out_indices."
+    )
     n_channels: int | None = param(
-        100, Range(1, integer=True), doc="Channels drawn from them; None: all.", optional=True
+        100,
+        Range(1, integer=True),
+        doc="Channels drawn from the stacked maps; none: all. Memory and file grow with its square.",
+        optional=True,
     )
     ridge: float = param(0.01, Range(0.0, low_open=True), doc="Added to the diagonal of every covariance.")
-    smoothing: float = param(4.0, Range(0.0, 64.0), doc="Deviation of the Gaussian on the map, input pixels.")
+    smoothing: float = param(
+        4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
+    )
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
@@ -144,7 +131,7 @@ class PaDiM(Detector):
         return PaDiMScorer(config)
 
 
-def _empty_scorer(backbone: Backbone, run: Run) -> PaDiMScorer:
+def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
     """A scorer with its channels drawn, without Gaussians."""
     p, maps = run.params, backbone.describe(run.params.size)
     n_stages = [m.channels for m in maps]

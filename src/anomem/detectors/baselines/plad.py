@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +22,7 @@ from anomem.detectors.plume.perturbator import Perturbator, add_mult, relative_s
 from anomem.fitting import Labelled, Run
 from anomem.nn.feature_store import FeatureStore
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import OneOf, Range, param
+from anomem.params import OneOf, Range, param, parameters
 from anomem.training import Recipe, train
 from anomem.types import Record
 
@@ -95,13 +93,13 @@ class PerturbedImages(nn.Module):
     ----------
     scorer : PLADScorer
         Its classifier is trained in place.
-    p : SimpleNamespace
+    p : PLAD
         Hyperparameters of :class:`PLAD`.
     rng : torch.Generator
         Of latent draws.
     """
 
-    def __init__(self, scorer: PLADScorer, p: SimpleNamespace, rng: torch.Generator) -> None:
+    def __init__(self, scorer: PLADScorer, p: PLAD, rng: torch.Generator) -> None:
         super().__init__()
         self.scorer, self.rng = scorer, rng
         self.perturbator = Perturbator(3 * p.size**2, p.perturbator_width)
@@ -122,32 +120,13 @@ class PerturbedImages(nn.Module):
         return total_loss(**terms, contrast=x.new_zeros(()), weights=self.weights), figures
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class PLAD(Detector):
     """Perturbation learning in pixel space: PLUME's ancestor.
 
     A variational auto-encoder says for every image by what factor and shift, pixel by pixel, it becomes a
     pseudo-anomaly, alpha * x + beta, as small as the classifier that is trained with it needs to tell both apart. It
     scores whole images by the classifier's logit and draws no maps.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 64 pixels, or the paper's 32.
-    constraint_weight : float, default 5.0
-        lambda, of ||alpha - 1||^2 + ||beta||^2.
-    channels : int, default 16
-        Of the classifier's first block.
-    perturbator_width : int or None, default 256
-        Hidden and latent width of the perturbator; None: as wide as its input, literally.
-    steps, epochs : int
-        Optimiser steps; as many as `epochs` passes over the images take, but at most `steps`.
-    train_batch : int, default 32
-        Images a step.
-    lr, weight_decay : float
-        Of AdamW, along one cycle.
-    cache_mb : int, default 512
-        Images are kept in memory up to so many megabytes, beyond it in a temporary file.
 
     References
     ----------
@@ -158,28 +137,42 @@ class PLAD(Detector):
     supervision: ClassVar[Supervision] = "none"
     localizes: ClassVar[bool] = False
     paper: ClassVar[str] = "Cai and Fan, Perturbation Learning Based Anomaly Detection, 2022"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 64}, "object": {"size": 32}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "surface": {"size": 64},
+        "object": {"size": 32},
+        "paper": {"size": 32, "perturbator_width": None},
+    }
     test_params: ClassVar[dict[str, Any]] = {"size": 16, "perturbator_width": 16, "channels": 4, "steps": 20}
     contract_skips: ClassVar[dict[str, str]] = {
         "defects_rank_above_normals": "perturbed pixels teach a small classifier nothing of planted defects"
     }
 
-    size: int | None = param(None, Range(16, 256, integer=True), doc="Input side, pixels.", preset=True)
-    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
-    constraint_weight: float = param(5.0, Range(0.0), doc="lambda, of Eq. 1.")
-    channels: int = param(16, Range(1, 1024, integer=True), doc="Of the classifier's first block.")
-    perturbator_width: int | None = param(
-        256, Range(1, 65536, integer=True), doc="Hidden and latent width; none: as wide as the input.", optional=True
+    size: int = param(None, Range(16, 256, integer=True), doc="Side of the square input, pixels.", preset=True)
+    preset: str = param(
+        "surface",
+        OneOf(("surface", "object", "paper")),
+        doc="Named set of parameters: surface for a 64 px input, object for 32 px.",
     )
-    steps: int = param(500, Range(1, integer=True), doc="Optimiser steps at most.")
-    epochs: int = param(100, Range(1, integer=True), doc="Passes over the images at most.")
-    train_batch: int = param(32, Range(2, integer=True), doc="Images a step.")
-    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate.")
+    constraint_weight: float = param(5.0, Range(0.0), doc="lambda, the weight of ||alpha - 1||^2 + ||beta||^2.")
+    channels: int = param(
+        16, Range(1, 1024, integer=True), doc="Channels of the classifier's first block; every block doubles them."
+    )
+    perturbator_width: int | None = param(
+        256,
+        Range(1, 65536, integer=True),
+        doc="Hidden and latent width of the perturbator; none: as wide as its input.",
+        optional=True,
+        preset=True,
+    )
+    steps: int = param(500, Range(1, integer=True), doc="Maximum number of optimiser steps.")
+    epochs: int = param(100, Range(1, integer=True), doc="Maximum number of passes over the images.")
+    train_batch: int = param(32, Range(2, integer=True), doc="Images per step.")
+    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of AdamW along one cycle.")
     weight_decay: float = param(0.01, Range(0.0), doc="Decoupled weight decay.")
-    cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB.")
+    cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB; the others lie in a temporary file.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         scorer = PLADScorer({"size": p.size, "channels": p.channels}).to(run.device)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anomem.data.augment import Augmentation
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
 from anomem.detectors.baselines._one_class import (
@@ -20,13 +19,21 @@ from anomem.detectors.baselines._one_class import (
     nearest_of,
     prototypes_of,
 )
-from anomem.detectors.baselines._pooled import PooledFeatures, PooledScorer, sample_embeddings
+from anomem.detectors.baselines._pooled import (
+    MODEL,
+    PRESET_DOC,
+    WEIGHTS,
+    PooledFeatures,
+    PooledScorer,
+    Pretrained,
+    sample_embeddings,
+)
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import SMALL_STEM_BELOW, Backbone, load_backbone
+from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.contrastive_loss import nt_xent
 from anomem.nn.scorer import Output, Scorer
-from anomem.nn.views import Feed, ViewsOf, projection_head, unfreeze
-from anomem.params import OneOf, Range, param
+from anomem.nn.views import MOVED_VIEWS, Feed, Views, ViewsOf, projection_head, unfreeze
+from anomem.params import OneOf, Parameters, Range, group, param, parameter_group, parameters
 from anomem.training import Recipe, train
 from anomem.types import Record
 
@@ -108,59 +115,72 @@ class ContrastedEncoder(nn.Module):
         return nt_xent(anchor, other, self.temperature)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameter_group
+class Training(Parameters):
+    """Contrastive training of SimCLR's encoder."""
+
+    steps: int = param(40, Range(1, integer=True), doc="Optimiser steps.", preset=True)
+    train_backbone: str = param(
+        "last",
+        OneOf(("last", "all", "none")),
+        doc="Trained layers of a pretrained backbone: those behind its last but one feature map, all, or none (no "
+        "training). A backbone from scratch is trained whole.",
+        preset=True,
+    )
+    batch: int = param(32, Range(2, integer=True), doc="Images per step (two views each).", preset=True)
+    lr: float | None = param(
+        None,
+        POSITIVE,
+        doc="Peak learning rate of SGD with Nesterov momentum and one cosine; none: 0.0003 on a pretrained backbone, "
+        "whose embeddings coincide after a few steps at 0.01, and 0.03 from scratch.",
+        optional=True,
+        preset=True,
+    )
+    weight_decay: float = param(5e-4, Range(0.0), doc="Weight decay (L2).", preset=True)
+    temperature: float = param(0.1, POSITIVE, doc="tau of NT-Xent.")
+    projection_dim: int | None = param(
+        128, Range(1, integer=True), doc="Output width of the two-layer projection head; none: no head.", optional=True
+    )
+    views: Views = group(Views, doc="Strengths of the views; the defaults are AnoMem's.")
+    cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
+
+
+MOVED = {
+    "train_steps": "training.steps",
+    "train_backbone": "training.train_backbone",
+    "train_batch": "training.batch",
+    "lr": "training.lr",
+    "weight_decay": "training.weight_decay",
+    "temperature": "training.temperature",
+    "projection_dim": "training.projection_dim",
+    **{name: f"training.views.{member}" for name, member in MOVED_VIEWS.items()},
+    "cache_mb": "training.cache_mb",
+}
+"""Former name -> name within its group."""
+
+# Budget and rates of AnoMem's paper preset, whose control without a memory this is.
+PRESETS: dict[str, Mapping[str, Any]] = {
+    **Pretrained.presets,
+    "paper": {
+        "size": 32,
+        "backbone": "resnet50",
+        "weights": None,
+        "training.steps": 1500,
+        "training.train_backbone": "all",
+        "training.batch": 1024,
+        "training.lr": 1.0,
+        "training.weight_decay": 1e-4,
+    },
+}
+
+
+@parameters
 class SimCLR(PooledFeatures):
     """SimCLR and a one-class score: contrastive learning without a memory.
 
     The encoder learns on normal images to recognise two views of one image among those of all others; the head is then
     dropped, and an image is scored by where its pooled embedding lies among the normal ones. What a memory adds to
     contrastive learning is the difference between AnoMem and this.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`. None: from scratch, with a small stem for residual networks
-        at 64 px and less.
-    width : float, default 1.0
-        Multiplies the channels of a residual backbone.
-    one_class : {"knn", "mahalanobis", "kmeans"}
-        Sum of the squared distances to the k nearest normal embeddings; squared Mahalanobis distance (SSD); squared
-        distance to the nearest k-means centre.
-    metric : {"cosine", "euclidean"}
-        Whether embeddings are scaled to unit norm before any of the three.
-    k : int, default 2
-        Neighbours of "knn".
-    n_prototypes : int, default 256
-        Centres of "kmeans".
-    n_clusters : int, default 1
-        Gaussians of "mahalanobis", one for each k-means cluster (m of SSD).
-    shrinkage : float, default 0.01
-        Of their covariances.
-    max_items : int, default 16384
-        Embeddings kept (or fitted to) at most, drawn uniformly.
-    train_steps : int, default 40
-        Optimiser steps; 0: the backbone as it comes.
-    train_backbone : {"last", "all", "none"}
-        What is trained of a pretrained backbone: what follows its last but one feature map, everything, or nothing
-        (``train_steps`` then has no say). A backbone from scratch is always trained whole.
-    train_batch : int, default 32
-        Images a step (two views each).
-    lr : float or None, default None
-        Peak rate of SGD with Nesterov momentum and one cosine. None: 0.03 from scratch and 0.0003 on a pretrained
-        backbone, whose embeddings have no batch normalisation and coincide after a few steps at 0.01.
-    weight_decay : float
-        L2.
-    temperature : float, default 0.1
-        tau of NT-Xent.
-    projection_dim : int or None, default 128
-        Output width of the projection head; None: no head.
-    crop, flip, brightness, contrast_jitter, saturation, hue, grey, blur, noise : float
-        Strengths of the views. The defaults are AnoMem's, so that the two differ by the memory alone; SimCLR has
-        crop 0.08, hue 0.1, grey 0.2 and no noise.
-    cache_mb : int, default 1024
-        Prepared images are kept in memory up to this; beyond it they are decoded again every epoch.
 
     References
     ----------
@@ -169,49 +189,52 @@ class SimCLR(PooledFeatures):
 
     Examples
     --------
-    >>> SimCLR(one_class="mahalanobis", train_steps=500)
-    SimCLR(one_class='mahalanobis', train_steps=500)
+    >>> SimCLR(one_class="mahalanobis", training=Training(steps=500))
+    SimCLR(one_class='mahalanobis', training=Training(steps=500))
     """
 
     name: ClassVar[str] = "simclr"
     supervision: ClassVar[Supervision] = "none"
     paper: ClassVar[str] = "Chen et al., A Simple Framework for Contrastive Learning, 2020; Sehwag et al., SSD, 2021"
-    test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14, "train_steps": 2, "train_batch": 2}
+    test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14, "training.steps": 2, "training.batch": 2}
 
-    width: float = param(1.0, Range(0.05, 4.0), doc="Multiplies a residual backbone's channels.")
-    one_class: str = param("knn", OneOf(("knn", "mahalanobis", "kmeans")), doc="One-class score of an embedding.")
-    metric: str = param("cosine", OneOf(("cosine", "euclidean")), doc="Unit-norm embeddings, or as they are.")
-    k: int = param(2, Range(1, 1000, integer=True), doc="Neighbours of knn.")
-    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Centres of kmeans.")
-    n_clusters: int = param(1, Range(1, 64, integer=True), doc="Gaussians of mahalanobis.")
-    shrinkage: float = param(0.01, SHARE, doc="Of the covariances of mahalanobis.")
-    train_steps: int = param(40, Range(0, integer=True), doc="Optimiser steps.")
-    train_backbone: str = param("last", OneOf(("last", "all", "none")), doc="What is trained of the backbone.")
-    train_batch: int = param(32, Range(2, integer=True), doc="Images a step.")
-    lr: float | None = param(
-        None, POSITIVE, doc="Peak learning rate; none: 0.0003 pretrained, 0.03 from scratch.", optional=True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    moved: ClassVar[Mapping[str, str]] = MOVED
+
+    preset: str = param("surface", OneOf(tuple(PRESETS)), doc=f"{PRESET_DOC}; paper: from scratch, at 32 pixels.")
+    backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.", preset=True)
+    weights: str | None = param(
+        "default",
+        WEIGHTS,
+        doc="Weights of the backbone; none: from scratch, residual networks of 64 px and less with a small stem.",
+        optional=True,
+        preset=True,
     )
-    weight_decay: float = param(5e-4, Range(0.0), doc="Weight decay.")
-    temperature: float = param(0.1, POSITIVE, doc="tau of NT-Xent.")
-    projection_dim: int | None = param(128, Range(1, integer=True), doc="Projection head.", optional=True)
-    crop: float = param(0.2, Range(0.0, 1.0, low_open=True), doc="Smallest share of the area that a crop keeps.")
-    flip: float = param(0.5, SHARE, doc="Chance of a horizontal flip.")
-    brightness: float = param(0.4, SHARE, doc="Strength of brightness jitter.")
-    contrast_jitter: float = param(0.4, SHARE, doc="Strength of contrast jitter.")
-    saturation: float = param(0.4, SHARE, doc="Strength of saturation jitter.")
-    hue: float = param(0.0, Range(0.0, 0.5), doc="Strength of hue jitter.")
-    grey: float = param(0.0, SHARE, doc="Chance of grey.")
-    blur: float = param(0.5, SHARE, doc="Chance of a Gaussian blur.")
-    noise: float = param(0.02, SHARE, doc="Standard deviation of noise.")
-    cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
+    width: float = param(1.0, Range(0.05, 4.0), doc="Factor on the channels of a residual backbone.")
+    one_class: str = param(
+        "knn",
+        OneOf(("knn", "mahalanobis", "kmeans")),
+        doc="Score of an embedding: sum of the squared distances to the k nearest normal ones, squared Mahalanobis "
+        "distance (SSD), or squared distance to the nearest k-means centre.",
+    )
+    metric: str = param("cosine", OneOf(("cosine", "euclidean")), doc="Embeddings of unit norm, or as they are.")
+    k: int = param(2, Range(1, 1000, integer=True), doc="Neighbours of one_class=knn.")
+    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Centres of one_class=kmeans.")
+    n_clusters: int = param(
+        1, Range(1, 64, integer=True), doc="Gaussians of one_class=mahalanobis, one per k-means cluster (m of SSD)."
+    )
+    shrinkage: float = param(0.01, SHARE, doc="Shrinkage of the covariances of one_class=mahalanobis.")
+    training: Training | None = group(
+        Training, doc="Contrastive training; none: the backbone as it is.", optional=True, off=("train_steps", 0)
+    )
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         from_scratch = p.weights is None
         residual = p.backbone.startswith(("resnet", "wide_resnet"))
-        options = {
+        options: dict[str, Any] = {
             "name": p.backbone,
             "stages": [TRAINED_FROM],
             "embedding": True,
@@ -220,9 +243,13 @@ class SimCLR(PooledFeatures):
             "folded": not from_scratch,
         }
         backbone = load_backbone(**options, weights=p.weights).eval().to(run.device)
-        config = {"backbone": options, "metric": p.metric, "dim": backbone.describe(p.size)[-1].channels}
-        if p.train_steps and (from_scratch or p.train_backbone != "none"):
-            yield from self._train(backbone, config["dim"], learn, run)
+        config: dict[str, Any] = {
+            "backbone": options,
+            "metric": p.metric,
+            "dim": backbone.describe(p.size)[-1].channels,
+        }
+        if p.training is not None and (from_scratch or p.training.train_backbone != "none"):
+            yield from self._train(backbone, config["dim"], learn, p.training, run)
         scorer = SimCLRScorer({**config, "n": 1, "k": 1}, backbone.eval().requires_grad_(False))
         # In the precision that the model scores in: where normals hardly vary, rounding would pass for a deviation.
         alike = replace(run, fit_precision=p.precision)
@@ -237,36 +264,26 @@ class SimCLR(PooledFeatures):
         scorer.config = {**config, **shapes}
         return scorer.to(run.device)
 
-    def _train(self, backbone: Backbone, dim: int, learn: ImageSet, run: Run) -> Generator[Record, None, None]:
-        p = run.params
-        from_scratch = p.weights is None
+    def _train(
+        self, backbone: Backbone, dim: int, learn: ImageSet, p: Training, run: Run[Self]
+    ) -> Generator[Record, None, None]:
+        from_scratch = run.params.weights is None
         unfreeze(backbone, "all" if from_scratch else p.train_backbone)
         model = ContrastedEncoder(
             backbone, dim, projection_dim=p.projection_dim, temperature=p.temperature, rng=run.rng
         ).to(run.device)
         # A folded backbone has no batch statistics; only one from scratch learns its own.
         backbone.train(from_scratch)
-        augmentation = Augmentation(
-            crop_scale=(p.crop, 1.0),
-            flip=p.flip,
-            brightness=p.brightness,
-            contrast=p.contrast_jitter,
-            saturation=p.saturation,
-            hue=p.hue,
-            grey=p.grey,
-            blur=p.blur,
-            noise=p.noise,
-        )
         # On a processor, gradients of bfloat16 convolutions take nearly twice as long as float32's.
         precision = "float32" if run.device.type == "cpu" else run.fit_precision
-        views_of = ViewsOf(model, run.device, augmentation, shared_geometry=False, precision=precision)
+        views_of = ViewsOf(model, run.device, p.views.augmentation(), shared_geometry=False, precision=precision)
 
         def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
             return model.loss(*views_of(batch[0])), {}
 
-        feed = Feed(learn, None, p.train_batch, p.cache_mb, run.rng)
+        feed = Feed(learn, None, p.batch, p.cache_mb, run.rng)
         rate = p.lr or (0.03 if from_scratch else 0.0003)
-        recipe = Recipe(p.train_steps, rate, weight_decay=p.weight_decay)
+        recipe = Recipe(p.steps, rate, weight_decay=p.weight_decay)
         yield from train(
             model, loss, feed, recipe, device=run.device, precision=precision, stage="contrastive training"
         )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +14,21 @@ from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
 from anomem.detectors.baselines._hypersphere import draw_weights
 from anomem.detectors.baselines._pooled import (
+    MODEL,
+    PRESET_DOC,
+    WEIGHTS,
     NormalisedFeatures,
     NormalisedScorer,
+    Pretrained,
     anomalous_vectors,
     learn_vectors,
 )
 from anomem.errors import InputError
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import SMALL_STEM_BELOW, Backbone, load_backbone
+from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed, unfreeze
-from anomem.params import OneOf, Range, param
+from anomem.params import OneOf, Range, param, parameters
 from anomem.training import Recipe, train
 from anomem.types import Record
 
@@ -65,50 +68,27 @@ class SupervisedScorer(NormalisedScorer):
         return Output(self.log_odds(self.vectors(images)))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+PRESETS: dict[str, Mapping[str, Any]] = {
+    **Pretrained.presets,
+    "paper": {
+        "size": 32,
+        "backbone": "resnet50",
+        "weights": None,
+        "train_backbone": "all",
+        "train_steps": 1500,
+        "train_batch": 256,
+        "lr": 1e-3,
+        "weight_decay": 1e-4,
+    },
+}
+
+
+@parameters
 class Supervised(NormalisedFeatures):
     """A binary classifier of labelled anomalies against normals.
 
     Half of every batch is normal, half anomalous, whatever their numbers; the loss is binary cross entropy, and the
     anomaly score is the logit. It knows the anomalies that it was shown, and promises nothing about others.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`. Weights None: from scratch, with a small stem for residual
-        networks at 64 px and less; all of the backbone is then trained.
-    width : float, default 1.0
-        Multiplies the channels of a residual backbone.
-    normalise : {"both", "unit", "standard", "raw"}
-        Space of the embeddings that the head sees: scaled to unit length; each dimension standardised on normals; both
-        in this order; or as the backbone gives them (from scratch always).
-    head : {"linear", "mlp"}
-        Logistic regression, or one hidden layer of ``hidden`` rectified values.
-    hidden : int, default 256
-        Width of that layer.
-    train_backbone : {"none", "last", "all"}
-        What is trained beside the head: nothing, what follows the last but one feature map, or everything. The backbone
-        then sees augmented images; frozen, it sees each image once, as it is.
-    train_steps : int, default 300
-        Optimiser steps.
-    train_batch : int, default 64
-        Images a step.
-    lr : float or None
-        Peak learning rate of AdamW; None: 0.01 for a linear head, 1e-4 for an mlp or where the backbone is trained.
-    weight_decay : float, default 0.01
-        Of AdamW.
-    crop : float, default 0.5
-        Smallest share of the area that a crop keeps.
-    flip : float, default 0.5
-        Chance of a horizontal flip.
-    jitter : float, default 0.2
-        Strength of brightness, contrast and saturation jitter.
-    max_items : int, default 16384
-        Embeddings of each class that a head on frozen features learns from at most, drawn uniformly.
-    cache_mb : int, default 1024
-        Where the backbone is trained, prepared images are kept in memory up to this.
 
     References
     ----------
@@ -124,23 +104,52 @@ class Supervised(NormalisedFeatures):
     name: ClassVar[str] = "supervised"
     supervision: ClassVar[Supervision] = "required"
     paper: ClassVar[str] = "Baseline of Jezequel et al., 2022, Table 1: a classifier trained on balanced batches"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "max_items": 14, "train_steps": 40}
 
-    width: float = param(1.0, Range(0.05, 4.0), doc="Multiplies a residual backbone's channels.")
-    head: str = param("linear", OneOf(("linear", "mlp")), doc="What is trained on the embedding.")
-    hidden: int = param(256, Range(1, 65536, integer=True), doc="Width of an mlp's hidden layer.")
-    train_backbone: str = param("none", OneOf(("none", "last", "all")), doc="What is trained beside the head.")
-    train_steps: int = param(300, Range(1, integer=True), doc="Optimiser steps.")
-    train_batch: int = param(64, Range(2, integer=True), doc="Images a step, half of them anomalous.")
-    lr: float | None = param(None, POSITIVE, doc="Peak learning rate.", optional=True)
-    weight_decay: float = param(0.01, Range(0.0), doc="Weight decay.")
-    crop: float = param(0.5, Range(0.0, 1.0, low_open=True), doc="Smallest share of the area that a crop keeps.")
-    flip: float = param(0.5, SHARE, doc="Chance of a horizontal flip.")
+    preset: str = param("surface", OneOf(tuple(PRESETS)), doc=f"{PRESET_DOC}; paper: from scratch, at 32 pixels.")
+    backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.", preset=True)
+    weights: str | None = param(
+        "default",
+        WEIGHTS,
+        doc="Weights of the backbone; none: from scratch, residual networks of 64 px and less with a small stem.",
+        optional=True,
+        preset=True,
+    )
+    width: float = param(1.0, Range(0.05, 4.0), doc="Factor on the channels of a residual backbone.")
+    head: str = param(
+        "linear", OneOf(("linear", "mlp")), doc="Head on the embedding: logistic regression, or one hidden layer."
+    )
+    hidden: int = param(256, Range(1, 65536, integer=True), doc="Width of the hidden layer of head=mlp.")
+    train_backbone: str = param(
+        "none",
+        OneOf(("none", "last", "all")),
+        doc="Layers of the backbone that are trained beside the head, on augmented images; all of them from scratch.",
+        preset=True,
+    )
+    train_steps: int = param(300, Range(1, integer=True), doc="Optimiser steps.", preset=True)
+    train_batch: int = param(64, Range(2, integer=True), doc="Images per step, half of them anomalous.", preset=True)
+    lr: float | None = param(
+        None,
+        POSITIVE,
+        doc="Peak learning rate of AdamW; none: 0.01 for a linear head, 1e-4 for an mlp or a trained backbone.",
+        optional=True,
+        preset=True,
+    )
+    weight_decay: float = param(0.01, Range(0.0), doc="Weight decay of AdamW.", preset=True)
+    crop: float = param(
+        0.5,
+        Range(0.0, 1.0, low_open=True),
+        doc="Smallest share of the area that a random crop keeps, where the backbone is trained.",
+    )
+    flip: float = param(0.5, SHARE, doc="Probability of a horizontal flip, where the backbone is trained.")
     jitter: float = param(0.2, SHARE, doc="Strength of brightness, contrast and saturation jitter.")
-    cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
+    cache_mb: int = param(
+        1024, Range(1, integer=True), doc="Memory for prepared images, where the backbone is trained, MB."
+    )
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         if labelled is None:
             raise InputError("supervised learns from labelled anomalies; label some (y = 1)")
@@ -159,10 +168,10 @@ class Supervised(NormalisedFeatures):
             yield from _train_whole(scorer, trained, learn, labelled.anomalies(), recipe, run)
         return scorer
 
-    def _empty(self, trained: str, run: Run) -> SupervisedScorer:
+    def _empty(self, trained: str, run: Run[Supervised]) -> SupervisedScorer:
         p = run.params
         from_scratch = p.weights is None
-        options = {
+        options: dict[str, Any] = {
             "name": p.backbone,
             "stages": [TRAINED_FROM],
             "embedding": True,
@@ -196,7 +205,7 @@ def balanced_loss(log_odds: Tensor) -> Tensor:
 
 
 def _train_head(
-    scorer: SupervisedScorer, normals: Tensor, anomalies: Tensor, recipe: Recipe, run: Run
+    scorer: SupervisedScorer, normals: Tensor, anomalies: Tensor, recipe: Recipe, run: Run[Supervised]
 ) -> Generator[Record, None, None]:
     """Train the head on frozen embeddings."""
     half = run.params.train_batch // 2
@@ -215,7 +224,7 @@ def _train_head(
 
 
 def _train_whole(
-    scorer: SupervisedScorer, trained: str, learn: ImageSet, anomalies: ImageSet, recipe: Recipe, run: Run
+    scorer: SupervisedScorer, trained: str, learn: ImageSet, anomalies: ImageSet, recipe: Recipe, run: Run[Supervised]
 ) -> Generator[Record, None, None]:
     """Train the head and what `trained` names of the backbone on augmented images."""
     p = run.params

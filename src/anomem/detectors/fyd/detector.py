@@ -4,50 +4,143 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from anomem.data.imageset import ImageSet
-from anomem.detector import Detector, Supervision
+from anomem.detector import Supervision
+from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, Pretrained
+from anomem.detectors.fyd.alignment import Padding
 from anomem.detectors.fyd.scorer import FYDScorer, empty_scorer
 from anomem.detectors.fyd.training import align_features, align_images, learn_gaussians
 from anomem.errors import AnomemWarning
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.scorer import Scorer
-from anomem.params import FLAG, Each, Either, OneOf, Range, Text, param
+from anomem.params import FLAG, Each, Either, OneOf, Parameters, Range, Text, group, param, parameter_group, parameters
 from anomem.types import Record
 
 POSITIVE = Range(0.0, low_open=True)
 
-FROZEN: Mapping[str, Any] = {"image_alignment": "off", "feature_alignment": False, "train_steps": 0}
+
+@parameter_group
+class ImageAlignment(Parameters):
+    """Alignment of images by one rotation (ICA)."""
+
+    keep: str = param(
+        "auto",
+        OneOf(("auto", "on")),
+        doc="Keep the aligner always, or (auto) where it brings tune normals at least 5 % nearer to each other.",
+        preset=True,
+    )
+    angle: str = param(
+        "direction",
+        OneOf(("direction", "number")),
+        doc="Output of the last layer: a direction, which follows an object all the way round, or the angle itself.",
+        preset=True,
+    )
+    max_angle: float = param(180.0, Range(0.0, 180.0, low_open=True), doc="Largest rotation either way, degrees.")
+    steps: int = param(
+        200, Range(0, integer=True), doc="Steps of learning by pixels alone (Eq. 2), before all else.", preset=True
+    )
+    joint: bool = param(False, FLAG, doc="Learn on with everything else, by both losses (Eq. 5).", preset=True)
+    lr: float = param(3e-3, POSITIVE, doc="Peak learning rate of ICA.", preset=True)
+    weight: float = param(1.0, Range(0.0), doc="lambda_1 of Eq. 5.")
+    turns: float = param(
+        180.0, Range(0.0, 180.0), doc="Largest random rotation of training images, degrees.", preset=True
+    )
+
+
+@parameter_group
+class FeatureAlignment(Parameters):
+    """Alignment of feature maps by six affine numbers (FCA)."""
+
+    bounded: bool = param(
+        True,
+        FLAG,
+        doc="Bound rotation, scale, shear and shift (30 degrees, 20 %, 0.2, a tenth of the image).",
+        preset=True,
+    )
+    lr: float = param(2e-3, POSITIVE, doc="Peak learning rate of FCA.", preset=True)
+
+
+@parameter_group
+class Training(Parameters):
+    """Dense non-contrastive learning (Eq. 3 and 4)."""
+
+    steps: int = param(60, Range(1, integer=True), doc="Optimiser steps.", preset=True)
+    train_backbone: str = param(
+        "late",
+        OneOf(("none", "late", "all")),
+        doc="Trained layers of the backbone: none, those behind the first of the stages, or all.",
+        preset=True,
+    )
+    batch_norm: str = param(
+        "pretrained",
+        OneOf(("pretrained", "batch")),
+        doc="Statistics of batch normalisation while the backbone learns: pretrained, or the batch's.",
+        preset=True,
+    )
+    lr: float = param(1e-5, POSITIVE, doc="Peak learning rate of the backbone.", preset=True)
+    head_lr: float = param(5e-3, POSITIVE, doc="Peak learning rate of f and g.", preset=True)
+    weight: float = param(1.0, Range(0.0), doc="lambda_2 of Eq. 5.")
+    width: int = param(256, Range(1, integer=True), doc="Width of f and g.")
+
+
+FROZEN: Mapping[str, Any] = {"image_aligner": None, "feature_aligner": None, "training": None}
 """Parameters with which nothing is trained or aligned: the paper's baseline, PaDiM."""
 
-PAPER: Mapping[str, Any] = {
-    "backbone": "resnet18",
-    "image_alignment": "on",
-    "angle": "number",
-    "image_steps": 0,
-    "joint": True,
-    "bounded": False,
-    "centred": False,
-    "common_frame": False,
-    "train_batch": 32,
-    "optimiser": "sgd",
-    "train_backbone": "all",
-    "batch_norm": "batch",
-    "lr": 1e-4,
-    "head_lr": 1e-4,
-    "feature_lr": 1e-4,
-    "image_lr": 0.01,
-    "turns": 0.0,
-    "zooms": 0.0,
+MOVED = {
+    "image_alignment": "image_aligner.keep",
+    "angle": "image_aligner.angle",
+    "max_angle": "image_aligner.max_angle",
+    "image_steps": "image_aligner.steps",
+    "joint": "image_aligner.joint",
+    "image_lr": "image_aligner.lr",
+    "image_weight": "image_aligner.weight",
+    "turns": "image_aligner.turns",
+    "feature_alignment": "feature_aligner",
+    "bounded": "feature_aligner.bounded",
+    "feature_lr": "feature_aligner.lr",
+    "train_steps": "training.steps",
+    "train_backbone": "training.train_backbone",
+    "batch_norm": "training.batch_norm",
+    "lr": "training.lr",
+    "head_lr": "training.head_lr",
+    "feature_weight": "training.weight",
+    "width": "training.width",
 }
-"""Parameters of the paper's literal form; ``train_steps`` is 50 epochs' worth of batches of 32."""
+"""Former name -> name within its group."""
+
+PRESETS: dict[str, Mapping[str, Any]] = {
+    **Pretrained.presets,
+    "paper": {
+        "size": 224,
+        "backbone": "resnet18",
+        "image_aligner.keep": "on",
+        "image_aligner.angle": "number",
+        "image_aligner.steps": 0,
+        "image_aligner.joint": True,
+        "image_aligner.lr": 0.01,
+        "image_aligner.turns": 0.0,
+        "feature_aligner.bounded": False,
+        "feature_aligner.lr": 1e-4,
+        # 50 epochs of some 150 to 250 normals in batches of 32.
+        "training.steps": 400,
+        "training.train_backbone": "all",
+        "training.batch_norm": "batch",
+        "training.lr": 1e-4,
+        "training.head_lr": 1e-4,
+        "centred": False,
+        "common_frame": False,
+        "train_batch": 32,
+        "optimiser": "sgd",
+        "zooms": 0.0,
+    },
+}
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
-class FYD(Detector):
+@parameters
+class FYD(Pretrained):
     """FYD: images and feature maps are aligned, then a Gaussian at each position says what is normal there.
 
     An image aligner (ICA) turns every image by one angle; behind each stage of the backbone a feature aligner (FCA)
@@ -56,130 +149,81 @@ class FYD(Detector):
     the aligned frame the mean and covariance of normal images are estimated at each position (Eq. 6); the map is the
     Mahalanobis distance (Eq. 7), warped back to the image's own frame and smoothed, and the score is its maximum.
 
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights, stages
-        As for :func:`~anomem.nn.backbones.load_backbone`; stages in order. The default ones have strides 4, 8 and 16.
-    image_alignment : {"auto", "on", "off"}
-        ICA. "auto": kept where it brings normals that it has not learnt from at least 5 % nearer to each other, pixel
-        by pixel; where objects lie alike already, and on textures, it does not.
-    feature_alignment : bool
-        FCA behind each stage; takes part where `train_steps` is above 0.
-    angle : {"direction", "number"}
-        What ICA's last layer gives: a direction, which can follow an object all the way round, or the angle itself (the
-        paper), which cannot.
-    max_angle : float
-        Largest rotation of ICA either way, degrees.
-    bounded : bool
-        Whether rotation, scale, shear and shift of FCA are bounded (30 degrees, 20 %, 0.2, a tenth of the image).
-    centred : bool
-        Whether FCA's numbers are taken relative to their mean: what all images share in a warp aligns nothing, but
-        would drift.
-    common_frame : bool
-        Whether all stages' maps are brought to the frame of the last aligner before they are stacked.
-    padding : {"reflection", "border"}
-        What lies beyond the edge of an image or map. Such positions count in no map or score.
-    image_steps : int
-        Steps in which ICA learns alone, by pixels (Eq. 2), before anything else; they are cheap.
-    joint : bool
-        Whether ICA goes on learning with everything else, by both losses (Eq. 5).
-    train_steps : int
-        Steps of dense non-contrastive learning; 0: backbone as it is, no FCA.
-    train_batch : int
-        Images a step.
-    train_backbone : {"none", "late", "all"}
-        What learns of the backbone: nothing, all behind the first of the stages, or all.
-    batch_norm : {"pretrained", "batch"}
-        Statistics of the backbone's batch normalisation while it learns: those it was pretrained with, or the batch's
-        and, for scoring, their running mean.
-    lr, head_lr, feature_lr, image_lr : float
-        Peak rates of the backbone, of f and g, of FCA and of ICA; SGD with momentum 0.9, half a cosine.
-    weight_decay : float
-        L2, of everything.
-    image_weight, feature_weight : float
-        lambda_1 and lambda_2 of Eq. 5.
-    turns, zooms : float
-        Random poses of training images, so that the aligners meet more of them than there are images: largest rotation
-        (degrees; only where ICA learns) and logarithm of the magnification, either way. 0: the paper.
-    width : int
-        Of f and g.
-    hidden : int
-        Between the fully-connected layers of the aligners.
-    n_channels : int or None
-        Channels that are drawn of the stacked maps; None: all. Memory and file grow with the square of it.
-    ridge : float
-        Added to the diagonal of every covariance.
-    smoothing : float
-        Standard deviation of the Gaussian on the map, in pixels of the model's input.
-    cache_mb : int
-        Prepared images are kept in memory up to this while training.
-
     References
     ----------
     Zheng, Wang, Deng, Bao, Zhao, Wu, "Focus your distribution: coarse-to-fine non-contrastive learning for anomaly
-    detection and localization", 2022. :data:`PAPER` holds its literal form, :data:`FROZEN` its baseline.
+    detection and localization", 2022. The preset ``paper`` is its literal form, :data:`FROZEN` its baseline.
     """
 
     name: ClassVar[str] = "fyd"
     supervision: ClassVar[Supervision] = "none"
     localizes: ClassVar[bool] = True
     paper: ClassVar[str] = "Zheng et al., Focus Your Distribution, 2022"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    moved: ClassVar[Mapping[str, str]] = MOVED
     test_params: ClassVar[dict[str, Any]] = {
         "size": 64,
         "n_channels": 40,
-        "image_alignment": "on",
-        "image_steps": 1,
-        "train_steps": 1,
         "train_batch": 4,
-        "width": 16,
         "hidden": 8,
+        "image_aligner.keep": "on",
+        "image_aligner.steps": 1,
+        "training.steps": 1,
+        "training.width": 16,
     }
 
-    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
-    preset: str = param("surface", OneOf(("surface", "object")), doc="Named set of parameters.")
-    backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="A timm model.")
-    weights: str | None = param("default", Text("default, a file, a timm tag"), doc="Its weights.", optional=True)
+    preset: str = param("surface", OneOf(tuple(PRESETS)), doc=f"{PRESET_DOC}; paper: the publication's literal form.")
+    backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.", preset=True)
     stages: tuple[int | str, ...] = param(
-        (1, 2, 3), Each(Either((Range(-8, 8, integer=True), Text("a layer")))), doc="Feature maps, in order."
+        (1, 2, 3),
+        Each(Either((Range(-8, 8, integer=True), Text("a layer's name")))),
+        doc="Feature maps of the backbone, in order, as timm's out_indices or layer names.",
     )
-    image_alignment: str = param("auto", OneOf(("auto", "on", "off")), doc="ICA: kept where it helps, always, never.")
-    feature_alignment: bool = param(True, FLAG, doc="FCA behind each stage.")
-    angle: str = param("direction", OneOf(("direction", "number")), doc="What ICA's last layer gives.")
-    max_angle: float = param(180.0, Range(0.0, 180.0, low_open=True), doc="Largest rotation of ICA, degrees.")
-    bounded: bool = param(True, FLAG, doc="Bound the warps of FCA.")
-    centred: bool = param(True, FLAG, doc="Take out of FCA's warps what all images share.")
-    common_frame: bool = param(True, FLAG, doc="Bring all stages to the frame of the last one.")
-    padding: str = param("reflection", OneOf(("reflection", "border")), doc="What lies beyond the edge.")
-    image_steps: int = param(200, Range(0, integer=True), doc="Steps in which ICA learns alone.")
-    joint: bool = param(False, FLAG, doc="ICA goes on learning with everything else.")
-    train_steps: int = param(60, Range(0, integer=True), doc="Steps of dense non-contrastive learning.")
-    train_batch: int = param(16, Range(2, integer=True), doc="Images a step.")
-    train_backbone: str = param("late", OneOf(("none", "late", "all")), doc="What learns of the backbone.")
-    batch_norm: str = param("pretrained", OneOf(("pretrained", "batch")), doc="Statistics while it learns.")
-    optimiser: str = param("adamw", OneOf(("adamw", "sgd")), doc="SGD has momentum 0.9.")
-    lr: float = param(1e-5, POSITIVE, doc="Peak rate of the backbone.")
-    head_lr: float = param(5e-3, POSITIVE, doc="Peak rate of f and g.")
-    feature_lr: float = param(2e-3, POSITIVE, doc="Peak rate of FCA.")
-    image_lr: float = param(3e-3, POSITIVE, doc="Peak rate of ICA.")
+    image_aligner: ImageAlignment | None = group(
+        ImageAlignment, doc="Alignment of images (ICA); none: off.", optional=True, off=("image_alignment", "off")
+    )
+    feature_aligner: FeatureAlignment | None = group(
+        FeatureAlignment,
+        doc="Alignment of feature maps (FCA) behind each stage, learnt by the training; none: off.",
+        optional=True,
+        off=("feature_alignment", False),
+    )
+    training: Training | None = group(
+        Training,
+        doc="Dense non-contrastive learning; none: the backbone as it is, without FCA.",
+        optional=True,
+        off=("train_steps", 0),
+    )
+    centred: bool = param(True, FLAG, doc="Subtract from all warps what the images of a batch share.", preset=True)
+    common_frame: bool = param(
+        True, FLAG, doc="Bring all stages to the frame of the last aligner before they are stacked.", preset=True
+    )
+    padding: Padding = param(
+        "reflection",
+        OneOf(("reflection", "border")),
+        doc="Content beyond the edge of an image or map; such positions count in no map or score.",
+    )
+    hidden: int = param(128, Range(1, integer=True), doc="Width between the dense layers of the aligners.")
+    train_batch: int = param(16, Range(2, integer=True), doc="Images per step.", preset=True)
+    optimiser: str = param("adamw", OneOf(("adamw", "sgd")), doc="Optimiser; SGD has momentum 0.9.", preset=True)
     weight_decay: float = param(1e-5, Range(0.0), doc="Weight decay.")
-    image_weight: float = param(1.0, Range(0.0), doc="lambda_1 of Eq. 5.")
-    feature_weight: float = param(1.0, Range(0.0), doc="lambda_2 of Eq. 5.")
-    turns: float = param(180.0, Range(0.0, 180.0), doc="Largest random rotation of training images, degrees.")
-    zooms: float = param(0.2, Range(0.0, 1.0), doc="Largest log-magnification of training images.")
-    width: int = param(256, Range(1, integer=True), doc="Width of f and g.")
-    hidden: int = param(128, Range(1, integer=True), doc="Width between the aligners' dense layers.")
+    zooms: float = param(
+        0.2, Range(0.0, 1.0), doc="Largest log-magnification of training images, either way.", preset=True
+    )
     n_channels: int | None = param(
-        100, Range(1, integer=True), doc="Channels drawn from the maps; None: all.", optional=True
+        100,
+        Range(1, integer=True),
+        doc="Channels drawn from the stacked maps; none: all. Memory and file grow with its square.",
+        optional=True,
     )
     ridge: float = param(0.01, POSITIVE, doc="Added to the diagonal of every covariance.")
-    smoothing: float = param(4.0, Range(0.0, 64.0), doc="Deviation of the Gaussian on the map, input pixels.")
+    smoothing: float = param(
+        4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
+    )
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         alone = len(learn) < 2
         if alone:

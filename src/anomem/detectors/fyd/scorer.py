@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +15,9 @@ from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, smooth
 from anomem.nn.gaussian import PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.scorer import Output, Scorer
+
+if TYPE_CHECKING:
+    from anomem.detectors.fyd.detector import FYD, FeatureAlignment, ImageAlignment
 
 
 class FYDScorer(Scorer):
@@ -89,24 +91,25 @@ class FYDScorer(Scorer):
         return torch.where(cover > 0.5, averaged, torch.zeros_like(averaged))[:, 0]
 
 
-def empty_scorer(p: SimpleNamespace, rng: torch.Generator, *, alone: bool) -> FYDScorer:
+def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
     """A scorer with a pretrained backbone, aligners that change nothing yet, and its channels drawn.
 
     Parameters
     ----------
-    p : SimpleNamespace
+    p : FYD
         Resolved hyperparameters.
     rng : torch.Generator
         Draws the channels.
     alone : bool
         Whether there is one image only, which nothing can be aligned with.
     """
-    trains = p.train_steps > 0 and not alone
+    training = None if alone else p.training
+    images, features = (None, None) if alone else (p.image_aligner, p.feature_aligner)
     # With its pretrained statistics a normalisation is one affine map; folded, it costs nothing.
-    options = {
+    options: dict[str, Any] = {
         "name": p.backbone,
         "stages": list(p.stages),
-        "folded": not trains or p.batch_norm == "pretrained" or p.train_backbone == "none",
+        "folded": training is None or training.batch_norm == "pretrained" or training.train_backbone == "none",
     }
     backbone = load_backbone(**options, weights=p.weights).eval()
     maps = backbone.describe(p.size)
@@ -116,13 +119,11 @@ def empty_scorer(p: SimpleNamespace, rng: torch.Generator, *, alone: bool) -> FY
             f"n_channels={p.n_channels} is not allowed: the stages have {sum(counts)} channels; None takes all"
         )
     channels = split_channels(choose_channels(sum(counts), p.n_channels, rng), counts)
-    image = {"max_angle": math.radians(p.max_angle), "vector": p.angle == "direction", "hidden": p.hidden}
-    feature = {"centred": p.centred, "hidden": p.hidden, **({} if p.bounded else {"bounds": None})}
     config = {
         "backbone": options,
         "aligned": {
-            "image": None if p.image_alignment == "off" or alone else image,
-            "feature": feature if p.feature_alignment and trains else None,
+            "image": images and _image_options(images, p),
+            "feature": features and training and _feature_options(features, p),
             "padding": p.padding,
             "common_frame": p.common_frame,
         },
@@ -134,3 +135,15 @@ def empty_scorer(p: SimpleNamespace, rng: torch.Generator, *, alone: bool) -> FY
     scorer = FYDScorer(config, backbone)
     scorer.channels.copy_(torch.cat(channels))
     return scorer
+
+
+def _image_options(images: ImageAlignment, p: FYD) -> dict[str, Any]:
+    return {
+        "max_angle": math.radians(images.max_angle),
+        "vector": images.angle == "direction",
+        "hidden": p.hidden,
+    }
+
+
+def _feature_options(features: FeatureAlignment, p: FYD) -> dict[str, Any]:
+    return {"centred": p.centred, "hidden": p.hidden, **({} if features.bounded else {"bounds": None})}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,9 @@ from anomem.nn.views import Feed
 from anomem.training import Recipe, train
 from anomem.types import Record
 
+if TYPE_CHECKING:
+    from anomem.detectors.fyd.detector import FYD, ImageAlignment
+
 GAIN = 0.05
 """An image aligner that is to prove itself must bring tune normals nearer to each other by this share."""
 
@@ -31,22 +33,23 @@ COMPARED = 64
 """Images that are compared with each other, or whose distances are looked at, at most."""
 
 
-def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run) -> Generator[Record, None, None]:
+def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
     """Train the image aligner by pixels alone (Algorithm 2); where it is to prove itself and fails, leave it out."""
     p, aligner = run.params, scorer.backbone.image_aligner
-    if aligner is None or not p.image_steps:
+    how = p.image_aligner
+    if aligner is None or how is None or not how.steps:
         return
     scorer.requires_grad_(False)
     aligner.requires_grad_(True).train()
-    pixels = PixelAlignment(aligner, _pose(p), run.rng)
-    recipe = _recipe(p, p.image_steps, p.image_lr)
+    pixels = PixelAlignment(aligner, _pose(p, how), run.rng)
+    recipe = _recipe(p, how.steps, how.lr)
     options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "stage": "image alignment"}
     yield from train(pixels, pixels.loss, _pictures(learn, run), recipe, **options)
     scorer.eval().requires_grad_(False)
     if p.centred:
         with torch.no_grad():
             aligner.centre(aligner.turn(_views(aligner, learn, run)))
-    if p.image_alignment != "auto":
+    if how.keep != "auto":
         return
     views = _views(aligner, tune, run)
     with torch.no_grad():
@@ -60,7 +63,7 @@ def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run) -
 
 
 @torch.no_grad()
-def _views(aligner: ImageAligner, images: ImageSet, run: Run) -> Tensor:
+def _views(aligner: ImageAligner, images: ImageSet, run: Run[FYD]) -> Tensor:
     """What an image aligner sees of some images, at most :data:`COMPARED` of them."""
     views: list[Tensor] = []
     for batch in images.batches(run.batch_size):
@@ -70,18 +73,20 @@ def _views(aligner: ImageAligner, images: ImageSet, run: Run) -> Tensor:
     return torch.cat(views)[:COMPARED]
 
 
-def align_features(scorer: FYDScorer, learn: ImageSet, run: Run) -> Generator[Record, None, None]:
+def align_features(scorer: FYDScorer, learn: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
     """Train the feature aligners and the backbone, and the image aligner where asked for, together (Eq. 5)."""
-    p, backbone = run.params, scorer.backbone
-    if not p.train_steps:
+    p, backbone, how, images = run.params, scorer.backbone, run.params.training, run.params.image_aligner
+    if how is None:
         return
-    joint = p.joint and backbone.image_aligner is not None
-    if p.train_backbone == "none" and backbone.feature_aligners is None and not joint:
-        raise ParameterError("train_steps trains nothing here; set it to 0, or train_backbone or feature_alignment")
+    joint = images is not None and images.joint and backbone.image_aligner is not None
+    if how.train_backbone == "none" and backbone.feature_aligners is None and not joint:
+        raise ParameterError(
+            "training trains nothing here; set it to None, or training.train_backbone or feature_aligner"
+        )
     # Without an image aligner, turned images would be new ones rather than the same in another pose.
-    pose = _pose(p) if joint else Pose(0.0, p.zooms, p.padding)
-    weights = Weights(p.image_weight, p.feature_weight)
-    model = DenseAlignment(backbone, width=p.width, weights=weights, pose=pose, rng=run.rng).to(run.device)
+    pose = _pose(p, images if joint else None)
+    weights = Weights(images.weight if images else 0.0, how.weight)
+    model = DenseAlignment(backbone, width=how.width, weights=weights, pose=pose, rng=run.rng).to(run.device)
     scorer.requires_grad_(False)
     model.fine.requires_grad_(True)
     model.train()
@@ -89,11 +94,15 @@ def align_features(scorer: FYDScorer, learn: ImageSet, run: Run) -> Generator[Re
         backbone.feature_aligners.requires_grad_(True)
     if backbone.image_aligner is not None:
         backbone.image_aligner.requires_grad_(joint).train(joint)
-    backbone.segments.train(p.batch_norm == "batch" and p.train_backbone != "none")
-    for segment in backbone.segments[{"all": 0, "late": 1, "none": len(backbone.segments)}[p.train_backbone] :]:
+    backbone.segments.train(how.batch_norm == "batch" and how.train_backbone != "none")
+    for segment in backbone.segments[{"all": 0, "late": 1, "none": len(backbone.segments)}[how.train_backbone] :]:
         segment.requires_grad_(True)
-    rates = {"backbone.image_aligner": p.image_lr, "backbone.feature_aligners": p.feature_lr, "fine": p.head_lr}
-    recipe = _recipe(p, p.train_steps, p.lr, rates)
+    rates = {"fine": how.head_lr}
+    if images is not None:
+        rates["backbone.image_aligner"] = images.lr
+    if p.feature_aligner is not None:
+        rates["backbone.feature_aligners"] = p.feature_aligner.lr
+    recipe = _recipe(p, how.steps, how.lr, rates)
     # Depthwise convolutions learn more slowly in bfloat16 than in float32 on a processor.
     precision = "float32" if run.device.type == "cpu" else run.fit_precision
     options: dict[str, Any] = {"device": run.device, "precision": precision, "stage": "feature alignment"}
@@ -105,16 +114,16 @@ def align_features(scorer: FYDScorer, learn: ImageSet, run: Run) -> Generator[Re
         scorer.config["backbone"]["folded"] = True
 
 
-def _recipe(p: SimpleNamespace, steps: int, rate: float, rates: Mapping[str, float] | None = None) -> Recipe:
+def _recipe(p: FYD, steps: int, rate: float, rates: Mapping[str, float] | None = None) -> Recipe:
     options: dict[str, Any] = {"weight_decay": p.weight_decay, "warmup": 0.0, "rates": rates or {}}
     return Recipe(steps, rate, p.optimiser, nesterov=False, **options)
 
 
-def _pose(p: SimpleNamespace) -> Pose:
-    return Pose(math.radians(p.turns), p.zooms, p.padding)
+def _pose(p: FYD, images: ImageAlignment | None) -> Pose:
+    return Pose(math.radians(images.turns if images else 0.0), p.zooms, p.padding)
 
 
-def _pictures(learn: ImageSet, run: Run) -> Iterator[Tensor]:
+def _pictures(learn: ImageSet, run: Run[FYD]) -> Iterator[Tensor]:
     """Endless batches of images to learn from, on the device.
 
     Full ones, also where images are cut into tiles, which come image by image: one tile alone has no pair.
@@ -129,7 +138,7 @@ def _pictures(learn: ImageSet, run: Run) -> Iterator[Tensor]:
             held = held[wanted:]
 
 
-def _aligned(scorer: FYDScorer, images: ImageSet, run: Run) -> Iterator[Aligned]:
+def _aligned(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> Iterator[Aligned]:
     """Batches of images in the common frame, without gradient.
 
     In the precision that the model scores in: the rounding of another would be a bias of every distance.
@@ -140,7 +149,7 @@ def _aligned(scorer: FYDScorer, images: ImageSet, run: Run) -> Iterator[Aligned]
         yield found
 
 
-def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run) -> Generator[Record, None, None]:
+def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run[FYD]) -> Generator[Record, None, None]:
     """Mean and covariance at each position of the common frame (Eq. 6), in one pass.
 
     Padding counts: it continues the image plausibly, and without it positions near the edge would have fewer images
@@ -158,7 +167,7 @@ def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run) -> G
 
 
 @torch.no_grad()
-def _compactness(scorer: FYDScorer, images: ImageSet, run: Run) -> dict[str, float]:
+def _compactness(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> dict[str, float]:
     """Distance variance (Eq. 10) of some normals, and relative to their mean squared distance."""
     count, sums, squares = (torch.zeros(scorer.hw, device=run.device, dtype=torch.float64) for _ in range(3))
     for number, found in enumerate(_aligned(scorer, images, run)):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import PooledScorer, Pretrained, load_pooled
+from anomem.detectors.baselines._pooled import (
+    MODEL,
+    PRESET_DOC,
+    Pretrained,
+    load_pooled,
+)
 from anomem.detectors.plume.loss import (
     PRINTED,
     REVERSED,
+    Contrast,
     Weights,
     classification_loss,
     contrast,
@@ -33,12 +36,14 @@ from anomem.detectors.plume.perturbator import (
     linear_map,
     relative_size,
 )
+from anomem.detectors.plume.presets import MOVED, PRESETS, Training
+from anomem.detectors.plume.scorer import PlumeScorer
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import Backbone
+from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.feature_store import FeatureStore, store_features
 from anomem.nn.normalise import FeatureMoments, Whitening
-from anomem.nn.scorer import Output, Scorer
-from anomem.params import FLAG, Each, OneOf, Range, param
+from anomem.nn.scorer import Scorer
+from anomem.params import FLAG, Each, OneOf, Range, group, param, parameters
 from anomem.training import Recipe, range_test, train
 from anomem.types import Record
 
@@ -55,62 +60,6 @@ SHRINKAGE = 0.1
 """Of the covariance that features are whitened by: with fewer images than dimensions it has directions without any."""
 
 
-class Classifier(nn.Module):
-    """f = f2 o f1: layers of Linear without bias, BatchNorm without affine parameters and LeakyReLU; then one logit.
-
-    Parameters
-    ----------
-    dim : int
-        D, values a feature.
-    hidden : sequence of int
-        Widths; the last is that of the embedding z.
-    """
-
-    def __init__(self, dim: int, hidden: Sequence[int]) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for width in hidden:
-            layers += [nn.Linear(dim, width, bias=False), nn.BatchNorm1d(width, eps=1e-4, affine=False), nn.LeakyReLU()]
-            dim = width
-        self.embed = nn.Sequential(*layers)
-        self.decide = nn.Linear(dim, 1, bias=False)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, E) and logits (B,), high where normal, of features (B, D)."""
-        z = self.embed(x)
-        return z, self.decide(z)[:, 0]
-
-
-class PlumeScorer(PooledScorer):
-    """Backbone, normalisation and classifier; the perturbator has no part in scoring and is not kept.
-
-    Parameters
-    ----------
-    config : dict
-        ``backbone`` (a timm model's name), ``dim`` (D), ``normalise``, ``hidden`` (widths of the classifier).
-    backbone : Backbone or None
-        As for :class:`~anomem.detectors.baselines._pooled.PooledScorer`.
-    """
-
-    def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
-        super().__init__(config, backbone)
-        whitened = config["normalise"] == "whiten"
-        self.norm = Whitening(config["dim"]) if whitened else nn.BatchNorm1d(config["dim"], affine=False)
-        self.classifier = Classifier(config["dim"], config["hidden"])
-
-    def embed(self, features: list[Tensor]) -> Tensor:
-        """Pooled embeddings brought to D values by adaptive average pooling, (B, D) float32."""
-        pooled = super().embed(features)
-        dim = self.config["dim"]
-        return pooled if pooled.shape[1] == dim else F.adaptive_avg_pool1d(pooled, dim)
-
-    def forward(self, images: Tensor) -> Output:
-        """Score prepared images (B, 3, S, S): the negative logit; no maps."""
-        x = self.embed(self.backbone(images))
-        with torch.autocast(x.device.type, enabled=False):
-            return Output(-self.classifier(self.norm(x))[1])
-
-
 class PerturbedNormals(nn.Module):
     """What PLUME trains: normalisation, perturbator and classifier, with the loss of Eq. 8.
 
@@ -118,13 +67,13 @@ class PerturbedNormals(nn.Module):
     ----------
     scorer : PlumeScorer
         Its normalisation and classifier are trained in place.
-    p : SimpleNamespace
+    p : Plume
         Hyperparameters of :class:`Plume`.
     rng : torch.Generator
         Of latent draws and noise.
     """
 
-    def __init__(self, scorer: PlumeScorer, p: SimpleNamespace, rng: torch.Generator) -> None:
+    def __init__(self, scorer: PlumeScorer, p: Plume, rng: torch.Generator) -> None:
         super().__init__()
         self.norm, self.classifier = scorer.norm, scorer.classifier
         self.norm.train(p.normalise == "batch")
@@ -191,7 +140,7 @@ class PerturbedNormals(nn.Module):
             return self.perturbator.adaptivity(self.norm.eval()(features), self.rng)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class Plume(Pretrained):
     """Perturbation learning on frozen features: a classifier of normals against their own linear perturbations.
 
@@ -199,63 +148,6 @@ class Plume(Pretrained):
     A x is a pseudo-anomaly. A small classifier learns to tell both apart while a contrastive loss draws normal
     embeddings together (Eq. 7); then the perturbator is thrown away. The score is the classifier's negative logit: of
     whole images, without maps.
-
-    Parameters
-    ----------
-    preset : {"surface", "object"}
-        Input size: 224 or 160 pixels.
-    backbone, weights
-        As for :func:`~anomem.nn.backbones.load_backbone`.
-    output_dim : int or None, default None
-        D: features are brought to so many values by adaptive average pooling; None: as many as the backbone gives.
-    normalise : {"whiten", "scale", "standard", "batch"}
-        Features are whitened by the images learnt from, so that pseudo-anomalies leave normals in every direction
-        alike (:class:`~anomem.nn.normalise.Whitening`); divided by each dimension's deviation; also centred; or,
-        literally, normalised by batch (BatchNorm1d).
-    perturbation : {"linear", "addmult", "gaussian"}
-        A x (Eq. 3); alpha * x + beta, as PLAD; or x and Gaussian noise that nothing has learnt.
-    map_scale : float or None, default 3.0
-        A = I + (map_scale / D) alpha beta^T, so that a perturbation's size does not grow with D; None: Eq. 2.
-    noise : float, default 1.0
-        Standard deviation of the Gaussian noise, in units of the normalised features.
-    cooperative : bool, default False
-        Whether classifier and contrast train the perturbator, too, as in Eq. 8. Having the classifier's aim, it then
-        finds one direction in which pseudo-anomalies are easily told apart.
-    identity_start : bool, default True
-        The perturbator begins where Eq. 1 pulls it, or, literally, at random: the first classifier then learns
-        perturbations many times as large as those that follow.
-    likelihood : bool, default True
-        Draw alpha and beta from the decoder's likelihood, of variance 1 / (2 lambda), or, literally, take its mean:
-        then perturbations shrink as long as training lasts.
-    constraint : {"code", "paper"}
-        Where Eq. 1 pulls alpha and beta: to 0 and 1, as the authors' code has it, or to 1 and 0, as printed.
-    constraint_sum : bool, default False
-        Sum Eq. 1 over D, as printed, instead of taking the mean.
-    constraint_weight, divergence_weight, contrast_weight : float
-        lambda, nu and gamma of Eq. 8.
-    contrast : {"full", "mean", "none"}
-        Eq. 7; against the two mean embeddings; or no contrastive term.
-    temperature : float, default 0.5
-        tau of Eq. 6.
-    joint : bool, default True
-        Normals and pseudo-anomalies pass through the classifier in one batch, so that they share its statistics, or in
-        two, as in the authors' code: its scores then rest on statistics that no batch of the training had.
-    hidden : tuple of int, default (1024, 512)
-        Widths of the classifier.
-    perturbator_width : int or None, default 256
-        Hidden and latent width of the perturbator; None: D, literally.
-    steps : int or None
-        Optimiser steps at most; None: as many as `epochs` takes.
-    epochs : int, default 100
-        Passes over the images at most.
-    train_batch : int, default 32
-        N: normals a step.
-    lr : float or None
-        Peak learning rate of AdamW along one cycle; None: from a range test on the images learnt from.
-    weight_decay : float, default 0.01
-        Of AdamW.
-    cache_mb : int, default 1024
-        Features are kept in memory up to so many megabytes, beyond it in a temporary file.
 
     References
     ----------
@@ -276,41 +168,94 @@ class Plume(Pretrained):
         "size": 64,
         "hidden": (64, 32),
         "perturbator_width": 32,
-        "steps": 200,
-        "lr": 0.003,
+        "training.steps": 200,
+        "training.lr": 0.003,
     }
 
-    output_dim: int | None = param(
-        None, Range(1, 65536, integer=True), doc="D, by adaptive pooling; none: the backbone's.", optional=True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    moved: ClassVar[Mapping[str, str]] = MOVED
+
+    preset: str = param(
+        "surface",
+        OneOf(tuple(PRESETS)),
+        doc=f"{PRESET_DOC}; paper: the publication as printed; code: the authors' code, where it differs.",
     )
-    normalise: str = param("whiten", OneOf(("whiten", "scale", "standard", "batch")), doc="Space of the features.")
-    perturbation: str = param("linear", OneOf(("linear", "addmult", "gaussian")), doc="How normals are perturbed.")
-    map_scale: float | None = param(3.0, POSITIVE, doc="Times 1 / D: size of a linear map.", optional=True)
-    noise: float = param(1.0, POSITIVE, doc="Standard deviation of Gaussian noise.")
-    cooperative: bool = param(False, FLAG, doc="The classifier's losses train the perturbator, too.")
-    identity_start: bool = param(True, FLAG, doc="The perturbator begins where Eq. 1 pulls it.")
-    likelihood: bool = param(True, FLAG, doc="Draw alpha and beta from the decoder's likelihood, or take its mean.")
-    constraint: str = param("code", OneOf(("code", "paper")), doc="Reading of Eq. 1: the code's or as printed.")
-    constraint_sum: bool = param(False, FLAG, doc="Sum Eq. 1 over D, as printed.")
+    backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.", preset=True)
+    output_dim: int | None = param(
+        None,
+        Range(1, 65536, integer=True),
+        doc="Length D that features are brought to by adaptive average pooling; none: the backbone's.",
+        optional=True,
+        preset=True,
+    )
+    normalise: str = param(
+        "whiten",
+        OneOf(("whiten", "scale", "standard", "batch")),
+        doc="Normalisation of the features: whitened, divided by the deviation per dimension, also centred, or per "
+        "batch (BatchNorm1d).",
+        preset=True,
+    )
+    perturbation: str = param(
+        "linear",
+        OneOf(("linear", "addmult", "gaussian")),
+        doc="Perturbation of normals: A x (Eq. 3); alpha * x + beta, as PLAD; or Gaussian noise, not learnt.",
+    )
+    map_scale: float | None = param(
+        3.0,
+        POSITIVE,
+        doc="Scale of perturbation=linear, A = I + (map_scale / D) alpha beta^T; none: Eq. 2.",
+        optional=True,
+        preset=True,
+    )
+    noise: float = param(
+        1.0, POSITIVE, doc="Standard deviation of perturbation=gaussian, in units of the normalised features."
+    )
+    cooperative: bool = param(
+        False, FLAG, doc="Train the perturbator by the classifier's losses too, as Eq. 8 has it.", preset=True
+    )
+    identity_start: bool = param(
+        True, FLAG, doc="Start the perturbator where Eq. 1 pulls it, instead of at random.", preset=True
+    )
+    likelihood: bool = param(
+        True,
+        FLAG,
+        doc="Draw alpha and beta from the decoder's likelihood, of variance 1 / (2 lambda), instead of its mean.",
+        preset=True,
+    )
+    constraint: str = param(
+        "code",
+        OneOf(("code", "paper")),
+        doc="Target of alpha and beta in Eq. 1: 0 and 1, as in the authors' code, or 1 and 0, as printed.",
+        preset=True,
+    )
+    constraint_sum: bool = param(
+        False, FLAG, doc="Sum Eq. 1 over D, as printed, instead of taking the mean.", preset=True
+    )
     constraint_weight: float = param(5.0, POSITIVE, doc="lambda of Eq. 8.")
     divergence_weight: float = param(1.0, Range(0.0), doc="nu of Eq. 8.")
     contrast_weight: float = param(1.0, Range(0.0), doc="gamma of Eq. 8.")
-    contrast: str = param("full", OneOf(("full", "mean", "none")), doc="Contrastive term, Eq. 7.")
+    contrast: Contrast = param(
+        "full", OneOf(("full", "mean", "none")), doc="Contrastive term: Eq. 7, against the two means, or none."
+    )
     temperature: float = param(0.5, POSITIVE, doc="tau of Eq. 6.")
-    joint: bool = param(True, FLAG, doc="One pass of the classifier for normals and pseudo-anomalies.")
+    joint: bool = param(
+        True,
+        FLAG,
+        doc="Pass normals and pseudo-anomalies through the classifier in one batch, which share its statistics.",
+        preset=True,
+    )
     hidden: tuple[int, ...] = param((1024, 512), Each(Range(1, 65536, integer=True)), doc="Widths of the classifier.")
     perturbator_width: int | None = param(
-        256, Range(1, 65536, integer=True), doc="Hidden and latent width; none: D.", optional=True
+        256,
+        Range(1, 65536, integer=True),
+        doc="Hidden and latent width of the perturbator; none: D.",
+        optional=True,
+        preset=True,
     )
-    steps: int | None = param(1000, Range(1, integer=True), doc="Optimiser steps at most; none: epochs.", optional=True)
-    epochs: int = param(100, Range(1, integer=True), doc="Passes over the images at most.")
-    train_batch: int = param(32, Range(2, integer=True), doc="Normals a step.")
-    lr: float | None = param(1e-3, POSITIVE, doc="Peak learning rate; none: from a range test.", optional=True)
-    weight_decay: float = param(0.01, Range(0.0), doc="Decoupled weight decay.")
-    cache_mb: int = param(1024, Range(0, integer=True), doc="Memory for features, MB.")
+    training: Training = group(Training, doc="Training of classifier and perturbator.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_pooled(run)
@@ -319,7 +264,7 @@ class Plume(Pretrained):
         scorer = PlumeScorer(config, backbone).to(run.device)
         # The classifier looks for small deviations: it must not learn from features rounded otherwise than it scores.
         options: dict[str, Any] = {"precision": p.precision, "batch_size": run.batch_size}
-        with FeatureStore(p.cache_mb) as store:
+        with FeatureStore(p.training.cache_mb) as store:
             yield from store_features(store, backbone, learn, scorer.embed, **options)
             learn_norm(scorer.norm, store, p.normalise)
             yield from train_on(store, scorer, run)
@@ -346,14 +291,14 @@ def learn_norm(norm: nn.Module, store: FeatureStore, normalise: str) -> None:
         norm.running_var.copy_(variance + VARIANCE_FLOOR * variance.mean())
 
 
-def train_on(store: FeatureStore, scorer: PlumeScorer, run: Run) -> Generator[Record, None, None]:
+def train_on(store: FeatureStore, scorer: PlumeScorer, run: Run[Plume]) -> Generator[Record, None, None]:
     """Train the scorer's classifier, in place, on stored features and their perturbations."""
-    p = run.params
-    model = PerturbedNormals(scorer, p, run.rng).to(run.device)
+    p = run.params.training
+    model = PerturbedNormals(scorer, run.params, run.rng).to(run.device)
     model.classifier.train()
-    drawn = store.batches(p.train_batch, run.rng)
+    drawn = store.batches(p.batch, run.rng)
     batches: Iterator[Tensor] = (features.to(run.device) for features in drawn)
-    passes = p.epochs * -(-len(store) // p.train_batch)
+    passes = p.epochs * -(-len(store) // p.batch)
     steps = passes if p.steps is None else min(p.steps, passes)
     lr = p.lr
     if lr is None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from anomem.detectors.reconstruction.partition_memory import BlockMemory
 from anomem.detectors.reconstruction.scorer import ReconstructionScorer, new_scorer, train_autoencoder
 from anomem.fitting import Labelled, Run
 from anomem.nn.scorer import Scorer
-from anomem.params import Each, OneOf, Range, param
+from anomem.params import Each, OneOf, Range, param, parameters
 from anomem.types import Record
 
 COUNT = Range(1, integer=True)
@@ -34,36 +33,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class MemAE(Detector):
     """Memory-augmented autoencoder.
 
     The code of a plain convolutional autoencoder, at each of its positions, is replaced by a weighted sum of learnt
     items. Weights are a softmax of cosines; those below a threshold are dropped and the others scaled to a sum of 1.
     The score is the squared error of the reconstruction, its map the error of each pixel.
-
-    Parameters
-    ----------
-    preset : {"surface", "object", "digits"}
-        Size, network and memory for 128, 64 and 32 pixels. Parameters marked (preset) default to what the preset says.
-    size : int (preset)
-        Side of the input, pixels.
-    widths : tuple of int (preset)
-        Channels of each level, fine first; the memory lies behind the last.
-    items : int (preset)
-        N.
-    shrinkage : float, default 1.0
-        The threshold on weights, in units of 1/N; the paper takes 1 to 3.
-    temperature : float, default 1.0
-        The softmax is taken of cosine / temperature; the paper has none.
-    entropy_weight : float, default 0.0002
-        alpha: weight of the entropy of the weights in the loss.
-    train_steps, train_batch : int (preset)
-        Optimiser steps, and images a step.
-    lr : float, default 0.0001
-        Peak learning rate of Adam; falls along a cosine.
-    cache_mb : int, default 1024
-        Prepared images are kept in memory up to this, MB; beyond it they are decoded again every epoch.
 
     References
     ----------
@@ -89,20 +65,24 @@ class MemAE(Detector):
         "maps_peak_on_defects": "an autoencoder learns photographs of a texture in minutes, not in a second",
     }
 
-    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
-    preset: str = param("surface", OneOf(tuple(PRESETS)), doc="Named set of parameters.")
-    widths: tuple[int, ...] | None = param(None, Each(COUNT), doc="Channels of each level, fine first.", preset=True)
-    items: int | None = param(None, COUNT, doc="N: items of the memory.", preset=True)
-    shrinkage: float = param(1.0, Range(0.0), doc="Threshold on weights, in units of 1/N.")
-    temperature: float = param(1.0, POSITIVE, doc="Of the softmax of cosines.")
-    entropy_weight: float = param(0.0002, Range(0.0), doc="alpha: weight of the entropy loss.")
-    train_steps: int | None = param(None, COUNT, doc="Optimiser steps.", preset=True)
-    train_batch: int | None = param(None, Range(2, integer=True), doc="Images a step.", preset=True)
-    lr: float = param(0.0001, POSITIVE, doc="Peak learning rate.")
+    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    preset: str = param(
+        "surface",
+        OneOf(tuple(PRESETS)),
+        doc="Named set of parameters: size, network and memory for 128, 64 and 32 pixels.",
+    )
+    widths: tuple[int, ...] = param(None, Each(COUNT), doc="Channels per level, fine first.", preset=True)
+    items: int = param(None, COUNT, doc="Number of memory items, N.", preset=True)
+    shrinkage: float = param(1.0, Range(0.0), doc="Threshold on the weights, in units of 1 / N.")
+    temperature: float = param(1.0, POSITIVE, doc="Temperature of the softmax of cosines.")
+    entropy_weight: float = param(0.0002, Range(0.0), doc="Weight of the entropy of the weights in the loss, alpha.")
+    train_steps: int = param(None, COUNT, doc="Optimiser steps.", preset=True)
+    train_batch: int = param(None, Range(2, integer=True), doc="Images per step.", preset=True)
+    lr: float = param(0.0001, POSITIVE, doc="Peak learning rate of Adam along one cosine.")
     cache_mb: int = param(1024, COUNT, doc="Memory for prepared images, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         how = {"temperature": p.temperature, "threshold": p.shrinkage, "shrink": "cut"}

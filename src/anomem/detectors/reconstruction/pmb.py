@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
-from anomem.detectors.reconstruction.loss import KINDS, reconstruction_loss
+from anomem.detectors.reconstruction.loss import KINDS, Kind, reconstruction_loss
 from anomem.detectors.reconstruction.scorer import ReconstructionScorer, new_scorer, train_autoencoder
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.nn.scorer import Scorer
-from anomem.params import FLAG, Each, OneOf, Range, param
+from anomem.params import FLAG, Each, OneOf, Range, param, parameters
 from anomem.types import Record
 
 COUNT = Range(1, integer=True)
@@ -65,9 +63,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train_steps": 600,
     },
 }
+# The paper states a rate of 0.002 and batches of 20, and no budget.
+PRESETS["paper"] = PRESETS["object"] | {
+    "widths": (64, 128, 256, 512, 512),
+    "train_steps": 20_000,
+    "renormalise": False,
+}
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+@parameters
 class PMB(Detector):
     """Partition memory bank autoencoder with histogram error estimation.
 
@@ -75,50 +79,6 @@ class PMB(Detector):
     only as what memories of normal features hold of them: every channel of every horizontal strip of such a feature map
     is a query, replaced by a weighted sum of learnt items (Eq. 2 to 5). What the memories do not hold is reconstructed
     badly. The error that an image has everywhere is taken off (Eq. 6); the rest is the map, and its sum the score.
-
-    Parameters
-    ----------
-    preset : {"surface", "object", "digits", "medical"}
-        The paper's settings for textures and objects of MVTec AD, MNIST and Retinal-OCT, at a quarter of the widths;
-        digits at a quarter of the size and with few channels, which leave other digits less room. Parameters marked
-        (preset) default to what the preset says.
-    size : int (preset)
-        Side of the input, pixels; divisible by 2^(levels - 1).
-    widths : tuple of int (preset)
-        Channels of each level, fine first; surplus values are not used. The full-width network is
-        ``(64, 128, 256, 512, 512)``.
-    levels : int (preset)
-        L.
-    memory_levels : int (preset)
-        p: the finest p levels have what `memory` says, the deeper ones skip connections.
-    memory : {"partition", "position", "block", "skip", "none"}
-        "partition": the paper's memory. "position": a query is all channels of one position (MemAE's), "block": of a
-        square of positions (DAAD's); both share their items between all places. "skip": the encoder's features
-        themselves (the memory-free ablation; AE + skip). "none": nothing crosses; with ``memory_levels`` equal to
-        ``levels`` a plain autoencoder.
-    partitions : tuple of int (preset)
-        k of each level, fine first: strips of equal height. One value: for all.
-    items : tuple of int (preset)
-        m of each level: items of each strip (of the whole memory for "position" and "block"). One value: for all.
-    block : int, default 4
-        Side of the squares of "block", positions.
-    temperature : float, default 1.0
-        The softmax of Eq. 3 is taken of cosine / temperature. 1 is the paper's form.
-    renormalise : bool, default True
-        Scale the weights that Eq. 4 leaves to a sum of 1, as MemAE does. False is the paper to the letter, whose reads
-        have a few hundredths of an item's norm.
-    error_share : float, default 0.5
-        delta_H: share of an image's pixels, those of the smallest errors, whose mean is taken off. 0: nothing is.
-    loss : {"mse+ssim", "mse", "ssim"}
-        Eq. 9, or one of its terms alone.
-    ssim_weight : float, default 0.1
-        lambda_SSIM.
-    train_steps, train_batch : int (preset)
-        Optimiser steps, and images a step.
-    lr : float, default 0.002
-        Peak learning rate of Adam; falls along a cosine.
-    cache_mb : int, default 1024
-        Prepared images are kept in memory up to this, MB; beyond it they are decoded again every epoch.
 
     References
     ----------
@@ -147,33 +107,62 @@ class PMB(Detector):
         "defects_rank_above_normals": "an autoencoder learns photographs of a texture in minutes, not in a second"
     }
 
-    size: int | None = param(None, Range(16, 4096, integer=True), doc="Input side, pixels.", preset=True)
-    preset: str = param("surface", OneOf(tuple(PRESETS)), doc="Named set of parameters.")
-    widths: tuple[int, ...] | None = param(None, Each(COUNT), doc="Channels of each level, fine first.", preset=True)
-    levels: int | None = param(None, Range(1, 10, integer=True), doc="L: levels of the autoencoder.", preset=True)
-    memory_levels: int | None = param(
-        None, Range(0, 10, integer=True), doc="p: how many levels, fine first, are read from a memory.", preset=True
+    size: int = param(
+        None,
+        Range(16, 4096, integer=True),
+        doc="Side of the square input, pixels; divisible by 2^(levels - 1).",
+        preset=True,
+    )
+    preset: str = param(
+        "surface",
+        OneOf(tuple(PRESETS)),
+        doc="Named set of parameters: the paper's settings for textures and objects of MVTec AD, MNIST and retinal OCT "
+        "at a quarter of the widths; paper: objects at full width, to the letter.",
+    )
+    widths: tuple[int, ...] = param(
+        None, Each(COUNT), doc="Channels per level, fine first; surplus values are not used.", preset=True
+    )
+    levels: int = param(None, Range(1, 10, integer=True), doc="Number of levels, L.", preset=True)
+    memory_levels: int = param(
+        None,
+        Range(0, 10, integer=True),
+        doc="Number of finest levels that are read from a memory, p; deeper ones have skip connections.",
+        preset=True,
     )
     memory: str = param(
         "partition",
         OneOf(("partition", "position", "block", "skip", "none")),
-        doc="What the first p levels have between encoder and decoder.",
+        doc="Content of the finest p levels: the paper's memory, a memory of positions (MemAE) or of blocks (DAAD), "
+        "the encoder's features, or nothing.",
     )
-    partitions: tuple[int, ...] | None = param(None, Each(COUNT), doc="k: strips of each level.", preset=True)
-    items: tuple[int, ...] | None = param(None, Each(COUNT), doc="m: items of each strip, by level.", preset=True)
-    block: int = param(4, COUNT, doc="Side of a query where memory is block, positions.")
-    temperature: float = param(1.0, POSITIVE, doc="Of the softmax of cosines.")
-    renormalise: bool = param(True, FLAG, doc="Scale weights to a sum of 1; False: the paper to the letter.")
-    error_share: float = param(0.5, Range(0.0, 1.0), doc="delta_H: share of pixels that the error is estimated on.")
-    loss: str = param("mse+ssim", OneOf(KINDS), doc="Of the reconstruction.")
-    ssim_weight: float = param(0.1, Range(0.0), doc="lambda_SSIM.")
-    train_steps: int | None = param(None, COUNT, doc="Optimiser steps.", preset=True)
-    train_batch: int | None = param(None, Range(2, integer=True), doc="Images a step.", preset=True)
-    lr: float = param(0.002, POSITIVE, doc="Peak learning rate.")
+    partitions: tuple[int, ...] = param(
+        None, Each(COUNT), doc="Strips of equal height per level, k; one value for all.", preset=True
+    )
+    items: tuple[int, ...] = param(
+        None,
+        Each(COUNT),
+        doc="Items per strip (per memory of positions or blocks), by level, m; one value for all.",
+        preset=True,
+    )
+    block: int = param(4, COUNT, doc="Side of the squares of memory=block, positions.")
+    temperature: float = param(1.0, POSITIVE, doc="Temperature of the softmax of cosines (Eq. 3).")
+    renormalise: bool = param(
+        True, FLAG, doc="Scale the weights that Eq. 4 leaves to a sum of 1, as MemAE does.", preset=True
+    )
+    error_share: float = param(
+        0.5,
+        Range(0.0, 1.0),
+        doc="Share of an image's pixels, those of the smallest errors, whose mean error is subtracted, delta_H.",
+    )
+    loss: Kind = param("mse+ssim", OneOf(KINDS), doc="Reconstruction loss: Eq. 9, or one of its terms.")
+    ssim_weight: float = param(0.1, Range(0.0), doc="Weight of the SSIM term, lambda_SSIM.")
+    train_steps: int = param(None, COUNT, doc="Optimiser steps.", preset=True)
+    train_batch: int = param(None, Range(2, integer=True), doc="Images per step.", preset=True)
+    lr: float = param(0.002, POSITIVE, doc="Peak learning rate of Adam along one cosine.")
     cache_mb: int = param(1024, COUNT, doc="Memory for prepared images, MB.")
 
     def _fit(
-        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run
+        self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         scorer = new_scorer("PMB", run, p.widths, links(p), error_share=p.error_share)
@@ -189,7 +178,7 @@ class PMB(Detector):
         return ReconstructionScorer(config)
 
 
-def links(p: SimpleNamespace) -> list[dict[str, Any] | None]:
+def links(p: PMB) -> list[dict[str, Any] | None]:
     """What lies between encoder and decoder at each level, as :class:`ReconstructionScorer` takes it.
 
     Raises
@@ -202,7 +191,7 @@ def links(p: SimpleNamespace) -> list[dict[str, Any] | None]:
     return [_link(p, level) for level in range(p.levels)]
 
 
-def _link(p: SimpleNamespace, level: int) -> dict[str, Any] | None:
+def _link(p: PMB, level: int) -> dict[str, Any] | None:
     if level >= p.memory_levels or p.memory == "skip":
         return {"kind": "skip"}
     if p.memory == "none":  # but the decoder must begin with something

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from anomem.data.imageset import ImageSet
 from anomem.detectors.reconstruction.autoencoder import Autoencoder
 from anomem.detectors.reconstruction.partition_memory import Addressing, BlockMemory, PartitionMemory
 from anomem.errors import ParameterError
-from anomem.fitting import Run
+from anomem.fitting import Run, Shared
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed
 from anomem.training import Recipe, train
@@ -20,6 +20,26 @@ from anomem.types import Record
 
 Loss = Callable[[Tensor], tuple[Tensor, Mapping[str, float]]]
 """From images (B, 3, S, S) of values 0 to 1 to the loss and figures worth a line."""
+
+
+class Reconstructs(Shared, Protocol):
+    """Resolved hyperparameters of a method that trains an autoencoder."""
+
+    @property
+    def train_steps(self) -> int:
+        """Optimiser steps."""
+
+    @property
+    def train_batch(self) -> int:
+        """Images per step."""
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate."""
+
+    @property
+    def cache_mb(self) -> int:
+        """Memory for prepared images, MB."""
 
 
 class ReconstructionScorer(Scorer):
@@ -74,7 +94,7 @@ def _link(link: dict[str, Any], width: int, side: int, generator: torch.Generato
 
 def new_scorer(
     method: str,
-    run: Run,
+    run: Run[Reconstructs],
     widths: Sequence[int],
     links: Sequence[dict[str, Any] | None],
     *,
@@ -107,9 +127,9 @@ def new_scorer(
 
 
 def train_autoencoder(
-    scorer: ReconstructionScorer, loss: Loss, learn: ImageSet, run: Run
+    scorer: ReconstructionScorer, loss: Loss, learn: ImageSet, run: Run[Reconstructs]
 ) -> Generator[Record, None, None]:
-    """Train on normals by Adam along one cosine; what ``run.params`` say: ``train_steps``, ``train_batch``, ``lr``."""
+    """Train on normals by Adam along one cosine."""
     p = run.params
     scorer.to(run.device)
     scorer.train()

@@ -23,6 +23,7 @@ from anomem.report.benchmark.sets import MARK_WORDS
 from anomem.report.benchmark.tables import Table
 from anomem.report.drawing import write_png
 from anomem.report.evaluation.page import read_resource, safe
+from anomem.runtime.neutral import plain_only
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -73,7 +74,7 @@ def write_report(
         texts["bars.csv"] = bars_csv(bars)
     written = []
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         written.append(folder / name)
     return [*written, *_write_plots(report, folder)]
 
@@ -253,7 +254,8 @@ def _breakable(text: str) -> Any:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(autoescape=True, finalize=plain_only, **options)
     environment.filters["figure"] = lambda value, fraction=True: captions.figure(value, fraction=fraction)
     environment.filters["change"] = lambda value, fraction=True: captions.change(value, fraction=fraction)
     environment.filters["deviation"] = export.spread_words

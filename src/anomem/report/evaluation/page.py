@@ -12,10 +12,12 @@ import numpy as np
 
 from anomem.errors import InputError
 from anomem.evaluation.figures import Evaluation
+from anomem.params import BY_PRESET
 from anomem.report.evaluation import text as words
 from anomem.report.evaluation.gallery import colour_bar, data_uri, galleries, thumbnail
 from anomem.report.evaluation.plots import roc_plot, score_histogram
 from anomem.runtime.atomic import atomic_path
+from anomem.runtime.neutral import plain_only
 from anomem.runtime.text import number
 from anomem.types import ANOMALOUS, NORMAL, UInt8Image
 
@@ -158,11 +160,21 @@ def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, s
 
 def _parameter_lines(detector: Model) -> list[tuple[str, str, bool]]:
     """Name, value, and whether the preset chose it."""
-    given = detector.get_params()
-    resolved = detector.resolved_
-    return [
-        (name, _shown(resolved[name]), value is None and resolved[name] is not None) for name, value in given.items()
-    ]
+    given, resolved = _flat(detector.get_params()), _flat(detector.resolved_)
+    return [(name, _shown(value), value is not None and given.get(name) is None) for name, value in resolved.items()]
+
+
+def _flat(values: Any) -> dict[str, Any]:
+    """Return parameters by name, members of nested objects by their dotted one."""
+    found: dict[str, Any] = {}
+    for name in values.keys():  # noqa: SIM118 - resolved parameters are no mapping
+        if values[name] is BY_PRESET:
+            continue
+        if hasattr(values[name], "keys"):
+            found |= {f"{name}.{member}": value for member, value in _flat(values[name]).items()}
+        else:
+            found[name] = values[name]
+    return found
 
 
 def _shown(value: Any) -> str:
@@ -193,7 +205,8 @@ def read_resource(name: str) -> str:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(autoescape=True, finalize=plain_only, **options)
     environment.filters["percent"] = words.percent
     environment.filters["rate"] = words.rate
     environment.filters["number"] = number
