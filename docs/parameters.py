@@ -13,7 +13,7 @@ from anomem.params import table
 from anomem.renamed import CLASSES, MODULES
 
 FOLDER = Path(__file__).parent
-_TABLE = re.compile(r"<!-- (parameters|renamed): (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+_TABLE = re.compile(r"^<!-- (parameters|renamed): (\w+) -->\n.*?^<!-- end -->", re.DOTALL | re.MULTILINE)
 
 
 def written(text: str) -> str:
