@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
@@ -56,6 +58,23 @@ def test_files_that_are_named_exist() -> None:
         named = [*_CODE_PATH.findall(_FENCED.sub("", text)), *_COMMAND.findall(text)]
         missing += [f"{page.relative_to(ROOT)}: {name}" for name in named if not _exists(name)]
     assert not missing
+
+
+def test_names_of_the_package_exist() -> None:
+    pages = [page for page in PAGES if page.name not in {"CHANGELOG.md", "migration.md"}]
+    named = {name for page in pages for name in re.findall(r"`(anomem(?:\.\w+)+)", page.read_text(encoding="utf-8"))}
+    assert len(named) > 10
+    assert not [name for name in sorted(named) if not _found(name)]
+
+
+def _found(name: str) -> bool:
+    """Find a dotted name by importing as much of it as is a module."""
+    head, _, last = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return bool(head) and _found(head) and hasattr(pkgutil.resolve_name(head), last)
+    return True
 
 
 def test_every_page_is_in_the_index() -> None:
