@@ -1,4 +1,4 @@
-"""Links and lists in the documents agree with the tree."""
+"""Links, names, lists and the table of results in the documents agree with the tree."""
 
 from __future__ import annotations
 
@@ -75,6 +75,11 @@ def _found(name: str) -> bool:
     except ModuleNotFoundError:
         return bool(head) and _found(head) and hasattr(pkgutil.resolve_name(head), last)
     return True
+
+
+def test_the_readme_shows_the_table_of_results() -> None:
+    table = (ROOT / "benchmarks" / "results" / "table.md").read_text(encoding="utf-8").strip()
+    assert f"\n\n{table}\n\n" in (ROOT / "README.md").read_text(encoding="utf-8"), "paste benchmarks/results/table.md"
 
 
 def test_every_page_is_in_the_index() -> None:
