@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from anomem.cli import options
 from anomem.cli.found import show_found
@@ -55,6 +58,8 @@ FITTED_IN = ("fp32", "bf16")
 )
 @options.group_by
 @click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
+@click.option("--extend", type=options.PATH, metavar="MODEL", help="Fit as MODEL, to its normals and those of DATA.")
+@click.option("--keep-store", is_flag=True, help="Write MODEL.store.csv, which --extend needs: paths of the normals.")
 @options.running
 @options.skip_bad
 @options.as_json
@@ -73,6 +78,8 @@ def fit(
     fit_precision: str,
     group_by: str | None,
     seed: int | None,
+    extend: Path | None,
+    keep_store: bool,
     as_json: bool,
     **running: Any,
 ) -> None:
@@ -81,14 +88,20 @@ def fit(
     DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
     --normal CLASS; or a CSV or Parquet table with a column path and, where known, label (0 normal, 1 anomalous), mask,
     type and group. Only its training part is read. Masks are never needed.
+
+    --extend fits to the normals in the store of an earlier model, then those of DATA: as a fit to all of them would,
+    with the earlier model's method and hyperparameters.
     """
     from anomem.data.sources import read_dataset, read_labels
+    from anomem.data.store import store_of
     from anomem.detectors import get
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    session.reads(data, labels)
+    session.reads(data, labels, extend, None if extend is None else store_of(extend))
     check_file(out, session, what="model")
+    if keep_store:
+        check_file(store_of(out), session, what="store")
     dataset = read_dataset(data, normal=normal)
     found = show_found(dataset, output)
     picked = read_labels(labels) if labels else None
@@ -96,7 +109,13 @@ def fit(
     if not any(sample.label == NORMAL for sample in dataset.train):
         raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
 
-    detector = _configured(get(method), assignments, precision, seed)
+    if extend is None:
+        detector = _configured(get(method), assignments, precision, seed)
+    else:
+        detector = _extended(extend, assignments, precision, seed)
+        output.line(f"{extend}: its normals ({store_of(extend)}) and those of {data} are learnt together, all anew")
+        if alpha is None:
+            note(f"alpha is chosen anew; --alpha {detector.calibration_.alpha:.3g} keeps that of {extend}")
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     learnt_in = PRECISIONS.get(fit_precision, fit_precision)
     started = time.perf_counter()
@@ -107,11 +126,13 @@ def fit(
             groups=group_by,
             alpha=alpha,
             fit_precision=learnt_in,
+            extend=extend,
             progress=progress,
             **running,
         )
     skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
-    _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped, found=found)
+    seconds = time.perf_counter() - started
+    _finish(detector, out, seconds, output, session, skipped=skipped, found=found, keep_store=keep_store)
 
 
 @click.command(short_help="Teach a model labelled defects; seconds.")
@@ -204,7 +225,7 @@ def calibrate(
     source = PathSource(sample.path for sample in chosen)
     with bars(session, quiet=as_json) as progress:
         detector.calibrate(source, alpha, groups=groups, progress=progress, **running)
-    save(detector, target, session)
+    save(detector.save, target, session)
     calibration = detector.calibration_
     output.line(f"calibrated on {count(calibration.n, 'normal image')}{_grouped(calibration)}")
     for text in promise(detector):
@@ -231,13 +252,13 @@ def load(model: Path) -> Detector:
     return load_detector(model)
 
 
-def save(detector: Model, path: Path, session: Session) -> None:
+def save(write: Callable[[Path], None], path: Path, session: Session) -> None:
     """Write a model file, whole or not at all."""
     with session.putting_in_place(path):
-        detector.save(path)
+        write(path)
 
 
-def keep(detector: Detector, path: Path, session: Session) -> None:
+def keep(write: Callable[[Path], None], path: Path, session: Session) -> None:
     """Write a model file; where its place is full, write it among the temporary files rather than lose the fit.
 
     Raises
@@ -246,13 +267,13 @@ def keep(detector: Detector, path: Path, session: Session) -> None:
         Its place cannot be written; the line says where the model is instead.
     """
     try:
-        save(detector, path, session)
+        save(write, path, session)
     except OutputError as error:
         refuge = Path(tempfile.mkdtemp(prefix="anomem-")) / path.name
         try:
-            save(detector, refuge, session)
+            save(write, refuge, session)
         except (AnomemError, OSError):
-            refuge.parent.rmdir()
+            shutil.rmtree(refuge.parent, ignore_errors=True)
             raise error from None
         raise InputError(f"{error}; the fitted model is kept in {refuge}: move it") from error
 
@@ -290,6 +311,20 @@ def _configured(kind: type[Detector], assignments: Sequence[str], precision: str
     return detector
 
 
+def _extended(model: Path, assignments: Sequence[str], precision: str | None, seed: int | None) -> Detector:
+    """Load a detector to be fitted again with more images, and say what does not stay as it is."""
+    given = {"--set": bool(assignments), "--precision": precision is not None, "--seed": seed is not None}
+    wrong = [option for option, is_given in given.items() if is_given]
+    if wrong or click.get_current_context().get_parameter_source("method") is ParameterSource.COMMANDLINE:
+        named = ", ".join(wrong or ["--method"])
+        raise InputError(f"{named}: --extend fits as {model} was fitted: leave it out, or fit again on all images")
+    detector = load(model)
+    labelled = detector.counts_["n_labelled"]
+    if labelled:
+        note(f"the {count(labelled, 'earlier label')} of {model} will not be kept; --labels gives them again")
+    return detector
+
+
 def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, str]]:
     """Name the images that could not be read, and say so."""
     paths = {str(sample.path) for sample in samples}
@@ -310,9 +345,10 @@ def _finish(
     *,
     skipped: Sequence[dict[str, str]] = (),
     found: dict[str, Any] | None = None,
+    keep_store: bool = False,
 ) -> None:
     """Write the model and say what it is."""
-    keep(detector, out, session)
+    keep(partial(detector.save, keep_store=keep_store), out, session)
     counts, calibration = detector.counts_, detector.calibration_
     output.line(
         f"{detector.name}: learnt from {count(counts['n_train'], 'normal image')}, tuned on {counts['n_tune']:,}, "
