@@ -6,6 +6,7 @@ A path may go on inside a file::
     train-images-idx3-ubyte/00042.pgm           a record of an array file, counted from 0
     pneumoniamnist.npz/val_images.npy/00003.pgm a record of an array file inside a zip
     img000001.png/box-10-20-200-220.ppm         rows 10 to 199, columns 20 to 219 of an image
+    labels.json/12.regions                      a mask: the regions of an image of an annotation tool's export
 
 so that whatever a set is made of, every image has a path, and its content a hash. Records and boxes read as PNM files.
 """
@@ -22,6 +23,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from anomem.data.annotations import MASK_SUFFIX, read_regions
 from anomem.data.official.records import read_records
 from anomem.errors import ImageError, InputError, one_line
 from anomem.runtime import images
@@ -113,6 +115,8 @@ def read_mask(path: str | Path, height_width: tuple[int, int] | None = None) -> 
     place = Path(path)
     if place.is_file():
         return images.read_mask(place, height_width)
+    if place.suffix == MASK_SUFFIX:
+        return read_regions(place, height_width)
     parts = [read_mask(part) for part in entries(place)] or [_mask_inside(place)]
     if len({part.shape for part in parts}) > 1:
         raise ImageError(str(place), "its masks differ in size: copy the folder again")
