@@ -38,6 +38,7 @@ FITTED_IN = ("fp32", "bf16")
 @click.argument("data", type=options.PATH)
 @click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
 @options.normal
+@options.every
 @click.option("--method", default="anomem", show_default=True, help="See `anomem methods`.")
 @click.option(
     "--set",
@@ -70,6 +71,7 @@ def fit(
     data: Path,
     out: Path,
     normal: str | None,
+    every: int,
     method: str,
     assignments: tuple[str, ...],
     labels: Path | None,
@@ -102,7 +104,7 @@ def fit(
     check_file(out, session, what="model")
     if keep_store:
         check_file(store_of(out), session, what="store")
-    dataset = read_dataset(data, normal=normal)
+    dataset = read_dataset(data, normal=normal, every=every)
     found = show_found(dataset, output)
     picked = read_labels(labels) if labels else None
     session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
@@ -183,6 +185,7 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
 @click.argument("normals", type=options.PATH)
 @options.alpha("Promised rate of false alarms.", required=True)
 @options.normal
+@options.every
 @options.group_by
 @click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
 @options.running
@@ -196,6 +199,7 @@ def calibrate(
     normals: Path,
     alpha: float,
     normal: str | None,
+    every: int,
     group_by: str | None,
     out: Path | None,
     as_json: bool,
@@ -213,7 +217,7 @@ def calibrate(
     target = out or model
     session.reads(normals)
     check_file(target, session, what="model")
-    dataset = read_dataset(normals, normal=normal)
+    dataset = read_dataset(normals, normal=normal, every=every)
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
     chosen = [sample for sample in dataset.train if sample.label == NORMAL]

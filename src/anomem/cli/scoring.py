@@ -72,6 +72,7 @@ class Heatmaps:
     show_default=True,
     help="Score in this precision, or refuse; auto: in the one that the file is calibrated in.",
 )
+@options.every
 @options.running
 @options.skip_bad
 @options.as_json
@@ -86,6 +87,7 @@ def score(
     alpha: float | None,
     engine: str,
     precision: str,
+    every: int,
     as_json: bool,
     **running: Any,
 ) -> None:
@@ -101,7 +103,7 @@ def score(
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     session.reads(model, weights_of(model), *images)
-    paths, found = _listed(images)
+    paths, found = _listed(images, every)
     if out is not None:
         check_table(out, session)
     session.check_inputs(*paths)
@@ -130,7 +132,7 @@ def score(
     )
 
 
-def _listed(images: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
+def _listed(images: Sequence[Path], every: int) -> tuple[list[Path], list[dict[str, Any]]]:
     """List the image files that the arguments stand for, each one that opens from here; and say what was left out.
 
     Returns
@@ -148,7 +150,7 @@ def _listed(images: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
     for place in images:
         with noted() as notes:
             warn_of_pages([place])
-            listed = [Path(path) for path in list_images(place, among=False)]
+            listed = [Path(path) for path in list_images(place, among=False, every=every)]
         if listed != [place]:
             found.append({"path": place, "images": len(listed), "notes": notes})
         paths += listed
@@ -216,7 +218,8 @@ def _absolute(path: Path) -> str:
 def _png(place: Path, number: str = "") -> Path:
     """Give a heatmap its name: that of its image, cut where a suffix or a number makes it too long for a disk."""
     ending = f"{number}.png"
-    return place.with_name(shortened(place.stem, NAME_BYTES - len(ending)) + ending)
+    stem = place.stem + place.suffix.partition("#")[2].join(("-", "")) if "#" in place.suffix else place.stem
+    return place.with_name(shortened(stem, NAME_BYTES - len(ending)) + ending)
 
 
 def _free(place: Path, taken: set[str]) -> Path:
@@ -256,13 +259,14 @@ def _collect(
 
 
 def _draw(result: Scored, detector: Model, place: Path) -> None:
-    from anomem.runtime.images import decode, write_png
+    from anomem.data.sources import PathSource
+    from anomem.runtime.images import write_png
     from anomem.runtime.overlay import overlay
 
     if result.map is None:
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_png(place, overlay(decode(result.name), result.map, *detector.map_scale_), title=_TITLE)
+    write_png(place, overlay(PathSource([result.name]).load(0), result.map, *detector.map_scale_), title=_TITLE)
 
 
 def _show(

@@ -14,6 +14,7 @@ from anomem.data.label_tables import merge_labels
 from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, folder_samples, open_source, training_samples
 from anomem.data.store import Stored, with_earlier
+from anomem.data.video import is_video
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.groups import Groups, resolve_groups
@@ -124,7 +125,8 @@ def read_corpus(
         For earlier images that are gone or have changed; lengths that differ; labels other than 0, 1, -1; no images.
     """
     fitting = default_label == NORMAL
-    samples = None if isinstance(images, (str, Path)) and not fitting else training_samples(images)
+    paths = isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and any(map(is_video, images)))
+    samples = None if paths and not fitting else training_samples(images)
     picked: frozenset[int] = frozenset()
     if earlier:
         if any(isinstance(column, (list, tuple, np.ndarray)) for column in (y, masks, groups, types)):

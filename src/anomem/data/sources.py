@@ -11,6 +11,7 @@ from anomem.data.layouts import read_folder
 from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
+from anomem.data.video import EVERY, frames, is_video, read_videos, videos_in
 from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.images import decode
 from anomem.runtime.listing import image_files
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 
-def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
+def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EVERY) -> Dataset:
     """Recognise a folder or table of images and list what is for training and what for testing.
 
     Recognised are MVTec style (``train/good``, ``test/<type>``, ``ground_truth/<type>`` with
@@ -43,7 +44,8 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
     ImageFolder style (``train/<class>``, ``test/<class>``; ``val/<class>`` serves as test where
     there is no test), class folders without ``train`` around them (the normal class trains, the
     others test), a flat folder of normal images with folders inside, and a table (see
-    `anomem.data.tables.read_table`). Hidden files are skipped.
+    `anomem.data.tables.read_table`). Hidden files are skipped. A video file, or a folder of videos alone, gives frames
+    (see `anomem.data.video.read_videos`).
 
     Parameters
     ----------
@@ -52,6 +54,8 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
     normal : str, optional
         The class folder of normal images; needed when the training folder holds several. Only it
         is trained on; test images of all other classes are anomalous, with ``type`` the class.
+    every : int
+        Take one of so many frames of a video.
 
     Returns
     -------
@@ -65,6 +69,9 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
         A Parquet table without pyarrow.
     """
     root = Path(path)
+    videos = _videos(root)
+    if videos:
+        return read_videos(videos, root if root.is_dir() else root.parent, every)
     if root.is_dir():
         return read_folder(root, normal)
     if root.is_file() and root.suffix.lower() in TABLE_SUFFIXES:
@@ -76,6 +83,13 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
             f"{root}: found one {root.suffix or 'nameless'} file: give a folder of images or a CSV/Parquet table"
         )
     raise InputError(f"{root}: no such file or folder: check the path")
+
+
+def _videos(root: Path) -> list[Path]:
+    """List the videos that a path stands for: itself, or those of a folder without images."""
+    if root.is_dir():
+        return videos_in(root)
+    return [root] if is_video(root) else []
 
 
 def training_samples(images: Any) -> list[Sample] | None:
@@ -99,7 +113,7 @@ def training_samples(images: Any) -> list[Sample] | None:
     """
     if isinstance(images, (str, Path)):
         path = Path(images)
-        if not path.is_dir() and path.suffix.lower() not in TABLE_SUFFIXES:
+        if not path.is_dir() and path.suffix.lower() not in TABLE_SUFFIXES and not is_video(path):
             return None
         images = read_dataset(path)
         if images.notes:
@@ -112,7 +126,16 @@ def training_samples(images: Any) -> list[Sample] | None:
         images = list(images)
     if isinstance(images, Sequence) and images and all(isinstance(s, Sample) for s in images):
         return list(images)
+    if isinstance(images, (list, tuple)) and any(map(is_video, images)):
+        return [sample for path in images for sample in _file_samples(path)]
     return None
+
+
+def _file_samples(path: str | Path) -> list[Sample]:
+    """Return one file as normal: a sample, or one per frame of a video, which are a group."""
+    if is_video(path):
+        return [Sample(frame, NORMAL, group=str(path)) for frame in frames(path)]
+    return [Sample(Path(path), NORMAL)]
 
 
 def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
@@ -194,9 +217,12 @@ def open_source(images: Any) -> ImageSource:
     return open_images(images, files=PathSource, expand=list_images)
 
 
-def list_images(path: str | Path, *, among: bool) -> Sequence[str | Path]:
-    """List the image files that a path names: as `anomem.runtime.listing.image_files`, and the rows of a table."""
+def list_images(path: str | Path, *, among: bool, every: int = EVERY) -> Sequence[str | Path]:
+    """List the image files that a path names: as `anomem.runtime.listing.image_files`, rows of a table, frames."""
     place = Path(path)
+    videos = _videos(place) if place.exists() else []
+    if videos:
+        return [frame for video in videos for frame in frames(video, every)]
     if place.suffix.lower() in TABLE_SUFFIXES and place.is_file():
         dataset = read_table(place)
         return [sample.path for sample in (*dataset.train, *dataset.test)]

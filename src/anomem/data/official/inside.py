@@ -6,9 +6,11 @@ A path may go on inside a file::
     train-images-idx3-ubyte/00042.pgm           a record of an array file, counted from 0
     pneumoniamnist.npz/val_images.npy/00003.pgm a record of an array file inside a zip
     img000001.png/box-10-20-200-220.ppm         rows 10 to 199, columns 20 to 219 of an image
+    clip.mp4#000123                             a frame of a video
     labels.json/12.regions                      a mask: the regions of an image of an annotation tool's export
 
-so that whatever a set is made of, every image has a path, and its content a hash. Records and boxes read as PNM files.
+so that whatever a set is made of, every image has a path, and its content a hash. Records, boxes and frames read as PNM
+files.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy.typing as npt
 
 from anomem.data.annotations import MASK_SUFFIX, read_regions
 from anomem.data.official.records import read_records
+from anomem.data.video import is_frame, read_frame
 from anomem.errors import ImageError, InputError, one_line
 from anomem.runtime import images
 from anomem.runtime.images import IMAGE_SUFFIXES, decode, resize_mask
@@ -60,6 +63,8 @@ def read_file(path: str | Path) -> bytes:
         pass  # not on the disk by itself
     except OSError as error:
         raise ImageError(str(place), f"{error.strerror}: check the path") from error
+    if is_frame(place):
+        return _pnm(read_frame(place))
     zipped = _zip_around(place)
     if zipped is not None and zipped[1] in zipped[0].names:
         return zipped[0].read(zipped[1])
