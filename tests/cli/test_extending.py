@@ -61,7 +61,7 @@ def test_commands_extend(shop: Shop, here: Run, tmp_path: Path) -> None:
     assert code == 0, err
     code, out, err = here("fit", "new", "--extend", "m", "--out", "m2", "--keep-store")
     assert code == 0, err
-    assert "m: its normals (m.store.csv) and those of new are learnt together, all anew" in out
+    assert "m: its normals (m.store.csv) are learnt together with these, all anew" in out
     model = library.load("m2")
     assert model.name == "knn"
     assert model.resolved_["size"] == 64

@@ -47,7 +47,9 @@ FITTED_IN = ("fp32", "bf16")
     multiple=True,
     help="A hyperparameter, as often as needed; `anomem methods METHOD` lists them.",
 )
-@click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
+@click.option(
+    "--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type]; or an export."
+)
 @options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
 @click.option("--precision", type=click.Choice(FITTED_IN), help="Arithmetic used for scoring.  [default: fp32]")
 @click.option(
@@ -89,18 +91,17 @@ def fit(
 
     DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
     --normal CLASS; or a CSV or Parquet table with a column path and, where known, label (0 normal, 1 anomalous), mask,
-    type and group. Only its training part is read. Masks are never needed.
+    type and group; or a folder of videos. Only its training part is read. Masks are never needed.
 
     --extend fits to the normals in the store of an earlier model, then those of DATA: as a fit to all of them would,
     with the earlier model's method and hyperparameters.
     """
     from anomem.data.sources import read_dataset, read_labels
     from anomem.data.store import store_of
-    from anomem.detectors import get
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    session.reads(data, labels, extend, None if extend is None else store_of(extend))
+    session.reads(data, labels, extend, extend and store_of(extend))
     check_file(out, session, what="model")
     if keep_store:
         check_file(store_of(out), session, what="store")
@@ -111,15 +112,8 @@ def fit(
     if not any(sample.label == NORMAL for sample in dataset.train):
         raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
 
-    if extend is None:
-        detector = _configured(get(method), assignments, precision, seed)
-    else:
-        detector = _extended(extend, assignments, precision, seed)
-        output.line(f"{extend}: its normals ({store_of(extend)}) and those of {data} are learnt together, all anew")
-        if alpha is None:
-            note(f"alpha is chosen anew; --alpha {detector.calibration_.alpha:.3g} keeps that of {extend}")
+    detector = _configured(method, assignments, precision, seed) if extend is None else _extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
-    learnt_in = PRECISIONS.get(fit_precision, fit_precision)
     started = time.perf_counter()
     with bars(session, quiet=as_json) as progress:
         detector.fit(
@@ -127,7 +121,7 @@ def fit(
             labels=picked,
             groups=group_by,
             alpha=alpha,
-            fit_precision=learnt_in,
+            fit_precision=PRECISIONS.get(fit_precision, fit_precision),
             extend=extend,
             progress=progress,
             **running,
@@ -144,7 +138,7 @@ def fit(
     type=options.PATH,
     metavar="CSV",
     required=True,
-    help="path,label[,mask,type]: labelled images.",
+    help="Labelled images: path,label[,mask,type]; or an export.",
 )
 @click.option("--add", is_flag=True, help="Keep the earlier labels too.  [default: they are replaced]")
 @click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
@@ -156,9 +150,9 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
     """Refit the second stage of MODEL to labelled images.
 
     The CSV has the columns path and label (1 anomalous, 0 normal) and, where known, mask and type; paths are relative
-    to its folder. Defects alone are enough. The memory of normal images stays as it is; the calibration is computed
-    anew, and labelled images never enter it. With --add the files of earlier labels are read again: they must be where
-    they were.
+    to its folder. An export of Label Studio (JSON, JSON-MIN, CSV) or CVAT (for images 1.1, XML) will do as well.
+    Defects alone are enough. The memory of normal images stays as it is; the calibration is computed anew, and
+    labelled images never enter it. With --add the files of earlier labels are read again: they must be where they were.
     """
     from anomem.data.sources import read_labels
 
@@ -301,10 +295,12 @@ def promise(detector: Model) -> list[str]:
     ]
 
 
-def _configured(kind: type[Detector], assignments: Sequence[str], precision: str | None, seed: int | None) -> Detector:
+def _configured(method: str, assignments: Sequence[str], precision: str | None, seed: int | None) -> Detector:
     """Build a detector from ``--set`` and the options that stand for hyperparameters; checked before any work."""
+    from anomem.detectors import get
     from anomem.params import parse_assignments
 
+    kind = get(method)
     values = parse_assignments(kind, assignments)
     if precision is not None:
         values["precision"] = PRECISIONS[precision]
@@ -315,14 +311,20 @@ def _configured(kind: type[Detector], assignments: Sequence[str], precision: str
     return detector
 
 
-def _extended(model: Path, assignments: Sequence[str], precision: str | None, seed: int | None) -> Detector:
+def _extended(model: Path, output: Output) -> Detector:
     """Load a detector to be fitted again with more images, and say what does not stay as it is."""
-    given = {"--set": bool(assignments), "--precision": precision is not None, "--seed": seed is not None}
-    wrong = [option for option, is_given in given.items() if is_given]
-    if wrong or click.get_current_context().get_parameter_source("method") is ParameterSource.COMMANDLINE:
-        named = ", ".join(wrong or ["--method"])
+    from anomem.data.store import store_of
+
+    context = click.get_current_context()
+    options = {"method": "--method", "assignments": "--set", "precision": "--precision", "seed": "--seed"}
+    given = [o for name, o in options.items() if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        named = ", ".join(given)
         raise InputError(f"{named}: --extend fits as {model} was fitted: leave it out, or fit again on all images")
     detector = load(model)
+    output.line(f"{model}: its normals ({store_of(model)}) are learnt together with these, all anew")
+    if context.params["alpha"] is None:
+        note(f"alpha is chosen anew; --alpha {detector.calibration_.alpha:.3g} keeps that of {model}")
     labelled = detector.counts_["n_labelled"]
     if labelled:
         note(f"the {count(labelled, 'earlier label')} of {model} will not be kept; --labels gives them again")

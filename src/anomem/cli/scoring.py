@@ -91,7 +91,7 @@ def score(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Score IMAGES (files, tables, and folders with all images below them) with MODEL.
+    """Score IMAGES (files, tables, videos, and folders with all images below them) with MODEL.
 
     For each image: the raw score (higher is more anomalous), the p-value (how rare such a score is among normal
     images) and the verdict, which is anomalous where the p-value is at most alpha.
