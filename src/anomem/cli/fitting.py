@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from anomem.cli import options
+from anomem.cli.configuring import configured, extended
 from anomem.cli.found import show_found
 from anomem.cli.output import Output, check_file, files_of, peak_mb
 from anomem.cli.progress import bars
@@ -25,7 +25,7 @@ from anomem.runtime.text import count, number, rate
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
-    from anomem.data.samples import Sample
+    from anomem.data.samples import Dataset, Sample
     from anomem.detector import Detector
     from anomem.loading import Model
     from anomem.runtime.calibration import Calibration
@@ -59,12 +59,18 @@ FITTED_IN = ("fp32", "bf16")
     show_default=True,
     help="Precision of the features learnt from; auto takes bf16 where the processor has it.",
 )
+@click.option(
+    "--bits",
+    type=click.Choice(("auto", "8", "10", "12", "14", "16")),
+    help="Bits that 16-bit images use.  [default: auto, those of the normal images]",
+)
 @options.group_by
 @click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
 @click.option("--extend", type=options.PATH, metavar="MODEL", help="Fit as MODEL, to its normals and those of DATA.")
 @click.option("--keep-store", is_flag=True, help="Write MODEL.store.csv, which --extend needs: paths of the normals.")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def fit(
@@ -80,6 +86,7 @@ def fit(
     alpha: float | None,
     precision: str | None,
     fit_precision: str,
+    bits: str | None,
     group_by: str | None,
     seed: int | None,
     extend: Path | None,
@@ -96,7 +103,6 @@ def fit(
     --extend fits to the normals in the store of an earlier model, then those of DATA: as a fit to all of them would,
     with the earlier model's method and hyperparameters.
     """
-    from anomem.data.sources import read_dataset, read_labels
     from anomem.data.store import store_of
 
     output = Output(as_json)
@@ -105,14 +111,8 @@ def fit(
     check_file(out, session, what="model")
     if keep_store:
         check_file(store_of(out), session, what="store")
-    dataset = read_dataset(data, normal=normal, every=every)
-    found = show_found(dataset, output)
-    picked = read_labels(labels) if labels else None
-    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
-    if not any(sample.label == NORMAL for sample in dataset.train):
-        raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
-
-    detector = _configured(method, assignments, precision, seed) if extend is None else _extended(extend, output)
+    dataset, picked, found = _inputs(session, output, data, labels, normal=normal, every=every)
+    detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
     with bars(session, quiet=as_json) as progress:
@@ -144,6 +144,7 @@ def fit(
 @click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, as_json: bool, **running: Any) -> None:
@@ -184,6 +185,7 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
 @click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def calibrate(
@@ -218,8 +220,7 @@ def calibrate(
     if not chosen:
         raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
     detector = load_any(model)
-    known = [sample.group for sample in chosen]
-    groups = group_by or (known if any(known) else None)
+    groups = group_by or ([sample.group for sample in chosen] if any(sample.group for sample in chosen) else None)
     source = PathSource(sample.path for sample in chosen)
     with bars(session, quiet=as_json) as progress:
         detector.calibrate(source, alpha, groups=groups, progress=progress, **running)
@@ -241,6 +242,21 @@ def calibrate(
             "found": found,
         }
     )
+
+
+def _inputs(
+    session: Session, output: Output, data: Path, labels: Path | None, **reading: Any
+) -> tuple[Dataset, tuple[Sample, ...] | None, dict[str, Any]]:
+    """Read what a fit learns from: a data set, labels that somebody picked, and what was found, which is printed."""
+    from anomem.data.sources import read_dataset, read_labels
+
+    dataset = read_dataset(data, **reading)
+    found = show_found(dataset, output)
+    picked = read_labels(labels) if labels else None
+    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
+    if not any(sample.label == NORMAL for sample in dataset.train):
+        raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
+    return dataset, picked, found
 
 
 def load(model: Path) -> Detector:
@@ -293,42 +309,6 @@ def promise(detector: Model) -> list[str]:
         f"alpha {calibration.alpha:.3g}: on average at most {mean} of normal images like these are called anomalous",
         f"with these {calibration.n_groups:,} calibration {images} less than {limit}, with 95 % confidence",
     ]
-
-
-def _configured(method: str, assignments: Sequence[str], precision: str | None, seed: int | None) -> Detector:
-    """Build a detector from ``--set`` and the options that stand for hyperparameters; checked before any work."""
-    from anomem.detectors import get
-    from anomem.params import parse_assignments
-
-    kind = get(method)
-    values = parse_assignments(kind, assignments)
-    if precision is not None:
-        values["precision"] = PRECISIONS[precision]
-    if seed is not None:
-        values["seed"] = seed
-    detector = kind(**values)
-    detector.resolve()
-    return detector
-
-
-def _extended(model: Path, output: Output) -> Detector:
-    """Load a detector to be fitted again with more images, and say what does not stay as it is."""
-    from anomem.data.store import store_of
-
-    context = click.get_current_context()
-    options = {"method": "--method", "assignments": "--set", "precision": "--precision", "seed": "--seed"}
-    given = [o for name, o in options.items() if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        named = ", ".join(given)
-        raise InputError(f"{named}: --extend fits as {model} was fitted: leave it out, or fit again on all images")
-    detector = load(model)
-    output.line(f"{model}: its normals ({store_of(model)}) are learnt together with these, all anew")
-    if context.params["alpha"] is None:
-        note(f"alpha is chosen anew; --alpha {detector.calibration_.alpha:.3g} keeps that of {model}")
-    labelled = detector.counts_["n_labelled"]
-    if labelled:
-        note(f"the {count(labelled, 'earlier label')} of {model} will not be kept; --labels gives them again")
-    return detector
 
 
 def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, str]]:

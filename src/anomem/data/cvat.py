@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anomem.data.regions import Annotated, Region, Runs, finite
 from anomem.errors import InputError, one_line
-from anomem.runtime.images import MAX_PIXELS
+from anomem.runtime.limits import MAX_PIXELS
 
 __all__ = ["read"]
 

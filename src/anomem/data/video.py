@@ -17,7 +17,7 @@ import numpy as np
 
 from anomem.data.samples import Dataset, Sample
 from anomem.errors import ImageError, InputError, MissingExtraError, one_line
-from anomem.runtime.images import MAX_PIXELS
+from anomem.runtime.limits import MAX_PIXELS
 from anomem.runtime.listing import list_folder
 from anomem.runtime.text import count
 from anomem.runtime.words import class_of
@@ -144,6 +144,8 @@ class _Clip:
         except ImportError as error:
             raise MissingExtraError("av", "video") from error
         self._path, self._av, self._lock = path, av, threading.Lock()
+        self._frames: Iterator[VideoFrame] = iter(())
+        self._at = 0
         self._kept: OrderedDict[int, VideoFrame] = OrderedDict()
         self._open()
         try:
@@ -206,7 +208,7 @@ class _Clip:
         self._stream = streams[0]
         if self._stream.codec_context.width * self._stream.codec_context.height > MAX_PIXELS:
             raise ImageError(str(self._path), f"frames of more than {MAX_PIXELS:,} pixels: make them smaller")
-        self._frames: Iterator[VideoFrame] = self._container.decode(self._stream)
+        self._frames = self._container.decode(self._stream)
         self._at = 0
 
     def _damaged(self, error: Exception) -> ImageError:
