@@ -105,7 +105,7 @@ class Labelled:
 
     @cached_property
     def n_anomalous(self) -> int:
-        """How many of them are labelled anomalous."""
+        """Number of those labelled anomalous."""
         return int((self.labels == ANOMALOUS).sum())
 
 

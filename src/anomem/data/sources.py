@@ -14,6 +14,7 @@ from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
 from anomem.data.video import EVERY, frames, is_video, read_videos, videos_in
 from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.files import exists, is_file, is_folder
+from anomem.runtime.images import IMAGE_SUFFIXES
 from anomem.runtime.limits import image_bytes
 from anomem.runtime.listing import image_files
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
@@ -219,7 +220,8 @@ def open_source(images: Any, *, max_pixels: int | None = None) -> ImageSource:
 def list_images(path: str | Path, *, among: bool, every: int = EVERY) -> Sequence[str | Path]:
     """List the image files that a path names: as `anomem.runtime.listing.image_files`, rows of a table, frames."""
     place = Path(path)
-    videos = _videos(place) if exists(place) else []
+    known = among and place.suffix.lower() in IMAGE_SUFFIXES  # no look at the disk: there may be very many
+    videos = _videos(place) if not known and exists(place) else []
     if videos:
         return [frame for video in videos for frame in frames(video, every)]
     if place.suffix.lower() in TABLE_SUFFIXES and is_file(place):
