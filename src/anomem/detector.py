@@ -45,7 +45,7 @@ from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import isolated_rng, recorded
-from anomem.types import ANOMALOUS, NORMAL, Record
+from anomem.types import ANOMALOUS, NORMAL, ImagesLike, LabelsLike, Record
 
 Supervision = Literal["none", "optional", "required"]
 
@@ -104,10 +104,10 @@ class Detector(Parameters, FittedModel):
 
     def fit(
         self,
-        images: Any,
+        images: ImagesLike,
         y: Sequence[int] | None = None,
         *,
-        labels: Any = None,
+        labels: LabelsLike = None,
         masks: Sequence[Mask] | None = None,
         groups: Groups = None,
         types: Sequence[str | None] | None = None,
@@ -165,7 +165,7 @@ class Detector(Parameters, FittedModel):
         ParameterError, InputError, CalibrationError
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha that n cannot carry.
         """
-        described = {"labels": labels, "masks": masks, "groups": groups, "types": types}
+        described: dict[str, Any] = {"labels": labels, "masks": masks, "groups": groups, "types": types}
         options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
         options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
         options["earlier"] = () if extend is None else earlier_normals(extend)
@@ -174,7 +174,7 @@ class Detector(Parameters, FittedModel):
 
     def _fit_steps(
         self,
-        images: Any,
+        images: ImagesLike,
         y: Sequence[int] | None = None,
         *,
         alpha: float | None = None,
@@ -220,7 +220,7 @@ class Detector(Parameters, FittedModel):
 
     def label(
         self,
-        images: Any,
+        images: ImagesLike,
         y: Sequence[int] | None = None,
         *,
         masks: Sequence[Mask] | None = None,
@@ -262,7 +262,7 @@ class Detector(Parameters, FittedModel):
 
     def _label_steps(
         self,
-        images: Any,
+        images: ImagesLike,
         y: Sequence[int] | None = None,
         *,
         device: str = "auto",
@@ -295,7 +295,7 @@ class Detector(Parameters, FittedModel):
             labels=label_rows(corpus, chosen),
         )
 
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> ImageSet:
+    def _prepared(self, images: ImagesLike, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> ImageSet:
         source = open_source(images, max_pixels=max_pixels)
         return ImageSet(source, self._state().preprocessing, workers=workers, skip_bad=skip_bad)
 
@@ -308,7 +308,7 @@ class Detector(Parameters, FittedModel):
         state = self._state()
         self._fitted = state.replaced(calibration=state.calibration.with_alpha(alpha))
 
-    def _normals(self, normals: Any) -> tuple[Any, Sequence[Hashable | None] | None]:
+    def _normals(self, normals: ImagesLike) -> tuple[Any, Sequence[Hashable | None] | None]:
         return normal_samples(normals)
 
     def _calibrated(
@@ -337,9 +337,9 @@ class Detector(Parameters, FittedModel):
         *,
         format: str | None = None,
         precision: str = "fp32",
-        normals: Any = None,
-        check: Any = None,
-        eval_data: Any = None,
+        normals: ImagesLike = None,
+        check: ImagesLike = None,
+        eval_data: ImagesLike = None,
         max_drop: float | None = None,
         progress: Progress | None = None,
     ) -> Exported:

@@ -39,7 +39,7 @@ _PARTS = ("backbone", "memory")
 """Hyperparameters that are objects in an architecture."""
 
 
-def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: Fitted) -> None:
+def save_model(path: str | Path, method: str, params: Mapping[str, object], state: Fitted) -> None:
     """Write one file: tensors of the scorer, calibration scores, content hashes, region of interest; facts as JSON."""
     tensors = {f"scorer.{name}": tensor for name, tensor in state.scorer.state_dict().items()}
     tensors["calibration.scores"] = torch.from_numpy(state.calibration.scores.copy())
@@ -53,7 +53,7 @@ def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: 
     write_model(path, tensors, manifest_of(method, params, state))
 
 
-def manifest_of(method: str, params: Mapping[str, Any], state: Fitted) -> Manifest:
+def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Manifest:
     """Everything about a model but its tensors."""
     return Manifest(
         method=method,
@@ -143,7 +143,7 @@ def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
     return read_store(path, digest_set(tensors["digests.learn"]))
 
 
-def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) -> None:
+def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:
     """Refuse facts that no fit of a method writes, before anything is built by them.
 
     An entry with the name of a hyperparameter must be a value that it may take; any number must be one that a network
@@ -173,7 +173,7 @@ def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) 
             raise ModelFileError(f"architecture: {name}={value!r} is not allowed; expected {allowed}")
 
 
-def check_resolved(kind: type[Parameters], resolved: Mapping[str, Any]) -> None:
+def check_resolved(kind: type[Parameters], resolved: Mapping[str, object]) -> None:
     """Refuse hyperparameters of a fit that are missing, unknown or outside their range.
 
     Raises
@@ -233,7 +233,7 @@ def _scale(facts: Mapping[str, float] | None) -> tuple[float, float]:
     return (facts["low"], facts["high"]) if facts else (0.0, 1.0)
 
 
-def _jsonable(params: Mapping[str, Any]) -> dict[str, Any]:
+def _jsonable(params: Mapping[str, object]) -> dict[str, Any]:
     """Return hyperparameters without the region of interest, which travels as a tensor."""
     return {k: v for k, v in params.items() if k != "roi"}
 

@@ -66,7 +66,7 @@ class Recipe:
 def train(
     module: nn.Module,
     loss: Loss,
-    batches: Iterable[Any],
+    batches: Iterable[object],
     recipe: Recipe,
     *,
     device: torch.device,
@@ -173,7 +173,7 @@ LOWEST_RATE = 1e-6
 def range_test(
     module: nn.Module,
     loss: Loss,
-    batches: Iterable[Any],
+    batches: Iterable[object],
     recipe: Recipe,
     *,
     device: torch.device,

@@ -22,7 +22,7 @@ from anomem.runtime.groups import Groups, resolve_groups
 from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.sources import FileSource, highest_level
-from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
+from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, LabelsLike, Record
 
 _LOOKED_AT = 1000
 """Normals among which near-duplicates are looked for unasked, at most."""
@@ -95,10 +95,10 @@ class Corpus:
 
 
 def read_corpus(
-    images: Any,
+    images: ImagesLike,
     y: Sequence[int] | None = None,
     *,
-    labels: Any = None,
+    labels: LabelsLike = None,
     masks: Sequence[Mask] | None = None,
     groups: Groups = None,
     types: Sequence[str | None] | None = None,
@@ -160,7 +160,7 @@ def read_corpus(
     return (yield from _grouped(corpus, named)) if fitting else corpus
 
 
-def _files(images: Any, samples: Sequence[Sample] | None) -> Sequence[Sample]:
+def _files(images: ImagesLike, samples: Sequence[Sample] | None) -> Sequence[Sample]:
     if samples is not None:
         return samples
     if isinstance(images, (list, tuple)) and all(isinstance(image, (str, Path)) for image in images):

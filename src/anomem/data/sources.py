@@ -19,7 +19,7 @@ from anomem.runtime.limits import image_bytes
 from anomem.runtime.listing import image_files
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
 from anomem.runtime.words import class_of
-from anomem.types import NORMAL
+from anomem.types import NORMAL, ImagesLike
 
 __all__ = [
     "ArraySource",
@@ -94,7 +94,7 @@ def _videos(root: Path) -> list[Path]:
     return [root] if is_video(root) else []
 
 
-def training_samples(images: Any) -> list[Sample] | None:
+def training_samples(images: ImagesLike) -> list[Sample] | None:
     """List what a fit may use of a data set; fits never see test images.
 
     Parameters
@@ -149,7 +149,7 @@ def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
     return samples
 
 
-def normal_samples(images: Any) -> tuple[Any, list[Hashable | None] | None]:
+def normal_samples(images: ImagesLike) -> tuple[Any, list[Hashable | None] | None]:
     """Choose the normal images of a data set to calibrate on, and their groups.
 
     Parameters
@@ -188,7 +188,7 @@ class PathSource(FileSource):
         return super().content(i) if exists(path) else read_file(path, image_bytes(self.reading.max_pixels))
 
 
-def open_source(images: Any, *, max_pixels: int | None = None) -> ImageSource:
+def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSource:
     """Open whatever holds images.
 
     Parameters

@@ -14,7 +14,7 @@ from anomem.evaluation.confounds import GreyRecorder, trivial_features
 from anomem.evaluation.figures import Evaluation, NormalsEvaluation, require_both_classes
 from anomem.evaluation.judge import answer_steps, judge, judge_normals, select, with_masks
 from anomem.runtime.progress import Progress, run_to_end
-from anomem.types import NORMAL, UNKNOWN, Record
+from anomem.types import NORMAL, UNKNOWN, ImagesLike, Record
 
 if TYPE_CHECKING:
     from anomem.loading import Model
@@ -24,7 +24,7 @@ __all__ = ["evaluate", "evaluate_normals"]
 
 def evaluate(
     detector: Model,
-    images: Any,
+    images: ImagesLike,
     y: Sequence[int] | None = None,
     *,
     masks: Sequence[Any] | None = None,
@@ -108,7 +108,7 @@ def evaluate(
 
 def evaluate_normals(
     detector: Model,
-    images: Any,
+    images: ImagesLike,
     *,
     batch_size: int = 16,
     workers: int | None = None,

@@ -28,7 +28,7 @@ from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import weights_of
 from anomem.runtime.precision import PRECISIONS
 from anomem.runtime.session import Session
-from anomem.types import ANOMALOUS, NORMAL, Record, UInt8Image
+from anomem.types import ANOMALOUS, NORMAL, ImagesLike, Record, UInt8Image
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 MAX_DROP = 0.01
@@ -108,9 +108,9 @@ def make_wish(
     *,
     format: str | None = None,
     precision: str = "fp32",
-    normals: Any = None,
-    check: Any = None,
-    eval_data: Any = None,
+    normals: ImagesLike = None,
+    check: ImagesLike = None,
+    eval_data: ImagesLike = None,
     max_drop: float | None = None,
 ) -> Wish:
     """Put the arguments of an export in order, and refuse what cannot be done before any work is done.
@@ -147,6 +147,8 @@ def make_wish(
         raise InputError("check takes image files: what is compared begins with decoding them")
     paths = [] if files is None else [Path(files.name(i)) for i in range(len(files))]
     data = read_dataset(eval_data) if isinstance(eval_data, (str, Path)) else eval_data
+    if not isinstance(data, Dataset | None):
+        raise InputError("eval_data: no data set; give a folder, a table or a Dataset")
     source = None if normals is None else open_source(normals)
     return Wish(place, format, precision, source, paths[:CHECKED], data, MAX_DROP if max_drop is None else max_drop)
 

@@ -15,7 +15,7 @@ import torch
 from anomem.data.sources import open_source
 from anomem.data.synthetic import DEFECTS, crops, plant
 from anomem.detector import Detector
-from anomem.types import FloatArray, Record, UInt8Image
+from anomem.types import FloatArray, ImagesLike, Record, UInt8Image
 
 SIDE = 64
 TOLERANCE = 1e-4
@@ -58,7 +58,7 @@ class Example:
     def fit(
         self,
         detector: Detector | None = None,
-        images: Any = None,
+        images: ImagesLike = None,
         y: Sequence[int] | None = None,
         *,
         alpha: float | None = 0.2,
@@ -77,7 +77,7 @@ class Example:
         return np.concatenate([images, self.labelled]), [0] * len(images) + [1] * len(self.labelled)
 
     def score(
-        self, detector: Detector, images: Any = None, *, batch_size: int = 16, workers: int | None = None
+        self, detector: Detector, images: ImagesLike = None, *, batch_size: int = 16, workers: int | None = None
     ) -> FloatArray:
         """Score on the CPU, by default the images of :attr:`mixed`."""
         images = self.mixed if images is None else images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +24,7 @@ from anomem.errors import InputError
 from anomem.nn.backbones import Backbone
 from anomem.nn.inference import autocast, feature_batches
 from anomem.params import Range, param, parameters
-from anomem.types import FloatArray
+from anomem.types import FloatArray, ImagesLike
 
 __all__ = ["DistanceVariance", "LinearEvaluation", "compactness"]
 
@@ -125,10 +125,10 @@ def compactness(detector: Detector, normals: Images, ridge: float, settings: Set
 
 def linear_evaluation(
     detector: Detector,
-    train: Any,
-    train_classes: Sequence[Any],
-    test: Any,
-    test_classes: Sequence[Any],
+    train: ImagesLike,
+    train_classes: Sequence[Hashable],
+    test: ImagesLike,
+    test_classes: Sequence[Hashable],
     *,
     batch_size: int = 64,
 ) -> float:
@@ -178,7 +178,7 @@ def linear_evaluation(
     return float(np.mean(classifier.predict(features[1]) == np.asarray(test_classes)))
 
 
-def _encoded(detector: Detector, images: Any, classes: Sequence[Any], batch_size: int) -> FloatArray:
+def _encoded(detector: Detector, images: ImagesLike, classes: Sequence[Hashable], batch_size: int) -> FloatArray:
     """Pooled features of the backbone's last map, (N, C) float32."""
     backbone = getattr(detector.scorer_, "backbone", None)
     if not isinstance(backbone, Backbone):
