@@ -15,6 +15,7 @@ from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
 from anomem.data.sources import normal_samples, open_source
+from anomem.data.store import stored_normals, write_store
 from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
 from anomem.fitted_model import FittedModel
@@ -32,7 +33,7 @@ from anomem.fitting import (
     reconcluded,
     remember_calibration,
 )
-from anomem.modelfile import save_model
+from anomem.modelfile import earlier_normals, save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
@@ -111,6 +112,7 @@ class Detector(Parameters, FittedModel):
         groups: Groups = None,
         types: Sequence[str | None] | None = None,
         alpha: float | None = None,
+        extend: str | Path | None = None,
         device: str = "auto",
         fit_precision: str = "auto",
         batch_size: int = 16,
@@ -141,6 +143,8 @@ class Detector(Parameters, FittedModel):
             Defect type of each labelled image.
         alpha : float, optional
             Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals carry no less.
+        extend : path, optional
+            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew.
         device : str
             "auto", or a torch device.
         fit_precision : {"auto", "float32", "bfloat16"}
@@ -164,6 +168,7 @@ class Detector(Parameters, FittedModel):
         described: dict[str, Any] = {"labels": labels, "masks": masks, "groups": groups, "types": types}
         options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
         options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
+        options["earlier"] = () if extend is None else earlier_normals(extend)
         run_to_end(self._fit_steps(images, y, **described, **options), progress)
         return self
 
@@ -210,6 +215,7 @@ class Detector(Parameters, FittedModel):
             corpus.skipped,
             labels=roles.label_rows,
             calibration_groups=only_groups(roles.groups),
+            normals=stored_normals(corpus),
         )
 
     def label(
@@ -319,9 +325,11 @@ class Detector(Parameters, FittedModel):
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         self._fitted = yield from recalibrated(state, images, alpha, run, groups)
 
-    def save(self, path: str | Path) -> None:
-        """Write the model as one safetensors file with a JSON manifest; whole or not at all."""
+    def save(self, path: str | Path, *, keep_store: bool = False) -> None:
+        """Write the model as one safetensors file; with `keep_store` also the table that `extend` of a fit reads."""
         save_model(path, self.name, self.to_dict(), self._state())
+        if keep_store:
+            write_store(path, self._state().normals)
 
     def export(
         self,

@@ -15,6 +15,7 @@ import torch
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow
+from anomem.data.store import Stored
 from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
@@ -104,7 +105,7 @@ class Labelled:
 
     @cached_property
     def n_anomalous(self) -> int:
-        """How many of them are labelled anomalous."""
+        """Number of those labelled anomalous."""
         return int((self.labels == ANOMALOUS).sum())
 
 
@@ -164,6 +165,8 @@ class Fitted:
         Files that the second stage is fitted to; see :func:`anomem.data.labels.label_rows`.
     calibration_groups : tuple of int or None
         Group of each calibration image, in the order in which a two-stage scorer remembers them; None: no groups.
+    normals : tuple of Stored
+        Files of the fit's normals, for a store beside the model; no part of the model file.
     """
 
     scorer: Scorer
@@ -176,6 +179,7 @@ class Fitted:
     history: tuple[Record, ...] = ()
     labels: tuple[LabelRow, ...] = ()
     calibration_groups: tuple[int, ...] | None = None
+    normals: tuple[Stored, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:

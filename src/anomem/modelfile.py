@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor, fx
 
+from anomem.data.store import Stored, read_store
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer
@@ -126,6 +127,20 @@ def load_model(
     except Exception as error:  # facts that somebody changed fail in any way there is
         raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, {**manifest.params, "roi": roi}, state
+
+
+def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
+    """Read the store beside a model file, checked against the images that the model has learnt from.
+
+    Raises
+    ------
+    InputError
+        The store is missing, damaged, or that of another model.
+    ModelFileError
+        As for :func:`read_model`.
+    """
+    tensors, _ = read_model(path)
+    return read_store(path, digest_set(tensors["digests.learn"]))
 
 
 def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:

@@ -23,6 +23,14 @@ group_by = click.option(
     help="Images of one part, lot or burst, which count once: near-duplicates, one folder each, or what REGEX finds in "
     "the path.",
 )
+every = click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Take one of N frames of a video.",
+)
 skip_bad = click.option("--skip-bad", is_flag=True, help="List unreadable images and leave them out.")
 
 max_pixels = click.option(

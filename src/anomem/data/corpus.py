@@ -13,6 +13,8 @@ import numpy as np
 from anomem.data.label_tables import merge_labels
 from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, folder_samples, open_source, training_samples
+from anomem.data.store import Stored, with_earlier
+from anomem.data.video import is_video
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.files import is_folder
@@ -104,6 +106,7 @@ def read_corpus(
     skip_bad: bool = False,
     max_pixels: int | None = None,
     preprocessing: Preprocessing | None = None,
+    earlier: Sequence[Stored] = (),
 ) -> Generator[Record, None, Corpus]:
     """Put in order what a user passes to ``fit``; yields its progress through the files.
 
@@ -125,15 +128,22 @@ def read_corpus(
         The largest width times height accepted.
     preprocessing : Preprocessing, optional
         How the images will be brought to the model's frame.
+    earlier : sequence of Stored
+        Normals of an earlier fit, to stand before `images`, which are files then.
 
     Raises
     ------
     InputError
-        For lengths that differ, labels other than 0, 1, -1, or no images at all.
+        For earlier images that are gone or have changed; lengths that differ; labels other than 0, 1, -1; no images.
     """
     fitting = default_label == NORMAL
-    samples = None if isinstance(images, (str, Path)) and not fitting else training_samples(images)
+    paths = isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and any(map(is_video, images)))
+    samples = None if paths and not fitting else training_samples(images)
     picked: frozenset[int] = frozenset()
+    if earlier:
+        if any(isinstance(column, (list, tuple, np.ndarray)) for column in (y, masks, groups, types)):
+            raise InputError("extend: y, masks, types and groups of the new images cannot be columns; give Samples")
+        samples = yield from with_earlier(earlier, _files(images, samples))
     if labels is not None:
         samples, picked = merge_labels(_files(images, samples), labels)
     if samples is None and isinstance(images, (str, Path)) and is_folder(images):
@@ -155,7 +165,7 @@ def _files(images: ImagesLike, samples: Sequence[Sample] | None) -> Sequence[Sam
         return samples
     if isinstance(images, (list, tuple)) and all(isinstance(image, (str, Path)) for image in images):
         return [Sample(Path(image), NORMAL) for image in images]
-    raise InputError("labels: images in memory cannot be merged with a table of labels; give files, or y")
+    raise InputError("images in memory cannot be merged with labelled or earlier files; give files, or y")
 
 
 def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corpus]:
