@@ -1,4 +1,4 @@
-"""The contract that every detector keeps; not one line here knows a method."""
+"""Contract that every detector keeps, independent of any method."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ class Detector(Parameters, FittedModel):
         add: bool = False,
         progress: Progress | None = None,
     ) -> Self:
-        """Refit the second stage to labelled images, and return self; the memory stays as it is.
+        """Refit the second stage to labelled images, and return self; the memory is unchanged.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What a fit is made of, and what it leaves behind."""
+"""Parts of a fit, and its result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Rec
 
 
 class Shared(Protocol):
-    """Resolved hyperparameters that every method has."""
+    """Resolved hyperparameters common to all methods."""
 
     @property
     def size(self) -> int:
@@ -43,7 +43,7 @@ class Shared(Protocol):
 
     @property
     def tile_overlap(self) -> float:
-        """Share of a tile's side that neighbours overlap."""
+        """Share of a tile's side by which neighbours overlap."""
 
     @property
     def roi(self) -> Any:
@@ -88,16 +88,16 @@ class Labelled:
         return self.corpus.mask_of(int(self.images.indices[position]), height_width)
 
     def masked(self) -> list[int]:
-        """Positions of the images that have a mask."""
+        """Return positions of the images that have a mask."""
         return [i for i, index in enumerate(self.images.indices) if self.corpus.masks[index] is not None]
 
     def anomalies(self) -> ImageSet:
-        """Those of the images that are labelled anomalous."""
+        """Return the images that are labelled anomalous."""
         return self.images.subset(np.flatnonzero(self.labels == ANOMALOUS))
 
     @cached_property
     def n_anomalous(self) -> int:
-        """How many of them are labelled anomalous."""
+        """Number of images that are labelled anomalous."""
         return int((self.labels == ANOMALOUS).sum())
 
 
@@ -108,7 +108,7 @@ def gather_labelled(
     digests: Mapping[str, frozenset[int]],
     run: Run[Shared],
 ) -> tuple[Labelled, frozenset[int]]:
-    """Put labelled images in order, with their content hashes.
+    """Gather labelled images in one order, with their content hashes.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def gather_labelled(
 
 @dataclass(frozen=True)
 class Fitted:
-    """All that a fit leaves behind; never changed in place.
+    """Result of a fit; never changed in place.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ class Fitted:
 
 
 def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, workers: int | None) -> Run[P]:
-    """Put the call arguments of a fit in order.
+    """Validate the call arguments of a fit.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, wor
 
 
 def read_preprocessing(params: Shared) -> Preprocessing:
-    """Build the preprocessing that the hyperparameters describe; a mask for `roi` is read here."""
+    """Build the preprocessing that the hyperparameters describe, and read a mask for `roi`."""
     return Preprocessing(
         size=params.size,
         letterbox=params.letterbox,
@@ -231,7 +231,7 @@ def _read_roi(roi: Any) -> BoolArray | None:
 def calibration_pass(
     scorer: Scorer, images: PreparedImages, run: Run[Shared], *, stage: str = "calibrate"
 ) -> Generator[Record, None, tuple[list[ImageResult], tuple[float, float]]]:
-    """Score held-out normals as everything else will be scored; also read the colour scale from their maps."""
+    """Score held-out normals along the scoring path, and derive the colour scale from their maps."""
     results: list[ImageResult] = []
     scale = MapScale()
     precision = run.params.precision
@@ -251,7 +251,7 @@ def recalibrated(
     run: Run[Shared],
     groups: Sequence[Hashable | None] | None,
 ) -> Generator[Record, None, Fitted]:
-    """Calibrate anew on normals that the model has not seen; others are left out with a warning.
+    """Calibrate on normals that the model has not used; others are left out with a warning.
 
     Raises
     ------
@@ -287,7 +287,7 @@ def only_groups(groups: Sequence[Hashable | None]) -> tuple[int, ...] | None:
 
 
 def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
-    """Scores of calibration normals as the scorer stands now: a second stage is asked again from the evidence kept."""
+    """Return scores of calibration normals by the current scorer; a second stage is recomputed from kept evidence."""
     if isinstance(scorer, TwoStageScorer):
         return conclude(scorer)
     return np.asarray([r.score for r in results], dtype=np.float32)
@@ -295,7 +295,7 @@ def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
 
 @torch.inference_mode()
 def conclude(scorer: TwoStageScorer) -> FloatArray:
-    """Scores of the calibration normals that a two-stage scorer carries, (n,) float32."""
+    """Return scores of the calibration normals that a two-stage scorer carries, (n,) float32."""
     scores = scorer.conclude(scorer.calibration_one_class, scorer.calibration_evidence)
     return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
 
@@ -307,7 +307,7 @@ def reconcluded(scorer: TwoStageScorer, state: Fitted) -> Calibration:
 
 
 def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:
-    """Keep in a two-stage scorer what recalibration after a refit needs."""
+    """Store in a two-stage scorer what recalibration after a refit needs."""
     if not isinstance(scorer, TwoStageScorer):
         return
     evidence = [r.evidence for r in results if r.evidence is not None]

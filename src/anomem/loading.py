@@ -1,4 +1,4 @@
-"""One way to open every kind of model file."""
+"""Loading of every kind of model file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a fitted detector to a file and back."""
+"""Reading and writing of fitted detectors as files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from anomem.version import __version__
 
 
 def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: Fitted) -> None:
-    """Write one file: tensors of the scorer, calibration scores, content hashes, region of interest; facts as JSON."""
+    """Write one file: the scorer's tensors, calibration scores, content hashes, region of interest; facts as JSON."""
     tensors = {f"scorer.{name}": tensor for name, tensor in state.scorer.state_dict().items()}
     tensors["calibration.scores"] = torch.from_numpy(state.calibration.scores.copy())
     if state.calibration.groups is not None and state.calibration_groups is not None:
@@ -41,7 +41,7 @@ def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: 
 
 
 def manifest_of(method: str, params: Mapping[str, Any], state: Fitted) -> Manifest:
-    """Everything about a model but its tensors."""
+    """Return all facts of a model except its tensors."""
     return Manifest(
         method=method,
         version=__version__,
@@ -134,7 +134,7 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
 
 
 def _groups(tensors: dict[str, Tensor], name: str, manifest: Manifest) -> IntArray | None:
-    """Read group numbers; a manifest that counts groups demands them."""
+    """Read group numbers; required where the manifest counts groups."""
     if "groups" not in manifest.calibration:
         return None
     groups = tensors[name].numpy().astype(np.intp)
@@ -159,7 +159,7 @@ def _scale(facts: Mapping[str, float] | None) -> tuple[float, float]:
 
 
 def _jsonable(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return hyperparameters without the region of interest, which travels as a tensor."""
+    """Return hyperparameters without the region of interest, which is stored as a tensor."""
     return {k: v for k, v in params.items() if k != "roi"}
 
 
@@ -174,7 +174,7 @@ def digest_tensor(hashes: Iterable[int]) -> Tensor:
 
 
 def digest_set(tensor: Tensor) -> frozenset[int]:
-    """Unpack what :func:`digest_tensor` packed."""
+    """Return the set of hashes packed by :func:`digest_tensor`."""
     return frozenset(int(v) for v in tensor.numpy().view(np.uint64))
 
 
@@ -182,7 +182,7 @@ MANIFEST_KEY = "anomem"
 
 
 def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest) -> None:
-    """Write tensors and manifest beside `path`, then rename: a file is whole or not there.
+    """Write tensors and manifest beside `path`, then rename: a file is whole or absent.
 
     Raises
     ------
@@ -229,7 +229,7 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
 
 
 def _metadata(content: bytes) -> dict[str, str] | None:
-    """Texts in the header of a safetensors file: its length in 8 bytes, then JSON."""
+    """Return the texts in the header of a safetensors file: its length in 8 bytes, then JSON."""
     length = int.from_bytes(content[:8], "little")
     found: dict[str, str] | None = json.loads(content[8 : 8 + length]).get("__metadata__")
     return found
@@ -243,7 +243,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _what_it_is(source: Path, error: Exception) -> str:
-    """Say why a file is no model. A model may begin like a pickle, so this is asked only of what cannot be opened."""
+    """Return why a file is no model; asked only of unreadable files, as a model may begin like a pickle."""
     with source.open("rb") as raw:
         head = raw.read(4)
     if head[:1] == b"\x80" or head == b"PK\x03\x04":

@@ -20,7 +20,7 @@ from anomem.types import ANOMALOUS
 
 @dataclass
 class Roles:
-    """The images of a fit by role.
+    """Images of a fit by role.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def split_roles(corpus: Corpus, preprocessing: Preprocessing, alpha: float | Non
 def add_labelled(
     roles: Roles, corpus: Corpus, run: Run[Shared], *, method: str, supervision: str, second_stage: bool
 ) -> None:
-    """Give labelled images their roles.
+    """Assign roles to labelled images.
 
     Defects are labelled images of the fit. Normals that somebody picked join them where the method has a second stage,
     else the images learnt from: selected images are not exchangeable with new ones, so that they never calibrate.

@@ -1,4 +1,4 @@
-"""Training as a generator of records, over Accelerate."""
+"""Training as a generator of records, based on Accelerate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Loss = Callable[[Any], tuple[Tensor, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to optimise.
+    """Settings of the optimisation.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def train(
     stage: str = "train",
     every: int = 10,
 ) -> Generator[Record, None, None]:
-    """Optimise the trainable parameters of `module` and yield what happens.
+    """Optimise the trainable parameters of `module` and yield records of the progress.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def train(
 
 
 def _accelerator(device: torch.device) -> Any:
-    """Accelerate keeps one state a process: one that has trained on a GPU must not ask for the CPU any more."""
+    """Return an Accelerator; its state per process would otherwise refuse the CPU after training on a GPU."""
     from accelerate import Accelerator
     from accelerate.state import is_initialized
 
@@ -147,7 +147,7 @@ def _accelerator(device: torch.device) -> Any:
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Rate of the `step`-th step (from 1), by the recipe's schedule."""
+    """Return the rate of the `step`-th step (from 1), by the recipe's schedule."""
     if recipe.schedule == "rising":
         return float(recipe.lr * LOWEST_RATE ** (1 - (step - 1) / max(1, recipe.steps - 1)))
     if recipe.schedule == "one_cycle":
@@ -162,7 +162,7 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 
 def _cosine(start: float, end: float, done: float) -> float:
-    """Along half a cosine (Loshchilov and Hutter 2017) from `start` to `end`."""
+    """Return the value along half a cosine (Loshchilov and Hutter 2017) from `start` to `end`."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -180,7 +180,7 @@ def range_test(
     precision: str = "float32",
     stage: str = "range test",
 ) -> Generator[Record, None, float]:
-    """Find a peak rate on the training data (Smith, "Cyclical Learning Rates", 2017), and leave the module as it was.
+    """Find a peak rate on the training data (Smith, "Cyclical Learning Rates", 2017), and restore the module.
 
     The rate rises exponentially from a millionth of `recipe.lr` to it. Returned is the rate around which the loss falls
     most, the mean of a tenth of the trial against that of the tenth before. It ends early where that mean has grown
@@ -224,13 +224,13 @@ def range_test(
 
 
 def _moving_means(values: list[float], window: int) -> list[float]:
-    """Mean of every `window` values that follow one another; of all where there are fewer."""
+    """Return the mean of every `window` consecutive values; of all where there are fewer."""
     count = max(1, len(values) - window + 1)
     return [sum(values[i : i + window]) / len(values[i : i + window]) for i in range(count)]
 
 
 def _groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Trainable parameters by the peak rate that the recipe gives them, as a ``factor`` of its general one."""
+    """Return trainable parameters grouped by their peak rate, a ``factor`` of the recipe's general one."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -248,7 +248,7 @@ def _optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Opti
 
 
 def _first(batches: Iterable[T], count: int) -> Iterator[T]:
-    """Yield exactly `count` batches, and stop without asking for another."""
+    """Yield exactly `count` batches, and stop without requesting another."""
     if count == 0:
         return
     for done, batch in enumerate(batches, start=1):
@@ -261,7 +261,7 @@ _rng = RLock()
 
 
 def isolated_rng(steps: Generator[Record, None, T], seed: int) -> Generator[Record, None, T]:
-    """Run a generator on seeded random state of its own; the caller's is as it was at every yield.
+    """Run a generator on its own seeded random state; the caller's is restored at every yield.
 
     Threads take turns at every step: torch has one random state per process.
     """
@@ -280,7 +280,7 @@ def isolated_rng(steps: Generator[Record, None, T], seed: int) -> Generator[Reco
 
 @contextmanager
 def own_rng() -> Iterator[None]:
-    """Keep torch's random state of this process for one thread, and leave it as it was."""
+    """Give one thread torch's random state of this process, and restore it afterwards."""
     with _rng:
         outer = torch.get_rng_state()
         try:

@@ -1,4 +1,4 @@
-"""Every method, by name; a class is imported when it is asked for."""
+"""All methods by name; a class is imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exporting a fitted model: graph, check, calibration as it scores, and what a lower precision costs."""
+"""Export of a fitted model: graph, check, calibration, and cost of a lower precision."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CHECKED = 64
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, and what was found when it was checked.
+    """Files of an export, and the findings of its check.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be exported, in order.
+    """Arguments of an export, validated.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Wish:
 
     @property
     def arithmetic(self) -> str:
-        """In which the file scores: "float32", "bfloat16" or "int8"."""
+        """Arithmetic of the exported file: "float32", "bfloat16" or "int8"."""
         return PRECISIONS[self.precision]
 
 
@@ -113,7 +113,7 @@ def make_wish(
     eval_data: Any = None,
     max_drop: float | None = None,
 ) -> Wish:
-    """Put the arguments of an export in order, and refuse what cannot be done before any work is done.
+    """Validate the arguments of an export, and refuse impossible ones before any work is done.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def make_wish(
 def export_steps(
     method: str, paper: str, params: Mapping[str, Any], state: Fitted, path: str | Path, **options: Any
 ) -> Generator[Record, None, Exported]:
-    """Write a model for another runtime, whole and checked or not at all; yields what it does.
+    """Write a model for another runtime, whole and checked or not at all; yield its steps.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def _checked(state: Fitted, session: Session, wish: Wish) -> Difference:
 
 
 def _roles(state: Fitted, wish: Wish) -> tuple[list[int], list[int]]:
-    """Of the normals given, which int8 is fitted to, and which calibrate: never the same ones."""
+    """Split the given normals into those that fit int8 and those that calibrate, without overlap."""
     if wish.normals is None:
         return [], []
     seen, fresh = state.digests["learn"] | state.digests["tune"], dict[int, int]()
@@ -254,7 +254,7 @@ def _roles(state: Fitted, wish: Wish) -> tuple[list[int], list[int]]:
 
 
 def _tiles(state: Fitted, wish: Wish, indices: Sequence[int]) -> list[UInt8Image]:
-    """Tiles of normals, evenly drawn from the images, and from each image's tiles where there are many."""
+    """Return tiles of normals, evenly drawn from the images, and from each image's tiles where there are many."""
     if wish.normals is None or not indices:
         raise InputError("int8 is fitted to images of normals, and none can be used: give the images of the fit")
     chosen = [indices[k] for k in np.unique(np.linspace(0, len(indices) - 1, QUANTISE_IMAGES).astype(int))]
@@ -268,7 +268,7 @@ def _tiles(state: Fitted, wish: Wish, indices: Sequence[int]) -> list[UInt8Image
 
 
 def _calibrate(state: Fitted, session: Session, wish: Wish, fresh: Sequence[int]) -> bool:
-    """Compute the calibration scores as the file scores; say so where that cannot be."""
+    """Compute the calibration scores by the exported file; report where that is impossible."""
     if wish.arithmetic == state.calibration.precision:
         return True
     if wish.normals is None or not fresh:
@@ -286,7 +286,7 @@ def _calibrate(state: Fitted, session: Session, wish: Wish, fresh: Sequence[int]
 def _cost(
     state: Fitted, session: Session, wish: Wish, candidates: Sequence[int]
 ) -> Generator[Record, None, tuple[float | None, str | None]]:
-    """What the export costs in AUROC, and on what that was measured."""
+    """Return the cost of the export in AUROC, and the images it was measured on."""
     if wish.eval_data is None and wish.precision != "int8":
         return None, None
     with scratch("export") as folder:
@@ -312,7 +312,7 @@ def _cost(
 
 
 def _evaluation(state: Fitted, data: Dataset) -> tuple[list[Path], list[int]]:
-    """Labelled images that the model was not made from."""
+    """Return labelled images outside the model's training data."""
     samples = [sample for sample in data.for_evaluation() if sample.label in (NORMAL, ANOMALOUS)]
     source = PathSource(sample.path for sample in samples)
     used = frozenset().union(*state.digests.values())
@@ -324,7 +324,7 @@ def _evaluation(state: Fitted, data: Dataset) -> tuple[list[Path], list[int]]:
 
 
 def _planted(wish: Wish, candidates: Sequence[int], folder: Path) -> tuple[list[Path], list[int]]:
-    """Write normals as they are, and with a defect planted in each."""
+    """Write normals unchanged, and with a defect planted in each."""
     if wish.normals is None or not candidates:
         raise InputError("defects are planted in normals, and there are none: give normals (--normals)")
     rng, files, labels = np.random.default_rng(0), [], []

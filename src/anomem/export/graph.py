@@ -1,4 +1,4 @@
-"""A scorer as an ONNX graph: uint8 images in; score, and where the method localises map, out."""
+"""Scorer as an ONNX graph: uint8 images in; score, and where the method localises map, out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BACKBONES = ("scorer.backbone.model", "scorer.backbone.segments")
 
 @dataclass(frozen=True)
 class Graph:
-    """What is known of an exported network.
+    """Facts of an exported network.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Graph:
 
 
 class _Network(nn.Module):
-    """A scorer with a plain tuple for its output."""
+    """Scorer with a plain tuple as output."""
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def _traced(network: _Network, image: Tensor, outputs: tuple[str, ...]) -> Any:
 
 
 def _simplify(model: Any) -> None:
-    """Compute what no image changes, and drop what nothing needs.
+    """Fold constants, and drop unused nodes.
 
     The exporter's own optimisation also looks for patterns to fuse, which takes minutes on long graphs; runtimes do
     that when they load a file.
@@ -153,7 +153,7 @@ def _simplify(model: Any) -> None:
 
 
 def _tidied(model: Any) -> frozenset[str]:
-    """Name the batch, and drop notes on where each node came from, which name files of this machine.
+    """Name the batch dimension, and drop per-node source notes, which name files of this machine.
 
     Returns
     -------

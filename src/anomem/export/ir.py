@@ -1,4 +1,4 @@
-"""From an ONNX graph to an OpenVINO IR: float32, bfloat16, or int8 fitted to images of normals."""
+"""Conversion of an ONNX graph to an OpenVINO IR: float32, bfloat16, or int8 fitted to images of normals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUANTISE_IMAGES = 128
 
 
 def check_openvino(method: str, precision: str) -> None:
-    """Refuse what cannot be exported to OpenVINO, before any work is done.
+    """Refuse an export to OpenVINO that cannot succeed, before any work is done.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def _quantised(model: Any, graph: Graph, tiles: list[UInt8Image]) -> Any:
 
 
 def _mixing(model: Any, backbone: frozenset[str]) -> frozenset[str]:
-    """Names of the backbone's convolutions over all channels of a map, behind those on the finest maps.
+    """Return names of the backbone's convolutions over all channels of a map, behind those on the finest maps.
 
     Those are left out up to the first that ends on maps of a quarter of the image's side.
     """
@@ -106,6 +106,6 @@ def _mixing(model: Any, backbone: frozenset[str]) -> frozenset[str]:
 
 
 def _base(op: Any) -> str:
-    """An operation's name in the graph: a convolution with a bias has become two, the first with a suffix."""
+    """Return an operation's name in the graph: a convolution with a bias has become two, the first with a suffix."""
     name: str = op.get_friendly_name()
     return name.partition("/")[0]

@@ -1,4 +1,4 @@
-"""Whether an exported file scores as the model that it was exported from, from the same image files."""
+"""Comparison of an exported file's scores with its model's, from the same image files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an exported file is from its model.
+    """Differences between an exported file and its model.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Difference:
 
 
 def example_files(folder: Path, preprocessing: Preprocessing) -> list[Path]:
-    """Write images to compare on: textures as they are and with planted defects, of several shapes.
+    """Write images to compare on: unchanged textures and ones with planted defects, of several shapes.
 
     Parameters
     ----------
@@ -82,14 +82,14 @@ def example_files(folder: Path, preprocessing: Preprocessing) -> list[Path]:
 
 
 def native_results(state: Fitted, files: Sequence[Path], *, precision: str, maps: bool) -> list[ImageResult]:
-    """Score files with the model itself, on the CPU, in a precision of choice."""
+    """Score files by the model itself, on the CPU, in a chosen precision."""
     images = ImageSet(open_source(list(files)), state.preprocessing, workers=0)
     scorer = moved(state.scorer, "cpu")
     return list(score_images(scorer, images, precision=precision, batch_size=BATCH, maps=maps))
 
 
 def compare(state: Fitted, session: Session, files: Sequence[Path], precision: str) -> Difference:
-    """Compare an exported file with its model, like precision with like.
+    """Compare an exported file with its model in equal precision.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def compare(state: Fitted, session: Session, files: Sequence[Path], precision: s
 
 
 def _map_share(exported: Sequence[ImageResult], native: Sequence[ImageResult], steps: float) -> float | None:
-    """The same of the maps of all tiles, as the networks give them."""
+    """Return the largest difference of the networks' maps of all tiles, as a share of the maps' range."""
     found, wanted = ([r.tile_maps.ravel() for r in part if r.tile_maps is not None] for part in (exported, native))
     if not found:
         return None
@@ -122,7 +122,7 @@ def _map_share(exported: Sequence[ImageResult], native: Sequence[ImageResult], s
 
 
 def _largest(differences: npt.NDArray[np.floating[Any]], steps: float) -> float:
-    """The largest absolute difference but for a share `steps` of them; infinite where one is no number."""
+    """Return the largest absolute difference except for a share `steps` of them; infinite where one is NaN."""
     if not np.isfinite(differences).all():
         return float("inf")
     apart = np.sort(np.abs(differences))
@@ -147,5 +147,5 @@ def require_parity(difference: Difference, precision: str) -> None:
 
 
 def on_cpu(state: Fitted) -> Fitted:
-    """The same model with its scorer on the CPU."""
+    """Return the same model with its scorer on the CPU."""
     return state.replaced(scorer=moved(state.scorer, "cpu"))

@@ -75,7 +75,7 @@ def paired_error(a: Components, b: Components) -> float | None:
 
 
 def _share_below(values: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Share of the others below each value, ties half."""
+    """Return the share of the others below each value, ties half."""
     ranked = np.sort(others)
     below, up_to = np.searchsorted(ranked, values, "left"), np.searchsorted(ranked, values, "right")
     return (below + up_to) / (2 * max(1, len(ranked)))

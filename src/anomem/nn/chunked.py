@@ -1,4 +1,4 @@
-"""Images of a batch computed side by side: each core works on images of its own.
+"""Parallel computation of a batch: each core computes some of the images.
 
 torch spreads every single operation over all cores, which wait for one another after each; most operations of a small
 backbone are too short for that, and a batch's maps do not fit a core's cache. A few images a core do both better.
@@ -31,7 +31,7 @@ _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def side_by_side(function: Callable[[Tensor], T], images: Tensor) -> T:
-    """Apply a function to a batch, on a processor of several cores piece by piece.
+    """Apply a function to a batch, in pieces side by side on a processor of several cores.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def side_by_side(function: Callable[[Tensor], T], images: Tensor) -> T:
 
 
 def _as_here(state: tuple[bool, bool, torch.dtype], function: Callable[[Tensor], T], piece: Tensor) -> T:
-    """Call in the modes of the thread that asked: they belong to a thread each."""
+    """Call a function in the modes of the calling thread; torch keeps modes per thread."""
     _alone.set(True)
     inference, mixed, dtype = state
     with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", dtype, enabled=mixed):
@@ -70,7 +70,7 @@ def _as_here(state: tuple[bool, bool, torch.dtype], function: Callable[[Tensor],
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that compute with one core each; torch's own number stays what it was for everybody else."""
+    """Return a pool of threads that compute with one core each; torch's own number of threads is restored."""
     together = Barrier(threads)
 
     def alone() -> None:
@@ -86,7 +86,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _compute_alone() -> None:
-    """Compute with one thread in a forked process, where torch would wait for ever for threads of its parent."""
+    """Compute with one thread in a forked process, where torch would deadlock waiting for threads of its parent."""
     _pool.cache_clear()
     torch.set_num_threads(1)
 

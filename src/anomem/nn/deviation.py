@@ -1,4 +1,4 @@
-"""Deviations from a multi-scale memory of normality: AnoMem's second stage before labels have a say."""
+"""Deviations from a multi-scale memory of normal features: AnoMem's score without labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRIOR_IMAGES = 200
 
 
 class ScaleMemory(nn.Module):
-    """One scale: neighbourhood average, normalisation, memory, and what is left over.
+    """One scale: neighbourhood average, normalisation, memory, and deviation from the memory.
 
     Parameters
     ----------
@@ -68,26 +68,26 @@ class ScaleMemory(nn.Module):
         return maps if self.shrink == 1 else F.avg_pool2d(maps, self.shrink, ceil_mode=True)
 
     def embed(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) features to the space of the association."""
+        """Return features (B, C, h, w) in the space of the association."""
         embedded: Tensor = self.normaliser(self.gather(maps))
         return embedded
 
     def recall(self, vectors: Tensor) -> Tensor:
-        """HF(z) for vectors (..., C) of that space."""
+        """Return HF(z) for vectors (..., C) of that space."""
         return torch.zeros_like(vectors) if self.memory is None else self.memory(vectors)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Delta = z - HF(z) at every position (Eq. 8): (B, C, h, w) to (B, C, h, w)."""
+        """Return Delta = z - HF(z) at every position (Eq. 8): (B, C, h, w) to (B, C, h, w)."""
         z = self.embed(maps).permute(0, 2, 3, 1)
         return (z - self.recall(z)).permute(0, 3, 1, 2)
 
     def norms(self, maps: Tensor) -> Tensor:
-        """||Delta|| at every position: (B, C, h, w) to (B, h, w), without building Delta where that is not needed."""
+        """Return ||Delta|| at every position, (B, C, h, w) to (B, h, w), without Delta itself where possible."""
         z = self.embed(maps).permute(0, 2, 3, 1)
         return z.norm(dim=-1) if self.memory is None else self.memory.distances(z)
 
     def deviation(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Delta and ||Delta|| from one look at the memory: (B, C, h, w) and (B, h, w), as `forward` and `norms` say."""
+        """Return Delta (B, C, h, w) and ||Delta|| (B, h, w) from one pass over the memory, as `forward` and `norms`."""
         z = self.embed(maps).permute(0, 2, 3, 1)
         if self.memory is None:
             return z.permute(0, 3, 1, 2), z.norm(dim=-1)
@@ -96,7 +96,7 @@ class ScaleMemory(nn.Module):
 
 
 class MapFusion(nn.Module):
-    """Deviation norms of several scales to one map and one score (Eq. 9 and 13).
+    """Fusion of several scales' deviation norms to one map and one score (Eq. 9 and 13).
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class MapFusion(nn.Module):
             self.register_buffer(f"spread_{s}", torch.ones(hw))
 
     def standardise_on(self, tune: Sequence[Tensor], profile: Sequence[Tensor]) -> None:
-        """Learn what normals' norms are like.
+        """Learn the distribution of the norms of normals.
 
         Parameters
         ----------
@@ -190,13 +190,13 @@ class MapFusion(nn.Module):
         return flat.topk(count, dim=1).values.mean(dim=1), fused
 
     def _fused_totals(self, norms: Sequence[Tensor]) -> Tensor:
-        """Eq. 9 at each scale, standardised, then Eq. 13."""
+        """Return Eq. 9 per scale, standardised, then fused by Eq. 13."""
         totals = torch.stack([n.square().sum(dim=(1, 2)).sqrt() for n in norms], dim=1)
         standard = (totals - self.totals[:, 0]) / self.totals[:, 1]
         return (standard * self.weights).sum(dim=1) / self.weights.sum()
 
     def _fused_map(self, norms: Sequence[Tensor]) -> Tensor:
-        """Norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
+        """Return norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
         layers = [self.weights[s] * _resized(self._standard(s, norms[s])[:, None], self.grid) for s in self.on_map]
         return smooth(sum(layers) / self.weights[self.on_map].sum(), self.kernel)[:, 0]
 
@@ -226,12 +226,12 @@ def _gaussian(sigma: float) -> Tensor:
 
 
 def _scale_affine(norms: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of all norms of a scale."""
+    """Return mean and deviation of all norms of a scale."""
     return norms.mean(), spread(norms)
 
 
 def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the norms at each position: two maps (h, w).
+    """Return mean and deviation of the norms per position: two maps (h, w).
 
     Norms of learnt images are brought to the tune normals' mean and deviation before they are counted in. Both maps are
     drawn towards one value, the more the fewer images there are; the result has mean 0 and deviation 1 on the tune
@@ -249,5 +249,5 @@ def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spread(values: Tensor) -> Tensor:
-    """Standard deviation with a floor, so that constant deviations do not divide by zero."""
+    """Return the standard deviation with a floor, so that constant deviations do not divide by zero."""
     return values.std(correction=0).clamp_min(1e-6 * (1 + float(values.abs().mean())))

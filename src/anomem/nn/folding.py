@@ -44,7 +44,7 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _activation(norm: nn.BatchNorm2d) -> nn.Module:
-    """What stays of a normalisation: its activation, which may overwrite the convolution's fresh output."""
+    """Return what remains of a normalisation: its activation, which may overwrite the convolution's fresh output."""
     activation: nn.Module = getattr(norm, "act", nn.Identity())
     if hasattr(activation, "inplace"):
         setattr(activation, "inplace", True)  # noqa: B010

@@ -1,4 +1,4 @@
-"""One Gaussian a position of a feature map, and the Mahalanobis distance to it (PaDiM; FYD, Eq. 6)."""
+"""One Gaussian per position of a feature map, and the Mahalanobis distance to it (PaDiM; FYD, Eq. 6)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PENDING = 32
 
 
 class PositionGaussian(nn.Module):
-    """A mean and a covariance at each position of a feature map.
+    """Mean and covariance per position of a feature map.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class PositionGaussian(nn.Module):
         return f"channels={self.channels}, hw={self.hw}"
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Mahalanobis distance of every position's vector to that position's Gaussian.
+        """Return the Mahalanobis distance of every position's vector to that position's Gaussian.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class PositionGaussian(nn.Module):
 
 
 class GaussianMoments:
-    """Gathers what a :class:`PositionGaussian` needs from any number of maps, batch by batch.
+    """Moments of maps for a :class:`PositionGaussian`, accumulated batch by batch.
 
     Sums and sums of outer products are kept in float64 around the mean of the first images, so that features far from
     the origin lose no digits; memory is 8 P C (C + 32) bytes (331 MB for 100 channels at 56 x 56), whatever the number
@@ -147,7 +147,7 @@ class GaussianMoments:
         self._valid = maps.new_empty(positions, _PENDING, dtype=torch.bool)
 
     def _wait(self, maps: Tensor, weight: Tensor | None) -> None:
-        """Put as many images as there is room for behind those that wait; where that fills the room, add all up."""
+        """Buffer images while there is room; add all up when it is full."""
         seats = slice(self._waiting, self._waiting + len(maps))
         self._vectors[:, seats].unflatten(0, self.hw).copy_(maps.permute(2, 3, 0, 1))
         if weight is None:
@@ -182,7 +182,7 @@ class GaussianMoments:
         return self._counts
 
     def mean(self) -> Tensor:
-        """Mean at each position: (P, C) float64. A position that no vector was seen at takes the mean of all.
+        """Return the mean per position, (P, C) float64; a position without vectors takes the mean of all.
 
         Raises
         ------
@@ -195,7 +195,7 @@ class GaussianMoments:
         return origin + means
 
     def covariances(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the unbiased sample covariance at each position, some positions at a time.
+        """Yield the unbiased sample covariance per position, some positions at a time.
 
         A single vector has no covariance: zeros. A position that no vector was seen at takes the covariance of all
         vectors of all positions.
@@ -224,14 +224,14 @@ class GaussianMoments:
             yield part, found
 
     def result(self, ridge: float) -> PositionGaussian:
-        """Make the Gaussians of what was seen: a new module, on the device of the maps; errors as of :meth:`fill`."""
+        """Return a new module with the Gaussians, on the device of the maps; errors as of :meth:`fill`."""
         gaussian = PositionGaussian(self.channels, self.hw).to(self._seen().device)
         self.fill(gaussian, ridge)
         return gaussian.eval()
 
     @torch.no_grad()
     def fill(self, gaussian: PositionGaussian, ridge: float) -> None:
-        """Write the Gaussians of what was seen into a module, on whatever device it is.
+        """Write the Gaussians into a module, on any device.
 
         Parameters
         ----------
@@ -339,7 +339,7 @@ def split_channels(chosen: Tensor, counts: Sequence[int]) -> list[Tensor]:
 
 
 def _covariance(products: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
-    """(p, C, C), (p, C), (p,) sums around any origin to (p, C, C) unbiased covariances."""
+    """Return unbiased covariances (p, C, C) from sums (p, C, C), (p, C), (p,) around any origin."""
     explained = sums[:, :, None] * (sums / counts.clamp_min(1)[:, None])[:, None, :]
     covariance = (products - explained) / (counts - 1).clamp_min(1)[:, None, None]
     return (covariance + covariance.mT) / 2
@@ -351,14 +351,14 @@ def _triangle(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _packed(_module: nn.Module, state: dict[str, Any], prefix: str, _metadata: dict[str, Any]) -> None:
-    """Leave the zeros below the diagonal out of a state_dict."""
+    """Drop the zeros below the diagonal from a state_dict."""
     dense = state[prefix + "whitening"]
     rows, columns = _triangle(dense.shape[-1], dense.device)
     state[prefix + "whitening"] = dense[:, rows, columns]
 
 
 def _unpacked(module: PositionGaussian, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Put them back; what has another shape is left for ``load_state_dict`` to refuse."""
+    """Restore the zeros below the diagonal; other shapes are left for ``load_state_dict`` to refuse."""
     packed, shape = state.get(prefix + "whitening"), module.whitening.shape
     if packed is None or packed.shape != (shape[0], shape[1] * (shape[1] + 1) // 2):
         return

@@ -1,4 +1,4 @@
-"""A memory of prototypes, read by Hopfield retrieval, and the k-means that seeds it."""
+"""Memory of prototypes, read by Hopfield retrieval, and seeded by k-means."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class HopfieldMemory(nn.Module):
 
     @property
     def hard(self) -> bool:
-        """Whether a single item is recalled."""
+        """True where a single item is recalled."""
         return math.isinf(self.beta)
 
     def extra_repr(self) -> str:
@@ -125,7 +125,7 @@ class HopfieldMemory(nn.Module):
         )
 
     def forward(self, queries: Tensor) -> Tensor:
-        """Retrieve.
+        """Return the retrieval of each query.
 
         Parameters
         ----------
@@ -149,7 +149,7 @@ class HopfieldMemory(nn.Module):
             return retrieved.reshape(queries.shape)
 
     def distances(self, queries: Tensor) -> Tensor:
-        """Give the distance from each query to its retrieval, ||xi - HF(xi)||.
+        """Return the distance from each query to its retrieval, ||xi - HF(xi)||.
 
         Parameters
         ----------
@@ -172,7 +172,7 @@ class HopfieldMemory(nn.Module):
             return squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
 
     def recall_with_distances(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Give what `forward` and `distances` give, from one look at the items.
+        """Return the results of `forward` and `distances` from one pass over the items.
 
         Parameters
         ----------
@@ -194,7 +194,7 @@ class HopfieldMemory(nn.Module):
             return recalled, squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
 
     def associations(self, queries: Tensor) -> Tensor:
-        """Give the weights of the items in each retrieval (of its last step).
+        """Return the weights of the items in each retrieval (of its last step).
 
         Parameters
         ----------
@@ -215,7 +215,7 @@ class HopfieldMemory(nn.Module):
 
     @torch.no_grad()
     def usage(self, queries: Tensor) -> Tensor:
-        """Give each item's mean association over the queries.
+        """Return each item's mean association over the queries.
 
         Parameters
         ----------
@@ -237,7 +237,7 @@ class HopfieldMemory(nn.Module):
 
     @torch.no_grad()
     def effective_items_per_query(self, queries: Tensor) -> Tensor:
-        """Give the effective number of items that each single retrieval mixes.
+        """Return the effective number of items that each single retrieval mixes.
 
         Parameters
         ----------
@@ -254,7 +254,7 @@ class HopfieldMemory(nn.Module):
 
     @torch.no_grad()
     def seed(self, vectors: Tensor, generator: torch.Generator, iterations: int = 10) -> None:
-        """Make the k-means centres of some features the items; see `kmeans`.
+        """Seed the items with k-means centres of some features; see `kmeans`.
 
         Parameters
         ----------
@@ -268,7 +268,7 @@ class HopfieldMemory(nn.Module):
         self.items.copy_(kmeans(vectors, self.n_items, generator, iterations))
 
     def _queried(self, flat: Tensor) -> Tensor:
-        """(M, C) -> (M,), the item that each query ends at, in the items' precision."""
+        """Return the item that each query ends at, (M, C) to (M,), in the items' precision."""
         with torch.autocast(device_type=self.items.device.type, enabled=False):
             return self._nearest(flat.to(self.items.dtype))
 
@@ -284,27 +284,27 @@ class HopfieldMemory(nn.Module):
         return max(1, _CHUNK_ELEMENTS // self.n_items)
 
     def _recall(self, flat: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        """(M, C) -> (M, C); without gradients also into `out`."""
+        """Return retrievals, (M, C) to (M, C); without gradients also into `out`."""
         if self.hard:
             return torch.index_select(self.items, 0, self._nearest(flat, bias), out=out)
         return torch.mm(self._weights(flat, bias), self.items, out=out)
 
     def _bias(self, scale: float) -> Tensor:
-        """(N,): what the items' own norms take from their nearness, times ``scale``."""
+        """Return the reduction of the logits by the items' own norms, (N,), times ``scale``."""
         return (-0.5 * scale) * self.items.square().sum(dim=1)
 
     def _logits(self, state: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
-        """(M, C) -> (M, N): how near each item is, times ``scale``; ``bias`` where it is known already."""
+        """Return logits, (M, C) to (M, N): nearness of each item, times ``scale``; ``bias`` where already known."""
         if self.association == "dot":
             return (scale * state) @ self.items.T
         return torch.addmm(self._bias(scale) if bias is None else bias, state, self.items.T, alpha=scale)
 
     def _largest(self, flat: Tensor) -> Tensor:
-        """(M, C) -> (M,): the largest association."""
+        """Return the largest association, (M, C) to (M,)."""
         return torch.cat([nearness.amax(dim=-1) for nearness in self._nearness(flat)])
 
     def _nearness(self, flat: Tensor) -> Iterator[Tensor]:
-        """(M, C) -> (m, N) per chunk: how near each item is, always from one formula, so that distances agree."""
+        """Yield (m, N) nearness of each item per chunk of (M, C), always from one formula, so that distances agree."""
         bias = self._bias(1.0)
         if self.dim >= self.n_items or exporting():
             yield from (self._logits(chunk, 1.0, bias) for chunk in self._chunks(flat))
@@ -314,13 +314,13 @@ class HopfieldMemory(nn.Module):
         yield from (chunk @ items for chunk in self._chunks(queries))
 
     def _largest_exported(self, flat: Tensor) -> Tensor:
-        """The same; a graph has its rows in one piece, and items in pieces spare it the whole matrix."""
+        """Return the largest association in a graph: rows in one piece; items in pieces, to avoid the whole matrix."""
         pieces = zip(self.items.split(_PIECE), self._bias(1.0).split(_PIECE), strict=True)
         found = [torch.addmm(bias, flat, items.T).amax(dim=-1) for items, bias in pieces]
         return functools.reduce(torch.maximum, found)
 
     def _weights(self, flat: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(M, C) -> (M, N), the association of the last step of each query."""
+        """Return the associations of the last step of each query, (M, C) to (M, N)."""
         weights = _softmax(self._logits(flat, self.beta, bias))
         if self.steps is not None:
             for _ in range(self.steps - 1):
@@ -338,7 +338,7 @@ class HopfieldMemory(nn.Module):
         return weights
 
     def _nearest(self, flat: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(M, C) -> (M,), the item that each query ends at."""
+        """Return the item that each query ends at, (M, C) to (M,)."""
         nearest = self._logits(flat, 1.0, bias).argmax(dim=-1)
         if self.association == "euclidean":
             return nearest  # An item is its own nearest item: further steps change nothing.
@@ -358,7 +358,7 @@ class HopfieldMemory(nn.Module):
 
 
 def effective_items(usage: Tensor) -> float:
-    """Give the effective number of items in use: exp of the entropy of the mean association.
+    """Return the effective number of items in use: exp of the entropy of the mean association.
 
     Parameters
     ----------
@@ -379,7 +379,7 @@ def effective_items(usage: Tensor) -> float:
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    """Softmax over the last axis, in place where no gradient asks for the logits: writing anew takes longer."""
+    """Apply softmax over the last axis, in place where no gradient needs the logits: a new tensor takes longer."""
     if exporting() or logits.requires_grad:
         return logits.softmax(dim=-1)
     return torch.softmax(logits, -1, out=logits)

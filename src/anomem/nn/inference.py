@@ -1,4 +1,4 @@
-"""The scoring path: prepared images through a scorer, back to one result an image."""
+"""Scoring path: prepared images through a scorer to one result per image."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def score_images(
 
 @torch.inference_mode()
 def _forward(forward: Callable[[Tensor], Output], tiles: Tensor, precision: str, *, maps: bool) -> TileOutput:
-    """One output, in the arrays that every engine gives."""
+    """Convert one output to the arrays that every engine returns."""
     with autocast(tiles.device, precision):
         output = forward(tiles)
     return TileOutput(

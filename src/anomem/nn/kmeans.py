@@ -1,4 +1,4 @@
-"""k-means for seeding memories: bounded in time and memory, deterministic by its generator."""
+"""k-means for seeding memories: bounded in time and memory, deterministic for a seeded generator."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def kmeans(vectors: Tensor, k: int, generator: torch.Generator, iterations: int 
 
 
 def _plus_plus(centred: Tensor, squared_norms: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """(M, C) -> (k, C), drawn in proportion to the squared distance from those drawn before."""
+    """Draw k centres, (M, C) to (k, C), in proportion to the squared distance from those drawn before."""
     n_candidates = max(_MIN_CANDIDATES, _CANDIDATES_PER_CENTRE * k)
     if len(centred) > n_candidates:
         kept = torch.randperm(len(centred), generator=generator)[:n_candidates].to(centred.device)
@@ -124,7 +124,7 @@ def _best(centred: Tensor, distances: Tensor, trials: Tensor) -> Tensor:
 
 
 def _assign(centred: Tensor, squared_norms: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest centre of each vector (M,) int64, and the squared distance to it (M,), >= 0."""
+    """Return the nearest centre of each vector (M,) int64, and the squared distance to it (M,), >= 0."""
     bias = -0.5 * centres.square().sum(dim=1)
     step = max(1, _CHUNK_ELEMENTS // len(centres))
     assigned = torch.empty(len(centred), dtype=torch.int64, device=centred.device)

@@ -1,4 +1,4 @@
-"""Maps of frozen backbones, kept on the disk: who looks at the same images again does not compute them again.
+"""Disk cache of the maps of frozen backbones: the same images are not computed again.
 
 Off unless a `map_cache` is entered. What is kept belongs to one whole batch, its arithmetic and its layout, so results
 are bit for bit those without it.
@@ -53,7 +53,7 @@ class MapCache:
         self._lock = Lock()
 
     def applies(self, backbone: nn.Module, images: Tensor) -> bool:
-        """Whether maps may be kept: of decoded images, from a backbone that nobody trains or traces."""
+        """Return whether maps may be cached: decoded images, and a backbone that is neither trained nor traced."""
         watched = backbone.training or torch.is_grad_enabled() or exporting()
         return not watched and images.dtype == torch.uint8
 
@@ -97,7 +97,7 @@ class MapCache:
         return digest.hexdigest()
 
     def _fingerprint(self, backbone: nn.Module) -> str:
-        """Hash of structure and weights; taken again when a tensor was replaced or written to."""
+        """Return the hash of structure and weights, computed again when a tensor was replaced or written to."""
         tensors = [*backbone.parameters(), *backbone.buffers()]
         versions = [tensor._version for tensor in tensors]
         if backbone in self._known:
@@ -155,7 +155,7 @@ class MapCache:
             self._filled -= size
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Time of the last use, size and path of everything that is kept."""
+        """Return time of the last use, size and path of every cached file."""
         found = []
         for path in self.folder.glob("*.safetensors"):
             if not _OURS.fullmatch(path.stem):  # models of the user's, for example, which are not ours to remove
@@ -167,13 +167,13 @@ class MapCache:
 
 
 def active() -> MapCache | None:
-    """The cache that is in use, or None."""
+    """Return the active cache, or None."""
     return _active[-1] if _active else None
 
 
 @contextmanager
 def map_cache(folder: str | Path | None, budget_mb: int = 4096) -> Iterator[MapCache | None]:
-    """Keep maps of frozen backbones in a folder while inside; without a folder nothing is kept."""
+    """Cache maps of frozen backbones in a folder while inside; without a folder nothing is cached."""
     if folder is None:
         yield None
         return
@@ -186,5 +186,5 @@ def map_cache(folder: str | Path | None, budget_mb: int = 4096) -> Iterator[MapC
 
 
 def _laid_out(tensor: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """The values of a tensor in memory of a given layout: sums run over them in the same order."""
+    """Return a tensor's values in a given memory layout, so that sums run over them in the same order."""
     return torch.empty_strided(shape, stride, dtype=tensor.dtype).copy_(tensor.view(shape))

@@ -1,4 +1,4 @@
-"""Bringing backbone features to one scale before a memory looks at them."""
+"""Normalisation of backbone features before a memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ABSOLUTE_FLOOR = 1e-12
 
 
 class FeatureMoments:
-    """First and second moments of feature vectors, gathered batch by batch in float64.
+    """First and second moments of feature vectors, accumulated batch by batch in float64.
 
     Sums are kept around the mean of the first batch, so that features far from the origin lose no
     digits.
@@ -84,19 +84,19 @@ class FeatureMoments:
         self.count += vectors.shape[1]
 
     def mean(self) -> Tensor:
-        """Give the mean of all vectors: (C,), float64."""
+        """Return the mean of all vectors, (C,) float64."""
         self._check_seen()
         return self._origin + self._sums.sum(dim=(1, 2)) / self.count
 
     def mean_map(self) -> Tensor:
-        """Give the mean at each position: (C, h, w), float64; (C, 1, 1) if ``hw`` is None."""
+        """Return the mean per position, (C, h, w) float64; (C, 1, 1) if ``hw`` is None."""
         self._check_seen()
         if self.hw is None:
             return self.mean()[:, None, None]
         return self._origin[:, None, None] + self._sums / self._n_maps
 
     def covariance(self, *, per_position: bool | None = None) -> Tensor:
-        """Give the covariance (population) around the mean.
+        """Return the covariance (population) around the mean.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class FeatureMoments:
 
 
 class Normaliser(nn.Module):
-    """Bring the vectors of feature maps to one scale.
+    """Normaliser of the vectors of feature maps.
 
     ========== =====================================================================================
     mode       each vector becomes
@@ -191,7 +191,7 @@ class Normaliser(nn.Module):
 
     @torch.no_grad()
     def fit(self, moments: FeatureMoments, shrinkage: float = 0.01, power: float = 1.0) -> None:
-        """Learn mean and whitening; nothing to learn in the other modes.
+        """Learn mean and whitening; other modes learn nothing.
 
         Parameters
         ----------
@@ -231,7 +231,7 @@ class Normaliser(nn.Module):
         self.projection.copy_(_whitening(covariance, shrinkage, power))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise.
+        """Normalise maps.
 
         Parameters
         ----------
@@ -255,7 +255,7 @@ class Normaliser(nn.Module):
             return F.conv2d(centred, self.projection[:, :, None, None])
 
     def vectors(self, vectors: Tensor, positions: Tensor) -> Tensor:
-        """Normalise single vectors, as `forward` does where they stood on their maps.
+        """Normalise single vectors, as `forward` does at their positions.
 
         Parameters
         ----------
@@ -296,18 +296,18 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, moments: FeatureMoments, shrinkage: float) -> None:
-        """Take mean and axes from the moments of unit vectors; the covariance is shrunk (:func:`principal_axes`)."""
+        """Learn mean and axes from the moments of unit vectors; the covariance is shrunk (:func:`principal_axes`)."""
         variances, axes = principal_axes(moments.covariance(per_position=False), shrinkage)
         self.mean.copy_(moments.mean())
         self.axes.copy_(axes / variances.sqrt())
 
     def forward(self, features: Tensor) -> Tensor:
-        """Whitened features (N, D) of features (N, D)."""
+        """Whiten features, (N, D) to (N, D)."""
         return (F.normalize(features, dim=1) - self.mean) @ self.axes + 1
 
 
 def principal_axes(covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """Variances (D,) of a shrunk covariance (D, D) float64, largest first, and their axes (D, D), one a column.
+    """Return variances (D,) of a shrunk covariance (D, D) float64, largest first, and their axes (D, D) as columns.
 
     The covariance becomes (1 - s) cov + s (trace / D) I; no variance returned is below a millionth of the mean one.
     """
@@ -322,7 +322,7 @@ def principal_axes(covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor
 
 
 def _whitening(covariance: Tensor, shrinkage: float, power: float) -> Tensor:
-    """(C, C) float64 -> (C, C) float64: rows are principal axes over their (power of) standard deviations."""
+    """Return the whitening of a covariance, (C, C) float64: principal axes over their (power of) deviations as rows."""
     variances, axes = principal_axes(covariance, shrinkage)
     # An axis has no sign of its own: its largest entry is made positive, so that files agree.
     signs = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()

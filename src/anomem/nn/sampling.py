@@ -1,4 +1,4 @@
-"""A uniform sample of feature vectors from a stream of any length, in bounded memory."""
+"""Uniform sample of feature vectors from a stream of any length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MOVED_AT_ONCE = 4096
 
 
 class VectorSample:
-    """Keeps at most `limit` vectors, each of the stream's equally likely, and where on its map each one stood.
+    """Sample of at most `limit` vectors, each of the stream's equally likely, with their positions on their maps.
 
     Every vector draws a random key; those with the smallest keys stay.
 
@@ -51,7 +51,7 @@ class VectorSample:
             start = taken.stop
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Return vectors (M, C) and their flat positions (M,), in the order in which they came."""
+        """Return vectors (M, C) and their flat positions (M,), in order of arrival."""
         self._shrink()
         # Copies: a caller who keeps them must not keep the room behind them.
         return self._vectors[: self._held].clone(), self._positions[: self._held].clone()
@@ -63,7 +63,7 @@ class VectorSample:
         self._held = seats.stop
 
     def _shrink(self) -> None:
-        """Keep the smallest keys, in place: nothing is copied towards the end."""
+        """Keep the smallest keys, in place, without a copy of the sample."""
         count = min(self.limit, self._held)
         kept = self._keys[: self._held].topk(count, largest=False).indices.sort().values
         for start in range(0, count, _MOVED_AT_ONCE):

@@ -1,4 +1,4 @@
-"""What every fitted model is: one module from prepared images to scores and maps."""
+"""Base of every fitted model: one module from prepared images to scores and maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Output(NamedTuple):
-    """What a scorer says of a batch of prepared images (or tiles of images).
+    """Outputs of a scorer for a batch of prepared images (or tiles of images).
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Scorer(nn.Module):
 
 
 class TwoStageScorer(Scorer):
-    """A scorer whose score can be refitted to labels without looking at the normals again.
+    """Scorer whose score can be refitted to labels without the normal images.
 
     It carries, for *tune* and *calibration* normals, their one-class scores and evidence (float16): from these the
     second stage is refitted and the calibration scores are computed anew.
@@ -80,16 +80,16 @@ class TwoStageScorer(Scorer):
             self.register_buffer(f"{part}_evidence", torch.zeros(n, evidence_dim, dtype=torch.float16))
 
     def observe(self, images: Tensor) -> Output:
-        """Score as `forward` does, and return one-class score and evidence with it."""
+        """Score as `forward` does, and return the one-class score and the evidence as well."""
         raise TypeError(f"{type(self).__name__} does not say what it observes")
 
     def remember(self, part: str, one_class: Tensor, evidence: Tensor) -> None:
-        """Keep what `part` ("tune" or "calibration") needs for a later refit: (n,) float32 and (n, D) float16."""
+        """Store what `part` ("tune" or "calibration") needs for a later refit: (n,) float32 and (n, D) float16."""
         self.config[f"n_{part}"] = int(one_class.shape[0])
         device = self.tune_one_class.device
         setattr(self, f"{part}_one_class", one_class.to(device, torch.float32))
         setattr(self, f"{part}_evidence", evidence.to(device, torch.float16))
 
     def conclude(self, one_class: Tensor, evidence: Tensor) -> Tensor:
-        """Second stage: (B,) one-class scores and (B, D) evidence to (B,) scores."""
+        """Return scores (B,) of the second stage from one-class scores (B,) and evidence (B, D)."""
         raise TypeError(f"{type(self).__name__} does not say how its second stage concludes")

@@ -25,13 +25,13 @@ class Allowed(Protocol):
         ...
 
     def __str__(self) -> str:
-        """Describe the allowed values: the end of the sentence "expected ..."."""
+        """Return the allowed values as the end of the sentence "expected ..."."""
         ...
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included unless said otherwise."""
+    """Numbers from `low` to `high`, both included unless excluded explicitly."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -85,7 +85,7 @@ class Text:
     like: str = "text"
 
     def accepts(self, value: object) -> bool:
-        """Return true for a string with something in it."""
+        """Return true for a non-empty string."""
         return isinstance(value, str) and bool(value)
 
     def example(self) -> str:
@@ -158,7 +158,7 @@ FLAG = OneOf((False, True))
 
 
 def shown(value: object) -> str:
-    """Write any value on one line."""
+    """Return any value as text on one line."""
     if isinstance(value, np.ndarray):
         return f"<array {' x '.join(map(str, value.shape))}, {value.dtype}>"
     try:
@@ -168,7 +168,7 @@ def shown(value: object) -> str:
 
 
 def shortened(value: object) -> str:
-    """Write any value on one line of at most 120 characters."""
+    """Return any value as text on one line of at most 120 characters."""
     text = shown(value)
     return text if len(text) <= 120 else f"{text[:100]}..."
 

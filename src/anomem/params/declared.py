@@ -163,7 +163,7 @@ def parameter_group(cls: type[T]) -> type[T]:
 
 
 def _finished(cls: type[T]) -> type[T]:
-    """Let ``__init__`` take nested and former names too, and write the parameters into the docstring."""
+    """Extend ``__init__`` to nested and former names, and write the parameters into the docstring."""
     from anomem.params.describe import with_parameters
     from anomem.params.names import nested
 
@@ -179,7 +179,7 @@ def _finished(cls: type[T]) -> type[T]:
 
 
 class Parameters:
-    """Base of everything that is configured by declared hyperparameters."""
+    """Base of all classes configured by declared hyperparameters."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Values by preset; members of a group by their dotted name."""
@@ -193,7 +193,7 @@ class Parameters:
 
     @classmethod
     def declared_deep(cls, path: str = "") -> Iterator[tuple[str, Field[object]]]:
-        """Yield dotted name and field of every declared hyperparameter, members behind their group."""
+        """Yield dotted name and field of every declared hyperparameter, members after their group."""
         for name, declared in cls.declared().items():
             yield path + name, declared
             if declared.metadata["group"] is not None:
@@ -258,7 +258,7 @@ class Parameters:
         return _resolved(self, type(self), self.presets.get(preset, {}), "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the hyperparameters as a nested dict of JSON values; what a preset decides is left out.
+        """Return the hyperparameters as a nested dict of JSON values, without values decided by a preset.
 
         Arrays stay arrays.
         """
@@ -305,7 +305,7 @@ def refuse(cls: type[Parameters], name: str, value: object, allowed: Allowed, *,
 
 
 def example_of(cls: type[Parameters], name: str, declared: Field[object]) -> object:
-    """Return a value of a parameter (dotted name) that is allowed: the usual one, else one of a preset's."""
+    """Return an allowed value of a parameter (dotted name): the default, else a preset's."""
     allowed, usual = declared.metadata["allowed"], declared.metadata["usual"]
     for value in (usual, *(filling.get(name) for filling in cls.presets.values())):
         if allowed.accepts(value):

@@ -18,7 +18,7 @@ def nested(
     *,
     warn: bool = True,
 ) -> dict[str, Any]:
-    """Turn values under nested and former names into values of the parameters that `cls` declares.
+    """Convert values under nested and former names into values of the parameters that `cls` declares.
 
     Parameters
     ----------

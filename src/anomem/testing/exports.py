@@ -16,7 +16,7 @@ from anomem.types import FloatArray
 
 
 def exported_scores_are_scores(example: Example) -> None:
-    """An exported file gives the scores, maps, p-values and decisions of its model; alpha changes in it, too.
+    """Check that an exported file gives its model's scores, maps, p-values and verdicts, also after a change of alpha.
 
     Without the packages of the extra ``export`` nothing is looked at.
     """
@@ -62,7 +62,7 @@ def _require_same_scores(example: Example, session: Session) -> None:
 def _rounded_alike(
     example: Example, found: FloatArray, wanted: FloatArray
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """All images; where scores move in steps, all but the few that rounding has moved by one."""
+    """Return which images to compare: all, or, where scores move in steps, all but the few that rounding moved."""
     apart = np.abs(found - wanted)
     kept = np.ones(len(apart), bool)
     if not example.fitted.scorer_.continuous:

@@ -1,4 +1,4 @@
-"""Checks of labels, calibration and the promise."""
+"""Checks of labels, calibration and the promised false-alarm rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anomem.testing.example import Example, StopAfter, StoppedError, digests, re
 
 
 def labels_count_as_the_class_says(example: Example) -> None:
-    """Labels are ignored exactly where supervision is "none", used where "optional", demanded where "required"."""
+    """Check that labels are ignored where supervision is "none", used where "optional", required where "required"."""
     if example.required:
         refused(InputError, lambda: example.new().fit(example.train, device="cpu"), "a fit without labels")
         return
@@ -33,7 +33,7 @@ def labels_count_as_the_class_says(example: Example) -> None:
 
 
 def unknown_labels_are_left_out(example: Example) -> None:
-    """Images labelled -1 take no part in a fit."""
+    """Check that images labelled -1 take no part in a fit."""
     images, y = example.given(example.train)
     y = [0] * len(images) if y is None else y
     strange = np.concatenate([images, example.normal[:4]])
@@ -42,7 +42,7 @@ def unknown_labels_are_left_out(example: Example) -> None:
 
 
 def wrong_labels_are_refused(example: Example) -> None:
-    """Labels of another number or kind are refused."""
+    """Check that labels of another number or kind are refused."""
     n = len(example.train)
     for y in ([0] * (n - 1), [0] * (n - 1) + [2], ["good"] * n, [[0]] * n):
         refused(InputError, lambda y=y: example.fit(images=example.train, y=y), "y")  # type: ignore[misc]
@@ -50,7 +50,7 @@ def wrong_labels_are_refused(example: Example) -> None:
 
 
 def roles_share_no_image(example: Example) -> None:
-    """No image has two roles, copies of one image included; one that is labelled both ways is refused."""
+    """Check that no image has two roles, copies included, and that contradictory labels are refused."""
     twice = np.concatenate([example.train, example.train[:6]])
     images, y = example.given(twice, labels=example.cls.supervision != "none")
     parts = digests(example.fit(images=images, y=y))
@@ -63,7 +63,7 @@ def roles_share_no_image(example: Example) -> None:
 
 
 def calibration_scores_are_scores(example: Example) -> None:
-    """The model is calibrated on what it says of held-out normals; p-values and decisions follow from that."""
+    """Check that the model is calibrated on scores of held-out normals, and p-values and verdicts follow from them."""
     detector = example.fitted
     _require_calibrated(example, detector)
     scores, held_out = example.scores, detector.calibration_.scores
@@ -84,7 +84,7 @@ def _require_calibrated(example: Example, detector: Detector) -> None:
 
 
 def calibrating_leaves_out_what_was_learnt_from(example: Example) -> None:
-    """``calibrate`` takes fresh normals only, and says what it left out; without images it changes alpha alone."""
+    """Check that ``calibrate`` takes fresh normals only and names the others; without images it changes alpha alone."""
     detector = copy.copy(example.fitted)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -99,7 +99,7 @@ def calibrating_leaves_out_what_was_learnt_from(example: Example) -> None:
 
 
 def labels_refit_the_second_stage(example: Example) -> None:
-    """Defects alone refit the second stage: scores change, and the calibration is that of the new score."""
+    """Check that defects alone refit the second stage: scores change, and the new score is calibrated."""
     detector = copy.copy(example.fitted)
     if not isinstance(detector.scorer_, TwoStageScorer):
         refused(InputError, lambda: detector.label(example.labelled, device="cpu"), "no second stage")
@@ -123,7 +123,7 @@ def labels_refit_the_second_stage(example: Example) -> None:
 
 
 def refitting_equals_fitting_with_labels(example: Example) -> None:
-    """Labels that only the second stage takes lead to the same scores, given to ``fit`` or later."""
+    """Check that labels for the second stage alone lead to the same scores, given to ``fit`` or later."""
     if not isinstance(example.fitted.scorer_, TwoStageScorer):
         return
     images, y = example.given(example.train, labels=True)

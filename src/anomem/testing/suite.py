@@ -1,4 +1,4 @@
-"""Every check of the contract, and the one call that runs them."""
+"""All checks of the contract, and the one call that runs them."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ class AnoMem(Detector):
     stage_two: StageTwo = group(StageTwo, doc="Use of labelled images.")
 
     def prototypes(self) -> list[tuple[str, UInt8Image]]:
-        """Return pictures of what the most used items of each scale stand for: (caption, (48, 48, 3) uint8)."""
+        """Return pictures of the most used items per scale: (caption, (48, 48, 3) uint8)."""
         scorer = self.scorer_
         if not isinstance(scorer, MultiScaleScorer):
             return []

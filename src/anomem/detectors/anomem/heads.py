@@ -30,7 +30,7 @@ POSITION_LIMIT = 4096
 
 
 class SecondStage(nn.Module):
-    """Heads that learn from labelled images; inactive until :meth:`adopt` or a loaded state says otherwise.
+    """Heads fitted to labelled images; inactive until :meth:`adopt` or a loaded state activates them.
 
     Parameters
     ----------
@@ -115,12 +115,12 @@ class SecondStage(nn.Module):
 
     @staticmethod
     def evidence_dim(channels: Sequence[int], blocks: Sequence[str]) -> int:
-        """Length of an image's evidence."""
+        """Return the length of an image's evidence."""
         return sum(channels) * sum(BLOCKS[block] for block in dict.fromkeys(["signed", *blocks]))
 
     @property
     def active(self) -> bool:
-        """Whether labels have a say."""
+        """True where labels weigh in the score."""
         return self.n_labelled > 0
 
     @property
@@ -129,16 +129,16 @@ class SecondStage(nn.Module):
         return float(self.mix[4])
 
     def remember_learnt(self, pooled: Tensor) -> int:
-        """Keep pooled features of learnt normals, (n, d) float16; returns n."""
+        """Store pooled features of training normals, (n, d) float16; return n."""
         self.learnt = pooled.half()
         return len(pooled)
 
     def pooled(self, features: Sequence[Tensor]) -> Tensor:
-        """The "pooled" block of images, (B, d)."""
+        """Return the "pooled" block of images, (B, d)."""
         return torch.cat([_pooled(f) for f in features], dim=1)
 
     def remember_positions(self, vectors: Sequence[Tensor]) -> int:
-        """Keep sampled deviations of tune normals, a (n, C) tensor a scale; all scales keep equally many."""
+        """Store sampled deviations of tune normals, a (n, C) tensor per scale; all scales keep equally many."""
         count = min(len(v) for v in vectors)
         for s, vector in enumerate(vectors):
             setattr(self, f"positions_{s}", vector[:count].half())
@@ -148,7 +148,7 @@ class SecondStage(nn.Module):
         return count
 
     def positions(self, scale: int) -> Tensor:
-        """Sampled deviations of tune normals at one scale, (n, C) float32."""
+        """Return sampled deviations of tune normals at one scale, (n, C) float32."""
         return self.get_buffer(f"positions_{scale}").float()
 
     def evidence(self, features: Sequence[Tensor], deltas: Sequence[Tensor]) -> Tensor:
@@ -157,11 +157,11 @@ class SecondStage(nn.Module):
         return torch.cat([torch.cat(block, dim=1) for block in zip(*summaries, strict=True)], dim=1).half()
 
     def block(self, evidence: Tensor, name: str) -> Tensor:
-        """One block of the evidence, standardised on tune normals and clipped: (B, d)."""
+        """Return one block of the evidence, standardised on tune normals and clipped: (B, d)."""
         return self._standard(evidence[:, self.layout[name]], name)
 
     def fitted_to(self, support: Tensor, name: str) -> Tensor:
-        """What a head is fitted to: the block of tune normals, of labelled images, then of learnt normals: (n, d)."""
+        """Return a head's training block: tune normals, labelled images, then training normals, (n, d)."""
         judged = self.block(torch.cat([support, self.labelled]), name)
         return torch.cat([judged, self._standard(self.learnt, name)]) if name == "pooled" else judged
 
@@ -184,14 +184,14 @@ class SecondStage(nn.Module):
             self.scale[part] = torch.cat(floors).clamp_min(1e-6)
 
     def forward(self, one_class: Tensor, evidence: Tensor, support: Tensor) -> Tensor:
-        """Mix: one-class scores (B,), evidence (B, D) and the tune normals' evidence (n, D) to scores (B,)."""
+        """Mix one-class scores (B,), evidence (B, D) and the tune normals' evidence (n, D) into scores (B,)."""
         if not self.active:
             return one_class
         deviation = (one_class - self.mix[0]) / self.mix[1]
         return (1 - self.mix[4]) * deviation + self.mix[4] * self._say(evidence, support)
 
     def _say(self, evidence: Tensor, support: Tensor) -> Tensor:
-        """What the heads say, standardised on tune normals, (B,)."""
+        """Return the heads' predictions, standardised on tune normals, (B,)."""
         if self.distance_head:
             return (self.fused_distance(evidence) - self.distance_affine[0]) / self.distance_affine[1]
         total = torch.zeros_like(evidence[:, 0], dtype=torch.float32)
@@ -202,13 +202,13 @@ class SecondStage(nn.Module):
         return total / len(self.blocks)
 
     def fused_distance(self, evidence: Tensor) -> Tensor:
-        """Eq. 10 at each scale, fused by Eq. 13: (B, D) to (B,)."""
+        """Return Eq. 10 per scale, fused by Eq. 13: (B, D) to (B,)."""
         scales = range(len(self.channels))
         distances = torch.stack([self.distance(s, self.signed(evidence, s)) for s in scales], dim=1)
         return (distances * self.weights).sum(dim=1) / self.weights.sum()
 
     def fuse_map(self, map_: Tensor, deltas: Sequence[Tensor]) -> Tensor:
-        """Let the evidence per position into a (B, g, g) map, in the map's own units."""
+        """Mix the evidence per position into a (B, g, g) map, in the map's own units."""
         layers, total = torch.zeros_like(map_), torch.zeros(())
         placed = [s for s, delta in enumerate(deltas) if min(delta.shape[2:]) > 1]
         for s in placed or range(len(deltas)):  # as in the fusion: single positions count where there is nothing else
@@ -221,23 +221,23 @@ class SecondStage(nn.Module):
         return (1 - self.mix[4]) * map_ + self.mix[4] * evidence
 
     def evidence_at(self, scale: int, delta: Tensor) -> Tensor:
-        """g(Delta_ij) at every position: (B, C, h, w) to (B, h, w)."""
+        """Return g(Delta_ij) at every position: (B, C, h, w) to (B, h, w)."""
         return self.distance(scale, delta.permute(0, 2, 3, 1))
 
     def distance(self, scale: int, deltas: Tensor) -> Tensor:
-        """Anomaly distance g of deviations (..., C), at least 0: (...)."""
+        """Return the anomaly distance g of deviations (..., C), at least 0: (...)."""
         affine = self.get_buffer(f"delta_affine_{scale}")
         standard = ((deltas - affine[0]) / affine[1]).clamp(-CLIP, CLIP)
         return F.softplus(self.evidence_heads[scale](standard))[..., 0]
 
     def signed(self, evidence: Tensor, scale: int) -> Tensor:
-        """phi(Delta) of one scale as the evidence holds it, (B, C) float32."""
+        """Return phi(Delta) of one scale from the evidence, (B, C) float32."""
         start = self.layout["signed"].start + sum(self.channels[:scale])
         return evidence[:, start : start + self.channels[scale]].float()
 
 
 def _layout(channels: Sequence[int], blocks: Sequence[str]) -> dict[str, slice]:
-    """Where each block stands in the evidence."""
+    """Return the slice of each block in the evidence."""
     layout, start = {}, 0
     for name in dict.fromkeys(["signed", *blocks]):
         width = BLOCKS[name] * sum(channels)
@@ -247,12 +247,12 @@ def _layout(channels: Sequence[int], blocks: Sequence[str]) -> dict[str, slice]:
 
 
 def _pooled(features: Tensor) -> Tensor:
-    """Average feature of each image, of unit norm: (B, C, h, w) to (B, C)."""
+    """Return the average feature per image, of unit norm: (B, C, h, w) to (B, C)."""
     return F.normalize(features.float().mean(dim=(2, 3)), dim=1)
 
 
 def _summarise(features: Tensor, delta: Tensor, wanted: dict[str, slice]) -> list[Tensor]:
-    """Summaries of one scale, in the order of `wanted`: each (B, BLOCKS[name] * C)."""
+    """Return summaries of one scale, in the order of `wanted`: each (B, BLOCKS[name] * C)."""
     flat = delta.flatten(2)
     found = []
     for name in wanted:

@@ -1,4 +1,4 @@
-"""Losses as pure functions, with the papers' equation numbers.
+"""AnoMem's losses as pure functions, with the papers' equation numbers.
 
 Eq. 2 to 12 are those of AnoMem (Jezequel, Vu, Beaudet, Histace, "Anomaly Detection via Multi-Scale Contrasted Memory").
 The paper writes y = 1 for normal; here, as everywhere in anomem, a label is 0 for normal and 1 for anomalous, and where
@@ -34,7 +34,7 @@ there the root's steep slope is what pulls them apart."""
 def variance_loss(
     retrieved: Tensor, normal: Tensor, kind: VarianceKind = "batch", hinge: bool = False, unit: bool | None = None
 ) -> Tensor:
-    """Keep the retrieved prototypes apart, Eq. 6.
+    """Return the variance loss, Eq. 6, that keeps the retrieved prototypes apart.
 
     Eq. 6 does not say over what the variance runs. ``"batch"`` (the default) takes the standard deviation of each
     channel over the normal images, and its mean over channels: it falls to zero exactly when all retrievals coincide.
@@ -99,7 +99,7 @@ def contrasted_memory_loss(
     base: Base = "simclr",
     temperature: float = 0.1,
 ) -> Tensor:
-    """Contrast one view, passed through the memory, with the other, Eq. 3 and 4.
+    """Return the contrasted memory loss between one view, passed through the memory, and the other, Eq. 3 and 4.
 
     Mem(z) is the retrieval for a normal image and z itself for an anomalous one (Eq. 3): labelled anomalies are
     contrasted, but never memorised.
@@ -188,7 +188,7 @@ def multi_scale_contrasted_memory_loss(
     scale_weights: Sequence[float] | None = None,
     projections: Sequence[Callable[[Tensor], Tensor]] | None = None,
 ) -> Tensor:
-    """Contrasted memory loss at sampled positions of several scales, Eq. 7.
+    """Return the contrasted memory loss at sampled positions of several scales, Eq. 7.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ def multi_scale_contrasted_memory_loss(
 
 
 def double_hinge(distance: Tensor, label: Tensor, margin: float = 2.0) -> Tensor:
-    """Draw normal distances below 1/M and anomalous ones above M, Eq. 11.
+    """Return the double hinge of Eq. 11: normal distances below 1/M, anomalous ones above M.
 
     Nothing is pushed further once it is on its side, so that anomalies do not run to infinity. In our labels (0 normal,
     1 anomalous; the paper has them the other way round): max(d - 1/M, 0) for a normal sample, max(M - d, 0) for an
@@ -282,5 +282,5 @@ def double_hinge(distance: Tensor, label: Tensor, margin: float = 2.0) -> Tensor
 
 
 def _vectors_at(maps: Tensor, positions: Tensor) -> Tensor:
-    """(B, C, h, w) -> (P, B, C)."""
+    """Return the vectors at the given positions, (B, C, h, w) to (P, B, C)."""
     return maps.flatten(2).index_select(2, positions).permute(2, 0, 1)

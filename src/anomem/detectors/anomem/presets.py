@@ -1,4 +1,4 @@
-"""Groups of AnoMem's parameters, its presets, and former names."""
+"""AnoMem's parameter groups, presets and former names."""
 
 from __future__ import annotations
 

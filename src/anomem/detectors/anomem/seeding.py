@@ -1,4 +1,4 @@
-"""Learning a multi-scale memory from frozen features: one pass over the images, in bounded memory."""
+"""Seeding of a multi-scale memory from frozen features: one pass over the images, in bounded memory."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def seed_memories(
 def _seed(
     scale: ScaleMemory, vectors: Tensor, positions: Tensor, n_items: int, seeding: str, rng: torch.Generator
 ) -> dict[str, float]:
-    """Attach a memory of `n_items` to a scale; say how many of them are in use."""
+    """Attach a memory of `n_items` to a scale; return how many of them are in use."""
     if not n_items:
         scale.memory = None
         return {}
@@ -137,7 +137,7 @@ def learn_statistics(
     batch_size: int,
     rng: torch.Generator,
 ) -> Generator[Record, None, None]:
-    """Learn what normals' deviations are like: standardisation of each scale, and sampled vectors for masks later.
+    """Learn the distribution of normals' deviations: standardisation per scale, and sampled vectors for masks later.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def _remember_tune(
     precision: str,
     batch_size: int,
 ) -> Generator[Record, None, None]:
-    """Score tune normals as everything will be scored, and keep what a second stage is fitted to."""
+    """Score tune normals along the scoring path, and store the inputs of the second stage."""
 
     def observe(images: Tensor) -> Output:
         features = next(replay, None)
@@ -216,7 +216,7 @@ def _remember_tune(
 def look_again(
     scorer: MultiScaleScorer, learn: ImageSet, *, precision: str, batch_size: int
 ) -> Generator[Record, None, list[Tensor]]:
-    """Features of a few learnt images, once more: after training they are not what :func:`seed_memories` returned."""
+    """Return features of some training images, recomputed: training changes what :func:`seed_memories` returned."""
     kept: list[list[Tensor]] = [[] for _ in scorer.scales]
     chosen = learn.subset(range(min(PROFILE_LIMIT, len(learn))))
     done = 0
@@ -231,7 +231,7 @@ def look_again(
 def pool_again(
     scorer: MultiScaleScorer, learn: ImageSet, *, precision: str, batch_size: int, rng: torch.Generator
 ) -> Generator[Record, None, None]:
-    """Pooled features of learnt normals, once more: a trained backbone has others than it was seeded with."""
+    """Recompute pooled features of training normals: a trained backbone gives others than at seeding."""
     stage = scorer.second_stage
     if "pooled" not in stage.blocks:
         return
@@ -246,7 +246,7 @@ def pool_again(
 
 @torch.inference_mode()
 def _deviations(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tuple[list[Tensor], list[Tensor]]:
-    """Features and Delta of every scale."""
+    """Return features and Delta per scale."""
     device = scorer.fusion.weights.device
     with autocast(device, precision):
         features = scorer.features(images.to(device))
@@ -256,7 +256,7 @@ def _deviations(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tup
 def learn_prototype_pictures(
     scorer: MultiScaleScorer, learn: ImageSet, *, count: int, images: int, precision: str, batch_size: int
 ) -> Generator[Record, None, None]:
-    """Keep a small picture of what the most used items of every scale stand for: the nearest patch of learnt images.
+    """Store a small picture per scale of each of the most used items: the nearest patch of the training images.
 
     Parameters
     ----------
@@ -287,14 +287,14 @@ def learn_prototype_pictures(
 
 @torch.inference_mode()
 def _nearest(memory: HopfieldMemory, scale: ScaleMemory, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to, and number of, each position's nearest item: (B, P) each, on the CPU."""
+    """Return distance and index of the nearest item per position: (B, P) each, on the CPU."""
     z = scale.embed(features).flatten(2).transpose(1, 2)
     distance, item = torch.cdist(z, memory.items.expand(len(z), -1, -1)).min(dim=2)
     return distance.cpu(), item.cpu()
 
 
 def _first_hits(distance: Tensor, item: Tensor, best: Tensor) -> list[int]:
-    """Flat positions that come nearer to their item than any before; `best` is updated."""
+    """Return flat positions that are nearer to their item than any before; `best` is updated."""
     order = distance.flatten().argsort()
     items = item.flatten()[order]
     hits = []

@@ -1,4 +1,4 @@
-"""Fitting AnoMem's second stage to labelled images: seconds, and only as far as labels show a gain."""
+"""Fitting of AnoMem's second stage to labelled images, in seconds; labels weigh only where they show a gain."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MOST = 0.95
 
 @dataclass(frozen=True)
 class Observed:
-    """What the scorer says of the labelled images.
+    """Scorer outputs for the labelled images.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
 
 
 def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, Observed]:
-    """Score labelled images as everything is scored, and look at deviations where masks say what is defective."""
+    """Score labelled images along the scoring path, and collect deviations at defective positions given by masks."""
     one_class, evidence = [], []
     options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
     for result in score_images(scorer, labelled.images, **options, evidence=True):
@@ -136,7 +136,7 @@ def _deviations(scorer: MultiScaleScorer, image: Prepared, part: slice, run: Run
 
 
 def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Tensor:
-    """The mask of an image cut as the image was, (T, 1, S, S) float."""
+    """Cut an image's mask as the image was cut, (T, 1, S, S) float."""
     mask = labelled.mask(position, image.height_width)
     if mask is None:
         raise TypeError("only images with masks are looked at again")
@@ -149,7 +149,7 @@ def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Tensor:
 def _weight(
     heads: list[Head], deviation: Tensor, labels: Tensor, labelled: Labelled, run: Run[AnoMem]
 ) -> tuple[float, dict[str, float]]:
-    """Decide w, the labels' share, from their number, their known types and the cross-validated gain."""
+    """Choose w, the labels' share, from their number, their known types and the cross-validated gain."""
     k, wanted = labelled.n_anomalous, run.params.stage_two.weight
     types = {t for t, y in zip(labelled.types, labelled.labels, strict=True) if y == ANOMALOUS and t is not None}
     cap = run.params.stage_two.cap if len(types) < 2 else MOST
@@ -164,7 +164,7 @@ def _weight(
 
 
 def _adopt_heads(stage: SecondStage, heads: list[Head], labels: Tensor, weight: float, rng: torch.Generator) -> None:
-    """Put the fitted heads into the stage, with what their predictions for normals are like."""
+    """Store the fitted heads in the stage, with the distribution of their predictions for normals."""
     fold_of = random_folds(labels, rng)
     rows, figures = torch.arange(len(labels)), []
     for h, head in enumerate(heads):
@@ -210,7 +210,7 @@ def _fit_evidence_heads(
 def _pools(
     stage: SecondStage, scale: int, evidence: Tensor, labels: Tensor, observed: Observed
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Normal and anomalous vectors of a scale, each a list of sources that are drawn from equally."""
+    """Return normal and anomalous vectors of a scale, each a list of sources that are sampled equally."""
     pooled = stage.signed(evidence, scale).clone()
     normal = [pooled[labels == 0], stage.positions(scale), observed.clean[scale].clone()]
     anomalous = [pooled[labels == 1], observed.defective[scale].clone()]

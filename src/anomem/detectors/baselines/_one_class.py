@@ -40,7 +40,7 @@ class NearestVectors(nn.Module):
         self.register_buffer("bank", torch.zeros(n, dim))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(B, D) to (B,), both float32."""
+        """Score (B, D) embeddings: (B,), both float32."""
         squared = squared_distances(vectors, self.bank)
         return squared.topk(self.k, dim=1, largest=False).values.sum(dim=1)
 
@@ -71,7 +71,7 @@ class ClusterGaussians(nn.Module):
         self.register_buffer("whitenings", torch.zeros(n_clusters, dim, dim))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(B, D) to (B,), both float32."""
+        """Score (B, D) embeddings: (B,), both float32."""
         centred = vectors[None] - self.means[:, None]
         whitened = centred @ self.whitenings.transpose(1, 2)
         return whitened.square().sum(dim=2).amin(dim=0)
@@ -79,7 +79,7 @@ class ClusterGaussians(nn.Module):
 
 @torch.no_grad()
 def nearest_of(vectors: Tensor, k: int) -> NearestVectors:
-    """k-NN score of (N, D) normal embeddings; with fewer than k of them, all count."""
+    """Return a k-NN score on (N, D) normal embeddings; where there are fewer than k, all count."""
     scores = NearestVectors(len(vectors), vectors.shape[1], min(k, len(vectors)))
     scores.bank.copy_(vectors)
     return scores
@@ -87,13 +87,13 @@ def nearest_of(vectors: Tensor, k: int) -> NearestVectors:
 
 @torch.no_grad()
 def prototypes_of(vectors: Tensor, n_prototypes: int, rng: torch.Generator) -> NearestVectors:
-    """Squared distance to the nearest of the k-means centres of (N, D) normal embeddings; at most N centres."""
+    """Return a score by the nearest k-means centre of (N, D) normal embeddings; at most N centres."""
     return nearest_of(kmeans(vectors, min(n_prototypes, len(vectors)), rng), 1)
 
 
 @torch.no_grad()
 def gaussians_of(vectors: Tensor, n_clusters: int, shrinkage: float, rng: torch.Generator) -> ClusterGaussians:
-    """Fit one Gaussian to each k-means cluster of normal embeddings.
+    """Fit one Gaussian per k-means cluster of normal embeddings.
 
     Parameters
     ----------
@@ -120,6 +120,6 @@ def gaussians_of(vectors: Tensor, n_clusters: int, shrinkage: float, rng: torch.
 
 
 def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:
-    """(D, D) float64 to W (D, D): rows are principal axes over their standard deviations."""
+    """Return the whitening W (D, D) of a (D, D) float64 covariance: principal axes over their deviations as rows."""
     variances, axes = principal_axes(covariance, shrinkage)
     return (axes / variances.sqrt()).T

@@ -1,4 +1,4 @@
-"""Classical one-class learners as tensor modules: their ``state_dict`` is the whole model, and they export as they are.
+"""Classical one-class learners as tensor modules: saved whole in their ``state_dict``, exported without change.
 
 They are fitted by scikit-learn and converted; nothing of scikit-learn's own state is kept.
 """
@@ -21,7 +21,7 @@ ROWS = 32
 
 
 class Normalise(nn.Module):
-    """Embeddings in the space that a learner works in.
+    """Normalisation of embeddings before a learner.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Normalise(nn.Module):
 
     @torch.no_grad()
     def fit(self, vectors: Tensor) -> Normalise:
-        """Take what is needed from (N, D) vectors, and return self.
+        """Learn the statistics from (N, D) vectors, and return self.
 
         No deviation falls below a tenth of all dimensions' root mean square: a dimension that hardly moved in a few
         vectors would otherwise drown the others. Where nothing moves, deviations are 1.
@@ -67,7 +67,7 @@ class Normalise(nn.Module):
 
 
 class OneClassSVM(nn.Module):
-    """Decision of a one-class support vector machine with a Gaussian kernel, as an anomaly score.
+    """Decision function of a one-class support vector machine with a Gaussian kernel, as an anomaly score.
 
     score(x) = rho - sum_i alpha_i exp(-gamma ||x - v_i||^2), Eq. 3.9 of Schoelkopf et al. with the sign turned: above
     0 outside of the region that was learnt. The sum has hundreds of nearly equal terms from which rho is subtracted, so
@@ -139,7 +139,7 @@ def fit_one_class_svm(vectors: Tensor, *, nu: float = 0.1, gamma: float | str = 
 
 
 class IsolationForest(nn.Module):
-    """Isolation forest: how few random cuts set a vector apart from the others.
+    """Isolation forest: the fewer random cuts isolate a vector from the others, the higher its score.
 
     score(x) = 2^(-E(h(x)) / c(psi)) (Eq. 2 of Liu et al.), where h is the depth of the leaf that x falls into plus c of
     the number of vectors that share it, and c(n) = 2 H(n - 1) - 2 (n - 1) / n is the mean path length of n vectors
@@ -223,7 +223,7 @@ def fit_isolation_forest(
 
 
 def _tree_table(tree: Any, whole: Tensor) -> dict[str, Tensor]:
-    """One of scikit-learn's trees as rows of :class:`IsolationForest`, children counted from its root."""
+    """Return one of scikit-learn's trees as rows of :class:`IsolationForest`, children counted from its root."""
     left, right = torch.from_numpy(tree.children_left), torch.from_numpy(tree.children_right)
     leaf, own = left < 0, torch.arange(len(left))
     depth = torch.zeros(len(left), dtype=torch.float64)
@@ -241,7 +241,7 @@ def _tree_table(tree: Any, whole: Tensor) -> dict[str, Tensor]:
 
 
 def mean_path_length(n: Tensor) -> Tensor:
-    """c(n) of Eq. 1, the mean path length of n vectors, with H(i) = ln(i) + Euler's constant; float64."""
+    """Return c(n) of Eq. 1, the mean path length of n vectors, with H(i) = ln(i) + Euler's constant; float64."""
     several = n.clamp_min(3)
     euler = 0.5772156649015329
     found = 2 * ((several - 1).log() + euler) - 2 * (several - 1) / several
@@ -249,14 +249,14 @@ def mean_path_length(n: Tensor) -> Tensor:
 
 
 def rounded_down(threshold: Tensor) -> Tensor:
-    """Return the largest float32 at or below each float64: for any float32 x, x <= threshold stays what it was."""
+    """Return the largest float32 at or below each float64, so that x <= threshold is unchanged for any float32 x."""
     near = threshold.float()
     below = torch.nextafter(near, torch.full_like(near, -math.inf))
     return torch.where(near.double() > threshold, below, near)
 
 
 def _sklearn(room: str) -> Any:
-    """Import a part of scikit-learn when it is needed; what that draws from Python's global generator is given back."""
+    """Import a part of scikit-learn on demand; restore Python's global generator, which the import draws from."""
     state = random.getstate()
     try:
         return import_module(f"sklearn.{room}")

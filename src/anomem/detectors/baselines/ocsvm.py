@@ -25,7 +25,7 @@ from anomem.types import Record
 
 
 class OCSVMScorer(NormalisedScorer):
-    """How far outside of the learnt region an image's embedding lies.
+    """Distance of an image's embedding outside the learnt region.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""PaDiM: a Gaussian at each position of frozen feature maps."""
+"""PaDiM: one Gaussian per position of frozen feature maps."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PaDiMScorer(Scorer):
         )
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
-        """The backbone's maps to one map of the drawn channels on the finest grid, (B, C, h, w) float32."""
+        """Return one map of the drawn channels on the finest grid, (B, C, h, w) float32, from the backbone's maps."""
         return concatenate_maps([f.float() for f in features], self.channels.split(self.config["counts"]))
 
     def score_features(self, features: Sequence[Tensor]) -> Output:
@@ -69,7 +69,7 @@ class PaDiMScorer(Scorer):
 
 @parameters
 class PaDiM(Pretrained):
-    """PaDiM: a Gaussian at each position of frozen feature maps.
+    """PaDiM: one Gaussian per position of frozen feature maps.
 
     Maps of several stages are brought to the finest grid and stacked; of their channels some are drawn by seed. At each
     position the mean and covariance of normal images are estimated (Eq. 1), in one pass and in memory that does not
@@ -132,7 +132,7 @@ class PaDiM(Pretrained):
 
 
 def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
-    """A scorer with its channels drawn, without Gaussians."""
+    """Return a scorer with its channels drawn, without Gaussians."""
     p, maps = run.params, backbone.describe(run.params.size)
     n_stages = [m.channels for m in maps]
     if p.n_channels is not None and p.n_channels > sum(n_stages):

@@ -59,7 +59,7 @@ class PixelClassifier(nn.Sequential):
 
 
 class PLADScorer(Scorer):
-    """The classifier alone; the perturbator has no part in scoring and is not kept.
+    """Classifier alone; the perturbator is not needed to score and is not kept.
 
     Parameters
     ----------
@@ -72,22 +72,22 @@ class PLADScorer(Scorer):
         self.classifier = PixelClassifier(config["size"], config["channels"])
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) with values 0 to 255 as vectors of values 0 to 1, (B, 3 S S) float32."""
+        """Return images (B, 3, S, S) with values 0 to 255 as vectors of values 0 to 1, (B, 3 S S) float32."""
         return (images.float() / 255).flatten(1)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits (B,), high where normal, of images as vectors."""
+        """Return logits (B,), high where normal, of images as vectors."""
         side = self.config["size"]
         found: Tensor = self.classifier(pixels.view(-1, 3, side, side))
         return found[:, 0]
 
     def forward(self, images: Tensor) -> Output:
-        """Score prepared images (B, 3, S, S): the negative logit; no maps."""
+        """Score prepared images (B, 3, S, S) by the negative logit; no maps."""
         return Output(-self.logits(self.pixels(images)).float())
 
 
 class PerturbedImages(nn.Module):
-    """What PLAD trains: classifier and perturbator, with one loss.
+    """Trained modules of PLAD: classifier and perturbator, with one loss.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class PerturbedImages(nn.Module):
         self.weights = Weights(p.constraint_weight, 1.0, 0.0)
 
     def loss(self, x: Tensor) -> tuple[Tensor, Mapping[str, float]]:
-        """Cross entropy, constraint (alpha to 1, beta to 0) and divergence of a batch of images as vectors (N, D)."""
+        """Return cross entropy + constraint (alpha to 1, beta to 0) + divergence for a batch of vectors (N, D)."""
         drawn = self.perturbator(x, self.rng)
         pseudo = add_mult(x, drawn.alpha, drawn.beta)
         normal_logits, pseudo_logits = self.scorer.logits(torch.cat([x, pseudo])).chunk(2)
@@ -122,7 +122,7 @@ class PerturbedImages(nn.Module):
 
 @parameters
 class PLAD(Detector):
-    """Perturbation learning in pixel space: PLUME's ancestor.
+    """Perturbation learning in pixel space: PLUME's predecessor.
 
     A variational auto-encoder says for every image by what factor and shift, pixel by pixel, it becomes a
     pseudo-anomaly, alpha * x + beta, as small as the classifier that is trained with it needs to tell both apart. It

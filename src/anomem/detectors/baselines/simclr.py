@@ -45,7 +45,7 @@ stride 16."""
 
 
 class SimCLRScorer(PooledScorer):
-    """A one-class score of an encoder's pooled embedding.
+    """One-class score of an encoder's pooled embedding.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class SimCLRScorer(PooledScorer):
             self.one_class = NearestVectors(config["n"], config["dim"], config["k"])
 
     def embed(self, features: list[Tensor]) -> Tensor:
-        """Pooled embeddings (B, D) float32, of unit norm for the cosine metric."""
+        """Return pooled embeddings (B, D) float32, of unit norm for the cosine metric."""
         pooled = super().embed(features)
         return F.normalize(pooled, dim=1) if self.config["metric"] == "cosine" else pooled
 
@@ -77,7 +77,7 @@ class SimCLRScorer(PooledScorer):
 
 
 class ContrastedEncoder(nn.Module):
-    """An encoder with SimCLR's projection head, as it is trained on two views of each image.
+    """Encoder with SimCLR's projection head, as trained on two views per image.
 
     Parameters
     ----------
@@ -101,16 +101,16 @@ class ContrastedEncoder(nn.Module):
         self.head = nn.Identity() if projection_dim is None else projection_head(dim, projection_dim)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The backbone's maps of images (B, 3, S, S) with values 0 to 255, the embedding last."""
+        """Return the backbone's maps of images (B, 3, S, S) with values 0 to 255, the embedding last."""
         return self.backbone(images)  # type: ignore[no-any-return]
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """One map: the projected embedding, (B, d, 1, 1)."""
+        """Return one map: the projected embedding, (B, d, 1, 1)."""
         projected: Tensor = self.head(features[-1].flatten(1))
         return [projected[:, :, None, None]]
 
     def loss(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-        """NT-Xent of both views' projections."""
+        """Return NT-Xent of both views' projections."""
         anchor, other = (view[0].flatten(1)[None] for view in (first, second))
         return nt_xent(anchor, other, self.temperature)
 

@@ -1,4 +1,4 @@
-"""A classifier of labelled anomalies against normals, in balanced batches."""
+"""Classifier of labelled anomalies against normals, trained on balanced batches."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SHARE = Range(0.0, 1.0)
 
 
 class SupervisedScorer(NormalisedScorer):
-    """Log odds of an image's being anomalous.
+    """Log odds that an image is anomalous.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class SupervisedScorer(NormalisedScorer):
             self.head = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
     def log_odds(self, vectors: Tensor) -> Tensor:
-        """Of (B, D) normalised embeddings: (B,) float32."""
+        """Return log odds of (B, D) normalised embeddings: (B,) float32."""
         with torch.autocast(vectors.device.type, enabled=False):
             odds: Tensor = self.head(vectors)[:, 0]
         return odds
@@ -85,7 +85,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
 
 @parameters
 class Supervised(NormalisedFeatures):
-    """A binary classifier of labelled anomalies against normals.
+    """Binary classifier of labelled anomalies against normals.
 
     Half of every batch is normal, half anomalous, whatever their numbers; the loss is binary cross entropy, and the
     anomaly score is the logit. It knows the anomalies that it was shown, and promises nothing about others.
@@ -199,7 +199,7 @@ class Supervised(NormalisedFeatures):
 
 
 def balanced_loss(log_odds: Tensor) -> Tensor:
-    """Binary cross entropy of (2B,) log odds, the first half of them normal, the second anomalous."""
+    """Return the binary cross entropy of (2B,) log odds, the first half normal, the second anomalous."""
     targets = (torch.arange(len(log_odds), device=log_odds.device) >= len(log_odds) // 2).float()
     return F.binary_cross_entropy_with_logits(log_odds, targets)
 
@@ -226,7 +226,7 @@ def _train_head(
 def _train_whole(
     scorer: SupervisedScorer, trained: str, learn: ImageSet, anomalies: ImageSet, recipe: Recipe, run: Run[Supervised]
 ) -> Generator[Record, None, None]:
-    """Train the head and what `trained` names of the backbone on augmented images."""
+    """Train the head and the backbone layers named by `trained` on augmented images."""
     p = run.params
     half = p.train_batch // 2
     scorer.to(run.device).head.requires_grad_(True)

@@ -141,7 +141,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
 
 @parameters
 class FYD(Pretrained):
-    """FYD: images and feature maps are aligned, then a Gaussian at each position says what is normal there.
+    """FYD: aligns images and feature maps, then fits one Gaussian per position to normals.
 
     An image aligner (ICA) turns every image by one angle; behind each stage of the backbone a feature aligner (FCA)
     warps the map by six affine numbers. The feature aligners, and the backbone with them, learn by dense

@@ -1,4 +1,4 @@
-"""FYD's losses: dense non-contrastive learning, alignment of images, and how compact a distribution is."""
+"""FYD's losses: dense non-contrastive learning, image alignment, and compactness of a distribution."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def derangement(count: int, generator: torch.Generator) -> Tensor:
 
 
 def negative_cosine(predicted: Tensor, target: Tensor) -> Tensor:
-    """-cos between two maps at every position, averaged (Eq. 3, function D of Algorithm 1).
+    """Return -cos between two maps at every position, averaged (Eq. 3, function D of Algorithm 1).
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def negative_cosine(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def non_contrastive_loss(predicted: Tensor, encoded: Tensor, pairing: Tensor) -> Tensor:
-    """Symmetrised dense non-contrastive loss of a batch and the batch permuted (Eq. 4, Algorithm 1).
+    """Return the symmetrised dense non-contrastive loss of a batch and the permuted batch (Eq. 4, Algorithm 1).
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def non_contrastive_loss(predicted: Tensor, encoded: Tensor, pairing: Tensor) ->
 
 
 def image_alignment_loss(aligned: Tensor, pairing: Tensor, weight: Tensor | None = None) -> Tensor:
-    """L2 distance of paired, aligned images, pixel by pixel (Eq. 2, Algorithm 2), averaged over pixels and pairs.
+    """Return the L2 distance of paired, aligned images (Eq. 2, Algorithm 2), averaged over pixels and pairs.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def image_alignment_loss(aligned: Tensor, pairing: Tensor, weight: Tensor | None
 
 
 def unit_deviation(encoded: Tensor) -> Tensor:
-    """Collapse watch: standard deviation of unit-normalised vectors, averaged over channels.
+    """Return the standard deviation of unit-normalised vectors, averaged over channels; near 0 at collapse.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def unit_deviation(encoded: Tensor) -> Tensor:
 
 
 def distance_variance(features: Tensor, *, ridge: float = 0.0, scale_free: bool = False) -> float:
-    """How much the distances of normal images to their centre vary (Eq. 8 to 10); lower is more compact.
+    """Return the variance of normal images' distances to their centre (Eq. 8 to 10); lower is more compact.
 
     Parameters
     ----------

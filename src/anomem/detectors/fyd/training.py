@@ -1,4 +1,4 @@
-"""What FYD is made of beside its networks: the scorer, the stages of its training, its Gaussians."""
+"""Training of FYD: the scorer, the stages of its training, its Gaussians."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COMPARED = 64
 
 
 def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
-    """Train the image aligner by pixels alone (Algorithm 2); where it is to prove itself and fails, leave it out."""
+    """Train the image aligner by pixels alone (Algorithm 2); with keep="auto", drop it unless it lowers the error."""
     p, aligner = run.params, scorer.backbone.image_aligner
     how = p.image_aligner
     if aligner is None or how is None or not how.steps:
@@ -64,7 +64,7 @@ def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FY
 
 @torch.no_grad()
 def _views(aligner: ImageAligner, images: ImageSet, run: Run[FYD]) -> Tensor:
-    """What an image aligner sees of some images, at most :data:`COMPARED` of them."""
+    """Return the image aligner's views of some images, at most :data:`COMPARED` of them."""
     views: list[Tensor] = []
     for batch in images.batches(run.batch_size):
         views.append(aligner.view(batch.images.to(run.device)))
@@ -124,7 +124,7 @@ def _pose(p: FYD, images: ImageAlignment | None) -> Pose:
 
 
 def _pictures(learn: ImageSet, run: Run[FYD]) -> Iterator[Tensor]:
-    """Endless batches of images to learn from, on the device.
+    """Yield endless batches of training images, on the device.
 
     Full ones, also where images are cut into tiles, which come image by image: one tile alone has no pair.
     """
@@ -139,7 +139,7 @@ def _pictures(learn: ImageSet, run: Run[FYD]) -> Iterator[Tensor]:
 
 
 def _aligned(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> Iterator[Aligned]:
-    """Batches of images in the common frame, without gradient.
+    """Yield batches of images in the common frame, without gradient.
 
     In the precision that the model scores in: the rounding of another would be a bias of every distance.
     """
@@ -150,7 +150,7 @@ def _aligned(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> Iterator[Ali
 
 
 def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run[FYD]) -> Generator[Record, None, None]:
-    """Mean and covariance at each position of the common frame (Eq. 6), in one pass.
+    """Learn mean and covariance per position of the common frame (Eq. 6), in one pass.
 
     Padding counts: it continues the image plausibly, and without it positions near the edge would have fewer images
     than the rest, and larger distances of fresh normals.
@@ -168,7 +168,7 @@ def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run[FYD])
 
 @torch.no_grad()
 def _compactness(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> dict[str, float]:
-    """Distance variance (Eq. 10) of some normals, and relative to their mean squared distance."""
+    """Return the distance variance (Eq. 10) of some normals, absolute and relative to their mean squared distance."""
     count, sums, squares = (torch.zeros(scorer.hw, device=run.device, dtype=torch.float64) for _ in range(3))
     for number, found in enumerate(_aligned(scorer, images, run)):
         if number * run.batch_size >= COMPARED:

@@ -61,7 +61,7 @@ SHRINKAGE = 0.1
 
 
 class PerturbedNormals(nn.Module):
-    """What PLUME trains: normalisation, perturbator and classifier, with the loss of Eq. 8.
+    """Trained modules of PLUME: normalisation, perturbator and classifier, with the loss of Eq. 8.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class PerturbedNormals(nn.Module):
             self.perturbator = Perturbator(dim, p.perturbator_width, self.target if p.identity_start else None)
 
     def perturb(self, x: Tensor) -> tuple[Tensor, Perturbation | None]:
-        """Pseudo-anomalies (N, D) of normalised features (N, D), and the parameters that made them."""
+        """Return pseudo-anomalies (N, D) of normalised features (N, D), and the parameters that made them."""
         if self.perturbator is None:
             return gaussian(x, self.p.noise, self.rng), None
         drawn: Perturbation = self.perturbator(x, self.rng)
@@ -102,7 +102,7 @@ class PerturbedNormals(nn.Module):
         return linear_map(x, self.scale * alpha, beta), drawn
 
     def classify(self, x: Tensor, pseudo: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Embeddings of normals and of pseudo-anomalies, then their logits."""
+        """Return embeddings of normals and of pseudo-anomalies, then their logits."""
         if self.p.joint:
             embedded, logits = self.classifier(torch.cat([x, pseudo]))
             return *embedded.chunk(2), *logits.chunk(2)
@@ -111,7 +111,7 @@ class PerturbedNormals(nn.Module):
         return z, z_pseudo, logit, logit_pseudo
 
     def loss(self, features: Tensor) -> tuple[Tensor, Mapping[str, float]]:
-        """Eq. 8 of a batch of features (N, D), with its terms and what the perturbation is like."""
+        """Return Eq. 8 of a batch of features (N, D), with its terms and statistics of the perturbation."""
         x = self.norm(features)
         pseudo, drawn = self.perturb(x)
         z, z_pseudo, logit, logit_pseudo = self.classify(x, pseudo)
@@ -133,7 +133,7 @@ class PerturbedNormals(nn.Module):
         return total_loss(**terms, weights=self.weights), figures
 
     def adaptivity(self, features: Tensor) -> float | None:
-        """Tell how far alpha depends on the sample (0: not at all, 1: wholly), from features of normals (N, D)."""
+        """Return how far alpha depends on the sample (0: not at all, 1: wholly), from features of normals (N, D)."""
         if self.perturbator is None or len(features) < 2:
             return None
         with torch.no_grad():
@@ -277,7 +277,7 @@ class Plume(Pretrained):
 
 @torch.no_grad()
 def learn_norm(norm: nn.Module, store: FeatureStore, normalise: str) -> None:
-    """Fix the normalisation from all features; "batch" learns along with the classifier."""
+    """Learn the normalisation from all features; "batch" learns along with the classifier."""
     if isinstance(norm, Whitening):
         moments = FeatureMoments(store.dim)
         for block in store.blocks():

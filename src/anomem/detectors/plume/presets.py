@@ -1,4 +1,4 @@
-"""Training parameters of PLUME, its presets, and former names."""
+"""PLUME's training parameters, presets and former names."""
 
 from __future__ import annotations
 

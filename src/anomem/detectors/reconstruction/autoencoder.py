@@ -1,4 +1,4 @@
-"""A U-Net-like autoencoder whose connections may pass features on, read them from a memory, or be missing."""
+"""U-Net-like autoencoder whose connections pass features on, read them from a memory, or are missing."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Autoencoder(nn.Module):
         self.last = nn.Conv2d(widths[0], channels, 1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """F_1 to F_L of images (B, 3, S, S): L feature maps (B, C_l, S / 2^(l-1), S / 2^(l-1))."""
+        """Return F_1 to F_L of images (B, 3, S, S): L feature maps (B, C_l, S / 2^(l-1), S / 2^(l-1))."""
         maps: list[Tensor] = []
         for stage in self.down:
             maps.append(stage(F.max_pool2d(maps[-1], 2) if maps else images))
         return maps
 
     def decode(self, passed: Sequence[Tensor | None]) -> Tensor:
-        """From what each level passes on (None where nothing) to images (B, 3, S, S)."""
+        """Decode what each level passes on (None where nothing) to images (B, 3, S, S)."""
         found = passed[-1]
         if found is None:
             raise ParameterError("the deepest level passes nothing on: the decoder has nothing to begin with")

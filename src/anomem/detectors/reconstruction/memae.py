@@ -1,4 +1,4 @@
-"""MemAE: an autoencoder that decodes what a memory of normal features holds of its code."""
+"""MemAE: an autoencoder whose code is read from a memory of normal features."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class MemAE(Detector):
 
 
 def recall(scorer: ReconstructionScorer, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruct images (B, 3, S, S), 0 to 1, and say with which weights the memory was read, (1, B h w, N)."""
+    """Reconstruct images (B, 3, S, S), 0 to 1, and return the weights of the memory read, (1, B h w, N)."""
     model = scorer.autoencoder
     maps = model.encode(images)
     (memory,) = model.links.values()

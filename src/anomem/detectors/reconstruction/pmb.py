@@ -179,7 +179,7 @@ class PMB(Detector):
 
 
 def links(p: PMB) -> list[dict[str, Any] | None]:
-    """What lies between encoder and decoder at each level, as :class:`ReconstructionScorer` takes it.
+    """Return the modules between encoder and decoder, one per level, as :class:`ReconstructionScorer` takes them.
 
     Raises
     ------

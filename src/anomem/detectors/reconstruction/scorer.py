@@ -1,4 +1,4 @@
-"""What the detectors that reconstruct an image share: the scorer, and the training of its autoencoder."""
+"""Scorer and training shared by the detectors that reconstruct an image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reconstructs(Shared, Protocol):
 
     @property
     def train_steps(self) -> int:
-        """Optimiser steps."""
+        """Number of optimiser steps."""
 
     @property
     def train_batch(self) -> int:
@@ -43,7 +43,7 @@ class Reconstructs(Shared, Protocol):
 
 
 class ReconstructionScorer(Scorer):
-    """What an autoencoder that knows normal images only gets wrong.
+    """Reconstruction error of an autoencoder trained on normal images only.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ class ReconstructionScorer(Scorer):
         self.autoencoder = Autoencoder(config["widths"], links)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """From prepared images (B, 3, S, S), 0 to 255, to what the autoencoder makes of them, float32, about 0 to 1."""
+        """Reconstruct prepared images (B, 3, S, S), 0 to 255, as float32 of about 0 to 1."""
         reconstructed: Tensor = self.autoencoder(images.float() / 255)
         return reconstructed.float()
 
     def forward(self, images: Tensor) -> Output:
-        """Score prepared images: the error of each pixel, and its sum."""
+        """Score prepared images: the error per pixel, and its sum."""
         shown, reconstructed = images.float() / 255, self.reconstruct(images)
         if self.config["error"] == "squared":
             error = (shown - reconstructed).square().mean(dim=1)
@@ -97,7 +97,7 @@ def new_scorer(
     error: str = "absolute",
     error_share: float = 0.0,
 ) -> ReconstructionScorer:
-    """Build a scorer that is still to be trained, for inputs of ``run.params.size``; one width and one link a level.
+    """Build an untrained scorer for inputs of ``run.params.size``, with one width and one link per level.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def train_autoencoder(
 
 
 def unavoidable_error(error: Tensor, share: float) -> Tensor:
-    """mu: the mean of the smallest errors of an image, which the reconstruction makes on normal pixels too.
+    """Return mu, the mean of the smallest errors of an image, which the reconstruction makes on normal pixels too.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def unavoidable_error(error: Tensor, share: float) -> Tensor:
 
 
 def corrected_error(images: Tensor, reconstructed: Tensor, share: float) -> Tensor:
-    """A': absolute error, mean over channels, without what is unavoidable (Eq. 1 and 6).
+    """Return A', the absolute error, mean over channels, minus the unavoidable error (Eq. 1 and 6).
 
     Parameters
     ----------
