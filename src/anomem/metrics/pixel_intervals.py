@@ -60,7 +60,7 @@ class PixelCounts:
     def interval(
         self, metric: PixelMetric, exact: float, *, fpr_limit: float, level: float, draws: int, seed: int
     ) -> tuple[float, float]:
-        """Return a metric's percentile interval around its exact value; images with and without defect are resampled apart.
+        """Return a percentile interval around the exact value; images with and without defect are resampled apart.
 
         Raises
         ------

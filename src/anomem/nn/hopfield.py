@@ -22,7 +22,7 @@ _CHUNK_ELEMENTS = 2**18
 """Elements of an association matrix held at once without gradients: 1 MB in float32 stays in a core's cache."""
 
 _PIECE = 256
-"""Items that an exported graph compares one image's positions with at once: what it finds stays in a core's cache."""
+"""Number of items that an exported graph compares with one image's positions at once, to stay in a core's cache."""
 
 _TOLERANCE = 1e-4
 """Change of a query's association (L2 norm) below which its retrieval has converged."""
@@ -54,12 +54,12 @@ class HopfieldMemory(nn.Module):
         Updates of Eq. 1. None: each query until its association changes by less than 1e-4, at most
         50 (always 50 in an exported graph).
     association : {"euclidean", "dot"}
-        How near an item is.
+        Nearness of an item: by distance or by product.
     hard : bool
         The same as ``beta=math.inf``.
     generator : torch.Generator or None
-        Draws the first items from N(0, 0.02), on the CPU. None: one seeded with 0; the global random
-        state is never used. Retrievals from such items all but coincide: see `seed`.
+        Generator of the first items, from N(0, 0.02), on the CPU. None: one seeded with 0; the global random
+        state is never used. Retrievals from such items almost coincide: see `seed`.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class HopfieldMemory(nn.Module):
         -------
         Tensor, (...)
             With ``hard`` and the euclidean association nothing is retrieved: the largest association
-            says how far the nearest item is.
+            is the distance to the nearest item.
         """
         if not self.hard or self.association != "euclidean":
             retrieved: Tensor = self(queries)
@@ -202,7 +202,7 @@ class HopfieldMemory(nn.Module):
 
         Returns
         -------
-        Tensor, (..., N)
+        Weights whose rows sum to 1; one-hot with ``hard``. The whole matrix: mind its size.
             Each row sums to 1; one-hot with ``hard``. The whole matrix: mind its size.
         """
         with torch.autocast(device_type=self.items.device.type, enabled=False):
@@ -224,7 +224,7 @@ class HopfieldMemory(nn.Module):
         Returns
         -------
         Tensor, (N,)
-            Sums to 1. `effective_items` turns it into one figure.
+            Mean associations, which sum to 1. `effective_items` turns them into one figure.
         """
         flat = queries.reshape(-1, self.dim)
         total = torch.zeros(self.n_items, dtype=torch.float64)
@@ -246,7 +246,7 @@ class HopfieldMemory(nn.Module):
         Returns
         -------
         Tensor, (...)
-            From 1 (one item is recalled) to N (every retrieval is the mean of all items).
+            Number from 1 (one item is recalled) to N (every retrieval is the mean of all items).
         """
         flat = queries.reshape(-1, self.dim)
         parts = [_perplexity(self.associations(c)) for c in flat.split(self._chunk_length())]
@@ -259,11 +259,11 @@ class HopfieldMemory(nn.Module):
         Parameters
         ----------
         vectors : Tensor, (M, C), floating
-            At least as many as there are items.
+            Vectors to cluster, at least as many as there are items.
         generator : torch.Generator
-            On the CPU.
+            CPU generator.
         iterations : int, >= 0
-            Of Lloyd's algorithm.
+            Number of Lloyd iterations.
         """
         self.items.copy_(kmeans(vectors, self.n_items, generator, iterations))
 
@@ -309,7 +309,7 @@ class HopfieldMemory(nn.Module):
         if self.dim >= self.n_items or exporting():
             yield from (self._logits(chunk, 1.0, bias) for chunk in self._chunks(flat))
             return
-        # A product with a bias first writes it into every row: it meets a feature that is always 1, if that is shorter.
+        # A product with a bias first writes it into every row: a feature of constant 1 includes it, if that is shorter.
         queries, items = nn.functional.pad(flat, (0, 1), value=1.0), torch.cat([self.items, bias[:, None]], dim=1).T
         yield from (chunk @ items for chunk in self._chunks(queries))
 
@@ -330,7 +330,7 @@ class HopfieldMemory(nn.Module):
         for _ in range(_MAX_STEPS - 1):
             updated = _softmax(self._logits(weights @ self.items, self.beta, bias))
             change = torch.linalg.vector_norm(updated - weights, dim=-1, keepdim=True)
-            # A query stops for itself, so that its retrieval does not depend on its batch.
+            # Each query stops individually, so that its retrieval does not depend on its batch.
             weights = torch.where(moving, updated, weights)
             moving = moving & (change >= _TOLERANCE)
             if self._settled(moving):
@@ -368,7 +368,7 @@ def effective_items(usage: Tensor) -> float:
     Returns
     -------
     float
-        From 1 (one item serves all queries) to N (all items serve equally).
+        Number from 1 (one item serves all queries) to N (all items serve equally).
 
     Examples
     --------
@@ -391,7 +391,7 @@ def _perplexity(distribution: Tensor) -> Tensor:
 
 def _check_arguments(n_items: int, dim: int, beta: float, steps: int | None, association: str) -> None:
     if n_items < 1 or dim < 1:
-        raise ParameterError(f"a memory needs n_items and dim of at least 1, got {n_items}, {dim}")
+        raise ParameterError(f"n_items and dim must be at least 1, got {n_items}, {dim}")
     if not beta > 0:
         raise ParameterError(f"beta must be above 0, got {beta}")
     if steps is not None and steps < 1:

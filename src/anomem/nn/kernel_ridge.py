@@ -9,7 +9,7 @@ from torch import Tensor
 
 RIDGE = 1e-3
 FURTHER = 1024
-"""Further normals that cross-validation fits to; the final fit takes all."""
+"""Maximum number of further normals that cross-validation fits to; the final fit takes all."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ def fit_kernel_ridge(squared: Tensor, labels: Tensor, *, sharpness: float = 1.0,
     Parameters
     ----------
     squared : Tensor
-        (N, N) squared distances between the vectors.
+        Squared distances (N, N) between the vectors.
     labels : Tensor
-        (N,) 0 or 1.
+        Labels (N,), 0 or 1.
     sharpness : float
-        Divides the bandwidth, which otherwise is twice the weighted mean squared distance to the weighted mean.
+        Divisor of the bandwidth, which otherwise is twice the weighted mean squared distance to the weighted mean.
     ridge : float
-        Added to the weighted kernel's diagonal.
+        Constant added to the weighted kernel's diagonal.
     """
     anomalous = labels.bool()
     weights = torch.where(anomalous, 0.5 / anomalous.sum(), 0.5 / (~anomalous).sum())
-    # Of weighted points, the mean squared distance to their mean is half that between pairs.
+    # The mean squared distance of weighted points to their mean is half that between pairs.
     bandwidth = ((weights @ squared @ weights) / sharpness).clamp_min(1e-12)
     root = weights.sqrt()
     system = torch.exp(-squared / bandwidth) * root[:, None] * root
@@ -63,7 +63,7 @@ class Head:
     Parameters
     ----------
     squared : Tensor
-        (N + L, N + L) squared distances: N samples that are judged (tune normals, labelled images), then L further
+        Squared distances (N + L, N + L): N samples that are judged (tune normals, labelled images), then L further
         normals that are only fitted to.
     sharpness, ridge : float
         As for :func:`fit_kernel_ridge`.
@@ -128,17 +128,17 @@ def cross_validated_gain(
     Parameters
     ----------
     heads : list of Head
-        Their standardised predictions are averaged.
+        Heads whose standardised predictions are averaged.
     deviation : Tensor
-        (N,) standardised one-class score.
+        Standardised one-class score, (N,).
     labels : Tensor
-        (N,) 0 (tune normals) or 1 (labelled anomalies).
+        Labels (N,), 0 (tune normals) or 1 (labelled anomalies).
     weight : float
         w, the heads' share of the mixture.
     rng : torch.Generator
-        Draws the folds.
+        Generator of the folds.
     repeats : int or None
-        Random partitions whose results are averaged; None: three, or one where there are fifty anomalies.
+        Number of random partitions whose results are averaged; None: three, or one where there are fifty anomalies.
 
     Returns
     -------

@@ -11,14 +11,14 @@ _MOVED_AT_ONCE = 4096
 class VectorSample:
     """Sample of at most `limit` vectors, each of the stream's equally likely, with their positions on their maps.
 
-    Every vector draws a random key; those with the smallest keys stay.
+    Every vector draws a random key; those with the smallest keys are kept.
 
     Parameters
     ----------
     limit : int
-        Vectors kept.
+        Maximum number of vectors kept.
     rng : torch.Generator
-        Draws the keys.
+        Generator of the keys.
     """
 
     def __init__(self, limit: int, rng: torch.Generator) -> None:
@@ -39,7 +39,7 @@ class VectorSample:
         keys = torch.rand(len(vectors), generator=self.rng)
         positions = torch.arange(h * w).repeat(b)
         self.seen += len(vectors)
-        likely = keys <= self._bar  # a larger key has no chance any more
+        likely = keys <= self._bar  # A larger key cannot be kept any more.
         if not likely.all():
             keys, vectors, positions = keys[likely], vectors.cpu()[likely], positions[likely]
         start = 0
@@ -53,7 +53,7 @@ class VectorSample:
     def result(self) -> tuple[Tensor, Tensor]:
         """Return vectors (M, C) and their flat positions (M,), in order of arrival."""
         self._shrink()
-        # Copies: a caller who keeps them must not keep the room behind them.
+        # Copies: views would keep the whole buffer alive.
         return self._vectors[: self._held].clone(), self._positions[: self._held].clone()
 
     def _keep(self, keys: Tensor, vectors: Tensor, positions: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch.fx import _symbolic_trace
 
 __all__ = ["exporting", "exporting_here", "private_tracing"]
 
-# torch's own flag is the process's: a thread that scores meanwhile would compute in another order.
+# torch's own flag holds for the process: a thread that scores meanwhile would compute in another order.
 _exporting: ContextVar[bool] = ContextVar("exporting", default=False)
 
 
@@ -42,7 +42,7 @@ def private_tracing() -> Iterator[None]:
     """Trace or export modules inside while other threads compute.
 
     torch.fx replaces methods of ``nn.Module`` for the whole process while it traces; a model that another thread calls
-    meanwhile would be taken for a part of the traced one. Inside, replacements hold for this thread only, and one
+    meanwhile would be recorded as a part of the traced one. Inside, replacements hold for this thread only, and one
     thread traces at a time.
     """
     with _one_at_a_time:

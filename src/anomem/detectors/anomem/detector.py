@@ -34,7 +34,7 @@ class AnoMem(Detector):
 
     Stage 1 puts a memory of prototypes behind several feature maps of a backbone: seeded from features and, with
     ``stage_one``, trained together with the backbone by the contrasted memory loss (Eq. 3 to 7). Stage 2 scores an
-    image by its deviation from what the memory recalls (Eq. 8, 9, 13); labelled defects refit this stage alone (Eq. 10
+    image by its deviation from the memory's retrieval (Eq. 8, 9, 13); labelled defects refit this stage alone (Eq. 10
     to 12), in seconds.
 
     References
@@ -222,7 +222,7 @@ class AnoMem(Detector):
 
     def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run[Self]) -> Generator[Record, None, None]:
         if not isinstance(scorer, MultiScaleScorer):
-            raise TypeError("AnoMem refits its own scorers only")
+            raise TypeError("scorer: not one of AnoMem's; refit the detector that made it")
         yield from fit_second_stage(scorer, labelled, run)
 
     @classmethod

@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from anomem.nn.kernel_ridge import squared_distances
 
 BLOCKS = {"pooled": 1, "signed": 1, "spread": 2, "top": 1, "peak": 2}
-"""What an image is summarised by at each scale, and how many times its channels that is.
+"""Width of each summary of an image per scale, in multiples of the scale's channels.
 
 pooled: the average unit feature. Of Delta: signed: its average (phi of Eq. 10); spread: average and maximum of its
 magnitude; top: its average over the tenth of the positions that deviate most; peak: maximum and minimum.
 """
 
 KERNELS = {"pooled": {"sharpness": 2.5, "ridge": 3e-4}}
-"""Parameters of a block's kernel ridge head where they are not the defaults."""
+"""Parameters of a block's kernel ridge head that differ from the defaults."""
 
 HIDDEN = 64
 CLIP = 5.0
 LEARNT_LIMIT = 4096
-"""Learnt normals whose pooled features are kept."""
+"""Maximum number of training normals whose pooled features are kept."""
 
 POSITION_LIMIT = 4096
-"""Sampled deviations of tune normals kept a scale: what positions marked by masks are told from."""
+"""Maximum number of tune normals' deviations kept per scale, to contrast with positions marked by masks."""
 
 
 class SecondStage(nn.Module):
@@ -35,29 +35,29 @@ class SecondStage(nn.Module):
     Parameters
     ----------
     channels : list of int
-        C of each scale.
+        C per scale.
     blocks : list of str
         Summaries (of :data:`BLOCKS`) that each carry one kernel ridge head; "signed" is always kept, for the evidence
         map.
     weights : list of float
-        lambda of each scale.
+        lambda per scale.
     distance : bool
-        Whether the score's head is the paper's own, g(phi(Delta)) of each scale fused by Eq. 13, instead of kernel
+        True for the paper's own head, g(phi(Delta)) per scale fused by Eq. 13, instead of kernel
         ridge.
     n_support : int
-        Normals that the heads were fitted to: the tune normals that the scorer carries.
+        Number of normals that the heads were fitted to: the tune normals that the scorer carries.
     n_labelled : int
-        Labelled images that the heads were fitted to; 0: inactive.
+        Number of labelled images that the heads were fitted to; 0: inactive.
     n_positions : int
-        Sampled deviations of tune normals kept a scale.
+        Number of sampled deviations of tune normals kept per scale.
     n_learnt : int
-        Learnt normals whose pooled features are kept, where a head looks at them: unlike deviations, features of images
-        that the memory has seen are as good as others.
+        Number of training normals whose pooled features are kept, where a head uses them: unlike deviations, features
+        of training images are as good as others.
 
     Notes
     -----
     score = (1 - w) deviation + w head, both standardised on tune normals; w is the labels' share. The map takes
-    evidence per position, g(Delta_ij), from the paper's own head g: two dense layers a scale, which run as 1x1
+    evidence per position, g(Delta_ij), from the paper's own head g: two dense layers per scale, which run as 1x1
     convolutions.
     """
 
@@ -96,16 +96,16 @@ class SecondStage(nn.Module):
         for h, name in enumerate(self.blocks):
             further = n_learnt if name == "pooled" else 0
             self.register_buffer(f"alpha_{h}", torch.zeros(n_support + n_labelled + further if n_labelled else 0))
-        # Of each head: bandwidth, mean and deviation of its predictions.
+        # Per head: bandwidth, mean and deviation of its predictions.
         self.register_buffer("heads", torch.ones(len(self.blocks), 3))
-        # Of the paper's head: mean and deviation of its distances for tune normals.
+        # For the paper's head: mean and deviation of its distances for tune normals.
         self.register_buffer("distance_affine", torch.tensor([0.0, 1.0]))
-        # Mean and deviation of the one-class score, of the map's pixels, and w.
+        # Mean and deviation of the one-class score and of the map's pixels, and w.
         self.register_buffer("mix", torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]))
         self.evidence_heads = nn.ModuleList(
             nn.Sequential(nn.Linear(c, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)) for c in channels
         )
-        # Of each scale: mean and deviation of g at the positions of tune normals.
+        # Per scale: mean and deviation of g at the positions of tune normals.
         self.register_buffer("evidence_affine", torch.tensor([0.0, 1.0]).repeat(len(self.channels), 1))
         for s, c in enumerate(self.channels):
             self.register_buffer(f"positions_{s}", torch.zeros(n_positions, c, dtype=torch.float16))
@@ -211,7 +211,7 @@ class SecondStage(nn.Module):
         """Mix the evidence per position into a (B, g, g) map, in the map's own units."""
         layers, total = torch.zeros_like(map_), torch.zeros(())
         placed = [s for s, delta in enumerate(deltas) if min(delta.shape[2:]) > 1]
-        for s in placed or range(len(deltas)):  # as in the fusion: single positions count where there is nothing else
+        for s in placed or range(len(deltas)):  # single positions count only where there are no others
             delta = deltas[s]
             standard = (self.evidence_at(s, delta) - self.evidence_affine[s, 0]) / self.evidence_affine[s, 1]
             resized = F.interpolate(standard[:, None], size=map_.shape[1:], mode="bilinear", align_corners=False)

@@ -114,7 +114,7 @@ MOVED = {
     "label_head": "stage_two.learner",
     "margin": "stage_two.margin",
 }
-"""Former name -> name within its group."""
+"""Map from former names to names within their group."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "surface": {
@@ -159,7 +159,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 # The paper states neither rates nor steps: 1,500 steps of 1,024 images are some 470 epochs of the 3,250 normals of a
-# CIFAR class that are learnt from; rate and decay as in the public code of SimCLR and SSD for CIFAR, whose rate of 0.5
+# CIFAR class; rate and decay as in the public code of SimCLR and SSD for CIFAR, whose rate of 0.5
 # is for batches of 512.
 PRESETS["paper"] = PRESETS["object"] | {
     "size": 32,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROTOTYPE_SIDE = 48
-"""Side of the pictures of prototypes that a model carries, pixels."""
+"""Side of the prototype pictures that a model carries, pixels."""
 
 
 class MultiScaleScorer(TwoStageScorer):
@@ -39,7 +39,7 @@ class MultiScaleScorer(TwoStageScorer):
         :class:`~anomem.detectors.anomem.heads.SecondStage`;
         ``n_prototypes``; ``n_tune`` and ``n_calibration``.
     backbone : Backbone or None
-        One with its weights; None: an empty one is built.
+        Backbone with its weights; None: an empty one is built.
     """
 
     prototype_pictures: Tensor
@@ -132,7 +132,7 @@ def empty_scorer(p: AnoMem) -> MultiScaleScorer:
     from_scratch = p.weights is None
     stages = list(p.stages)
     if p.backbone != DEFAULT_BACKBONE and tuple(stages) == PRESETS[p.preset]["stages"]:
-        # A preset names layers of the default backbone; of another one, its last map stands for them.
+        # A preset names layers of the default backbone; another backbone uses its last map instead.
         stages = [s if isinstance(s, int) else -1 for s in stages]
     residual = p.backbone.startswith(("resnet", "wide_resnet"))
     options: dict[str, Any] = {

@@ -20,19 +20,19 @@ from anomem.nn.scorer import Output
 from anomem.types import Record
 
 SAMPLE_LIMIT = 65_536
-"""Feature vectors a scale that the memory is seeded from, drawn uniformly from all positions of all images."""
+"""Number of feature vectors per scale that seed the memory, drawn uniformly from all positions of all images."""
 
 CORESET_LIMIT = 16_000
-"""Of these, how many the farthest-first choice looks at."""
+"""Number of these vectors that the farthest-first choice considers."""
 
 PROFILE_LIMIT = 128
-"""Images that the memory has learnt from whose norms are looked at again."""
+"""Number of training images whose norms are measured after seeding."""
 
 STATISTICS_LIMIT = 4096
-"""Tune tiles that the standardisation comes from."""
+"""Number of tune tiles that the standardisation is computed on."""
 
 REPLAY_BYTES = 256 * 2**20
-"""Of tune normals' features, how much is kept between the two looks at them."""
+"""Memory for tune normals' features between the two passes over them."""
 
 
 def seed_memories(
@@ -57,9 +57,9 @@ def seed_memories(
     learn : ImageSet
         Normals.
     sizes : list of int
-        Items of each scale's memory at most; 0: none.
+        Maximum number of items per scale; 0: no memory.
     share : int
-        At most one item for so many vectors: a memory that holds every vector has no deviations.
+        Minimum number of vectors per item: a memory that holds every vector has no deviations.
     seeding : {"farthest", "kmeans", "random"}
         Sampled vectors that cover the others, centres of k-means on them, or N(0, 0.02).
     shrinkage, whitening : float
@@ -99,7 +99,7 @@ def seed_memories(
     for s, scale in enumerate(scales):
         if whitened[s]:
             scale.normaliser.fit(moments[s], shrinkage, whitening)
-        sample = samples.pop(0)  # its vectors are let go once they are seeded from
+        sample = samples.pop(0)  # Vectors are freed once a scale is seeded from them.
         vectors, positions = sample.result()
         n_items = min(sizes[s], max(1, sample.seen // share)) if sizes[s] else 0
         n_items = min(n_items, len(vectors), CORESET_LIMIT if seeding == "farthest" else len(vectors))
@@ -142,13 +142,13 @@ def learn_statistics(
     Parameters
     ----------
     scorer : MultiScaleScorer
-        With seeded memories; in evaluation mode, on its device.
+        Scorer with seeded memories; in evaluation mode, on its device.
     tune : ImageSet
-        Normals that the memory has not seen.
+        Normals that are not in the memory.
     profile : list of Tensor
-        What :func:`seed_memories` returned.
+        Result of :func:`seed_memories`.
     precision : str
-        In which the scorer will score.
+        Arithmetic used for scoring.
     batch_size, rng
         As for a fit.
     """
@@ -261,9 +261,9 @@ def learn_prototype_pictures(
     Parameters
     ----------
     count : int
-        Pictures a scale.
+        Number of pictures per scale.
     images : int
-        How many images are looked through.
+        Number of images searched.
     precision, batch_size
         As for a fit.
     """
@@ -324,7 +324,7 @@ def _keep_pictures(
 
 
 LOOKAHEAD = 64
-"""Candidates whose distances are computed in one product; the choice does not depend on it."""
+"""Number of candidates whose distances are computed in one product; the choice does not depend on it."""
 
 
 @torch.no_grad()
@@ -340,12 +340,12 @@ def farthest_first(vectors: Tensor, k: int, generator: torch.Generator) -> Tenso
     k : int
         At most M are chosen.
     generator : torch.Generator
-        Draws the first, on the CPU.
+        Generator of the first choice, on the CPU.
 
     Returns
     -------
     Tensor, (min(k, M), C)
-        In the order of their choice.
+        Chosen vectors, in the order of choice.
 
     Examples
     --------

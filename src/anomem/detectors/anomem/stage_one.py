@@ -38,7 +38,7 @@ def train_stage_one(
     model = ContrastedMemory(
         scorer, p.contrast, projection_dim=p.projection_dim, rng=run.rng, scale_weights=scale_weights
     ).to(run.device)
-    # Pretrained batch statistics stand for far more images than a fit has; only a backbone from scratch learns its own.
+    # Pretrained batch statistics come from far more images than a fit has; only a backbone from scratch learns its own.
     scorer.backbone.train(from_scratch)
     shared = p.geometry == "shared" or (p.geometry == "auto" and not from_scratch)
     views_of = ViewsOf(model, run.device, p.views.augmentation(), shared, run.fit_precision)
@@ -72,9 +72,9 @@ class ContrastedMemory(nn.Module):
     contrast : Contrast
         The loss.
     projection_dim : int or None
-        Width of a two-layer projection head a scale; None: no head, as in the paper.
+        Width of a two-layer projection head per scale; None: no head, as in the paper.
     rng : torch.Generator
-        Draws positions and views.
+        Generator of positions and views.
     scale_weights : sequence of float or None
         lambda of each scale; None: 1, 2, 4, ...
     """

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 HEAD_STEPS = 200
 HEAD_RATE = 3e-3
 MASKED_LIMIT = 32_768
-"""Deviations kept a scale of what masks mark, and as many of what they leave unmarked."""
+"""Number of deviations kept per scale at positions marked by masks, and at unmarked ones."""
 MOST = 0.95
-"""Most that labels of several known types weigh."""
+"""Maximum weight of labels of several known types."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Observed:
     Parameters
     ----------
     one_class : Tensor
-        (k,) scores of the tiles that stand for them.
+        (k,) scores of the representative tiles.
     evidence : Tensor
         (k, D) float16.
     defective, clean : list of Tensor
-        For each scale deviations (n, C) at positions that masks mark, and that they leave unmarked.
+        Deviations (n, C) per scale at positions marked by masks, and at unmarked ones.
     """
 
     one_class: Tensor
@@ -69,7 +69,8 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     Kernel ridge heads on several summaries of Delta are fitted on tune normals against labelled anomalies, both classes
     weighing one half. Their share w of the score starts from (15 + k) / (45 + k), k labelled anomalies, is capped, and
     drops to 0 unless the cross-validated AUROC of the mixture exceeds that of the one-class score by more than one
-    standard error: labels never hurt. Folds are random rather than grouped by type, and the test runs from two labels
+    standard error, so that labels do not make the score worse. Folds are random rather than grouped by type, and the
+    test runs from two labels
     on: on the development sets grouped folds lost a point at ten labels (magnetic tile), and three labels without the
     test lost two (toothbrush).
 
@@ -110,7 +111,7 @@ def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> 
     defective, clean = ([VectorSample(MASKED_LIMIT, rng) for _ in scorer.scales] for _ in range(2))
     for channels, samples in zip(scorer.second_stage.channels, zip(defective, clean, strict=True), strict=True):
         for sample in samples:
-            sample.add(torch.zeros(1, channels, 0, 1))  # there may be no masks
+            sample.add(torch.zeros(1, channels, 0, 1))  # Masks may be absent.
     for position in labelled.masked():
         for image in next(iter(labelled.images.subset([position]).prepared(1))):
             masks = _tile_masks(labelled, position, image)
@@ -139,10 +140,10 @@ def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Tensor:
     """Cut an image's mask as the image was cut, (T, 1, S, S) float."""
     mask = labelled.mask(position, image.height_width)
     if mask is None:
-        raise TypeError("only images with masks are looked at again")
+        raise TypeError("images without masks: no positions to collect; pass images with masks")
     picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
     cut = labelled.images.preprocessing.cut
-    # However small a defect becomes, its place is no clean one; borders and what a region leaves out are grey in both.
+    # Any part of a small defect makes a position unclean; borders and unlabelled regions are grey in both.
     return (to_tensor(cut(picture)) > to_tensor(cut(np.zeros_like(picture))))[:, :1].float()
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 
 SLOPE = 0.1
-"""Of the leaky ReLU below 0."""
+"""Slope of the leaky ReLU below 0."""
 LEAST_SIDE = 4
-"""Positions a side of the convolutional encoder's last map."""
+"""Side of the convolutional encoder's last map, positions."""
 
 
 class Hypersphere(nn.Module):
@@ -26,9 +26,9 @@ class Hypersphere(nn.Module):
     Parameters
     ----------
     encoder : Module
-        From inputs to (B, D).
+        Network from inputs to (B, D).
     dim : int
-        D.
+        Number of outputs, D.
     """
 
     centre: Tensor
@@ -121,7 +121,7 @@ def _normalisation(channels: int) -> nn.BatchNorm2d:
 
 
 EPSILON = 1e-6
-"""Added to a squared distance before its reciprocal is taken, as in the authors' code."""
+"""Constant added to a squared distance before its reciprocal, as in the authors' code."""
 
 
 def squared_distance(outputs: Tensor, centre: Tensor) -> Tensor:
@@ -137,11 +137,11 @@ def deep_sad(outputs: Tensor, centre: Tensor, anomalous: Tensor, *, eta: float =
     Parameters
     ----------
     outputs : Tensor
-        (B, D), what the network makes of the images.
+        Outputs (B, D) of the network for the images.
     centre : Tensor
-        (D,), c; fixed.
+        Centre c, (D,); fixed.
     anomalous : Tensor
-        (B,) bool, true for labelled anomalies.
+        Labelled anomalies, (B,) bool.
     eta : float, > 0
         Weight of the labelled anomalies.
 

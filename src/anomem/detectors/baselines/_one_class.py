@@ -19,11 +19,11 @@ class NearestVectors(nn.Module):
     Parameters
     ----------
     n : int, >= 1
-        Vectors in the bank.
+        Number of vectors in the bank.
     dim : int, >= 1
-        Their length D.
+        Length D of the vectors.
     k : int, from 1 to n
-        Neighbours.
+        Number of neighbours.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class NearestVectors(nn.Module):
     def __init__(self, n: int, dim: int, k: int) -> None:
         super().__init__()
         if not 1 <= k <= n:
-            raise ParameterError(f"k must be from 1 to the {n} vectors there are, got {k}")
+            raise ParameterError(f"k={k} is not allowed; expected 1 to {n}, the number of vectors")
         self.k = k
         self.register_buffer("bank", torch.zeros(n, dim))
 
@@ -51,7 +51,7 @@ class ClusterGaussians(nn.Module):
     Parameters
     ----------
     n_clusters : int, >= 1
-        m.
+        Number of clusters, m.
     dim : int, >= 1
         Length D of the vectors.
 
@@ -100,13 +100,13 @@ def gaussians_of(vectors: Tensor, n_clusters: int, shrinkage: float, rng: torch.
     vectors : Tensor, (N, D), float32
         Normal embeddings.
     n_clusters : int, >= 1
-        m; at most N, and a cluster that no vector is nearest to is left out.
+        Number of clusters, m; at most N, and empty clusters are left out.
     shrinkage : float, in [0, 1]
-        A covariance (population) becomes (1 - s) cov + s (trace / D) I. SSD has none and takes the pseudo-inverse,
-        which does not see directions in which normals never varied; with fewer images than dimensions these are most
-        directions, and an anomaly may lie in just those.
+        Shrinkage s: a covariance (population) becomes (1 - s) cov + s (trace / D) I. SSD has none and takes the
+        pseudo-inverse, which ignores directions in which normals never varied; with fewer images than dimensions these
+        are most directions, and an anomaly may lie in just those.
     rng : torch.Generator
-        Draws the first centres.
+        Generator of the first centres.
     """
     centres = kmeans(vectors, min(n_clusters, len(vectors)), rng)
     nearest = squared_distances(vectors, centres).argmin(dim=1)

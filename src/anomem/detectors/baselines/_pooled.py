@@ -55,7 +55,7 @@ class PooledScorer(Scorer):
     config : dict
         ``backbone`` (a timm model's name) and what the subclass needs.
     backbone : Backbone or None
-        Ready-made, its embedding last; None: an empty one, frozen and folded.
+        Backbone ready-made, its embedding last; None: an empty one, frozen and folded.
     """
 
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
@@ -73,7 +73,7 @@ NORMALISERS = {
     "standard": {"unit": False, "standard": True},
     "both": {"unit": True, "standard": True},
 }
-"""Spaces that pooled embeddings can be brought to."""
+"""Normalisations of pooled embeddings."""
 
 
 @parameters

@@ -41,7 +41,7 @@ from anomem.types import Record
 
 POSITIVE = Range(0.0, low_open=True)
 Batch = tuple[Tensor, Tensor]
-"""Inputs of the encoder, and which of them are labelled anomalies (bool)."""
+"""Batch of encoder inputs with a bool mask of labelled anomalies."""
 
 
 class DeepSADScorer(NormalisedScorer):

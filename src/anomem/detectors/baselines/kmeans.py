@@ -31,7 +31,7 @@ class KMeansScorer(Scorer):
     Parameters
     ----------
     config : dict
-        ``backbone`` (name and stages), ``size``, and for each scale ``channels``, ``hw``, ``n_items``.
+        ``backbone`` (name and stages), ``size``, and per scale ``channels``, ``hw``, ``n_items``.
     """
 
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:

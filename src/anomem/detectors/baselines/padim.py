@@ -29,9 +29,9 @@ class PaDiMScorer(Scorer):
     ----------
     config : dict
         ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``, ``hw`` of the finest
-        stage, ``counts`` (channels that are kept of each stage), ``smoothing``.
+        stage, ``counts`` (channels kept per stage), ``smoothing``.
     backbone : Backbone or None
-        One with its weights; None: an empty one is built.
+        Backbone with its weights; None: an empty one is built.
     """
 
     channels: Tensor
@@ -77,7 +77,7 @@ class PaDiM(Pretrained):
 
     Notes
     -----
-    Features are learnt from in the precision in which the model scores, whatever ``fit_precision`` says: rounding moves
+    Features are extracted in the precision used for scoring, whatever ``fit_precision`` is: rounding moves
     features by a multiple of the root of the ridge, and much the same way on every image.
 
     References
@@ -113,11 +113,11 @@ class PaDiM(Pretrained):
         backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
         scorer = _empty_scorer(backbone, run)
         moments = GaussianMoments(scorer.gaussian.channels, scorer.gaussian.hw)
-        # Nothing is tuned here, so those normals are learnt from too: a covariance needs every image it can get.
+        # Nothing is tuned here, so tune normals join the training: a covariance gains from every image.
         done, total = 0, len(learn) + len(tune)
         for images in (learn, tune):
-            # In the precision in which it will score: a covariance narrower than the rounding error would see in that
-            # error, which is much the same on every image, an anomaly.
+            # Precision of scoring: with a covariance narrower than the rounding error, that
+            # error, which is much the same on every image, would look like an anomaly.
             for features in feature_batches(backbone, images, precision=p.precision, batch_size=run.batch_size):
                 moments.update(scorer.embed(features))
                 done += len(features[0])

@@ -28,7 +28,7 @@ from anomem.types import Record
 
 POSITIVE = Range(0.0, low_open=True)
 DEPTH = 4
-"""Blocks of the classifier, each of which halves the image's side."""
+"""Number of blocks of the classifier, each of which halves the image's side."""
 
 
 class PixelClassifier(nn.Sequential):
@@ -39,7 +39,7 @@ class PixelClassifier(nn.Sequential):
     size : int
         Side of the images, pixels.
     channels : int
-        Of the first block; every block doubles them.
+        Channels of the first block; every block doubles them.
     """
 
     def __init__(self, size: int, channels: int) -> None:
@@ -96,7 +96,7 @@ class PerturbedImages(nn.Module):
     p : PLAD
         Hyperparameters of :class:`PLAD`.
     rng : torch.Generator
-        Of latent draws.
+        Generator of latent draws.
     """
 
     def __init__(self, scorer: PLADScorer, p: PLAD, rng: torch.Generator) -> None:
@@ -124,8 +124,8 @@ class PerturbedImages(nn.Module):
 class PLAD(Detector):
     """Perturbation learning in pixel space: PLUME's predecessor.
 
-    A variational auto-encoder says for every image by what factor and shift, pixel by pixel, it becomes a
-    pseudo-anomaly, alpha * x + beta, as small as the classifier that is trained with it needs to tell both apart. It
+    A variational auto-encoder predicts for every image a factor and a shift per pixel that make it a
+    pseudo-anomaly, alpha * x + beta, as small as the jointly trained classifier needs to separate both. PLAD
     scores whole images by the classifier's logit and draws no maps.
 
     References
@@ -144,7 +144,7 @@ class PLAD(Detector):
     }
     test_params: ClassVar[dict[str, Any]] = {"size": 16, "perturbator_width": 16, "channels": 4, "steps": 20}
     contract_skips: ClassVar[dict[str, str]] = {
-        "defects_rank_above_normals": "perturbed pixels teach a small classifier nothing of planted defects"
+        "defects_rank_above_normals": "a small classifier of perturbed pixels does not detect planted defects"
     }
 
     size: int = param(None, Range(16, 256, integer=True), doc="Side of the square input, pixels.", preset=True)

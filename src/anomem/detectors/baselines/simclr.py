@@ -40,7 +40,7 @@ from anomem.types import Record
 POSITIVE = Range(0.0, low_open=True)
 SHARE = Range(0.0, 1.0)
 TRAINED_FROM = -2
-"""What follows this feature map is "the last stage": of residual networks the fourth, of EfficientNet-Lite0 all behind
+"""Feature map before "the last stage": for residual networks the fourth stage, for EfficientNet-Lite0 all layers behind
 stride 16."""
 
 
@@ -53,7 +53,7 @@ class SimCLRScorer(PooledScorer):
         ``backbone`` (as for :class:`~anomem.nn.backbones.Backbone`), ``metric``, ``dim``, and of the score: for
         "mahalanobis" ``n_clusters``, else ``n`` and ``k``.
     backbone : Backbone, optional
-        Instead of an empty one.
+        Backbone with its weights; by default an empty one.
     """
 
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
@@ -82,7 +82,7 @@ class ContrastedEncoder(nn.Module):
     Parameters
     ----------
     backbone : Backbone
-        Its embedding is what is contrasted; parameters that do not require a gradient stay frozen.
+        Backbone whose embedding is contrasted; parameters that do not require a gradient stay frozen.
     dim : int
         Length of the embedding.
     projection_dim : int or None
@@ -90,7 +90,7 @@ class ContrastedEncoder(nn.Module):
     temperature : float, > 0
         tau.
     rng : torch.Generator
-        Draws the views.
+        Generator of the views.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ MOVED = {
     **{name: f"training.views.{member}" for name, member in MOVED_VIEWS.items()},
     "cache_mb": "training.cache_mb",
 }
-"""Former name -> name within its group."""
+"""Map from former names to names within their group."""
 
-# Budget and rates of AnoMem's paper preset, whose control without a memory this is.
+# Budget and rates of AnoMem's paper preset: this is its control without a memory.
 PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
@@ -179,8 +179,8 @@ class SimCLR(PooledFeatures):
     """SimCLR and a one-class score: contrastive learning without a memory.
 
     The encoder learns on normal images to recognise two views of one image among those of all others; the head is then
-    dropped, and an image is scored by where its pooled embedding lies among the normal ones. What a memory adds to
-    contrastive learning is the difference between AnoMem and this.
+    dropped, and an image is scored by the position of its pooled embedding among the normal ones. The gain of a memory
+    over contrastive learning is the difference between AnoMem and this method.
 
     References
     ----------
@@ -251,7 +251,7 @@ class SimCLR(PooledFeatures):
         if p.training is not None and (from_scratch or p.training.train_backbone != "none"):
             yield from self._train(backbone, config["dim"], learn, p.training, run)
         scorer = SimCLRScorer({**config, "n": 1, "k": 1}, backbone.eval().requires_grad_(False))
-        # In the precision that the model scores in: where normals hardly vary, rounding would pass for a deviation.
+        # Precision of scoring: where normals hardly vary, rounding would be mistaken for a deviation.
         alike = replace(run, fit_precision=p.precision)
         vectors = yield from sample_embeddings(scorer, learn, alike, limit=p.max_items)
         if p.one_class == "mahalanobis":

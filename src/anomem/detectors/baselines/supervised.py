@@ -33,7 +33,7 @@ from anomem.training import Recipe, train
 from anomem.types import Record
 
 TRAINED_FROM = -2
-"""The feature map behind which a backbone's last stage begins."""
+"""Index of the feature map behind which a backbone's last stage begins."""
 RATES = {"linear": 1e-2, "mlp": 1e-4, "backbone": 1e-4}
 """Peak learning rates of a head on frozen features, and of a backbone together with its head."""
 POSITIVE = Range(0.0, low_open=True)
@@ -88,7 +88,7 @@ class Supervised(NormalisedFeatures):
     """Binary classifier of labelled anomalies against normals.
 
     Half of every batch is normal, half anomalous, whatever their numbers; the loss is binary cross entropy, and the
-    anomaly score is the logit. It knows the anomalies that it was shown, and promises nothing about others.
+    anomaly score is the logit. It recognises anomalies like the labelled ones; others may be missed.
 
     References
     ----------
@@ -152,7 +152,7 @@ class Supervised(NormalisedFeatures):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         if labelled is None:
-            raise InputError("supervised learns from labelled anomalies; label some (y = 1)")
+            raise InputError("y: no labelled anomalies, which supervised learns from; label some (y = 1)")
         p = run.params
         trained = "all" if p.weights is None else p.train_backbone
         scorer = self._empty(trained, run)
@@ -184,7 +184,7 @@ class Supervised(NormalisedFeatures):
         backbone = load_backbone(**options, weights=p.weights).eval().requires_grad_(False).to(run.device)
         config = {
             "backbone": options,
-            # From scratch, what embeddings are like before the training says nothing of what they become.
+            # From scratch, statistics of embeddings before the training say nothing about those after it.
             "normalise": "raw" if from_scratch else p.normalise,
             "dim": backbone.describe(p.size)[-1].channels,
             "hidden": p.hidden if p.head == "mlp" else None,
@@ -231,7 +231,7 @@ def _train_whole(
     half = p.train_batch // 2
     scorer.to(run.device).head.requires_grad_(True)
     unfreeze(scorer.backbone, trained)
-    # Pretrained batch statistics stand for far more images than a fit has; only a backbone from scratch learns its own.
+    # Pretrained batch statistics come from far more images than a fit has; only a backbone from scratch learns its own.
     scorer.backbone.train(p.weights is None)
     augmentation = Augmentation(
         crop_scale=(p.crop, 1.0),

@@ -19,13 +19,13 @@ class Aligned(NamedTuple):
     Parameters
     ----------
     maps : list of Tensor
-        (B, C_s, h_s, w_s), one a stage.
+        Maps (B, C_s, h_s, w_s), one per stage.
     last : Tensor
         The last stage's map as it leaves the last aligner: (B, C_L, h_L, w_L).
     images : Tensor
         (B, 3, S, S) float32, values 0 to 255, turned by the image aligner.
     thetas : list of Tensor
-        (B, 2, 3) each, in the order in which they act: the image aligner's, then each stage's.
+        Warps (B, 2, 3) in order of application: the image aligner's, then each stage's.
     """
 
     maps: list[Tensor]
@@ -56,7 +56,7 @@ class AlignedBackbone(nn.Module):
     Parameters
     ----------
     backbone : Backbone
-        Its stages in the order in which it computes them; no embedding.
+        Backbone with its stages in order of computation; no embedding.
     size : int
         Side of the images, pixels.
     image : dict or None
@@ -65,15 +65,15 @@ class AlignedBackbone(nn.Module):
         Keyword arguments of :class:`~anomem.detectors.fyd.alignment.FeatureAligner` beside the map's shape;
         None: no FCA.
     padding : {"reflection", "border"}
-        What lies beyond the edge of an image or a map.
+        Content beyond the edge of an image or a map.
     common_frame : bool
-        Whether earlier stages' maps are brought to the frame of the last one, so that one position shows one place of
-        the object in all of them; else each stands in the frame of its own aligner.
+        Bring earlier stages' maps to the frame of the last one, so that one position shows one place of
+        the object in all of them; otherwise each is in the frame of its own aligner.
 
     Raises
     ------
     ParameterError
-        For a backbone whose stages hand on more than one map.
+        For a backbone whose stages pass on more than one map.
 
     Attributes
     ----------
@@ -189,7 +189,7 @@ def spread_of(thetas: Sequence[Tensor]) -> dict[str, float]:
     Parameters
     ----------
     thetas : sequence of Tensor
-        (B, 2, 3) each, as in :class:`Aligned`.
+        Warps (B, 2, 3) each, as in :class:`Aligned`.
 
     Returns
     -------

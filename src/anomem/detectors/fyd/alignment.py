@@ -19,10 +19,10 @@ from anomem.errors import ParameterError
 Padding = Literal["reflection", "border", "zeros"]
 
 VIEW_SIDE = 64
-"""Images are looked at, and compared, at this many pixels a side at most: fine structure has false minima."""
+"""Maximum side, pixels, at which images are viewed and compared: fine structure has false minima."""
 
 CENTRE_MOMENTUM = 0.1
-"""Share of a batch in the running mean of the numbers."""
+"""Weight of a batch in the running mean of the numbers."""
 
 FCA_BOUNDS = (math.pi / 6, 0.2, 0.2, 0.2, 0.2, 0.2)
 """Largest rotation (radians), log-scale along x and y, shear, and shift along x and y (1: half the map's side)."""
@@ -88,7 +88,7 @@ def warp(maps: Tensor, theta: Tensor, *, padding: Padding = "reflection", hw: tu
     theta : Tensor
         (B, 2, 3).
     padding : {"reflection", "border", "zeros"}
-        What lies beyond the edge. Zeros are for weights, not for what a network learns on: one that may look past the
+        Content beyond the edge. Zeros are for weights, not for training: a network that may look past the
         edge learns to zoom out until all images look alike.
     hw : tuple of int, optional
         Size of the result; by default that of `maps`.
@@ -117,11 +117,11 @@ class Localiser(nn.Module):
     hw : tuple of int
         Height and width of its input, at least 4 each.
     outputs : int
-        How many numbers.
+        Number of outputs.
     hidden : int
         Width between the fully-connected layers.
     max_grid : int
-        The input is averaged down to at most this many positions a side first, so that 14 x 14 of them reach the
+        Maximum side of the input, positions, after averaging down, so that 14 x 14 of them reach the
         fully-connected layers.
 
     Notes
@@ -171,8 +171,8 @@ class ImageAligner(nn.Module):
     max_angle : float
         Largest rotation either way, radians.
     vector : bool
-        Whether the network's last layer gives a direction in the plane, whose angle is taken (it can follow an object
-        all the way round), or the angle itself (the paper; a continuous function of the image that cannot).
+        Predict a direction in the plane and take its angle (it can follow an object
+        all the way round), instead of the angle itself (the paper; a continuous function of the image that cannot).
     hidden : int
         As for :class:`Localiser`.
 
@@ -200,7 +200,7 @@ class ImageAligner(nn.Module):
         numbers = self.localiser(views / 127.5 - 1)
         if not self.vector:
             return rotation(self.max_angle * torch.tanh(numbers[:, 0] / self.max_angle))
-        # (1, 0) stands for no rotation: what the last layer adds turns away from there.
+        # (1, 0) is no rotation: the output of the last layer turns away from there.
         x, y = F.normalize(torch.stack([1 + numbers[:, 0], numbers[:, 1]], dim=1), dim=1).unbind(dim=1)
         cos, sin = self.direction
         x, y = x * cos + y * sin, y * cos - x * sin
@@ -223,7 +223,7 @@ class ImageAligner(nn.Module):
         Parameters
         ----------
         thetas : Tensor
-            (N, 2, 3), how this aligner turns normal images as it is. Turning them by much moves their corners out of
+            Warps (N, 2, 3) by which this aligner turns normal images. Large rotations move corners out of
             the frame, and padding in. Where they fall into two groups half a turn apart, their common axis counts.
         """
         if not self.vector:
@@ -248,8 +248,8 @@ class FeatureAligner(nn.Module):
         Largest absolute value of each number, in the order of :func:`affine`; None: the six numbers are added to the
         identity matrix as they are.
     centred : bool
-        Whether the numbers are taken relative to their mean over the batch, in evaluation mode its running mean. What
-        all images share in a warp aligns nothing; left free, it drifts towards places where images look alike by
+        Take the numbers relative to their mean over the batch, in evaluation mode its running mean. The part of a warp
+        shared by all images aligns nothing; left free, it drifts towards places where images look alike by
         themselves, such as an enlarged middle, and loses the rest.
     hidden : int
         As for :class:`Localiser`.

@@ -87,7 +87,7 @@ class Training(Parameters):
 
 
 FROZEN: Mapping[str, Any] = {"image_aligner": None, "feature_aligner": None, "training": None}
-"""Parameters with which nothing is trained or aligned: the paper's baseline, PaDiM."""
+"""Parameters that disable all training and alignment: the paper's baseline, PaDiM."""
 
 MOVED = {
     "image_alignment": "image_aligner.keep",
@@ -109,7 +109,7 @@ MOVED = {
     "feature_weight": "training.weight",
     "width": "training.width",
 }
-"""Former name -> name within its group."""
+"""Map from former names to names within their group."""
 
 PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
@@ -145,7 +145,7 @@ class FYD(Pretrained):
 
     An image aligner (ICA) turns every image by one angle; behind each stage of the backbone a feature aligner (FCA)
     warps the map by six affine numbers. The feature aligners, and the backbone with them, learn by dense
-    non-contrastive learning: at each position, images of a batch are to predict each other's features (Eq. 3 and 4). In
+    non-contrastive learning: at each position, images of a batch predict each other's features (Eq. 3 and 4). In
     the aligned frame the mean and covariance of normal images are estimated at each position (Eq. 6); the map is the
     Mahalanobis distance (Eq. 7), warped back to the image's own frame and smoothed, and the score is its maximum.
 
@@ -227,14 +227,14 @@ class FYD(Pretrained):
     ) -> Generator[Record, None, Scorer]:
         alone = len(learn) < 2
         if alone:
-            line = "one image to learn from: nothing can be aligned with it; give more normals"
+            line = "images: a single one cannot be aligned; give more normals"
             warnings.warn(line, AnomemWarning, stacklevel=2)
         scorer = empty_scorer(run.params, run.rng, alone=alone).to(run.device).eval()
         if not alone:
             yield from align_images(scorer, learn, tune, run)
             yield from align_features(scorer, learn, run)
         scorer.requires_grad_(False)
-        # Nothing is tuned on the tune normals any more: a covariance needs every image it can get.
+        # Nothing is tuned on the tune normals any more: a covariance gains from every image.
         yield from learn_gaussians(scorer, [learn, tune], run)
         return scorer.requires_grad_(False)
 

@@ -22,7 +22,7 @@ class FineAlignment(nn.Module):
     channels : int
         C of the maps.
     width : int
-        Of all layers.
+        Width of all layers.
     """
 
     def __init__(self, channels: int, width: int = 256) -> None:
@@ -51,7 +51,7 @@ class Pose:
     zooms : float
         Largest logarithm of the magnification either way.
     padding : {"reflection", "border"}
-        What lies beyond an image's edge.
+        Content beyond an image's edge.
     """
 
     turns: float = 0.0
@@ -75,11 +75,11 @@ class PixelAlignment(nn.Module):
     Parameters
     ----------
     aligner : ImageAligner
-        ICA.
+        Image aligner (ICA).
     pose : Pose
-        What images go through first; the paper: nothing.
+        Random pose applied to the images first; the paper: none.
     rng : torch.Generator
-        Draws pairs and poses.
+        Generator of pairs and poses.
     """
 
     def __init__(self, aligner: ImageAligner, pose: Pose, rng: torch.Generator) -> None:
@@ -108,15 +108,15 @@ class DenseAlignment(nn.Module):
     Parameters
     ----------
     backbone : AlignedBackbone
-        With the aligners that take part. An image aligner that does not learn takes no part in the loss.
+        Backbone with the aligners that take part. An image aligner that is not trained takes no part in the loss.
     width : int
-        Of f and g.
+        Width of f and g.
     weights : Weights
-        Of the two losses.
+        Weights of the two losses.
     pose : Pose
-        What images go through first; the paper: nothing.
+        Random pose applied to the images first; the paper: none.
     rng : torch.Generator
-        Draws pairs and poses.
+        Generator of pairs and poses.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class DenseAlignment(nn.Module):
         Returns
         -------
         Tensor
-            Scalar.
+            Scalar loss.
         dict
             ``feature_loss`` (Eq. 4), ``image_loss`` (Eq. 2), ``z_deviation`` (the collapse watch, times the square root
             of the width: 1 while vectors point everywhere, 0 once they coincide) and the spread of the warps.

@@ -31,10 +31,10 @@ class FYDScorer(Scorer):
         ``counts``
         (channels that are kept of each stage), ``smoothing``.
     backbone : Backbone or None
-        One with its weights; None: an empty one is built.
+        Backbone with its weights; None: an empty one is built.
     """
 
-    continuous: ClassVar[bool] = False  # a place counts where the common frame covers more than half of it
+    continuous: ClassVar[bool] = False  # A position counts where the common frame covers more than half of it.
 
     channels: Tensor
 
@@ -60,7 +60,7 @@ class FYDScorer(Scorer):
         -------
         Output
             The score is the maximum of the map. The map (B, g, g) is in the images' own frame, 0 where the common frame
-            shows nothing of them, which :meth:`covered` tells.
+            shows nothing of them; see :meth:`covered`.
         """
         found = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
@@ -96,11 +96,11 @@ def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
 
     Parameters
     ----------
-    p : FYD
+    Resolved hyperparameters.
         Resolved hyperparameters.
-    rng : torch.Generator
+    Generator of the channels.
         Draws the channels.
-    alone : bool
+    True for a single image, which cannot be aligned with another.
         Whether there is one image only, which nothing can be aligned with.
     """
     training = None if alone else p.training

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from anomem.detectors.fyd.detector import FYD, ImageAlignment
 
 GAIN = 0.05
-"""An image aligner that is to prove itself must bring tune normals nearer to each other by this share."""
+"""Minimum relative reduction of tune normals' distances for an image aligner with keep="auto"."""
 
 COMPARED = 64
-"""Images that are compared with each other, or whose distances are looked at, at most."""
+"""Maximum number of images that are compared, or whose distances are measured."""
 
 
 def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
@@ -81,7 +81,7 @@ def align_features(scorer: FYDScorer, learn: ImageSet, run: Run[FYD]) -> Generat
     joint = images is not None and images.joint and backbone.image_aligner is not None
     if how.train_backbone == "none" and backbone.feature_aligners is None and not joint:
         raise ParameterError(
-            "training trains nothing here; set it to None, or training.train_backbone or feature_aligner"
+            "training: nothing to train; set it to None, or set training.train_backbone or feature_aligner"
         )
     # Without an image aligner, turned images would be new ones rather than the same in another pose.
     pose = _pose(p, images if joint else None)
@@ -126,7 +126,7 @@ def _pose(p: FYD, images: ImageAlignment | None) -> Pose:
 def _pictures(learn: ImageSet, run: Run[FYD]) -> Iterator[Tensor]:
     """Yield endless batches of training images, on the device.
 
-    Full ones, also where images are cut into tiles, which come image by image: one tile alone has no pair.
+    Batches are full, also where images are cut into tiles, which come image by image: one tile alone has no pair.
     """
     wanted, held = run.params.train_batch, torch.empty(0, dtype=torch.uint8)
     if learn.preprocessing.tile is None:
@@ -141,7 +141,7 @@ def _pictures(learn: ImageSet, run: Run[FYD]) -> Iterator[Tensor]:
 def _aligned(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> Iterator[Aligned]:
     """Yield batches of images in the common frame, without gradient.
 
-    In the precision that the model scores in: the rounding of another would be a bias of every distance.
+    Features have the precision used for scoring: the rounding of another would bias every distance.
     """
     for batch in images.batches(run.batch_size):
         with torch.no_grad(), autocast(run.device, run.params.precision):

@@ -50,14 +50,14 @@ from anomem.types import Record
 POSITIVE = Range(0.0, low_open=True)
 RANGE_TEST_STEPS = 100
 HIGHEST_RATE = 1.0
-"""Where a range test ends."""
+"""Highest learning rate of a range test."""
 ADAPTIVITY_ROWS = 512
-"""Normals that the perturbator's dependence on its input is read from."""
+"""Number of normals used to measure the perturbator's dependence on its input."""
 VARIANCE_FLOOR = 0.01
-"""Added to every dimension's variance before features are divided by its root, in shares of the mean variance: a
+"""Ridge added to every dimension's variance before whitening, in shares of the mean variance: a
 dimension that hardly varies among normals would otherwise decide alone."""
 SHRINKAGE = 0.1
-"""Of the covariance that features are whitened by: with fewer images than dimensions it has directions without any."""
+"""Shrinkage of the covariance for whitening: with fewer images than dimensions some directions have no variance."""
 
 
 class PerturbedNormals(nn.Module):
@@ -70,7 +70,7 @@ class PerturbedNormals(nn.Module):
     p : Plume
         Hyperparameters of :class:`Plume`.
     rng : torch.Generator
-        Of latent draws and noise.
+        Generator of latent draws and noise.
     """
 
     def __init__(self, scorer: PlumeScorer, p: Plume, rng: torch.Generator) -> None:
@@ -145,8 +145,8 @@ class Plume(Pretrained):
     """Perturbation learning on frozen features: a classifier of normals against their own linear perturbations.
 
     A variational auto-encoder, the perturbator, draws for every normal feature x a map A = I + alpha beta^T (Eq. 2);
-    A x is a pseudo-anomaly. A small classifier learns to tell both apart while a contrastive loss draws normal
-    embeddings together (Eq. 7); then the perturbator is thrown away. The score is the classifier's negative logit: of
+    A x is a pseudo-anomaly. A small classifier learns to separate both while a contrastive loss draws normal
+    embeddings together (Eq. 7); then the perturbator is discarded. The score is the classifier's negative logit: for
     whole images, without maps.
 
     References

@@ -4,7 +4,7 @@ Equation numbers are those of PLUME (Hermary, Gaudilliere, Shabayek, Aouada, "Re
 Anomaly Detection with Adaptive Feature Perturbation", 2025). The paper writes y = 1 for normal, and so does its
 classifier: a high logit is a normal sample, and the anomaly score of anomem is the logit's negative.
 
-Shapes: N normal samples of a batch, each with one pseudo-anomaly; D values a sample; E values an embedding.
+Shapes: N normal samples of a batch, each with one pseudo-anomaly; D values per sample; E values per embedding.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Contrast = Literal["full", "mean", "none"]
 Target = tuple[float, float]
 
 PRINTED: Target = (1.0, 0.0)
-"""What Eq. 1 pulls alpha and beta to. It keeps alpha * x + beta near x."""
+"""Targets of alpha and beta in Eq. 1 that keep alpha * x + beta near x."""
 REVERSED: Target = (0.0, 1.0)
-"""What the authors' code pulls them to. It keeps x + alpha (beta^T x) near x."""
+"""Targets of the authors' code, which keep x + alpha (beta^T x) near x."""
 
 
 def noise_constraint(alpha: Tensor, beta: Tensor, target: Target = REVERSED, *, summed: bool = False) -> Tensor:
@@ -38,7 +38,7 @@ def noise_constraint(alpha: Tensor, beta: Tensor, target: Target = REVERSED, *, 
     Parameters
     ----------
     alpha, beta : Tensor, (N, D), floating
-        Parameters of the perturbation of each sample.
+        Parameters of the perturbation per sample.
     target : (float, float)
         :data:`REVERSED` (default) or :data:`PRINTED`.
     summed : bool
@@ -76,7 +76,7 @@ def classification_loss(normal: Tensor, pseudo: Tensor) -> Tensor:
     Parameters
     ----------
     normal, pseudo : Tensor, (N,), floating
-        Logits, high where the classifier takes a sample for normal.
+        Logits, high where the classifier predicts normal.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def contrastive_loss(normal: Tensor, pseudo: Tensor, temperature: float = 0.5) -
     Returns
     -------
     Tensor, ()
-        Mean over N; 0 for N = 1, where nothing is positive.
+        Mean over N; 0 for N = 1, where there are no positives.
 
     Raises
     ------

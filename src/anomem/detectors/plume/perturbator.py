@@ -37,11 +37,11 @@ class Perturbator(nn.Module):
     Parameters
     ----------
     dim : int
-        D, values a sample.
+        D, values per sample.
     width : int or None
         W and L; None: D, as in PLUME.
     start : (float, float) or None
-        Alpha and beta that the decoder begins near: a hundredth of its random last layer is left, around these. None:
+        Initial alpha and beta: the decoder's random last layer is scaled to a hundredth, around these. None:
         at random, as in PLUME.
     """
 
@@ -76,7 +76,7 @@ class Perturbator(nn.Module):
         x : Tensor
             (N, D) floating.
         rng : torch.Generator
-            On the CPU, so that the draw is the same on every device.
+            CPU generator, so that the draw is the same on every device.
         """
         mu, log_variance = self.encode(x)
         noise = torch.randn(mu.shape, generator=rng).to(mu)
@@ -92,7 +92,7 @@ class Perturbator(nn.Module):
         x : Tensor
             (N, D), at least two samples.
         rng : torch.Generator
-            Of the draws that the share is measured against.
+            Generator of the draws that the share is measured against.
 
         Notes
         -----

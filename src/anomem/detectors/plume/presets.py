@@ -45,7 +45,7 @@ MOVED = {
     "weight_decay": "training.weight_decay",
     "cache_mb": "training.cache_mb",
 }
-"""Former name -> name within its group."""
+"""Map from former names to names within their group."""
 
 _LITERAL: dict[str, Any] = {
     "size": 224,

@@ -23,9 +23,9 @@ class Classifier(nn.Module):
     Parameters
     ----------
     dim : int
-        D, values a feature.
+        D, values per feature.
     hidden : sequence of int
-        Widths; the last is that of the embedding z.
+        Widths of the layers; the last is that of the embedding z.
     """
 
     def __init__(self, dim: int, hidden: Sequence[int]) -> None:

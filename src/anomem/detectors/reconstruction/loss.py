@@ -19,7 +19,7 @@ KINDS = ("mse+ssim", "mse", "ssim")
 
 WINDOW = 11
 SIGMA = 1.5
-"""Wang et al.'s Gaussian window for SSIM, pixels."""
+"""Side and deviation of Wang et al.'s Gaussian window for SSIM, pixels."""
 _C1, _C2 = 0.01**2, 0.03**2
 """Wang et al.'s constants for values from 0 to 1."""
 
@@ -43,7 +43,7 @@ def squared_error(images: Tensor, reconstructed: Tensor) -> Tensor:
 def structural_similarity(images: Tensor, reconstructed: Tensor, window: int = WINDOW, sigma: float = SIGMA) -> Tensor:
     """Return SSIM at every pixel of every channel (Wang et al., "Image quality assessment", IEEE TIP 2004).
 
-    Moments are weighted by a Gaussian; at the border by what of it lies within the image, so that every pixel counts as
+    Moments are weighted by a Gaussian; at the border, by its part within the image, so that every pixel counts as
     Eq. 8 asks. Variances are those of the population.
 
     Parameters
@@ -124,12 +124,12 @@ def addressing_entropy(weights: Tensor) -> Tensor:
     Parameters
     ----------
     weights : Tensor, (..., m), at least 0
-        Of m items; each row sums to 1.
+        Weights of m items; each row sums to 1.
 
     Returns
     -------
     Tensor, ()
-        From 0 (one item each) to log m.
+        Entropy from 0 (one item each) to log m.
     """
     full = _full(weights)
     negative: Tensor = torch.special.xlogy(full, full.clamp_min(1e-12)).sum(dim=-1).mean()

@@ -5,7 +5,7 @@ differ in what one query is (Fig. 1 of Xing and Li, "Visual Anomaly Detection Vi
 Estimation"): one channel of one horizontal strip of the map (:class:`PartitionMemory`), all channels of one position
 (MemAE), or all channels of one block of positions (DAAD; both :class:`BlockMemory`).
 
-Shapes: G groups of items that share nothing, N queries of each, d values a query, m items a group.
+Shapes: G independent groups of items, N queries per group, d values per query, m items per group.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from anomem.errors import ParameterError
 SHRINKS = ("subtract", "cut")
 INITIAL_STD = 0.02
 _SHORTEST = 1e-6
-"""Queries and items are divided by their norm, or by this where they are shorter: a dead channel addresses nothing."""
+"""Minimum norm that queries and items are divided by: a dead channel addresses nothing."""
 _EMPTY = 1e-12
-"""Smallest sum that weights are divided by; below it all weights are (almost) equal and the read fades to zero."""
+"""Minimum sum that weights are divided by; below it all weights are (almost) equal and the read fades to zero."""
 _CACHE_ELEMENTS = 2**19
-"""Elements of queries, weights and items that are worked on at once on a processor."""
+"""Number of elements of queries, weights and items processed at once on a processor."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Addressing:
     temperature : float, > 0
         The softmax is taken of cosine / temperature; 1 is the papers' form, in which m items weigh almost the same.
     threshold : float, >= 0
-        delta_m in units of 1/m.
+        delta_m, in units of 1/m.
     shrink : {"subtract", "cut"}
-        Above the threshold a weight becomes w - delta_m (Eq. 4 of PMB), or stays w (Eq. 7 of MemAE).
+        Treatment of a weight above the threshold: w - delta_m (Eq. 4 of PMB), or w (Eq. 7 of MemAE).
     renormalise : bool
-        Scale the weights that are left to a sum of 1, as MemAE does. False is PMB to the letter, whose reads have a
+        Scale the remaining weights to a sum of 1, as MemAE does. False is PMB to the letter, whose reads have a
         few hundredths of an item's norm.
 
     Raises
@@ -103,10 +103,10 @@ class Memory(nn.Module):
     groups, n_items, dim : int, >= 1
         G, m and d.
     addressing : Addressing
-        How queries become weights.
+        Conversion of cosines to weights.
     generator : torch.Generator or None
-        Draws the first items from N(0, 0.02), on the CPU. Equal items would get weights of exactly zero and no
-        gradient for ever. None: one seeded with 0; the global random state is never used.
+        Generator of the first items, from N(0, 0.02), on the CPU. Equal items would get weights of exactly zero and
+        never a gradient. None: one seeded with 0; the global random state is never used.
 
     Attributes
     ----------
@@ -255,7 +255,7 @@ class BlockMemory(Memory):
 class _Read(torch.autograd.Function):
     """Memory read with a gradient of its own: far fewer passes over memory than automatic differentiation.
 
-    Groups are independent: on a processor they are taken in portions that stay in its cache.
+    Groups are independent: on a processor they are processed in portions that fit its cache.
     """
 
     @staticmethod
@@ -294,15 +294,15 @@ class _Held(NamedTuple):
 
     items: Tensor
     directions: Tensor
-    """(G, N, d): queries of unit norm."""
+    """Queries of unit norm, (G, N, d)."""
     share: Tensor
-    """(G, N, m): the softmax, Eq. 3."""
+    """Softmax of Eq. 3, (G, N, m)."""
     weights: Tensor
-    """(G, N, m): Eq. 4, renormalised or not."""
+    """Weights of Eq. 4, (G, N, m), renormalised or not."""
     shorter: Tensor
-    """(G, N, 1): what queries were scaled by."""
+    """Scale factors of the queries, (G, N, 1)."""
     larger: Tensor
-    """(G, N, 1): what weights were scaled by."""
+    """Scale factors of the weights, (G, N, 1)."""
 
     def part(self, groups: slice) -> _Held:
         """Return the tensors of some of the groups."""

@@ -19,7 +19,7 @@ from anomem.training import Recipe, train
 from anomem.types import Record
 
 Loss = Callable[[Tensor], tuple[Tensor, Mapping[str, float]]]
-"""From images (B, 3, S, S) of values 0 to 1 to the loss and figures worth a line."""
+"""Function from images (B, 3, S, S) of values 0 to 1 to the loss and the figures of a record."""
 
 
 class Reconstructs(Shared, Protocol):
@@ -48,11 +48,11 @@ class ReconstructionScorer(Scorer):
     Parameters
     ----------
     config : dict
-        ``size`` (pixels), ``widths`` (channels of each level), ``links`` (for each level None, or a dict with ``kind``
+        ``size`` (pixels), ``widths`` (channels per level), ``links`` (per level None, or a dict with ``kind``
         "skip", "partition" or "block" and a memory's arguments), ``error`` ("absolute" or "squared") and
         ``error_share`` (delta_H of the absolute error).
     generator : torch.Generator or None
-        Draws the first items of the memories.
+        Generator of the memories' first items.
     """
 
     def __init__(self, config: dict[str, Any], generator: torch.Generator | None = None) -> None:
@@ -107,7 +107,7 @@ def new_scorer(
     """
     size, halvings = run.params.size, len(links) - 1
     if len(widths) < len(links):
-        raise ParameterError(f"{method}: widths={widths} are too few for {len(links)} levels; give one a level")
+        raise ParameterError(f"{method}: widths={widths} are too few for {len(links)} levels; give one per level")
     if size % 2**halvings:
         raise ParameterError(
             f"{method}: size={size} cannot be halved {halvings} times; give a multiple of {2**halvings}"
@@ -136,10 +136,10 @@ def train_autoencoder(
         images = batch[0].to(run.device).float() / 255
         return loss(images.contiguous(memory_format=torch.channels_last))
 
-    recipe = Recipe(p.train_steps, p.lr, "adamw")  # without weight decay, AdamW is Adam
+    recipe = Recipe(p.train_steps, p.lr, "adamw")  # Without weight decay, AdamW is Adam.
     feed = Feed(learn, None, p.train_batch, p.cache_mb, run.rng)
     yield from train(scorer, of_batch, feed, recipe, device=run.device, precision=run.fit_precision)
-    scorer.to(memory_format=torch.contiguous_format)  # as a file will bring it back
+    scorer.to(memory_format=torch.contiguous_format)  # Same state as after loading from a file.
     scorer.eval().requires_grad_(False)
 
 
@@ -149,9 +149,9 @@ def unavoidable_error(error: Tensor, share: float) -> Tensor:
     Parameters
     ----------
     error : Tensor, (B, H, W)
-        A = |X - X_R| of each pixel, at least 0.
+        A = |X - X_R| per pixel, at least 0.
     share : float, from 0 to 1
-        delta_H: how many of the pixels count. 0: mu is 0.
+        delta_H, the share of the pixels that count. 0: mu is 0.
 
     Returns
     -------
