@@ -20,7 +20,7 @@ class FittedModel(Model):
 
     def _state(self) -> Fitted:
         if self._fitted is None:
-            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit first, or load a model")
+            raise NotFittedError(f"{type(self).__name__}: not fitted; call fit first, or load a model")
         return self._fitted
 
     @property

@@ -113,20 +113,20 @@ def gather_labelled(
     Raises
     ------
     InputError
-        When one of them also stands among the normals that were learnt, tuned or calibrated on.
+        If one of them is also a normal of the fit (training, tuning or calibration).
     """
     hashes = frozenset(corpus.digests[i] for i in chosen)
     shared = hashes & (digests["learn"] | digests["tune"] | digests["calibration"])
     if shared:
         name = next(corpus.source.name(i) for i in chosen if corpus.digests[i] in shared)
-        raise InputError(f"{name}: the same image is labelled here and stands among the normals; mend one")
+        raise InputError(f"{name}: image is both labelled and used as a normal; remove one of the two")
     by_label = {
         label: {corpus.digests[i] for i in chosen if corpus.labels[i] == label} for label in (NORMAL, ANOMALOUS)
     }
     both = by_label[NORMAL] & by_label[ANOMALOUS]
     if both:
         name = next(corpus.source.name(i) for i in chosen if corpus.digests[i] in both)
-        raise InputError(f"{name}: the same image is labelled normal and anomalous; mend one")
+        raise InputError(f"{name}: image is labelled both normal and anomalous; remove one of the two")
     images = ImageSet(corpus.source, preprocessing, chosen, workers=run.workers)
     return Labelled(images, corpus.labels[chosen], tuple(corpus.types[i] for i in chosen), corpus), hashes
 
@@ -138,25 +138,25 @@ class Fitted:
     Parameters
     ----------
     scorer : Scorer
-        In evaluation mode.
+        Fitted scorer, in evaluation mode.
     resolved : dict
         Hyperparameters with the preset's values filled in.
     preprocessing : Preprocessing
-        How images are brought to the model's frame.
+        Steps from a decoded image to the network's input.
     calibration : Calibration
         Calibration scores and alpha.
     map_scale : tuple of float
-        (low, high) of the one colour scale on which this model's maps are drawn; (0, 1) without maps.
+        Colour scale (low, high) of this model's maps; (0, 1) without maps.
     digests : dict
         Content hashes of the images by role: learn, tune, calibration, labelled.
     skipped : tuple of str
-        Images that could not be read.
+        Lines that name the images that could not be read.
     history : tuple of Record
-        What the fit reported.
+        Records of the fit.
     labels : tuple of mapping
         Files that the second stage is fitted to; see :func:`anomem.data.labels.label_rows`.
     calibration_groups : tuple of int or None
-        Group of each calibration image, in the order in which a two-stage scorer remembers them; None: no groups.
+        Group of each calibration image, in a two-stage scorer's order; None: no groups.
     """
 
     scorer: Scorer
@@ -256,9 +256,9 @@ def recalibrated(
     Raises
     ------
     InputError
-        When none of the images is new to the model.
+        If all images are already known to the model.
     CalibrationError
-        For an alpha that they cannot carry.
+        If alpha is too small for their number.
     """
     check_alpha(alpha, len(images))
     seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
@@ -267,7 +267,7 @@ def recalibrated(
     scored, scale = yield from calibration_pass(scorer, fresh, run)
     kept = [i for i, result in enumerate(scored) if result.error is None]
     if not kept:
-        raise InputError("none of the images to calibrate on can be read; check their files")
+        raise InputError("calibration images: none can be read; check their files")
     results, numbers = [scored[i] for i in kept], only_groups([counted[i] for i in kept])
     remember_calibration(scorer, results)
     calibration = calibrated_anew(final_scores(scorer, results), alpha, state.calibration, numbers)

@@ -69,14 +69,14 @@ def load_model(
     Parameters
     ----------
     path : path
-        The file.
+        Model file.
     builder : callable
-        From a method's name to what builds its empty scorer from a config.
+        Function from a method's name to the function that builds its empty scorer from a config.
 
     Returns
     -------
     tuple
-        The method's name, its hyperparameters as given, and the fitted state on the CPU.
+        Method name, hyperparameters as given, and the fitted state on the CPU.
 
     Raises
     ------
@@ -105,10 +105,10 @@ def load_model(
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
             _remembered(tensors, manifest),
         )
-    except (ImportError, MemoryError, OSError):  # of this machine, not of the file
+    except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
         raise
-    except Exception as error:  # facts that somebody changed fail in any way there is
-        raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
+    except Exception as error:  # Manipulated facts can fail in any way.
+        raise ModelFileError(f"{path}: damaged, its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, {**manifest.params, "roi": roi}, state
 
 
@@ -123,12 +123,12 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
     if wrong:
         raise ModelFileError(f"{wrong[0]} is {own[wrong[0]].dtype} instead of {expected[wrong[0]]}")
     if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
-        # Some timm models hold constants that are no part of their state; now that all shapes fit, build it for real.
-        with own_rng():  # first weights are drawn, and overwritten
+        # Some timm models hold constants outside their state; now that all shapes fit, build it for real.
+        with own_rng():  # First weights are drawn, then overwritten.
             scorer = build(config)
         scorer.load_state_dict(own, strict=True, assign=True)
     for module in scorer.modules():
-        if isinstance(module, fx.GraphModule):  # a backbone, whole or cut, as it was fitted: layouts change last bits
+        if isinstance(module, fx.GraphModule):  # as at the fit, whole or cut: layouts change last bits
             module.to(memory_format=torch.channels_last)
     return scorer.eval().requires_grad_(False)
 
@@ -187,15 +187,15 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
     Raises
     ------
     InputError
-        When the folder does not exist or may not be written.
+        If the folder does not exist or is not writable.
     OutputError
-        When the file cannot be written: no space is left, for example.
+        If the file cannot be written, for example on a full disk.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as beside:
         try:
             save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json()})
-        except SafetensorError as error:  # of a full disk, among others
+        except SafetensorError as error:  # A full disk, among others.
             raise OSError(None, one_line(error)) from error
 
 
@@ -219,7 +219,7 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
     """
     source = _existing(path)
     try:
-        content = source.read_bytes()  # once: a file that is being replaced must not come apart
+        content = source.read_bytes()  # Read once: the file may be replaced meanwhile.
         # Copies: torch's own memory starts at a multiple of 64 bytes, a file's tensors wherever its header ends, and
         # products round differently there.
         tensors = {name: tensor.clone() for name, tensor in load(content).items()}
@@ -238,7 +238,7 @@ def _metadata(content: bytes) -> dict[str, str] | None:
 def _existing(path: str | Path) -> Path:
     source = Path(path)
     if not source.is_file():
-        raise ModelFileError(f"{source}: no such model file")
+        raise ModelFileError(f"{source}: no such model file; check the path")
     return source
 
 
@@ -248,13 +248,13 @@ def _what_it_is(source: Path, error: Exception) -> str:
         head = raw.read(4)
     if head[:1] == b"\x80" or head == b"PK\x03\x04":
         return "is a pickle, which could run code; anomem reads only its own safetensors files"
-    return f"not a model file, or damaged ({one_line(error)})"
+    return f"not a model file, or damaged ({one_line(error)}); give a file written by save"
 
 
 def _manifest(path: str | Path, texts: dict[str, str] | None) -> Manifest:
     text = (texts or {}).get(MANIFEST_KEY)
     if text is None:
-        raise ModelFileError(f"{path}: a safetensors file, but not one that anomem wrote")
+        raise ModelFileError(f"{path}: a safetensors file, but not an anomem model; give a file written by save")
     try:
         return Manifest.from_json(text)
     except ModelFileError as error:

@@ -22,7 +22,7 @@ from anomem.types import Record
 
 T = TypeVar("T")
 Loss = Callable[[Any], tuple[Tensor, Mapping[str, float]]]
-"""From one batch to the loss (a scalar) and figures worth a line."""
+"""Function from one batch to the loss (a scalar) and the figures of a record."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Recipe:
     Parameters
     ----------
     steps : int
-        Optimiser steps; the budget of a run, whatever the size of the data.
+        Number of optimiser steps; the budget of a run, whatever the size of the data.
     lr : float
         Peak learning rate.
     optimiser : {"sgd", "adamw"}
-        Stochastic gradient descent with Nesterov momentum 0.9 (the AnoMem paper's), or AdamW.
+        SGD with Nesterov momentum 0.9 (the AnoMem paper's), or AdamW.
     weight_decay : float
         Decoupled for AdamW, L2 for SGD.
     warmup : float
@@ -47,9 +47,9 @@ class Recipe:
         A linear rise, then one cosine to 0; Smith and Topin's one cycle, whose rise and fall are both cosines, from
         lr / 25 to lr and on to lr / 250,000 (the momentum stays); or the exponential rise of :func:`range_test`.
     nesterov : bool
-        Whether SGD's momentum is Nesterov's, or the plain one.
+        Use Nesterov momentum for SGD, or the plain one.
     rates : mapping of str to float
-        Peak rates of their own for parameters whose name in the module begins with the key; along the same course.
+        Peak rates for parameters whose name in the module begins with the key, with the same schedule.
     """
 
     steps: int
@@ -79,26 +79,26 @@ def train(
     Parameters
     ----------
     module : Module
-        Trained in place; parameters that do not require a gradient stay.
+        Module trained in place; parameters that do not require a gradient are unchanged.
     loss : callable
-        From a batch to (scalar loss, figures).
+        Function from a batch to (scalar loss, figures).
     batches : iterable
-        At least `recipe.steps` batches.
+        Batches, at least `recipe.steps`.
     recipe : Recipe
-        Steps, rates, optimiser.
+        Steps, rates and optimiser.
     device : torch.device
-        Where the module is.
+        Device of the module.
     precision : {"float32", "bfloat16"}
-        Of the forward pass; parameters stay float32.
+        Arithmetic of the forward pass; parameters stay float32.
     stage : str
-        Name on the records.
+        Name of the stage on the records.
     every : int
-        Records are yielded every so many steps, and after the last.
+        Number of steps between records; the last step has one too.
 
     Yields
     ------
     Record
-        With ``loss`` (mean since the last record), ``lr``, ``seconds`` and the loss's own figures.
+        Record with ``loss`` (mean since the last record), ``lr``, ``seconds`` and the loss's own figures.
 
     Raises
     ------
@@ -116,11 +116,11 @@ def train(
         rate = learning_rate(step, recipe)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        with torch.enable_grad():  # the caller may have it off, and has it as it was at every yield
+        with torch.enable_grad():  # The caller may have gradients off, and finds them so at every yield.
             with autocast(device, precision):
                 value, figures = loss(batch)
             if not torch.isfinite(value):
-                raise ParameterError(f"the loss of {stage} is {float(value.detach())} at step {step}; lower lr")
+                raise ParameterError(f"{stage}: the loss is {float(value.detach())} at step {step}; lower lr")
             optimiser.zero_grad()
             accelerator.backward(value)
             if recipe.clip is not None:
@@ -167,7 +167,7 @@ def _cosine(start: float, end: float, done: float) -> float:
 
 
 LOWEST_RATE = 1e-6
-"""Of the rates that a range test tries, relative to the highest."""
+"""Lowest rate that a range test tries, relative to the highest."""
 
 
 def range_test(
@@ -182,8 +182,8 @@ def range_test(
 ) -> Generator[Record, None, float]:
     """Find a peak rate on the training data (Smith, "Cyclical Learning Rates", 2017), and restore the module.
 
-    The rate rises exponentially from a millionth of `recipe.lr` to it. Returned is the rate around which the loss falls
-    most, the mean of a tenth of the trial against that of the tenth before. It ends early where that mean has grown
+    The rate rises exponentially from a millionth of `recipe.lr` to it. The result is the rate around which the loss
+    falls most, the mean of a tenth of the trial against that of the tenth before. It ends early where that mean has grown
     fourfold.
 
     Parameters
@@ -196,7 +196,7 @@ def range_test(
     Yields
     ------
     Record
-        How far it is; the last names the rate found as ``lr``.
+        Progress; the last record holds the rate found as ``lr``.
     """
     before = copy.deepcopy(module.state_dict())
     rising = dataclasses.replace(recipe, schedule="rising")
@@ -211,7 +211,7 @@ def range_test(
             means = _moving_means(losses, window)
             if means[-1] > 4 * min(means):
                 break
-    except ParameterError:  # no longer finite: the range ends here
+    except ParameterError:  # No longer finite: the range ends here.
         if not rates:
             raise
     finally:

@@ -24,13 +24,13 @@ from anomem.runtime.session import Session
 from anomem.types import UInt8Image
 
 SCORES = {"float32": 1e-4, "bfloat16": 0.1}
-"""Largest difference that is let pass, of the range of scores. Two implementations of bfloat16 round elsewhere."""
+"""Tolerance of scores, relative to their range. Two implementations of bfloat16 round differently."""
 
 MAPS = {"float32": 1e-3, "bfloat16": 0.2}
-"""The same for maps, of the range of their values. What lies on an item of a memory has a distance of pure rounding."""
+"""Tolerance of maps, relative to the range of their values. At a memory item distances are pure rounding."""
 
 STEPS = {"scores": 1 / 15, "maps": 0.02}
-"""Share of images and of pixels that may differ more where scores move in steps: rounding may move some by a step."""
+"""Share of images and of pixels exempt where scores move in steps: rounding may move some by a step."""
 
 BATCH = 8
 
@@ -63,9 +63,9 @@ def example_files(folder: Path, preprocessing: Preprocessing) -> list[Path]:
     Parameters
     ----------
     folder : Path
-        Where to.
+        Folder for the files.
     preprocessing : Preprocessing
-        Where it cuts tiles, images are larger than one.
+        Preprocessing of the model; where it cuts tiles, images are larger than one.
     """
     side = max(48, min(512, round(1.2 * (preprocessing.tile or preprocessing.size))))
     shapes = ((side, side), (side, round(0.8 * side)), (round(0.7 * side), side))
@@ -94,13 +94,13 @@ def compare(state: Fitted, session: Session, files: Sequence[Path], precision: s
     Parameters
     ----------
     state : Fitted
-        The model.
+        Fitted model.
     session : Session
-        The exported file.
+        Exported file.
     files : sequence of Path
         Images; each is decoded by both.
     precision : {"float32", "bfloat16"}
-        In which the model itself is to score.
+        Arithmetic of the model's own scores.
     """
     native = native_results(state, files, precision=precision, maps=session.localizes)
     exported = list(session.raw_results(list(files), maps=session.localizes, batch_size=BATCH, workers=0))
@@ -135,14 +135,14 @@ def require_parity(difference: Difference, precision: str) -> None:
     Raises
     ------
     ExportError
-        The line says by how much they differ.
+        If they differ by more than the tolerance; the line names the difference.
     """
     found = {"scores": (difference.share, SCORES[precision]), "maps": (difference.map_share or 0.0, MAPS[precision])}
     for what, (share, most) in found.items():
         if not share <= most:
             raise ExportError(
-                f"the exported file's {what} differ from the model's by {share:.1e} of their range on "
-                f"{difference.n_images} images, and {most:.0e} is let pass: nothing was written"
+                f"exported file: {what} differ from the model's by {share:.1e} of their range on "
+                f"{difference.n_images} images, more than the tolerance {most:.0e}; nothing was written"
             )
 
 

@@ -28,14 +28,14 @@ def auroc(scores: Scores, labels: Labels) -> float:
     Parameters
     ----------
     scores : array_like of shape (N,)
-        Any real numbers; higher is more anomalous.
+        Finite scores; higher is more anomalous.
     labels : array_like of shape (N,)
         0 normal, 1 anomalous.
 
     Returns
     -------
     float
-        From 0 to 1; 0.5 is chance.
+        AUROC from 0 to 1; 0.5 is chance.
 
     Raises
     ------
@@ -70,8 +70,8 @@ def average_precision(scores: Scores, labels: Labels) -> float:
 def f1_max(scores: Scores, labels: Labels) -> tuple[float, float]:
     """Return the largest F1 over all thresholds, and the threshold (``score >= threshold``) for it.
 
-    The threshold is chosen with the labels of the very images that are judged: this is an oracle,
-    an upper limit, and never how a detector decides. Of several equally good thresholds it is the
+    The threshold is chosen with the labels of the judged images: this is an oracle,
+    an upper limit, and never a detector's decision rule. Of several equally good thresholds it is the
     highest. Parameters and errors are those of `auroc`.
 
     Examples
@@ -97,7 +97,7 @@ def fpr_at_tpr(scores: Scores, labels: Labels, tpr: float = 0.95) -> float:
     0.5
     """
     if not 0.0 < tpr <= 1.0:
-        raise ParameterError(f"tpr is {tpr}: it must be above 0 and at most 1")
+        raise ParameterError(f"tpr={tpr} is not allowed; expected a number above 0 and at most 1")
     true, false, _ = _counts_by_threshold(*_checked(scores, labels))
     first = int(np.argmax(true / true[-1] >= tpr))
     return float(false[first] / false[-1])
@@ -136,11 +136,11 @@ def bootstrap_interval(
     Parameters
     ----------
     metric : callable
-        Takes ``(scores, labels)`` and returns a float, such as `auroc`, whose arguments follow.
+        Function of ``(scores, labels)`` that returns a float, such as `auroc`.
     level : float
-        Probability that the interval covers, above 0 and below 1.
+        Coverage of the interval, above 0 and below 1.
     draws, seed : int
-        Number of resamples, and what they are drawn from; the global random state is left alone.
+        Number of resamples, and their random seed; the global random state is not used.
 
     Returns
     -------
@@ -155,9 +155,9 @@ def bootstrap_interval(
     True
     """
     if not 0.0 < level < 1.0:
-        raise ParameterError(f"level is {level}: it must lie between 0 and 1")
+        raise ParameterError(f"level={level} is not allowed; expected a number between 0 and 1")
     if draws < 1:
-        raise ParameterError(f"draws is {draws}: at least one resample is needed")
+        raise ParameterError(f"draws={draws} is not allowed; expected at least 1")
     values, positive = _checked(scores, labels)
     normal, anomalous = values[~positive], values[positive]
     drawn_labels = np.repeat([False, True], [normal.size, anomalous.size])
@@ -182,16 +182,16 @@ def _counts_by_threshold(values: Floats, positive: npt.NDArray[np.bool_]) -> tup
 def _checked(scores: Scores, labels: Labels) -> tuple[Floats, npt.NDArray[np.bool_]]:
     values, marks = floats(scores), np.asarray(labels)
     if values.ndim != 1 or marks.shape != values.shape:
-        raise InputError(f"scores have shape {values.shape} and labels {marks.shape}: both must be (N,)")
+        raise InputError(f"scores have shape {values.shape} and labels {marks.shape}; both must be (N,)")
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise InputError(f"score {bad} is {values[bad]}: scores must be finite numbers")
+        raise InputError(f"score {bad} is {values[bad]}; scores must be finite numbers")
     positive: npt.NDArray[np.bool_] = marks == 1
     if not (positive | (marks == 0)).all():
-        raise InputError("labels must be 0 (normal) or 1 (anomalous): leave unknown ones out")
+        raise InputError("labels must be 0 (normal) or 1 (anomalous); leave unknown ones out")
     n_anomalous = int(positive.sum())
     if n_anomalous in (0, positive.size):
         raise InputError(
-            f"there are {positive.size - n_anomalous} normal and {n_anomalous} anomalous images: this metric needs both"
+            f"labels: {positive.size - n_anomalous} normal and {n_anomalous} anomalous images; this metric needs both"
         )
     return values, positive

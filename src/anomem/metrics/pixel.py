@@ -27,13 +27,13 @@ def pixel_auroc(maps: Iterable[npt.ArrayLike], masks: Masks) -> float:
     maps : iterable of array_like of shape (H_i, W_i)
         Anomaly maps; sizes may differ from image to image. A generator is consumed once.
     masks : iterable of ndarray of shape (H_i, W_i), bool, or None
-        True on defects; None stands for an image without any defect. Leave out anomalous images
+        True on defects; None for an image without any defect. Leave out anomalous images
         whose mask is missing or empty.
 
     Returns
     -------
     float
-        From 0 to 1.
+        AUROC from 0 to 1.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def aupro(maps: Iterable[npt.ArrayLike], masks: Masks, fpr_limit: float = 0.3) -
     Returns
     -------
     float
-        From 0 to 1. A constant map reaches ``fpr_limit / 2``.
+        AUPRO from 0 to 1. A constant map reaches ``fpr_limit / 2``.
 
     References
     ----------
@@ -78,8 +78,8 @@ def aupro(maps: Iterable[npt.ArrayLike], masks: Masks, fpr_limit: float = 0.3) -
 class PixelScores:
     """Pixel scores of a data set, gathered image by image for `auroc` and `aupro` together.
 
-    Takes 4 bytes for a defect-free pixel and 8 for a defective one when maps are float32; maps
-    themselves are not kept. More images may be added after a metric was taken.
+    Takes 4 bytes per defect-free pixel and 8 per defective one when maps are float32; maps
+    themselves are not kept. More images may be added after a metric was computed.
 
     Examples
     --------
@@ -107,11 +107,11 @@ class PixelScores:
         mask_shape = values.shape if mask is None else mask.shape
         if values.ndim != 2 or mask_shape != values.shape:
             raise InputError(
-                f"map {self.n_images} has shape {values.shape} and its mask {mask_shape}: "
+                f"map {self.n_images} has shape {values.shape} and its mask {mask_shape}; "
                 "both must be (height, width) of the image"
             )
         if not np.isfinite(values).all():
-            raise InputError(f"map {self.n_images} holds NaN or infinite values")
+            raise InputError(f"map {self.n_images}: NaN or infinite values; maps must be finite")
         self.n_images += 1
         self._ordered = False
         if mask is None or not mask.any():
@@ -141,13 +141,13 @@ class PixelScores:
     def auroc(self) -> float:
         """Return the AUROC over all pixels gathered so far; see `pixel_auroc`."""
         normal, defect = self._sorted_normal_and_defect()
-        # Sorted keys walk through memory in order, which makes the look-ups many times faster.
+        # Sorted keys access memory in order, which makes the look-ups many times faster.
         return mann_whitney(np.sort(defect), normal)
 
     def aupro(self, fpr_limit: float = 0.3) -> float:
         """Return the AUPRO over all pixels gathered so far; see the function `aupro`."""
         if not 0.0 < fpr_limit <= 1.0:
-            raise ParameterError(f"fpr_limit is {fpr_limit}: it must be above 0 and at most 1")
+            raise ParameterError(f"fpr_limit={fpr_limit} is not allowed; expected a number above 0 and at most 1")
         normal, defect = self._sorted_normal_and_defect()
         order = np.argsort(defect)[::-1]
         weights = 1.0 / np.concatenate(self._region_sizes)[np.concatenate(self._regions)[order]]
@@ -156,7 +156,7 @@ class PixelScores:
         thresholds = ranked[last]
         overlap = np.minimum(np.cumsum(weights)[last] / self.n_regions, 1.0)
         overlap[-1] = 1.0
-        # Between two defect scores the overlap stands still, so the curve bends only where a defect
+        # Between two defect scores the overlap is constant, so the curve bends only where a defect
         # score is passed: just above it (right) and at it (left); ties make the diagonal between.
         above = normal.size - np.searchsorted(normal, thresholds, side="right")
         at_least = normal.size - np.searchsorted(normal, thresholds, side="left")
@@ -189,9 +189,9 @@ class PixelScores:
 
     def _sorted_normal_and_defect(self) -> tuple[Floats, Floats]:
         if not self._defect:
-            raise InputError("no mask marks a defect: pixel metrics need at least one")
+            raise InputError("masks: no defective pixel; pixel metrics need at least one")
         if not any(part.size for part in self._normal):
-            raise InputError("the masks mark every pixel: pixel metrics need defect-free pixels")
+            raise InputError("masks: no defect-free pixel; pixel metrics need at least one")
         dtype = np.result_type(*self._normal, *self._defect)
         if not self._ordered:
             self._counts.add(self._uncounted)

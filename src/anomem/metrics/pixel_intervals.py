@@ -16,10 +16,10 @@ PixelMetric = Literal["auroc", "aupro"]
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 N_EDGES = 1024
-"""Quantiles of defect-free, and of defective pixels' scores that the bins end at."""
+"""Numbers of quantiles of defect-free, and of defective pixels' scores, at which the bins end."""
 
 SAMPLED = 1024
-"""Scores of an image that the quantiles are taken from."""
+"""Number of an image's scores from which quantiles are computed."""
 
 _DRAWS_AT_ONCE = 128
 
@@ -38,8 +38,8 @@ class ImagePixels:
 class PixelCounts:
     """Pixels of every image counted in bins of their score: the minimum that resampling images needs.
 
-    Bins end at quantiles of the first images' scores, 8 bytes a bin and image for each of three counts; images may be
-    added in several goes.
+    Bins end at quantiles of the first images' scores, 8 bytes per bin and image for each of three counts; images may be
+    added in several calls.
     """
 
     edges: Floats | None = None
@@ -68,14 +68,14 @@ class PixelCounts:
             For a level outside (0, 1) or no draw.
         """
         if not 0.0 < level < 1.0:
-            raise ParameterError(f"level is {level}: it must lie between 0 and 1")
+            raise ParameterError(f"level={level} is not allowed; expected a number between 0 and 1")
         if draws < 1:
-            raise ParameterError(f"draws is {draws}: at least one resample is needed")
+            raise ParameterError(f"draws={draws} is not allowed; expected at least 1")
         times = _multiplicities(np.asarray([row[3] > 0 for row in self._rows]), draws, seed)
         point = self._levels(metric, np.ones((1, len(self._rows))), fpr_limit)[0]
         parts = [times[i : i + _DRAWS_AT_ONCE] for i in range(0, draws, _DRAWS_AT_ONCE)]
         drawn = np.concatenate([self._levels(metric, part, fpr_limit) for part in parts])
-        # Bins make ties of near scores; what that moves, it moves in every draw alike.
+        # Bins make ties of near scores; the shift is the same in every draw.
         low, high = np.quantile(drawn, [(1.0 - level) / 2.0, (1.0 + level) / 2.0]) + (exact - point)
         return float(np.clip(low, 0.0, 1.0)), float(np.clip(high, 0.0, 1.0))
 

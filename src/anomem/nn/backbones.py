@@ -25,7 +25,7 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 EMBEDDING = "embedding"
 SMALL_STEM_BELOW = 64
-"""Inputs of this many pixels and less take a 3x3 stem of stride 1 without max-pooling (residual networks, from
+"""Maximum input, pixels, for a 3x3 stem of stride 1 without max-pooling (residual networks, from
 scratch)."""
 
 
@@ -45,20 +45,20 @@ class Backbone(nn.Module):
     name : str
         A timm model name.
     stages : tuple of int or str
-        Which feature maps: timm's ``out_indices``, or names of layers. For ``tf_efficientnet_lite0`` 1 to 4 are
+        Feature maps: timm's ``out_indices``, or names of layers. For ``tf_efficientnet_lite0`` 1 to 4 are
         strides 4, 8, 16, 32; for residual networks 3, 4 are the third and the last residual stage.
     embedding : bool
-        Whether the model's pooled embedding (for ``tf_efficientnet_lite0`` 1,280 values after the last 1x1 convolution)
-        follows as one more map of a single position.
+        Append the model's pooled embedding (for ``tf_efficientnet_lite0`` 1,280 values after the last 1x1 convolution)
+        as one more map of a single position.
     width : float
-        Multiplies the channels of a residual network (1.0: as published); other models take 1.0 only.
+        Factor on the channels of a residual network (1.0: as published); other models take 1.0 only.
     small_stem : bool
         Replace a residual network's stem by a 3x3 convolution of stride 1 without pooling, for inputs of 64 px and
         less.
     weights : dict of Tensor or None
         A state_dict in timm's naming; None: random initialisation.
     folded : bool
-        Whether batch normalisation is folded into the convolutions before it: the same function of an image in
+        Fold batch normalisation into the convolutions before it: the same function of an image in
         evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
 
     Raises
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
         Returns
         -------
         list of Tensor
-            One (B, C_s, h_s, w_s) a stage, the embedding last as (B, D, 1, 1) where wanted.
+            Maps (B, C_s, h_s, w_s), one per stage, the embedding last as (B, D, 1, 1) where wanted.
         """
         cache = map_cache.active()
         if cache is not None and cache.applies(self, images):
@@ -110,7 +110,7 @@ class Backbone(nn.Module):
         return self._compute(images)
 
     def _compute(self, images: Tensor) -> list[Tensor]:
-        # In training, batch normalisation looks at the whole batch.
+        # In training, batch normalisation depends on the whole batch.
         return self._maps(images) if self.training else side_by_side(self._maps, images)
 
     def _maps(self, images: Tensor) -> list[Tensor]:
@@ -135,10 +135,10 @@ class Backbone(nn.Module):
             maps = self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
         except (RuntimeError, AssertionError, IndexError) as error:
             raise ParameterError(
-                f"{self.name} does not take inputs of {size} px; set another size or backbone"
+                f"{self.name}: inputs of {size} px are not accepted; set another size or backbone"
             ) from error
         if any(m.ndim != 4 for m in maps):
-            raise ParameterError(f"{self.name} gives tokens, not feature maps; take a convolutional backbone")
+            raise ParameterError(f"{self.name}: gives tokens, not feature maps; take a convolutional backbone")
         self.train(training)
         return [FeatureInfo(m.shape[1], (m.shape[2], m.shape[3])) for m in maps]
 
@@ -177,14 +177,14 @@ def load_backbone(
     try:
         return backbone.to(memory_format=torch.channels_last)
     except RuntimeError as error:
-        raise ParameterError(f"{name} is not convolutional: it gives no feature maps in this frame") from error
+        raise ParameterError(f"{name}: gives no feature maps; take a convolutional backbone") from error
 
 
 def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
     residual = name.startswith(("resnet", "wide_resnet"))
     if (width != 1.0 or small_stem) and not residual:
-        raise ParameterError(f"width and small stems are for residual networks, not for {name}")
-    if not timm.is_model(name):  # "hf-hub:..." too: no model file may make its reader fetch something
+        raise ParameterError(f"{name}: width and small stems are for residual networks; take one, or width=1")
+    if not timm.is_model(name):  # Includes "hf-hub:...": loading a model file must not download anything.
         raise ParameterError(f"backbone={name!r} is not a timm model; list them with timm.list_models()")
     options: dict[str, Any] = {}
     if width != 1.0:
@@ -231,9 +231,9 @@ def _find_state(name: str, weights: str) -> dict[str, Tensor]:
     tagged = name if weights == "default" else f"{name}.{weights}"
     try:
         return dict(timm.create_model(tagged, pretrained=True, num_classes=0).state_dict())
-    except Exception as error:  # the hub's client raises a dozen kinds; all mean the same to a user
+    except Exception as error:  # The hub's client raises many kinds of errors; all mean the same to a user.
         raise InputError(
-            f"weights of {tagged} could not be fetched ({type(error).__name__}); "
+            f"{tagged}: weights could not be downloaded ({type(error).__name__}); "
             "give a local file by weights=FILE, or None to start from scratch"
         ) from error
 
@@ -247,14 +247,14 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated, pickled code, not a file of weights: one answer
+    except Exception as error:  # Truncated files, pickled code and other files get the same answer.
         raise InputError(
             f"{path}: not a readable weights file ({type(error).__name__}); "
             "give a .safetensors file or a plain state_dict"
         ) from error
     nested = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(nested, dict) or not all(isinstance(v, Tensor) for v in nested.values()):
-        raise InputError(f"{path}: holds no state_dict; give a .safetensors file or a plain state_dict")
+        raise InputError(f"{path}: no state_dict in the file; give a .safetensors file or a plain state_dict")
     return nested
 
 
@@ -304,7 +304,7 @@ def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.
 
     nodes = {layer: layer for layer in layers}
     try:
-        # The tracer warns of layers that training has and evaluation has not (dropout); none of them is wanted.
+        # The tracer warns of layers that exist in training only (dropout); none of them is wanted.
         with private_tracing(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*nodes obtained by tracing", category=UserWarning)
             if embedding:

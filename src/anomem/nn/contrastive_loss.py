@@ -14,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from anomem.errors import ParameterError
 
 _CHUNK_ELEMENTS = 2**24
-"""Elements of similarity matrices computed at once (64 MB in float32); above it, positions are taken in chunks whose
-matrices are computed again in the backward pass instead of being kept."""
+"""Number of elements of similarity matrices computed at once (64 MB in float32); above it, positions are processed in
+chunks whose matrices are computed again in the backward pass instead of being stored."""
 
 _BARLOW_EPSILON = 1e-5
-"""Added to the variance in the cross-correlation, as the batch normalisation of Barlow Twins does."""
+"""Constant added to the variance in the cross-correlation, as in the batch normalisation of Barlow Twins."""
 
 
 def nt_xent(anchor: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
@@ -67,7 +67,7 @@ def _nt_xent_sum(unit: Tensor, temperature: float) -> Tensor:
 def barlow_twins(anchor: Tensor, other: Tensor, off_diagonal_weight: float = 5e-3) -> Tensor:
     """Return the cross-correlation loss of two views (Zbontar et al., "Barlow Twins", ICML 2021, Eq. 1).
 
-    Stands in for NT-Xent in Eq. 4. Each channel is standardised over the batch (population variance, 1e-5 added), c is
+    Alternative to NT-Xent in Eq. 4. Each channel is standardised over the batch (population variance, 1e-5 added), c is
     the C x C cross-correlation of the two views, and the loss is sum_i (1 - c_ii)^2 + weight * sum_{i != j} c_ij^2.
 
     Parameters

@@ -14,7 +14,7 @@ from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.normalise import Normaliser
 
 PRIOR_IMAGES = 200
-"""How many images' worth of belief a scale has that all its positions are alike."""
+"""Weight, in images, of the prior that all positions of a scale are alike."""
 
 
 class ScaleMemory(nn.Module):
@@ -23,19 +23,19 @@ class ScaleMemory(nn.Module):
     Parameters
     ----------
     channels : int
-        C of the backbone's map.
+        Number of channels of the backbone's map, C.
     hw : tuple of int
-        Its height and width.
+        Height and width of the backbone's map.
     n_items : int
-        Items of the memory; 0: no memory, the recollection is the mean (zero in whitened space).
+        Number of memory items; 0: no memory, retrievals are the mean (zero in whitened space).
     neighbourhood : int
-        Side of the average pooling (stride 1) that gives each position its surroundings; odd, 1: off.
+        Side of the average pooling (stride 1) around each position; odd, 1: off.
     normalise : {"whiten", "unit", "layernorm", "raw"}
-        In which space vectors are compared.
+        Space in which vectors are compared.
     position_mean : bool
-        Whether whitening subtracts a mean of each position (aligned objects) instead of one mean.
+        Subtract a mean per position when whitening (aligned objects) instead of one mean.
     max_grid : int
-        Maps of more positions a side are averaged down to at most as many.
+        Maximum number of positions per side; finer maps are averaged down.
     beta, hard, steps, association
         As for :class:`~anomem.nn.hopfield.HopfieldMemory`.
     """
@@ -103,26 +103,26 @@ class MapFusion(nn.Module):
     hws : list of tuple of int
         Height and width of each scale's map.
     weights : list of float
-        lambda of each scale.
+        lambda per scale.
     size : int
         Side of the model's input, pixels.
     reduction : {"l2", "max", "top"}
         "l2": the paper's L2 norm over each scale's map, scales fused afterwards. "max" and "top": maximum, or mean of
         the highest `top` share, of the fused map.
     top : float
-        That share.
+        Share of the map that "top" averages.
     smoothing : float
         Standard deviation of the Gaussian on the fused map, in pixels of the model's input; 0: none.
     standardise : {"position", "scale", "none"}
-        What is known of normals' norms is taken out before the fusion: the mean and deviation at each position, or of
-        the scale as a whole, or nothing (the paper). What the reduction reads (a map's L2 norm, else its maximum) is
+        Standardisation of the norms before the fusion, by mean and deviation of normals: per position, per
+        scale, or none (the paper). The statistic of the reduction (a map's L2 norm, else its maximum) is
         then brought to mean 0 and deviation 1 on tune normals, so that no scale outvotes another.
 
     Notes
     -----
-    All of it is one affine map a position, ``(norm - location) / spread``, and one a scale for L2 norms; the buffers
-    are learnt by :meth:`standardise_on`. A scale of a single position has no place on the map and counts in L2 norms
-    only.
+    The standardisation is one affine map per position, ``(norm - location) / spread``, and one per scale for L2 norms;
+    the buffers are learnt by :meth:`standardise_on`. A scale of a single position has no place on the map and counts in
+    L2 norms only.
     """
 
     weights: Tensor
@@ -158,10 +158,10 @@ class MapFusion(nn.Module):
         Parameters
         ----------
         tune : sequence of Tensor
-            For each scale (N, h, w), norms of tune normals.
+            Norms of tune normals, (N, h, w) per scale.
         profile : sequence of Tensor
-            For each scale (M, h, w), norms of some images that the memory has learnt from: too small as such, but they
-            tell where on the map norms are large, which few tune normals alone say badly.
+            Norms of some training images, (M, h, w) per scale: too small as such, but they
+            show where on the map norms are large, which a few tune normals alone estimate badly.
         """
         if self.standardise == "none":
             return
@@ -233,8 +233,8 @@ def _scale_affine(norms: Tensor) -> tuple[Tensor, Tensor]:
 def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of the norms per position: two maps (h, w).
 
-    Norms of learnt images are brought to the tune normals' mean and deviation before they are counted in. Both maps are
-    drawn towards one value, the more the fewer images there are; the result has mean 0 and deviation 1 on the tune
+    Norms of training images are brought to the tune normals' mean and deviation before they are included. Both maps are
+    shrunk towards one value, the more the fewer images there are; the result has mean 0 and deviation 1 on the tune
     normals as a whole.
     """
     as_tune = (learnt - learnt.mean()) / spread(learnt) * spread(norms) + norms.mean()

@@ -19,7 +19,7 @@ from anomem.runtime.atomic import scratch
 from anomem.types import FloatArray, Record
 
 BLOCK = 4096
-"""Rows that are read at once where all are looked at."""
+"""Number of rows read at once in passes over all rows."""
 
 
 class FeatureStore:
@@ -27,7 +27,7 @@ class FeatureStore:
 
     Parameters
     ----------
-    budget_mb : float
+    Memory for the rows, megabytes (2**20 bytes); beyond it all of them are in a memory-mapped file
         Rows are kept in memory up to this many megabytes (2**20 bytes), beyond it all of them in a memory-mapped file
         in a temporary folder, which :meth:`close` (or leaving the ``with`` block) removes.
 
@@ -106,7 +106,7 @@ class FeatureStore:
     def batches(self, size: int, rng: torch.Generator) -> Iterator[Tensor]:
         """Yield batches (size, D) endlessly: random orders of all rows, one after the other without a gap.
 
-        Fewer rows than a batch holds stand in it more than once.
+        Fewer rows than a batch holds repeat within it.
         """
         order = torch.empty(0, dtype=torch.int64)
         while True:
@@ -144,22 +144,22 @@ def store_features(
     Parameters
     ----------
     store : FeatureStore
-        Takes one row an image (or tile).
+        Store that takes one row per image (or tile).
     backbone : Backbone
-        Put into evaluation mode; no gradient is taken.
+        Backbone, put into evaluation mode; no gradient is computed.
     images : ImageSet
-        What to embed.
+        Images to embed.
     embed : callable
-        From the backbone's maps of a batch to (B, D).
+        Function from the backbone's maps of a batch to (B, D).
     precision : {"float32", "bfloat16"}
-        Of the forward pass.
+        Arithmetic of the forward pass.
     batch_size : int
-        Images a forward pass.
+        Images per forward pass.
 
     Yields
     ------
     Record
-        How many rows there are.
+        Number of stored rows.
     """
     backbone.eval()
     for maps in feature_batches(backbone, images, precision=precision, batch_size=batch_size):

@@ -15,7 +15,7 @@ _MODES = ("whiten", "unit", "layernorm", "raw")
 
 _RELATIVE_FLOOR = 1e-6
 _ABSOLUTE_FLOOR = 1e-12
-"""Least eigenvalue that is divided by: this share of the mean one, and for constant features this."""
+"""Floor of the eigenvalues that are divided by: a share of the mean one, and a value for constant features."""
 
 
 class FeatureMoments:
@@ -27,16 +27,16 @@ class FeatureMoments:
     Parameters
     ----------
     dim : int, >= 1
-        Channels C.
+        Number of channels, C.
     hw : (int, int) or None
-        Size of the maps where a mean of each position is wanted. None: maps of any size, one mean.
+        Size of the maps for a mean per position. None: maps of any size, one mean.
     unit : bool
         Scale each vector to unit norm first, as the "whiten" mode of `Normaliser` needs it.
 
     Attributes
     ----------
     count : int
-        Vectors seen.
+        Number of vectors added.
     """
 
     def __init__(self, dim: int, hw: tuple[int, int] | None = None, *, unit: bool = True) -> None:
@@ -56,7 +56,7 @@ class FeatureMoments:
         Parameters
         ----------
         maps : Tensor, (B, C, h, w), floating
-            Pooled vectors are maps of 1 x 1.
+            Maps; pooled vectors are maps of 1 x 1.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class FeatureMoments:
         Parameters
         ----------
         per_position : bool or None
-            Around each position's own mean, pooled over positions, or around the one mean of all.
+            Take the covariance around each position's own mean, pooled over positions, or around the one mean of all.
             None: per position where ``hw`` was given.
 
         Returns
@@ -131,7 +131,7 @@ class FeatureMoments:
 
     def _check_seen(self) -> None:
         if not self.count:
-            raise NotFittedError("no features were gathered: call update first")
+            raise NotFittedError("no features were gathered; call update first")
 
 
 class Normaliser(nn.Module):
@@ -151,7 +151,7 @@ class Normaliser(nn.Module):
     ----------
     mode : {"whiten", "unit", "layernorm", "raw"}
     dim : int, >= 1
-        Channels C.
+        Number of channels, C.
     hw : (int, int) or None
         "whiten": subtract a mean for each position of maps of this size (aligned objects). None: one
         mean, maps of any size.
@@ -159,9 +159,9 @@ class Normaliser(nn.Module):
     Attributes
     ----------
     mean : buffer, (C, h, w) or (C, 1, 1), float32
-        "whiten" only.
+        Mean, "whiten" only.
     projection : buffer, (C, C), float32
-        "whiten" only; row i is the i-th principal axis over its standard deviation, widest first, at
+        Projection, "whiten" only; row i is the i-th principal axis over its standard deviation, widest first, at
         a common scale.
 
     Raises
@@ -181,7 +181,7 @@ class Normaliser(nn.Module):
         self.dim = dim
         self.hw = hw
         if mode == "whiten":
-            # NaN until fitted: an untrained normaliser must not pass for one.
+            # NaN until fitted, so that an untrained normaliser is noticed.
             self.register_buffer("mean", torch.full((dim, *(hw or (1, 1))), torch.nan))
             self.register_buffer("projection", torch.full((dim, dim), torch.nan))
 
@@ -196,14 +196,15 @@ class Normaliser(nn.Module):
         Parameters
         ----------
         moments : FeatureMoments
-            Of unit vectors (``unit=True``), with the normaliser's ``dim``, and its ``hw`` unless that
+            Moments of unit vectors (``unit=True``), with the normaliser's ``dim``, and its ``hw`` unless that
             is None.
         shrinkage : float, in [0, 1]
-            The covariance becomes (1 - s) cov + s (trace / C) I before it is inverted, which bounds
-            how much directions without variance are amplified.
+            Shrinkage s: the covariance becomes (1 - s) cov + s (trace / C) I before it is inverted, which bounds
+            the amplification of directions without variance.
 
         power : float, in [0, 1]
-            1 whitens; less divides each axis by that power of its standard deviation, 0 leaves the axes as wide as they
+            Power of the division: 1 whitens; less divides each axis by that power of its standard deviation, 0 leaves the
+            axes as they
             are. Vectors of the fitting data have a mean squared norm of 1 in any case.
 
         Raises
@@ -236,7 +237,7 @@ class Normaliser(nn.Module):
         Parameters
         ----------
         maps : Tensor, (B, C, h, w), floating
-            Of size ``hw`` where that was given.
+            Maps of size ``hw`` where that was given.
 
         Returns
         -------
@@ -277,13 +278,13 @@ class Normaliser(nn.Module):
 class Whitening(nn.Module):
     """Pooled features, scaled to unit norm, along their principal axes: each of variance 1 among normals, of mean 1.
 
-    Directions in which normals hardly differ count as much as others. The mean stands away from the origin, so that
+    Directions in which normals hardly differ count as much as others. The mean lies away from the origin, so that
     a linear map I + alpha beta^T moves every normal by much the same where beta is near 1.
 
     Parameters
     ----------
     dim : int, >= 1
-        D.
+        Number of features, D.
     """
 
     mean: Tensor
@@ -327,6 +328,6 @@ def _whitening(covariance: Tensor, shrinkage: float, power: float) -> Tensor:
     # An axis has no sign of its own: its largest entry is made positive, so that files agree.
     signs = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
     projection: Tensor = (axes * signs / variances ** (power / 2)).T
-    # One mean squared norm for all: beta then means what it means on unit vectors.
+    # One mean squared norm for all modes: beta has the same meaning as on unit vectors.
     mean_square = (projection @ covariance @ projection.T).trace()
     return projection / mean_square.clamp_min(_ABSOLUTE_FLOOR).sqrt()

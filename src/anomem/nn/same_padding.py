@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from anomem.nn.tracing import exporting
 
 _FEW_CHANNELS = 4
-"""Up to which a dense convolution is cheap enough for a wider kernel."""
+"""Size up to which a dense convolution is cheap enough for a wider kernel."""
 
 
 class WidenedSame(Conv2dSame):
     """Strided convolution whose kernel includes the padding by which one side exceeds the other.
 
-    TensorFlow pads an even length with one zero more behind than before. Writing the padded input out takes longer than
+    TensorFlow pads an even length with one more zero behind than before. A padded copy of the input takes longer than
     a depthwise convolution itself; so a row (column) of zeros is put before the kernel instead, and both sides are
-    padded alike: the same sums. Exported graphs keep the padding, which their runtimes read for nothing.
+    padded alike: the same sums. Exported graphs keep the padding, at no cost in their runtimes.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ class Output(NamedTuple):
         (B, h, w) float32 in the frame of the prepared image, at any resolution; None where the method does not
         localise.
     one_class : Tensor or None
-        (B,) float32, the score before labels had a say; None where that is `score` itself. Of an image cut into tiles,
-        the tile with the highest one-class score stands for the image.
+        (B,) float32, the score without labels; None where that is `score` itself. Of an image cut into tiles,
+        the tile with the highest one-class score represents the image.
     evidence : Tensor or None
         (B, D) float16, all that the second stage needs to turn ``one_class`` into ``score``; only from
         :meth:`TwoStageScorer.observe`.
@@ -42,7 +42,7 @@ class Scorer(nn.Module):
     """
 
     continuous: ClassVar[bool] = True
-    """Whether a score moves no further than rounding moves the features. Where it moves in steps, as the depth of a
+    """True where a score moves no further than rounding moves the features. Where it moves in steps, as the depth of a
     tree does, another order of additions may move single images by a step."""
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -57,13 +57,13 @@ class Scorer(nn.Module):
         images : Tensor
             (B, 3, S, S), RGB, uint8 or float with values 0 to 255.
         """
-        raise TypeError(f"{type(self).__name__} does not say how it scores")
+        raise TypeError(f"{type(self).__name__}: forward is missing; override it")
 
 
 class TwoStageScorer(Scorer):
     """Scorer whose score can be refitted to labels without the normal images.
 
-    It carries, for *tune* and *calibration* normals, their one-class scores and evidence (float16): from these the
+    It stores one-class scores and evidence (float16) of *tune* and *calibration* normals: from these the
     second stage is refitted and the calibration scores are computed anew.
     """
 
@@ -81,7 +81,7 @@ class TwoStageScorer(Scorer):
 
     def observe(self, images: Tensor) -> Output:
         """Score as `forward` does, and return the one-class score and the evidence as well."""
-        raise TypeError(f"{type(self).__name__} does not say what it observes")
+        raise TypeError(f"{type(self).__name__}: observe is missing; override it")
 
     def remember(self, part: str, one_class: Tensor, evidence: Tensor) -> None:
         """Store what `part` ("tune" or "calibration") needs for a later refit: (n,) float32 and (n, D) float16."""
@@ -92,4 +92,4 @@ class TwoStageScorer(Scorer):
 
     def conclude(self, one_class: Tensor, evidence: Tensor) -> Tensor:
         """Return scores (B,) of the second stage from one-class scores (B,) and evidence (B, D)."""
-        raise TypeError(f"{type(self).__name__} does not say how its second stage concludes")
+        raise TypeError(f"{type(self).__name__}: conclude is missing; override it")

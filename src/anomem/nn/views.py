@@ -47,10 +47,10 @@ class Views(Parameters):
 
 
 MOVED_VIEWS = {name: name for name in Views.declared() if name != "contrast"} | {"contrast_jitter": "contrast"}
-"""Former flat name of each strength -> its name in :class:`Views`."""
+"""Map from former flat names to names in :class:`Views`."""
 
 ROUNDS = 2
-"""Pairs of views of each image that are drawn where a frozen backbone lets them be cached."""
+"""Number of pairs of views drawn per image where a frozen backbone lets them be cached."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Feed:
     learn : ImageSet
         Normals.
     anomalies : ImageSet or None
-        Labelled anomalies; each batch holds them in their share.
+        Labelled anomalies; each batch contains them in their share.
     batch_size : int
-        B of the paper: images a batch.
+        Images per batch, B of the paper.
     cache_mb : int
-        Prepared images are kept in memory up to this; beyond it they are decoded again every epoch.
+        Memory for prepared images, MB; beyond it they are decoded again every epoch.
     rng : torch.Generator
-        Order of the images.
+        Generator of the order of the images.
     """
 
     learn: ImageSet
@@ -82,7 +82,7 @@ class Feed:
         share = 0
         if extra is not None and len(extra):
             wanted = round(self.batch_size * len(extra) / (len(extra) + len(self.learn)))
-            share = min(max(1, wanted), self.batch_size - 1)  # a batch without a normal would train no memory
+            share = min(max(1, wanted), self.batch_size - 1)  # A batch without a normal would not train the memory.
         for normals in self._normals(self.batch_size - share):
             if extra is None or not share:
                 yield normals, torch.ones(len(normals), dtype=torch.bool)

@@ -163,7 +163,7 @@ def shown(value: object) -> str:
         return f"<array {' x '.join(map(str, value.shape))}, {value.dtype}>"
     try:
         return " ".join(repr(value).split())
-    except (ValueError, RecursionError):  # numbers of thousands of digits, endless nesting
+    except (ValueError, RecursionError):  # Numbers of thousands of digits, unlimited nesting.
         return f"<{type(value).__name__}>"
 
 
@@ -176,5 +176,5 @@ def shortened(value: object) -> str:
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # A whole number beyond all floats.
         return False

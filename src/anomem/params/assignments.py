@@ -13,7 +13,7 @@ from anomem.params.declared import Parameters, example_of
 from anomem.params.names import find
 
 LONGEST = 1000
-"""Characters of a value at most."""
+"""Maximum length of a value, characters."""
 _WORDS = {"None": None, "True": True, "False": False}
 _NONE = ("none", "None", "null")
 
@@ -27,11 +27,11 @@ def parse_assignments(cls: type[Parameters], assignments: Iterable[str], *, pref
     Parameters
     ----------
     cls : class
-        Declares the hyperparameters.
+        Class that declares the hyperparameters.
     assignments : iterable of str
-        Each ``key=value``.
+        Assignments, ``key=value`` each.
     prefix : str
-        Part of the key that the caller has cut off; shown in errors.
+        Prefix of the key that the caller has cut off; shown in errors.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _scalar(written: str) -> Any:
         return _WORDS[written]
     try:
         return json.loads(written)
-    except (ValueError, RecursionError):  # text; numbers of thousands of digits; endless nesting
+    except (ValueError, RecursionError):  # Text; numbers of thousands of digits; unlimited nesting.
         return written
 
 

@@ -17,7 +17,7 @@ from anomem.types import FloatArray, Record, UInt8Image
 
 SIDE = 64
 TOLERANCE = 1e-4
-"""Of the range of scores: what rounding may change when the order of additions changes."""
+"""Tolerance relative to the range of scores, for a changed order of additions."""
 
 
 class Example:
@@ -26,16 +26,16 @@ class Example:
     Parameters
     ----------
     cls : type
-        The detector class.
+        Detector class.
 
     Attributes
     ----------
     train : ndarray
-        (48, 64, 64, 3) uint8, normal.
+        Normal images, (48, 64, 64, 3) uint8.
     normal, defective : ndarray
-        (15, 64, 64, 3) uint8 each, to score; ``masks`` (15, 64, 64) say where the defects are.
+        Images to score, (15, 64, 64, 3) uint8 each; ``masks`` (15, 64, 64) are the defects' pixels.
     labelled : ndarray
-        (8, 64, 64, 3) uint8 defects to learn from.
+        Defects to learn from, (8, 64, 64, 3) uint8.
     """
 
     def __init__(self, cls: type[Detector]) -> None:

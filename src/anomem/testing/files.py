@@ -75,7 +75,7 @@ def pickles_are_refused(_: Example) -> None:
         for file in files:
             line = refused(ModelFileError, lambda file=file: load(file), file.name)  # type: ignore[misc]
             require(file.name in line, f"the error names the file: {line}")
-        require(not trap.folder.exists(), "nothing of a pickle runs")
+        require(not trap.folder.exists(), "no code of a pickle runs")
 
 
 def damaged_files_are_refused(example: Example) -> None:
@@ -96,7 +96,7 @@ def files_do_not_grow(example: Example) -> None:
     """Check that an additional normal image enlarges a file by its content hash alone: 8 bytes."""
     with tempfile.TemporaryDirectory() as folder:
         sizes = []
-        for n in (32, 48):  # both have 8 normals to tune and 10 to calibrate
+        for n in (32, 48):  # Both have 8 normals to tune and 10 to calibrate.
             path = Path(folder) / str(n)
             example.fit(images=example.train[:n]).save(path)
             with safe_open(str(path), framework="pt") as file:

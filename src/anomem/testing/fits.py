@@ -23,11 +23,11 @@ def fit_returns_self_and_spares_the_global_random_state(example: Example) -> Non
     images, y = example.given(example.train)
 
     def spared(record: Record) -> None:
-        require(random_state() == state, f"the global random state is spared ({record.stage})")
+        require(random_state() == state, f"the global random state is unchanged ({record.stage})")
 
     detector.fit(images, y, alpha=0.2, device="cpu", progress=spared)
     example.score(detector)
-    require(random_state() == state, "the global random state is spared (score)")
+    require(random_state() == state, "the global random state is unchanged (score)")
 
 
 def same_seed_same_scores(example: Example) -> None:
@@ -66,7 +66,7 @@ class _Breaking(ArraySource):
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
         self.left -= 1
         if self.left < 0:
-            raise InterruptedError("the disk went away")
+            raise InterruptedError("the disk failed")
         return super().load_with_digest(i)
 
 

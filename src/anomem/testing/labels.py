@@ -54,7 +54,7 @@ def roles_share_no_image(example: Example) -> None:
     twice = np.concatenate([example.train, example.train[:6]])
     images, y = example.given(twice, labels=example.cls.supervision != "none")
     parts = digests(example.fit(images=images, y=y))
-    require(not any(a & b for a, b in combinations(parts.values(), 2)), "no content stands on two sides")
+    require(not any(a & b for a, b in combinations(parts.values(), 2)), "no content has two roles")
     if example.cls.supervision == "none":
         return
     both = np.concatenate([images, example.train[:1]])
@@ -72,7 +72,7 @@ def calibration_scores_are_scores(example: Example) -> None:
     require(np.allclose(p_values, counted, rtol=0, atol=1e-12), "p = (1 + #{s_i >= s}) / (n + 1)")
     rejected = detector.predict(example.mixed, device="cpu")
     require(np.array_equal(rejected, p_values <= detector.calibration_.alpha), "rejected iff p <= alpha")
-    refused(CalibrationError, lambda: example.fit(alpha=0.001), "an alpha that the normals cannot carry")
+    refused(CalibrationError, lambda: example.fit(alpha=0.001), "an alpha too small for the normals")
 
 
 def _require_calibrated(example: Example, detector: Detector) -> None:
@@ -95,7 +95,7 @@ def calibrating_leaves_out_what_was_learnt_from(example: Example) -> None:
     require(np.array_equal(example.score(detector), example.scores), "calibrating changes no score")
     detector.set_alpha(0.5)
     require((detector.calibration_.n, detector.calibration_.alpha) == (kept, 0.5), "alpha alone changes")
-    refused(CalibrationError, lambda: detector.set_alpha(1e-6), "an alpha that the normals cannot carry")
+    refused(CalibrationError, lambda: detector.set_alpha(1e-6), "an alpha too small for the normals")
 
 
 def labels_refit_the_second_stage(example: Example) -> None:
@@ -116,7 +116,7 @@ def labels_refit_the_second_stage(example: Example) -> None:
     stop = StopAfter(1)
     refused(StoppedError, lambda: detector.label(example.labelled[:4], device="cpu", progress=stop), "a stopped refit")
     require(np.array_equal(example.score(detector), scores), "an abandoned refit changes nothing")
-    require(np.array_equal(example.score(example.fitted), example.scores), "the detector before stays as it was")
+    require(np.array_equal(example.score(example.fitted), example.scores), "the original detector is unchanged")
     held_out = example.calibration_images(detector)[:1]
     refused(InputError, lambda: detector.label(held_out, device="cpu"), "labelling a calibration normal")
     refused(InputError, lambda: detector.label(example.normal, [0] * 15, device="cpu"), "no defect at all")

@@ -45,7 +45,7 @@ def scoring_changes_nothing(example: Example) -> None:
     before = {name: tensor.clone() for name, tensor in scorer.state_dict().items()}
     example.score(example.fitted)
     after = scorer.state_dict()
-    require(all(torch.equal(after[name], tensor) for name, tensor in before.items()), "the state stays as it was")
+    require(all(torch.equal(after[name], tensor) for name, tensor in before.items()), "the state is unchanged")
     require(not any(module.training for module in scorer.modules()), "every module is in evaluation mode")
     require(not any(p.requires_grad for p in scorer.parameters()), "no parameter asks for a gradient")
 
