@@ -267,7 +267,7 @@ def recalibrated(
     scored, scale = yield from calibration_pass(scorer, fresh, run)
     kept = [i for i, result in enumerate(scored) if result.error is None]
     if not kept:
-        raise InputError("calibration images: none can be read; check their files")
+        raise InputError("none of the images to calibrate on can be read; check their files")
     results, numbers = [scored[i] for i in kept], only_groups([counted[i] for i in kept])
     remember_calibration(scorer, results)
     calibration = calibrated_anew(final_scores(scorer, results), alpha, state.calibration, numbers)

@@ -183,8 +183,8 @@ def range_test(
     """Find a peak rate on the training data (Smith, "Cyclical Learning Rates", 2017), and restore the module.
 
     The rate rises exponentially from a millionth of `recipe.lr` to it. The result is the rate around which the loss
-    falls most, the mean of a tenth of the trial against that of the tenth before. It ends early where that mean has grown
-    fourfold.
+    falls most, the mean of a tenth of the trial against that of the tenth before. The trial ends early where that mean
+    has grown fourfold.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ def check_openvino(method: str, precision: str) -> None:
     """
     if method not in METHODS:
         raise ParameterError(
-            f"{method} is not exported to OpenVINO's own format; export ONNX, which OpenVINO reads, or a method of: "
+            f"{method}: not exported to OpenVINO's own format; export ONNX, which OpenVINO reads, or one of: "
             f"{', '.join(METHODS)}"
         )
     for package in ("openvino", *(["nncf"] if precision == "int8" else [])):

@@ -33,8 +33,8 @@ class PositionGaussian(nn.Module):
     mean : buffer, (P, C), float32
         NaN until a :class:`GaussianMoments` fills it.
     whitening : buffer, (P, C, C), float32
-        Upper triangular factors: for each covariance S = L L^T the transposed inverse of L, so that a row vector times it
-        has the Mahalanobis distance as its length.
+        Upper triangular factors: for each covariance S = L L^T the transposed inverse of L, so that a row vector times
+        it has the Mahalanobis distance as its length.
 
     Notes
     -----

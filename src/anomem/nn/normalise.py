@@ -203,9 +203,8 @@ class Normaliser(nn.Module):
             the amplification of directions without variance.
 
         power : float, in [0, 1]
-            Power of the division: 1 whitens; less divides each axis by that power of its standard deviation, 0 leaves the
-            axes as they
-            are. Vectors of the fitting data have a mean squared norm of 1 in any case.
+            Power of the standard deviation that each axis is divided by: 1 whitens, 0 leaves the axes as they are.
+            Vectors of the fitting data have a mean squared norm of 1 in any case.
 
         Raises
         ------

@@ -97,7 +97,7 @@ def _numpydoc(cls: type[Parameters]) -> Iterator[str]:
     for name, declared in cls.declared().items():
         facts = declared.metadata
         usual = facts["usual"]
-        default = "decided by the preset" if facts["preset"] else f"default {shown(usual)}"
+        default = "as the preset says" if facts["preset"] else f"default {shown(usual)}"
         optional = " or None" if facts["optional"] and facts["group"] is None else ""
         yield from textwrap.wrap(f"{name} : {facts['allowed']}{optional}, {default}", 116, subsequent_indent="        ")
         yield from textwrap.wrap(facts["doc"], 116, initial_indent="    ", subsequent_indent="    ")

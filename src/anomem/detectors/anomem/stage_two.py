@@ -70,9 +70,8 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     weighing one half. Their share w of the score starts from (15 + k) / (45 + k), k labelled anomalies, is capped, and
     drops to 0 unless the cross-validated AUROC of the mixture exceeds that of the one-class score by more than one
     standard error, so that labels do not make the score worse. Folds are random rather than grouped by type, and the
-    test runs from two labels
-    on: on the development sets grouped folds lost a point at ten labels (magnetic tile), and three labels without the
-    test lost two (toothbrush).
+    test runs from two labels on: on the development sets grouped folds lost a point at ten labels (magnetic tile), and
+    three labels without the test lost two (toothbrush).
 
     The paper's own head g (Eq. 10 to 12) is trained beside them and gives the evidence at each position; masks, where
     given, add its hinge at each position.

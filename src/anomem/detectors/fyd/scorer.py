@@ -101,7 +101,7 @@ def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
     Generator of the channels.
         Draws the channels.
     True for a single image, which cannot be aligned with another.
-        Whether there is one image only, which nothing can be aligned with.
+        True for a single image, which cannot be aligned with another.
     """
     training = None if alone else p.training
     images, features = (None, None) if alone else (p.image_aligner, p.feature_aligner)
