@@ -137,13 +137,13 @@ def test_scores_that_cannot_be_judged_are_refused(scores: list, labels: list, wo
 
 
 def test_arguments_out_of_range_are_refused() -> None:
-    with pytest.raises(ParameterError, match="tpr is 0"):
+    with pytest.raises(ParameterError, match="tpr=0"):
         metrics.fpr_at_tpr([1.0, 2.0], [0, 1], tpr=0)
-    with pytest.raises(ParameterError, match="fpr_limit is 2"):
+    with pytest.raises(ParameterError, match="fpr_limit=2"):
         metrics.aupro([np.eye(2)], [np.eye(2) > 0], fpr_limit=2)
-    with pytest.raises(ParameterError, match="level is 1"):
+    with pytest.raises(ParameterError, match="level=1"):
         metrics.bootstrap_interval(metrics.auroc, [1.0, 2.0], [0, 1], level=1)
-    with pytest.raises(ParameterError, match="draws is 0"):
+    with pytest.raises(ParameterError, match="draws=0"):
         metrics.bootstrap_interval(metrics.auroc, [1.0, 2.0], [0, 1], draws=0)
 
 

@@ -113,7 +113,7 @@ def test_a_loss_that_is_not_finite_is_said() -> None:
 
 def test_nothing_to_train_is_said() -> None:
     line = _Line().requires_grad_(False)
-    with pytest.raises(ParameterError, match="stage 1 has nothing to train"):
+    with pytest.raises(ParameterError, match="stage 1: nothing to train"):
         _run(line, Recipe(3, 0.1), stage="stage 1")
 
 

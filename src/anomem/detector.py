@@ -59,7 +59,7 @@ class Detector(Parameters, FittedModel):
     test_params: ClassVar[dict[str, Any]] = {}
     """Hyperparameters so small that a contract test takes a second."""
     contract_skips: ClassVar[dict[str, str]] = {}
-    """Contract tests that do not apply to this method, each with the reason in words."""
+    """Contract tests that do not apply to this method, each with the reason."""
     _fitted: Fitted | None = field(default=None, init=False)
 
     size: int = param(224, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
@@ -70,7 +70,7 @@ class Detector(Parameters, FittedModel):
         doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
         optional=True,
     )
-    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side that neighbours overlap.")
+    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.")
     roi: Any = param(
         None,
         FileOrArray("a mask image's path, or an (H, W) array"),
@@ -78,7 +78,7 @@ class Detector(Parameters, FittedModel):
         optional=True,
     )
     precision: str = param(
-        "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring; the calibration belongs to it."
+        "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring and calibration."
     )
     seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Random seed for splitting and fitting.")
 

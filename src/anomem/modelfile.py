@@ -81,7 +81,7 @@ def load_model(
     Raises
     ------
     ModelFileError
-        When the file is missing, a pickle, damaged, of another version, or its parts do not fit together.
+        If the file is missing, a pickle, damaged, of another version, or its parts do not fit together.
     """
     tensors, manifest = read_model(path)
     build = builder(manifest.method)
@@ -215,7 +215,7 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
     Raises
     ------
     ModelFileError
-        When the file is missing, is a pickle, is damaged, is not anomem's or of an unknown version.
+        If the file is missing, is a pickle, is damaged, is not anomem's or of an unknown version.
     """
     source = _existing(path)
     try:

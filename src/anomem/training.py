@@ -103,7 +103,7 @@ def train(
     Raises
     ------
     ParameterError
-        When there is nothing to train, or the loss is no longer finite.
+        If there is nothing to train, or the loss is no longer finite.
     """
     accelerator = _accelerator(device)
     trainable = [p for p in module.parameters() if p.requires_grad]

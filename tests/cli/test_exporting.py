@@ -210,7 +210,7 @@ def test_an_exported_file_is_exported_and_labelled_from_its_model_only(onnx_file
 def test_other_scores_are_a_failed_check(shop: Shop, here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(parity.SCORES, "float32", -1.0)  # not even equal scores are let pass
     line = error(here("export", shop.knn, "--out", "model.onnx"), 1)
-    assert "the exported file's scores differ from the model's by" in line
+    assert "exported file: scores differ from the model's by" in line
     assert files(Path()) == set()
 
 

@@ -50,7 +50,7 @@ def load(path: str | Path) -> Detector:
     Raises
     ------
     ModelFileError
-        When the file is missing, is a pickle, is damaged, or is of an unknown version or method.
+        If the file is missing, is a pickle, is damaged, or is of an unknown version or method.
     """
     from anomem.runtime.metadata import is_exported
 

@@ -168,7 +168,7 @@ def load_backbone(
     Raises
     ------
     InputError
-        When the file is missing, is not a state_dict of this model, or the hub cannot be reached.
+        If the file is missing, is not a state_dict of this model, or the hub cannot be reached.
     """
     state = None if weights is None else _find_state(name, weights)
     backbone = Backbone(

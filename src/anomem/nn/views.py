@@ -30,13 +30,13 @@ class Views(Parameters):
     SimCLR has crop 0.08, hue 0.1, grey 0.2 and no noise.
     """
 
-    crop: float = param(0.2, Range(0.0, 1.0, low_open=True), doc="Smallest share of the area that a random crop keeps.")
+    crop: float = param(0.2, Range(0.0, 1.0, low_open=True), doc="Minimum share of the area that a random crop keeps.")
     flip: float = param(0.5, SHARE, doc="Probability of a horizontal flip.")
     brightness: float = param(0.4, SHARE, doc="Strength of brightness jitter.")
     contrast: float = param(0.4, SHARE, doc="Strength of contrast jitter.")
     saturation: float = param(0.4, SHARE, doc="Strength of saturation jitter.")
     hue: float = param(0.0, Range(0.0, 0.5), doc="Strength of hue jitter, full turns.")
-    grey: float = param(0.0, SHARE, doc="Probability of losing the colours.")
+    grey: float = param(0.0, SHARE, doc="Probability of conversion to grey.")
     blur: float = param(0.5, SHARE, doc="Probability of a Gaussian blur.")
     noise: float = param(0.02, SHARE, doc="Largest standard deviation of Gaussian noise.")
 

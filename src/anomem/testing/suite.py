@@ -61,7 +61,7 @@ def check_detector(
     ----------
     cls : type
         Detector class; its ``test_params`` should make a fit take a second and fill its memory with 14 images. A check
-        named in ``cls.contract_skips`` (name -> reason in words) is left out.
+        named in ``cls.contract_skips`` (name -> reason) is left out.
     only : iterable of str, optional
         Names from :data:`CHECKS`; all by default.
     example : Example, optional

@@ -62,8 +62,8 @@ class AnoMem(Detector):
     preset: str = param(
         "surface",
         OneOf(tuple(PRESETS)),
-        doc="Named set of parameters: surface for industrial surfaces and parts, where a defect is a place on the "
-        "image; object for images whose whole content is normal or not; paper for the publication's literal form.",
+        doc="Named set of parameters: surface for industrial surfaces and parts, where a defect is local; "
+        "object for images that are normal or anomalous as a whole; paper for the publication's literal form.",
     )
     backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="Backbone, a timm model.", preset=True)
     weights: str | None = param(

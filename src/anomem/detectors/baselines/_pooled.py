@@ -43,7 +43,7 @@ class PooledFeatures(Pretrained):
     localizes: ClassVar[bool] = False
 
     max_items: int = param(
-        16384, Range(1, integer=True), doc="Maximum number of embeddings that are learnt from, drawn uniformly."
+        16384, Range(1, integer=True), doc="Maximum number of embeddings used for fitting, drawn uniformly."
     )
 
 

@@ -98,10 +98,10 @@ class PaDiM(Pretrained):
     n_channels: int | None = param(
         100,
         Range(1, integer=True),
-        doc="Channels drawn from the stacked maps; none: all. Memory and file grow with its square.",
+        doc="Number of channels drawn from the stacked maps; none: all. Memory and file grow with its square.",
         optional=True,
     )
-    ridge: float = param(0.01, Range(0.0, low_open=True), doc="Added to the diagonal of every covariance.")
+    ridge: float = param(0.01, Range(0.0, low_open=True), doc="Ridge added to the diagonal of every covariance.")
     smoothing: float = param(
         4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
     )

@@ -153,7 +153,7 @@ class PLAD(Detector):
         OneOf(("surface", "object", "paper")),
         doc="Named set of parameters: surface for a 64 px input, object for 32 px.",
     )
-    constraint_weight: float = param(5.0, Range(0.0), doc="lambda, the weight of ||alpha - 1||^2 + ||beta||^2.")
+    constraint_weight: float = param(5.0, Range(0.0), doc="Weight lambda of ||alpha - 1||^2 + ||beta||^2.")
     channels: int = param(
         16, Range(1, 1024, integer=True), doc="Channels of the classifier's first block; every block doubles them."
     )
@@ -169,7 +169,7 @@ class PLAD(Detector):
     train_batch: int = param(32, Range(2, integer=True), doc="Images per step.")
     lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of AdamW along one cycle.")
     weight_decay: float = param(0.01, Range(0.0), doc="Decoupled weight decay.")
-    cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB; the others lie in a temporary file.")
+    cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB; beyond it a temporary file is used.")
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]

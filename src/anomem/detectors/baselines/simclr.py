@@ -137,7 +137,7 @@ class Training(Parameters):
         preset=True,
     )
     weight_decay: float = param(5e-4, Range(0.0), doc="Weight decay (L2).", preset=True)
-    temperature: float = param(0.1, POSITIVE, doc="tau of NT-Xent.")
+    temperature: float = param(0.1, POSITIVE, doc="Temperature tau of NT-Xent.")
     projection_dim: int | None = param(
         128, Range(1, integer=True), doc="Output width of the two-layer projection head; none: no head.", optional=True
     )
@@ -217,15 +217,19 @@ class SimCLR(PooledFeatures):
         doc="Score of an embedding: sum of the squared distances to the k nearest normal ones, squared Mahalanobis "
         "distance (SSD), or squared distance to the nearest k-means centre.",
     )
-    metric: str = param("cosine", OneOf(("cosine", "euclidean")), doc="Embeddings of unit norm, or as they are.")
-    k: int = param(2, Range(1, 1000, integer=True), doc="Neighbours of one_class=knn.")
-    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Centres of one_class=kmeans.")
+    metric: str = param(
+        "cosine",
+        OneOf(("cosine", "euclidean")),
+        doc="Metric of the embeddings: on unit norm (cosine), or raw (euclidean).",
+    )
+    k: int = param(2, Range(1, 1000, integer=True), doc="Number of neighbours of one_class=knn.")
+    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Number of centres of one_class=kmeans.")
     n_clusters: int = param(
-        1, Range(1, 64, integer=True), doc="Gaussians of one_class=mahalanobis, one per k-means cluster (m of SSD)."
+        1, Range(1, 64, integer=True), doc="Number of Gaussians of one_class=mahalanobis, one per k-means cluster."
     )
     shrinkage: float = param(0.01, SHARE, doc="Shrinkage of the covariances of one_class=mahalanobis.")
     training: Training | None = group(
-        Training, doc="Contrastive training; none: the backbone as it is.", optional=True, off=("train_steps", 0)
+        Training, doc="Contrastive training; none: the backbone is not trained.", optional=True, off=("train_steps", 0)
     )
 
     def _fit(

@@ -124,7 +124,7 @@ class Supervised(NormalisedFeatures):
     train_backbone: str = param(
         "none",
         OneOf(("none", "last", "all")),
-        doc="Layers of the backbone that are trained beside the head, on augmented images; all of them from scratch.",
+        doc="Layers of the backbone trained with the head, on augmented images; from scratch, all of them.",
         preset=True,
     )
     train_steps: int = param(300, Range(1, integer=True), doc="Optimiser steps.", preset=True)
@@ -140,7 +140,7 @@ class Supervised(NormalisedFeatures):
     crop: float = param(
         0.5,
         Range(0.0, 1.0, low_open=True),
-        doc="Smallest share of the area that a random crop keeps, where the backbone is trained.",
+        doc="Minimum share of the area that a random crop keeps, where the backbone is trained.",
     )
     flip: float = param(0.5, SHARE, doc="Probability of a horizontal flip, where the backbone is trained.")
     jitter: float = param(0.2, SHARE, doc="Strength of brightness, contrast and saturation jitter.")

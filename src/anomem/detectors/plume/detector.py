@@ -211,10 +211,10 @@ class Plume(Pretrained):
         1.0, POSITIVE, doc="Standard deviation of perturbation=gaussian, in units of the normalised features."
     )
     cooperative: bool = param(
-        False, FLAG, doc="Train the perturbator by the classifier's losses too, as Eq. 8 has it.", preset=True
+        False, FLAG, doc="Train the perturbator on the classifier's losses too, as in Eq. 8.", preset=True
     )
     identity_start: bool = param(
-        True, FLAG, doc="Start the perturbator where Eq. 1 pulls it, instead of at random.", preset=True
+        True, FLAG, doc="Initialise the perturbator at the targets of Eq. 1 instead of at random.", preset=True
     )
     likelihood: bool = param(
         True,
@@ -231,17 +231,17 @@ class Plume(Pretrained):
     constraint_sum: bool = param(
         False, FLAG, doc="Sum Eq. 1 over D, as printed, instead of taking the mean.", preset=True
     )
-    constraint_weight: float = param(5.0, POSITIVE, doc="lambda of Eq. 8.")
-    divergence_weight: float = param(1.0, Range(0.0), doc="nu of Eq. 8.")
-    contrast_weight: float = param(1.0, Range(0.0), doc="gamma of Eq. 8.")
+    constraint_weight: float = param(5.0, POSITIVE, doc="Weight lambda of the constraint (Eq. 8).")
+    divergence_weight: float = param(1.0, Range(0.0), doc="Weight nu of the divergence (Eq. 8).")
+    contrast_weight: float = param(1.0, Range(0.0), doc="Weight gamma of the contrastive term (Eq. 8).")
     contrast: Contrast = param(
         "full", OneOf(("full", "mean", "none")), doc="Contrastive term: Eq. 7, against the two means, or none."
     )
-    temperature: float = param(0.5, POSITIVE, doc="tau of Eq. 6.")
+    temperature: float = param(0.5, POSITIVE, doc="Temperature tau of Eq. 6.")
     joint: bool = param(
         True,
         FLAG,
-        doc="Pass normals and pseudo-anomalies through the classifier in one batch, which share its statistics.",
+        doc="Pass normals and pseudo-anomalies through the classifier in one batch, with shared statistics.",
         preset=True,
     )
     hidden: tuple[int, ...] = param((1024, 512), Each(Range(1, 65536, integer=True)), doc="Widths of the classifier.")

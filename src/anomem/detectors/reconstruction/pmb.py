@@ -136,12 +136,12 @@ class PMB(Detector):
         "the encoder's features, or nothing.",
     )
     partitions: tuple[int, ...] = param(
-        None, Each(COUNT), doc="Strips of equal height per level, k; one value for all.", preset=True
+        None, Each(COUNT), doc="Number k of strips of equal height, per level; one value for all.", preset=True
     )
     items: tuple[int, ...] = param(
         None,
         Each(COUNT),
-        doc="Items per strip (per memory of positions or blocks), by level, m; one value for all.",
+        doc="Number m of items per strip (or per memory of positions or blocks), per level; one value for all.",
         preset=True,
     )
     block: int = param(4, COUNT, doc="Side of the squares of memory=block, positions.")
@@ -152,7 +152,7 @@ class PMB(Detector):
     error_share: float = param(
         0.5,
         Range(0.0, 1.0),
-        doc="Share of an image's pixels, those of the smallest errors, whose mean error is subtracted, delta_H.",
+        doc="Share delta_H of an image's pixels, those of the smallest errors, whose mean error is subtracted.",
     )
     loss: Kind = param("mse+ssim", OneOf(KINDS), doc="Reconstruction loss: Eq. 9, or one of its terms.")
     ssim_weight: float = param(0.1, Range(0.0), doc="Weight of the SSIM term, lambda_SSIM.")
