@@ -213,7 +213,7 @@ def test_the_cost_in_auroc_is_measured_on_the_evaluation_data(tmp_path: Path) ->
     found = fitted("plad").export(tmp_path / "model.onnx", eval_data=bricks(), max_drop=0.0)
     assert found.auroc_drop == 0.0  # the same order of scores
     assert found.auroc_drop_on == str(bricks())
-    with pytest.raises(InputError, match="normal and anomalous images"):
+    with pytest.raises(InputError, match="normal and anomalous ones"):
         fitted("plad").export(tmp_path / "other.onnx", eval_data=bricks() / "train")
     assert files(tmp_path) == {"model.onnx"}
 

@@ -98,7 +98,7 @@ def test_a_preset_governs_groups_and_their_members() -> None:
 
 def test_resolved_parameters_are_fixed() -> None:
     resolved = Lamp().resolve()
-    with pytest.raises(AttributeError, match="change timer before the fit"):
+    with pytest.raises(AttributeError, match="timer is fixed once resolved"):
         resolved.timer = 3
     assert dict(resolved)["preset"] == "day"
 
