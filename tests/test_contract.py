@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from torch import nn
 
 import anomem
@@ -18,8 +21,33 @@ def example(method: str) -> Example:
     return Example(get(method))
 
 
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("method", DETECTORS)
+THOROUGH = ("anomem", "knn", "padim", "pmb")
+"""One method of each kind: two-stage, without maps, statistical, trained."""
+
+COSTLY = {
+    "an_interrupted_fit_leaves_no_model",
+    "exported_scores_are_scores",
+    "files_do_not_grow",
+    "groups_stay_together",
+    "refit_equals_a_fresh_fit",
+    "region_of_interest",
+    "tiles",
+}
+"""Checks with fits or exports of their own, of what methods share: of all other methods they are in the slow set."""
+
+
+def cases() -> Iterator[ParameterSet]:
+    for method, check in itertools.product(DETECTORS, CHECKS):
+        apart = check in COSTLY and method not in THOROUGH
+        yield pytest.param(method, check, marks=[pytest.mark.slow] if apart else [])
+
+
+def test_the_costly_checks_exist() -> None:
+    assert CHECKS.keys() >= COSTLY
+    assert set(THOROUGH) <= set(DETECTORS)
+
+
+@pytest.mark.parametrize(("method", "check"), list(cases()))
 def test_contract(method: str, check: str) -> None:
     outcome = check_detector(get(method), only=[check], example=example(method))[check]
     if outcome != "passed":

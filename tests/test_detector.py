@@ -229,11 +229,14 @@ def test_alpha_by_default_and_on_demand(images: UInt8Image) -> None:
         KNN(size=32).fit(images, alpha=0.05)
 
 
-def test_a_wrong_alpha_is_found_before_the_work(images: UInt8Image) -> None:
-    class Untouched(ArraySource):
-        def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
-            raise RuntimeError("decoded")
+class Untouched(ArraySource):
+    """Images that nobody may load."""
 
+    def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
+        raise RuntimeError("decoded")
+
+
+def test_a_wrong_alpha_is_found_before_the_work(images: UInt8Image) -> None:
     with pytest.raises(CalibrationError):
         KNN(size=32).fit(Untouched(images), alpha=0.001)
 
@@ -269,10 +272,6 @@ def test_every_file_is_a_step_of_the_fit_and_of_calibrating(images: UInt8Image) 
 
 
 def test_a_wrong_alpha_of_fresh_normals_is_found_before_the_work(images: UInt8Image, fitted: AnoMem) -> None:
-    class Untouched(ArraySource):
-        def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
-            raise RuntimeError("decoded")
-
     with pytest.raises(CalibrationError):
         copy.copy(fitted).calibrate(Untouched(images), 0.001)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 import subprocess
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from importlib.metadata import requires
 from pathlib import Path
 
-import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -27,7 +27,13 @@ LIGHT_ROOMS = ("__init__", "__main__", "runtime", "params", "metrics", "data.sou
 
 MAX_PACKAGES = 52
 MAX_FILE_LINES = 400
-MAX_FUNCTION_LINES = 60
+MAX_FUNCTION_LINES = 50
+LONG_FUNCTIONS = {"src/anomem/cli/evaluating.py: evaluate", "src/anomem/cli/exporting.py: export"}
+"""Still to be divided."""
+
+OPENERS = re.compile(r"(What|Who|Whose|Whether|How|Of|From what|In which|Where|That)\b")
+MAX_OPENERS = 168
+"""Docstrings that still open with one of them: lower it when some are rewritten, never raise it."""
 
 CUDA = re.compile(r"(nvidia|cuda)-.*|triton")
 
@@ -50,6 +56,11 @@ LIGHT_SOURCES = [path for path in SOURCES if is_light(path)]
 
 def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 # --- layers -----------------------------------------------------------------------------------
@@ -132,7 +143,7 @@ def test_light_rooms_import_nothing_heavy() -> None:
 
 def module_level_imports(path: Path) -> Iterator[str]:
     """Top-level packages imported when the module is, ``if TYPE_CHECKING`` left out."""
-    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    pending: list[ast.AST] = [parsed(path)]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -147,18 +158,17 @@ def module_level_imports(path: Path) -> Iterator[str]:
         pending += ast.iter_child_nodes(node)
 
 
-@pytest.mark.parametrize("path", LIGHT_SOURCES, ids=relative)
-def test_no_heavy_import_at_module_level(path: Path) -> None:
-    assert HEAVY.isdisjoint(module_level_imports(path))
+def test_no_heavy_import_at_module_level() -> None:
+    found = {relative(path): HEAVY.intersection(module_level_imports(path)) for path in LIGHT_SOURCES}
+    assert {name: heavy for name, heavy in found.items() if heavy} == {}
 
 
 # --- sizes ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ALL_PYTHON, ids=relative)
-def test_file_stays_small(path: Path) -> None:
-    n_lines = path.read_text(encoding="utf-8").count("\n")
-    assert n_lines <= MAX_FILE_LINES, "it wants to be two"
+def test_files_stay_small() -> None:
+    lengths = {relative(path): path.read_text(encoding="utf-8").count("\n") for path in ALL_PYTHON}
+    assert {name: n for name, n in lengths.items() if n > MAX_FILE_LINES} == {}
 
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -172,15 +182,36 @@ def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return lines
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_functions_stay_small(path: Path) -> None:
-    functions = (
-        node
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+def test_functions_stay_small() -> None:
+    lengths = {
+        f"{relative(path)}: {node.name}": body_lines(node)
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
-    long = {f.name: n for f in functions if (n := body_lines(f)) > MAX_FUNCTION_LINES}
-    assert long == {}
+    }
+    long = {name: n for name, n in lengths.items() if n > MAX_FUNCTION_LINES}
+    assert {name: n for name, n in long.items() if name not in LONG_FUNCTIONS} == {}
+    assert long.keys() >= LONG_FUNCTIONS, "strike those out that have become short"
+
+
+# --- text -------------------------------------------------------------------------------------
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every string that stands alone: of modules, classes, functions and attributes."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value.strip()
+
+
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+    found = [
+        f"{relative(path)}:{line}: {text.partition(chr(10))[0]}"
+        for path in SOURCES
+        for line, text in docstrings(path)
+        if OPENERS.match(text)
+    ]
+    assert len(found) <= MAX_OPENERS, "\n".join(found)
 
 
 # --- packaging --------------------------------------------------------------------------------

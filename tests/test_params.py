@@ -186,3 +186,10 @@ def test_ranges_include_what_they_say() -> None:
     assert not Range(0.0).accepts(-1e-300)
     assert FileOrArray("x").accepts(Path("a"))
     assert FileOrArray("x").accepts(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000, '{"a":' * 5000])
+def test_values_that_json_cannot_read_are_text(value: str) -> None:
+    from anomem.detectors.anomem import AnoMem
+
+    assert parse_assignments(AnoMem, [f"size={value}"]) == {"size": value}

@@ -285,7 +285,9 @@ TINY: dict[str, dict[str, Any]] = {
 def test_paper_presets_fit_at_tiny_size(method: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (44, 32, 32, 3), dtype=np.uint8)
     detector = get(method)(**{"preset": "paper", **TINY[method]})
-    detector.fit(images, [0] * 40 + [1] * 4, device="cpu", fit_precision="float32", alpha=0.2, workers=0)
+    n = 40 if detector.supervision == "none" else 44
+    y = [0] * 40 + [1] * (n - 40)
+    detector.fit(images[:n], y, device="cpu", fit_precision="float32", alpha=0.2, workers=0)
     assert np.isfinite(detector.anomaly_score(images[:2], workers=0)).all()
 
 
@@ -337,7 +339,7 @@ def test_files_with_former_names_load_silently_and_score_alike(tmp_path: Path) -
         loaded = load(tmp_path / "old")
     assert np.array_equal(loaded.anomaly_score(images[:4], workers=0), detector.anomaly_score(images[:4], workers=0))
     assert loaded.get_params()["stage_one__views__crop"] == 0.5
-    loaded.refit_labels(images[:3] // 2, workers=0)
+    loaded.label(images[:3] // 2, workers=0)
 
 
 def _with_former_names(kind: type[Parameters], nested: dict[str, Any]) -> dict[str, Any]:
@@ -352,8 +354,10 @@ def test_a_report_lists_members_of_groups() -> None:
     """The page about a model shows dotted names, and what a preset decided."""
     from anomem.report.evaluation.page import _parameter_lines
 
-    lines = {name: rest for name, *rest in _parameter_lines(AnoMem(stage_one=StageOne(steps=7)))}  # type: ignore[arg-type]
-    assert lines["stage_one.steps"] == ["7", False]
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    detector = AnoMem(size=32, memory_size=(4,), stage_one=StageOne(steps=2, batch=4))
+    lines = {name: rest for name, *rest in _parameter_lines(detector.fit(images, alpha=0.2, device="cpu", workers=0))}
+    assert lines["stage_one.steps"] == ["2", False]
     assert lines["stage_two.cap"] == ["0.8", True]
     assert lines["beta"] == ["hard", True]
     assert "stage_two" not in lines

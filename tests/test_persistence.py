@@ -172,6 +172,18 @@ CHANGES = {
     "preprocessing of another kind": lambda c, t: c["preprocessing"].update(size="large"),
     "region announced, not there": lambda c, t: c["preprocessing"].update(roi=True),
     "unknown parameter": lambda c, t: c["params"].update(surprise=1),
+    "unknown precision": lambda c, t: (c.update(precision="foo"), c["calibration"].update(precision="foo")),
+    "precision of exported files": lambda c, t: (c.update(precision="int8"), c["calibration"].update(precision="int8")),
+    "calibrated in another precision": lambda c, t: c["calibration"].update(precision="bfloat16"),
+    "alpha beyond all floats": lambda c, t: c["calibration"].update(alpha=10**400),
+    "scale beyond all floats": lambda c, t: c.update(map_scale={"low": 0, "high": 10**400}),
+    "unknown metric": lambda c, t: c["architecture"].update(metric="evil"),
+    "neighbours of another kind": lambda c, t: c["architecture"].update(k={}),
+    "negative neighbours": lambda c, t: c["architecture"].update(k=-77),
+    "number beyond all networks": lambda c, t: c["architecture"].update(dim=10**12),
+    "no hyperparameters": lambda c, t: c.update(resolved={}),
+    "hyperparameter outside its range": lambda c, t: c["resolved"].update(k=-1),
+    "unknown hyperparameter": lambda c, t: c["resolved"].update(surprise=1),
     "history of another kind": lambda c, t: c["facts"].update(history=[{"a": 1}]),
 }
 
@@ -185,16 +197,81 @@ def test_a_tampered_model_is_refused_in_one_line(saved: Path, change: str) -> No
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "facts", [{"hw": []}, {"hw": [7]}, {"max_grid": 0}, {"n_items": 1e300}, {"source": None, "channels": "a"}], ids=str
-)
-def test_scales_that_cannot_be_are_refused_in_one_line(tmp_path: Path, facts: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def scales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scales") / "model"
     images = crops("brick", 36, size=32, half="train", rng=np.random.default_rng(0))
-    path = tmp_path / "model"
     anomem.AnoMem(size=32, memory_size=(4,)).fit(images, alpha=0.2).save(path)
-    _rewritten(path, lambda content, tensors: content["architecture"]["scales"][0].update(facts))
-    with pytest.raises(ModelFileError, match="damaged"):
+    return path
+
+
+IMPOSSIBLE = [
+    *[("scales", {"source": value}) for value in (-77, 4, None)],
+    *[("scales", {"neighbourhood": value}) for value in (20000, {}, "evil")],
+    *[("scales", facts) for facts in ({"hw": []}, {"hw": [7]}, {"max_grid": 0}, {"n_items": 1e300}, {"channels": "a"})],
+    *[("fusion", facts) for facts in ({"top": 1e30}, {"reduction": "evil"}, {"smoothing": -1.0}, {"standardise": 3})],
+]
+
+
+@pytest.mark.parametrize(("part", "facts"), IMPOSSIBLE, ids=str)
+def test_architectures_that_cannot_be_are_refused_in_one_line(
+    part: str, facts: dict[str, Any], scales: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(scales.read_bytes())
+
+    def change(content: Any, tensors: Any) -> None:
+        found = content["architecture"][part]
+        (found[0] if part == "scales" else found).update(facts)
+
+    _rewritten(path, change)
+    with pytest.raises(ModelFileError, match="damaged") as caught:
         anomem.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_architecture_without_end_is_refused_before_it_is_built(scales: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(scales.read_bytes())
+    _rewritten(path, lambda content, tensors: content["architecture"].update(stages=[1] * 50_000))
+    with pytest.raises(ModelFileError, match="architecture is larger than that of any method"):
+        anomem.load(path)
+
+
+@pytest.mark.parametrize("part", ["manifest", "digest", "mark", "key", "tensor"])
+def test_one_changed_bit_is_refused(saved: Path, part: str) -> None:
+    content = bytearray(saved.read_bytes())
+    at = {
+        "manifest": content.index(b"n_train") + 12,
+        "digest": content.index(b"anomem-sha256:") + 20,
+        "mark": content.index(b"anomem-sha256:") + 2,
+        "key": content.index(b"seal") + 2,
+        "tensor": len(content) - 9,
+    }[part]
+    content[at] ^= 2
+    saved.write_bytes(content)
+    with pytest.raises(ModelFileError, match=str(saved)):
+        anomem.load(saved)
+
+
+def test_a_tensor_of_a_kind_that_torch_lacks_is_refused(saved: Path) -> None:
+    content = saved.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    header, body = json.loads(content[8 : 8 + size]), content[8 + size :]
+    manifest = json.loads(header["__metadata__"]["anomem"])
+    del manifest["facts"]["seal"]
+    header["__metadata__"]["anomem"] = json.dumps(manifest)
+    header["x"] = {"dtype": "F6_E2M3", "shape": [64], "data_offsets": [len(body), len(body) + 48]}
+    changed = json.dumps(header).encode()
+    saved.write_bytes(struct.pack("<Q", len(changed)) + changed + body + bytes(48))
+    with pytest.raises(ModelFileError, match="damaged: a tensor cannot be read|not a model file, or damaged"):
+        anomem.load(saved)
+
+
+def test_names_that_no_file_can_have() -> None:
+    for name in ("x" * 300, "a\0b"):
+        with pytest.raises(ModelFileError, match="no such model file"):
+            anomem.load(name)
 
 
 def test_loading_leaves_the_random_state_alone(saved: Path) -> None:

@@ -30,5 +30,5 @@ def test_toothbrush(anomem_data: Path) -> None:
     labels = np.asarray([sample.label for sample in rest])
     before = auroc(detector.anomaly_score(rest), labels)
     detector.label(defects[:10])
-    assert auroc(detector.anomaly_score(rest), labels) > before - 0.02
+    assert auroc(detector.anomaly_score(rest), labels) >= before
     assert evaluate(detector, data.test).n_left_out == 10

@@ -40,6 +40,7 @@ from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param, pa
 from anomem.roles import add_labelled, split_roles
 from anomem.runtime.calibration import calibrate
 from anomem.runtime.groups import Groups
+from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import isolated_rng, recorded
@@ -77,6 +78,9 @@ class Detector(Parameters, FittedModel):
         doc="Region of interest: black parts of this mask are left out of fitting, scores and maps.",
         optional=True,
     )
+    bits: int | str = param(
+        "auto", OneOf(("auto", *BITS)), doc="Bits that 16-bit samples use; auto: those of the normals."
+    )
     precision: str = param(
         "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring and calibration."
     )
@@ -112,14 +116,15 @@ class Detector(Parameters, FittedModel):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
+        max_pixels: int | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Fit on normal images, and return self; interrupted, the detector stays unfitted.
 
         Parameters
         ----------
-        images : folder, list of paths, uint8 arrays (N, H, W[, C]), tensors, list of Sample
-            Normal images; labelled anomalies may be among them. A folder contributes its training part.
+        images : folder, list of paths, uint8 arrays (N, H, W[, C]), tensors, Pillow images, bytes, list of Sample
+            Normal images (arrays: RGB); labelled anomalies may be among them. A folder contributes its training part.
         y : sequence of int, optional
             0 normal, 1 anomalous, -1 unknown (left out); by default the source's own labels, else all normal.
         labels : table of labels or list of Sample, optional
@@ -146,6 +151,8 @@ class Detector(Parameters, FittedModel):
             Decoding threads.
         skip_bad : bool
             Leave unreadable images out (they are listed) instead of failing.
+        max_pixels : int, optional
+            Images with more pixels are refused before they are decoded; by default 120 million.
         progress : callable, optional
             Called with each Record of the fit.
 
@@ -154,21 +161,10 @@ class Detector(Parameters, FittedModel):
         ParameterError, InputError, CalibrationError
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha too small for n.
         """
-        steps = self._fit_steps(
-            images,
-            y,
-            labels=labels,
-            masks=masks,
-            groups=groups,
-            types=types,
-            alpha=alpha,
-            device=device,
-            fit_precision=fit_precision,
-            batch_size=batch_size,
-            workers=workers,
-            skip_bad=skip_bad,
-        )
-        run_to_end(steps, progress)
+        described = {"labels": labels, "masks": masks, "groups": groups, "types": types}
+        options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
+        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
+        run_to_end(self._fit_steps(images, y, **described, **options), progress)
         return self
 
     def _fit_steps(
@@ -186,14 +182,14 @@ class Detector(Parameters, FittedModel):
         self._fitted = None
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
         run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
-        corpus = yield from read_corpus(images, y, **described)
+        corpus = yield from read_corpus(images, y, preprocessing=read_preprocessing(run.params), **described)
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
         state = yield from recorded(steps, history)
         self._fitted = state.replaced(history=tuple(history))
 
     def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run[Self]) -> Generator[Record, None, Fitted]:
-        roles = split_roles(corpus, read_preprocessing(run.params), alpha, run)
+        roles = split_roles(corpus, alpha, run)
         second_stage = type(self)._refit is not Detector._refit
         add_labelled(roles, corpus, run, method=self.name, supervision=self.supervision, second_stage=second_stage)
         scorer = yield from self._fit(roles.learn, roles.tune, roles.labelled, run)
@@ -227,6 +223,7 @@ class Detector(Parameters, FittedModel):
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
+        max_pixels: int | None = None,
         add: bool = False,
         progress: Progress | None = None,
     ) -> Self:
@@ -234,7 +231,7 @@ class Detector(Parameters, FittedModel):
 
         Parameters
         ----------
-        images, masks, types, device, batch_size, workers, skip_bad, progress
+        images, masks, types, device, batch_size, workers, skip_bad, max_pixels, progress
             As for :meth:`fit`.
         y : sequence of int, optional
             By default the source's own labels, else all anomalous. Defects alone are enough.
@@ -252,18 +249,9 @@ class Detector(Parameters, FittedModel):
         -----
         The calibration scores are recomputed with the new score; labelled images never enter the calibration.
         """
-        steps = self._label_steps(
-            images,
-            y,
-            masks=masks,
-            types=types,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            skip_bad=skip_bad,
-            add=add,
-        )
-        run_to_end(steps, progress)
+        options: dict[str, Any] = {"masks": masks, "types": types, "device": device, "add": add}
+        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
+        run_to_end(self._label_steps(images, y, **options), progress)
         return self
 
     def _label_steps(
@@ -280,6 +268,7 @@ class Detector(Parameters, FittedModel):
         state = self._state()
         params = self.from_dict(state.resolved).resolve()
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
+        described["preprocessing"] = state.preprocessing
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
         if add:
             corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
@@ -300,8 +289,9 @@ class Detector(Parameters, FittedModel):
             labels=label_rows(corpus, chosen),
         )
 
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> ImageSet:
-        return ImageSet(open_source(images), self._state().preprocessing, workers=workers, skip_bad=skip_bad)
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> ImageSet:
+        source = open_source(images, max_pixels=max_pixels)
+        return ImageSet(source, self._state().preprocessing, workers=workers, skip_bad=skip_bad)
 
     def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
         state = self._state()

@@ -17,13 +17,25 @@ from torch import Tensor, fx
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer
+from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.files import is_file
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.seal import BLANK, SEAL, check_seal, seal
 from anomem.training import own_rng
 from anomem.types import BoolArray, IntArray, Record
 from anomem.version import __version__
+
+_MOST = 2**31
+"""Largest number in an architecture."""
+
+_OTHERWISE_NAMED = ("hidden", "weights")
+"""Entries of architectures that share the name of a hyperparameter without being it."""
+
+_PARTS = ("backbone", "memory")
+"""Hyperparameters that are objects in an architecture."""
 
 
 def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: Fitted) -> None:
@@ -86,6 +98,10 @@ def load_model(
     tensors, manifest = read_model(path)
     build = builder(manifest.method)
     try:
+        if manifest.architecture.get("size") not in (None, manifest.preprocessing["size"]):
+            raise ModelFileError("architecture and preprocessing differ in size")
+        if manifest.precision == "int8" or manifest.precision != manifest.calibration["precision"]:
+            raise ModelFileError("precision: not one that models of this kind score in")
         scorer = _filled(build, dict(manifest.architecture), tensors)
         roi = _roi(tensors)
         state = Fitted(
@@ -110,6 +126,50 @@ def load_model(
     except Exception as error:  # Manipulated facts can fail in any way.
         raise ModelFileError(f"{path}: damaged, its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, {**manifest.params, "roi": roi}, state
+
+
+def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) -> None:
+    """Refuse facts that no fit of a method writes, before anything is built by them.
+
+    An entry with the name of a hyperparameter must be a value that it may take; any number must be one that a network
+    can have.
+
+    Raises
+    ------
+    ModelFileError
+        Naming the entry.
+    """
+    declared = {name: field for name, field in kind.declared().items() if field.metadata["group"] is None}
+    for name, value in architecture.items():
+        if isinstance(value, Mapping) and (name in _PARTS or name not in declared):
+            check_architecture(kind, value)
+            continue
+        entries = value if isinstance(value, list | tuple) else [value]
+        for entry in entries:
+            if isinstance(entry, Mapping):
+                check_architecture(kind, entry)
+            elif isinstance(entry, int | float) and not -(name == "stages") * _MOST <= entry <= _MOST:
+                raise ModelFileError(f"architecture: {name}={entry!r} is out of range")
+        if name not in declared or name in _OTHERWISE_NAMED:
+            continue
+        facts = declared[name].metadata
+        off, allowed = value is None and (facts["optional"] or facts["preset"]), facts["allowed"]
+        if not off and not any(allowed.accepts(form) for form in (value, (value,))):
+            raise ModelFileError(f"architecture: {name}={value!r} is not allowed; expected {allowed}")
+
+
+def check_resolved(kind: type[Parameters], resolved: Mapping[str, Any]) -> None:
+    """Refuse hyperparameters of a fit that are missing, unknown or outside their range.
+
+    Raises
+    ------
+    ModelFileError, ParameterError
+        Naming the hyperparameter.
+    """
+    missing = sorted({"size", "precision", "seed"} - set(resolved))
+    if missing:
+        raise ModelFileError(f"hyperparameters of the fit: {missing[0]!r} is missing")
+    kind.from_dict(resolved).resolve()
 
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
@@ -191,11 +251,13 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
     OutputError
         If the file cannot be written, for example on a full disk.
     """
+    sealed = dataclasses.replace(manifest, facts={**manifest.facts, SEAL: BLANK})
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as beside:
         try:
-            save_file(plain, str(beside), metadata={MANIFEST_KEY: manifest.to_json()})
-        except SafetensorError as error:  # A full disk, among others.
+            save_file(plain, str(beside), metadata={MANIFEST_KEY: sealed.to_json()})
+            seal(beside)
+        except SafetensorError as error:  # a full disk, among others
             raise OSError(None, one_line(error)) from error
 
 
@@ -204,8 +266,10 @@ def read_manifest(path: str | Path) -> Manifest:
     source = _existing(path)
     try:
         with safe_open(str(source), framework="pt") as file:
-            return _manifest(path, file.metadata())
-    except (SafetensorError, OSError) as error:
+            return _manifest(path, file.metadata())[0]
+    except ModelFileError:
+        raise
+    except Exception as error:  # SafetensorError, OSError, and what its parser raises on hostile headers
         raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
 
 
@@ -223,9 +287,14 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
         # Copies: torch's own memory starts at a multiple of 64 bytes, a file's tensors wherever its header ends, and
         # products round differently there.
         tensors = {name: tensor.clone() for name, tensor in load(content).items()}
-    except (SafetensorError, OSError) as error:
+        texts = _metadata(content)
+    except MemoryError:  # an error of this machine, not of the file
+        raise
+    except Exception as error:  # SafetensorError, OSError, kinds of tensors that torch does not have
         raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
-    return tensors, _manifest(path, _metadata(content))
+    manifest, sealed = _manifest(path, texts)
+    check_seal(path, expected=sealed, content=content)
+    return tensors, manifest
 
 
 def _metadata(content: bytes) -> dict[str, str] | None:
@@ -237,7 +306,7 @@ def _metadata(content: bytes) -> dict[str, str] | None:
 
 def _existing(path: str | Path) -> Path:
     source = Path(path)
-    if not source.is_file():
+    if not is_file(source):
         raise ModelFileError(f"{source}: no such model file; check the path")
     return source
 
@@ -251,11 +320,14 @@ def _what_it_is(source: Path, error: Exception) -> str:
     return f"not a model file, or damaged ({one_line(error)}); give a file written by save"
 
 
-def _manifest(path: str | Path, texts: dict[str, str] | None) -> Manifest:
+def _manifest(path: str | Path, texts: dict[str, str] | None) -> tuple[Manifest, bool]:
+    """Return the facts of a model, and whether its file holds a digest."""
     text = (texts or {}).get(MANIFEST_KEY)
     if text is None:
         raise ModelFileError(f"{path}: a safetensors file, but not an anomem model; give a file written by save")
     try:
-        return Manifest.from_json(text)
+        manifest = Manifest.from_json(text)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
+    facts = {name: value for name, value in manifest.facts.items() if name != SEAL}
+    return dataclasses.replace(manifest, facts=facts), SEAL in manifest.facts

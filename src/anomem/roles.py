@@ -12,9 +12,8 @@ from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow, label_rows
 from anomem.data.splits import groups_of, split_normals
 from anomem.errors import AnomemWarning, InputError
-from anomem.fitting import Labelled, Run, Shared, gather_labelled
+from anomem.fitting import Labelled, Run, Shared, gather_labelled, read_preprocessing
 from anomem.runtime.calibration import check_alpha
-from anomem.runtime.preprocess import Preprocessing
 from anomem.types import ANOMALOUS
 
 
@@ -45,7 +44,7 @@ class Roles:
     groups: list[int] = field(default_factory=list)
 
 
-def split_roles(corpus: Corpus, preprocessing: Preprocessing, alpha: float | None, run: Run[Shared]) -> Roles:
+def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
     """Split the found normals of a corpus into learn, tune and calibration.
 
     Raises
@@ -66,6 +65,7 @@ def split_roles(corpus: Corpus, preprocessing: Preprocessing, alpha: float | Non
     units = groups_of(hashes, groups)
     counted = [units[i] for i in parts["calibration"]]
     check_alpha(alpha, len(set(counted)), grouped=grouped)
+    preprocessing = read_preprocessing(run.params, corpus.source.subset(normals[split.learn]))
     sets = {
         role: ImageSet(corpus.source, preprocessing, normals[part], workers=run.workers) for role, part in parts.items()
     }

@@ -66,8 +66,7 @@ def test_exchangeable_normals_keep_the_promise() -> None:
 def test_normals_that_have_drifted_break_it() -> None:
     rng = np.random.default_rng(2)
     pool = np.r_[rng.normal(size=100), rng.normal(1.5, size=100)].astype(np.float32)
-    order = np.argsort(rng.permutation(200) < 0)  # keeps the drifted ones last
-    found = redraw(pool[order], np.asarray([9.0], np.float32), 100, 0.05, 20, 0)
+    found = redraw(pool, np.asarray([9.0], np.float32), 100, 0.05, 20, 0)
     mixed = np.mean([split["rate"] for split in found["each"]])
     assert mixed == pytest.approx(0.05, abs=0.03), "drawn together, both parts are exchangeable again"
     calibration = calibrate(pool[:100], 0.05)

@@ -26,20 +26,27 @@ LIGHT = {"anomem", "click", "numpy"}
 # --- start-up ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
-def test_help_imports_next_to_nothing(arguments: list[str]) -> None:
+def test_help_imports_next_to_nothing() -> None:
+    asked = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
     probe = f"""
 import sys
 there = set(sys.modules)  # what site's own files bring along
 from anomem.cli.main import run
-code = run({arguments!r})
-print("PACKAGES", code, *{{name.split(".")[0] for name in set(sys.modules) - there}} - sys.stdlib_module_names)
+for arguments in {asked!r}:
+    code = run(arguments)
+    new = set(sys.modules) - there
+    there |= new
+    print("PACKAGES", *arguments, code, *{{name.split(".")[0] for name in new}} - sys.stdlib_module_names)
 """
     ran = subprocess.run([sys.executable, "-c", probe], env=environment(), capture_output=True, text=True, check=True)
-    (line,) = (line for line in ran.stdout.splitlines() if line.startswith("PACKAGES "))
-    _, code, *packages = line.split()
-    assert code == "0"
-    assert set(packages) <= LIGHT
+    shown = [line.split()[1:] for line in ran.stdout.splitlines() if line.startswith("PACKAGES ")]
+    found = {
+        tuple(words[: len(arguments)]): words[len(arguments) :] for arguments, words in zip(asked, shown, strict=True)
+    }
+    assert list(found) == [tuple(arguments) for arguments in asked]
+    assert {words[0] for words in found.values()} == {"0"}
+    heavy = {arguments: set(packages) - LIGHT for arguments, (_, *packages) in found.items()}
+    assert {arguments: packages for arguments, packages in heavy.items() if packages} == {}
 
 
 def test_help_lists_every_command(anomem: Command) -> None:

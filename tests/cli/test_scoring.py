@@ -201,6 +201,24 @@ def test_bad_images_are_named_or_left_out(shop: Shop, here: Run, tmp_path: Path)
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 6
 
 
+def test_the_limit_on_pixels_is_an_option(shop: Shop, here: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200)).save(tmp_path / "large.png")
+    code, _, error = here("score", shop.knn, tmp_path / "large.png", "--max-pixels", "59999")
+    assert code == 2
+    assert "large.png: 300 x 200 pixels are more than the limit of 59999" in error
+    assert "--max-pixels" in error
+    code, _, error = here("score", shop.knn, tmp_path / "large.png", "--max-pixels", "60000")
+    assert code == 0
+
+
+def test_pipes_are_left_out(shop: Shop, here: Run, tmp_path: Path) -> None:
+    shutil.copy(shop.images[0], tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    code, _, error = here("score", shop.knn, tmp_path / "a.png", tmp_path / "pipe.png", "--skip-bad")
+    assert code == 0
+    assert "pipe.png: is a pipe, device or socket" in error
+
+
 def test_what_a_folder_leaves_out_is_said(shop: Shop, here: Run, tmp_path: Path) -> None:
     lot = tmp_path / "lot"
     (lot / "masks").mkdir(parents=True)

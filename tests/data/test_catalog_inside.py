@@ -16,7 +16,6 @@ from anomem.data.catalog import open_set
 from anomem.data.corpus import read_corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.official.inside import file_size, open_zip, read_file, read_mask
-from anomem.data.official.sets import InsideSource
 from anomem.data.official.tree import open_tree
 from anomem.data.sources import PathSource
 from anomem.errors import ImageError, InputError
@@ -47,7 +46,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_entries_of_a_zip(archive: Path) -> None:
-    source = InsideSource(archive / f"train/good/{i:02d}.png" for i in range(40))
+    source = PathSource(archive / f"train/good/{i:02d}.png" for i in range(40))
     assert len(source) == 40
     assert source.name(3) == str(archive / "train/good/03.png")
     assert all(np.array_equal(source.load(i), IMAGES[i]) for i in range(40))
@@ -61,8 +60,8 @@ def test_entries_of_a_zip(archive: Path) -> None:
 def test_hash_is_that_of_the_unpacked_file(archive: Path, tmp_path: Path) -> None:
     loose = tmp_path / "00.png"
     loose.write_bytes(png(IMAGES[0]))
-    assert InsideSource([archive / "train/good/00.png"]).digest(0) == PathSource([loose]).digest(0)
-    assert InsideSource([loose]).load_with_digest(0)[1] == PathSource([loose]).digest(0)
+    assert PathSource([archive / "train/good/00.png"]).digest(0) == PathSource([loose]).digest(0)
+    assert PathSource([loose]).load_with_digest(0)[1] == PathSource([loose]).digest(0)
 
 
 def test_file_sizes(archive: Path) -> None:
@@ -71,14 +70,14 @@ def test_file_sizes(archive: Path) -> None:
 
 
 def test_threads_share_a_zip(archive: Path) -> None:
-    source = InsideSource(archive / f"train/good/{i % 40:02d}.png" for i in range(400))
+    source = PathSource(archive / f"train/good/{i % 40:02d}.png" for i in range(400))
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(source.load, range(400)))
     assert all(np.array_equal(image, IMAGES[i % 40]) for i, image in enumerate(found))
 
 
 def test_sources_feed_image_sets_and_corpora(archive: Path) -> None:
-    source = InsideSource(archive / f"train/good/{i:02d}.png" for i in range(10))
+    source = PathSource(archive / f"train/good/{i:02d}.png" for i in range(10))
     corpus = run_to_end(read_corpus(source, [0] * 8 + [1] * 2))
     assert corpus.positions(1).tolist() == [8, 9]
     assert corpus.digests == tuple(source.digest(i) for i in range(10))
@@ -103,8 +102,8 @@ def test_paths_that_mean_nothing(archive: Path, inner: str, line: str) -> None:
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.png: there is no such file"):
-        InsideSource([tmp_path / "gone.png"]).load(0)
-    with pytest.raises(ImageError, match="check the path"):
+        PathSource([tmp_path / "gone.png"]).load(0)
+    with pytest.raises(ImageError, match="is a folder, not a file"):
         read_file(tmp_path)
     np.save(tmp_path / "two.npy", IMAGES[:2])
     assert read_file(tmp_path / "two.npy/00001.ppm").endswith(IMAGES[1].tobytes())
@@ -117,7 +116,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 def test_boxes(archive: Path) -> None:
     path = archive / "train/good/04.png/box-1-2-6-7.ppm"
-    assert np.array_equal(InsideSource([path]).load(0), IMAGES[4][1:6, 2:7])
+    assert np.array_equal(PathSource([path]).load(0), IMAGES[4][1:6, 2:7])
 
 
 def test_damaged_entry_is_an_image_error(archive: Path) -> None:

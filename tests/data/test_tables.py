@@ -208,3 +208,27 @@ def test_parquet_names_the_missing_extra(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"anomem\[tables\]"):
         read_dataset(table(folder, "x", "t.parquet"))
+
+
+def test_tables_without_end_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    from anomem.data import tables
+
+    columns = {"path": ["a.png"] * 2000, "note": ["x" * 100] * 2000}
+    parquet.write_table(pa.table(columns), folder / "t.parquet")
+    assert len(read_dataset(folder / "t.parquet").train) == 1
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 9000)
+    with pytest.raises(InputError, match=r"t\.parquet: more than the limit of 0 MiB of text: split the table"):
+        read_dataset(folder / "t.parquet")
+    with pytest.raises(InputError, match=r"t\.csv: more than the limit of 0 MiB: split the table"):
+        read_dataset(table(folder, "path\n" + "a.png\n" * 2000))
+    monkeypatch.setattr(tables, "MAX_TABLE_ROWS", 1999)
+    with pytest.raises(InputError, match=r"t\.parquet: more than the limit of 1,999 rows: split the table"):
+        read_dataset(folder / "t.parquet")
+
+
+def test_paths_that_no_file_can_have(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"t\.csv:2: a+\.png: no such file"):
+        read_dataset(table(folder, "path\n" + "a" * 300 + ".png\n"))

@@ -9,7 +9,6 @@ import torch
 from anomem.data.synthetic import crops
 from anomem.detectors.baselines.kmeans import KMeans
 from anomem.detectors.baselines.knn import KNN, KNNScorer
-from anomem.errors import InputError
 from anomem.types import UInt8Image
 
 
@@ -51,14 +50,6 @@ def test_knn_is_bounded(images: UInt8Image) -> None:
 def test_cosine_knows_no_length(images: UInt8Image) -> None:
     scorer = KNN(size=64, metric="cosine").fit(images, alpha=0.2).scorer_
     torch.testing.assert_close(scorer.bank.norm(dim=1), torch.ones(len(scorer.bank)))
-
-
-def test_knn_has_neither_maps_nor_a_second_stage(images: UInt8Image) -> None:
-    detector = KNN(size=64).fit(images, alpha=0.2)
-    with pytest.raises(InputError, match="draws no maps"):
-        detector.anomaly_map(images[:1])
-    with pytest.raises(InputError, match="no second stage"):
-        detector.label(images[:1])
 
 
 def test_kmeans_has_centres_of_unit_features(images: UInt8Image) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from anomem.data.synthetic import crops, plant
-from anomem.detectors.anomem.detector import AnoMem
+from anomem.data.synthetic import DEFECTS, crops, plant
+from anomem.detectors.anomem import AnoMem, StageTwo
 from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.metrics import auroc
 from anomem.nn.kernel_ridge import Head, cross_validated_gain, fit_kernel_ridge, random_folds, squared_distances
-from anomem.types import UInt8Image
+from anomem.types import BoolArray, UInt8Image
 
 TINY: dict[str, Any] = {"size": 64, "memory_size": (32,)}
 
@@ -104,3 +105,101 @@ def test_unreadable_images_are_neither_accepted_nor_drawn(tmp_path: Any, images:
         detector.anomaly_map([bad])
     (result,) = detector.score([bad], maps=True, skip_bad=True)
     assert (result.map, result.anomalous) == (None, False)
+
+
+# ------------------------------------------------------------- what labels weigh
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[UInt8Image, BoolArray]:
+    rng = np.random.default_rng(1)
+    pairs = [
+        plant(image, DEFECTS[i % len(DEFECTS)], rng, 0.35)
+        for i, image in enumerate(crops("brick", 24, size=64, half="test", rng=rng))
+    ]
+    return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
+
+
+@pytest.fixture(scope="module")
+def normal() -> UInt8Image:
+    return crops("brick", 24, size=64, half="test", rng=np.random.default_rng(2))
+
+
+@pytest.fixture(scope="module")
+def fitted(images: UInt8Image) -> AnoMem:
+    return AnoMem(**TINY).fit(images, alpha=0.2)
+
+
+def _again(fitted: AnoMem) -> AnoMem:
+    return copy.copy(fitted)
+
+
+def _weight(detector: AnoMem) -> float:
+    return float(detector.scorer_.second_stage.weight)
+
+
+FAINT = [f"kind {i % 4}" for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def faint() -> UInt8Image:
+    """Holes that the first stage hardly sees: 20 to learn from, 28 to judge by."""
+    rng = np.random.default_rng(1)
+    clean = crops("brick", 48, size=64, half="test", rng=np.random.default_rng(11))
+    holes = np.stack([plant(image, "hole", rng, 0.35)[0] for image in clean])
+    return (clean + 0.15 * (holes.astype(float) - clean)).round().astype(np.uint8)
+
+
+def test_labels_help_where_the_first_stage_sees_little(fitted: AnoMem, normal: UInt8Image, faint: UInt8Image) -> None:
+    detector = _again(fitted).label(faint[:20], types=FAINT)
+    mixed, labels = np.concatenate([normal, faint[20:]]), [0] * len(normal) + [1] * 28
+    before, after = (auroc(d.anomaly_score(mixed), labels) for d in (fitted, detector))
+    assert after > before + 0.03
+    (record,) = [r for r in detector.history_ if r.stage == "labels"]
+    assert (record.facts["labelled"], record.facts["types"]) == (20, 4)
+    assert record.facts["gain"] > record.facts["gain_error"]
+    assert record.facts["weight"] == (15 + 20) / (45 + 20)
+    assert _weight(detector) == pytest.approx(record.facts["weight"])
+
+
+def test_labels_that_add_nothing_weigh_nothing(
+    fitted: AnoMem, normal: UInt8Image, planted: tuple[UInt8Image, BoolArray]
+) -> None:
+    """Defects that the first stage tells from all normals: nothing is gained, and scores keep their order."""
+    detector = _again(fitted).label(planted[0][:12], types=[DEFECTS[i % 5] for i in range(12)])
+    assert _weight(detector) == 0
+    mixed = np.concatenate([normal, planted[0][12:]])
+    orders = [np.argsort(d.anomaly_score(mixed), kind="stable") for d in (fitted, detector)]
+    assert np.array_equal(*orders)
+
+
+def test_the_users_weight_is_taken(
+    images: UInt8Image, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image
+) -> None:
+    for weight in (0.0, 0.7):
+        detector = AnoMem(**TINY, stage_two=StageTwo(weight=weight)).fit(images, alpha=0.2)
+        one_class = detector.anomaly_score(normal)
+        detector.label(planted[0][:8])
+        assert _weight(detector) == pytest.approx(weight)
+        order = np.corrcoef(one_class, detector.anomaly_score(normal))[0, 1]
+        assert (order > 0.9999) == (weight == 0)
+
+
+def test_labels_of_one_type_weigh_as_much_as_the_cap_at_most(images: UInt8Image, faint: UInt8Image) -> None:
+    capped = AnoMem(**TINY, stage_two=StageTwo(cap=0.3)).fit(images, alpha=0.2)
+    weights = [_weight(_again(capped).label(faint[:20], types=types)) for types in (["hole"] * 20, FAINT)]
+    assert weights == pytest.approx([0.3, 35 / 65])
+
+
+def test_masks_enter_the_map(images: UInt8Image, planted: tuple[UInt8Image, BoolArray]) -> None:
+    defective, masks = planted
+    fitted = AnoMem(**TINY, stage_two=StageTwo(weight=0.5)).fit(images, alpha=0.2)
+    plain = _again(fitted).label(defective[:12])
+    masked = _again(fitted).label(defective[:12], masks=list(masks[:12]))
+    maps = [np.asarray(d.anomaly_map(defective[12:])) for d in (fitted, plain, masked)]
+    contrast = [
+        np.mean([(m[t].mean() - m[~t].mean()) / m.std() for m, t in zip(part, masks[12:], strict=True)])
+        for part in maps
+    ]
+    assert min(contrast) > 1, "maps are higher on defects than beside them"
+    assert contrast[2] > contrast[1] + 0.1, "masks say where"

@@ -187,6 +187,7 @@ def test_an_unreachable_hub_is_said_in_one_line() -> None:
     ("name", "options", "said"),
     [
         ("no_such_model", {"weights": None}, "not a timm model"),
+        ("resnet_18", {}, "backbone='resnet_18' is not a timm model; did you mean resnet18?"),
         ("tf_efficientnet_lite0", {"stages": (9,)}, "stages: 9"),
         ("tf_efficientnet_lite0", {"stages": ("blocks.77",)}, "no layer 'blocks.77'"),
         ("tf_efficientnet_lite0", {"width": 0.5}, "residual networks"),

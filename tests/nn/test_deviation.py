@@ -102,26 +102,53 @@ def test_maximum_and_top_share_of_the_map() -> None:
 
 
 @pytest.mark.parametrize("standardise", ["scale", "position"])
-def test_totals_are_standard_on_tune_normals(standardise: str) -> None:
-    fusion, tune = _fusion(HWS, [1.0, 1.0], standardise=standardise), _norms(50, HWS)
+@pytest.mark.parametrize("scale", [0, 1])
+def test_totals_are_standard_on_tune_normals(standardise: str, scale: int) -> None:
+    alone = [float(s == scale) for s in range(2)]
+    fusion, tune = _fusion(HWS, alone, standardise=standardise), _norms(50, HWS)
     fusion.standardise_on(tune, _norms(50, HWS, seed=1))
-    for s, norms in enumerate(tune):
-        totals = (norms.flatten(1).norm(dim=1) - fusion.totals[s, 0]) / fusion.totals[s, 1]
-        assert float(totals.mean()) == pytest.approx(0, abs=1e-4)
-        assert float(totals.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    assert _moments(fusion(tune)[0]) == pytest.approx((0, 1), abs=1e-4)
 
 
 @pytest.mark.parametrize("standardise", ["scale", "position"])
-@pytest.mark.parametrize("reduction", ["max", "top"])
-def test_peaks_are_standard_on_tune_normals(standardise: str, reduction: str) -> None:
-    fusion = _fusion(HWS, [1.0, 1.0], standardise=standardise, reduction=reduction)
-    tune = _norms(50, HWS)
-    fusion.standardise_on(tune, _norms(50, HWS, seed=1))
-    for s, norms in enumerate(tune):
-        standard = (norms - fusion.get_buffer(f"location_{s}")) / fusion.get_buffer(f"spread_{s}")
-        peaks = standard.flatten(1).amax(dim=1)
-        assert float(peaks.mean()) == pytest.approx(0, abs=1e-4)
-        assert float(peaks.std(correction=0)) == pytest.approx(1, abs=1e-4)
+@pytest.mark.parametrize("hw", HWS)
+def test_peaks_are_standard_on_tune_normals(standardise: str, hw: tuple[int, int]) -> None:
+    fusion = _fusion([hw], [1.0], standardise=standardise, reduction="max", size=hw[0])  # a map of its own size
+    tune = _norms(50, [hw])
+    fusion.standardise_on(tune, _norms(50, [hw], seed=1))
+    assert _moments(fusion(tune)[0]) == pytest.approx((0, 1), abs=1e-4)
+
+
+def _moments(values: Tensor) -> tuple[float, float]:
+    return float(values.mean()), float(values.std(correction=0))
+
+
+def test_the_map_weighs_scales_as_equation_13() -> None:
+    norms = [torch.full((1, *hw), value) for hw, value in zip(HWS, (1.0, 5.0), strict=True)]
+    _, map_ = _fusion(HWS, [1.0, 3.0])(norms)
+    torch.testing.assert_close(map_, torch.full_like(map_, (1 * 1 + 3 * 5) / 4))
+
+
+def test_few_normals_tell_little_about_single_positions() -> None:
+    """The prior: alike positions stay alike where five images alone would make some of them look quiet."""
+    tune, fresh = _norms(2, [(8, 8)]), _norms(100, [(8, 8)], seed=2)
+    maps = []
+    for standardise in ("scale", "position"):
+        fusion = _fusion([(8, 8)], [1.0], standardise=standardise, reduction="max", size=8)
+        fusion.standardise_on(tune, _norms(3, [(8, 8)], seed=1))
+        maps.append(fusion(fresh)[1].flatten())
+    assert float(torch.corrcoef(torch.stack(maps))[0, 1]) > 0.99
+
+
+def test_learnt_normals_tell_places_and_not_sizes() -> None:
+    """Norms of what the memory has seen are too small: scaled and shifted as a whole, they say the same."""
+    tune, learnt = _norms(20, [(8, 8)]), _norms(40, [(8, 8)], seed=1)
+    scores = []
+    for profile in (learnt, [0.1 * norms + 0.5 for norms in learnt]):
+        fusion = _fusion([(8, 8)], [1.0], standardise="position", reduction="top")
+        fusion.standardise_on(tune, profile)
+        scores.append(fusion(_norms(10, [(8, 8)], seed=2))[0])
+    torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-4)
 
 
 def test_no_scale_outvotes_another() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from anomem.errors import InputError, OutputError
-from anomem.runtime.atomic import atomic_path, shortened, stage
+from anomem.runtime.atomic import atomic_files, atomic_path, shortened, stage
 
 
 def test_success_replaces_the_old_file(tmp_path: Path) -> None:
@@ -25,6 +25,20 @@ def test_success_replaces_the_old_file(tmp_path: Path) -> None:
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_readers_of_the_old_file_never_see_the_new_one(tmp_path: Path) -> None:
+    """Files are replaced, not overwritten: what is open stays whole, as a power cut leaves the old file or the new."""
+    targets = [tmp_path / "model.bin", tmp_path / "model.xml"]
+    for target in targets:
+        target.write_text("old")
+    with targets[0].open() as first, targets[1].open() as second:
+        with atomic_path(targets[0]) as part:
+            part.write_text("new, and longer")
+        with atomic_files(targets[1]) as (part,):
+            part.write_text("new, and longer")
+        assert (first.read(), second.read()) == ("old", "old")
+    assert [target.read_text() for target in targets] == ["new, and longer"] * 2
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

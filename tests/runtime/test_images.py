@@ -95,22 +95,47 @@ def test_float_images_live_from_0_to_1() -> None:
             decode(data, name="f.tif")
 
 
-@pytest.mark.parametrize("transparency", [None, 1, bytes([0, 128, 255])])
-def test_palette_colours_stay_whatever_is_transparent(transparency: int | bytes | None) -> None:
-    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
-    image = Image.frombytes("P", image.size, image.tobytes())
-    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    options = {} if transparency is None else {"transparency": transparency}
-    decoded = decode(encoded(image, "PNG", **options))
+@pytest.mark.parametrize("transparency", [None, bytes([255, 255, 255])])
+def test_opaque_palette_colours_stay(transparency: bytes | None) -> None:
+    decoded = decode(palette_image(transparency))
     np.testing.assert_array_equal(decoded[0], [[10, 20, 30], [40, 50, 60], [70, 80, 90]])
 
 
-def test_alpha_is_dropped_and_colours_stay() -> None:
-    rgba = np.dstack([picture(), np.tile(np.uint8([0, 128]), (24, 18))])
-    np.testing.assert_array_equal(decode(encoded(Image.fromarray(rgba), "PNG")), picture())
-    grey_alpha = np.array([[[7, 0], [200, 255]]], np.uint8)
-    image = decode(encoded(Image.fromarray(grey_alpha, "LA"), "PNG"))
-    np.testing.assert_array_equal(image[0], [[7, 7, 7], [200, 200, 200]])
+@pytest.mark.parametrize(("transparency", "middle"), [(1, 127), (bytes([255, 0, 255]), 127)])
+def test_transparent_palette_colours_become_grey(transparency: int | bytes, middle: int) -> None:
+    decoded = decode(palette_image(transparency))
+    np.testing.assert_array_equal(decoded[0], [[10, 20, 30], [middle] * 3, [70, 80, 90]])
+
+
+def palette_image(transparency: int | bytes | None) -> bytes:
+    image = Image.frombytes("P", (3, 1), bytes([0, 1, 2]))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    return encoded(image, "PNG", **({} if transparency is None else {"transparency": transparency}))
+
+
+def test_transparent_pixels_are_composed_on_grey() -> None:
+    alpha = np.tile(np.uint8([0, 255]), (24, 18))
+    rgba = np.dstack([picture(), alpha])
+    shown = np.where(alpha[:, :, None] > 0, picture(), np.uint8(127))
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(rgba), "PNG")), shown)
+    np.testing.assert_array_equal(as_rgb(rgba), shown)
+    opaque = np.dstack([picture(), np.full((24, 36), 255, np.uint8)])
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(opaque), "PNG")), picture())
+    half = np.array([[[0, 128], [200, 255]]], np.uint8)
+    image = decode(encoded(Image.fromarray(half, "LA"), "PNG"))
+    np.testing.assert_array_equal(image[0], [[63, 63, 63], [200, 200, 200]])
+
+
+def test_colours_under_transparent_pixels_do_not_matter() -> None:
+    alpha = np.tile(np.uint8([0, 255]), (24, 18))
+    images = [np.dstack([np.where(alpha[:, :, None] > 0, picture(), np.uint8(c)), alpha]) for c in (0, 255)]
+    one, other = (decode(encoded(Image.fromarray(image), "PNG")) for image in images)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_an_image_without_a_visible_pixel_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"^x\.png: every pixel is transparent: save it without its alpha channel$"):
+        decode(encoded(Image.new("RGBA", (4, 4), (1, 2, 3, 0)), "PNG"), name="x.png")
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
@@ -212,10 +237,10 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
         text: "not an image by its content: convert",
         empty: "the file is empty",
         tmp_path: "is a folder",
-        tmp_path / "pipe.png": "not a regular file",
+        tmp_path / "pipe.png": "is a pipe, device or socket",
         tmp_path / "missing.png": "there is no such file",
-        tmp_path / ("x" * 400): "cannot be read",
-        tmp_path / "null\0byte.png": "cannot be read|no such file",
+        tmp_path / ("x" * 400): "name too long: check the path",
+        tmp_path / "null\0byte.png": "null|no such file",
     }
     for path, message in cases.items():
         with pytest.raises(ImageError, match=message) as caught:
@@ -261,7 +286,7 @@ def test_threads_decode_alike() -> None:
 def test_as_rgb_takes_the_usual_arrays() -> None:
     grey = np.array([[0, 100, 255]], np.uint8)
     three = np.repeat(grey[:, :, None], 3, axis=2)
-    for same in (grey, grey[:, :, None], three, np.dstack([three, grey])):
+    for same in (grey, grey[:, :, None], three, np.dstack([three, np.full_like(grey, 255)])):
         np.testing.assert_array_equal(as_rgb(same), three)
     np.testing.assert_array_equal(as_rgb(grey.astype(np.uint16) * 257), three)
     np.testing.assert_array_equal(as_rgb(grey.astype(">u2") * 257), three)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from anomem.errors import InputError, ModelFileError, ParameterError
 from anomem.runtime.images import resize, resize_map
+from anomem.runtime.mask_pixels import same_aspect
 from anomem.runtime.preprocess import GREY, Preprocessing
 
 sides = st.integers(1, 70)
@@ -220,6 +221,7 @@ def test_nothing_outside_the_roi_changes_a_bit(
     letterbox: bool,
     seed: int,
 ) -> None:
+    assume(same_aspect(roi_size, (height, width)) or not same_aspect(roi_size[::-1], (height, width)))
     rng = np.random.default_rng(seed)
     roi = np.zeros(roi_size, bool)
     roi[: rng.integers(1, roi_size[0] + 1), : rng.integers(1, roi_size[1] + 1)] = True
@@ -334,3 +336,43 @@ def test_from_dict_refuses_what_it_does_not_know() -> None:
             Preprocessing.from_dict(bad)
     with pytest.raises(ModelFileError, match="region of interest"):
         Preprocessing.from_dict(facts, np.ones((2, 2), bool))
+
+
+def test_many_tiles_are_cut_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anomem.runtime import preprocess
+
+    image = noise(50, 70, 3)
+    roi = np.zeros((50, 70), bool)
+    roi[5:45, 30:60] = True
+    for options in ({}, {"letterbox": True}, {"roi": roi}):
+        preprocessing = Preprocessing(16, tile=8, overlap=0.5, **options)
+        at_once = preprocessing.cut(image)
+        monkeypatch.setattr(preprocess, "TILES_AT_ONCE_BYTES", 0)
+        later = preprocessing.cut(image)
+        monkeypatch.undo()
+        assert isinstance(at_once, np.ndarray)
+        assert not isinstance(later, np.ndarray)
+        assert len(later) == len(at_once) == len(preprocessing.boxes((50, 70)))
+        for part in (slice(0, 3), slice(3, 20), slice(len(later) - 1, None), slice(None, None, 7)):
+            np.testing.assert_array_equal(later[part], at_once[part])
+
+
+def test_an_image_of_too_many_tiles_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anomem.runtime import preprocess
+
+    monkeypatch.setattr(preprocess, "MAX_TILES", 20)
+    with pytest.raises(InputError, match=r"50 x 70 pixels is 63 tiles, more than the limit of 20: take larger tiles"):
+        Preprocessing(16, tile=8, overlap=0).cut(noise(50, 70, 3))
+
+
+def test_sizes_that_no_network_has_are_refused() -> None:
+    with pytest.raises(ModelFileError, match="size must be at most 4096"):
+        Preprocessing.from_dict({**Preprocessing(8).to_dict(), "size": 10**9})
+
+
+def test_the_bit_depth_is_remembered_only_where_it_matters() -> None:
+    assert "bits" not in Preprocessing(8).to_dict()
+    twelve = Preprocessing(8, bits=12)
+    assert Preprocessing.from_dict(json.loads(json.dumps(twelve.to_dict()))) == twelve != Preprocessing(8)
+    with pytest.raises(ModelFileError, match="bits must be one of"):
+        Preprocessing.from_dict({**Preprocessing(8).to_dict(), "bits": 99})

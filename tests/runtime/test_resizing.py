@@ -116,6 +116,6 @@ def test_the_noise_of_jpeg_is_not_a_defect(tmp_path: Path) -> None:
 def test_masks_are_resized_by_the_nearest_pixel(tmp_path: Path) -> None:
     truth = np.random.default_rng(0).random((6, 9)) > 0.5
     Image.fromarray(truth).save(tmp_path / "mask.png")
-    mask = read_mask(tmp_path / "mask.png", (12, 27))
-    np.testing.assert_array_equal(mask, truth.repeat(2, axis=0).repeat(3, axis=1))
+    mask = read_mask(tmp_path / "mask.png", (18, 27))
+    np.testing.assert_array_equal(mask, truth.repeat(3, axis=0).repeat(3, axis=1))
     np.testing.assert_array_equal(resize_mask(mask, (6, 9)), truth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -239,7 +240,12 @@ def test_other_peoples_models_are_refused(pair: Pair, tmp_path: Path) -> None:
         ("manifest", '"size": 16', '"size": 32', "damaged"),
         ("manifest", '"method"', '"methud"', "unknown key"),
         ("manifest", '"format_version": 1', '"format_version": 3', "newer anomem"),
-        ("manifest", '"precision": "float32", "map_scale"', '"precision": "float8", "map_scale"', "does not know"),
+        (
+            "manifest",
+            '"precision": "float32", "map_scale"',
+            '"precision": "float8", "map_scale"',
+            "precision must be one of",
+        ),
         ("arrays", '"<f4"', '"|O"', "damaged"),
         ("arrays", '"shape": [', '"shape": [9', "damaged"),
         ("arrays", '"calibration_scores"', '"scores"', "damaged"),
@@ -256,10 +262,39 @@ def test_changed_facts_are_refused(pair: Pair, key: str, old: str, new: str, wor
     assert "\n" not in str(caught.value)
 
 
+def test_pillow_images_and_file_contents_score_alike(pair: Pair, session: Session) -> None:
+    wanted = session.anomaly_score(pictures())
+    contents = [path.read_bytes() for path in pictures()]
+    assert np.array_equal(session.anomaly_score(contents), wanted)
+    assert np.array_equal(session.anomaly_score([Image.open(path) for path in pictures()]), wanted)
+    assert session.anomaly_score(contents[0]) == session.anomaly_score(Image.open(pictures()[0])) == wanted[:1]
+    assert np.array_equal(session.anomaly_score(np.array([str(path) for path in pictures()])), wanted)
+    digests = [[result.digest for result in session.score(images)] for images in (contents, pictures())]
+    assert digests[0] == digests[1]
+
+
+def test_the_limit_on_pixels_is_an_option(session: Session) -> None:
+    with pytest.raises(ImageError, match="48 x 48 pixels are more than the limit of 100"):
+        session.anomaly_score(pictures(), max_pixels=100)
+    results = list(session.score(pictures(), max_pixels=100, skip_bad=True))
+    assert all("more than the limit" in (result.error or "") for result in results)
+
+
+def test_calibrating_skips_what_cannot_be_read(pair: Pair, tmp_path: Path) -> None:
+    session = Session.open(copied(pair, tmp_path))
+    os.mkfifo(tmp_path / "pipe.png")
+    fresh = [*(bricks() / "test" / "good").glob("*.png"), tmp_path / "pipe.png"]
+    with pytest.raises(ImageError, match=r"pipe\.png: is a pipe"):
+        session.calibrate(fresh, 0.5)
+    session.calibrate(fresh, 0.5, skip_bad=True)
+    assert session.calibration_.n == len(fresh) - 1
+
+
 def test_a_network_that_cannot_run_is_refused(pair: Pair, tmp_path: Path) -> None:
     content = onnx.load(pair.file)
     content.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(content, tmp_path / "strange.onnx")
+    write_texts(tmp_path / "strange.onnx", read_texts(pair.file))  # of a digest of its own
     with pytest.raises(ModelFileError, match=r"strange\.onnx: not an ONNX model that can be run") as caught:
         Session.open(tmp_path / "strange.onnx")
     assert "\n" not in str(caught.value)

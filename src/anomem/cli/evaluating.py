@@ -33,6 +33,7 @@ REPORT = "report.html"
 @options.alpha("Decide at this rate of false alarms.  [default: the model's]")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def evaluate(

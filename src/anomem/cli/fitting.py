@@ -53,10 +53,16 @@ FITTED_IN = ("fp32", "bf16")
     show_default=True,
     help="Precision of the features learnt from; auto takes bf16 where the processor has it.",
 )
+@click.option(
+    "--bits",
+    type=click.Choice(("auto", "8", "10", "12", "14", "16")),
+    help="Bits that 16-bit images use.  [default: auto, those of the normal images]",
+)
 @options.group_by
 @click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def fit(
@@ -71,6 +77,7 @@ def fit(
     alpha: float | None,
     precision: str | None,
     fit_precision: str,
+    bits: str | None,
     group_by: str | None,
     seed: int | None,
     as_json: bool,
@@ -96,7 +103,7 @@ def fit(
     if not any(sample.label == NORMAL for sample in dataset.train):
         raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
 
-    detector = _configured(get(method), assignments, precision, seed)
+    detector = _configured(get(method), assignments, precision, bits, seed)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     learnt_in = PRECISIONS.get(fit_precision, fit_precision)
     started = time.perf_counter()
@@ -127,6 +134,7 @@ def fit(
 @click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, as_json: bool, **running: Any) -> None:
@@ -166,6 +174,7 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
 @click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def calibrate(
@@ -276,13 +285,17 @@ def promise(detector: Model) -> list[str]:
     ]
 
 
-def _configured(kind: type[Detector], assignments: Sequence[str], precision: str | None, seed: int | None) -> Detector:
+def _configured(
+    kind: type[Detector], assignments: Sequence[str], precision: str | None, bits: str | None, seed: int | None
+) -> Detector:
     """Build a detector from ``--set`` and the options that stand for hyperparameters; checked before any work."""
     from anomem.params import parse_assignments
 
     values = parse_assignments(kind, assignments)
     if precision is not None:
         values["precision"] = PRECISIONS[precision]
+    if bits is not None:
+        values["bits"] = bits if bits == "auto" else int(bits)
     if seed is not None:
         values["seed"] = seed
     detector = kind(**values)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from anomem.runtime.limits import MAX_PIXELS
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
@@ -22,6 +24,15 @@ group_by = click.option(
     "the path.",
 )
 skip_bad = click.option("--skip-bad", is_flag=True, help="List unreadable images and leave them out.")
+
+max_pixels = click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    metavar="N",
+    help="Refuse images of more pixels (width times height) before they are decoded.",
+)
 
 
 def alpha(text: str, **options: Any) -> Callable[[F], F]:

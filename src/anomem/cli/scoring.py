@@ -74,6 +74,7 @@ class Heatmaps:
 )
 @options.running
 @options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def score(
@@ -112,7 +113,7 @@ def score(
     scored = detector.score(PathSource(paths), maps=drawn is not None, **running)
     watched = counted(scored, len(paths), "score", session, quiet=as_json)
     with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:
-        rows, skipped = _collect(watched, detector, drawn, folder)
+        rows, skipped = _collect(watched, detector, drawn, folder, running["max_pixels"])
     if out is not None:
         write_table(out, rows, COLUMNS, session)
     _show(rows, skipped, detector, out, drawn, output)
@@ -229,7 +230,7 @@ def _free(place: Path, taken: set[str]) -> Path:
 
 
 def _collect(
-    scored: Iterable[Scored], detector: Model, drawn: Heatmaps | None, folder: Path | None
+    scored: Iterable[Scored], detector: Model, drawn: Heatmaps | None, folder: Path | None, max_pixels: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Gather rows and unreadable images; draw heatmaps as the maps come, since they are too large to keep."""
     rows: list[dict[str, Any]] = []
@@ -241,7 +242,7 @@ def _collect(
             continue
         heatmap = None
         if drawn is not None and folder is not None:
-            _draw(result, detector, folder / drawn.places[result.name])
+            _draw(result, detector, folder / drawn.places[result.name], max_pixels)
             heatmap = drawn.of(result.name)
         rows.append(
             {
@@ -255,14 +256,15 @@ def _collect(
     return rows, skipped
 
 
-def _draw(result: Scored, detector: Model, place: Path) -> None:
+def _draw(result: Scored, detector: Model, place: Path, max_pixels: int) -> None:
     from anomem.runtime.images import decode, write_png
     from anomem.runtime.overlay import overlay
 
     if result.map is None:
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_png(place, overlay(decode(result.name), result.map, *detector.map_scale_), title=_TITLE)
+    image = decode(result.name, bits=detector.bits_, max_pixels=max_pixels)
+    write_png(place, overlay(image, result.map, *detector.map_scale_), title=_TITLE)
 
 
 def _show(

@@ -15,7 +15,11 @@ from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, folder_samples, open_source, training_samples
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
+from anomem.runtime.files import is_folder
 from anomem.runtime.groups import Groups, resolve_groups
+from anomem.runtime.pixels import fitting_bits
+from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.sources import FileSource, highest_level
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
 
 _LOOKED_AT = 1000
@@ -78,7 +82,8 @@ class Corpus:
         if mask is None:
             return None
         if isinstance(mask, (str, Path)):
-            return read_mask(mask, height_width)
+            image = self.source.name(index) if isinstance(self.source, FileSource) else None
+            return read_mask(mask, height_width, image=image, max_pixels=self.source.reading.max_pixels)
         if mask.shape != height_width:
             raise InputError(
                 f"{self.source.name(index)}: its mask is {mask.shape}, the image {height_width}; "
@@ -97,6 +102,8 @@ def read_corpus(
     types: Sequence[str | None] | None = None,
     default_label: int = NORMAL,
     skip_bad: bool = False,
+    max_pixels: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Generator[Record, None, Corpus]:
     """Put in order what a user passes to ``fit``; yields its progress through the files.
 
@@ -112,7 +119,12 @@ def read_corpus(
     masks, groups, types : sequences, optional
         One entry per image; of groups also "near", "folder" or a regular expression.
     skip_bad : bool
-        Decode every image once and leave the unreadable ones out, instead of failing at the first.
+        Decode every image and mask once and leave the unreadable ones out, instead of failing at the first; those
+        too that `preprocessing` cannot cut.
+    max_pixels : int, optional
+        The largest width times height accepted.
+    preprocessing : Preprocessing, optional
+        How the images will be brought to the model's frame.
 
     Raises
     ------
@@ -124,25 +136,18 @@ def read_corpus(
     picked: frozenset[int] = frozenset()
     if labels is not None:
         samples, picked = merge_labels(_files(images, samples), labels)
-    if samples is None and isinstance(images, (str, Path)) and Path(images).is_dir():
+    if samples is None and isinstance(images, (str, Path)) and is_folder(images):
         samples = folder_samples(images, default_label)
-    source = open_source(images if samples is None else samples)
+    source = open_source(images if samples is None else samples, max_pixels=max_pixels)
     known: Sequence[Sample | None] = samples or [None] * len(source)
     labelled = labels_of(y, known, default_label, len(source))
-    digests, skipped = yield from _digests(source, skip_bad)
-    corpus = Corpus(
-        source,
-        labelled,
-        digests,
-        column_of(masks, known, "mask", len(source)),
-        column_of(types, known, "type", len(source)),
-        column_of(None if isinstance(groups, str) else groups, known, "group", len(source)),
-        skipped,
-        picked,
-    )
-    if not fitting:
-        return corpus
-    return (yield from _grouped(corpus, groups if isinstance(groups, str) else None))
+    named = groups if isinstance(groups, str) else None
+    given = {"mask": masks, "type": types, "group": groups if named is None else None}
+    columns = {f"{name}s": column_of(values, known, name, len(source)) for name, values in given.items()}
+    corpus = Corpus(source, labelled, (), **columns, picked=picked)
+    digests, skipped = yield from _digests(corpus, skip_bad, preprocessing)
+    corpus = replace(corpus, digests=digests, skipped=skipped)
+    return (yield from _grouped(corpus, named)) if fitting else corpus
 
 
 def _files(images: Any, samples: Sequence[Sample] | None) -> Sequence[Sample]:
@@ -164,17 +169,24 @@ def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corp
         if len(normals) and all(corpus.groups[i] is None for i in normals):
             yield from _look_for_alike(corpus, normals)
         return corpus
-    found = yield from resolve_groups(groups, corpus.source.subset(normals))
+    found = yield from resolve_groups(groups, _visible(corpus, normals))
     column: list[Hashable | None] = [None] * len(corpus.groups)
     for i, group in zip(normals, found or (), strict=True):
         column[i] = group
     return replace(corpus, groups=tuple(column))
 
 
+def _visible(corpus: Corpus, positions: Sequence[int] | IntArray) -> ImageSource:
+    """Images of a corpus, read in the bits that their samples use."""
+    source = corpus.source.subset(positions)
+    highest = highest_level(source)
+    return source.with_bits(fitting_bits(highest)) if highest else source
+
+
 def _look_for_alike(corpus: Corpus, normals: IntArray) -> Generator[Record, None, None]:
     once = {corpus.digests[i]: int(i) for i in reversed(normals)}  # equal files are one image anyway
     chosen = [once[digest] for digest in sorted(once)[:_LOOKED_AT]]
-    found = yield from find_alike(corpus.source.subset(chosen))
+    found = yield from find_alike(_visible(corpus, chosen))
     members: dict[int, list[int]] = {}
     for i, group in zip(chosen, found, strict=True):
         members.setdefault(group, []).append(i)
@@ -221,13 +233,16 @@ def column_of(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: i
     return tuple(values)
 
 
-def _digests(source: ImageSource, skip_bad: bool) -> Generator[Record, None, tuple[tuple[int, ...], tuple[str, ...]]]:
+def _digests(
+    corpus: Corpus, skip_bad: bool, preprocessing: Preprocessing | None
+) -> Generator[Record, None, tuple[tuple[int, ...], tuple[str, ...]]]:
+    source = corpus.source
     if not len(source):
         raise InputError("there are no images to learn from")
     digests, skipped = [], []
     for i in range(len(source)):
         try:
-            digests.append(source.load_with_digest(i)[1] if skip_bad else source.digest(i))
+            digests.append(_usable(corpus, i, preprocessing) if skip_bad else source.digest(i))
         except ImageError as error:
             if not skip_bad:
                 raise
@@ -237,3 +252,17 @@ def _digests(source: ImageSource, skip_bad: bool) -> Generator[Record, None, tup
     if skipped:
         warnings.warn(f"left out {len(skipped)} unreadable images", AnomemWarning, stacklevel=4)
     return tuple(digests), tuple(skipped)
+
+
+def _usable(corpus: Corpus, i: int, preprocessing: Preprocessing | None) -> int:
+    """Hash image `i`; ImageError where it, its mask, or what is to be cut out of it cannot be used."""
+    image, digest = corpus.source.load_with_digest(i)
+    height_width = (image.shape[0], image.shape[1])
+    try:
+        if isinstance(corpus.masks[i], (str, Path)):
+            corpus.mask_of(i, height_width)
+        if preprocessing is not None:
+            preprocessing.boxes(height_width)
+    except InputError as error:
+        raise ImageError(corpus.source.name(i), str(error)) from error
+    return digest

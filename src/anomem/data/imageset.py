@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomem.runtime.scoring import Prepared, PreparedImages
+from anomem.runtime.scoring import Prepared, PreparedImages, tile_batches
 from anomem.types import IntArray, UInt8Image
 
 __all__ = ["Batch", "ImageSet", "Prepared", "to_tensor"]
@@ -30,12 +30,10 @@ class ImageSet(PreparedImages):
         """Yield batches of at most `batch_size` tiles; owners count along `order`."""
         first = 0
         for images in self.prepared(batch_size, order):
-            tiles = np.concatenate([image.tiles for image in images])
             owner = np.repeat(np.arange(first, first + len(images)), [len(i.tiles) for i in images])
             first += len(images)
-            for start in range(0, len(tiles), batch_size):
-                part = slice(start, start + batch_size)
-                yield Batch(to_tensor(tiles[part]), torch.from_numpy(owner[part]))
+            for start, tiles in zip(range(0, len(owner), batch_size), tile_batches(images, batch_size), strict=True):
+                yield Batch(to_tensor(tiles), torch.from_numpy(owner[start : start + batch_size]))
 
 
 def to_tensor(tiles: UInt8Image) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from anomem.data.official.inside import file_size, read_mask
 from anomem.data.samples import Dataset, Sample
 from anomem.data.sources import ImageSource, PathSource, open_source, read_dataset
 from anomem.errors import InputError
+from anomem.runtime.pixels import Reading
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, UInt8Image
 
 __all__ = ["DisturbedSource", "Images", "JoinedSource", "as_labelled"]
@@ -97,7 +99,8 @@ class Images:
         """Return the mask of one image in the image's own size, or None."""
         found = self.masks[position] if self.masks else None
         if isinstance(found, (str, Path)):
-            found = read_mask(found, height_width)
+            image = self.paths[position] if self.paths else None
+            found = read_mask(found, height_width, image=image, max_pixels=self.source.reading.max_pixels)
         source, place = self.source, position
         while isinstance(source, JoinedSource):
             source, place = source.place(place)
@@ -139,6 +142,7 @@ def as_labelled(
     *,
     masks: Sequence[Any] | None = None,
     types: Sequence[str | None] | None = None,
+    max_pixels: int | None = None,
 ) -> Images:
     """Open whatever holds labelled images.
 
@@ -150,6 +154,8 @@ def as_labelled(
         0 normal, 1 anomalous, -1 unknown; in place of labels that the images carry.
     masks, types : sequence, length N, optional
         In place of those that the images carry.
+    max_pixels : int, optional
+        The largest width times height accepted of images and masks.
 
     Returns
     -------
@@ -161,6 +167,8 @@ def as_labelled(
         No labels, or lengths that differ.
     """
     found = _carried(images, y is None)
+    if max_pixels is not None:
+        found = replace(found, source=open_source(found.source, max_pixels=max_pixels))
     if y is None and masks is None and types is None:
         return found
     none = [None] * len(found)
@@ -195,6 +203,8 @@ class JoinedSource(ImageSource):
 
     def __init__(self, sources: Sequence[ImageSource]) -> None:
         self._places = [(source, i) for source in sources for i in range(len(source))]
+        if sources:
+            self.reading = sources[0].reading
 
     def __len__(self) -> int:
         """Count the images."""
@@ -224,9 +234,22 @@ class JoinedSource(ImageSource):
         source, place = self._places[i]
         return source.load_with_digest(place)
 
+    def peak(self, i: int) -> int | None:
+        """Return the largest 16-bit sample of image ``i``."""
+        source, place = self._places[i]
+        return source.peak(place)
+
+    def with_reading(self, reading: Reading) -> Self:
+        """Return the same images, each source read otherwise."""
+        changed = super().with_reading(reading)
+        sources = {id(source): source for source, _ in self._places}
+        read = {key: source.with_reading(reading) for key, source in sources.items()}
+        changed._places = [(read[id(source)], i) for source, i in self._places]
+        return changed
+
     def subset(self, indices: Iterable[int]) -> JoinedSource:
         """Select images."""
-        chosen = object.__new__(JoinedSource)
+        chosen = copy.copy(self)
         chosen._places = [self._places[i] for i in indices]
         return chosen
 
@@ -245,6 +268,7 @@ class DisturbedSource(ImageSource):
 
     def __init__(self, source: ImageSource, disturbance: Disturbance, number: int) -> None:
         self._source, self._disturbance, self._number = source, disturbance, number
+        self.reading = source.reading
 
     def __len__(self) -> int:
         """Count the images."""
@@ -270,6 +294,16 @@ class DisturbedSource(ImageSource):
         """Load image ``i``, disturbed, and hash it."""
         image, digest = self._source.load_with_digest(i)
         return self._drawn(digest).image(image), self._disturbed_digest(digest)
+
+    def peak(self, i: int) -> int | None:
+        """Return the largest 16-bit sample of image ``i``, undisturbed."""
+        return self._source.peak(i)
+
+    def with_reading(self, reading: Reading) -> Self:
+        """Return the same images, disturbed as before, read otherwise."""
+        changed = super().with_reading(reading)
+        changed._source = self._source.with_reading(reading)
+        return changed
 
     def subset(self, indices: Iterable[int]) -> DisturbedSource:
         """Select images; each is disturbed as before."""

@@ -59,9 +59,9 @@ def extended(corpus: Corpus, earlier: Sequence[LabelRow], known: frozenset[int])
         raise InputError(f"the model does not know the files of its earlier labels: {_REMEDY}")
     if not new:
         raise InputError(f"labels are added to earlier ones as image files, not as arrays: {_REMEDY}")
-    old = [_sample(row) for row in earlier]
+    old, limit = [_sample(row) for row in earlier], corpus.source.reading.max_pixels
     try:
-        found = (yield from read_corpus(old)) if old else None
+        found = (yield from read_corpus(old, max_pixels=limit)) if old else None
     except ImageError as error:
         raise InputError(f"{error}; it was labelled earlier: put it back, or {_REMEDY}") from error
     digests = () if found is None else found.digests
@@ -70,7 +70,7 @@ def extended(corpus: Corpus, earlier: Sequence[LabelRow], known: frozenset[int])
             raise InputError(f"{sample.path}: has changed since it was labelled: put it back, or {_REMEDY}")
     kept = [sample for sample, digest in zip(old, digests, strict=True) if digest not in corpus.digests]
     fresh = [_sample(row) for row, digest in zip(new, corpus.digests, strict=True) if digest]
-    return (yield from read_corpus([*kept, *fresh]))
+    return (yield from read_corpus([*kept, *fresh], max_pixels=limit))
 
 
 def _sample(row: LabelRow) -> Sample:

@@ -12,11 +12,12 @@ from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
 from anomem.errors import AnomemWarning, InputError
-from anomem.runtime.images import decode
+from anomem.runtime.files import exists, is_file, is_folder
+from anomem.runtime.limits import image_bytes
 from anomem.runtime.listing import image_files
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
 from anomem.runtime.words import class_of
-from anomem.types import NORMAL, UInt8Image
+from anomem.types import NORMAL
 
 __all__ = [
     "ArraySource",
@@ -65,13 +66,13 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
         A Parquet table without pyarrow.
     """
     root = Path(path)
-    if root.is_dir():
+    if is_folder(root):
         return read_folder(root, normal)
-    if root.is_file() and root.suffix.lower() in TABLE_SUFFIXES:
+    if is_file(root) and root.suffix.lower() in TABLE_SUFFIXES:
         if normal is not None:
             raise InputError(f"{root}: normal={normal!r} is for class folders: use the label column")
         return read_table(root)
-    if root.is_file():
+    if is_file(root):
         raise InputError(
             f"{root}: found one {root.suffix or 'nameless'} file: give a folder of images or a CSV/Parquet table"
         )
@@ -99,7 +100,7 @@ def training_samples(images: Any) -> list[Sample] | None:
     """
     if isinstance(images, (str, Path)):
         path = Path(images)
-        if not path.is_dir() and path.suffix.lower() not in TABLE_SUFFIXES:
+        if not is_folder(path) and path.suffix.lower() not in TABLE_SUFFIXES:
             return None
         images = read_dataset(path)
         if images.notes:
@@ -158,23 +159,21 @@ class PathSource(FileSource):
     """Image files, and images inside files; see `anomem.data.official.inside` for paths that go on inside one."""
 
     def content(self, i: int) -> bytes:
-        """Read the bytes of file ``i``; ImageError when it cannot be read."""
-        return read_file(self._paths[i])
-
-    def load(self, i: int) -> UInt8Image:
-        """Decode file ``i``."""
-        path = Path(self._paths[i])
-        return decode(path if path.exists() else read_file(path), name=self.name(i))
+        """Read the bytes of file ``i``; ImageError when it cannot be read or begins like no image."""
+        path = self._paths[i]
+        return super().content(i) if exists(path) else read_file(path, image_bytes(self.reading.max_pixels))
 
 
-def open_source(images: Any) -> ImageSource:
+def open_source(images: Any, *, max_pixels: int | None = None) -> ImageSource:
     """Open whatever holds images.
 
     Parameters
     ----------
-    images : ImageSource, path, array, tensor, or sequence of paths, Samples, arrays or tensors
+    images : ImageSource, path, array, tensor, Pillow image, bytes, or sequence of these or of Samples
         A folder is searched recursively, a table gives the images of all its rows. Several paths
         may mix files and folders.
+    max_pixels : int, optional
+        The largest width times height accepted; by default `anomem.runtime.limits.MAX_PIXELS`.
 
     Returns
     -------
@@ -190,14 +189,14 @@ def open_source(images: Any) -> ImageSource:
     if isinstance(images, Iterator):
         images = list(images)
     if isinstance(images, Sequence) and images and all(isinstance(item, Sample) for item in images):
-        return PathSource(sample.path for sample in images)
-    return open_images(images, files=PathSource, expand=list_images)
+        images = PathSource(sample.path for sample in images)
+    return open_images(images, files=PathSource, expand=list_images, max_pixels=max_pixels)
 
 
 def list_images(path: str | Path, *, among: bool) -> Sequence[str | Path]:
     """List the image files that a path names: as `anomem.runtime.listing.image_files`, and the rows of a table."""
     place = Path(path)
-    if place.suffix.lower() in TABLE_SUFFIXES and place.is_file():
+    if place.suffix.lower() in TABLE_SUFFIXES and is_file(place):
         dataset = read_table(place)
         return [sample.path for sample in (*dataset.train, *dataset.test)]
     return image_files(path, among=among)

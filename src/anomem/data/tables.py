@@ -13,6 +13,8 @@ from typing import Any, Literal
 from anomem.data.layouts import type_by_place
 from anomem.data.samples import Dataset, Sample, mask_note
 from anomem.errors import InputError, MissingExtraError, nearest
+from anomem.runtime.files import is_file, is_folder
+from anomem.runtime.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
 
 __all__ = ["TABLE_SUFFIXES", "read_labels", "read_table"]
@@ -26,6 +28,7 @@ _LABELS = {
     **dict.fromkeys(("defect", "defective", "bad", "ng"), ANOMALOUS),
     **dict.fromkeys(("", "-1", "-1.0", "unknown"), UNKNOWN),
 }
+_ROWS_AT_ONCE = 1024
 Part = Literal["train", "val", "test"]
 _SPLITS: dict[str, Part] = {
     **dict.fromkeys(("", "train", "training"), "train"),
@@ -118,7 +121,7 @@ def read_labels(table: str | Path) -> tuple[Sample, ...]:
 
 
 def _read(table: Path) -> tuple[list[str], list[_Row]]:
-    if not table.is_file():
+    if not is_file(table):
         raise InputError(f"{table}: no such table: give a CSV or Parquet file")
     read = _parquet_rows if table.suffix.lower() in {".parquet", ".pq"} else _csv_rows
     columns, cells = read(table)
@@ -182,9 +185,9 @@ def _file(table: Path, where: str, written: str) -> Path:
     if "\\" in written:  # written on Windows
         candidates.append(table.parent / written.replace("\\", "/"))
     for path in candidates:
-        if path.is_file():
+        if is_file(path):
             return path
-    wrong = "is a folder" if candidates[0].is_dir() else "no such file"
+    wrong = "is a folder" if is_folder(candidates[0]) else "no such file"
     hint = f"absolute or relative to {table.parent}"
     raise InputError(f"{where}: {written}: {wrong}: give the path of an image, {hint}")
 
@@ -214,6 +217,8 @@ def _csv_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]
 
 
 def _decode(table: Path) -> str:
+    if table.stat().st_size > MAX_TABLE_BYTES:
+        raise _too_large(table, f"{MAX_TABLE_BYTES >> 20} MiB")
     raw = table.read_bytes()
     wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -233,22 +238,45 @@ def _parquet_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str
     except ImportError as error:
         raise MissingExtraError("pyarrow", "tables") from error
     try:
-        content = pyarrow.parquet.read_table(table)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        with pyarrow.parquet.ParquetFile(table) as file:
+            names = file.schema_arrow.names
+        # Repeated texts stay one text each, as they are in the file.
+        with pyarrow.parquet.ParquetFile(table, read_dictionary=names) as file:
+            columns = [str(name).strip().casefold() for name in names]
+            wanted = [place for place, name in enumerate(columns) if name in _COLUMNS]
+            rows = file.metadata.num_rows
+            if rows > MAX_TABLE_ROWS:
+                raise _too_large(table, f"{MAX_TABLE_ROWS:,} rows")
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+            sizes = [group.column(place).total_uncompressed_size for group in groups for place in wanted]
+            if sum(sizes) > MAX_TABLE_BYTES:
+                raise _too_large(table, f"{MAX_TABLE_BYTES >> 20} MiB of text")
+            return columns, list(_cells(table, [columns[place] for place in wanted], _records(table, file, wanted)))
+    except InputError:
+        raise
+    except Exception as error:  # the parser raises nearly everything on damaged files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{table}: not a readable Parquet file ({reason})") from error
-    columns = [str(name).strip().casefold() for name in content.column_names]
-    wanted = [place for place, name in enumerate(columns) if name in _COLUMNS]
-    return columns, list(_cells(table, columns, content.select(wanted).to_pylist(), wanted))
 
 
-def _cells(
-    table: Path, columns: list[str], records: list[dict[str, Any]], wanted: list[int]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    names = [columns[place] for place in wanted]
-    for number, record in enumerate(records, start=1):
-        values = (_text(value) for value in record.values())
-        yield f"{table}, row {number}", dict(zip(names, values, strict=False))
+def _records(table: Path, file: Any, wanted: list[int]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of some columns as texts, a few at a time, as far as the limit on all texts."""
+    columns, size = [file.schema_arrow.names[place] for place in wanted], 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+        for row in zip(*((_text(value.as_py()) for value in column) for column in batch.columns), strict=True):
+            size += sum(map(len, row))
+            if size > MAX_TABLE_BYTES:
+                raise _too_large(table, f"{MAX_TABLE_BYTES >> 20} MiB of text")
+            yield row
+
+
+def _cells(table: Path, names: list[str], rows: Iterator[tuple[str, ...]]) -> Iterator[tuple[str, dict[str, str]]]:
+    for number, values in enumerate(rows, start=1):
+        yield f"{table}, row {number}", dict(zip(names, values, strict=True))
+
+
+def _too_large(table: Path, limit: str) -> InputError:
+    return InputError(f"{table}: more than the limit of {limit}: split the table")
 
 
 def _text(value: object) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anomem.errors import AnomemError, ModelFileError, ParameterError, suggestion
 
 if TYPE_CHECKING:
     from anomem.detector import Detector
+    from anomem.nn.scorer import Scorer
 
 DETECTORS: dict[str, str] = {
     "anomem": "anomem.detectors.anomem.detector:AnoMem",
@@ -57,17 +58,28 @@ def load(path: str | Path) -> Detector:
     if is_exported(path) and Path(path).is_file():
         raise ModelFileError(f"{path}: an exported model cannot be loaded as a detector; give its source model")
     from anomem.fitting import read_preprocessing
-    from anomem.modelfile import load_model
+    from anomem.modelfile import check_architecture, check_resolved, load_model
 
     def builder(method: str):  # type: ignore[no-untyped-def]
         if method not in DETECTORS:
             raise ModelFileError(f"{path}: method {method!r} is unknown to this version; update anomem")
-        return get(method)._build
+        kind = get(method)
+
+        def build(config: dict[str, Any]) -> Scorer:
+            check_architecture(kind, config)
+            return kind._build(config)
+
+        return build
 
     method, params, state = load_model(path, builder)
+    kind = get(method)
     try:
-        detector = get(method).from_state(get(method).from_dict(params).get_params(), state)
-        described = read_preprocessing(detector.resolve())
+        check_resolved(kind, state.resolved)
+        detector = kind.from_state(kind.from_dict(params).get_params(), state)
+        if detector.bits == "auto":  # observed in the fit
+            described = read_preprocessing(detector.replaced(bits=state.preprocessing.bits).resolve())
+        else:
+            described = read_preprocessing(detector.resolve())
     except AnomemError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if described != state.preprocessing:

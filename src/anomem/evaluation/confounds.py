@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 
 from anomem import metrics
 from anomem.data.labelled_images import Images
 from anomem.data.sources import ImageSource
+from anomem.runtime.pixels import Reading
 from anomem.types import UInt8Image
 
 __all__ = [
@@ -112,7 +113,7 @@ class GreyRecorder(ImageSource):
     """
 
     def __init__(self, source: ImageSource) -> None:
-        self._source = source
+        self._source, self.reading = source, source.reading
         self._noted: dict[int, tuple[float, float, float]] = {}
 
     def __len__(self) -> int:
@@ -141,6 +142,11 @@ class GreyRecorder(ImageSource):
     def subset(self, indices: Iterable[int]) -> ImageSource:
         """Return some of the images, unwatched."""
         return self._source.subset(indices)
+
+    def with_reading(self, reading: Reading) -> Self:
+        """Read the images otherwise; their features are noted here all the same."""
+        self._source, self.reading = self._source.with_reading(reading), reading
+        return self
 
     def take(self, i: int) -> tuple[float, float, float]:
         """Return and forget what was noted of an image, its number of pixels last; NaN where it was never read."""

@@ -34,6 +34,7 @@ def evaluate(
     workers: int | None = None,
     skip_bad: bool = False,
     device: str = "auto",
+    max_pixels: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Return every figure of a model on labelled images.
@@ -67,7 +68,8 @@ def evaluate(
         Leave unreadable images and masks out, and list them, instead of failing.
     device : str
         "auto", or a torch device.
-
+    max_pixels : int, optional
+        Images and masks with more pixels are refused before they are decoded; by default 120 million.
     progress : callable, optional
         Called with a Record per image.
 
@@ -82,7 +84,7 @@ def evaluate(
     ImageError
         An image or mask cannot be read, and `skip_bad` is off.
     """
-    given = as_labelled(images, y, masks=masks, types=types)
+    given = as_labelled(images, y, masks=masks, types=types, max_pixels=max_pixels)
     labelled = given.subset(np.flatnonzero(given.labels != UNKNOWN), given.name)
     n_normal = int((labelled.labels == 0).sum())
     require_both_classes(n_normal, len(labelled) - n_normal)
@@ -112,6 +114,7 @@ def evaluate_normals(
     workers: int | None = None,
     skip_bad: bool = False,
     device: str = "auto",
+    max_pixels: int | None = None,
     progress: Progress | None = None,
 ) -> NormalsEvaluation:
     """Return the false-alarm rate of a model on normal images alone; parameters as for `evaluate`.
@@ -123,7 +126,7 @@ def evaluate_normals(
     InputError
         No normal image, or none that the model was not made from.
     """
-    given = as_labelled(images)
+    given = as_labelled(images, max_pixels=max_pixels)
     normals = given.subset(given.positions(NORMAL), given.name)
     if not len(normals):
         raise InputError("0 normal images: add some, or use `score` for images without labels")

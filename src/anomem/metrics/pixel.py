@@ -13,14 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import InputError, ParameterError
-from anomem.metrics.pixel_intervals import ImagePixels, PixelCounts, PixelMetric, area_to
-from anomem.metrics.ranks import Counts, Floats, floats, last_of_ties, mann_whitney
+from anomem.metrics.pixel_bins import PixelBins
+from anomem.metrics.pixel_intervals import SAMPLED, ImagePixels, PixelCounts, PixelMetric, area_to
+from anomem.metrics.ranks import Floats, floats, last_of_ties, mann_whitney
 
 Masks: TypeAlias = Iterable[npt.NDArray[np.bool_] | None]
 
+EXACT_PIXELS = 1 << 23
+"""Number of pixels up to which figures are exact: 8.4 million, such as 32 images of 512 x 512 pixels."""
+
 
 def pixel_auroc(maps: Iterable[npt.ArrayLike], masks: Masks) -> float:
-    """Return the AUROC over all pixels of all maps, exact, ties half.
+    """Return the AUROC over all pixels of all maps, ties half; exact up to `EXACT_PIXELS`, then as `PixelScores`.
 
     Parameters
     ----------
@@ -78,8 +82,10 @@ def aupro(maps: Iterable[npt.ArrayLike], masks: Masks, fpr_limit: float = 0.3) -
 class PixelScores:
     """Pixel scores of a data set, gathered image by image for `auroc` and `aupro` together.
 
-    Takes 4 bytes per defect-free pixel and 8 per defective one when maps are float32; maps
-    themselves are not kept. More images may be added after a metric was computed.
+    Up to `EXACT_PIXELS` every score is kept, and figures are exact. Beyond, scores are counted in
+    655,360 fine bins, in bounded memory however many images there are; those of one bin
+    then count as equal, and `error` bounds the difference. More images may be added after a
+    metric was computed.
 
     Examples
     --------
@@ -93,11 +99,12 @@ class PixelScores:
     def __init__(self) -> None:
         self._normal: list[Floats] = []
         self._defect: list[Floats] = []
-        self._regions: list[npt.NDArray[np.int32]] = []
-        self._region_sizes: list[Counts] = []
+        self._overlap: list[npt.NDArray[np.float64]] = []
         self.n_regions = 0
         self.n_images = 0
+        self._n_kept = 0
         self._ordered = False
+        self._bins: PixelBins | None = None
         self._counts = PixelCounts()
         self._uncounted: list[ImagePixels] = []
 
@@ -112,34 +119,27 @@ class PixelScores:
             )
         if not np.isfinite(values).all():
             raise InputError(f"map {self.n_images}: NaN or infinite values; maps must be finite")
+        pixels = _image_pixels(values, mask)
         self.n_images += 1
-        self._ordered = False
-        if mask is None or not mask.any():
-            self._normal.append(values.reshape(-1).copy())
-            self._uncounted.append(ImagePixels(self._normal[-1], np.empty(0, values.dtype), np.empty(0), 0))
+        self.n_regions += pixels.n_regions
+        if self._bins is not None:
+            self._counts.add([self._bins.add(pixels)])
             return
-        defective = mask.astype(bool)
-        self._normal.append(values[~defective])
-        self._defect.append(values[defective])
-        before = self.n_regions
-        sizes = self._add_regions(defective)
-        pixels = ImagePixels(self._normal[-1], self._defect[-1], 1.0 / sizes, self.n_regions - before)
+        self._ordered = False
+        self._normal.append(pixels.normal)
+        if pixels.n_regions:
+            self._defect.append(pixels.defect)
+            self._overlap.append(pixels.overlap)
         self._uncounted.append(pixels)
-
-    def _add_regions(self, defective: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Record the regions of a mask; return the size of its region for each defective pixel."""
-        from scipy import ndimage
-
-        labelled, count = ndimage.label(defective, structure=np.ones((3, 3), dtype=np.int8))
-        region = labelled[defective].astype(np.int32) - 1
-        self._regions.append(region + np.int32(self.n_regions))
-        self._region_sizes.append(np.bincount(region, minlength=count).astype(np.int64))
-        self.n_regions += int(count)
-        of_pixel: npt.NDArray[np.int64] = self._region_sizes[-1][region]
-        return of_pixel
+        self._n_kept += values.size
+        if self._n_kept > EXACT_PIXELS:
+            self._fold()
 
     def auroc(self) -> float:
         """Return the AUROC over all pixels gathered so far; see `pixel_auroc`."""
+        self._check()
+        if self._bins is not None:
+            return self._bins.auroc()
         normal, defect = self._sorted_normal_and_defect()
         # Sorted keys access memory in order, which makes the look-ups many times faster.
         return mann_whitney(np.sort(defect), normal)
@@ -148,9 +148,12 @@ class PixelScores:
         """Return the AUPRO over all pixels gathered so far; see the function `aupro`."""
         if not 0.0 < fpr_limit <= 1.0:
             raise ParameterError(f"fpr_limit={fpr_limit} is not allowed; expected a number above 0 and at most 1")
+        self._check()
+        if self._bins is not None:
+            return self._bins.aupro(fpr_limit, self.n_regions)
         normal, defect = self._sorted_normal_and_defect()
         order = np.argsort(defect)[::-1]
-        weights = 1.0 / np.concatenate(self._region_sizes)[np.concatenate(self._regions)[order]]
+        weights = np.concatenate(self._overlap)[order]
         ranked = defect[order]
         last = last_of_ties(ranked)
         thresholds = ranked[last]
@@ -164,6 +167,12 @@ class PixelScores:
         pro = np.stack([np.append(0.0, overlap[:-1]), overlap], axis=1).reshape(-1)
         area = area_to(np.r_[0.0, fpr, 1.0], np.r_[0.0, pro, 1.0], fpr_limit)
         return min(1.0, area / fpr_limit)
+
+    @property
+    def error(self) -> float:
+        """Maximum difference of `auroc` from the exact figure; 0 up to `EXACT_PIXELS`."""
+        self._check()
+        return 0.0 if self._bins is None else self._bins.error()
 
     def interval(
         self,
@@ -187,19 +196,62 @@ class PixelScores:
         exact = self.auroc() if metric == "auroc" else self.aupro(fpr_limit)
         return self._counts.interval(metric, exact, fpr_limit=fpr_limit, level=level, draws=draws, seed=seed)
 
-    def _sorted_normal_and_defect(self) -> tuple[Floats, Floats]:
-        if not self._defect:
+    def _check(self) -> None:
+        if not self.n_regions:
             raise InputError("masks: no defective pixel; pixel metrics need at least one")
-        if not any(part.size for part in self._normal):
+        if self._bins is None and not any(part.size for part in self._normal):
             raise InputError("masks: no defect-free pixel; pixel metrics need at least one")
+        if self._bins is not None and not self._bins.normal.any():
+            raise InputError("masks: no defect-free pixel; pixel metrics need at least one")
+
+    def _sorted_normal_and_defect(self) -> tuple[Floats, Floats]:
         dtype = np.result_type(*self._normal, *self._defect)
         if not self._ordered:
-            self._counts.add(self._uncounted)
-            self._uncounted.clear()
+            self._count()
             self._normal = [_joined(self._normal, dtype)]
             self._normal[0].sort()
             self._ordered = True
         return self._normal[0], np.concatenate(self._defect).astype(dtype, copy=False)
+
+    def _count(self) -> None:
+        self._counts.add(self._uncounted)
+        self._uncounted.clear()
+
+    def _fold(self) -> None:
+        """Count all kept scores in bins, and keep no further ones."""
+        parts = [*self._normal, *self._defect]
+        bins = PixelBins(np.concatenate([part[:: max(1, part.size // SAMPLED)] for part in parts]))
+        self._count()
+        if self._counts.edges is not None:
+            self._counts.edges = bins.of(self._counts.edges)
+        nothing = np.empty(0, np.float64)
+        while self._normal:
+            bins.add(ImagePixels(self._normal.pop(), nothing, nothing, 0))
+        for defect, overlap in zip(self._defect, self._overlap, strict=True):
+            bins.add(ImagePixels(nothing, defect, overlap, 0))
+        self._defect.clear()
+        self._overlap.clear()
+        self._bins = bins
+
+
+def _image_pixels(values: Floats, mask: npt.NDArray[np.bool_] | None) -> ImagePixels:
+    if mask is None or not mask.any():
+        return ImagePixels(values.reshape(-1).copy(), np.empty(0, values.dtype), np.empty(0), 0)
+    defective = mask.astype(bool)
+    sizes, n_regions = _region_sizes(defective)
+    return ImagePixels(values[~defective], values[defective], 1.0 / sizes, n_regions)
+
+
+def _region_sizes(defective: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], int]:
+    """Return the size of its region for each defective pixel, and the number of regions."""
+    from scipy import ndimage
+
+    rows, columns = (np.flatnonzero(defective.any(axis=axis)) for axis in (1, 0))
+    part = defective[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    labelled, count = ndimage.label(part, structure=np.ones((3, 3), dtype=np.int8))
+    region = labelled[part] - 1
+    sizes: npt.NDArray[np.int64] = np.bincount(region, minlength=count).astype(np.int64)[region]
+    return sizes, int(count)
 
 
 def _joined(parts: list[Floats], dtype: np.dtype[Any]) -> Floats:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import ParameterError
-from anomem.metrics.ranks import Floats
 
 PixelMetric = Literal["auroc", "aupro"]
+
+Scores: TypeAlias = npt.NDArray[Any]
+"""Scores, or the numbers of their bins."""
 
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 
@@ -22,16 +24,30 @@ SAMPLED = 1024
 """Number of an image's scores from which quantiles are computed."""
 
 _DRAWS_AT_ONCE = 128
+_AT_ONCE = 1 << 20
 
 
 @dataclass
 class ImagePixels:
-    """Scores of one image's pixels: defect-free (N,), defective (D,), and each of these over its region's size."""
+    """Scores, or bins, of one image's pixels.
 
-    normal: Floats
-    defect: Floats
+    Parameters
+    ----------
+    normal, defect : ndarray
+        Scores of defect-free (N,) and defective pixels (D,).
+    overlap : ndarray
+        Share of its region per defective pixel, (D,).
+    n_regions : int
+        Number of regions of its mask.
+    times : ndarray or None
+        Number of pixels per entry of `normal`, (N,); None: one each.
+    """
+
+    normal: Scores
+    defect: Scores
     overlap: _Doubles
     n_regions: int
+    times: npt.NDArray[np.int64] | None = None
 
 
 @dataclass
@@ -42,7 +58,7 @@ class PixelCounts:
     added in several calls.
     """
 
-    edges: Floats | None = None
+    edges: Scores | None = None
     _rows: list[tuple[_Doubles, _Doubles, _Doubles, int]] = field(default_factory=list)
 
     def add(self, images: list[ImagePixels]) -> None:
@@ -50,11 +66,9 @@ class PixelCounts:
         if self.edges is None:
             self.edges = _edges(images)
         for image in images:
-            bins = self.edges.size + 1
-            normal, defect = (np.searchsorted(self.edges, part, side="right") for part in (image.normal, image.defect))
-            counted = np.bincount(normal, minlength=bins).astype(np.float64)
-            found = np.bincount(defect, minlength=bins).astype(np.float64)
-            overlap = np.bincount(defect, weights=image.overlap, minlength=bins).astype(np.float64)
+            counted = _counted(self.edges, image.normal, image.times)
+            found = _counted(self.edges, image.defect)
+            overlap = _counted(self.edges, image.defect, image.overlap)
             self._rows.append((counted, found, overlap, image.n_regions))
 
     def interval(
@@ -101,12 +115,22 @@ def area_to(x: _Doubles, y: _Doubles, limit: float) -> float:
     return area + float((limit - x0) * (y0 + at_limit) / 2.0)
 
 
-def _edges(images: list[ImagePixels]) -> Floats:
+def _counted(edges: Scores, values: Scores, weights: npt.NDArray[Any] | None = None) -> _Doubles:
+    """Count values between edges, in pieces to bound memory."""
+    counts: _Doubles = np.zeros(edges.size + 1)
+    for start in range(0, values.size, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        places = np.searchsorted(edges, values[part], side="right")
+        counts += np.bincount(places, weights=None if weights is None else weights[part], minlength=counts.size)
+    return counts
+
+
+def _edges(images: list[ImagePixels]) -> Scores:
     """Return quantiles of both kinds of pixels, from an even sample of each image."""
     shares = np.linspace(0.0, 1.0, N_EDGES)
     kinds = ([i.normal for i in images if i.normal.size], [i.defect for i in images if i.defect.size])
     samples = [np.concatenate([np.sort(p)[:: max(1, p.size // SAMPLED)] for p in parts]) for parts in kinds if parts]
-    edges: Floats = np.unique(np.concatenate([np.quantile(sample, shares, method="higher") for sample in samples]))
+    edges: Scores = np.unique(np.concatenate([np.quantile(sample, shares, method="higher") for sample in samples]))
     return edges
 
 

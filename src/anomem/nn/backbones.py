@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -167,9 +168,12 @@ def load_backbone(
 
     Raises
     ------
+    ParameterError
+        If the model is unknown, or gives no feature maps.
     InputError
         If the file is missing, is not a state_dict of this model, or the hub cannot be reached.
     """
+    _check_name(name)
     state = None if weights is None else _find_state(name, weights)
     backbone = Backbone(
         name, stages, embedding=embedding, width=width, small_stem=small_stem, weights=state, folded=folded
@@ -180,12 +184,20 @@ def load_backbone(
         raise ParameterError(f"{name}: gives no feature maps; take a convolutional backbone") from error
 
 
+def _check_name(name: str) -> None:
+    """Refuse names of no timm model, "hf-hub:..." too: loading a model file must not download anything."""
+    if timm.is_model(name):
+        return
+    near = difflib.get_close_matches(name, timm.list_models(), n=1)
+    hint = f"did you mean {near[0]}?" if near else "list them with timm.list_models()"
+    raise ParameterError(f"backbone={name!r} is not a timm model; {hint}")
+
+
 def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
     residual = name.startswith(("resnet", "wide_resnet"))
     if (width != 1.0 or small_stem) and not residual:
         raise ParameterError(f"{name}: width and small stems are for residual networks; take one, or width=1")
-    if not timm.is_model(name):  # Includes "hf-hub:...": loading a model file must not download anything.
-        raise ParameterError(f"backbone={name!r} is not a timm model; list them with timm.list_models()")
+    _check_name(name)
     options: dict[str, Any] = {}
     if width != 1.0:
         channels = tuple(max(8, round(c * width)) for c in (64, 128, 256, 512))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -16,8 +19,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from anomem.errors import ImageError, one_line
+from anomem.runtime import _png, _tiff
+from anomem.runtime.files import open_regular
+from anomem.runtime.limits import MAX_PLAIN_BYTES, image_bytes
 
-__all__ = ["load"]
+__all__ = ["Picture", "check_kind", "file_orientation", "is_deep", "load", "picture_of", "turned"]
+
+T = TypeVar("T")
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -31,6 +39,34 @@ _ORIENTATIONS = {
 }
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, as far as Pillow knows it.
+
+    Parameters
+    ----------
+    image : Image
+        Turned upright.
+    format : str
+        Its file's format.
+    orientation : int
+        The EXIF orientation by which it was turned, 1 to 8.
+    bits : int or None
+        Bits of a sample as its header says, where it is kept in more.
+    white_is_zero : bool
+        True where the smallest value is white and Pillow leaves that alone.
+    low : Image or None
+        The lower bytes of 16-bit colours, of which Pillow keeps the upper alone; only where they were asked for.
+    """
+
+    image: Image.Image
+    format: str
+    orientation: int = 1
+    bits: int | None = None
+    white_is_zero: bool = False
+    low: Image.Image | None = None
+
+
 class _Tiff(TiffImageFile):
     def load_prepare(self) -> None:
         # Skips the parent's own size check, which obeys a limit shared by the whole process.
@@ -40,61 +76,63 @@ class _Tiff(TiffImageFile):
             super().load_prepare()
 
 
-def load(source: str | Path | bytes, label: str, max_pixels: int) -> Image.Image:
-    """Decode the first frame of an image, upright; ``info["source_format"]`` names its format.
+def load(source: str | Path | bytes, label: str, max_pixels: int, *, deep: bool = False) -> Picture:
+    """Decode the first frame of an image, upright.
 
     Parameters
     ----------
     source : str, Path or bytes
         A file, or a file's content.
     label : str
-        What errors call the image.
+        Name of the image in errors.
     max_pixels : int
         The largest width times height accepted, checked before anything is decoded.
+    deep : bool
+        Decode the lower bytes of 16-bit colours too.
 
     Raises
     ------
     ImageError
         The file is missing, empty, damaged, too large or not an image.
     """
-    if isinstance(source, bytes):
-        return _load_stream(io.BytesIO(source), label, max_pixels)
-    path = Path(source)
-    try:
-        if path.exists() and not path.is_file():  # a pipe would block, a device might never end
-            kind = "a folder" if path.is_dir() else "not a regular file"
-            raise ImageError(label, f"is {kind}, not an image: name an image file")
-        with path.open("rb") as stream:
-            return _load_stream(stream, label, max_pixels)
-    except FileNotFoundError as error:
-        raise ImageError(label, "there is no such file: check the path") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
+    with _opened(source, label, max_pixels) as stream:
+        kind = check_kind(stream.read(16), label)
+        _check_plain(stream, kind, label)
+        try:
+            return _decoded(kind, stream, label, max_pixels, deep=deep)
+        except ImageError:
             raise
-        raise ImageError(label, f"cannot be read ({one_line(error)})") from error
+        except MemoryError as error:
+            raise ImageError(label, "needs more memory than there is: shrink it, cut it or leave it out") from error
+        except Exception as error:  # decoders raise nearly everything on damaged files
+            raise ImageError(label, _complaint(kind, stream, error)) from error
 
 
-def _load_stream(stream: IO[bytes], label: str, max_pixels: int) -> Image.Image:
-    prefix = stream.read(16)
-    stream.seek(0)
-    opener = _opener(prefix, label)
-    try:
-        # Not Image.open: it warns or fails by a limit that the whole process shares.
-        image = opener(stream, label)
-        _check_size(image, label, max_pixels)
-        image.load()
-        source_format = opener.format
-        upright = _upright(image)
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:  # decoders raise nearly everything on damaged files
-        reason = f"damaged or incomplete {opener.format} file ({one_line(error)})"
-        raise ImageError(label, f"{reason}: copy it again or leave it out") from error
-    upright.info["source_format"] = source_format
-    return upright
+def file_orientation(source: str | Path | bytes, label: str, max_pixels: int) -> int:
+    """Read an image's EXIF orientation, 1 to 8; ImageError as for `load`."""
+    return _from_header(source, label, max_pixels, _orientation)
 
 
-def _opener(prefix: bytes, label: str) -> type[ImageFile.ImageFile]:
+def is_deep(source: str | Path | bytes, label: str, max_pixels: int) -> bool:
+    """Read from an image's header whether its samples have more than 8 bits; ImageError as for `load`."""
+    return _from_header(source, label, max_pixels, lambda i: i.mode.startswith("I") or ";16" in _raw_mode(i))
+
+
+def _from_header(
+    source: str | Path | bytes, label: str, max_pixels: int, read: Callable[[ImageFile.ImageFile], T]
+) -> T:
+    with _opened(source, label, max_pixels) as stream:
+        kind = check_kind(stream.read(16), label)
+        try:
+            return read(_header(kind, stream, label, max_pixels))
+        except ImageError:
+            raise
+        except Exception as error:  # as above
+            raise ImageError(label, _complaint(kind, stream, error)) from error
+
+
+def check_kind(prefix: bytes, label: str) -> type[ImageFile.ImageFile]:
+    """Recognise an image's format by the first 16 bytes of its file; ImageError where they begin no image."""
     starts: tuple[tuple[tuple[bytes, ...], type[ImageFile.ImageFile]], ...] = (
         ((b"\xff\xd8\xff",), JpegImageFile),
         ((b"\x89PNG\r\n\x1a\n",), PngImageFile),
@@ -114,16 +152,126 @@ def _opener(prefix: bytes, label: str) -> type[ImageFile.ImageFile]:
     raise ImageError(label, f"not an image by its content: convert it to {known}, or leave it out")
 
 
+def picture_of(image: Image.Image, label: str, max_pixels: int) -> Picture:
+    """Take a Pillow image as it is, upright; ImageError as for `load`."""
+    _check_size(image, label, max_pixels)
+    try:
+        tags = {} if getattr(image, "_im", None) else _tiff_facts(image, label)  # loaded, its pixels are what they are
+        orientation = _orientation(image)
+        image.load()
+        return Picture(turned(image, _orientation(image)).copy(), "Pillow", orientation, **tags)
+    except ImageError:
+        raise
+    except Exception as error:  # as in `load`
+        said = one_line(error)
+        raise ImageError(label, f"a Pillow image that cannot be decoded ({said}): open its file again") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return an image's EXIF orientation, 1 to 8; 1 where it has none that can be read."""
+    try:
+        found = image.getexif().get(_ORIENTATION_TAG, 1)
+        return int(found) if found in _ORIENTATIONS else 1
+    except Exception:  # noqa: BLE001 - unreadable metadata does not make the pixels wrong
+        return 1
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn an image as an EXIF orientation says."""
+    method = _ORIENTATIONS.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _opened(source: str | Path | bytes, label: str, max_pixels: int) -> IO[bytes]:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    try:
+        return open_regular(source, label, image_bytes(max_pixels))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(label, "there is no such file: check the path") from error
+
+
+def _header(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.ImageFile:
+    """Open an image without decoding it: not by Image.open, which obeys a limit that the whole process shares."""
+    stream.seek(0)
+    try:
+        image = kind(stream, label)
+    except ValueError:
+        if kind is not PngImageFile:
+            raise
+        stream.seek(0)  # more text than Pillow reads: pixels do not depend on it
+        image = kind(_png.without_large_texts(stream), label)
+    _check_size(image, label, max_pixels)
+    return image
+
+
 def _check_size(image: Image.Image, label: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         size = f"{width} x {height} pixels are more than the limit of {max_pixels}"
-        raise ImageError(label, f"{size}: shrink or cut it, or raise max_pixels")
+        raise ImageError(label, f"{size}: shrink or cut it, or raise max_pixels (--max-pixels)")
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        method = _ORIENTATIONS.get(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001 - unreadable metadata does not make the pixels wrong
-        return image
-    return image if method is None else image.transpose(method)
+def _decoded(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max_pixels: int, *, deep: bool) -> Picture:
+    image = _header(kind, stream, label, max_pixels)
+    tags = _tiff_facts(image, label)
+    raw_mode = _raw_mode(image)
+    orientation = _orientation(image)
+    image.load()  # a TIFF is upright afterwards, and says so
+    low = None
+    if deep and ";16" in raw_mode and image.mode in ("RGB", "RGBA"):
+        low = _lower_bytes(_header(kind, stream, label, max_pixels), raw_mode)
+    return Picture(turned(image, _orientation(image)), str(kind.format), orientation, low=low, **tags)
+
+
+def _tiff_facts(image: Image.Image, label: str) -> dict[str, Any]:
+    """Return what Pillow passes over in a TIFF; ImageError where it would decode other pixels than the file's."""
+    if not isinstance(image, TiffImageFile):
+        return {}
+    problem = _tiff.problem(image)
+    if problem:
+        raise ImageError(label, problem)
+    return _tiff.facts(image)
+
+
+def _lower_bytes(image: ImageFile.ImageFile, raw_mode: str) -> Image.Image:
+    """Decode the lower byte of each 16-bit sample: Pillow keeps the upper, or the lower where it is told wrongly."""
+    if raw_mode == "LA;16B":  # four bytes a pixel: upper, lower, and two of alpha
+        swapped, image._mode = "RGBA", "RGBA"
+    else:
+        native = {"little": "L", "big": "B"}[sys.byteorder]
+        order = raw_mode[-1].replace("N", native)
+        swapped = raw_mode[:-1] + {"L": "B", "B": "L"}[order]
+    image.tile = [tile._replace(args=_with_raw_mode(tile.args, swapped)) for tile in image.tile]
+    image.load()
+    found = turned(image, _orientation(image))
+    return found.getchannel("G").convert("RGB") if raw_mode == "LA;16B" else found.convert("RGB")
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    args = image.tile[0].args if image.tile else ""
+    return str(args[0]) if isinstance(args, tuple) and args else str(args)
+
+
+def _with_raw_mode(args: Any, raw_mode: str) -> Any:
+    return (raw_mode, *args[1:]) if isinstance(args, tuple) else raw_mode
+
+
+def _check_plain(stream: IO[bytes], kind: type[ImageFile.ImageFile], label: str) -> None:
+    """Refuse pixels written as text that would take minutes to read."""
+    if kind is not PpmImageFile:
+        return
+    stream.seek(0)
+    plain = stream.read(2) in (b"P1", b"P2", b"P3")
+    if plain and stream.seek(0, io.SEEK_END) > MAX_PLAIN_BYTES:
+        raise ImageError(label, f"more than {MAX_PLAIN_BYTES >> 20} MiB of pixels as text: save it as PNG")
+
+
+def _complaint(kind: type[ImageFile.ImageFile], stream: IO[bytes], error: Exception) -> str:
+    """Say why an image cannot be decoded: of a kind that is not read, or damaged."""
+    said = one_line(error)
+    if kind is _Tiff and said == "unknown pixel mode":
+        return f"{_tiff.described(stream)} is not read: save it with 8 or 16 bits a sample"
+    if said.startswith(("cannot handle", "Unsupported", "unsupported", "unknown data organization")):
+        return f"a kind of {kind.format} file that is not read ({said}): save it as PNG"
+    return f"damaged or incomplete {kind.format} file ({said}): copy it again or leave it out"

@@ -75,9 +75,10 @@ class _OnnxRuntime(Engine):
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own kinds, which all mean the same to a user
             raise ModelFileError(f"{path}: not an ONNX model that can be run ({one_line(error, 200)})") from error
-        inputs, self._outputs = self._session.get_inputs(), [o.name for o in self._session.get_outputs()]
-        _check_names(path, [i.name for i in inputs], self._outputs)
-        side = inputs[0].shape[2]
+        self._path, self._outputs = path, [o.name for o in self._session.get_outputs()]
+        inputs = [(i.name, i.type == "tensor(uint8)", len(i.shape)) for i in self._session.get_inputs()]
+        _check_network(path, inputs, {o.name: len(o.shape) for o in self._session.get_outputs()})
+        side = self._session.get_inputs()[0].shape[2]
         self.size = side if isinstance(side, int) else None
         self.localizes = "map" in self._outputs
 
@@ -85,7 +86,12 @@ class _OnnxRuntime(Engine):
         _check_tiles(tiles)
         wanted = [name for name in self._outputs if maps or name != "map"]
         # One by one: what is computed of a tile stays in a core's cache.
-        runs = [self._session.run(wanted, {"image": _channels_first(tiles[i : i + 1])}) for i in range(len(tiles))]
+        try:
+            runs = [self._session.run(wanted, {"image": _channels_first(tiles[i : i + 1])}) for i in range(len(tiles))]
+        except Exception as error:  # its own kinds, which all mean the same to a user
+            raise ModelFileError(
+                f"{self._path}: its network fails ({one_line(error, 180)}): export it again"
+            ) from error
         found = dict(zip(wanted, map(np.concatenate, zip(*runs, strict=True)), strict=True))
         return TileOutput(found["score"], found.get("map"), found.get("one_class"))
 
@@ -110,8 +116,8 @@ class _OpenVino(Engine):
         except Exception as error:  # RuntimeError of many kinds
             raise ModelFileError(f"{path}: not a model that OpenVINO can run ({one_line(error, 200)})") from error
         self._ports = {name: i for i, port in enumerate(self._model.outputs) for name in port.get_names()}
-        inputs = [name for port in self._model.inputs for name in port.get_names()]
-        _check_names(path, inputs, list(self._ports))
+        inputs = [(*_named(port, "image"), _rank(port)) for port in self._model.inputs]
+        _check_network(path, inputs, {name: _rank(self._model.outputs[i]) for name, i in self._ports.items()})
         side = self._model.inputs[0].get_partial_shape()[2]
         self.size = side.get_length() if side.is_static else None
         self.localizes = "map" in self._ports
@@ -123,7 +129,13 @@ class _OpenVino(Engine):
         _refuse_in_fork(self.name, self._path)  # its threads are the parent's: it would wait for ever
         wanted = [name for name in ("score", "map", "one_class") if name in self._ports and (maps or name != "map")]
         alone = len(tiles) == 1 or self._streams == 1
-        found = self._found(self._model if alone else self._beside(), tiles, wanted, 1 if alone else 2 * self._streams)
+        try:
+            model = self._model if alone else self._beside()
+            found = self._found(model, tiles, wanted, 1 if alone else 2 * self._streams)
+        except RuntimeError as error:
+            raise ModelFileError(
+                f"{self._path}: its network fails ({one_line(error, 180)}): export it again"
+            ) from error
         parts = {name: np.concatenate([one[name] for one in found]) for name in wanted}
         return TileOutput(parts["score"], parts.get("map"), parts.get("one_class"))
 
@@ -235,9 +247,23 @@ def _choose(place: Path, engine: str) -> str:
     return "onnxruntime" if installed("onnxruntime") or not installed("openvino") else "openvino"
 
 
-def _check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:
-    if "image" not in inputs or "score" not in outputs:
-        raise ModelFileError(f"{path}: its network does not go from image to score: export it again")
+def _check_network(path: Path, inputs: list[tuple[str, bool, int]], outputs: dict[str, int]) -> None:
+    """Refuse a network that is not from images (T, 3, S, S) uint8 to scores and maps; axes by number, -1 unknown."""
+    wanted = {"score": 1, "one_class": 1, "map": 3}
+    wrong = [name for name, axes in outputs.items() if name in wanted and axes not in (wanted[name], -1)]
+    if inputs != [("image", True, 4)] or "score" not in outputs or wrong:
+        raise ModelFileError(f"{path}: its network does not go from images to scores: export it again")
+
+
+def _named(port: Any, name: str) -> tuple[str, bool]:
+    """Name of an OpenVINO input, and whether it takes uint8."""
+    found = name if name in port.get_names() else ", ".join(sorted(port.get_names()))
+    return found, port.get_element_type().get_type_name() == "u8"
+
+
+def _rank(port: Any) -> int:
+    rank = port.get_partial_shape().rank
+    return int(rank.get_length()) if rank.is_static else -1
 
 
 def _check_tiles(tiles: UInt8Image) -> None:

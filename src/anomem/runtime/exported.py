@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomem.errors import AnomemError, ModelFileError
+from anomem.errors import ModelFileError, one_line
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.limits import MAX_ARRAY_BYTES
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import checksum, read_texts, weights_of, write_texts
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.seal import SEAL, check_seal
 
 __all__ = ["ROLES", "ExportedFacts", "read_facts", "write_facts"]
 
@@ -27,7 +29,6 @@ ROLES = ("learn", "tune", "calibration", "labelled")
 """What an image may have done for a model."""
 
 _DTYPES = ("<f4", "<u8", "|b1")
-_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class ExportedFacts:
             raise ModelFileError(f"{name}: without anomem's manifest: give a file that `anomem export` wrote")
         manifest = Manifest.from_json(texts["manifest"], name=name)
         try:
-            arrays = {key: _unpacked(value) for key, value in json.loads(texts.get("arrays", "{}")).items()}
+            arrays = _all_unpacked(json.loads(texts.get("arrays", "{}")))
             facts = manifest.calibration
             return cls(
                 manifest,
@@ -124,8 +125,8 @@ class ExportedFacts:
                 ),
                 {role: frozenset(arrays[f"digests_{role}"].tolist()) for role in ROLES},
             )
-        except (AnomemError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-            raise ModelFileError(f"{name}: damaged: its facts do not fit together ({error})") from error
+        except Exception as error:  # facts that somebody changed fail in any way there is
+            raise ModelFileError(f"{name}: damaged: its facts do not fit together ({one_line(error, 200)})") from error
 
 
 def read_facts(path: str | Path) -> ExportedFacts:
@@ -137,6 +138,7 @@ def read_facts(path: str | Path) -> ExportedFacts:
         The file is missing, damaged, or not one that anomem exported; weights beside an IR are missing or not its own.
     """
     texts = read_texts(path)
+    check_seal(path, expected=SEAL in texts)
     facts = ExportedFacts.from_texts(texts, name=str(path))
     weights = weights_of(path)
     if weights is not None:
@@ -176,14 +178,23 @@ def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
     return {"dtype": array.dtype.str, "shape": list(array.shape), "data": content}
 
 
-def _unpacked(packed: Mapping[str, Any]) -> npt.NDArray[Any]:
+def _all_unpacked(packed: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """Unpack the arrays that a model has, and no others; all together they have a limit."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name in ("calibration_scores", "roi", *(f"digests_{role}" for role in ROLES)):
+        if name in packed:
+            arrays[name] = _unpacked(packed[name], MAX_ARRAY_BYTES - sum(array.nbytes for array in arrays.values()))
+    return arrays
+
+
+def _unpacked(packed: Mapping[str, Any], max_bytes: int) -> npt.NDArray[Any]:
     """Unpack an array; what claims to be larger than its data is refused before any memory is taken for it."""
     shape = tuple(packed["shape"])
     if packed["dtype"] not in _DTYPES or not all(isinstance(side, int) and side >= 0 for side in shape):
         raise ValueError("an array of an unknown kind")
     dtype = np.dtype(packed["dtype"])
     wanted = math.prod(shape) * dtype.itemsize
-    if wanted > _MOST_BYTES:
+    if wanted > max_bytes:
         raise ValueError("an array that is too large")
     try:
         unpacker = zlib.decompressobj()

@@ -11,8 +11,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from anomem.errors import ImageError, InputError
-from anomem.runtime._pillow import load
+from anomem.runtime import _pillow, mask_pixels
 from anomem.runtime.atomic import atomic_path
+from anomem.runtime.limits import MAX_PIXELS
+from anomem.runtime.pixels import Reading, array_to_rgb, peak_of, picture_to_rgb
 from anomem.types import BoolArray, FloatArray, UInt8Image
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "as_rgb",
     "decode",
     "has_title",
+    "peak_level",
+    "read_image",
     "read_mask",
     "resize",
     "resize_map",
@@ -28,24 +32,21 @@ __all__ = [
     "write_png",
 ]
 
-MAX_PIXELS = 120_000_000
-"""Images with more pixels than this are refused before anything is decoded."""
-
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif"} | {".pbm", ".pgm", ".ppm", ".pnm"}
 )
 """Suffixes of image files, in lower case."""
 
-_LOSSY_FORMATS = frozenset({"JPEG", "WEBP"})
 
-
-def decode(source: str | Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> UInt8Image:
+def decode(
+    source: str | Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS, bits: int = 16
+) -> UInt8Image:
     """Decode one image to RGB, turned upright by its EXIF orientation.
 
     Reads JPEG, PNG, TIFF, BMP, WebP, GIF and PNM, recognised by content, not by suffix; of several
-    frames or pages the first. 16-bit grey is divided by 257 and rounded, never stretched or
-    clipped; float grey must lie in [0, 1]; palettes, grey and CMYK become RGB; an alpha channel is
-    dropped and the colours under it stay as stored.
+    frames or pages the first. 16-bit grey is divided by 257 and rounded, never stretched; `bits`
+    says where the range of a camera of fewer bits ends. Float grey must lie in [0, 1]; palettes,
+    grey and CMYK become RGB; transparent pixels are composed on mid-grey (127).
 
     Safe to call from several threads; no setting of Pillow is read or changed on the way, except
     that WebP beyond Pillow's own limit (179 million pixels by default) is always refused.
@@ -57,7 +58,10 @@ def decode(source: str | Path | bytes, *, name: str | None = None, max_pixels: i
     name : str, optional
         What errors call the image; the path by default.
     max_pixels : int
-        The largest width times height accepted, checked in the header.
+        The largest width times height accepted, checked in the header; with it rises the limit on
+        the file's bytes.
+    bits : {8, 10, 12, 14, 16}
+        Bits that 16-bit samples use: 2 ** bits - 1 is white. 8-bit images stay as they are.
 
     Returns
     -------
@@ -67,21 +71,49 @@ def decode(source: str | Path | bytes, *, name: str | None = None, max_pixels: i
     Raises
     ------
     ImageError
-        The file is missing, empty, damaged, too large or not an image.
+        The file is missing, empty, damaged, too large, transparent everywhere or not an image.
     """
     label = name or ("image bytes" if isinstance(source, bytes) else str(source))
-    return _to_rgb(load(source, label, max_pixels), label)
+    return read_image(source, label, Reading(max_pixels, bits))
 
 
-def as_rgb(array: npt.ArrayLike, *, name: str = "array") -> UInt8Image:
+def read_image(source: str | Path | bytes | Image.Image, label: str, reading: Reading) -> UInt8Image:
+    """Decode a file, a file's content or a Pillow image; see `decode`."""
+    if isinstance(source, Image.Image):
+        picture = _pillow.picture_of(source, label, reading.max_pixels)
+    else:
+        picture = _pillow.load(source, label, reading.max_pixels, deep=reading.bits != 16)
+    try:
+        return picture_to_rgb(picture, label, reading)
+    except MemoryError as error:
+        raise ImageError(label, "needs more memory than there is: shrink it, cut it or leave it out") from error
+
+
+def peak_level(source: str | Path | bytes, label: str, max_pixels: int = MAX_PIXELS) -> int | None:
+    """Return the largest 16-bit sample of an image; None for one of 8 bits or of floats.
+
+    Raises
+    ------
+    ImageError
+        As for `decode`.
+    """
+    if not _pillow.is_deep(source, label, max_pixels):
+        return None
+    return peak_of(_pillow.load(source, label, max_pixels, deep=True))
+
+
+def as_rgb(array: npt.ArrayLike, *, name: str = "array", bits: int = 16) -> UInt8Image:
     """Turn an array into an RGB image without stretching its range.
 
     Parameters
     ----------
     array : array_like, shape (H, W) or (H, W, 1 | 3 | 4)
-        bool, uint8, uint16 (divided by 257) or float in [0, 1]. A fourth channel is dropped.
+        bool, uint8, uint16 (divided by 257) or float in [0, 1]. A fourth channel is alpha:
+        transparent pixels are composed on mid-grey (127).
     name : str
-        What errors call the image.
+        Name of the image in errors.
+    bits : {8, 10, 12, 14, 16}
+        Bits that uint16 values use.
 
     Returns
     -------
@@ -91,23 +123,14 @@ def as_rgb(array: npt.ArrayLike, *, name: str = "array") -> UInt8Image:
     Raises
     ------
     ImageError
-        Another shape or dtype, no pixels, or float values outside [0, 1].
+        Another shape or dtype, no pixels, float values outside [0, 1], or transparent everywhere.
 
     Examples
     --------
     >>> as_rgb(np.array([[0.0, 1.0]]))[0].tolist()
     [[0, 0, 0], [255, 255, 255]]
     """
-    values = np.asarray(array)
-    if values.ndim == 2:
-        values = values[:, :, None]
-    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
-        shape = np.shape(array)
-        raise ImageError(name, f"shape {shape} is not an image: give (H, W) or (H, W, 1, 3 or 4)")
-    levels = _to_uint8(values[:, :, :3], name)
-    if levels.shape[2] == 1:
-        levels = np.repeat(levels, 3, axis=2)
-    return np.ascontiguousarray(levels)
+    return array_to_rgb(array, name, Reading(bits=bits))
 
 
 def resize(image: UInt8Image, height_width: tuple[int, int]) -> UInt8Image:
@@ -181,18 +204,33 @@ def resize_mask(mask: BoolArray, height_width: tuple[int, int]) -> BoolArray:
     return resized
 
 
-def read_mask(path: str | Path, height_width: tuple[int, int] | None = None) -> BoolArray:
+def read_mask(
+    source: str | Path | bytes,
+    height_width: tuple[int, int] | None = None,
+    *,
+    name: str | None = None,
+    image: str | Path | bytes | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> BoolArray:
     """Read a defect mask: whatever is not black is defect.
 
     JPEG and WebP do not keep exact zeros, so that there the limit is half of white. In other
-    formats masks of 0 and 1 work as well as masks of 0 and 255.
+    formats masks of 0 and 1 work as well as masks of 0 and 255. Where some pixels are transparent,
+    defect is what is visible, unless visible pixels are both black and not: then those that are not.
 
     Parameters
     ----------
-    path : str or Path
-        An image file of any format that `decode` reads.
+    source : str, Path or bytes
+        An image of any format that `decode` reads.
     height_width : (int, int), optional
-        Resize to this size (nearest pixel).
+        Size of the upright image that it belongs to: the mask is resized to it (nearest pixel).
+    name : str, optional
+        Name of the mask in errors; the path by default.
+    image : str, Path or bytes, optional
+        The image that it belongs to. A mask drawn on the pixels as stored is turned with it by its
+        EXIF orientation.
+    max_pixels : int
+        As for `decode`.
 
     Returns
     -------
@@ -201,15 +239,18 @@ def read_mask(path: str | Path, height_width: tuple[int, int] | None = None) -> 
     Raises
     ------
     ImageError
-        As for `decode`.
+        As for `decode`; or its shape is not the image's, or fits it both ways round.
     """
-    image = load(path, str(path), MAX_PIXELS)
-    if image.mode == "F" or image.mode.startswith("I"):
-        mask = np.asarray(image) > 0
-    else:
-        darkest_defect = 128 if image.info["source_format"] in _LOSSY_FORMATS else 1
-        mask = _to_rgb(image, str(path)).max(axis=2) >= darkest_defect
-    return mask if height_width is None else resize_mask(mask, height_width)
+    label = name or ("mask bytes" if isinstance(source, bytes) else str(source))
+    picture = _pillow.load(source, label, max_pixels)
+    mask = mask_pixels.marked(picture, label)
+    if height_width is None:
+        return mask
+    if not mask.any():  # nothing is marked, however it lies
+        return np.zeros(height_width, bool)
+    own = picture.orientation
+    mask = mask_pixels.in_frame(mask, height_width, label, own=own, image=image, max_pixels=max_pixels)
+    return resize_mask(mask, height_width)
 
 
 def write_png(path: str | Path, image: npt.NDArray[np.uint8], *, title: str = "") -> None:
@@ -243,40 +284,6 @@ def has_title(path: str | Path, title: str) -> bool:
             return image.info.get("Title") == title
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
-
-
-def _to_rgb(image: Image.Image, label: str) -> UInt8Image:
-    if image.mode.startswith("I;16"):
-        return as_rgb(np.asarray(image), name=label)
-    if image.mode == "F":
-        return as_rgb(np.asarray(image), name=label)
-    if image.mode == "I":
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError(label, "32-bit values outside 0 to 65535: save it with 8 or 16 bits")
-        return as_rgb(values.astype(np.uint16), name=label)
-    image.info.pop("transparency", None)  # else Pillow converts by it, and warns about palettes
-    try:
-        return np.array(image.convert("RGB"))
-    except ValueError as error:
-        raise ImageError(label, f"colour mode {image.mode}: save it as RGB") from error
-
-
-def _to_uint8(values: npt.NDArray[Any], name: str) -> UInt8Image:
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        # 257 takes 65535 to 255; half of it rounds to the nearest, and there are no ties.
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if values.dtype.kind == "f":
-        low, high = float(values.min()), float(values.max())
-        if not (low >= -1e-6 and high <= 1 + 1e-6):
-            found = f"float values from {low:.4g} to {high:.4g}"
-            raise ImageError(name, f"{found}: scale them to [0, 1] or give uint8")
-        return np.rint(np.clip(values.astype(np.float32), 0, 1) * 255).astype(np.uint8)
-    raise ImageError(name, f"dtype {values.dtype}: give uint8, uint16, bool or float in [0, 1]")
 
 
 def _resample(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime import _pillow
+from anomem.runtime.files import exists, is_file, is_folder
 from anomem.runtime.images import IMAGE_SUFFIXES
 from anomem.runtime.masks import is_mask_folder, masks_beside, word_set
 
@@ -188,7 +189,7 @@ def image_files(path: str | Path, *, among: bool) -> Sequence[str | Path]:
     place = Path(path)
     if among and place.suffix.lower() in IMAGE_SUFFIXES:
         return (path,)  # no look at the disk: there may be very many
-    if place.is_dir():
+    if is_folder(place):
         listing = list_folder(place)
         notes = "; ".join(listing.notes())
         if not listing.images:
@@ -196,7 +197,7 @@ def image_files(path: str | Path, *, among: bool) -> Sequence[str | Path]:
         if notes:
             warnings.warn(f"{place}: {notes}", AnomemWarning, stacklevel=5)
         return listing.images
-    if not among and not place.exists():
+    if not among and not exists(place):
         raise InputError(f"{place}: no such file or folder: check the path")
     return (path,)
 
@@ -220,7 +221,7 @@ def found_in(folder: Path) -> str:
 
 def count_pages(path: Path) -> int:
     """Count the pages or frames of an image file; 1 where it cannot be opened, which reading it will report."""
-    if path.suffix.lower() not in _PAGED or not path.is_file():
+    if path.suffix.lower() not in _PAGED or not is_file(path):
         return 1
     try:
         with path.open("rb") as stream:
@@ -228,7 +229,7 @@ def count_pages(path: Path) -> int:
             if head.startswith(b"\x89PNG") and b"acTL" not in head:
                 return 1
             stream.seek(0)
-            return int(getattr(_pillow._opener(head[:16], path.name)(stream, path.name), "n_frames", 1))
+            return int(getattr(_pillow.check_kind(head[:16], path.name)(stream, path.name), "n_frames", 1))
     except Exception:  # noqa: BLE001 - decoders raise nearly everything on damaged files
         return 1
 
@@ -308,7 +309,7 @@ def _kind_by_content(head: bytes, name: str) -> str:
     if head[:1] == b"P" and not (head[1:2] in b"456" and head[2:3] in b"\n\r\t #"):
         return "other"
     try:
-        _pillow._opener(head[:16], name)
+        _pillow.check_kind(head[:16], name)
     except ImageError:
         return "other"
     return "image"

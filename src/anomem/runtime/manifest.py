@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from anomem.errors import ModelFileError
+from anomem.runtime.limits import MAX_ARCHITECTURE_ENTRIES
 from anomem.runtime.plain import plain
+from anomem.runtime.precision import PRECISIONS
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "Manifest"]
 
@@ -84,6 +86,10 @@ class Manifest:
         for name in ("params", "resolved", "architecture", "preprocessing", "facts"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ModelFileError(f"manifest: {name} must be an object")
+        if _entries(self.architecture) > MAX_ARCHITECTURE_ENTRIES:
+            raise ModelFileError("manifest: architecture is larger than that of any method")
+        if self.precision not in PRECISIONS.values():
+            raise ModelFileError(f"manifest: precision must be one of {', '.join(PRECISIONS.values())}")
         _check_calibration_keys(self.calibration)
         _check_keys("counts", self.counts, _COUNT_KEYS)
         _check_calibration(self.calibration)
@@ -142,6 +148,8 @@ class Manifest:
             return cls(**values)
         except ModelFileError as error:
             raise ModelFileError(f"{name}: {error}") from error
+        except Exception as error:  # values of kinds that nobody thought of
+            raise ModelFileError(f"{name}: manifest cannot be read ({error}): save the model again") from error
 
 
 def _parse(text: str, name: str) -> Any:
@@ -201,10 +209,17 @@ def _check_calibration(calibration: Mapping[str, Any]) -> None:
         raise ModelFileError("manifest: calibration.alpha must be above 0 and below 1")
     if not _is_count(n) or n < 1:
         raise ModelFileError("manifest: calibration.n must be a whole number from 1")
-    if not isinstance(precision, str) or not precision:
-        raise ModelFileError("manifest: calibration.precision must be text")
+    if precision not in PRECISIONS.values():
+        raise ModelFileError(f"manifest: calibration.precision must be one of {', '.join(PRECISIONS.values())}")
     if not (_is_count(groups := calibration.get("groups", 1)) and 1 <= groups <= n):
         raise ModelFileError("manifest: calibration.groups must be a whole number from 1 to n")
+
+
+def _entries(value: Any) -> int:
+    """Count the keys and values of nested objects and lists."""
+    if isinstance(value, Mapping):
+        return sum(1 + _entries(entry) for entry in value.values())
+    return sum(map(_entries, value)) if isinstance(value, list | tuple) else 1
 
 
 def _is_count(value: object) -> bool:
@@ -212,4 +227,9 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False

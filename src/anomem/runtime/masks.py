@@ -11,6 +11,7 @@ import numpy as np
 
 from anomem.errors import ImageError
 from anomem.runtime._pillow import load
+from anomem.runtime.limits import MAX_PIXELS
 
 __all__ = ["is_mask_folder", "mask_bases", "masks_beside", "word_set", "words_of"]
 
@@ -149,7 +150,7 @@ def _twins(images: Iterable[Path]) -> set[Path]:
 def _looks_like_mask(path: Path) -> bool:
     """Return True for a picture of few grey levels, or nearly all of whose pixels have one of two."""
     try:
-        grey = np.asarray(load(path, str(path), 120_000_000).convert("L"))
+        grey = np.asarray(load(path, str(path), MAX_PIXELS).image.convert("L"))
     except (ImageError, ValueError, MemoryError):
         return False
     counts = np.sort(np.bincount(grey.ravel(), minlength=256))

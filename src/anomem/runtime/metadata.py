@@ -15,6 +15,9 @@ from typing import BinaryIO
 
 from anomem.errors import ModelFileError
 from anomem.runtime.atomic import atomic_path
+from anomem.runtime.files import is_file
+from anomem.runtime.limits import MAX_TEXT_BYTES
+from anomem.runtime.seal import BLANK, SEAL, seal
 
 __all__ = ["checksum", "is_exported", "read_texts", "weights_of", "write_texts"]
 
@@ -62,7 +65,8 @@ def read_texts(path: str | Path) -> dict[str, str]:
         room = _tree(place).find(f"rt_info/{_ROOM}")
         return {} if room is None else {entry.tag: entry.get("value", "") for entry in room}
     with place.open("rb") as stream:
-        entries = (_entry(_content(stream, field), place) for field in _fields(stream, place) if field.is_metadata)
+        found = (field for field in _fields(stream, place) if field.is_metadata)
+        entries = (_entry(_content(stream, field, place), place) for field in found)
         return {key.removeprefix(f"{_ROOM}."): value for key, value in entries if key.startswith(f"{_ROOM}.")}
 
 
@@ -85,18 +89,23 @@ def write_texts(path: str | Path, texts: Mapping[str, str], target: str | Path |
     InputError
         The target's folder is missing or not writable.
     """
-    place = _existing(path)
+    place, texts = _existing(path), {**texts, SEAL: BLANK}
     with atomic_path(target or place) as part:
         if place.suffix.lower() == ".xml":
             _write_xml(_tree(place), texts, part)
-            return
-        with place.open("rb") as stream, part.open("wb") as out:
-            for field in list(_fields(stream, place)):
-                if not (field.is_metadata and _entry(_content(stream, field), place)[0].startswith(f"{_ROOM}.")):
-                    _copy(stream, out, field.start, field.end)
-            for key, value in texts.items():
-                content = _text(1, f"{_ROOM}.{key}") + _text(2, value)
-                out.write(_varint(_METADATA << 3 | _MESSAGE) + _varint(len(content)) + content)
+        else:
+            _write_onnx(place, texts, part)
+        seal(part)
+
+
+def _write_onnx(place: Path, texts: Mapping[str, str], part: Path) -> None:
+    with place.open("rb") as stream, part.open("wb") as out:
+        for field in list(_fields(stream, place)):
+            if not (field.is_metadata and _entry(_content(stream, field, place), place)[0].startswith(f"{_ROOM}.")):
+                _copy(stream, out, field.start, field.end)
+        for key, value in texts.items():
+            content = _text(1, f"{_ROOM}.{key}") + _text(2, value)
+            out.write(_varint(_METADATA << 3 | _MESSAGE) + _varint(len(content)) + content)
 
 
 def checksum(path: str | Path) -> str:
@@ -110,15 +119,17 @@ def checksum(path: str | Path) -> str:
 
 def _existing(path: str | Path) -> Path:
     place = Path(path)
-    if not place.is_file():
+    if not is_file(place):
         raise ModelFileError(f"{place}: no such model file")
     return place
 
 
 def _tree(place: Path) -> ET.Element:
+    if place.stat().st_size > MAX_TEXT_BYTES:
+        raise _too_much_text(place)
     try:
         root = ET.parse(place).getroot()
-    except (ET.ParseError, ValueError, LookupError) as error:
+    except Exception as error:  # the parser raises nearly everything on damaged files
         raise ModelFileError(f"{place}: not an OpenVINO IR, or damaged: export it again") from error
     if root.tag != "net":
         raise ModelFileError(f"{place}: an XML file, but not an OpenVINO IR")
@@ -169,7 +180,9 @@ def _fields(stream: BinaryIO, place: Path) -> Iterator[_Field]:
         raise _damaged(place)
 
 
-def _content(stream: BinaryIO, field: _Field) -> bytes:
+def _content(stream: BinaryIO, field: _Field, place: Path) -> bytes:
+    if field.end - field.content > MAX_TEXT_BYTES:
+        raise _too_much_text(place)
     stream.seek(field.content)
     return stream.read(field.end - field.content)
 
@@ -232,6 +245,10 @@ def _copy(stream: BinaryIO, out: BinaryIO, start: int, end: int) -> None:
         piece = stream.read(min(_PIECE, end - start))
         out.write(piece)
         start += len(piece)
+
+
+def _too_much_text(place: Path) -> ModelFileError:
+    return ModelFileError(f"{place}: damaged: more text than the limit of {MAX_TEXT_BYTES >> 20} MiB; export it again")
 
 
 def _damaged(place: Path) -> ModelFileError:

@@ -135,7 +135,7 @@ class Model(OldNames, ABC):
         """Write the model file; whole or not at all."""
 
     @abstractmethod
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> PreparedImages:
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> PreparedImages:
         """Open images of any accepted kind."""
 
     @abstractmethod
@@ -176,6 +176,11 @@ class Model(OldNames, ABC):
         """Warn where p-values cannot be trusted."""
 
     @property
+    def bits_(self) -> int:
+        """Bits that 16-bit samples use: 8, 10, 12, 14 or 16."""
+        return self.preprocessing_.bits
+
+    @property
     def digests_(self) -> frozenset[int]:
         """Content hashes of every image that trained, tuned, calibrated or labelled the model."""
         return frozenset().union(*self.digests_by_role_.values())
@@ -189,13 +194,14 @@ class Model(OldNames, ABC):
         workers: int | None = None,
         skip_bad: bool = False,
         device: str = "auto",
+        max_pixels: int | None = None,
     ) -> Iterator[Scored]:
         """Score images lazily and in order; Python, commands, reports and benchmarks all take this path.
 
         Parameters
         ----------
-        images : folder, file, list of paths, arrays, tensors
-            All images of a folder, whatever its layout.
+        images : folder, file, array, tensor, Pillow image, bytes, or list of these
+            All images of a folder, whatever its layout. Arrays are RGB, bytes the content of an image file.
         maps : bool
             Return anomaly maps too, each in its image's own size; refused where the method draws none.
         batch_size : int
@@ -206,6 +212,8 @@ class Model(OldNames, ABC):
             List unreadable images instead of failing.
         device : str
             "auto", "cpu", "cuda", "cuda:1", ...; exported models run on the processor.
+        max_pixels : int, optional
+            Images with more pixels are refused before they are decoded; by default 120 million.
 
         Yields
         ------
@@ -219,7 +227,8 @@ class Model(OldNames, ABC):
             For an image that cannot be read, unless `skip_bad`.
         """
         self._before_scoring()
-        calibration, prepared = self.calibration_, self._prepared(images, workers=workers, skip_bad=skip_bad)
+        calibration = self.calibration_
+        prepared = self._prepared(images, workers=workers, skip_bad=skip_bad, max_pixels=max_pixels)
         results = self.raw_results(prepared, maps=maps, batch_size=batch_size, device=device)
         return (
             describe(result, prepared.source.name(result.index), prepared.preprocessing, calibration)
@@ -235,6 +244,7 @@ class Model(OldNames, ABC):
         workers: int | None = None,
         skip_bad: bool = False,
         device: str = "auto",
+        max_pixels: int | None = None,
     ) -> Iterator[ImageResult]:
         """Run the network over images lazily and in order, without p-values and verdicts.
 
@@ -244,7 +254,7 @@ class Model(OldNames, ABC):
             As for :meth:`score`; or PreparedImages, which carry `workers` and `skip_bad` themselves.
         maps : bool
             Keep the map of each tile.
-        batch_size, workers, skip_bad, device
+        batch_size, workers, skip_bad, device, max_pixels
             As for :meth:`score`.
 
         Yields
@@ -254,7 +264,7 @@ class Model(OldNames, ABC):
         if maps and not self.localizes:
             raise InputError(f"{self.name} scores whole images and draws no maps; use a method that localizes")
         if not isinstance(images, PreparedImages):
-            images = self._prepared(images, workers=workers, skip_bad=skip_bad)
+            images = self._prepared(images, workers=workers, skip_bad=skip_bad, max_pixels=max_pixels)
         return self._results(images, maps=maps, batch_size=batch_size, device=device)
 
     def anomaly_score(
@@ -265,9 +275,11 @@ class Model(OldNames, ABC):
         workers: int | None = None,
         skip_bad: bool = False,
         device: str = "auto",
+        max_pixels: int | None = None,
     ) -> FloatArray:
         """Return raw anomaly scores, (N,) float32, higher = more anomalous; parameters as for :meth:`score`."""
-        scored = self.score(images, batch_size=batch_size, workers=workers, skip_bad=skip_bad, device=device)
+        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "device": device}
+        scored = self.score(images, max_pixels=max_pixels, **options)
         return np.asarray([r.score for r in scored], dtype=np.float32)
 
     def anomaly_map(
@@ -277,9 +289,11 @@ class Model(OldNames, ABC):
         batch_size: int = 16,
         workers: int | None = None,
         device: str = "auto",
+        max_pixels: int | None = None,
     ) -> list[FloatArray]:
         """Return one (H, W) float32 anomaly map per image, in the image's own size; parameters as for :meth:`score`."""
-        scored = self.score(images, maps=True, batch_size=batch_size, workers=workers, device=device)
+        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
+        scored = self.score(images, maps=True, max_pixels=max_pixels, **options)
         return [r.map for r in scored if r.map is not None]
 
     def p_value(
@@ -290,9 +304,11 @@ class Model(OldNames, ABC):
         workers: int | None = None,
         skip_bad: bool = False,
         device: str = "auto",
+        max_pixels: int | None = None,
     ) -> npt.NDArray[np.float64]:
         """Return conformal p-values, (N,) float64 in (0, 1]; parameters as for :meth:`score`."""
-        scored = self.score(images, batch_size=batch_size, workers=workers, skip_bad=skip_bad, device=device)
+        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "device": device}
+        scored = self.score(images, max_pixels=max_pixels, **options)
         return np.asarray([r.p_value for r in scored], dtype=np.float64)
 
     def predict(
@@ -303,9 +319,11 @@ class Model(OldNames, ABC):
         workers: int | None = None,
         skip_bad: bool = False,
         device: str = "auto",
+        max_pixels: int | None = None,
     ) -> IntArray:
         """Return verdicts, (N,): 1 rejected at alpha, 0 not, -1 unreadable (`skip_bad`); parameters as for `score`."""
-        scored = self.score(images, batch_size=batch_size, workers=workers, skip_bad=skip_bad, device=device)
+        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "device": device}
+        scored = self.score(images, max_pixels=max_pixels, **options)
         return np.asarray([-1 if r.error else int(r.anomalous) for r in scored], dtype=np.intp)
 
     def set_alpha(self, alpha: float) -> Self:
@@ -328,6 +346,7 @@ class Model(OldNames, ABC):
         workers: int | None = None,
         device: str = "auto",
         skip_bad: bool = False,
+        max_pixels: int | None = None,
         groups: Groups = None,
         progress: Progress | None = None,
     ) -> Self:
@@ -341,7 +360,7 @@ class Model(OldNames, ABC):
             Promised false-alarm rate; by default the present one where the normals carry it.
         groups : sequence, "near", "folder" or regular expression, optional
             Images of one part, lot or burst; p-values count groups. See `anomem.runtime.groups.resolve_groups`.
-        batch_size, workers, device, skip_bad
+        batch_size, workers, device, skip_bad, max_pixels
             As for :meth:`score`.
         progress : callable, optional
             Called with a Record per image.
@@ -357,7 +376,7 @@ class Model(OldNames, ABC):
             warn_renamed("calibrate(alpha=...) without normals", "set_alpha(alpha)")
             return self.set_alpha(self.calibration_.alpha if alpha is None else alpha)
         normals, known = self._normals(normals)
-        images = self._prepared(normals, workers=workers, skip_bad=skip_bad)
+        images = self._prepared(normals, workers=workers, skip_bad=skip_bad, max_pixels=max_pixels)
         chosen = run_to_end(resolve_groups(known if groups is None else groups, images.source), progress)
         steps = self._calibrated(images, alpha, batch_size=batch_size, device=device, groups=chosen)
         run_to_end(steps, progress)

@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from anomem.errors import InputError, ModelFileError, ParameterError
 from anomem.runtime.images import resize, resize_map, resize_mask
+from anomem.runtime.limits import MAX_SIDE, MAX_TILES, TILES_AT_ONCE_BYTES
+from anomem.runtime.mask_pixels import same_aspect
+from anomem.runtime.pixels import BITS, GREY
 from anomem.types import BoolArray, Box, FloatArray, UInt8Image
 
-__all__ = ["GREY", "MAX_OVERLAP", "Preprocessing"]
-
-GREY = 127
-"""Grey level of letterbox borders and of pixels outside the region of interest."""
+__all__ = ["GREY", "MAX_OVERLAP", "Preprocessing", "Tiles"]
 
 MAX_OVERLAP = 0.9
 """Largest share of a tile that may overlap with the next."""
@@ -42,7 +42,10 @@ class Preprocessing:
         blend, and seams may show.
     roi : ndarray of bool, shape (h, w), optional
         True where to look, in the frame of the images; scaled (nearest pixel) to images of another
-        size. Pixels outside have no influence on anything, not by a single bit.
+        size, unless they lie the other way round. Pixels outside have no influence on anything, not
+        by a single bit.
+    bits : {8, 10, 12, 14, 16}
+        Bits that 16-bit samples use; see :class:`~anomem.runtime.pixels.Reading`.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class Preprocessing:
     tile: int | None = None
     overlap: float = 0.25
     roi: BoolArray | None = None
+    bits: int = 16
 
     def __post_init__(self) -> None:
         """Check the ranges, and keep a read-only copy of ``roi``."""
@@ -62,6 +66,10 @@ class Preprocessing:
             value = getattr(self, name)
             if not (value is None and name == "tile") and not _is_positive_integer(value):
                 raise ParameterError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.size > MAX_SIDE:
+            raise ParameterError(f"size must be at most {MAX_SIDE}, not {self.size}")
+        if isinstance(self.bits, bool) or self.bits not in BITS:
+            raise ParameterError(f"bits must be one of {', '.join(map(str, BITS))}, not {self.bits!r}")
         if not isinstance(self.letterbox, bool):
             raise ParameterError(f"letterbox must be true or false, not {self.letterbox!r}")
         if isinstance(self.overlap, bool) or not isinstance(self.overlap, int | float):
@@ -101,11 +109,16 @@ class Preprocessing:
         Raises
         ------
         InputError
-            The image has no pixels, or the region of interest is empty at its size.
+            The image has no pixels or too many tiles; the region of interest lies the other way
+            round, or is empty at its size.
         """
         height, width = height_width
         if height < 1 or width < 1:
             raise InputError(f"an image of {height} x {width} has no pixels")
+        count = len(self._spans(height)) * len(self._spans(width))
+        if count > MAX_TILES:
+            problem = f"an image of {height} x {width} pixels is {count:,} tiles, more than the limit of {MAX_TILES:,}"
+            raise InputError(f"{problem}: take larger tiles, or less overlap")
         boxes = [
             Box(top, left, box_height, box_width)
             for top, box_height in self._spans(height)
@@ -120,7 +133,7 @@ class Preprocessing:
             raise InputError(f"{found}: mark with white where to look")
         return kept
 
-    def cut(self, image: UInt8Image) -> npt.NDArray[np.uint8]:
+    def cut(self, image: UInt8Image) -> npt.NDArray[np.uint8] | Tiles:
         """Cut an image into inputs.
 
         Parameters
@@ -129,8 +142,9 @@ class Preprocessing:
 
         Returns
         -------
-        ndarray of uint8, shape (T, size, size, 3)
-            One for each box of `boxes`, in its order.
+        ndarray of uint8, shape (T, size, size, 3), or Tiles
+            One for each box of `boxes`, in its order; where they are many, cut when they are asked
+            for.
 
         Raises
         ------
@@ -144,14 +158,8 @@ class Preprocessing:
         if roi is not None:
             # Before any resize, so that nothing of the outside can leak in.
             image = np.where(roi[:, :, None], image, np.uint8(GREY))
-        if len(boxes) == 1 and not self.letterbox:
-            return resize(_crop(image, boxes[0]), (self.size, self.size))[None]
-        inputs = np.full((len(boxes), self.size, self.size, 3), GREY, np.uint8)
-        for index, box in enumerate(boxes):
-            top, left, height, width = self._inner(box)
-            part = resize(_crop(image, box), (height, width))
-            inputs[index, top : top + height, left : left + width] = part
-        return inputs
+        tiles = Tiles(image, boxes, self)
+        return tiles if len(tiles) * self.size * self.size * 3 > TILES_AT_ONCE_BYTES else tiles[:]
 
     def assemble(self, maps: FloatArray, height_width: tuple[int, int]) -> FloatArray:
         """Put the maps of an image's inputs together in the image's frame.
@@ -196,6 +204,8 @@ class Preprocessing:
             "tile": None if self.tile is None else int(self.tile),
             "overlap": float(self.overlap),
             "roi": self.roi is not None,
+            # Only where it matters: an older anomem refuses what it would read otherwise, and nothing else.
+            **({} if self.bits == 16 else {"bits": int(self.bits)}),
         }
 
     @classmethod
@@ -207,7 +217,7 @@ class Preprocessing:
         ModelFileError
             Unknown or missing keys, values out of range, or ``roi`` missing or not expected.
         """
-        if set(facts) != set(_KEYS):
+        if set(facts) - {"bits"} != set(_KEYS):
             keys = ", ".join(map(str, facts))
             raise ModelFileError(f"preprocessing has the keys {keys} instead of {', '.join(_KEYS)}")
         if facts["roi"] is not (roi is not None):
@@ -229,7 +239,13 @@ class Preprocessing:
         return 0 if self.tile is None else min(round(self.tile * self.overlap), self.tile - 1)
 
     def _roi_at(self, height_width: tuple[int, int]) -> BoolArray | None:
-        return None if self.roi is None else resize_mask(self.roi, height_width)
+        if self.roi is None:
+            return None
+        if same_aspect(self.roi.shape[::-1], height_width) and not same_aspect(self.roi.shape, height_width):
+            sizes = [f"{width} x {height}" for height, width in (self.roi.shape, height_width)]
+            problem = f"the region of interest, {sizes[0]} pixels, lies the other way round than the image, {sizes[1]}"
+            raise InputError(f"{problem}: turn the image, or fit for it separately")
+        return resize_mask(self.roi, height_width)
 
     def _inner(self, box: Box) -> Box:
         """Where the box's pixels lie in its size x size input."""
@@ -276,6 +292,44 @@ class Preprocessing:
             weights[start] = weight
             total[start : start + extent] += weight
         return {start: weights[start] / total[start : start + extent] for start, extent in spans}
+
+
+class Tiles:
+    """The inputs of one image, cut when they are asked for.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        Grey outside the region of interest.
+    boxes : list of Box
+        Its parts that are looked at.
+    preprocessing : Preprocessing
+        How a part becomes an input.
+    """
+
+    def __init__(self, image: UInt8Image, boxes: list[Box], preprocessing: Preprocessing) -> None:
+        self._image, self._boxes, self._preprocessing = image, boxes, preprocessing
+
+    def __len__(self) -> int:
+        """Count the inputs."""
+        return len(self._boxes)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of all inputs, (T, size, size, 3)."""
+        size = self._preprocessing.size
+        return len(self), size, size, 3
+
+    def __getitem__(self, part: slice) -> npt.NDArray[np.uint8]:
+        """Cut some inputs, (T, size, size, 3) uint8."""
+        boxes, size = self._boxes[part], self._preprocessing.size
+        if len(boxes) == 1 and not self._preprocessing.letterbox:
+            return resize(_crop(self._image, boxes[0]), (size, size))[None]
+        inputs = np.full((len(boxes), size, size, 3), GREY, np.uint8)
+        for index, box in enumerate(boxes):
+            top, left, height, width = self._preprocessing._inner(box)
+            inputs[index, top : top + height, left : left + width] = resize(_crop(self._image, box), (height, width))
+        return inputs
 
 
 def _rising(count: int) -> npt.NDArray[np.float64]:

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from anomem.errors import AnomemWarning, InputError
+from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha, group_numbers
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.types import FloatArray
@@ -45,17 +45,25 @@ def unseen(images: PreparedImages, seen: frozenset[int]) -> list[int]:
         None is left.
     """
     first: dict[int, int] = {}
+    unreadable: list[int] = []
     for position, index in enumerate(images.indices):
-        digest = images.source.digest(int(index))
+        try:
+            digest = images.source.digest(int(index))
+        except ImageError:
+            if not images.skip_bad:
+                raise
+            unreadable.append(position)
+            continue
         if digest not in seen:
             first.setdefault(digest, position)
-    if len(first) < len(images):
-        line = f"left out {len(images) - len(first)} images that the model has learnt from or that stand there twice"
+    if len(first) + len(unreadable) < len(images):
+        known = len(images) - len(first) - len(unreadable)
+        line = f"left out {known} images that the model has learnt from or that stand there twice"
         warnings.warn(line, AnomemWarning, stacklevel=4)
     if not first:
         raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
     if len(first) <= CALIBRATE_MAX:
-        return list(first.values())
+        return sorted([*first.values(), *unreadable])  # scoring says why they cannot be read
     line = f"calibrating on {CALIBRATE_MAX} of {len(first)} images, drawn by content: more hardly sharpen a promise"
     warnings.warn(line, AnomemWarning, stacklevel=4)
     drawn = sorted(first, key=lambda digest: hashlib.sha256(digest.to_bytes(8, "big")).digest())

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from anomem.errors import ImageError, ParameterError
+from anomem.errors import ImageError, InputError, ParameterError
 from anomem.runtime.batches import load_batches
-from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.limits import MAX_TILE_MAP_BYTES
+from anomem.runtime.preprocess import Preprocessing, Tiles
 from anomem.runtime.sources import ImageSource
 from anomem.types import FloatArray, IntArray, UInt8Image
 
-__all__ = ["ImageResult", "Prepared", "PreparedImages", "TileOutput", "score_tiles"]
+__all__ = ["ImageResult", "Prepared", "PreparedImages", "TileOutput", "score_tiles", "tile_batches"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Prepared:
         Its position in the source.
     digest : int
         Its content hash, 8 bytes.
-    tiles : ndarray
+    tiles : ndarray or Tiles
         (T, S, S, 3) uint8; T is 1 unless the image was cut into tiles. Empty where `error` is set.
     height_width : tuple of int
         Its own size in pixels.
@@ -42,7 +43,7 @@ class Prepared:
 
     index: int
     digest: int
-    tiles: UInt8Image
+    tiles: UInt8Image | Tiles
     height_width: tuple[int, int]
     error: str | None = None
 
@@ -73,7 +74,7 @@ class PreparedImages:
         workers: int | None = None,
         skip_bad: bool = False,
     ) -> None:
-        self.source, self.preprocessing = source, preprocessing
+        self.source, self.preprocessing = source.with_bits(preprocessing.bits), preprocessing
         self.indices = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.intp)
         self.workers = min(8, os.cpu_count() or 1) if workers is None else workers
         self.skip_bad = skip_bad
@@ -105,13 +106,38 @@ class PreparedImages:
     def _prepare(self, index: int) -> Prepared:
         try:
             image, digest = self.source.load_with_digest(index)
+            height, width = image.shape[:2]
+            return Prepared(index, digest, self._cut(image, index), (height, width))
         except ImageError as error:
             if not self.skip_bad:
                 raise
             size = self.preprocessing.size
             return Prepared(index, 0, np.empty((0, size, size, 3), np.uint8), (0, 0), str(error))
-        height, width = image.shape[:2]
-        return Prepared(index, digest, self.preprocessing.cut(image), (height, width))
+
+    def _cut(self, image: UInt8Image, index: int) -> UInt8Image | Tiles:
+        try:
+            return self.preprocessing.cut(image)
+        except InputError as error:  # one image's fault: its size, or where the region of interest lies at it
+            raise ImageError(self.source.name(index), str(error)) from error
+        except MemoryError as error:
+            problem = "needs more memory than there is: shrink it, cut it or leave it out"
+            raise ImageError(self.source.name(index), problem) from error
+
+
+def tile_batches(images: Sequence[Prepared], batch_size: int) -> Iterator[UInt8Image]:
+    """Yield the tiles of several images, in order, at most `batch_size` at a time."""
+    parts: list[UInt8Image] = []
+    for image in images:
+        start, count = 0, len(image.tiles)
+        while start < count:
+            room = batch_size - sum(map(len, parts))
+            parts.append(image.tiles[start : start + room])
+            start += room
+            if sum(map(len, parts)) == batch_size:
+                yield parts[0] if len(parts) == 1 else np.concatenate(parts)
+                parts = []
+    if parts:
+        yield parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class TileOutput(NamedTuple):
@@ -203,17 +229,25 @@ def _forward(
     forward: Callable[[UInt8Image], TileOutput], images: list[Prepared], batch_size: int, maps: bool
 ) -> TileOutput:
     """One output for the tiles of all `images`."""
-    tiles = images[0].tiles if len(images) == 1 else np.concatenate([image.tiles for image in images])
-    outputs = []
-    for start in range(0, len(tiles), batch_size):
-        output = forward(tiles[start : start + batch_size])
+    outputs: list[TileOutput] = []
+    count = sum(len(image.tiles) for image in images)
+    for tiles in tile_batches(images, batch_size):
+        output = forward(tiles)
         outputs.append(output if maps else output._replace(map=None))
+        if len(outputs) == 1 and output.map is not None and maps:
+            _check_maps(output.map[0].nbytes, count)
     return TileOutput(
         np.concatenate([o.score for o in outputs]),
         _joined([o.map for o in outputs]),
         _joined([o.one_class for o in outputs]),
         _joined([o.evidence for o in outputs]),
     )
+
+
+def _check_maps(bytes_per_tile: int, count: int) -> None:
+    if bytes_per_tile * count > MAX_TILE_MAP_BYTES:
+        problem = f"the maps of {count:,} tiles are more than the limit of {MAX_TILE_MAP_BYTES >> 30} GiB"
+        raise InputError(f"{problem}: take larger tiles, or less overlap")
 
 
 def _joined(parts: list[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:

@@ -166,8 +166,9 @@ class Session(Model):
             line += f"{facts.calibration.precision}: its p-values may be wrong until you calibrate it"
             warnings.warn(line, AnomemWarning, stacklevel=3)
 
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool) -> PreparedImages:
-        return PreparedImages(open_images(images), self._facts.preprocessing, workers=workers, skip_bad=skip_bad)
+    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> PreparedImages:
+        source = open_images(images, max_pixels=max_pixels)
+        return PreparedImages(source, self._facts.preprocessing, workers=workers, skip_bad=skip_bad)
 
     def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
         if device not in ("auto", "cpu"):

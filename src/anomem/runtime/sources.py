@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from anomem.errors import ImageError, InputError
-from anomem.runtime.images import as_rgb, decode
+from anomem.runtime._pillow import check_kind
+from anomem.runtime.files import is_file, read_regular
+from anomem.runtime.images import peak_level, read_image
+from anomem.runtime.limits import MAX_PIXELS, image_bytes
 from anomem.runtime.listing import image_files, warn_of_pages
+from anomem.runtime.pixels import Reading, array_to_rgb
 from anomem.types import UInt8Image
 
-__all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "open_images"]
+__all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "highest_level", "open_images"]
 
 _CHANNELS = (1, 3, 4)
+
+OBSERVED = 256
+"""Images whose bit depth is looked at."""
 
 
 class Expand(Protocol):
@@ -30,6 +40,23 @@ class Expand(Protocol):
 
 class ImageSource(ABC):
     """A sequence of images that are read when they are asked for."""
+
+    reading: Reading = Reading()
+    """Settings by which its images become 8-bit RGB."""
+
+    def with_bits(self, bits: int) -> Self:
+        """Return the same images, 16-bit samples read as `bits` bits; see :class:`~anomem.runtime.pixels.Reading`."""
+        return self if bits == self.reading.bits else self.with_reading(replace(self.reading, bits=bits))
+
+    def with_reading(self, reading: Reading) -> Self:
+        """Return the same images, read otherwise."""
+        changed = copy.copy(self)
+        changed.reading = reading
+        return changed
+
+    def peak(self, i: int) -> int | None:
+        """Return the largest 16-bit sample of image ``i``; None for one of 8 bits or of floats."""
+        return None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -56,6 +83,12 @@ class ImageSource(ABC):
         """Select images, in the order of ``indices``."""
 
 
+def highest_level(images: ImageSource) -> int:
+    """Return the largest 16-bit sample of an even sample of the images; 0 where there is none."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, OBSERVED).round().astype(int)) if len(images) else ()
+    return max((images.peak(int(i)) or 0 for i in chosen), default=0)
+
+
 class FileSource(ImageSource):
     """Image files.
 
@@ -65,26 +98,30 @@ class FileSource(ImageSource):
         Nothing is opened here; a missing file shows when it is loaded.
     """
 
-    def __init__(self, paths: Iterable[str | Path]) -> None:
+    def __init__(self, paths: Iterable[str | Path], reading: Reading | None = None) -> None:
         self._paths = tuple(paths)
+        self.reading = reading or Reading()
 
     def __len__(self) -> int:
         """Count the images."""
         return len(self._paths)
 
     def content(self, i: int) -> bytes:
-        """Read the bytes of file ``i``; ImageError when it cannot be read."""
-        place = Path(self._paths[i])
+        """Read the bytes of file ``i``; ImageError when it cannot be read or begins like no image."""
+        label, limit = self.name(i), image_bytes(self.reading.max_pixels)
         try:
-            return place.read_bytes()
-        except FileNotFoundError as error:
-            raise ImageError(self.name(i), "there is no such file: check the path") from error
-        except OSError as error:
-            raise ImageError(self.name(i), f"{error.strerror}: check the path") from error
+            return read_regular(self._paths[i], label, limit, check_kind)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ImageError(label, "there is no such file: check the path") from error
 
     def load(self, i: int) -> UInt8Image:
         """Decode file ``i``."""
-        return decode(self.content(i), name=self.name(i))
+        return read_image(self.content(i), self.name(i), self.reading)
+
+    def peak(self, i: int) -> int | None:
+        """Return the largest 16-bit sample of file ``i``."""
+        path = self._paths[i]
+        return peak_level(path if is_file(path) else self.content(i), self.name(i), self.reading.max_pixels)
 
     def name(self, i: int) -> str:
         """Return the path of file ``i`` as it was given."""
@@ -98,23 +135,25 @@ class FileSource(ImageSource):
         """Read file ``i`` once, hash and decode it."""
         content = self.content(i)
         digest = _first_bytes(hashlib.sha256(content).digest())
-        return decode(content, name=self.name(i)), digest
+        return read_image(content, self.name(i), self.reading), digest
 
     def subset(self, indices: Iterable[int]) -> FileSource:
         """Select files."""
-        return type(self)(self._paths[i] for i in indices)
+        return type(self)((self._paths[i] for i in indices), self.reading)
 
 
 class ArraySource(ImageSource):
-    """Images in memory: NumPy arrays or torch tensors, converted when they are asked for.
+    """Images in memory: arrays, tensors, Pillow images and files' contents, converted when they are asked for.
 
     Parameters
     ----------
-    arrays : array, tensor or sequence of arrays or tensors
-        (N, H, W), (N, H, W, C) or (N, C, H, W), C being 1, 3 or 4; a sequence of N images without
-        the first axis; or one image (H, W) or (H, W, 3 or 4). Where both places could be the
-        channels, a tensor has them first and an array last. Values as in
-        `anomem.runtime.images.as_rgb`.
+    items : array, tensor, or sequence of arrays, tensors, Pillow images or bytes
+        RGB or grey: (N, H, W), (N, H, W, C) or (N, C, H, W), C being 1, 3 or 4; a sequence of N
+        images without the first axis; or one image (H, W) or (H, W, 3 or 4). Where both places
+        could be the channels, a tensor has them first and an array last. Values as in
+        `anomem.runtime.images.as_rgb`. Bytes are the content of an image file.
+    reading : Reading, optional
+        How they become 8-bit RGB.
 
     Raises
     ------
@@ -122,12 +161,13 @@ class ArraySource(ImageSource):
         Other shapes. (Values are looked at when the image is loaded.)
     """
 
-    def __init__(self, arrays: Any) -> None:
-        items = _as_batch(arrays) if hasattr(arrays, "shape") else list(arrays)
-        first_channel = getattr(arrays, "ndim", 0) == 4 and _channels_first(arrays.shape[1:], arrays)
-        self._items: Any = items
-        self._channels_first: bool | None = first_channel if hasattr(arrays, "shape") else None
-        self._indices: Sequence[int] = range(len(items))
+    def __init__(self, items: Any, reading: Reading | None = None) -> None:
+        whole = hasattr(items, "shape")
+        first_channel = whole and items.ndim == 4 and _channels_first(items.shape[1:], items)
+        self._items: Any = _as_batch(items) if whole else list(items)
+        self._channels_first: bool | None = first_channel if whole else None
+        self._indices: Sequence[int] = range(len(self._items))
+        self.reading = reading or Reading()
 
     def __len__(self) -> int:
         """Count the images."""
@@ -135,49 +175,75 @@ class ArraySource(ImageSource):
 
     def load(self, i: int) -> UInt8Image:
         """Convert image ``i``."""
-        return as_rgb(self._array(i), name=self.name(i))
+        return self._converted(self._item(i), self.name(i))
 
     def name(self, i: int) -> str:
         """Return ``image i``, counted from 0 in the whole input."""
         return f"image {self._indices[i]}"
 
     def digest(self, i: int) -> int:
-        """Hash shape, dtype and values of image ``i``."""
-        return _array_digest(self._array(i))
+        """Hash image ``i``: shape, dtype and values, or as a file where it is bytes."""
+        return _digest(self._item(i), self.name(i))
 
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
         """Convert image ``i`` once, and hash it."""
-        array = self._array(i)
-        return as_rgb(array, name=self.name(i)), _array_digest(array)
+        item = self._item(i)
+        return self._converted(item, self.name(i)), _digest(item, self.name(i))
+
+    def peak(self, i: int) -> int | None:
+        """Return the largest 16-bit sample of image ``i``."""
+        item = self._item(i)
+        if isinstance(item, bytes):
+            return peak_level(item, self.name(i), self.reading.max_pixels)
+        values = np.asarray(item) if isinstance(item, np.ndarray) or item.mode.startswith("I;16") else None
+        if values is None or values.dtype.kind != "u" or values.dtype.itemsize != 2 or not values.size:
+            return None
+        return int((values[:, :, :3] if values.ndim == 3 else values).max())
 
     def subset(self, indices: Iterable[int]) -> ArraySource:
         """Select images; the arrays are shared, not copied."""
-        chosen = object.__new__(ArraySource)
-        chosen._items = self._items
-        chosen._channels_first = self._channels_first
+        chosen = copy.copy(self)
         chosen._indices = tuple(self._indices[i] for i in indices)
         return chosen
 
-    def _array(self, i: int) -> npt.NDArray[Any]:
+    def _item(self, i: int) -> npt.NDArray[Any] | bytes | Image.Image:
         item = self._items[self._indices[i]]
+        if isinstance(item, (bytes, bytearray, memoryview)):
+            return bytes(item)
+        if isinstance(item, Image.Image):
+            return item
         first = self._channels_first
         if first is None:
             first = np.ndim(item) == 3 and _channels_first(item.shape, item)
         array = _to_numpy(item)
         return np.moveaxis(array, 0, -1) if first else array
 
+    def _converted(self, item: npt.NDArray[Any] | bytes | Image.Image, name: str) -> UInt8Image:
+        if isinstance(item, (bytes, Image.Image)):
+            return read_image(item, name, self.reading)
+        return array_to_rgb(item, name, self.reading)
 
-def open_images(images: Any, *, files: type[FileSource] = FileSource, expand: Expand = image_files) -> ImageSource:
+
+def open_images(
+    images: Any,
+    *,
+    files: type[FileSource] = FileSource,
+    expand: Expand = image_files,
+    max_pixels: int | None = None,
+) -> ImageSource:
     """Open files and arrays of images.
 
     Parameters
     ----------
-    images : ImageSource, path, array, tensor, or sequence of paths, arrays or tensors
-        A folder is searched recursively. Several paths may mix files and folders.
+    images : ImageSource, path, array, tensor, Pillow image, bytes, or sequence of these
+        A folder is searched recursively. Several paths may mix files and folders; paths do not mix
+        with images in memory.
     files : type
         What opens paths.
     expand : callable
         From a path, and whether it stands ``among`` others, to the image files that it stands for.
+    max_pixels : int, optional
+        The largest width times height accepted; by default `anomem.runtime.limits.MAX_PIXELS`.
 
     Returns
     -------
@@ -189,24 +255,38 @@ def open_images(images: Any, *, files: type[FileSource] = FileSource, expand: Ex
         No image at all, a missing folder, or something that holds no images.
     """
     if isinstance(images, ImageSource):
-        return images
+        if max_pixels is None:
+            return images
+        return images.with_reading(replace(images.reading, max_pixels=max_pixels))
+    reading = Reading(MAX_PIXELS if max_pixels is None else max_pixels)
     if isinstance(images, (str, Path)):
         warn_of_pages([images])
-        return files(expand(images, among=False))
-    if hasattr(images, "shape"):
-        return ArraySource(images)
-    if isinstance(images, (bytes, dict)) or not isinstance(images, Iterable):
+        return files(expand(images, among=False), reading)
+    if isinstance(images, (bytes, bytearray, memoryview, Image.Image)):
+        return ArraySource([images], reading)
+    if hasattr(images, "shape") and not _lists_objects(images):
+        return ArraySource(images, reading)
+    if isinstance(images, dict) or not isinstance(images, Iterable):
         raise InputError(f"{type(images).__name__} holds no images: give a folder, paths, arrays or tensors")
     items = list(images)
     if not items:
         raise InputError("0 images: the list is empty")
     if all(isinstance(item, (str, Path)) for item in items):
         warn_of_pages(items)
-        return files(path for item in items for path in expand(item, among=True))
-    if all(hasattr(item, "shape") for item in items):
-        return ArraySource(items)
+        return files((path for item in items for path in expand(item, among=True)), reading)
+    if all(_in_memory(item) for item in items):
+        return ArraySource(items, reading)
     kinds = ", ".join(sorted({type(item).__name__ for item in items}))
-    raise InputError(f"a list of {kinds} holds no images: give only paths or only arrays")
+    raise InputError(f"a list of {kinds} holds no images: give only paths, or only arrays, Pillow images and bytes")
+
+
+def _in_memory(item: object) -> bool:
+    return hasattr(item, "shape") or isinstance(item, (bytes, bytearray, memoryview, Image.Image))
+
+
+def _lists_objects(array: Any) -> bool:
+    """Return whether an array, or a column of a table, lists paths or images instead of holding pixels."""
+    return len(array.shape) == 1 and getattr(array.dtype, "kind", "O") in "OUST"
 
 
 def _as_batch(arrays: Any) -> Any:
@@ -217,9 +297,10 @@ def _as_batch(arrays: Any) -> Any:
     lone_colour = len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) > 4
     if len(shape) == 2 or lone_colour:
         return arrays[None]
-    if len(shape) == 3 and hasattr(arrays, "detach") and shape[0] in (3, 4):
+    if len(shape) == 3 and shape[0] in (3, 4):
+        kind = "a tensor" if hasattr(arrays, "detach") else "an array"
         raise InputError(
-            f"a tensor of shape {shape} may be one image or {shape[0]} grey ones: "
+            f"{kind} of shape {shape} may be one image or {shape[0]} grey ones: "
             f"give (1, {shape[0]}, H, W) or ({shape[0]}, 1, H, W)"
         )
     if len(shape) == 3:
@@ -249,6 +330,14 @@ def _first_bytes(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def _array_digest(array: npt.NDArray[Any]) -> int:
-    facts = f"{array.shape} {array.dtype.str} ".encode()
-    return _first_bytes(hashlib.sha256(facts + np.ascontiguousarray(array).tobytes()).digest())
+def _digest(item: npt.NDArray[Any] | bytes | Image.Image, name: str) -> int:
+    if isinstance(item, bytes):
+        return _first_bytes(hashlib.sha256(item).digest())
+    if isinstance(item, Image.Image):
+        try:
+            facts, pixels = f"{item.size} {item.mode} ", item.tobytes()
+        except Exception as error:  # decoders raise nearly everything on damaged files
+            raise ImageError(name, f"a Pillow image that cannot be decoded ({error}): open its file again") from error
+    else:
+        facts, pixels = f"{item.shape} {item.dtype.str} ", np.ascontiguousarray(item).tobytes()
+    return _first_bytes(hashlib.sha256(facts.encode() + pixels).digest())

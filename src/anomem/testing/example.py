@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Any
@@ -90,6 +92,20 @@ class Example:
     def scores(self) -> FloatArray:
         """Scores of :attr:`mixed` by the shared detector."""
         return self.score(self.fitted)
+
+    @cached_property
+    def with_labels(self) -> tuple[Detector, list[str]]:
+        """Shared detector fitted to normals and labelled defects, and the warnings of that fit."""
+        images, y = self.given(self.train, labels=True)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            detector = self.fit(images=images, y=y)
+        return detector, [str(w.message) for w in caught]
+
+    @cached_property
+    def refitted(self) -> Detector:
+        """Shared copy of :attr:`fitted` whose second stage is refitted to the labelled defects."""
+        return copy.copy(self.fitted).label(self.labelled, device="cpu")
 
     def calibration_images(self, detector: Detector) -> UInt8Image:
         """Return the images of :attr:`train` that `detector` was calibrated on."""

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from anomem.detector import Detector
 from anomem.detectors import DETECTORS, load
-from anomem.errors import ModelFileError
+from anomem.errors import InputError, ModelFileError
 from anomem.testing.example import Example, digests, refused, require
 
 
@@ -89,16 +89,16 @@ def damaged_files_are_refused(example: Example) -> None:
             line = refused(ModelFileError, lambda: load(damaged), f"the first {size} of {len(content)} bytes")
             require("damaged" in line, f"the error names the file: {line}")
         refused(ModelFileError, lambda: load(Path(folder) / "missing"), "a missing file")
-        refused(ModelFileError, lambda: example.fitted.save(Path(folder) / "no" / "model"), "a missing folder")
+        refused(InputError, lambda: example.fitted.save(Path(folder) / "no" / "model"), "a missing folder")
 
 
 def files_do_not_grow(example: Example) -> None:
     """Check that an additional normal image enlarges a file by its content hash alone: 8 bytes."""
+    sizes = []  # of 32 and of 48 images: both fits have 8 normals to tune and 10 to calibrate
     with tempfile.TemporaryDirectory() as folder:
-        sizes = []
-        for n in (32, 48):  # Both have 8 normals to tune and 10 to calibrate.
-            path = Path(folder) / str(n)
-            example.fit(images=example.train[:n]).save(path)
+        for detector in (example.fit(images=example.train[:32]), example.fitted):
+            path = Path(folder) / "model"
+            detector.save(path)
             with safe_open(str(path), framework="pt") as file:
                 tensors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
             sizes.append(sum(t.numel() * t.element_size() for t in tensors))

@@ -21,13 +21,10 @@ def labels_count_as_the_class_says(example: Example) -> None:
     if example.required:
         refused(InputError, lambda: example.new().fit(example.train, device="cpu"), "a fit without labels")
         return
-    images, y = example.given(example.train, labels=True)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        detector = example.fit(images=images, y=y)
+    detector, caught = example.with_labels
     same = np.array_equal(example.score(detector), example.scores)
     ignored = example.cls.supervision == "none"
-    require(not ignored or any("learns from normal" in str(w.message) for w in caught), "unused labels are warned of")
+    require(not ignored or any("learns from normal" in message for message in caught), "unused labels are warned of")
     require(same == ignored, "labels are ignored" if ignored else "labels change the scores")
     require(detector.counts_["n_labelled"] == (0 if ignored else len(example.labelled)), "labels are counted")
 
@@ -100,18 +97,18 @@ def calibrating_leaves_out_what_was_learnt_from(example: Example) -> None:
 
 def labels_refit_the_second_stage(example: Example) -> None:
     """Check that defects alone refit the second stage: scores change, and the new score is calibrated."""
-    detector = copy.copy(example.fitted)
-    if not isinstance(detector.scorer_, TwoStageScorer):
-        refused(InputError, lambda: detector.label(example.labelled, device="cpu"), "no second stage")
+    if not isinstance(example.fitted.scorer_, TwoStageScorer):
+        refused(InputError, lambda: copy.copy(example.fitted).label(example.labelled, device="cpu"), "no second stage")
         return
-    require(detector.label(example.labelled, device="cpu") is detector, "label returns self")
+    detector = copy.copy(example.refitted)
     scores = example.score(detector)
     require(not np.array_equal(scores, example.scores), "labels change the scores")
     labels = [0] * len(example.normal) + [1] * len(example.defective)
     require(auroc(scores, labels) > 0.8, "defects still rank above normals: AUROC above 0.8")
     require(detector.counts_ == {**example.fitted.counts_, "n_labelled": len(example.labelled)}, "labels are counted")
     _require_calibrated(example, detector)
-    detector.label(example.labelled[:5], device="cpu").label(example.labelled, device="cpu")
+    require(detector.label(example.labelled[:5], device="cpu") is detector, "label returns self")
+    detector.label(example.labelled, device="cpu")
     require(np.array_equal(example.score(detector), scores), "labels replace earlier ones")
     stop = StopAfter(1)
     refused(StoppedError, lambda: detector.label(example.labelled[:4], device="cpu", progress=stop), "a stopped refit")
@@ -126,9 +123,7 @@ def refitting_equals_fitting_with_labels(example: Example) -> None:
     """Check that labels for the second stage alone lead to the same scores, given to ``fit`` or later."""
     if not isinstance(example.fitted.scorer_, TwoStageScorer):
         return
-    images, y = example.given(example.train, labels=True)
-    at_once = example.fit(images=images, y=y)
-    later = copy.copy(example.fitted).label(example.labelled, device="cpu")
+    (at_once, _), later = example.with_labels, example.refitted
     found = example.score(at_once)
     require_close(found, example.score(later), found, "labels count the same, early or late")
     source = open_source(example.labelled)

@@ -18,6 +18,7 @@ import threading
 import zipfile
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,21 +26,24 @@ import numpy.typing as npt
 from anomem.data.official.records import read_records
 from anomem.errors import ImageError, InputError, one_line
 from anomem.runtime import images
-from anomem.runtime.images import IMAGE_SUFFIXES, decode, resize_mask
+from anomem.runtime.files import is_file, read_regular
+from anomem.runtime.images import IMAGE_SUFFIXES, decode
+from anomem.runtime.limits import MAX_PIXELS, MAX_UNPACKED_BYTES, image_bytes
 from anomem.types import BoolArray, UInt8Image
 
 __all__ = ["entries", "file_size", "open_zip", "read_array", "read_file", "read_mask"]
 
 ZIP_SUFFIXES = frozenset({".zip", ".npz"})
-_LOSSY = (b"\xff\xd8\xff", b"RIFF")
 
 
-def read_file(path: str | Path) -> bytes:
+def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
     """Read a file, or what a path means that goes on inside a file.
 
     Parameters
     ----------
     path : str or Path
+    max_bytes : int
+        The largest size accepted, unpacked.
 
     Returns
     -------
@@ -49,29 +53,30 @@ def read_file(path: str | Path) -> bytes:
     Raises
     ------
     ImageError
-        There is no such file, entry, record or box.
+        There is no such file, entry, record or box, or it is larger.
     """
     place = Path(path)
     try:
-        return place.read_bytes()
+        return read_regular(place, str(place), max_bytes)
     except (FileNotFoundError, NotADirectoryError):
         pass  # not on the disk by itself
-    except OSError as error:
-        raise ImageError(str(place), f"{error.strerror}: check the path") from error
     zipped = _zip_around(place)
     if zipped is not None and zipped[1] in zipped[0].names:
-        return zipped[0].read(zipped[1])
+        return zipped[0].read(zipped[1], max_bytes)
     if place.parent.suffix.lower() in ZIP_SUFFIXES or not _is_file(place.parent):
         raise ImageError(str(place), "there is no such file: check the path")
-    if place.stem.startswith("box-"):
-        return _pnm(_box(place))
-    return _pnm(_record(place))
+    try:
+        return _pnm(_box(place) if place.stem.startswith("box-") else _record(place))
+    except ImageError:
+        raise
+    except InputError as error:  # of the file around the image, which is one image's error too
+        raise ImageError(str(place), str(error)) from error
 
 
 def file_size(path: str | Path) -> int:
     """Count the bytes of a file, or of what a path means that goes on inside a file; ImageError as for `read_file`."""
     place = Path(path)
-    return place.stat().st_size if place.is_file() else len(read_file(place))
+    return place.stat().st_size if is_file(place) else len(read_file(place))
 
 
 def read_array(path: str | Path) -> npt.NDArray[np.uint8]:
@@ -91,7 +96,13 @@ def read_array(path: str | Path) -> npt.NDArray[np.uint8]:
     return _cached_array(place, _stamp(place))
 
 
-def read_mask(path: str | Path, height_width: tuple[int, int] | None = None) -> BoolArray:
+def read_mask(
+    path: str | Path,
+    height_width: tuple[int, int] | None = None,
+    *,
+    image: str | Path | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> BoolArray:
     """Read a defect mask: whatever is not black is defect; a folder stands for the union of its images.
 
     Parameters
@@ -99,7 +110,11 @@ def read_mask(path: str | Path, height_width: tuple[int, int] | None = None) -> 
     path : str or Path
         May go on inside a file; there, masks of 8 bits are expected.
     height_width : (int, int), optional
-        Resize to this size (nearest pixel).
+        Size of the upright image that it belongs to: the mask is resized to it (nearest pixel).
+    image : str or Path, optional
+        The image that it belongs to, by whose EXIF orientation it may have to be turned.
+    max_pixels : int
+        The largest width times height accepted.
 
     Returns
     -------
@@ -108,16 +123,24 @@ def read_mask(path: str | Path, height_width: tuple[int, int] | None = None) -> 
     Raises
     ------
     ImageError
-        As for `read_file`, masks of a folder that differ in size, or a folder without any.
+        As for `read_file` and `anomem.runtime.images.read_mask`, masks of a folder that differ in size, or a folder
+        without any.
     """
     place = Path(path)
-    if place.is_file():
-        return images.read_mask(place, height_width)
-    parts = [read_mask(part) for part in entries(place)] or [_mask_inside(place)]
-    if len({part.shape for part in parts}) > 1:
+    whole = image if image is None or is_file(image) else read_file(image, image_bytes(max_pixels))
+    options: dict[str, Any] = {"image": whole, "max_pixels": max_pixels}
+    if is_file(place):
+        return images.read_mask(place, height_width, **options)
+    parts = entries(place)
+    if parts:
+        masks = [read_mask(part, height_width, image=image, max_pixels=max_pixels) for part in parts]
+    else:
+        content = read_file(place, image_bytes(max_pixels))
+        masks = [images.read_mask(content, height_width, name=str(place), **options)]
+    if len({mask.shape for mask in masks}) > 1:
         raise ImageError(str(place), "its masks differ in size: copy the folder again")
-    mask: BoolArray = np.logical_or.reduce(parts)
-    return mask if height_width is None else resize_mask(mask, height_width)
+    union: BoolArray = np.logical_or.reduce(masks)
+    return union
 
 
 def entries(folder: Path) -> list[Path]:
@@ -136,7 +159,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:  # as below
             raise InputError(f"{path}: not a readable zip ({error}): copy it again") from error
         self._path = path
         self._lock = threading.Lock()
@@ -157,12 +180,16 @@ class Archive:
                 folder = parent
         return {folder: (sorted(below), sorted(files)) for folder, (below, files) in index.items()}
 
-    def read(self, name: str) -> bytes:
-        """Read one entry; ImageError when it is damaged or encrypted."""
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Read one entry; ImageError when it is damaged or encrypted, or says that it is larger than `max_bytes`."""
+        size = self._zip.getinfo(name).file_size  # zipfile unpacks no more than that
+        if size > max_bytes:
+            problem = f"unpacks to {size:,} bytes, more than the limit of {max_bytes:,}"
+            raise ImageError(str(self._path / name), f"{problem}: leave it out")
         try:
             with self._lock:
                 return self._zip.read(name)
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        except Exception as error:  # unpackers raise nearly everything on damaged files
             reason = f"cannot be read ({one_line(error)}): copy the zip again"
             raise ImageError(str(self._path / name), reason) from error
 
@@ -180,13 +207,13 @@ def _cached_zip(path: Path, _state: tuple[int, int], _process: int) -> Archive:
 
 @lru_cache(maxsize=16)
 def _cached_array(path: Path, _state: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    return read_records(path, None if path.is_file() else read_file(path))
+    return read_records(path, None if is_file(path) else read_file(path))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
     """Size and time of the file on the disk that a path leads through, so that a changed file is opened anew."""
     for place in (path, *path.parents):
-        if place.is_file():
+        if is_file(place):
             facts = place.stat()
             return facts.st_size, facts.st_mtime_ns
     raise ImageError(str(path), "there is no such file: check the path")
@@ -195,13 +222,13 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _zip_around(path: Path) -> tuple[Archive, str] | None:
     """Find the zip that a path goes on inside, and the name in it."""
     for place in path.parents:
-        if place.suffix.lower() in ZIP_SUFFIXES and place.is_file():
+        if place.suffix.lower() in ZIP_SUFFIXES and is_file(place):
             return open_zip(place), path.relative_to(place).as_posix()
     return None
 
 
 def _is_file(path: Path) -> bool:
-    if path.is_file():
+    if is_file(path):
         return True
     zipped = _zip_around(path)
     return zipped is not None and zipped[1] in zipped[0].names
@@ -231,14 +258,6 @@ def _box(path: Path) -> UInt8Image:
     if 0 in box.shape:
         raise ImageError(str(path), "the box lies outside the image: check the label file")
     return box
-
-
-def _mask_inside(path: Path) -> BoolArray:
-    content = read_file(path)
-    # As for files: JPEG and WebP do not keep exact zeros.
-    darkest_defect = 128 if content.startswith(_LOSSY) else 1
-    mask: BoolArray = decode(content, name=str(path)).max(axis=2) >= darkest_defect
-    return mask
 
 
 def _pnm(image: npt.NDArray[np.uint8]) -> bytes:

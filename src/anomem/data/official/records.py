@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import InputError, one_line
+from anomem.runtime.limits import MAX_UNPACKED_BYTES
 
 __all__ = ["PickledCifar", "cifar_labels", "pickled_cifar", "read_records", "svhn_digits"]
 
@@ -46,19 +48,28 @@ def read_records(path: Path, content: bytes | None = None) -> npt.NDArray[np.uin
     if path.parent.name in _PICKLED:
         return pickled_cifar(path.parent).batches[path.name][0]
     try:
-        if path.suffix == ".npy":
-            return _numpy(path, content)
-        if "ubyte" in path.name:
-            return _idx(path, content)
-        if path.suffix == ".bin":
-            return _cifar(path, content)[:, -_CIFAR_PIXELS:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        if path.suffix == ".mat":
-            return _mat(path, content, "X").transpose(3, 0, 1, 2)
+        records = _parsed(path, content)
     except InputError:
         raise
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: damaged or incomplete ({error}): copy it again") from error
-    raise InputError(f"{path}: not an array file that is known: expected .npy, idx-ubyte, .bin or .mat")
+    except Exception as error:  # parsers raise nearly everything on damaged files
+        raise InputError(f"{path}: damaged or incomplete ({one_line(error)}): copy it again") from error
+    if records is None:
+        raise InputError(f"{path}: not an array file that is known: expected .npy, idx-ubyte, .bin or .mat")
+    if records.ndim < 1:
+        raise InputError(f"{path}: a single number, not records: give an array with one row per image")
+    return records
+
+
+def _parsed(path: Path, content: bytes | None) -> npt.NDArray[np.uint8] | None:
+    if path.suffix == ".npy":
+        return _numpy(path, content)
+    if "ubyte" in path.name:
+        return _idx(path, content)
+    if path.suffix == ".bin":
+        return _cifar(path, content)[:, -_CIFAR_PIXELS:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    if path.suffix == ".mat":
+        return _mat(path, content, "X").transpose(3, 0, 1, 2)
+    return None
 
 
 def cifar_labels(path: Path, content: bytes | None = None) -> npt.NDArray[np.uint8]:
@@ -114,18 +125,19 @@ def _numpy(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
 
 
 def _idx(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
-    if path.suffix == ".gz":
-        content = gzip.decompress(path.read_bytes() if content is None else content)
-    header = path.open("rb") if content is None else io.BytesIO(content)
-    with header:
+    packed = path.suffix == ".gz"
+    with path.open("rb") if content is None else io.BytesIO(content) as file:
+        header = gzip.GzipFile(fileobj=file) if packed else file
         magic = header.read(4)
-        if magic[:3] != _IDX_UINT8:
+        if len(magic) < 4 or magic[:3] != _IDX_UINT8 or not magic[3]:
             raise InputError(f"{path}: damaged, or not an IDX file of bytes: copy it again")
-        shape = np.frombuffer(header.read(4 * magic[3]), ">u4").astype(int)
-    start = 4 + 4 * magic[3]
-    if content is None:
-        return np.memmap(path, np.uint8, "r", start, tuple(shape))
-    return np.frombuffer(content, np.uint8, int(shape.prod()), start).reshape(shape)
+        shape = [int(side) for side in np.frombuffer(header.read(4 * magic[3]), ">u4", magic[3])]
+        size = math.prod(shape)
+        if size > MAX_UNPACKED_BYTES:
+            raise InputError(f"{path}: says it holds {size:,} bytes, more than the limit of {MAX_UNPACKED_BYTES:,}")
+        if content is None and not packed:
+            return np.memmap(path, np.uint8, "r", header.tell(), tuple(shape))
+        return np.frombuffer(header.read(size), np.uint8, size).reshape(shape)
 
 
 def _cifar(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,12 +12,12 @@ import numpy as np
 
 from anomem.data.official.inside import entries, read_file, read_mask
 from anomem.data.samples import Dataset, Sample, mask_note
-from anomem.data.sources import ImageSource
+from anomem.data.sources import PathSource
 from anomem.errors import InputError
-from anomem.runtime.images import decode, write_png
-from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, UInt8Image
+from anomem.runtime.images import write_png
+from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
 
-__all__ = ["InsideSource", "Item", "Listing", "OfficialSet", "Part", "Wanted", "label"]
+__all__ = ["Item", "Listing", "OfficialSet", "Part", "Wanted", "label"]
 
 Part = Literal["train", "validation", "test"]
 
@@ -73,44 +72,6 @@ class Listing:
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     split: bool = True
-
-
-class InsideSource(ImageSource):
-    """Images named by paths that may go on inside a file.
-
-    Parameters
-    ----------
-    paths : iterable of str or Path
-        Nothing is opened here; what is missing shows when it is loaded.
-    """
-
-    def __init__(self, paths: Iterable[str | Path]) -> None:
-        self._paths = tuple(Path(path) for path in paths)
-
-    def __len__(self) -> int:
-        """Count the images."""
-        return len(self._paths)
-
-    def load(self, i: int) -> UInt8Image:
-        """Decode image ``i``."""
-        return decode(read_file(self._paths[i]), name=self.name(i))
-
-    def name(self, i: int) -> str:
-        """Return the path of image ``i``."""
-        return str(self._paths[i])
-
-    def digest(self, i: int) -> int:
-        """Hash the bytes of image ``i``: for an entry of a zip the same number as for the unpacked file."""
-        return _digest(read_file(self._paths[i]))
-
-    def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
-        """Read image ``i`` once, hash and decode it."""
-        content = read_file(self._paths[i])
-        return decode(content, name=self.name(i)), _digest(content)
-
-    def subset(self, indices: Iterable[int]) -> InsideSource:
-        """Select images."""
-        return InsideSource(self._paths[i] for i in indices)
 
 
 @dataclass(frozen=True)
@@ -169,14 +130,14 @@ class OfficialSet(Dataset):
         """Count the labelled anomalies among the training images to ``train``, for a fit with labels."""
         return replace(self, train=(*self.train, *self.spare), spare=())
 
-    def source(self, samples: Iterable[Sample]) -> InsideSource:
+    def source(self, samples: Iterable[Sample]) -> PathSource:
         """Open images of this set, wherever they lie: what ``fit`` and ``score`` take.
 
         Examples
         --------
         ``detector.fit(data.source(data.train))``
         """
-        return InsideSource(sample.path for sample in samples)
+        return PathSource(sample.path for sample in samples)
 
     def unpack(self, folder: str | Path) -> OfficialSet:
         """Write images and masks that lie inside files into a folder, as files of their own.
@@ -291,7 +252,3 @@ def _store(target: Path, content: bytes) -> None:
         target.write_bytes(content)
     except OSError as error:
         raise InputError(f"{target}: {error.strerror}: name a writable folder with room") from error
-
-
-def _digest(content: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")

@@ -48,6 +48,9 @@ class MultiScaleScorer(TwoStageScorer):
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
         scales = config["scales"]
         channels = [scale["channels"] for scale in scales]
+        sources = {scale["source"] for scale in scales}
+        if not sources <= set(range(len(config["backbone"]["stages"]))):
+            raise ParameterError("scales: a source is none of the backbone's maps; give an existing one")
         super().__init__(config, SecondStage.evidence_dim(channels, config["second_stage"]["blocks"]))
         self.backbone = backbone or Backbone(**config["backbone"])
         self.scales = torch.nn.ModuleList(

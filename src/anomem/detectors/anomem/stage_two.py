@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,10 +114,11 @@ def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> 
     for position in labelled.masked():
         for image in next(iter(labelled.images.subset([position]).prepared(1))):
             masks = _tile_masks(labelled, position, image)
-            for start in range(0, len(masks), run.batch_size):
+            for start in range(0, len(image.tiles), run.batch_size):
                 part = slice(start, start + run.batch_size)
+                marked = masks(part)
                 for s, delta in enumerate(_deviations(scorer, image, part, run)):
-                    inside = F.adaptive_max_pool2d(masks[part], delta.shape[2:])[:, 0] > 0
+                    inside = F.adaptive_max_pool2d(marked, delta.shape[2:])[:, 0] > 0
                     vectors = delta.permute(0, 2, 3, 1).cpu()
                     defective[s].add(vectors[inside].T[None, :, :, None])
                     clean[s].add(vectors[~inside].T[None, :, :, None])
@@ -135,15 +136,15 @@ def _deviations(scorer: MultiScaleScorer, image: Prepared, part: slice, run: Run
         return scorer.deviations(scorer.features(to_tensor(image.tiles[part]).to(run.device)))
 
 
-def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Tensor:
-    """Cut an image's mask as the image was cut, (T, 1, S, S) float."""
+def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Callable[[slice], Tensor]:
+    """Return a function from a slice of an image's tiles to their masks, (T, 1, S, S) float."""
     mask = labelled.mask(position, image.height_width)
     if mask is None:
         raise TypeError("images without masks: no positions to collect; pass images with masks")
     picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
-    cut = labelled.images.preprocessing.cut
+    marked, blank = (labelled.images.preprocessing.cut(shown) for shown in (picture, np.zeros_like(picture)))
     # Any part of a small defect makes a position unclean; borders and unlabelled regions are grey in both.
-    return (to_tensor(cut(picture)) > to_tensor(cut(np.zeros_like(picture))))[:, :1].float()
+    return lambda part: (to_tensor(marked[part]) > to_tensor(blank[part]))[:, :1].float()
 
 
 def _weight(

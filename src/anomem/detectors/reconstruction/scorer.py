@@ -57,6 +57,8 @@ class ReconstructionScorer(Scorer):
 
     def __init__(self, config: dict[str, Any], generator: torch.Generator | None = None) -> None:
         super().__init__(config)
+        if config["error"] not in ("absolute", "squared") or not 0 <= config["error_share"] <= 1:
+            raise ParameterError(f"error={config['error']!r}, error_share={config['error_share']!r} is not allowed")
         links: dict[int, nn.Module] = {}
         for level, link in enumerate(config["links"]):
             if link is not None:
@@ -80,6 +82,8 @@ class ReconstructionScorer(Scorer):
 
 def _link(link: dict[str, Any], width: int, side: int, generator: torch.Generator | None) -> nn.Module:
     kind = link.pop("kind")
+    if kind not in ("skip", "partition", "block"):
+        raise ParameterError(f"links: unknown kind {kind!r}")
     if kind == "skip":
         return nn.Identity()
     how = Addressing(**link.pop("addressing"))

@@ -145,15 +145,14 @@ def _typical(rows: list[ImageRow], count: int) -> list[ImageRow]:
 def _draw(
     rows: Sequence[ImageRow], images: Images, detector: Model, batch_size: int, workers: int | None
 ) -> tuple[Picture, ...]:
-    scored = detector.score(
-        images.source, maps=detector.localizes, batch_size=batch_size, workers=workers, skip_bad=True
-    )
+    source = images.source.with_bits(detector.bits_)
+    scored = detector.score(source, maps=detector.localizes, batch_size=batch_size, workers=workers, skip_bad=True)
     pictures = []
     for place, (row, result) in enumerate(zip(rows, scored, strict=True)):
         if result.error is not None:
             continue
         try:
-            image = images.source.load(place)
+            image = source.load(place)
         except ImageError:
             continue
         heat = None

@@ -1,0 +1,60 @@
+"""Facts of a TIFF that Pillow passes over."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+
+__all__ = ["described", "facts", "problem"]
+
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _FORMAT = 258, 259, 262, 277, 284, 339
+_FORMATS = {1: "unsigned", 2: "signed", 3: "float", 4: "undefined", 5: "complex", 6: "complex"}
+_COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
+
+
+def facts(image: TiffImageFile) -> dict[str, Any]:
+    """Return `bits` and `white_is_zero` as of :class:`~anomem.runtime._pillow.Picture`."""
+    bits = _numbers(image.tag_v2, _BITS, 1)
+    wide = image.mode == "F" or image.mode.startswith("I")
+    return {
+        "bits": bits[0] if image.mode.startswith("I;16") and bits[0] < 16 else None,
+        "white_is_zero": wide and _numbers(image.tag_v2, _PHOTOMETRIC, 1)[0] == 0,
+    }
+
+
+def problem(image: TiffImageFile) -> str | None:
+    """Return a sentence on a TIFF that Pillow would decode to other pixels than it holds; None for any other."""
+    tags = image.tag_v2
+    if _numbers(tags, _PLANES, 1)[0] != 2 or _numbers(tags, _COMPRESSION, 1)[0] != 1:
+        return None
+    inverted = _numbers(tags, _PHOTOMETRIC, 1)[0] == 0
+    if set(_numbers(tags, _BITS, 1)) == {8} and not inverted:
+        return None
+    return f"{_sentence(tags)} in separate planes is not read: save it with its colours interleaved, or compressed"
+
+
+def described(stream: IO[bytes]) -> str:
+    """Describe the first image of a TIFF in a few words, by its tags."""
+    try:
+        stream.seek(0)
+        tags = ImageFileDirectory_v2(stream.read(8))
+        stream.seek(tags.next)
+        tags.load(stream)
+        return _sentence(tags)
+    except Exception:  # noqa: BLE001 - a damaged directory raises nearly everything
+        return "a TIFF of this kind"
+
+
+def _sentence(tags: ImageFileDirectory_v2) -> str:
+    bits, kinds = _numbers(tags, _BITS, 1), _numbers(tags, _FORMAT, 1)
+    colours = _COLOURS.get(_numbers(tags, _PHOTOMETRIC, 1)[0], "other colours")
+    samples = _numbers(tags, _SAMPLES, len(bits))[0]
+    extra = samples - {"RGB": 3, "YCbCr": 3, "Lab": 3, "CMYK": 4}.get(colours, 1)
+    beside = " and alpha" if extra == 1 else f" and {extra} more channels" if extra > 1 else ""
+    return f"a TIFF of {bits[0]}-bit {_FORMATS.get(kinds[0], 'unknown')} {colours}{beside}"
+
+
+def _numbers(tags: ImageFileDirectory_v2, tag: int, default: int) -> tuple[int, ...]:
+    found = tags.get(tag, default)
+    return tuple(map(int, found)) if isinstance(found, tuple) and found else (int(found),)
