@@ -116,7 +116,7 @@ def test_other_files_are_refused_by_what_they_are(tmp_path: Path) -> None:
     for name, said in (
         ("pickle", "is a pickle"),
         ("zip", "is a pickle"),
-        ("foreign", "not one that anomem wrote"),
+        ("foreign", "not an anomem model"),
         ("text", "not a model file, or damaged"),
         ("absent", "no such model file"),
         (".", "no such model file"),

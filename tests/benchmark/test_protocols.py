@@ -223,7 +223,7 @@ def test_labels_come_from_the_training_part_where_it_has_some() -> None:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_options_are_checked(name: str, tmp_path: Path) -> None:
     assert protocol_class(name).name == name
-    with pytest.raises(ParameterError, match="has no parameter 'drwas'"):
+    with pytest.raises(ParameterError, match="no parameter 'drwas'"):
         new_protocol(name, {"drwas": 3})
     for option, field in protocol_class(name).declared().items():
         assert field.metadata["doc"], option

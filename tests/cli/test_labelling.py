@@ -52,7 +52,7 @@ def test_label_refuses(shop: Shop, here: Run, tmp_path: Path) -> None:
     (tmp_path / "gone.csv").write_text("path,label\nno.png,1\n")
     before = files(tmp_path)
     cases = {
-        (shop.anomem, "--labels", only_good): "none of the labelled images is anomalous",
+        (shop.anomem, "--labels", only_good): "labels: no image is anomalous",
         (shop.knn, "--labels", some): "no second stage",
         (shop.anomem, "--labels", "nolabel.csv"): "no column 'label'",
         (shop.anomem, "--labels", "gone.csv"): "no.png: no such file",

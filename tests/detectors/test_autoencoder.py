@@ -79,7 +79,7 @@ def test_a_single_level_and_no_level_at_all() -> None:
         Autoencoder((4, 8), {0: nn.Identity()})
     with pytest.raises(ParameterError, match="deepest"):
         Autoencoder((), {})
-    with pytest.raises(ParameterError, match="nothing to begin with"):
+    with pytest.raises(ParameterError, match="passes nothing on"):
         Autoencoder((4,), {0: nn.Identity()}).decode([None])
 
 
