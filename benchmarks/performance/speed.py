@@ -82,7 +82,7 @@ def measure(folder: str, method: str, precision: str, fit_precision: str, thread
 
     torch.set_num_threads(threads)
     dataset = read_dataset(folder)
-    detector = get(method)(precision=precision, **({"train_steps": steps} if steps else {}))
+    detector = get(method)(precision=precision, **({"stage_one.steps": steps} if steps else {}))
     with warnings.catch_warnings(), metered() as fitting:
         warnings.simplefilter("ignore")
         detector.fit(list(dataset.train), fit_precision=fit_precision)

@@ -41,7 +41,7 @@ def measure_scorer(repeats: int, batch: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(0)
-    scorer: Any = get("plume")(steps=1).fit(crops("brick", 40, size=224, half="train", rng=rng)).scorer_
+    scorer: Any = get("plume")(**{"training.steps": 1}).fit(crops("brick", 40, size=224, half="train", rng=rng)).scorer_
     images = torch.from_numpy(crops("brick", batch, size=224, half="test", rng=rng)).permute(0, 3, 1, 2)
     with torch.inference_mode():
         seconds = in_turns({"scorer": lambda: scorer(images), "backbone": lambda: scorer.backbone(images)}, repeats)

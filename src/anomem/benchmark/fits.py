@@ -32,7 +32,7 @@ from anomem.types import ANOMALOUS, FloatArray
 
 __all__ = ["Fit", "Observed", "Seen", "Settings", "conclude", "fit_images", "fit_params", "observe", "refit", "score"]
 
-STEPS = ("steps", "train_steps", "pretrain_steps", "image_steps")
+STEPS = ("steps", "train_steps", "pretrain_steps")
 """Hyperparameters that are budgets of optimiser steps: what a dry run cuts down."""
 
 
