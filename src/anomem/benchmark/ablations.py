@@ -1,4 +1,4 @@
-"""Parts of methods taken away, at the scale of a processor: hyperparameters of the ``cpu-long`` suite."""
+"""Ablations of methods, sized for a CPU: variants of the ``cpu-long`` suite."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FYD_ARMS = _arms(
         "FYD, both": {"image_aligner.keep": "on"},
     },
 )
-"""The arms of its Table 4."""
+"""Arms of FYD's Table 4."""
 
 FYD_PLAIN = _arms("fyd", {"size": 160}, {"FYD, 160 px": {}, "FYD, 160 px, frozen Gaussian": _FROZEN})
 
@@ -44,7 +44,7 @@ PLUME_ARMS = _arms(
         "PLUME, Gaussian, no contrast": {"perturbation": "gaussian", "contrast": "none"},
     },
 )
-"""The rows of its Table 1c, on the default backbone."""
+"""Rows of PLUME's Table 1c, on the default backbone."""
 
 PMB_ARMS = _arms(
     "pmb",
@@ -100,4 +100,4 @@ FROM_SCRATCH = _arms(
         "AnoMem, from scratch": _SCRATCH_TRAINING,
     },
 )
-"""A quarter-width ResNet-18 at 32 px, within minutes on a processor."""
+"""Quarter-width ResNet-18 at 32 px; trains within minutes on a CPU."""
