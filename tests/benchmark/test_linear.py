@@ -1,4 +1,4 @@
-"""Linear evaluation: photographs that look different are told apart; classes without a meaning are not."""
+"""Linear evaluation: different photographs are separable, random classes are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the protocols: which images are labelled, and which are judged."""
+"""Arithmetic of the protocols: selection of labelled and judged images."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_half_of_the_defects_stay_unlabelled() -> None:
     assert left_out == ["defects: k = 30 would label more than half of 30 defects"]
     with pytest.raises(InputError, match="too few"):
         tasks_of("few-labels", defects({"defective": 1}))
-    with pytest.raises(InputError, match="needs a set that says what is normal"):
+    with pytest.raises(InputError, match="needs a set that defines its normals"):
         tasks_of("few-labels", classes(2, 3, 2))
 
 
@@ -173,10 +173,10 @@ def test_cross_type_tasks() -> None:
         ("scratch", 16, 1),
         ("scratch", "all", None),
     ]
-    assert left_out == ["defects crack: 15 anomalies of the types to be labelled, 16 are asked for"]
+    assert left_out == ["defects crack: 15 anomalies of the types to label, fewer than k = 16"]
     with pytest.raises(InputError, match="two or more"):
         tasks_of("cross-type", defects({"crack": 9}))
-    with pytest.raises(InputError, match="no type 'dent'; the types are crack, hole, scratch"):
+    with pytest.raises(InputError, match="no type 'dent'; choose from crack, hole, scratch"):
         tasks_of("cross-type", data, types=("dent",))
 
 

@@ -1,4 +1,4 @@
-"""What units share is what each would have computed, and figures are those of an evaluation."""
+"""Workspace: shared results equal separate ones, and figures equal those of an evaluation."""
 
 from __future__ import annotations
 

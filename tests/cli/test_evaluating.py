@@ -1,4 +1,4 @@
-"""evaluate: its figures, its files, and what it refuses."""
+"""evaluate: figures, files, errors."""
 
 from __future__ import annotations
 

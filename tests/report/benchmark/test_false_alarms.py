@@ -1,4 +1,4 @@
-"""What a report says of the promised rate."""
+"""Promised false-alarm rate in a report."""
 
 from __future__ import annotations
 
