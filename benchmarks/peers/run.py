@@ -97,7 +97,7 @@ CANNOT = {
     "anomalib CFA": "supports four backbones of torchvision alone, whose weights are downloaded",
     "anomalib Dinomaly, AnomalyDINO": "made for DINOv2's transformers, whose weights are downloaded",
     "anomalib WinCLIP": "made for CLIP, whose weights are downloaded",
-    "PyOD with encoders of its own": "DINOv2 and CLIP, whose weights are downloaded; here it has the shared backbone",
+    "PyOD with its own encoders": "DINOv2 and CLIP, whose weights are downloaded; here it has the shared backbone",
 }
 """Peers left out, with the reason."""
 

@@ -60,7 +60,7 @@ def run(tasks: list[Task], out: Path) -> None:
         error_file.unlink(missing_ok=True)
         try:
             task()
-        except Exception as error:  # noqa: BLE001 - whatever one case raises is its result
+        except Exception as error:  # noqa: BLE001 - the error of a case is its result
             said = f"{type(error).__name__}: {error}"
             write_json(error_file, {"error": said})
             said = f"  FAILED: {said}"

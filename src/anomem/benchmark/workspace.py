@@ -99,7 +99,7 @@ class Workspace:
         return seen
 
     def trivial(self, images: Images) -> list[Trivial]:
-        """Return the trivial features of every image; scoring records them on its way."""
+        """Return the trivial features of every image; recorded while scoring."""
         if images.name not in self._trivial:
             recorder = GreyRecorder(images.source)
             for i in range(len(images)):

@@ -42,7 +42,7 @@ PROTOCOLS: dict[str, ProtocolWords] = {
         "k labelled defects join the normal images. Every k of a draw is judged on the same remaining images.",
     ),
     "localisation": ProtocolWords(
-        "Defects without labels", "Fitted to normal images alone; detects images with a defect, and locates it."
+        "Defects without labels", "Detection and localisation by methods fitted to normal images alone."
     ),
     "one-vs-rest": ProtocolWords(
         "One class against the rest",
@@ -56,7 +56,7 @@ PROTOCOLS: dict[str, ProtocolWords] = {
         "Disturbed images", "Every training and test image is disturbed once, in pose or in colour."
     ),
     "linear-evaluation": ProtocolWords(
-        "Linear evaluation", "Accuracy of a linear classifier of the classes on the frozen encoder."
+        "Linear evaluation", "Accuracy of a linear classifier on the frozen features of the encoder."
     ),
     "distance-variance": ProtocolWords(
         "Compactness of normals",

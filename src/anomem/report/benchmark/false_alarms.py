@@ -82,7 +82,7 @@ class FalseAlarms:
             return "not judged"
         broken = [
             words
-            for holds, words in ((self.rate_holds, "rate too high"), (self.quantile_holds, "too many splits beyond"))
+            for holds, words in ((self.rate_holds, "rate too high"), (self.quantile_holds, "too many splits above"))
             if not holds
         ]
         return ", ".join(broken) or "kept"

@@ -276,7 +276,7 @@ def promise_lines(report: Report) -> list[str]:
 
 
 def _check_lines(report: Report) -> list[str]:
-    heads = ["", "asked", *FEATURE_WORDS.values(), "best method", "verdict"]
+    heads = ["", "protocol", *FEATURE_WORDS.values(), "best method", "verdict"]
     lines = [md_row(heads), "|---|---" + "|---:" * 5 + "|---|"]
     for checked in report.checks:
         areas = [checked.check.areas[name] for name in FEATURES]
