@@ -88,7 +88,7 @@ def test_sets_that_say_what_is_normal() -> None:
     alone, left_out = tasks_of("one-vs-rest", defects({"crack": 5}), draws=1)
     assert [t.facts["gamma"] for t in alone] == [0.0]
     assert len(left_out) == 3, "there is nothing to label beside the test images"
-    assert "takes 4 labelled anomalies, of 0" in left_out[-1]
+    assert "needs 4 labelled anomalies, found 0" in left_out[-1]
     spare, left_out = tasks_of("one-vs-rest", defects({"crack": 5}, spare={"crack": 9}), draws=2)
     assert [t.facts["gamma"] for t in spare] == [0.0, 0.05, 0.05, 0.10, 0.10]
     assert len(left_out) == 1, "1 % of 40 images is none"
@@ -174,7 +174,7 @@ def test_cross_type_tasks() -> None:
         ("scratch", "all", None),
     ]
     assert left_out == ["defects crack: 15 anomalies of the types to label, fewer than k = 16"]
-    with pytest.raises(InputError, match="two or more"):
+    with pytest.raises(InputError, match="at least two"):
         tasks_of("cross-type", defects({"crack": 9}))
     with pytest.raises(InputError, match="no type 'dent'; choose from crack, hole, scratch"):
         tasks_of("cross-type", data, types=("dent",))
@@ -209,7 +209,7 @@ def test_promise_and_representation_tasks(cifar: BenchmarkSet) -> None:
     assert len(tasks_of("linear-evaluation", cifar)[0]) == 1
     with pytest.raises(InputError, match="linear evaluation needs a set of classes"):
         tasks_of("linear-evaluation", data)
-    with pytest.raises(InputError, match="classes are for one-vs-rest"):
+    with pytest.raises(InputError, match="run one-vs-rest on sets of classes"):
         tasks_of("distance-variance", cifar)
 
 

@@ -135,7 +135,7 @@ def test_absent_and_unwritable(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_torn_line(path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True)
     error, state = ran.stdout.splitlines()
-    assert "make room and go on" in error
+    assert "rerun the command to resume" in error
     assert state == "['first'] True"
     assert [found["key"] for found in read_runs(path)] == ["first"]
 

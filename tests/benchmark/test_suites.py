@@ -130,7 +130,7 @@ def test_words_become_parts() -> None:
         (["few-label"], "did you mean few-labels"),
         (["sweep:betta"], "did you mean sweep:beta"),
         (["xyz"], "known: smoke, cpu, cpu-long, paper, one-vs-rest"),
-        (["promise"], "name a set with --data"),
+        (["promise"], "name one with --data"),
     ],
 )
 def test_words_that_mean_nothing(names: list[str], said: str) -> None:
@@ -170,7 +170,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     absent, classes_only, method = found.left_out
     assert absent.startswith("cifar10: ")
     assert "CIFAR-10 can be asked for at https://" in absent
-    assert "classes are for one-vs-rest" in classes_only
+    assert "run one-vs-rest on sets of classes" in classes_only
     assert method == "not-yet: this version has no such method"
     with pytest.raises(InputError, match="too few to label k = "):
         plan([replace(parts[3], data=("textures/brick",))], Wanted(data=("textures/brick",)))

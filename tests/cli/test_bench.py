@@ -45,7 +45,7 @@ def test_failures_are_named_and_tried_again(here: Run, tmp_path: Path) -> None:
     assert code == 1
     assert err == (
         "anomem: note: failed: distance-variance textures/brick knn seed=0 ridge=0.01 most=256: "
-        "knn has no distribution at each position; take padim or fyd\n"
+        "knn: no distribution per position; use padim or fyd\n"
     )
     assert "1 failed: the same command tries them again" in out
     code, out, _ = here(*asked, "--json")

@@ -71,11 +71,11 @@ def test_json_is_one_object(here: Run, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["none.jsonl"], "none.jsonl: No such file or directory; name a file written by anomem bench"),
-        (["empty.jsonl"], "empty.jsonl: no finished unit of work: run anomem bench first"),
+        (["empty.jsonl"], "empty.jsonl: no finished unit of work; run anomem bench first"),
         (["notes.txt"], "notes.txt: line 1 is no run of anomem bench"),
         (["r.jsonl", "other.jsonl"], "other.jsonl: line 1 has format 2, not 1"),
         (["r.jsonl", "--baseline", "kn"], "--baseline kn: no line has this label; did you mean knn?"),
-        (["r.jsonl", "--baseline", "padim"], "--baseline padim: no other method was judged on the same images"),
+        (["r.jsonl", "--baseline", "padim"], "--baseline padim: no other method has the same images"),
         (["r.jsonl", "--out", "notes.txt"], "notes.txt: is a file: name a folder"),
         (["r.jsonl", "--scores", "nowhere"], "nowhere: no such folder"),
         ([], "Missing argument"),

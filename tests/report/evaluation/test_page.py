@@ -95,7 +95,7 @@ def test_every_figure_is_on_the_page(judged: tuple[Evaluation, SpotDetector]) ->
     assert f"Pixel AUROC {in_percent(found.pixel.auroc)}" in text
     assert f"AUPRO {in_percent(found.pixel.aupro)}" in text
     assert f"{found.pixel.n_images} images" in text
-    assert "What α = 10 % means" in text
+    assert "Decisions at α = 10 %" in text
     assert f"{decided.n_false} of 12 normal images rejected" in text
     assert f"{11 - decided.n_missed} of 11 anomalous images found, {decided.n_missed} missed" in text
     assert f"The threshold, {made.threshold:.4g}, comes from 19 normals" in text

@@ -168,7 +168,7 @@ def linear_evaluation(
     from sklearn.preprocessing import StandardScaler
 
     if len(set(train_classes)) < 2:
-        raise InputError("linear evaluation: one class; give training images of at least two")
+        raise InputError("linear evaluation: fewer than two classes; add training images of another")
     features = [
         _encoded(detector, images, classes, batch_size)
         for images, classes in ((train, train_classes), (test, test_classes))
