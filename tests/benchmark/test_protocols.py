@@ -92,7 +92,7 @@ def test_sets_that_say_what_is_normal() -> None:
     spare, left_out = tasks_of("one-vs-rest", defects({"crack": 5}, spare={"crack": 9}), draws=2)
     assert [t.facts["gamma"] for t in spare] == [0.0, 0.05, 0.05, 0.10, 0.10]
     assert len(left_out) == 1, "1 % of 40 images is none"
-    with pytest.raises(InputError, match="anomalies of one class need a set of classes"):
+    with pytest.raises(InputError, match="anomalies=one needs a set of classes"):
         tasks_of("one-vs-rest", defects({"crack": 5}, spare={"crack": 9}), anomalies="one")
 
 

@@ -99,7 +99,7 @@ def test_every_figure_is_on_the_page(judged: tuple[Evaluation, SpotDetector]) ->
     assert f"{decided.n_false} of 12 normal images rejected" in text
     assert f"{11 - decided.n_missed} of 11 anomalous images found, {decided.n_missed} missed" in text
     assert f"The threshold, {made.threshold:.4g}, comes from 19 normals" in text
-    assert f"stays below {in_percent(made.rate_limit_95)}" in text
+    assert f"is below {in_percent(made.rate_limit_95)}" in text
     assert "faint 5" in text
     assert f"Mean grey level alone {in_percent(found.trivial.mean_grey)}" in text
     for heading in ("Highest-scoring normal", "Lowest-scoring anomalous", "Typical detections"):
