@@ -172,7 +172,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert "CIFAR-10 can be asked for at https://" in absent
     assert "run one-vs-rest on sets of classes" in classes_only
     assert method == "not-yet: no such method in this version"
-    with pytest.raises(InputError, match="too few to label k = "):
+    with pytest.raises(InputError, match="too few for k = "):
         plan([replace(parts[3], data=("textures/brick",))], Wanted(data=("textures/brick",)))
     with pytest.raises(InputError, match=r"cifar10: .*absent"):
         plan(parts[:1], Wanted(root=tmp_path, data=("cifar10",)))

@@ -107,4 +107,4 @@ def test_normals_alone_give_the_false_alarm_rate(
 
 def test_normals_that_made_the_model_measure_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate", str(shop.knn), str(shop.data / "train" / "good")]) == 2
-    assert "the model was made from 30" in capsys.readouterr().err
+    assert "the model was fitted with 30" in capsys.readouterr().err
