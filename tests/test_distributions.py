@@ -1,4 +1,4 @@
-"""Two distributions from one tree: anomem-runtime, which scores exported models without torch, and anomem, the rest."""
+"""Two distributions from one tree: anomem-runtime, which scores exported models without torch, and anomem."""
 
 from __future__ import annotations
 

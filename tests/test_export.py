@@ -1,4 +1,4 @@
-"""Exported files: what is in them, that they are checked, and what is refused."""
+"""Exported files: content, parity check, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenVINO: two files that belong together, three precisions, each calibrated as it scores."""
+"""OpenVINO: pairs of files, and three precisions, each calibrated on its own scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, against a slow reading of their definitions, and as properties."""
+"""Metrics against scikit-learn, against slow definitions, and as properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files: whole, plain, and refused when they are anything else."""
+"""Model files: atomic, plain data, errors for anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of version 0.1 work for one version more, and warn."""
+"""Names of version 0.1 work for one more version, with a warning."""
 
 from __future__ import annotations
 

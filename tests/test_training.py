@@ -1,4 +1,4 @@
-"""Training: what is optimised, what is reported, and what is left alone."""
+"""Training: optimised parameters, records, untouched parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""export: files for other runtimes, and the commands that take them."""
+"""export: files for other runtimes, and commands that read them."""
 
 from __future__ import annotations
 

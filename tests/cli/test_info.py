@@ -1,4 +1,4 @@
-"""methods and doctor."""
+"""Commands methods and doctor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands label and calibrate."""
+"""Commands label and calibrate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The autoencoder's levels, links and gradients; histogram error estimation."""
+"""Levels, links and gradients of the autoencoder; histogram error estimation."""
 
 from __future__ import annotations
 

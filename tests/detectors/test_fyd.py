@@ -1,4 +1,4 @@
-"""FYD: its frozen form is PaDiM, its Gaussians live in the aligned frame, its maps in the image's own."""
+"""FYD: PaDiM when frozen, Gaussians in the aligned frame, maps in the image's own frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SimCLR trains what it says it trains, and its one-class scores are what they are named after."""
+"""SimCLR: the trained parameters, and one-class scores against references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervised baseline: balanced batches, cross entropy, and only what is named is trained."""
+"""Supervised baseline: balanced batches, cross entropy, training of the named parts alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussians a position against loops over numpy.cov and scipy's Mahalanobis distance."""
+"""Gaussians per position against loops over numpy.cov and scipy's Mahalanobis distance."""
 
 from __future__ import annotations
 

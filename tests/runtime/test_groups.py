@@ -1,4 +1,4 @@
-"""Groups by name, by folder, by expression, and near-duplicates found among images."""
+"""Groups by name, folder and expression, and near-duplicates among images."""
 
 from __future__ import annotations
 

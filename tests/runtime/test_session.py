@@ -1,4 +1,4 @@
-"""Exported models score as the models they came from, without torch."""
+"""Exported models: the original model's scores, without torch."""
 
 from __future__ import annotations
 
