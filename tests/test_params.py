@@ -189,7 +189,11 @@ def test_ranges_include_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000, '{"a":' * 5000])
-def test_values_that_json_cannot_read_are_text(value: str) -> None:
+def test_values_too_long_for_a_line_are_refused_in_one(value: str) -> None:
     from anomem.detectors.anomem import AnoMem
 
-    assert parse_assignments(AnoMem, [f"size={value}"]) == {"size": value}
+    with pytest.raises(
+        ParameterError, match=r"--set size=<[\d,]+ characters> is not allowed; .* --set size=224"
+    ) as refused:
+        parse_assignments(AnoMem, [f"size={value}"])
+    assert len(str(refused.value)) < 200

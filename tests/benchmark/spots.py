@@ -33,6 +33,7 @@ class SpotDetector:
     name = "spots"
     paper = "after <nobody> & co"
     localizes = True
+    bits_ = 16
 
     def __init__(self, normals: list[Path], *, alpha: float = 0.1, localizes: bool = True) -> None:
         source = open_source(normals)

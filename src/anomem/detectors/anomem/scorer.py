@@ -49,7 +49,8 @@ class MultiScaleScorer(TwoStageScorer):
         scales = config["scales"]
         channels = [scale["channels"] for scale in scales]
         sources = {scale["source"] for scale in scales}
-        if not sources <= set(range(len(config["backbone"]["stages"]))):
+        n_maps = len(config["backbone"]["stages"]) + bool(config["backbone"].get("embedding"))
+        if not sources <= set(range(n_maps)):
             raise ParameterError("scales: a source is none of the backbone's maps; give an existing one")
         super().__init__(config, SecondStage.evidence_dim(channels, config["second_stage"]["blocks"]))
         self.backbone = backbone or Backbone(**config["backbone"])
