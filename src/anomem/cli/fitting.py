@@ -1,4 +1,4 @@
-"""Commands that make or change a model: fit, label, calibrate."""
+"""Commands `fit`, `label` and `calibrate`: make or change a model."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ if TYPE_CHECKING:
     from anomem.runtime.calibration import Calibration
 
 FITTED_IN = ("fp32", "bf16")
-"""Precisions that a fit calibrates in; int8 comes with an export."""
+"""Scoring precisions available to `fit`; int8 is available to `export`."""
 
 
 @click.command(short_help="Learn from normal images.")
 @click.argument("data", type=options.PATH)
-@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
+@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="Model file to write.")
 @options.normal
-@click.option("--method", default="anomem", show_default=True, help="See `anomem methods`.")
+@click.option("--method", default="anomem", show_default=True, help="Method; `anomem methods` lists all.")
 @click.option(
     "--set",
     "assignments",
     metavar="KEY=VALUE",
     multiple=True,
-    help="A hyperparameter, as often as needed; `anomem methods METHOD` lists them.",
+    help="Hyperparameter, repeatable; `anomem methods METHOD` lists all.",
 )
 @click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
-@options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
+@options.alpha("Promised false-alarm rate.  [default: 0.01, or the smallest that the number of images allows]")
 @click.option("--precision", type=click.Choice(FITTED_IN), help="Arithmetic used for scoring.  [default: fp32]")
 @click.option(
     "--fit-precision",
     type=click.Choice(("auto", *FITTED_IN)),
     default="auto",
     show_default=True,
-    help="Precision of the features learnt from; auto takes bf16 where the processor has it.",
+    help="Arithmetic used for training features; auto uses bf16 if the processor supports it.",
 )
 @click.option(
     "--bits",
     type=click.Choice(("auto", "8", "10", "12", "14", "16")),
-    help="Bits that 16-bit images use.  [default: auto, those of the normal images]",
+    help="Bits used by 16-bit images.  [default: auto, from the normal images]",
 )
 @options.group_by
-@click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0), help="Random seed.  [default: 0]")
 @options.running
 @options.skip_bad
 @options.max_pixels
@@ -83,11 +83,11 @@ def fit(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Learn from the normal images of DATA, and write MODEL.
+    """Learn from the normal images of DATA and write MODEL.
 
     DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
-    --normal CLASS; or a CSV or Parquet table with a column path and, where known, label (0 normal, 1 anomalous), mask,
-    type and group. Only its training part is read. Masks are never needed.
+    --normal CLASS; or a CSV or Parquet table with the column path and optional columns label (0 normal, 1 anomalous),
+    mask, type and group. Only the training part is read. Masks are optional.
     """
     from anomem.data.sources import read_dataset, read_labels
     from anomem.detectors import get
@@ -101,7 +101,7 @@ def fit(
     picked = read_labels(labels) if labels else None
     session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
     if not any(sample.label == NORMAL for sample in dataset.train):
-        raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
+        raise InputError(f"{data}: has no normal images to learn from; put them into train/good, or label them 0")
 
     detector = _configured(get(method), assignments, precision, bits, seed)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
@@ -121,29 +121,29 @@ def fit(
     _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped, found=found)
 
 
-@click.command(short_help="Teach a model labelled defects; seconds.")
+@click.command(short_help="Refit with labelled defects.")
 @click.argument("model", type=options.PATH)
 @click.option(
     "--labels",
     type=options.PATH,
     metavar="CSV",
     required=True,
-    help="path,label[,mask,type]: labelled images.",
+    help="Labelled images: path,label[,mask,type].",
 )
-@click.option("--add", is_flag=True, help="Keep the earlier labels too.  [default: they are replaced]")
-@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
+@click.option("--add", is_flag=True, help="Keep earlier labels.  [default: they are replaced]")
+@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="Model file to write.")
 @options.running
 @options.skip_bad
 @options.max_pixels
 @options.as_json
 @pass_session
 def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, as_json: bool, **running: Any) -> None:
-    """Refit the second stage of MODEL to labelled images.
+    """Refit MODEL with labelled defects.
 
-    The CSV has the columns path and label (1 anomalous, 0 normal) and, where known, mask and type; paths are relative
-    to its folder. Defects alone are enough. The memory of normal images stays as it is; the calibration is computed
-    anew, and labelled images never enter it. With --add the files of earlier labels are read again: they must be where
-    they were.
+    The CSV has the columns path and label (1 anomalous, 0 normal) and optional columns mask and type; paths are relative
+    to its folder. Defects alone are enough. Only the second stage is refitted, in seconds; the memory of normal images
+    is unchanged. The calibration is recomputed without the labelled images. With --add, the image files of earlier
+    labels are read again and must still exist.
     """
     from anomem.data.sources import read_labels
 
@@ -165,13 +165,13 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
     _finish(detector, out, time.perf_counter() - started, output, session)
 
 
-@click.command(short_help="Promise another rate of false alarms.")
+@click.command(short_help="Set the false-alarm rate on fresh normals.")
 @click.argument("model", type=options.PATH)
 @click.argument("normals", type=options.PATH)
-@options.alpha("Promised rate of false alarms.", required=True)
+@options.alpha("Promised false-alarm rate.", required=True)
 @options.normal
 @options.group_by
-@click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
+@click.option("--out", type=options.PATH, metavar="MODEL", help="Model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
 @options.max_pixels
@@ -189,9 +189,9 @@ def calibrate(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Calibrate MODEL on fresh images of normal parts, NORMALS.
+    """Set the false-alarm rate of MODEL on fresh normal images, NORMALS.
 
-    Of images that the model has learnt from none is used. Of a data set with labels the normal training images are.
+    Images used to make the model are left out. A data set with labels contributes its normal training images.
     """
     from anomem.data.sources import PathSource, read_dataset
     from anomem.loading import load as load_any
@@ -206,7 +206,7 @@ def calibrate(
     found = show_found(dataset, output)
     chosen = [sample for sample in dataset.train if sample.label == NORMAL]
     if not chosen:
-        raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
+        raise InputError(f"{normals}: has no normal images to calibrate on; give a folder of normal images")
     detector = load_any(model)
     known = [sample.group for sample in chosen]
     groups = group_by or (known if any(known) else None)
@@ -241,18 +241,18 @@ def load(model: Path) -> Detector:
 
 
 def save(detector: Model, path: Path, session: Session) -> None:
-    """Write a model file, whole or not at all."""
+    """Write a model file atomically."""
     with session.putting_in_place(path):
         detector.save(path)
 
 
 def keep(detector: Detector, path: Path, session: Session) -> None:
-    """Write a model file; where its place is full, write it among the temporary files rather than lose the fit.
+    """Write a model file; on failure write it to a temporary folder, so that the fit is not lost.
 
     Raises
     ------
     OutputError
-        Its place cannot be written; the line says where the model is instead.
+        Neither the file nor a temporary one can be written.
     """
     try:
         save(detector, path, session)
@@ -267,14 +267,14 @@ def keep(detector: Detector, path: Path, session: Session) -> None:
 
 
 def _grouped(calibration: Calibration) -> str:
-    """Return the number of groups that count, as the end of a sentence; empty without groups."""
+    """Return the number of groups as the end of a sentence; empty without groups."""
     if calibration.groups is None:
         return ""
     return f" in {count(calibration.n_groups, 'group')} (smallest attainable alpha {calibration.alpha_min:.3g})"
 
 
 def promise(detector: Model) -> list[str]:
-    """Say what the threshold means, in lines."""
+    """Return threshold and false-alarm rate as lines of text."""
     calibration = detector.calibration_
     mean, limit = rate(calibration.alpha), rate(calibration.rate_limit_95)
     images = "images" if calibration.groups is None else "groups"
@@ -288,7 +288,7 @@ def promise(detector: Model) -> list[str]:
 def _configured(
     kind: type[Detector], assignments: Sequence[str], precision: str | None, bits: str | None, seed: int | None
 ) -> Detector:
-    """Build a detector from ``--set`` and the options that stand for hyperparameters; checked before any work."""
+    """Build a detector from ``--set`` and the options for hyperparameters, and check the values."""
     from anomem.params import parse_assignments
 
     values = parse_assignments(kind, assignments)
@@ -304,7 +304,7 @@ def _configured(
 
 
 def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, str]]:
-    """Name the images that could not be read, and say so."""
+    """Report unreadable images and return their paths and errors."""
     paths = {str(sample.path) for sample in samples}
     skipped = []
     for error in detector.skipped_:
@@ -324,7 +324,7 @@ def _finish(
     skipped: Sequence[dict[str, str]] = (),
     found: dict[str, Any] | None = None,
 ) -> None:
-    """Write the model and say what it is."""
+    """Write the model and print its summary."""
     keep(detector, out, session)
     counts, calibration = detector.counts_, detector.calibration_
     output.line(
