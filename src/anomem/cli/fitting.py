@@ -141,9 +141,9 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
     """Refit MODEL with labelled defects.
 
     The CSV has the columns path and label (1 anomalous, 0 normal) and optional columns mask and type; paths are
-    relative to its folder. Defects alone are enough. Only the second stage is refitted, in seconds; the memory of normal images
-    is unchanged. The calibration is recomputed without the labelled images. With --add, the image files of earlier
-    labels are read again and must still exist.
+    relative to its folder. Defects alone are enough. Only the second stage is refitted, in seconds; the memory of
+    normal images is unchanged. The calibration is recomputed without the labelled images. With --add, the image files
+    of earlier labels are read again and must still exist.
     """
     from anomem.data.sources import read_labels
 

@@ -1,4 +1,4 @@
-"""Labels that a model remembers: which image files were labelled, and how."""
+"""Labels stored in a model: paths and labels of labelled image files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from anomem.types import IntArray, Record
 __all__ = ["extended", "label_rows"]
 
 LabelRow = Mapping[str, Any]
-"""Path, label, mask and type of one labelled image, ready for JSON."""
+"""Path, label, mask and type of a labelled image, JSON-ready."""
 
 _REMEDY = "give all labels at once, without add"
 
 
 def label_rows(corpus: Corpus, chosen: IntArray | Sequence[int]) -> tuple[LabelRow, ...]:
-    """Return a row per labelled image file, with absolute paths; none where an image or a mask is an array."""
+    """Return one row per labelled image file, with absolute paths; none if an image or a mask is an array."""
     masks = [corpus.masks[i] for i in chosen]
     if not isinstance(corpus.source, PathSource) or not all(isinstance(m, (str, Path, type(None))) for m in masks):
         return ()
@@ -38,21 +38,21 @@ def label_rows(corpus: Corpus, chosen: IntArray | Sequence[int]) -> tuple[LabelR
 
 
 def extended(corpus: Corpus, earlier: Sequence[LabelRow], known: frozenset[int]) -> Generator[Record, None, Corpus]:
-    """Add earlier labels to new ones; of an image that is labelled again, the new label counts.
+    """Add earlier labels to new ones; for an image labelled again, the new label counts.
 
     Parameters
     ----------
     corpus : Corpus
-        The new labels.
+        New labels.
     earlier : sequence of rows
-        From :func:`label_rows`, as the model remembers them.
+        Rows of :func:`label_rows` stored in the model.
     known : frozenset of int
-        Content hashes of the images that the model was labelled with.
+        Content hashes of the images of earlier labels.
 
     Raises
     ------
     InputError
-        Earlier images are gone, have changed or were given as arrays; the new ones are given as arrays.
+        Earlier images are missing, have changed or were given as arrays; new ones are given as arrays.
     """
     new = label_rows(corpus, range(len(corpus.labels)))
     if known and not earlier:

@@ -49,15 +49,15 @@ def read_table(table: Path) -> Dataset:
 
     Columns are ``path`` and, each optional, ``label`` (0, good, normal, ok; 1, anomalous, defect,
     bad, ng; -1 or empty for unknown), ``mask``, ``type``, ``group`` and ``split`` (train, test; val
-    serves as test where there is no test). Rows without a split are for training, with the label
-    that they have. Without a label column, training rows are normal, as in a flat folder. Paths are
+    serves as test if there is no test). Rows without a split are for training, with their label.
+    Without a label column, training rows are normal, as in a flat folder. Paths are
     absolute or relative to the table's folder. An anomalous image without a type that lies in MVTec
     style, ``test/<type>/<image>``, has its folder's name as type.
 
     Parameters
     ----------
     table : Path
-        A CSV file (UTF-8 or UTF-16; comma, semicolon or tab) or a Parquet file.
+        CSV file (UTF-8 or UTF-16; comma, semicolon or tab) or Parquet file.
 
     Returns
     -------
@@ -66,8 +66,8 @@ def read_table(table: Path) -> Dataset:
     Raises
     ------
     InputError
-        Naming the line: a file that is missing, a label or split that is not understood, one image
-        in two contradicting rows.
+        Missing file, invalid label or split, or contradicting rows of an image; the message gives
+        the line.
     MissingExtraError
         Parquet without pyarrow.
     """
@@ -104,12 +104,12 @@ def read_labels(table: str | Path) -> tuple[Sample, ...]:
     Returns
     -------
     tuple of Sample
-        In the order of the table.
+        Labelled images in the order of the table.
 
     Raises
     ------
     InputError
-        As for `read_table`, and when the column ``label`` is missing.
+        As for `read_table`, and for a missing column ``label``.
     MissingExtraError
         Parquet without pyarrow.
     """
@@ -240,7 +240,7 @@ def _parquet_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str
     try:
         with pyarrow.parquet.ParquetFile(table) as file:
             names = file.schema_arrow.names
-        # Repeated texts stay one text each, as they are in the file.
+        # Dictionary encoding keeps repeated texts as single objects.
         with pyarrow.parquet.ParquetFile(table, read_dictionary=names) as file:
             columns = [str(name).strip().casefold() for name in names]
             wanted = [place for place, name in enumerate(columns) if name in _COLUMNS]
@@ -260,7 +260,7 @@ def _parquet_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str
 
 
 def _records(table: Path, file: Any, wanted: list[int]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of some columns as texts, a few at a time, as far as the limit on all texts."""
+    """Yield the rows of some columns as texts in batches, up to the limit on all texts."""
     columns, size = [file.schema_arrow.names[place] for place in wanted], 0
     for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
         for row in zip(*((_text(value.as_py()) for value in column) for column in batch.columns), strict=True):

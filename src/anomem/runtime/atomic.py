@@ -119,8 +119,8 @@ def atomic_files(*paths: str | Path) -> Iterator[list[Path]]:
 def stage(folder: Path, name: str, *, private: bool = True) -> Iterator[Path]:
     """Create a hidden folder for unfinished files, and remove it at the end unless it was moved.
 
-    The folder is locked while in use. Unlocked folders of this kind were left by killed processes and are removed by the
-    first call for the same parent.
+    The folder is locked while in use. Unlocked folders of this kind were left by killed processes; the first call for the
+    same parent removes them.
 
     Parameters
     ----------

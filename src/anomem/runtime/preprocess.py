@@ -196,7 +196,7 @@ class Preprocessing:
         return whole
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all settings, with True in place of the pixels of ``roi``."""
+        """Return all settings, with a flag in place of the pixels of ``roi``."""
         return {
             "size": int(self.size),
             "letterbox": self.letterbox,

@@ -36,8 +36,8 @@ def unseen(images: PreparedImages, seen: frozenset[int]) -> list[int]:
     Returns
     -------
     list of int
-        Positions of unseen images, without duplicates, in order; at most :data:`CALIBRATE_MAX`, drawn by content, so that
-        neither order nor names matter. A warning names the number left out.
+        Positions of unseen images, without duplicates, in order; at most :data:`CALIBRATE_MAX`, drawn by content
+        independently of order and names. A warning names the number left out.
 
     Raises
     ------
@@ -123,7 +123,7 @@ class MapScale:
             self._values.append(result.tile_maps[result.tile].ravel())
 
     def result(self) -> tuple[float, float]:
-        """Limits (low, high): dark for normal pixels, brightest at three times the range of normals; (0, 1) without maps."""
+        """Limits (low, high): normal pixels are dark, full brightness is three times the normals' range."""
         if not self._values:
             return 0.0, 1.0
         low, top = np.quantile(np.concatenate(self._values), (0.5, 0.999))

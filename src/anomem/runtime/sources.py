@@ -45,7 +45,7 @@ class ImageSource(ABC):
     """Settings for the conversion to 8-bit RGB."""
 
     def with_bits(self, bits: int) -> Self:
-        """Return the same images with 16-bit samples read as `bits` bits; see :class:`~anomem.runtime.pixels.Reading`."""
+        """Return the same images with 16-bit samples read as `bits` bits; see `Reading`."""
         return self if bits == self.reading.bits else self.with_reading(replace(self.reading, bits=bits))
 
     def with_reading(self, reading: Reading) -> Self:

@@ -27,7 +27,7 @@ FASHION = (
 
 
 class _Cifar(NamedTuple):
-    """How one of the two sets calls its folders, batches and lists of class names (coarse first)."""
+    """Names of folders, batches and class name lists (coarse first) of one of the two sets."""
 
     binary: str
     python: str
@@ -54,7 +54,7 @@ CIFAR = {
 def read_cifar(tree: Tree, wanted: Wanted) -> Listing:
     """Read CIFAR-10 or CIFAR-100: class folders, the binary version, or the Python version through torchvision.
 
-    The variant "coarse" gives CIFAR-100's images their coarse class.
+    The variant "coarse" labels CIFAR-100's images with their coarse class.
     """
     facts, coarse = CIFAR[wanted.name], wanted.variant == "coarse"
     found = class_folders(tree, coarse=coarse)

@@ -1,4 +1,4 @@
-"""Sets whose split and classes stand in lists: VisA, CUB-200-2011, SPARK, WMCA."""
+"""Sets with split and classes in list files: VisA, CUB-200-2011, SPARK, WMCA."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WMCA_GROUPS: Mapping[str, Part] = {"train": "train", "dev": "validation", "eval"
 
 
 def read_visa(tree: Tree, wanted: Wanted) -> Listing:
-    """Read one object of VisA: by ``split_csv/<variant>.csv``, or as its authors' script turns it into MVTec's layout.
+    """Read one object of VisA: by ``split_csv/<variant>.csv``, or in the MVTec layout of its authors' script.
 
     Normal images are of the kind ``good``, all others ``bad``, in both layouts.
     """
@@ -62,7 +62,7 @@ def read_visa(tree: Tree, wanted: Wanted) -> Listing:
 
 
 def read_cub(tree: Tree, _: Wanted) -> Listing:
-    """Read CUB-200-2011 by its four lists; a class is called as in ``classes.txt``."""
+    """Read CUB-200-2011 by its four lists; class names are those of ``classes.txt``."""
     classes = _numbered(tree, "classes.txt")
     places = _numbered(tree, "images.txt")
     class_of, is_train = _numbered(tree, "image_class_labels.txt"), _numbered(tree, "train_test_split.txt")
@@ -80,7 +80,7 @@ def read_cub(tree: Tree, _: Wanted) -> Listing:
 
 
 def read_spark(tree: Tree, wanted: Wanted) -> Listing:
-    """Read SPARK's RGB images by its two label files; the validation images are what is tested on.
+    """Read SPARK's RGB images by its two label files; the validation images serve as test images.
 
     With the variant "cropped" each image is cut to its ground-truth box ``[row, column, row, column]``.
     """
@@ -133,7 +133,7 @@ def _protocol(tree: Tree, table: str) -> Iterator[tuple[str, str, Part]]:
         part = WMCA_GROUPS.get(cells[-1])
         if part is None and number:
             raise InputError(f"{where}: ends with {cells[-1]!r}: expected {', '.join(WMCA_GROUPS)}")
-        if part is not None:  # else the first row is a header
+        if part is not None:  # otherwise the first row is a header
             found = True
             yield where, PurePosixPath(cells[0]).name.removesuffix(".hdf5"), part
     if not found:

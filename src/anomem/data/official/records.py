@@ -1,4 +1,4 @@
-"""Array files whose records are images or labels: NumPy, IDX (MNIST), CIFAR's binary batches, SVHN's MAT files."""
+"""Array files of images or labels: NumPy, IDX (MNIST), CIFAR's binary batches, SVHN's MAT files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_records(path: Path, content: bytes | None = None) -> npt.NDArray[np.uin
         ``*.bin``, SVHN's ``*.mat``, or a batch of CIFAR's Python version: that is a pickle, which torchvision reads
         after it has compared its checksum with the official one.
     content : bytes, optional
-        The file's content where it does not lie on the disk.
+        Content of the file, if it is not on disk.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def read_records(path: Path, content: bytes | None = None) -> npt.NDArray[np.uin
     Raises
     ------
     InputError
-        Another format, or a damaged file.
+        Other format, or damaged file.
     """
     if path.parent.name in _PICKLED:
         return pickled_cifar(path.parent).batches[path.name][0]
@@ -78,13 +78,13 @@ def cifar_labels(path: Path, content: bytes | None = None) -> npt.NDArray[np.uin
 
 
 def svhn_digits(path: Path, content: bytes | None = None) -> npt.NDArray[np.uint8]:
-    """Read the digits (N,) of an SVHN file, in which 10 stands for the digit 0."""
+    """Read the digits (N,) of an SVHN file, in which 10 is the digit 0."""
     return _mat(path, content, "y").reshape(-1) % 10
 
 
 @dataclass(frozen=True)
 class PickledCifar:
-    """CIFAR's Python version: for each batch file images (N, 32, 32, 3) and class numbers (N,); the class names."""
+    """CIFAR's Python version: images (N, 32, 32, 3) and class numbers (N,) per batch file; class names."""
 
     batches: Mapping[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]]
     classes: tuple[str, ...]
@@ -92,7 +92,7 @@ class PickledCifar:
 
 @lru_cache(maxsize=2)
 def pickled_cifar(folder: Path) -> PickledCifar:
-    """Read CIFAR's Python version through torchvision, which compares all checksums first.
+    """Read CIFAR's Python version with torchvision, which verifies all checksums first.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def pickled_cifar(folder: Path) -> PickledCifar:
     Raises
     ------
     InputError
-        A batch is missing or is not the official one.
+        A batch is missing or not the official one.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 
