@@ -95,7 +95,7 @@ def test_failing_write_leaves_the_old_file(tmp_path: Path, session: Session) -> 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="does not exist: create it first"):
+    with pytest.raises(InputError, match="does not exist; create it first"):
         check_file(tmp_path / "no" / "m", Session())
     with pytest.raises(InputError, match="is a folder: name the model inside it"):
         check_file(tmp_path / "folder", Session(), what="model")
@@ -103,9 +103,9 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         check_file(tmp_path / "file" / "m", Session())
     with pytest.raises(InputError, match="not a regular file"):
         check_file(Path(os.devnull), Session())
-    with pytest.raises(InputError, match="is a file: name a folder"):
+    with pytest.raises(InputError, match="is a file; name a folder"):
         check_folder(tmp_path / "file")
-    with pytest.raises(InputError, match="does not exist: create it first"):
+    with pytest.raises(InputError, match="does not exist; create it first"):
         check_folder(tmp_path / "no" / "folder")
     with pytest.raises(InputError, match=r"\.csv, \.jsonl, \.parquet"):
         check_table(tmp_path / "r.xlsx", Session())

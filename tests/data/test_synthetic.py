@@ -111,7 +111,7 @@ def test_larger_size_larger_defect() -> None:
 
 def test_wrong_arguments() -> None:
     image = texture("brick")
-    with pytest.raises(InputError, match="no defect 'dent': choose one of scratch"):
+    with pytest.raises(InputError, match="no defect 'dent'; choose one of scratch"):
         plant(image, "dent", rng(0))
     with pytest.raises(InputError, match="size 0.9"):
         plant(image, "hole", rng(0), 0.9)

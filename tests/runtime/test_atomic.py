@@ -115,7 +115,7 @@ def test_a_read_only_file_stays(tmp_path: Path) -> None:
     target = tmp_path / "model"
     target.write_text("old")
     target.chmod(0o400)
-    with pytest.raises(InputError, match="is read-only: make it writable"), atomic_path(target):
+    with pytest.raises(InputError, match="is read-only; make it writable"), atomic_path(target):
         pytest.fail("the block must not run")
     assert target.read_text() == "old"
 

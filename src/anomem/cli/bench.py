@@ -44,7 +44,7 @@ def _numbers(_: click.Context, __: click.Parameter, value: Sequence[str]) -> tup
     try:
         return tuple(int(entry) for entry in _split(value))
     except ValueError:
-        raise click.BadParameter(f"{','.join(value)}: expected whole numbers, for example 0,1,2") from None
+        raise click.BadParameter(f"{','.join(value)}; expected whole numbers, for example 0,1,2") from None
 
 
 @click.command(short_help="Run benchmarks; finished units are skipped.")

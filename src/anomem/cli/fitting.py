@@ -263,7 +263,7 @@ def keep(detector: Detector, path: Path, session: Session) -> None:
         except (AnomemError, OSError):
             refuge.parent.rmdir()
             raise error from None
-        raise InputError(f"{error}; the fitted model is kept in {refuge}: move it") from error
+        raise InputError(f"{error}; the fitted model is kept in {refuge}; move it") from error
 
 
 def _grouped(calibration: Calibration) -> str:

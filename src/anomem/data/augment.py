@@ -77,14 +77,14 @@ class Augmentation:
     def __post_init__(self) -> None:
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise ParameterError(f"crop_scale {self.crop_scale}: give 0 < least <= most <= 1")
+            raise ParameterError(f"crop_scale {self.crop_scale}; give 0 < least <= most <= 1")
         if self.size is not None and self.size < 1:
-            raise ParameterError(f"size {self.size}: give a number of pixels, or None")
+            raise ParameterError(f"size {self.size}; give a number of pixels, or None")
         most = {"hue": 0.5, "blur_sigma": 0.1}
         for name in (field.name for field in fields(self)):
             value, limit = getattr(self, name), most.get(name, 1.0)
             if name not in ("crop_scale", "size") and not 0 <= value <= limit:
-                raise ParameterError(f"{name} {value}: give 0 to {limit:g}")
+                raise ParameterError(f"{name} {value}; give 0 to {limit:g}")
 
 
 LITERAL = Augmentation()
@@ -139,7 +139,7 @@ def view(images: Tensor, augmentation: Augmentation, *, generator: torch.Generat
 
 def _checked(images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise InputError(f"images of shape {tuple(images.shape)}, {images.dtype}: give (B, 3, H, W) float")
+        raise InputError(f"images of shape {tuple(images.shape)}, {images.dtype}; give (B, 3, H, W) float")
     return images.float()
 
 

@@ -93,14 +93,14 @@ def _choice(name: str, what: str, value: str | None, choices: tuple[str, ...]) -
     if value is None or value in choices:
         return value
     if not any(choices):
-        raise InputError(f"{name}: {what}={value!r}: the set has none: leave it out")
-    raise InputError(f"{name}: {what}={value!r}: choose one of {_list(choices)}")
+        raise InputError(f"{name}: {what}={value!r}: the set has none; leave it out")
+    raise InputError(f"{name}: {what}={value!r}; choose one of {_list(choices)}")
 
 
 def _normal(info: Catalogued, listing: Listing, given: str | Collection[str] | None) -> tuple[str, ...]:
     if given is not None and (info.normal or info.anomalous):
         own = f"are {_list(info.normal)}" if info.normal else f"are all but {info.anomalous[0]}"
-        raise InputError(f"{info.title}: normal={given!r}: its normal images {own}: leave it out")
+        raise InputError(f"{info.title}: normal={given!r}: its normal images {own}; leave it out")
     if given is not None:
         return (given,) if isinstance(given, str) else tuple(given)
     if info.anomalous:
@@ -131,7 +131,7 @@ def _data_folder(info: Catalogued) -> Path:
     value = os.environ.get("ANOMEM_DATA")
     if not value:
         raise InputError(
-            f"{info.title}: no folder: give root=, or set ANOMEM_DATA to a folder of image sets; {info.ask}"
+            f"{info.title}: no folder; give root=, or set ANOMEM_DATA to a folder of image sets; {info.ask}"
         )
     return Path(value)
 

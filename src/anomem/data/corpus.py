@@ -110,8 +110,8 @@ def read_corpus(
     Parameters
     ----------
     images : folder, list of paths, arrays, tensors, list of Sample, or ImageSource
-        For a fit (`default_label` 0), the training part of a folder or table, by its layout; for labels, all images of a
-        folder, labelled by the names of its subfolders.
+        For a fit (`default_label` 0), the training part of a folder or table, by its layout; for labels, all images of
+        a folder, labelled by the names of its subfolders.
     y : sequence of int, optional
         0 normal, 1 anomalous, -1 unknown; by default the labels of samples, else `default_label`.
     labels : table of labels or list of Sample, optional
@@ -213,7 +213,7 @@ def labels_of(y: Sequence[int] | None, known: Sequence[Sample | None], default: 
     """
     given = [s.label if s else default for s in known] if y is None else _listed(y, "y")
     if len(given) != n:
-        raise InputError(f"y has {len(given)} labels for {n} images; give one an image")
+        raise InputError(f"y has {len(given)} labels for {n} images; give one per image")
     if not all(np.ndim(label) == 0 and label in (NORMAL, ANOMALOUS, UNKNOWN) for label in given):
         raise InputError("y holds other labels than 0 (normal), 1 (anomalous) and -1 (unknown)")
     return np.asarray([int(label) for label in given], dtype=np.intp)
@@ -221,7 +221,7 @@ def labels_of(y: Sequence[int] | None, known: Sequence[Sample | None], default: 
 
 def _listed(values: Sequence[Any], name: str) -> list[Any]:
     if isinstance(values, str) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
-        raise InputError(f"{name} is {values!r}; give one entry an image")
+        raise InputError(f"{name} is {values!r}; give one entry per image")
     return list(values)
 
 
@@ -229,7 +229,7 @@ def column_of(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: i
     """Return the given entries, or else the samples' entries `name`; InputError for a length other than `n`."""
     values = [getattr(s, name, None) for s in known] if given is None else _listed(given, f"{name}s")
     if len(values) != n:
-        raise InputError(f"{name}s has {len(values)} entries for {n} images; give one an image")
+        raise InputError(f"{name}s has {len(values)} entries for {n} images; give one per image")
     return tuple(values)
 
 

@@ -52,11 +52,11 @@ def plant(image: UInt8Image, kind: str, rng: np.random.Generator, size: float = 
         Unknown kind, size out of range, or image that is too small or not (H, W, 3) uint8.
     """
     if kind not in _PAINTERS:
-        raise InputError(f"no defect {kind!r}: choose one of {', '.join(DEFECTS)}")
+        raise InputError(f"no defect {kind!r}; choose one of {', '.join(DEFECTS)}")
     if not 0.02 <= size <= 0.6:
-        raise InputError(f"size {size}: give 0.02 to 0.6")
+        raise InputError(f"size {size}; give 0.02 to 0.6")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 16:
-        raise InputError(f"an image of shape {image.shape}, {image.dtype}: give (H, W, 3) uint8, 16 px or more")
+        raise InputError(f"an image of shape {image.shape}, {image.dtype}; give (H, W, 3) uint8, 16 px or more")
     diameter = max(size * min(image.shape[:2]), 3.0)
     painted, opacity = _PAINTERS[kind](image.astype(np.float32), rng, diameter)
     return _commit(image, painted, opacity)
@@ -112,7 +112,7 @@ def _blob(image: FloatArray, rng: np.random.Generator, diameter: float) -> _Pain
     depth, (slope_y, slope_x) = _shape(image, rng, diameter, roughness=0.22)
     opacity = _ramp(depth, 0.12)
     level = _contrast(image, opacity >= _EDGE, rng, 35, 65)
-    # Light from the upper left, on a lump that is round towards its edge.
+    # Light from the upper left on a lump with a rounded edge.
     light = -(slope_y + slope_x) * 22 * np.clip(1 - depth, 0, 1) ** 2
     grain = _noise(image, rng, 3.0) * 5
     return (level + light + grain)[..., None].repeat(3, axis=2), opacity

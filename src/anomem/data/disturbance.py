@@ -67,12 +67,12 @@ class Disturbance:
     def __post_init__(self) -> None:
         low, high = self.zoom
         if not 0 < low <= high:
-            raise ParameterError(f"zoom {self.zoom}: give 0 < least <= largest")
+            raise ParameterError(f"zoom {self.zoom}; give 0 < least <= largest")
         if self.clip_limit < 1:
-            raise ParameterError(f"clip_limit {self.clip_limit}: give at least 1")
+            raise ParameterError(f"clip_limit {self.clip_limit}; give at least 1")
         for name in (field.name for field in fields(self) if field.name in _LIMITS):
             if not 0 <= getattr(self, name) <= _LIMITS[name]:
-                raise ParameterError(f"{name} {getattr(self, name)}: give 0 to {_LIMITS[name]:g}")
+                raise ParameterError(f"{name} {getattr(self, name)}; give 0 to {_LIMITS[name]:g}")
 
 
 SPATIAL = Disturbance(zoom=(0.8, 1.25), rotation=45.0, mirror=0.5, upside_down=0.5)
@@ -97,7 +97,7 @@ def disturbance_for(kind: str, category: str) -> Disturbance:
         Unknown kind, or colour on tile, wood and capsule, which have colour defects.
     """
     if kind not in ("spatial", "colour"):
-        raise InputError(f"no disturbance {kind!r}: choose spatial or colour")
+        raise InputError(f"no disturbance {kind!r}; choose spatial or colour")
     if kind == "colour":
         if category in NO_COLOUR:
             raise InputError(f"{category}: another colour is a defect there; disturb it in space only")
@@ -136,13 +136,13 @@ class Drawn:
     def image(self, image: UInt8Image) -> UInt8Image:
         """Disturb an image (H, W, 3) uint8, with bilinear interpolation and replicated border pixels."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise InputError(f"an image of shape {image.shape}, {image.dtype}: give (H, W, 3) uint8")
+            raise InputError(f"an image of shape {image.shape}, {image.dtype}; give (H, W, 3) uint8")
         return self._recoloured(self._moved(image, order=1))
 
     def mask(self, mask: BoolArray) -> BoolArray:
         """Disturb a mask (H, W) bool like its image, with nearest-neighbour interpolation."""
         if mask.dtype != np.bool_ or mask.ndim != 2:
-            raise InputError(f"a mask of shape {mask.shape}, {mask.dtype}: give (H, W) bool")
+            raise InputError(f"a mask of shape {mask.shape}, {mask.dtype}; give (H, W) bool")
         return self._moved(mask[..., None].astype(np.uint8), order=0)[..., 0].astype(bool)
 
     def matrix(self) -> npt.NDArray[np.float64]:

@@ -63,11 +63,11 @@ def extended(corpus: Corpus, earlier: Sequence[LabelRow], known: frozenset[int])
     try:
         found = (yield from read_corpus(old, max_pixels=limit)) if old else None
     except ImageError as error:
-        raise InputError(f"{error}; it was labelled earlier: put it back, or {_REMEDY}") from error
+        raise InputError(f"{error}; it was labelled earlier; put it back, or {_REMEDY}") from error
     digests = () if found is None else found.digests
     for sample, digest in zip(old, digests, strict=True):
         if digest not in known:
-            raise InputError(f"{sample.path}: has changed since it was labelled: put it back, or {_REMEDY}")
+            raise InputError(f"{sample.path}: has changed since it was labelled; put it back, or {_REMEDY}")
     kept = [sample for sample, digest in zip(old, digests, strict=True) if digest not in corpus.digests]
     fresh = [_sample(row) for row, digest in zip(new, corpus.digests, strict=True) if digest]
     return (yield from read_corpus([*kept, *fresh], max_pixels=limit))

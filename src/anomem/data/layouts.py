@@ -130,7 +130,7 @@ def _base(listing: Listing) -> Path:
     if len(wrappers) > 1:
         names = sorted("/".join(wrapper) or "." for wrapper in wrappers)
         raise InputError(
-            f"{root}: holds {len(wrappers)} datasets ({', '.join(names)}): name one of them, such as {root / names[0]}"
+            f"{root}: holds {len(wrappers)} datasets ({', '.join(names)}); name one of them, such as {root / names[0]}"
         )
     if wrappers:
         (wrapper,) = wrappers
@@ -232,7 +232,7 @@ def _training(
         raise _which_class(base, train)
     names = dict.fromkeys(train.class_name(i, place) for i, place in enumerate(placed))
     if not any(place.label == NORMAL for place in placed):
-        raise InputError(f"{train.folder}: only {', '.join(names)}/, no normal images: add train/good; {EXPECTED}")
+        raise InputError(f"{train.folder}: only {', '.join(names)}/, no normal images; add train/good; {EXPECTED}")
     kept = [i for i, place in enumerate(placed) if place.label == NORMAL]
     left_out = Counter(train.class_name(i, place) for i, place in enumerate(placed) if place.label != NORMAL)
     notes = [f"{train.folder.name}/{name} not used ({count:,} images)" for name, count in left_out.items()]
@@ -278,7 +278,7 @@ def _read_classes(part: _Part, normal: str | None, pairs: Pairs, root: Path) -> 
     has_normals = any(place.label == NORMAL for place in placed)
     bad = next((below[place.at] for below, place in zip(part.below, placed, strict=True) if place.at is not None), "")
     if unknown and not has_normals and set(unknown) & holders:
-        raise InputError(f"{root}: holds loose images beside {bad}/: move the normal ones into good/; {EXPECTED}")
+        raise InputError(f"{root}: holds loose images beside {bad}/; move the normal ones into good/; {EXPECTED}")
     if normal is None and set(unknown) - holders:
         raise _which_class(root, part)
     train, test = [], []

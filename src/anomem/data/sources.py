@@ -70,13 +70,13 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
         return read_folder(root, normal)
     if is_file(root) and root.suffix.lower() in TABLE_SUFFIXES:
         if normal is not None:
-            raise InputError(f"{root}: normal={normal!r} is for class folders: use the label column")
+            raise InputError(f"{root}: normal={normal!r} is for class folders; use the label column")
         return read_table(root)
     if is_file(root):
         raise InputError(
-            f"{root}: found one {root.suffix or 'nameless'} file: give a folder of images or a CSV/Parquet table"
+            f"{root}: found one {root.suffix or 'nameless'} file; give a folder of images or a CSV/Parquet table"
         )
-    raise InputError(f"{root}: no such file or folder: check the path")
+    raise InputError(f"{root}: no such file or folder; check the path")
 
 
 def training_samples(images: Any) -> list[Sample] | None:
@@ -185,7 +185,7 @@ def open_source(images: Any, *, max_pixels: int | None = None) -> ImageSource:
         No images, a missing folder, or an unsupported input.
     """
     if isinstance(images, Dataset):
-        raise InputError("a Dataset has two parts: give dataset.train or dataset.test")
+        raise InputError("a Dataset has two parts; give dataset.train or dataset.test")
     if isinstance(images, Iterator):
         images = list(images)
     if isinstance(images, Sequence) and images and all(isinstance(item, Sample) for item in images):

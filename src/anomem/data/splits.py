@@ -82,7 +82,7 @@ def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | No
     """
     n = len(digests)
     if groups is not None and len(groups) != n:
-        raise InputError(f"{len(groups)} groups for {n} images: give one each (None: no group)")
+        raise InputError(f"{len(groups)} groups for {n} images; give one each (None: no group)")
     if n < 3:
         raise InputError(f"{n} normal images: at least 3 are needed, 30 or more are advisable")
     units = _units([int(digest) for digest in digests], groups)

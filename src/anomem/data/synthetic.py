@@ -42,7 +42,7 @@ _WINDOW = 160
 @functools.cache
 def _photograph(name: str) -> UInt8Image:
     if name not in TEXTURES:
-        raise InputError(f"no texture {name!r}: choose one of {', '.join(TEXTURES)}")
+        raise InputError(f"no texture {name!r}; choose one of {', '.join(TEXTURES)}")
     file = resources.files("anomem.data") / "textures" / f"{name}.png"
     image = decode(file.read_bytes(), name=f"{name}.png")
     image.setflags(write=False)
@@ -73,7 +73,7 @@ def half_box(name: str, half: Half) -> Box:
     """Return the half of a photograph for training (left) or testing (right)."""
     height, width, _ = _photograph(name).shape
     if half not in ("train", "test"):
-        raise InputError(f"no half {half!r}: choose train or test")
+        raise InputError(f"no half {half!r}; choose train or test")
     return Box(0, 0 if half == "train" else width // 2, height, width // 2)
 
 
@@ -105,7 +105,7 @@ def crops(name: str, count: int, *, size: int, half: Half, rng: np.random.Genera
         Unknown name or half, or size below 16.
     """
     if size < 16:
-        raise InputError(f"size {size} is too small for a texture: give at least 16")
+        raise InputError(f"size {size} is too small for a texture; give at least 16")
     top, left, height, width = half_box(name, half)
     part = _photograph(name)[top : top + height, left : left + width]
     images = np.empty((count, size, size, 3), np.uint8)
@@ -158,7 +158,7 @@ def write_textures(
         Folder with other images, or arguments out of range.
     """
     if n_train < 1 or n_test < 1:
-        raise InputError(f"n_train {n_train} and n_test {n_test}: give at least 1 each")
+        raise InputError(f"n_train {n_train} and n_test {n_test}; give at least 1 each")
     roots = []
     for name in textures:
         root = Path(folder) / name
@@ -195,4 +195,4 @@ def _refuse_others(root: Path, files: dict[str, UInt8Image]) -> None:
         return
     others = [path for path in find_images(root) if path.relative_to(root).as_posix() not in files]
     if others:
-        raise InputError(f"{others[0]}: stands there already: remove {root} or choose another folder")
+        raise InputError(f"{others[0]}: already exists; remove {root} or choose another folder")

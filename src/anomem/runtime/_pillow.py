@@ -103,7 +103,7 @@ def load(source: str | Path | bytes, label: str, max_pixels: int, *, deep: bool 
         except ImageError:
             raise
         except MemoryError as error:
-            raise ImageError(label, "needs more memory than there is: shrink it, cut it or leave it out") from error
+            raise ImageError(label, "needs more memory than there is; shrink it, cut it or leave it out") from error
         except Exception as error:  # decoders raise nearly everything on damaged files
             raise ImageError(label, _complaint(kind, stream, error)) from error
 
@@ -142,14 +142,14 @@ def check_kind(prefix: bytes, label: str) -> type[ImageFile.ImageFile]:
         ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImageFile),
     )
     if not prefix:
-        raise ImageError(label, "the file is empty: copy it again or leave it out")
+        raise ImageError(label, "the file is empty; copy it again or leave it out")
     if prefix[:4] == b"RIFF" and prefix[8:12] == b"WEBP":
         return WebPImageFile
     for magic, opener in starts:
         if prefix.startswith(magic):
             return opener
     known = "JPEG, PNG, TIFF, BMP, WebP, GIF or PNM"
-    raise ImageError(label, f"not an image by its content: convert it to {known}, or leave it out")
+    raise ImageError(label, f"not an image by its content; convert it to {known}, or leave it out")
 
 
 def picture_of(image: Image.Image, label: str, max_pixels: int) -> Picture:
@@ -164,7 +164,7 @@ def picture_of(image: Image.Image, label: str, max_pixels: int) -> Picture:
         raise
     except Exception as error:  # as in `load`
         said = one_line(error)
-        raise ImageError(label, f"a Pillow image that cannot be decoded ({said}): open its file again") from error
+        raise ImageError(label, f"a Pillow image that cannot be decoded ({said}); open its file again") from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -188,7 +188,7 @@ def _opened(source: str | Path | bytes, label: str, max_pixels: int) -> IO[bytes
     try:
         return open_regular(source, label, image_bytes(max_pixels))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(label, "there is no such file: check the path") from error
+        raise ImageError(label, "there is no such file; check the path") from error
 
 
 def _header(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.ImageFile:
@@ -209,7 +209,7 @@ def _check_size(image: Image.Image, label: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         size = f"{width} x {height} pixels are more than the limit of {max_pixels}"
-        raise ImageError(label, f"{size}: shrink or cut it, or raise max_pixels (--max-pixels)")
+        raise ImageError(label, f"{size}; shrink or cut it, or raise max_pixels (--max-pixels)")
 
 
 def _decoded(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max_pixels: int, *, deep: bool) -> Picture:
@@ -264,14 +264,14 @@ def _check_plain(stream: IO[bytes], kind: type[ImageFile.ImageFile], label: str)
     stream.seek(0)
     plain = stream.read(2) in (b"P1", b"P2", b"P3")
     if plain and stream.seek(0, io.SEEK_END) > MAX_PLAIN_BYTES:
-        raise ImageError(label, f"more than {MAX_PLAIN_BYTES >> 20} MiB of pixels as text: save it as PNG")
+        raise ImageError(label, f"more than {MAX_PLAIN_BYTES >> 20} MiB of pixels as text; save it as PNG")
 
 
 def _complaint(kind: type[ImageFile.ImageFile], stream: IO[bytes], error: Exception) -> str:
     """Return the reason for a failed decoding: unsupported kind or damage."""
     said = one_line(error)
     if kind is _Tiff and said == "unknown pixel mode":
-        return f"{_tiff.described(stream)} is not read: save it with 8 or 16 bits a sample"
+        return f"{_tiff.described(stream)} is not read; save it with 8 or 16 bits per sample"
     if said.startswith(("cannot handle", "Unsupported", "unsupported", "unknown data organization")):
-        return f"a kind of {kind.format} file that is not read ({said}): save it as PNG"
-    return f"damaged or incomplete {kind.format} file ({said}): copy it again or leave it out"
+        return f"a kind of {kind.format} file that is not read ({said}); save it as PNG"
+    return f"damaged or incomplete {kind.format} file ({said}); copy it again or leave it out"

@@ -31,7 +31,7 @@ def problem(image: TiffImageFile) -> str | None:
     inverted = _numbers(tags, _PHOTOMETRIC, 1)[0] == 0
     if set(_numbers(tags, _BITS, 1)) == {8} and not inverted:
         return None
-    return f"{_sentence(tags)} in separate planes is not read: save it with its colours interleaved, or compressed"
+    return f"{_sentence(tags)} in separate planes is not read; save it with its colours interleaved, or compressed"
 
 
 def described(stream: IO[bytes]) -> str:

@@ -119,8 +119,8 @@ def atomic_files(*paths: str | Path) -> Iterator[list[Path]]:
 def stage(folder: Path, name: str, *, private: bool = True) -> Iterator[Path]:
     """Create a hidden folder for unfinished files, and remove it at the end unless it was moved.
 
-    The folder is locked while in use. Unlocked folders of this kind were left by killed processes; the first call for the
-    same parent removes them.
+    The folder is locked while in use. Unlocked folders of this kind were left by killed processes and are removed by
+    the first call in the same parent.
 
     Parameters
     ----------
@@ -171,16 +171,16 @@ def check_target(path: str | Path, *, what: str = "file") -> None:
     """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
-        raise InputError(f"{path}: the folder {target.parent} does not exist: create it first")
+        raise InputError(f"{path}: the folder {target.parent} does not exist; create it first")
     if target.is_dir():
-        raise InputError(f"{path}: is a folder: name the {what} inside it")
+        raise InputError(f"{path}: is a folder; name the {what} inside it")
     if target.exists() and not target.is_file():
-        raise InputError(f"{path}: is not a regular file: name another {what}")
+        raise InputError(f"{path}: is not a regular file; name another {what}")
     # Replacing a file needs no permission of the file, and root has all of them: respect its mode instead.
     if target.exists() and not target.stat().st_mode & 0o222:
-        raise InputError(f"{path}: is read-only: make it writable, or name another {what}")
+        raise InputError(f"{path}: is read-only; make it writable, or name another {what}")
     if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {target.parent} may not be written: choose another")
+        raise InputError(f"{path}: the folder {target.parent} cannot be written; choose another")
 
 
 def shortened(name: str, most: int = NAME_BYTES) -> str:

@@ -264,9 +264,9 @@ def calibrate(
         values = values.astype(np.float32)
     bad = int((~np.isfinite(values)).sum())
     if bad:
-        raise InputError(f"{bad} of {values.size} calibration scores are not finite: check images")
+        raise InputError(f"{bad} of {values.size} calibration scores are not finite; check images")
     if groups is not None and len(groups) != values.size:
-        raise InputError(f"{len(groups)} groups for {values.size} calibration scores: give one each (None: no group)")
+        raise InputError(f"{len(groups)} groups for {values.size} calibration scores; give one each (None: no group)")
     order = np.argsort(values, kind="stable")
     numbers = None if groups is None else _checked_groups(group_numbers([groups[i] for i in order]), values.size)
     n = values.size if numbers is None else int(numbers.max()) + 1
@@ -396,5 +396,5 @@ def _checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
     values = np.asarray(scores, np.float64)
     bad = int(np.isnan(values).sum())
     if bad:
-        raise InputError(f"{bad} of {values.size} scores are not a number: check the images")
+        raise InputError(f"{bad} of {values.size} scores are not a number; check the images")
     return values

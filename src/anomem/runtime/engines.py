@@ -90,7 +90,7 @@ class _OnnxRuntime(Engine):
             runs = [self._session.run(wanted, {"image": _channels_first(tiles[i : i + 1])}) for i in range(len(tiles))]
         except Exception as error:  # engine-specific classes
             raise ModelFileError(
-                f"{self._path}: its network fails ({one_line(error, 180)}): export it again"
+                f"{self._path}: its network fails ({one_line(error, 180)}); export it again"
             ) from error
         found = dict(zip(wanted, map(np.concatenate, zip(*runs, strict=True)), strict=True))
         return TileOutput(found["score"], found.get("map"), found.get("one_class"))
@@ -136,7 +136,7 @@ class _OpenVino(Engine):
             found = self._found(model, tiles, wanted, 1 if alone else 2 * self._streams)
         except RuntimeError as error:
             raise ModelFileError(
-                f"{self._path}: its network fails ({one_line(error, 180)}): export it again"
+                f"{self._path}: its network fails ({one_line(error, 180)}); export it again"
             ) from error
         parts = {name: np.concatenate([one[name] for one in found]) for name in wanted}
         return TileOutput(parts["score"], parts.get("map"), parts.get("one_class"))
@@ -188,7 +188,7 @@ def _refuse_in_fork(engine: str, path: Path) -> None:
     """
     if _process.setdefault(engine, os.getpid()) != os.getpid():
         raise InputError(
-            f"{path}: {engine} was started before this process was forked, and cannot start again: start workers by "
+            f"{path}: {engine} was started before this process was forked, and cannot start again; start workers by "
             "spawn (multiprocessing.get_context('spawn')), or load models in the workers only"
             + (", or before the fork" if engine == "onnxruntime" else "")
         )
@@ -242,7 +242,7 @@ def _choose(place: Path, engine: str) -> str:
         raise ParameterError(f"engine={engine!r} is not allowed; expected {', '.join(ENGINES)}")
     if place.suffix.lower() == ".xml":
         if engine == "onnxruntime":
-            raise ParameterError(f"{place}: onnxruntime reads no OpenVINO IR: take engine='openvino'")
+            raise ParameterError(f"{place}: onnxruntime reads no OpenVINO IR; take engine='openvino'")
         return "openvino"
     if engine != "auto":
         return engine
@@ -254,7 +254,7 @@ def _check_network(path: Path, inputs: list[tuple[str, bool, int]], outputs: dic
     wanted = {"score": 1, "one_class": 1, "map": 3}
     wrong = [name for name, axes in outputs.items() if name in wanted and axes not in (wanted[name], -1)]
     if inputs != [("image", True, 4)] or "score" not in outputs or wrong:
-        raise ModelFileError(f"{path}: its network does not go from images to scores: export it again")
+        raise ModelFileError(f"{path}: its network does not go from images to scores; export it again")
 
 
 def _named(port: Any, name: str) -> tuple[str, bool]:

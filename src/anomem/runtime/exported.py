@@ -109,7 +109,7 @@ class ExportedFacts:
             A text is missing or was changed.
         """
         if "manifest" not in texts:
-            raise ModelFileError(f"{name}: without anomem's manifest: give a file that `anomem export` wrote")
+            raise ModelFileError(f"{name}: without anomem's manifest; give a file that `anomem export` wrote")
         manifest = Manifest.from_json(texts["manifest"], name=name)
         try:
             arrays = _all_unpacked(json.loads(texts.get("arrays", "{}")))
@@ -143,9 +143,9 @@ def read_facts(path: str | Path) -> ExportedFacts:
     weights = weights_of(path)
     if weights is not None:
         if not weights.is_file():
-            raise ModelFileError(f"{path}: its weights, {weights.name}, are missing: keep both files together")
+            raise ModelFileError(f"{path}: its weights, {weights.name}, are missing; keep both files together")
         if checksum(weights) != texts.get("weights"):
-            raise ModelFileError(f"{weights}: damaged, or of another export than {Path(path).name}: export it again")
+            raise ModelFileError(f"{weights}: damaged, or of another export than {Path(path).name}; export it again")
     return facts
 
 

@@ -64,7 +64,7 @@ def open_regular(path: str | Path, label: str, max_bytes: int) -> BinaryIO:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise ImageError(label, f"{reason}: check the path") from error
+        raise ImageError(label, f"{reason}; check the path") from error
     try:
         _check(os.fstat(descriptor), label, max_bytes)
     except ImageError:
@@ -90,9 +90,9 @@ def read_regular(
                 check(head, label)
             content = head + stream.read(max_bytes)
         except OSError as error:
-            raise ImageError(label, f"{error.strerror}: check the disk") from error
+            raise ImageError(label, f"{error.strerror}; check the disk") from error
         except MemoryError as error:
-            raise ImageError(label, "needs more memory than there is: shrink it or leave it out") from error
+            raise ImageError(label, "needs more memory than there is; shrink it or leave it out") from error
     if len(content) > max_bytes:  # the file grows, or its size is unknown
         raise _too_large(label, len(content), max_bytes)
     return content
@@ -101,11 +101,11 @@ def read_regular(
 def _check(facts: os.stat_result, label: str, max_bytes: int) -> None:
     if not stat.S_ISREG(facts.st_mode):
         kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, device or socket"
-        raise ImageError(label, f"is {kind}, not a file: name an image file")
+        raise ImageError(label, f"is {kind}, not a file; name an image file")
     if facts.st_size > max_bytes:
         raise _too_large(label, facts.st_size, max_bytes)
 
 
 def _too_large(label: str, size: int, max_bytes: int) -> ImageError:
     problem = f"{size:,} bytes are more than the limit of {max_bytes:,}"
-    return ImageError(label, f"{problem}: leave it out, or raise max_pixels (--max-pixels), which raises it too")
+    return ImageError(label, f"{problem}; leave it out, or raise max_pixels (--max-pixels), which raises it too")

@@ -86,7 +86,7 @@ def read_image(source: str | Path | bytes | Image.Image, label: str, reading: Re
     try:
         return picture_to_rgb(picture, label, reading)
     except MemoryError as error:
-        raise ImageError(label, "needs more memory than there is: shrink it, cut it or leave it out") from error
+        raise ImageError(label, "needs more memory than there is; shrink it, cut it or leave it out") from error
 
 
 def peak_level(source: str | Path | bytes, label: str, max_pixels: int = MAX_PIXELS) -> int | None:

@@ -193,12 +193,12 @@ def image_files(path: str | Path, *, among: bool) -> Sequence[str | Path]:
         listing = list_folder(place)
         notes = "; ".join(listing.notes())
         if not listing.images:
-            raise InputError(f"{place}: 0 images, found {notes or found_in(place)}: name a folder of images")
+            raise InputError(f"{place}: 0 images, found {notes or found_in(place)}; name a folder of images")
         if notes:
             warnings.warn(f"{place}: {notes}", AnomemWarning, stacklevel=5)
         return listing.images
     if not among and not exists(place):
-        raise InputError(f"{place}: no such file or folder: check the path")
+        raise InputError(f"{place}: no such file or folder; check the path")
     return (path,)
 
 
@@ -207,7 +207,7 @@ def found_in(folder: Path) -> str:
     try:
         entries = sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
     except OSError as error:
-        raise InputError(f"{folder}: {error.strerror}: name a readable folder") from error
+        raise InputError(f"{folder}: {error.strerror}; name a readable folder") from error
     folders = [entry.name for entry in entries if entry.is_dir()]
     suffixes = Counter(entry.suffix.lower() or entry.name for entry in entries if entry.is_file())
     parts = []
@@ -256,10 +256,10 @@ def _walk(folder: Path, around: tuple[str, ...], masks: bool, images_in: str) ->
     try:
         entries = list(os.scandir(folder))
     except NotADirectoryError as error:
-        raise InputError(f"{folder}: is a file: name a folder of images") from error
+        raise InputError(f"{folder}: is a file; name a folder of images") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise InputError(f"{folder}: {reason}: name a readable folder") from error
+        raise InputError(f"{folder}: {reason}; name a readable folder") from error
     for entry in entries:
         path = folder / entry.name
         if _is_hidden(entry.name):

@@ -134,7 +134,7 @@ class Manifest:
         """
         content = _parse(text, name)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ModelFileError(f"{name}: not an anomem model: give a file that anomem saved")
+            raise ModelFileError(f"{name}: not an anomem model; give a file that anomem saved")
         _check_version(content.get("format_version"), name)
         known = {"format", "format_version", *(entry.name for entry in fields(cls))}
         unknown = sorted(set(content) - known)
@@ -148,7 +148,7 @@ class Manifest:
         except ModelFileError as error:
             raise ModelFileError(f"{name}: {error}") from error
         except Exception as error:  # values of unexpected types
-            raise ModelFileError(f"{name}: manifest cannot be read ({error}): save the model again") from error
+            raise ModelFileError(f"{name}: manifest cannot be read ({error}); save the model again") from error
 
 
 def _parse(text: str, name: str) -> Any:
@@ -166,11 +166,11 @@ def _parse(text: str, name: str) -> Any:
 
 def _check_version(version: object, name: str) -> None:
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ModelFileError(f"{name}: no valid format version: give a file that anomem saved")
+        raise ModelFileError(f"{name}: no valid format version; give a file that anomem saved")
     if version > FORMAT_VERSION:
         raise ModelFileError(
             f"{name}: written by a newer anomem (file format {version}, this one reads"
-            f" {FORMAT_VERSION}): update with pip install -U anomem"
+            f" {FORMAT_VERSION}); update with pip install -U anomem"
         )
 
 

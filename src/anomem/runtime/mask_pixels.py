@@ -42,7 +42,7 @@ def marked(picture: Picture, label: str) -> BoolArray:
         return drawn
     visible: BoolArray = alpha > 0
     if not visible.any():
-        raise ImageError(label, "every pixel is transparent: save it without its alpha channel")
+        raise ImageError(label, "every pixel is transparent; save it without its alpha channel")
     seen = drawn[visible]
     return visible if seen.all() or not seen.any() else visible & drawn
 
@@ -90,7 +90,7 @@ def in_frame(
         raise ImageError(label, _other_aspect(mask.shape, height_width))
     if fits:
         problem = f"its image is turned by EXIF orientation {orientation}, and nothing says whether the mask is, too"
-        raise ImageError(label, f"{problem}: save the image upright, without an orientation")
+        raise ImageError(label, f"{problem}; save the image upright, without an orientation")
     return np.array(_pillow.turned(Image.fromarray(mask), orientation))
 
 

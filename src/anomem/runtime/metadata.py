@@ -130,7 +130,7 @@ def _tree(place: Path) -> ET.Element:
     try:
         root = ET.parse(place).getroot()
     except Exception as error:  # the parser raises nearly everything on damaged files
-        raise ModelFileError(f"{place}: not an OpenVINO IR, or damaged: export it again") from error
+        raise ModelFileError(f"{place}: not an OpenVINO IR, or damaged; export it again") from error
     if root.tag != "net":
         raise ModelFileError(f"{place}: an XML file, but not an OpenVINO IR")
     return root
@@ -252,4 +252,4 @@ def _too_much_text(place: Path) -> ModelFileError:
 
 
 def _damaged(place: Path) -> ModelFileError:
-    return ModelFileError(f"{place}: not an ONNX model, or damaged: export it again")
+    return ModelFileError(f"{place}: not an ONNX model, or damaged; export it again")

@@ -115,7 +115,7 @@ def split_alpha(image: Image.Image, label: str) -> tuple[UInt8Image, npt.NDArray
             )  # otherwise Pillow applies it in the conversion, and warns about palettes
         return np.array(image.convert("RGB")), None
     except ValueError as error:
-        raise ImageError(label, f"colour mode {image.mode}: save it as RGB") from error
+        raise ImageError(label, f"colour mode {image.mode}; save it as RGB") from error
 
 
 def peak_of(picture: Picture) -> int | None:
@@ -137,11 +137,11 @@ def array_to_rgb(array: npt.ArrayLike, name: str, reading: Reading) -> UInt8Imag
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
         shape = np.shape(array)
-        raise ImageError(name, f"shape {shape} is not an image: give (H, W) or (H, W, 1, 3 or 4)")
+        raise ImageError(name, f"shape {shape} is not an image; give (H, W) or (H, W, 1, 3 or 4)")
     height, width = values.shape[:2]
     if height * width > reading.max_pixels:
         size = f"{width} x {height} pixels are more than the limit of {reading.max_pixels}"
-        raise ImageError(name, f"{size}: shrink or cut it, or raise max_pixels (--max-pixels)")
+        raise ImageError(name, f"{size}; shrink or cut it, or raise max_pixels (--max-pixels)")
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         reading.check_peak(int(values[:, :, :3].max()), name)
     levels = _levels(values, name, reading.bits)
@@ -164,9 +164,9 @@ def _levels(values: npt.NDArray[Any], name: str, bits: int) -> UInt8Image:
         low, high = float(values.min()), float(values.max())
         if not (low >= -1e-6 and high <= 1 + 1e-6):
             found = f"float values from {low:.4g} to {high:.4g}"
-            raise ImageError(name, f"{found}: scale them to [0, 1] or give uint8")
+            raise ImageError(name, f"{found}; scale them to [0, 1] or give uint8")
         return np.rint(np.clip(values.astype(np.float32), 0, 1) * 255).astype(np.uint8)
-    raise ImageError(name, f"dtype {values.dtype}: give uint8, uint16, bool or float in [0, 1]")
+    raise ImageError(name, f"dtype {values.dtype}; give uint8, uint16, bool or float in [0, 1]")
 
 
 def _scaled(values: npt.NDArray[Any], bits: int) -> UInt8Image:
@@ -181,7 +181,7 @@ def _scaled(values: npt.NDArray[Any], bits: int) -> UInt8Image:
 
 def _composed(colours: UInt8Image, alpha: npt.NDArray[np.uint8], name: str) -> UInt8Image:
     if not alpha.any():
-        raise ImageError(name, "every pixel is transparent: save it without its alpha channel")
+        raise ImageError(name, "every pixel is transparent; save it without its alpha channel")
     opacity = alpha[:, :, None].astype(np.uint32)
     composed: UInt8Image = ((colours * opacity + GREY * (255 - opacity) + 127) // 255).astype(np.uint8)
     return composed
@@ -194,5 +194,5 @@ def _with_lower_bytes(upper: UInt8Image, low: Image.Image) -> npt.NDArray[np.uin
 
 def _as_16_bits(values: npt.NDArray[Any], label: str) -> npt.NDArray[np.uint16]:
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError(label, "32-bit values outside 0 to 65535: save it with 8 or 16 bits")
+        raise ImageError(label, "32-bit values outside 0 to 65535; save it with 8 or 16 bits")
     return values.astype(np.uint16)

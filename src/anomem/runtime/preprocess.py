@@ -118,7 +118,7 @@ class Preprocessing:
         count = len(self._spans(height)) * len(self._spans(width))
         if count > MAX_TILES:
             problem = f"an image of {height} x {width} pixels is {count:,} tiles, more than the limit of {MAX_TILES:,}"
-            raise InputError(f"{problem}: take larger tiles, or less overlap")
+            raise InputError(f"{problem}; take larger tiles, or less overlap")
         boxes = [
             Box(top, left, box_height, box_width)
             for top, box_height in self._spans(height)
@@ -130,7 +130,7 @@ class Preprocessing:
         kept = [box for box in boxes if _crop(roi, box).any()]
         if not kept:
             found = f"the region of interest is empty at {height} x {width} pixels"
-            raise InputError(f"{found}: mark with white where to look")
+            raise InputError(f"{found}; mark with white where to look")
         return kept
 
     def cut(self, image: UInt8Image) -> npt.NDArray[np.uint8] | Tiles:
@@ -243,7 +243,7 @@ class Preprocessing:
         if same_aspect(self.roi.shape[::-1], height_width) and not same_aspect(self.roi.shape, height_width):
             sizes = [f"{width} x {height}" for height, width in (self.roi.shape, height_width)]
             problem = f"the region of interest, {sizes[0]} pixels, lies the other way round than the image, {sizes[1]}"
-            raise InputError(f"{problem}: turn the image, or fit for it separately")
+            raise InputError(f"{problem}; turn the image, or fit for it separately")
         return resize_mask(self.roi, height_width)
 
     def _inner(self, box: Box) -> Box:
@@ -342,7 +342,7 @@ def _crop(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
 
 def _checked_roi(roi: BoolArray) -> BoolArray:
     if getattr(roi, "dtype", None) != np.bool_ or roi.ndim != 2 or 0 in roi.shape:
-        raise ParameterError("roi must be a bool array of shape (h, w): read it with read_mask")
+        raise ParameterError("roi must be a bool array of shape (h, w); read it with read_mask")
     copy = np.array(roi)
     copy.flags.writeable = False
     return copy

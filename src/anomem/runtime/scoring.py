@@ -120,7 +120,7 @@ class PreparedImages:
         except InputError as error:  # caused by one image: its size, or the region of interest at that size
             raise ImageError(self.source.name(index), str(error)) from error
         except MemoryError as error:
-            problem = "needs more memory than there is: shrink it, cut it or leave it out"
+            problem = "needs more memory than there is; shrink it, cut it or leave it out"
             raise ImageError(self.source.name(index), problem) from error
 
 
@@ -247,7 +247,7 @@ def _forward(
 def _check_maps(bytes_per_tile: int, count: int) -> None:
     if bytes_per_tile * count > MAX_TILE_MAP_BYTES:
         problem = f"the maps of {count:,} tiles are more than the limit of {MAX_TILE_MAP_BYTES >> 30} GiB"
-        raise InputError(f"{problem}: take larger tiles, or less overlap")
+        raise InputError(f"{problem}; take larger tiles, or less overlap")
 
 
 def _joined(parts: list[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:

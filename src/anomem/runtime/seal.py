@@ -1,7 +1,7 @@
 """Digest of a file stored inside the file, to detect changes.
 
-The file contains a mark and 64 digits: the SHA-256 of the file with zeros in their place. It detects damage, not malice:
-anyone can compute a new one.
+The file contains a mark and 64 digits: the SHA-256 of the file with zeros in their place. It detects damage,
+not malice: anyone can compute a new one.
 """
 
 from __future__ import annotations

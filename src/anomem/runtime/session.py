@@ -81,7 +81,7 @@ class Session(Model):
             Engine that does not read this file, or fewer than 1 thread.
         """
         if not is_exported(path):
-            raise ModelFileError(f"{path}: not an exported model: give a .onnx file, or the .xml of an OpenVINO IR")
+            raise ModelFileError(f"{path}: not an exported model; give a .onnx file, or the .xml of an OpenVINO IR")
         facts = read_facts(path)
         found = open_engine(path, precision=facts.manifest.precision, threads=threads, engine=engine)
         if found.size not in (None, facts.preprocessing.size):
@@ -245,7 +245,7 @@ def _reopen(path: Path, threads: int | None, engine: str, file: tuple[str, ...],
         return Session._around(path, facts, found, file)
     session = Session.open(path, threads, engine)
     if session._file != file:
-        raise ModelFileError(f"{path}: has been replaced since the session was opened: open it again")
+        raise ModelFileError(f"{path}: has been replaced since the session was opened; open it again")
     session._facts = facts
     return session
 

@@ -112,7 +112,7 @@ class FileSource(ImageSource):
         try:
             return read_regular(self._paths[i], label, limit, check_kind)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ImageError(label, "there is no such file: check the path") from error
+            raise ImageError(label, "there is no such file; check the path") from error
 
     def load(self, i: int) -> UInt8Image:
         """Decode file ``i``."""
@@ -267,7 +267,7 @@ def open_images(
     if hasattr(images, "shape") and not _lists_objects(images):
         return ArraySource(images, reading)
     if isinstance(images, dict) or not isinstance(images, Iterable):
-        raise InputError(f"{type(images).__name__} holds no images: give a folder, paths, arrays or tensors")
+        raise InputError(f"{type(images).__name__} holds no images; give a folder, paths, arrays or tensors")
     items = list(images)
     if not items:
         raise InputError("0 images: the list is empty")
@@ -277,7 +277,7 @@ def open_images(
     if all(_in_memory(item) for item in items):
         return ArraySource(items, reading)
     kinds = ", ".join(sorted({type(item).__name__ for item in items}))
-    raise InputError(f"a list of {kinds} holds no images: give only paths, or only arrays, Pillow images and bytes")
+    raise InputError(f"a list of {kinds} holds no images; give only paths, or only arrays, Pillow images and bytes")
 
 
 def _in_memory(item: object) -> bool:
@@ -308,7 +308,7 @@ def _as_batch(arrays: Any) -> Any:
     if len(shape) == 4 and (shape[1] in _CHANNELS or shape[3] in _CHANNELS):
         return arrays
     raise InputError(
-        f"an array of shape {shape} holds no images: give (N, H, W), (N, H, W, C) "
+        f"an array of shape {shape} holds no images; give (N, H, W), (N, H, W, C) "
         f"or (N, C, H, W) with 1, 3 or 4 channels"
     )
 
@@ -337,7 +337,7 @@ def _digest(item: npt.NDArray[Any] | bytes | Image.Image, name: str) -> int:
         try:
             facts, pixels = f"{item.size} {item.mode} ", item.tobytes()
         except Exception as error:  # decoders raise nearly everything on damaged files
-            raise ImageError(name, f"a Pillow image that cannot be decoded ({error}): open its file again") from error
+            raise ImageError(name, f"a Pillow image that cannot be decoded ({error}); open its file again") from error
     else:
         facts, pixels = f"{item.shape} {item.dtype.str} ", np.ascontiguousarray(item).tobytes()
     return _first_bytes(hashlib.sha256(facts.encode() + pixels).digest())

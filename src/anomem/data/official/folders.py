@@ -89,7 +89,7 @@ def read_lsun(tree: Tree, _: Wanted) -> Listing:
     databases = [folder for folder in tree.folders() if folder.endswith("_lmdb")]
     if not scenes and databases:
         raise tree.absent(
-            f"{tree.path(databases[0])}: an LMDB database, which anomem does not read: export it with LSUN's own "
+            f"{tree.path(databases[0])}: an LMDB database, which anomem does not read; export it with LSUN's own "
             f"data.py (it needs the package lmdb): data.py export {databases[0]} "
             f"--out_dir {databases[0].removesuffix('_lmdb')}"
         )

@@ -29,7 +29,7 @@ def read_shanghaitech(tree: Tree, wanted: Wanted) -> Listing:
     step = 5 if wanted.variant == "every_fifth" else 1
     if not tree.has("training/frames") and tree.has("training/videos"):
         raise tree.absent(
-            f"{tree.path('training/frames')}: absent: anomem does not read videos: extract each of training/videos to "
+            f"{tree.path('training/frames')}: absent: anomem does not read videos; extract each of training/videos to "
             f"training/frames/<video>/000.jpg, 001.jpg, ..."
         )
     items = [
@@ -68,5 +68,5 @@ def _test_frames(tree: Tree, video: str) -> Iterator[Item]:
 def _array(tree: Tree, place: str, count: int) -> npt.NDArray[np.uint8]:
     array = read_array(tree.path(tree.need(place)))
     if len(array) != count:
-        raise InputError(f"{tree.path(place)}: {len(array):,} entries for {count:,} frames: copy both again")
+        raise InputError(f"{tree.path(place)}: {len(array):,} entries for {count:,} frames; copy both again")
     return array

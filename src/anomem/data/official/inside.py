@@ -64,7 +64,7 @@ def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
     if zipped is not None and zipped[1] in zipped[0].names:
         return zipped[0].read(zipped[1], max_bytes)
     if place.parent.suffix.lower() in ZIP_SUFFIXES or not _is_file(place.parent):
-        raise ImageError(str(place), "there is no such file: check the path")
+        raise ImageError(str(place), "there is no such file; check the path")
     try:
         return _pnm(_box(place) if place.stem.startswith("box-") else _record(place))
     except ImageError:
@@ -138,7 +138,7 @@ def read_mask(
         content = read_file(place, image_bytes(max_pixels))
         masks = [images.read_mask(content, height_width, name=str(place), **options)]
     if len({mask.shape for mask in masks}) > 1:
-        raise ImageError(str(place), "its masks differ in size: copy the folder again")
+        raise ImageError(str(place), "its masks differ in size; copy the folder again")
     union: BoolArray = np.logical_or.reduce(masks)
     return union
 
@@ -160,7 +160,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(path)
         except Exception as error:  # as below
-            raise InputError(f"{path}: not a readable zip ({error}): copy it again") from error
+            raise InputError(f"{path}: not a readable zip ({error}); copy it again") from error
         self._path = path
         self._lock = threading.Lock()
         self.names = frozenset(name for name in self._zip.namelist() if _is_plain(name))
@@ -185,12 +185,12 @@ class Archive:
         size = self._zip.getinfo(name).file_size  # zipfile unpacks no more than that
         if size > max_bytes:
             problem = f"unpacks to {size:,} bytes, more than the limit of {max_bytes:,}"
-            raise ImageError(str(self._path / name), f"{problem}: leave it out")
+            raise ImageError(str(self._path / name), f"{problem}; leave it out")
         try:
             with self._lock:
                 return self._zip.read(name)
         except Exception as error:  # unpackers raise nearly everything on damaged files
-            reason = f"cannot be read ({one_line(error)}): copy the zip again"
+            reason = f"cannot be read ({one_line(error)}); copy the zip again"
             raise ImageError(str(self._path / name), reason) from error
 
 
@@ -216,7 +216,7 @@ def _stamp(path: Path) -> tuple[int, int]:
         if is_file(place):
             facts = place.stat()
             return facts.st_size, facts.st_mtime_ns
-    raise ImageError(str(path), "there is no such file: check the path")
+    raise ImageError(str(path), "there is no such file; check the path")
 
 
 def _zip_around(path: Path) -> tuple[Archive, str] | None:
@@ -242,10 +242,10 @@ def _is_plain(name: str) -> bool:
 def _record(path: Path) -> npt.NDArray[np.uint8]:
     records = read_array(path.parent)
     if not path.stem.isdecimal() or int(path.stem) >= len(records):
-        raise ImageError(str(path), f"no record {path.stem} among {len(records):,}: check the path")
+        raise ImageError(str(path), f"no record {path.stem} among {len(records):,}; check the path")
     record = np.asarray(records[int(path.stem)])
     if record.ndim not in (2, 3):
-        raise ImageError(str(path), f"a record of shape {record.shape} is no image: check the path")
+        raise ImageError(str(path), f"a record of shape {record.shape} is no image; check the path")
     return record
 
 
@@ -256,7 +256,7 @@ def _box(path: Path) -> UInt8Image:
         raise ImageError(str(path), "a box is box-TOP-LEFT-BOTTOM-RIGHT") from error
     box = decode(read_file(path.parent), name=str(path.parent))[top:bottom, left:right]
     if 0 in box.shape:
-        raise ImageError(str(path), "the box lies outside the image: check the label file")
+        raise ImageError(str(path), "the box lies outside the image; check the label file")
     return box
 
 

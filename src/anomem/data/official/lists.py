@@ -43,7 +43,7 @@ def read_visa(tree: Tree, wanted: Wanted) -> Listing:
     rows = list(tree.table(table, VISA_COLUMNS))
     objects = sorted({cells["object"] for _, cells in rows})
     if category is None:
-        raise InputError(f"{tree.root}: holds {len(objects)} categories ({', '.join(objects)}): name one of them")
+        raise InputError(f"{tree.root}: holds {len(objects)} categories ({', '.join(objects)}); name one of them")
     rows = [(where, cells) for where, cells in rows if cells["object"] == category]
     if not rows:
         raise tree.absent(f"{tree.path(table)}: lists no {category}")
@@ -52,7 +52,7 @@ def read_visa(tree: Tree, wanted: Wanted) -> Listing:
     for where, cells in rows:
         part, kind = _visa_part(where, cells["split"]), VISA_KINDS.get(cells["label"])
         if kind is None:
-            raise InputError(f"{where}: label {cells['label']!r}: expected normal or anomaly")
+            raise InputError(f"{where}: label {cells['label']!r}; expected normal or anomaly")
         for place in filter(None, (cells["image"], cells["mask"])):
             if place not in known:
                 raise tree.absent(f"{tree.path(place)}: absent ({where})")
@@ -74,7 +74,7 @@ def read_cub(tree: Tree, _: Wanted) -> Listing:
         try:
             kind, part = classes[class_of[number]], {"1": "train", "0": "test"}[is_train[number]]
         except KeyError as error:
-            raise InputError(f"{tree.root}: image {number} is not in all four lists: copy them again") from error
+            raise InputError(f"{tree.root}: image {number} is not in all four lists; copy them again") from error
         items.append(Item("train" if part == "train" else "test", tree.path(f"images/{place}"), kind))
     return Listing(tuple(items), tuple(classes.values()))
 
@@ -112,7 +112,7 @@ def read_wmca(tree: Tree, wanted: Wanted) -> Listing:
     table = tree.need(protocols, f"wmca-protocols-csv/{protocols}")
     if not tree.has("frames"):
         raise tree.absent(
-            f"{tree.path('frames')}: absent: anomem does not read the HDF5 recordings: export their colour frames to "
+            f"{tree.path('frames')}: absent: anomem does not read the HDF5 recordings; export their colour frames to "
             f"frames/<type>/<recording>/*.png with <type> among {', '.join(WMCA_KINDS)}"
         )
     kind_of = {recording: kind for kind in WMCA_KINDS for recording in tree.folders(f"frames/{kind}")}
@@ -132,7 +132,7 @@ def _protocol(tree: Tree, table: str) -> Iterator[tuple[str, str, Part]]:
     for number, (where, cells) in enumerate(tree.rows(table)):
         part = WMCA_GROUPS.get(cells[-1])
         if part is None and number:
-            raise InputError(f"{where}: ends with {cells[-1]!r}: expected {', '.join(WMCA_GROUPS)}")
+            raise InputError(f"{where}: ends with {cells[-1]!r}; expected {', '.join(WMCA_GROUPS)}")
         if part is not None:  # otherwise the first row is a header
             found = True
             yield where, PurePosixPath(cells[0]).name.removesuffix(".hdf5"), part
@@ -145,7 +145,7 @@ def _visa_part(where: str, word: str) -> Part:
         return "train"
     if word == "test":
         return "test"
-    raise InputError(f"{where}: split {word!r}: expected train or test")
+    raise InputError(f"{where}: split {word!r}; expected train or test")
 
 
 def _numbered(tree: Tree, place: str) -> dict[str, str]:
@@ -157,5 +157,5 @@ def _numbered(tree: Tree, place: str) -> dict[str, str]:
 def _box(where: str, written: str) -> list[str]:
     numbers = re.findall(r"\d+", written)
     if len(numbers) != 4:
-        raise InputError(f"{where}: box {written!r}: expected [row, column, row, column]")
+        raise InputError(f"{where}: box {written!r}; expected [row, column, row, column]")
     return numbers

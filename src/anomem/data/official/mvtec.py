@@ -72,7 +72,7 @@ def category_of(tree: Tree, category: str | None, inside: str) -> Tree:
     if category is None and len(there) == 1:
         return tree.at(there[0])
     if category is None and there:
-        raise InputError(f"{tree.root}: holds {len(there)} categories ({', '.join(there)}): name one of them")
+        raise InputError(f"{tree.root}: holds {len(there)} categories ({', '.join(there)}); name one of them")
     chosen = tree.at(tree.need(category)) if category else tree
     chosen.need(inside)
     return chosen
@@ -128,7 +128,7 @@ def _saturation(tree: Tree) -> list[str]:
         config = json.loads(tree.text("defects_config.json"))
         absolute = sum(not entry["relative_saturation"] for entry in config)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{tree.path('defects_config.json')}: damaged ({error}): copy it again") from error
+        raise InputError(f"{tree.path('defects_config.json')}: damaged ({error}); copy it again") from error
     note = f"saturation thresholds of {len(config)} kinds of defects, {absolute} in pixels"
     return [f"masks are unions of their parts; defects_config.json holds {note}"]
 

@@ -52,11 +52,11 @@ def read_records(path: Path, content: bytes | None = None) -> npt.NDArray[np.uin
     except InputError:
         raise
     except Exception as error:  # parsers raise nearly everything on damaged files
-        raise InputError(f"{path}: damaged or incomplete ({one_line(error)}): copy it again") from error
+        raise InputError(f"{path}: damaged or incomplete ({one_line(error)}); copy it again") from error
     if records is None:
-        raise InputError(f"{path}: not an array file that is known: expected .npy, idx-ubyte, .bin or .mat")
+        raise InputError(f"{path}: not an array file that is known; expected .npy, idx-ubyte, .bin or .mat")
     if records.ndim < 1:
-        raise InputError(f"{path}: a single number, not records: give an array with one row per image")
+        raise InputError(f"{path}: a single number, not records; give an array with one row per image")
     return records
 
 
@@ -114,7 +114,7 @@ def pickled_cifar(folder: Path) -> PickledCifar:
             images, numbers = np.split(part.data, len(files)), np.split(np.asarray(part.targets), len(files))
             batches |= {name: pair for (name, _), pair in zip(files, zip(images, numbers, strict=True), strict=True)}
     except (RuntimeError, OSError, ValueError) as error:
-        raise InputError(f"{folder}: a batch is missing or is not the official one: copy it again") from error
+        raise InputError(f"{folder}: a batch is missing or is not the official one; copy it again") from error
     return PickledCifar(batches, tuple(part.classes))
 
 
@@ -130,7 +130,7 @@ def _idx(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
         header = gzip.GzipFile(fileobj=file) if packed else file
         magic = header.read(4)
         if len(magic) < 4 or magic[:3] != _IDX_UINT8 or not magic[3]:
-            raise InputError(f"{path}: damaged, or not an IDX file of bytes: copy it again")
+            raise InputError(f"{path}: damaged, or not an IDX file of bytes; copy it again")
         shape = [int(side) for side in np.frombuffer(header.read(4 * magic[3]), ">u4", magic[3])]
         size = math.prod(shape)
         if size > MAX_UNPACKED_BYTES:
@@ -145,7 +145,7 @@ def _cifar(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
     width = _CIFAR_PIXELS + (2 if path.stem in ("train", "test") else 1)
     raw = np.memmap(path, np.uint8, "r") if content is None else np.frombuffer(content, np.uint8)
     if raw.size % width:
-        raise InputError(f"{path}: {raw.size:,} bytes are no whole number of records of {width:,}: copy it again")
+        raise InputError(f"{path}: {raw.size:,} bytes are no whole number of records of {width:,}; copy it again")
     return raw.reshape(-1, width)
 
 
@@ -155,4 +155,4 @@ def _mat(path: Path, content: bytes | None, field: str) -> npt.NDArray[np.uint8]
     try:
         return np.asarray(loadmat(io.BytesIO(content) if content is not None else path, variable_names=[field])[field])
     except Exception as error:  # the parser raises nearly everything on damaged files
-        raise InputError(f"{path}: not a readable SVHN file ({one_line(error)}): copy it again") from error
+        raise InputError(f"{path}: not a readable SVHN file ({one_line(error)}); copy it again") from error

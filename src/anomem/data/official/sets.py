@@ -78,9 +78,9 @@ class Listing:
 class OfficialSet(Dataset):
     """Image set with the split of its provider.
 
-    ``train`` has the normal training images and ``test`` the test images. Training images of other classes, and labelled
-    defects among the training images, are in ``spare``, so that a fit does not use them by default; protocols with
-    labelled anomalies draw from it. Before normal classes are chosen, ``train`` has all training images and all labels
+    ``train`` has the normal training images and ``test`` the test images. Training images of other classes, and
+    labelled defects among the training images, are in ``spare``, so that a fit does not use them by default; protocols
+    with labelled anomalies draw from it. Before normal classes are chosen, ``train`` has all training images and all labels
     are -1.
 
     Parameters
@@ -161,7 +161,7 @@ class OfficialSet(Dataset):
         """
         target = Path(folder)
         if target.resolve().is_relative_to(self.root.resolve()):
-            raise InputError(f"{target}: lies inside {self.root}: name another folder")
+            raise InputError(f"{target}: lies inside {self.root}; name another folder")
         items = tuple(
             replace(
                 item,
@@ -213,7 +213,7 @@ def label(data: OfficialSet, normal: tuple[str, ...]) -> OfficialSet:
         part = "test" if not listing.split and sample_label == ANOMALOUS else item.part
         by_part["spare" if aside else part].append(Sample(item.path, sample_label, mask, kind, item.group))
     if normal and not by_part["train"]:
-        raise InputError(f"{data.root}: 0 training images of {', '.join(normal)}: choose another class")
+        raise InputError(f"{data.root}: 0 training images of {', '.join(normal)}; choose another class")
     train, validation, test, spare = (tuple(samples) for samples in by_part.values())
     notes = [*listing.notes, *mask_note(test)]
     if spare:
@@ -251,4 +251,4 @@ def _store(target: Path, content: bytes) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     except OSError as error:
-        raise InputError(f"{target}: {error.strerror}: name a writable folder with room") from error
+        raise InputError(f"{target}: {error.strerror}; name a writable folder with room") from error

@@ -88,7 +88,7 @@ class Tree(ABC):
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.path(place)}: not UTF-8: copy it again") from error
+            raise InputError(f"{self.path(place)}: not UTF-8; copy it again") from error
 
     def rows(self, place: str) -> Iterator[tuple[str, list[str]]]:
         """Return file position and cells of each non-empty line of a CSV file; InputError if it is missing."""
@@ -119,7 +119,7 @@ class Tree(ABC):
                 raise InputError(f"{self.path(place)}: no column {columns[key][0]!r} (found: {', '.join(header)})")
         for where, cells in rows:
             if len(cells) < len(header):
-                raise InputError(f"{where}: {len(cells)} cells under {len(header)} columns: copy the file again")
+                raise InputError(f"{where}: {len(cells)} cells under {len(header)} columns; copy the file again")
             yield where, {key: cells[index] for key, index in at.items() if index is not None}
 
 
@@ -138,7 +138,7 @@ class FolderTree(Tree):
         except (FileNotFoundError, NotADirectoryError):
             return [], []
         except OSError as error:
-            raise InputError(f"{self.path(place)}: {error.strerror}: name a readable folder") from error
+            raise InputError(f"{self.path(place)}: {error.strerror}; name a readable folder") from error
         return sorted(folders), sorted(files)
 
     def at(self, place: str) -> Tree:
@@ -186,7 +186,7 @@ def open_tree(root: Path, ask: str) -> Tree:
         open_zip(root)
         return ZipTree(root, ask)
     if root.is_file():
-        raise InputError(f"{root}: a {root.suffix or 'nameless'} file: unpack it, or give a folder or a zip; {ask}")
+        raise InputError(f"{root}: a {root.suffix or 'nameless'} file; unpack it, or give a folder or a zip; {ask}")
     raise InputError(f"{root}: absent; {ask}")
 
 
