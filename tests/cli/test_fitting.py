@@ -63,7 +63,7 @@ def test_fit_talks_to_people(shop: Shop, here: Run) -> None:
     assert "95 % confidence" in out
     assert lines[-1] == "written to m; next: anomem score m IMAGES --heatmaps heatmaps"
     (line,) = err.splitlines()
-    assert line.startswith("anomem: note: 10 calibration normals carry")
+    assert line.startswith("anomem: note: 10 calibration normals allow")
     assert files(Path()) == {"m"}
 
 

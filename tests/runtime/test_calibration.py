@@ -318,9 +318,9 @@ def test_the_promise_holds_for_new_parts(within: float, size: int | None) -> Non
 
 def test_groups_count_in_the_smallest_alpha_and_its_refusal() -> None:
     groups = [i // 4 for i in range(40)]
-    with pytest.warns(AnomemWarning, match="10 calibration groups of normals carry a false-alarm rate of 0.0909"):
+    with pytest.warns(AnomemWarning, match="10 calibration groups of normals allow a false-alarm rate of 0.0909"):
         assert calibrate(range(40), groups=groups).alpha == 1 / 11
-    with pytest.raises(CalibrationError, match="needs 19 calibration groups of normals and there are 10: add 9 more"):
+    with pytest.raises(CalibrationError, match="needs 19 calibration groups of normals and there are 10; add 9 more"):
         calibrate(range(40), 0.05, groups=groups)
     with pytest.raises(InputError, match="3 groups for 40"):
         calibrate(range(40), 0.5, groups=["a", "b", "c"])

@@ -192,7 +192,7 @@ def _carried(images: Any, need_labels: bool) -> Images:
     if isinstance(items, Sequence) and items and all(isinstance(item, Sample) for item in items):
         return Images.of_samples("samples", items)
     if need_labels:
-        raise InputError("the images carry no labels; give y, one entry per image (0 normal, 1 anomalous, -1 unknown)")
+        raise InputError("the images have no labels; give y, one entry per image (0 normal, 1 anomalous, -1 unknown)")
     source = open_source(items)
     paths = tuple(Path(source.name(i)) for i in range(len(source))) if isinstance(source, PathSource) else ()
     return Images("images", source, np.full(len(source), UNKNOWN, dtype=np.intp), ("",) * len(source), paths=paths)

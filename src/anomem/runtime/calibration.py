@@ -276,8 +276,8 @@ def calibrate(
             alpha = 1 / (n + 1)
             short = _normals_needed(DEFAULT_ALPHA) - n
             warnings.warn(
-                f"{n} calibration {_counted(numbers)} carry a false-alarm rate of {alpha:.3g}, not"
-                f" {DEFAULT_ALPHA}, for which {short} more are needed: calibrating at {alpha:.3g}",
+                f"{n} calibration {_counted(numbers)} allow a false-alarm rate of {alpha:.3g}, not"
+                f" {DEFAULT_ALPHA}; add {short} more for it; calibrating at {alpha:.3g}",
                 AnomemWarning,
                 stacklevel=2,
             )
@@ -365,8 +365,8 @@ def _checked_alpha(alpha: float, n: int, normals: str = "normals") -> float:
     if not rejected_ranks(value, n):
         needed = _normals_needed(value)
         raise CalibrationError(
-            f"alpha {value:g} needs {needed} calibration {normals} and there are {n}:"
-            f" add {needed - n} more, or ask for alpha {1 / (n + 1):.3g} or above"
+            f"alpha {value:g} needs {needed} calibration {normals} and there are {n};"
+            f" add {needed - n} more, or use alpha {1 / (n + 1):.3g} or above"
         )
     return value
 

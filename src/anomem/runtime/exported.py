@@ -200,7 +200,7 @@ def _unpacked(packed: Mapping[str, Any], max_bytes: int) -> npt.NDArray[Any]:
         unpacker = zlib.decompressobj()
         content = unpacker.decompress(base64.b64decode(packed["data"], validate=True), wanted + 1)
     except binascii.Error as error:
-        raise ValueError("an array that is no text of base 64") from error
+        raise ValueError("an array that is not base64") from error
     if len(content) != wanted:
-        raise ValueError("an array of another size than it says")
+        raise ValueError("an array of another size than declared")
     return np.frombuffer(content, dtype).reshape(shape).copy()

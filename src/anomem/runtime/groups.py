@@ -69,7 +69,7 @@ def _matched(expression: str, names: Sequence[str]) -> tuple[Hashable | None, ..
         pattern = re.compile(expression)
     except re.error as error:
         raise InputError(
-            f"groups={expression!r}: no regular expression ({error}); an example that takes what stands before the "
+            f"groups={expression!r}: not a regular expression ({error}); an example that takes the part before the "
             r"last underscore: '([^/]+)_[^_]*$'"
         ) from error
     matches = [pattern.search(Path(name).as_posix()) for name in names]

@@ -62,7 +62,7 @@ def check_seal(path: str | Path, *, expected: bool, content: bytes | None = None
             file.seek(place)
             if file.read(_DIGITS) == wanted:
                 return
-    raise ModelFileError(f"{path}: damaged: its content is not what its digest says; copy it again, or save it anew")
+    raise ModelFileError(f"{path}: damaged: its content does not match its digest; copy it again, or save it anew")
 
 
 def _place(file: BinaryIO) -> int | None:

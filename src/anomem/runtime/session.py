@@ -85,7 +85,7 @@ class Session(Model):
         facts = read_facts(path)
         found = open_engine(path, precision=facts.manifest.precision, threads=threads, engine=engine)
         if found.size not in (None, facts.preprocessing.size):
-            raise ModelFileError(f"{path}: damaged: its network takes {found.size} px, its manifest says otherwise")
+            raise ModelFileError(f"{path}: damaged: network and manifest differ in input size; export it again")
         return cls(Path(path), facts, found)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -134,7 +134,7 @@ def _idx(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
         shape = [int(side) for side in np.frombuffer(header.read(4 * magic[3]), ">u4", magic[3])]
         size = math.prod(shape)
         if size > MAX_UNPACKED_BYTES:
-            raise InputError(f"{path}: says it holds {size:,} bytes, more than the limit of {MAX_UNPACKED_BYTES:,}")
+            raise InputError(f"{path}: declares {size:,} bytes, more than the limit of {MAX_UNPACKED_BYTES:,}")
         if content is None and not packed:
             return np.memmap(path, np.uint8, "r", header.tell(), tuple(shape))
         return np.frombuffer(header.read(size), np.uint8, size).reshape(shape)

@@ -80,8 +80,8 @@ class OfficialSet(Dataset):
 
     ``train`` has the normal training images and ``test`` the test images. Training images of other classes, and
     labelled defects among the training images, are in ``spare``, so that a fit does not use them by default; protocols
-    with labelled anomalies draw from it. Before normal classes are chosen, ``train`` has all training images and all labels
-    are -1.
+    with labelled anomalies draw from it. Before normal classes are chosen, ``train`` has all training images and all
+    labels are -1.
 
     Parameters
     ----------
