@@ -178,7 +178,7 @@ def test_one_score_is_enough_for_something() -> None:
 
 def test_an_alpha_out_of_reach_says_how_many_are_missing() -> None:
     calibrated = calibrate(np.arange(19), 0.05)
-    with pytest.raises(CalibrationError, match="alpha 0.01 needs 99 .* there are 19: add 80 more"):
+    with pytest.raises(CalibrationError, match="alpha 0.01 needs 99 .* there are 19; add 80 more"):
         calibrated.with_alpha(0.01)
     for alpha in (0.05, 0.01, 0.003, 1 / 3, 0.07, 1e-6):
         with pytest.raises(CalibrationError) as caught:

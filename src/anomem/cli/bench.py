@@ -95,13 +95,13 @@ def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_j
             else:
                 done.append(outcome.unit.key)
     except KeyboardInterrupt:
-        _say_how_to_go_on(session, plan, out)
+        _exit_interrupted(session, plan, out)
     seconds = time.perf_counter() - started
     rows = _summary(plan, out, output)
     before = len(plan.units) - len(done) - len(failed)
     output.line(
         f"{out}: {count(len(plan.units), 'unit')} of work, {before:,} done before, {len(done):,} now ({seconds:.0f} s)"
-        + (f", {len(failed):,} failed: the same command tries them again" if failed else "")
+        + (f", {len(failed):,} failed; rerun the same command to retry" if failed else "")
     )
     output.result(
         {
@@ -168,7 +168,7 @@ def _left(plan: Plan, run_file: RunFile) -> int:
     return sum(unit.key not in run_file.keys for unit in plan.units)
 
 
-def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
+def _exit_interrupted(session: Session, plan: Plan, out: Path) -> None:
     """Exit with the code of an interrupted command and report the contents of the run file."""
     from anomem.benchmark.run_file import read_runs
 
@@ -176,7 +176,7 @@ def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
     held = sum(unit.key in finished for unit in plan.units)
     number = session.signal or signal.SIGINT
     word = _WORDS.get(signal.Signals(number).name, "interrupted")
-    text = f"{word}; {out} holds {held} of {count(len(plan.units), 'unit')}: the same command goes on from there"
+    text = f"{word}; {out} holds {held} of {count(len(plan.units), 'unit')}; rerun the same command to resume"
     click.echo(f"anomem: {printable(text)}", err=True)
     click.get_current_context().exit(128 + number)
 

@@ -133,7 +133,7 @@ def summary(evaluation: Evaluation) -> list[str]:
         f"false-alarm rate where 95 % of the anomalous are found {percent(image.fpr95)}",
     ]
     if evaluation.n_left_out:
-        lines[0] += f"; {evaluation.n_left_out:,} left out because the model was made from them"
+        lines[0] += f"; {evaluation.n_left_out:,} left out because they were used to make the model"
     if pixel is None:
         lines.append("no pixel figures: there are no masks, or the method draws no maps")
     else:
@@ -160,7 +160,7 @@ def normals_summary(evaluation: NormalsEvaluation) -> list[str]:
     from anomem.report.evaluation import text as words
 
     decided, kept = evaluation.at_alpha, words.promise(evaluation)
-    left_out = f"; {evaluation.n_left_out:,} left out because the model was made from them"
+    left_out = f"; {evaluation.n_left_out:,} left out because they were used to make the model"
     rejected = f"{decided.n_false:,} of {evaluation.n_normal:,} normal images rejected"
     threshold = number(evaluation.promise.threshold)
     return [

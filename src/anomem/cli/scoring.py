@@ -57,7 +57,7 @@ class Heatmaps:
 @click.argument("images", type=options.PATH, nargs=-1, required=True)
 @click.option("--out", type=options.PATH, metavar="FILE", help="Table of results to write: .csv, .jsonl or .parquet.")
 @click.option("--heatmaps", type=options.PATH, metavar="DIR", help="Folder for heatmaps: one PNG per image.")
-@options.alpha("Decide at this rate of false alarms.  [default: the model's]")
+@options.alpha("False-alarm rate of the verdicts.  [default: the model's]")
 @click.option(
     "--engine",
     type=click.Choice(("auto", "onnxruntime", "openvino")),
@@ -92,8 +92,8 @@ def score(
 ) -> None:
     """Score IMAGES (files, tables, and folders with all images below them) with MODEL.
 
-    Prints per image the raw score (higher is more anomalous), the p-value (share of normal images scoring as high)
-    and the verdict: anomalous if the p-value is at most alpha.
+    Prints per image the raw score (higher is more anomalous), the p-value (share of normal images with this score or a
+    higher one) and the verdict: anomalous if the p-value is at most alpha.
     """
     from anomem.data.sources import PathSource
     from anomem.loading import load
