@@ -61,7 +61,7 @@ def test_failures_are_named_and_tried_again(here: Run, tmp_path: Path) -> None:
         (["promise"], "promise: on which images? name a set with --data, for example --data textures/brick"),
         (
             ["promise", "--data", "textures/sand"],
-            "textures/sand: no texture 'sand'; choose one of brick, grass, gravel",
+            "textures/sand: no texture 'sand': choose one of brick, grass, gravel",
         ),
         (["promise", "--data", "no/such"], "no/such: no such folder, and no image set of the catalogue"),
         (["promise", "--data", "textures"], "textures: promise needs a set that says what is normal"),
@@ -92,7 +92,7 @@ def test_other_files_are_not_written_to(here: Run, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine\n")
     code, _, err = here("bench", "localisation", *TINY, "--out", "notes.txt")
     assert code == 2
-    assert err == "anomem: error: notes.txt: line 1 is no run of anomem bench; choose another file\n"
+    assert err == "anomem: error: notes.txt: line 1 is no run of anomem bench: choose another file\n"
     assert (tmp_path / "notes.txt").read_text() == "mine\n"
 
 

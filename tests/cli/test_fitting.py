@@ -152,7 +152,7 @@ def test_errors_come_before_the_work_and_leave_nothing(anomem: Command, tmp_path
         ("fit", "texts", "--out", "m"): "1 .txt",
         ("fit", "texts/a.txt", "--out", "m"): "give a folder of images",
         ("fit", "empty", "--out", "no/m"): "does not exist; create it first",
-        ("fit", "empty", "--out", "texts"): "texts: is a folder: name the model inside it",
+        ("fit", "empty", "--out", "texts"): "texts: is a folder; name the model inside it",
     }
     for arguments, expected in cases.items():
         ran = anomem(*arguments)

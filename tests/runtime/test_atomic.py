@@ -92,7 +92,7 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     cases = {
         tmp_path: "is a folder",
-        tmp_path / "no" / "a.csv": "does not exist: create it",
+        tmp_path / "no" / "a.csv": "does not exist; create it",
         tmp_path / "pipe": "not a regular file",
     }
     for path, message in cases.items():

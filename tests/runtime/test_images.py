@@ -234,7 +234,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     empty.touch()
     os.mkfifo(tmp_path / "pipe.png")
     cases = {
-        text: "not an image by its content: convert",
+        text: "not an image by its content; convert",
         empty: "the file is empty",
         tmp_path: "is a folder",
         tmp_path / "pipe.png": "is a pipe, device or socket",
@@ -261,7 +261,7 @@ def test_bombs_are_refused_by_their_header() -> None:
 def test_the_limit_is_per_call_and_exact() -> None:
     data = encoded(Image.fromarray(picture(10, 20)), "PNG")
     assert decode(data, max_pixels=200).shape == (10, 20, 3)
-    with pytest.raises(ImageError, match="20 x 10 pixels.*limit of 199: .*max_pixels"):
+    with pytest.raises(ImageError, match="20 x 10 pixels.*limit of 199; .*max_pixels"):
         decode(data, max_pixels=199)
 
 

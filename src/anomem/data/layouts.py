@@ -137,7 +137,7 @@ def _base(listing: Listing) -> Path:
         beside = [parts for parts in all_parts if parts[: len(wrapper)] != wrapper]
         if beside:
             raise InputError(
-                f"{root}: {'/'.join(wrapper)} is a dataset and {len(beside):,} images lie beside it: "
+                f"{root}: {'/'.join(wrapper)} is a dataset and {len(beside):,} images lie beside it; "
                 f"name {root.joinpath(*wrapper)}"
             )
         return root.joinpath(*wrapper)
@@ -331,7 +331,7 @@ def _left_out_by_mask(defects: Sequence[Sample]) -> list[str]:
 def _check_loose(train: _Part, normal: str | None) -> None:
     if train.first_folders():
         raise InputError(
-            f"{train.folder}: holds {train.loose()} loose images beside the folders {train.listing()}: "
+            f"{train.folder}: holds {train.loose()} loose images beside the folders {train.listing()}; "
             f"move the normal ones into train/good; {EXPECTED}"
         )
     if normal is not None and class_of(normal) != NORMAL:

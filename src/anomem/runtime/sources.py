@@ -300,7 +300,7 @@ def _as_batch(arrays: Any) -> Any:
     if len(shape) == 3 and shape[0] in (3, 4):
         kind = "a tensor" if hasattr(arrays, "detach") else "an array"
         raise InputError(
-            f"{kind} of shape {shape} may be one image or {shape[0]} grey ones: "
+            f"{kind} of shape {shape} may be one image or {shape[0]} grey ones; "
             f"give (1, {shape[0]}, H, W) or ({shape[0]}, 1, H, W)"
         )
     if len(shape) == 3:
