@@ -161,7 +161,7 @@ def test_p_values_of_normals_are_uniform_on_their_grid() -> None:
 
 def test_default_alpha_where_it_can_be_had() -> None:
     assert calibrate(np.arange(99)).alpha == 0.01
-    with pytest.warns(AnomemWarning, match=r"^98 calibration normals.*0\.01, for which 1 more") as got:
+    with pytest.warns(AnomemWarning, match=r"^98 calibration normals.*0\.01; add 1 more") as got:
         calibrated = calibrate(np.arange(98))
     assert len(got) == 1
     assert got[0].filename == __file__
