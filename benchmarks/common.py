@@ -1,4 +1,4 @@
-"""Shared by the performance and peer scripts: options, resumable units, tables as lines of `anomem bench`'s format."""
+"""Common parts of performance and peer scripts: options, resumable units, tables as measurement lines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NOT_PARAMETERS = ("cache", "out", "peer_python", "peer_pythons", "peer_weights"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: what was measured, and a number, text or `spread` per column."""
+    """Row of a table: its case, and a number, text or `spread` per column."""
 
     table: str
     name: str
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """One script: its options, the units of work it has done, and its lines.
+    """Run of one script: its options, finished units, and lines.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Bench:
 
     @property
     def folder(self) -> Path:
-        """Folder of units, images and models; limited runs have one of their own."""
+        """Folder of units, images and models; limited runs have a separate one."""
         part = f"limit-{self.args.limit}" if self.args.limit else "full"
         folder = Path(self.args.cache) / part / self.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class Bench:
         return {line["key"]: line["figures"] for line in read_runs(path)} if path.exists() else {}
 
     def unit(self, key: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the figures of one unit, computed unless an earlier run of the same sources has them."""
+        """Return the figures of one unit, from an earlier run of the same sources if present."""
         hashed = _key(key, self.made_by["source"], self.made_by["cpu"])
         if hashed not in self._done:
             started = time.perf_counter()
@@ -97,7 +97,7 @@ class Bench:
         return dict(self._done[hashed])
 
     def write(self, rows: Sequence[Row], *, notes: Iterable[str] = ()) -> Path:
-        """Replace this script's lines in the file of measurements; limited runs write beside their units."""
+        """Replace this script's lines in the file of measurements; limited runs write to their own folder."""
         path = self.folder / "lines.jsonl" if self.args.limit else Path(self.args.out)
         kept = [line for line in read_runs(path) if line["protocol"] != self.name] if path.exists() else []
         lines = [self._line(row) for row in rows]
@@ -127,18 +127,18 @@ class Bench:
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that every script has."""
+    """Return a parser with the common options."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
     parser.add_argument("--cache", type=Path, default=home / "anomem-bench", help="units of work, images, models")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "performance.jsonl", help="file of lines")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of torch")
-    parser.add_argument("--limit", type=int, help="images of each kind at most: to try a script out, never to publish")
+    parser.add_argument("--limit", type=int, help="maximum images per kind, for trials; never for publication")
     return parser
 
 
 def start(name: str, title: str, args: argparse.Namespace) -> Bench:
-    """Begin or resume a script; sets the number of threads of this process and of those it starts."""
+    """Start or resume a script; sets the number of threads of this process and its children."""
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     return Bench(name, title, args)
 
@@ -149,7 +149,7 @@ def opened(name: str, limit: int | None = None) -> BenchmarkSet:
 
 
 def linked(folder: Path, name: str, limit: int | None = None) -> Path:
-    """Return a folder in MVTec layout of links to the images of a set; every side reads the same files."""
+    """Return a folder in MVTec layout with links to the images of a set, so that all sides read the same files."""
     data = opened(name, limit)
     for part, images in (("train", data.train), ("test", data.test)):
         for i, path in enumerate(images.paths):
@@ -166,7 +166,7 @@ def link_of(folder: Path, part: str, images: Images, i: int) -> Path:
 
 
 def isolated(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Call a module-level function in a fresh process, so that its peak memory is its own."""
+    """Call a module-level function in a fresh process, so that peak memory is measured separately."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 

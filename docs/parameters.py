@@ -1,28 +1,49 @@
-"""Write the tables of parameters in the docs from the methods' declarations: python docs/parameters.py [--check]."""
+"""Write the generated tables of the docs, parameters and old names: python docs/parameters.py [--check]."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from anomem.detector import Detector
-from anomem.detectors import get
+from anomem.detectors import DETECTORS, get
 from anomem.params import table
+from anomem.renamed import CLASSES, MODULES
 
 FOLDER = Path(__file__).parent
-_TABLE = re.compile(r"<!-- parameters: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+_TABLE = re.compile(r"^<!-- (parameters|renamed): (\w+) -->\n.*?^<!-- end -->", re.DOTALL | re.MULTILINE)
 
 
 def written(text: str) -> str:
-    """Return a page with its tables of parameters as the methods declare them today."""
+    """Return a page with its tables as the declarations have them today."""
     return _TABLE.sub(
-        lambda found: f"{_opening(found[1])}\n\n{table(get(found[1]), but=Detector)}\n\n<!-- end -->", text
+        lambda found: f"<!-- {found[1]}: {found[2]} -->\n\n{_content(*found.groups())}\n\n<!-- end -->", text
     )
 
 
-def _opening(method: str) -> str:
-    return f"<!-- parameters: {method} -->"
+def _content(kind: str, of: str) -> str:
+    if kind == "parameters":
+        return table(get(of), but=Detector)
+    if of == "modules":
+        return _renamed("module", ((old, [f"anomem.{new}" for new in MODULES[old]]) for old in MODULES), "anomem.")
+    if of == "classes":
+        return _renamed("class", ((old, [new]) for old, new in CLASSES.items()))
+    return _renamed("parameter", _moved_parameters())
+
+
+def _moved_parameters() -> Iterable[tuple[str, list[str]]]:
+    for method in DETECTORS:
+        cls = get(method)
+        for old, new in cls.moved.items():
+            yield f"{cls.__name__}({old}=)", [new]
+
+
+def _renamed(kind: str, names: Iterable[tuple[str, list[str]]], before: str = "") -> str:
+    """Return a Markdown table of old and new names; names without a successor are packages of others, and left out."""
+    rows = [f"| `{before}{old}` | {', '.join(f'`{name}`' for name in new)} |" for old, new in names if new]
+    return "\n".join([f"| old {kind} | new |", "|---|---|", *rows])
 
 
 def main(check: bool) -> int:

@@ -1,4 +1,4 @@
-"""What all tests share: offline libraries, hypothesis settings, small folders, real images."""
+"""Shared fixtures: offline libraries, hypothesis settings, small folders, real images."""
 
 from __future__ import annotations
 

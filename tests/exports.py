@@ -1,4 +1,4 @@
-"""Tiny fitted models and their exported files, made once for all tests: nobody writes here."""
+"""Tiny fitted models and their exported files, made once for all tests; read-only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every registered method keeps the contract."""
+"""Contract of every registered method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the contract promises beyond what every method is checked for, and that its checks can fail."""
+"""Detector interface beyond the checks that run for every method; the checks can fail."""
 
 from __future__ import annotations
 

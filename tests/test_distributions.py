@@ -1,4 +1,4 @@
-"""Two distributions from one tree: anomem-runtime, which scores exported models without torch, and anomem, the rest."""
+"""Two distributions from one tree: anomem-runtime, which scores exported models without torch, and anomem."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_the_runtime_alone_scores_an_exported_model(wheels: dict[str, Path], fol
     assert drawn == [48, 48, 3]
     assert refused == {
         "AnoMem": "anomem.AnoMem is not installed: pip install anomem",
-        "load": "model.safetensors: anomem-runtime scores exported models only: export it, or pip install anomem",
+        "load": "model.safetensors: anomem-runtime scores exported models only; export it, or pip install anomem",
     }
     native = list(pair.detector.score(pictures()[:4], maps=True))
     scores = [(r.score, r.p_value, r.map.sum()) for r in native if r.map is not None]

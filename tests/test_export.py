@@ -1,4 +1,4 @@
-"""Exported files: what is in them, that they are checked, and what is refused."""
+"""Exported files: content, parity check, errors."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_scores_are_compared_on_the_images_given(tmp_path: Path) -> None:
 
 def test_a_model_of_another_precision_is_calibrated_as_the_file_scores(tmp_path: Path) -> None:
     detector = fitted("plad", precision="bfloat16")
-    with pytest.warns(AnomemWarning, match="float32 with a calibration made in bfloat16"):
+    with pytest.warns(AnomemWarning, match="float32, calibrated in bfloat16"):
         found = detector.export(tmp_path / "as_it_was.onnx")
     assert not found.calibrated
     as_it_was = Session.open(tmp_path / "as_it_was.onnx")
@@ -213,7 +213,7 @@ def test_the_cost_in_auroc_is_measured_on_the_evaluation_data(tmp_path: Path) ->
     found = fitted("plad").export(tmp_path / "model.onnx", eval_data=bricks(), max_drop=0.0)
     assert found.auroc_drop == 0.0  # the same order of scores
     assert found.auroc_drop_on == str(bricks())
-    with pytest.raises(InputError, match="normal and anomalous images"):
+    with pytest.raises(InputError, match="normal and anomalous ones"):
         fitted("plad").export(tmp_path / "other.onnx", eval_data=bricks() / "train")
     assert files(tmp_path) == {"model.onnx"}
 
@@ -231,7 +231,7 @@ def test_the_cost_in_auroc_is_measured_on_the_evaluation_data(tmp_path: Path) ->
         ("model.onnx", {"precision": "fp16"}, ParameterError, "fp32, bf16, int8"),
         ("model.onnx", {"precision": "bf16"}, ParameterError, "name a .xml file"),
         ("model.xml", {"precision": "int8"}, ParameterError, "--normals"),
-        ("model.xml", {}, ParameterError, "plad is exported to ONNX only"),
+        ("model.xml", {}, ParameterError, "plad: not exported to OpenVINO"),
         ("model.onnx", {"max_drop": 2}, ParameterError, "max_drop"),
         ("no/model.onnx", {}, InputError, "does not exist"),
         ("model.onnx", {"eval_data": "no/such/data"}, InputError, "no/such/data"),
@@ -259,5 +259,5 @@ def test_a_missing_package_is_named_with_its_extra(
 
 def test_what_is_too_large_for_the_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "LARGEST", 1000)
-    with pytest.raises(ParameterError, match="an ONNX file at most 2"):
+    with pytest.raises(ParameterError, match="an ONNX file holds at most 2"):
         fitted("plad").export(tmp_path / "model.onnx")

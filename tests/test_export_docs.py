@@ -1,4 +1,4 @@
-"""What the documentation of exported files shows runs as it stands."""
+"""Examples in the documentation of exported files run unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that were loaded before a fork, and models that are sent to other processes."""
+"""Models loaded before a fork, and models sent to other processes."""
 
 from __future__ import annotations
 

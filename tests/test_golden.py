@@ -1,4 +1,4 @@
-"""Scores of every method stay what they were, and model files of earlier revisions load.
+"""Scores of every method match golden files, and model files of earlier revisions load.
 
 The golden files were written by revision ded235d (``tests/golden/write.py``). Processors differ in the last digits, and
 training amplifies them, so values are compared within a tolerance, a share of the range of scores. Exact is what

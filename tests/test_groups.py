@@ -1,4 +1,4 @@
-"""Groups from the fit to the file: bursts are noted, kept together, counted once, saved, loaded and recalibrated."""
+"""Groups from fit to file: bursts are reported, never split, counted once, saved, loaded and recalibrated."""
 
 from __future__ import annotations
 

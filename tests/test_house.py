@@ -1,4 +1,4 @@
-"""House rules that no module may break quietly: layers, start-up, dependencies, sizes."""
+"""House rules for all modules: layers, start-up, dependencies, sizes."""
 
 from __future__ import annotations
 

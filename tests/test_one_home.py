@@ -1,4 +1,4 @@
-"""Small things that are written once: each has one home, and every caller uses it."""
+"""Shared helpers: each is defined once, and used by every caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paired comparisons: against slow loops, and where the answer is known on paper."""
+"""Paired comparisons against slow loops and analytic results."""
 
 from __future__ import annotations
 

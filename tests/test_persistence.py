@@ -1,4 +1,4 @@
-"""Model files: whole, plain, and refused when they are anything else."""
+"""Model files: atomic, plain data, errors for anything else."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_other_files_are_refused_by_what_they_are(tmp_path: Path) -> None:
     for name, said in (
         ("pickle", "is a pickle"),
         ("zip", "is a pickle"),
-        ("foreign", "not one that anomem wrote"),
+        ("foreign", "not an anomem model"),
         ("text", "not a model file, or damaged"),
         ("absent", "no such model file"),
         (".", "no such model file"),

@@ -1,4 +1,4 @@
-"""Every command and snippet of the README runs, in an empty folder, on images that stand where it says."""
+"""Commands and snippets of the README run in an empty folder, on images in the places it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects of a real part are found and located, with labels and without."""
+"""Detection and localisation of defects on a real part, with and without labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real image sets are read as what they are, down to the count."""
+"""Layouts and counts of the real image sets."""
 
 from __future__ import annotations
 

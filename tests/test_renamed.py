@@ -1,4 +1,4 @@
-"""Names of version 0.1 work for one version more, and warn."""
+"""Names of version 0.1 work for one more version, with a warning."""
 
 from __future__ import annotations
 
@@ -50,6 +50,9 @@ def test_old_methods_do_what_the_new_ones_do(images: UInt8Image) -> None:
     with pytest.warns(RenamedWarning, match="fit_steps"):
         assert {record.stage for record in old.fit_steps(images, alpha=0.3)} >= {"files", "calibrate"}
     assert np.array_equal(old.anomaly_score(images), new.anomaly_score(images))
+    with pytest.warns(RenamedWarning, match="calibrate_steps"):
+        steps = list(old.calibrate_steps(images[:20] // 2, 0.2))
+    assert ([r.stage for r in steps], old.calibration_.n) == (["calibrate"] * 20, 20)
     with pytest.warns(RenamedWarning, match="set_alpha"):
         assert old.calibrate(alpha=0.5).calibration_.alpha == 0.5
     with pytest.warns(RenamedWarning, match="results"):

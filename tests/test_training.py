@@ -1,4 +1,4 @@
-"""Training: what is optimised, what is reported, and what is left alone."""
+"""Training: optimised parameters, records, untouched parameters."""
 
 from __future__ import annotations
 
@@ -107,13 +107,13 @@ def test_no_step_asks_for_no_batch_and_the_last_for_no_more() -> None:
 def test_a_loss_that_is_not_finite_is_said() -> None:
     line = _Line()
     poisoned = iter([(torch.ones(2), torch.ones(2)), (torch.ones(2), torch.full((2,), torch.inf))])
-    with pytest.raises(ParameterError, match="stage 1 is inf at step 2; lower lr"):
+    with pytest.raises(ParameterError, match="stage 1: the loss is inf at step 2; lower lr"):
         list(train(line, line.loss, poisoned, Recipe(2, 0.1), device=CPU, stage="stage 1"))
 
 
 def test_nothing_to_train_is_said() -> None:
     line = _Line().requires_grad_(False)
-    with pytest.raises(ParameterError, match="stage 1 has nothing to train"):
+    with pytest.raises(ParameterError, match="stage 1: nothing to train"):
         _run(line, Recipe(3, 0.1), stage="stage 1")
 
 

@@ -1,4 +1,4 @@
-"""The peer's model and data, set up so that nothing is downloaded and nothing but the method is measured."""
+"""Model and data of anomalib, set up without downloads and without work other than the method's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAYERS = {
     "supersimplenet": ("blocks.2", "blocks.4"),
 }
 TRAINED = ("stfpm", "fastflow", "supersimplenet")
-# anomalib's FastFlow knows four backbones by name and asks timm for three maps of this one, at strides 4, 8 and 16.
+# anomalib's FastFlow supports four backbones by name and takes three maps of this one, at strides 4, 8 and 16.
 # Those of EfficientNet-Lite0 at these strides are the layers above.
 STAND_IN = "resnet18"
 PADIM_CHANNELS = 100
@@ -42,11 +42,11 @@ Model: TypeAlias = Padim | Patchcore | Stfpm | Fastflow | Supersimplenet
 
 @contextmanager
 def local_weights(file: Path) -> Iterator[None]:
-    """Let anomalib's feature extractor take pretrained weights from `file`.
+    """Make anomalib's feature extractor load pretrained weights from `file`.
 
     anomalib calls ``timm.create_model`` without a way to name a file. Within this context the call
     gets timm's own ``pretrained_cfg_overlay``; timm then loads with ``weights_only=True``. Where a
-    model insists on `STAND_IN`, the call makes the backbone of this comparison all the same.
+    model requires `STAND_IN`, the call still makes the backbone of this comparison.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def backbone_of(model: Model) -> Any:
     Returns
     -------
     torch.nn.Module
-        As timm made it, with its ``feature_info``.
+        Backbone made by timm, with its ``feature_info``.
     """
     found = model.model.teacher_model if isinstance(model, Stfpm) else model.model.feature_extractor
     while hasattr(found, "feature_extractor"):
@@ -89,10 +89,10 @@ def backbone_of(model: Model) -> Any:
 
 
 def check_weights(model: Model, file: Path) -> None:
-    """Stop unless the backbone holds exactly the tensors of `file`.
+    """Raise unless the backbone has exactly the tensors of `file`.
 
-    A backbone left at random values, or changed by training, would score too, only worse, so silence
-    proves nothing.
+    A backbone with random or changed values would also score, only worse, so a run without errors
+    is no proof.
 
     Parameters
     ----------
@@ -109,11 +109,11 @@ def check_weights(model: Model, file: Path) -> None:
     state = torch.load(file, map_location="cpu", weights_only=True)
     for name, value in backbone_of(model).state_dict().items():
         if name not in state or not torch.equal(value.cpu(), state[name]):
-            raise RuntimeError(f"backbone tensor {name} does not come from {file}")
+            raise RuntimeError(f"{file}: does not have backbone tensor {name}; give the weights of this backbone")
 
 
 def build_model(args: argparse.Namespace) -> Model:
-    """Build anomalib's model on local weights, without anything that changes its raw scores.
+    """Build anomalib's model on local weights, without steps that change its raw scores.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def _built(args: argparse.Namespace, common: dict[str, Any]) -> Model:
 
 
 def resizing(size: int) -> Resize:
-    """Return the resize step: bilinear with antialiasing, aspect ratio given up, no crop.
+    """Return the resize step: bilinear with antialiasing, without crop; the aspect ratio is not kept.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def build_data(folder: Path, size: int, batch: int, workers: int, seed: int) -> 
     workers : int
         Worker processes that decode images.
     seed : int
-        Seed of anomalib's splits, of which none is made here.
+        Seed of anomalib's splits; unused, as none is made.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def build_data(folder: Path, size: int, batch: int, workers: int, seed: int) -> 
     """
     defects = sorted(d.name for d in (folder / "test").glob("*") if d.is_dir() and d.name != "good")
     if not defects or not (folder / "train/good").is_dir() or not (folder / "test/good").is_dir():
-        raise FileNotFoundError(f"{folder}: train/good, test/good and test/<defect> are needed")
+        raise FileNotFoundError(f"{folder}: incomplete layout; add train/good, test/good and test/<defect>")
     return Folder(
         name=folder.name,
         root=folder,
@@ -211,7 +211,7 @@ def build_data(folder: Path, size: int, batch: int, workers: int, seed: int) -> 
         train_batch_size=batch,
         eval_batch_size=batch,
         num_workers=workers,
-        # The engine takes this step from the model; the loop has no trainer to take it from.
+        # The engine takes this step from the model; the loop has no trainer.
         augmentations=resizing(size),
         # By default anomalib takes half of the test images for validation.
         val_split_mode="none",

@@ -1,21 +1,21 @@
 """Fit and score one image set with anomalib, and save its raw scores, maps and timings.
 
-Runs in an environment of its own (``requirements-anomalib.txt``), one measurement a process, so
-that peak memory belongs to that measurement alone. Nothing is downloaded: the backbone's weights
+Runs in a separate environment (``requirements-anomalib.txt``), one measurement per process, so
+that peak memory is that of the measurement alone. Nothing is downloaded: the backbone's weights
 come from a file.
 
 Two runners do the same work on the same model:
 
 ``engine``
-    What a user of anomalib runs: ``Engine.fit`` and ``Engine.predict`` on its ``Folder``
+    Standard use of anomalib: ``Engine.fit`` and ``Engine.predict`` on its ``Folder``
     datamodule. Checkpoints, logging and progress bars (``barebones``) as well as post-processing,
     evaluation and pictures are off, so that scores stay raw and only the method is timed.
 ``loop``
-    The plain torch model under a loop over the same dataloaders, without Lightning. Its difference
-    from ``engine`` is what the engine costs. For PaDiM and PatchCore alone.
+    The torch model in a plain loop over the same dataloaders, without Lightning. Its difference
+    from ``engine`` is the engine's overhead. For PaDiM and PatchCore alone.
 
-STFPM, FastFlow and SuperSimpleNet are trained, with the optimisers, rates and schedules that anomalib gives them, for
-``--steps`` steps; a whole number of epochs comes next to it.
+STFPM, FastFlow and SuperSimpleNet are trained, with anomalib's optimisers, rates and schedules, for ``--steps`` steps,
+rounded to whole epochs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from outcome import Watch, describe, options, parsed, save
 
 @dataclass
 class Scores:
-    """Raw results, in the order in which the images were scored."""
+    """Raw results, in scoring order."""
 
     paths: list[str] = field(default_factory=list)
     scores: list[np.ndarray] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Scores:
         paths : list of str
             Image files.
         scores : torch.Tensor
-            Image scores, one a file.
+            Image scores, one per file.
         maps : torch.Tensor
             Anomaly maps, shape ``(batch, 1, height, width)`` or without the second axis.
         """
@@ -85,14 +85,14 @@ def engine_fit(model: Model, data: Folder, root: Path, epochs: int | None) -> in
     data : anomalib.data.Folder
         Images.
     root : pathlib.Path
-        Folder in which the engine makes its empty result folders.
+        Folder for the engine's empty result folders.
     epochs : int or None
-        How often a trained model sees each image; None: the model says.
+        Training epochs; None: the model's default.
 
     Returns
     -------
     int
-        Steps of the optimiser.
+        Optimiser steps.
     """
     engine = new_engine(root, epochs=epochs)
     engine.fit(model=model, datamodule=data)
@@ -109,7 +109,7 @@ def engine_score(model: Model, data: Folder, root: Path, precision: str) -> Scor
     data : anomalib.data.Folder
         Images.
     root : pathlib.Path
-        Folder in which the engine makes its empty result folders.
+        Folder for the engine's empty result folders.
     precision : {"float32", "bfloat16"}
         Precision of the forward pass; ``bfloat16`` is autocast.
 
@@ -131,11 +131,11 @@ def new_engine(root: Path, precision: str = "float32", epochs: int | None = None
     Parameters
     ----------
     root : pathlib.Path
-        Folder in which the engine makes its empty result folders.
+        Folder for the engine's empty result folders.
     precision : {"float32", "bfloat16"}, default "float32"
         Precision of the forward pass.
     epochs : int, optional
-        Of a trained model.
+        Epochs of a trained model.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def new_engine(root: Path, precision: str = "float32", epochs: int | None = None
         accelerator="cpu",
         devices=1,
         barebones=True,
-        # Without a validation set the datamodule has no loader for one, but the trainer asks.
+        # The trainer requests a validation loader, which a datamodule without validation set lacks.
         limit_val_batches=0,
         precision=AUTOCAST[precision],
         **trained,
@@ -203,7 +203,7 @@ def loop_score(model: Model, data: Folder, precision: str) -> Scores:
 
 
 def measure(model: Model, data: Folder, args: argparse.Namespace) -> tuple[Scores, dict[str, Any]]:
-    """Fit and score, both from files, and time them.
+    """Fit and score from files, and time both.
 
     Parameters
     ----------
@@ -219,11 +219,11 @@ def measure(model: Model, data: Folder, args: argparse.Namespace) -> tuple[Score
     scores : Scores
         Raw results.
     figures : dict
-        Steps of training, seconds, images a second and megabytes.
+        Training steps, seconds, images per second and megabytes.
     """
     epochs, steps = training_epochs(args), 0
     watch = Watch()
-    # The engine makes result folders even where it writes nothing into them.
+    # The engine creates result folders even if they stay empty.
     with TemporaryDirectory() as scratch:
         if args.runner == "engine":
             steps = engine_fit(model, data, Path(scratch), epochs)
@@ -240,7 +240,7 @@ def measure(model: Model, data: Folder, args: argparse.Namespace) -> tuple[Score
 
 
 def training_epochs(args: argparse.Namespace) -> int | None:
-    """Turn the budget of steps into epochs, which anomalib's schedules count in.
+    """Convert the step budget to epochs, the unit of anomalib's schedules.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ def training_epochs(args: argparse.Namespace) -> int | None:
     Returns
     -------
     int or None
-        The number of epochs next to ``--steps``, at least 1; None for a model that is not trained.
+        Number of epochs closest to ``--steps``, at least 1; None for a model that is not trained.
     """
     if args.model not in TRAINED:
         return None
@@ -260,7 +260,7 @@ def training_epochs(args: argparse.Namespace) -> int | None:
 
 
 def describe_model(model: Model, args: argparse.Namespace) -> dict[str, Any]:
-    """Describe what was fitted.
+    """Describe the fitted model.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def describe_model(model: Model, args: argparse.Namespace) -> dict[str, Any]:
     Returns
     -------
     dict
-        Layers, numbers of channels and, for PatchCore, the coreset's size.
+        Layers, channel counts and, for PatchCore, the coreset's size.
     """
     total = sum(backbone_of(model).feature_info.channels())
     facts: dict[str, Any] = {
@@ -303,18 +303,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--precision", choices=sorted(AUTOCAST), default="float32", help="scoring")
     parser.add_argument("--channels", nargs="+", type=int, help="PaDiM's, counted through the layers; default: drawn")
     parser.add_argument("--coreset", type=float, default=0.001, help="PatchCore's sampling ratio")
-    parser.add_argument("--steps", type=int, default=200, help="of the models that are trained")
+    parser.add_argument("--steps", type=int, default=200, help="optimiser steps of trained models")
     parser.add_argument("--normalization", choices=sorted(NORMALIZATIONS), default="lite0")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
     parser.add_argument("--export", type=Path, help="also write the fitted model here, traced (.pt2)")
     args = parsed(parser)
     if args.runner == "loop" and args.model in TRAINED:
-        parser.error(f"--runner loop: {args.model} is trained by the engine alone")
+        parser.error(f"--runner loop: {args.model} needs the engine; use --runner engine")
     return args
 
 
 class Exported(torch.nn.Module):
-    """A model with a plain tuple for its output, which a file can hold.
+    """Model whose output is a plain tuple, as export requires.
 
     Parameters
     ----------
@@ -333,19 +333,19 @@ class Exported(torch.nn.Module):
 
 
 def write_traced(model: Model, file: Path, size: int) -> None:
-    """Trace a model as anomalib's ``to_onnx`` does, its side fixed and its batch free, and save the program.
+    """Trace a model as anomalib's ``to_onnx`` does, with fixed side and free batch size, and save the program.
 
     Parameters
     ----------
     model : Model
         Fitted model.
     file : pathlib.Path
-        Written; another environment, with openvino in it, turns it into an IR.
+        File to write; another environment with openvino converts it to an IR.
     size : int
-        Side of the square that it takes.
+        Side of the square input.
     """
     shapes = ({0: torch.export.Dim("batch_size", min=1)},)
-    with torch.no_grad():  # as inside the model: a change of it in between would become an operator of its own
+    with torch.no_grad():  # as inside the model: switching it in between would add an operator
         program = torch.export.export(Exported(model).eval(), (torch.rand(2, 3, size, size),), dynamic_shapes=shapes)
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.export.save(program, file)

@@ -1,8 +1,7 @@
-"""Fit and score one image set with a method of anomem, as the peers do: a process of its own, the same figures.
+"""Fit and score one image set with a method of anomem, in a separate process and with the same figures as peers.
 
-The other scripts of this folder know nothing of anomem; this one runs in anomem's own environment. Maps are drawn, in
-each image's own frame, and let go, as scoring does; the fitted model is kept instead, from which they can be drawn
-again, bit for bit.
+The other scripts of this folder do not import anomem; this one runs in anomem's environment. Maps are computed, in each
+image's own frame, and discarded, as in scoring; the fitted model is stored, which reproduces them bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ PACKAGES = ("anomem", "torch", "timm", "numpy", "pillow", "scipy", "scikit-learn
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fit, score, and write what came of it.
+    """Fit, score, and write the results.
 
     Parameters
     ----------

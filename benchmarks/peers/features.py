@@ -1,6 +1,6 @@
-"""The features that detectors of vectors are given: EfficientNet-Lite0's pooled 1,280 values of each image.
+"""Image features for vector detectors: EfficientNet-Lite0's 1,280 pooled values per image.
 
-Each process that needs them computes them itself, from the image files, so that its seconds and its memory hold them.
+Every process computes its features from the image files, so that its seconds and memory include them.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Array = np.ndarray[Any, Any]
 
 
 class Encoder:
-    """Image files to features, shape ``(images, 1280)``, float32.
+    """Encoder of image files to features, shape ``(images, 1280)``, float32.
 
     Parameters
     ----------
     weights : pathlib.Path
-        State dict of the whole classifier in timm's naming; every tensor must be there and fit.
+        State dict of the whole classifier in timm's naming; every tensor must be present and match.
     size : int
         Side of the square that images are resized to, without crop.
     batch : int
-        Images a forward pass.
+        Images per forward pass.
     threads : int
-        Of torch, and to decode with.
+        Threads of torch and of decoding.
     """
 
     def __init__(self, weights: Path, size: int, batch: int, threads: int) -> None:
@@ -47,7 +47,7 @@ class Encoder:
         self.size, self.batch, self.threads = size, batch, threads
 
     def __call__(self, paths: Sequence[str | Path]) -> Array:
-        """Read, resize and encode images, in their order."""
+        """Read, resize and encode images, in order."""
         found = []
         with torch.inference_mode(), ThreadPoolExecutor(self.threads) as pool:
             for start in range(0, len(paths), self.batch):
@@ -58,7 +58,7 @@ class Encoder:
 
     def _pixels(self, path: str | Path) -> Array:
         with Image.open(path) as image:
-            # Pillow's bilinear filter is antialiased when it shrinks.
+            # Pillow's bilinear filter is antialiased for downscaling.
             return np.asarray(image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR))
 
 
@@ -75,11 +75,11 @@ def measure(
     description : str or None
         Docstring of the script.
     models : iterable of str
-        Detectors that it has.
+        Names of its detectors.
     make : callable
-        From the options and the encoder to two functions of image paths: one that fits, one that scores.
+        Function of options and encoder that returns two functions of image paths: fit and score.
     packages : iterable of str
-        Whose versions matter, beside those of the features.
+        Packages whose versions are recorded, besides those of the features.
     """
     parser = options(description, models)
     parser.add_argument("--weights", type=Path, required=True, help="state dict, timm's names")
@@ -116,5 +116,5 @@ def images_of(folder: Path) -> list[str]:
     """
     found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise FileNotFoundError(f"{folder}: no images")
+        raise FileNotFoundError(f"{folder}: no images; give a folder in MVTec layout")
     return found

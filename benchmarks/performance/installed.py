@@ -1,7 +1,7 @@
-"""What anomem-runtime weighs once it is installed: packages, megabytes, and seconds to import.
+"""Size and import time of an installed anomem-runtime: packages, megabytes, seconds.
 
-For each engine a fresh environment without pip, into which the wheel built from this tree is installed with its extra.
-There an exported model is scored, and its scores are held against those of the model that was exported.
+For each engine, the wheel built from this tree is installed with its extra into a fresh environment without pip. There
+an exported model is scored, and its scores are compared with those of the original model.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def install(engine: str, place: Path) -> Path:
 
 
 def size_mb(folder: Path) -> float:
-    """What a folder takes on the disk, in 10**6 bytes, rounded up to blocks as the disk does."""
+    """Return a folder's size on disk in 10**6 bytes, rounded up to blocks."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*")) / 1e6
 
 
@@ -69,7 +69,7 @@ def import_seconds(python: Path | str, module: str, repeats: int) -> dict[str, f
 
 
 def installed(engine: str, repeats: int) -> dict[str, Any]:
-    """Install, weigh, time and try one engine."""
+    """Install one engine; measure its size and time, and check its scores."""
     with tempfile.TemporaryDirectory(prefix="anomem-installed-") as name:
         python = install(engine, Path(name))
         (site,) = (Path(name) / "venv" / "lib").glob("python3*/site-packages")
@@ -78,7 +78,7 @@ def installed(engine: str, repeats: int) -> dict[str, Any]:
         times = {module: import_seconds(python, module, repeats) for module in ("anomem", "anomem.runtime.session")}
         model = isolated(export_model, name)
         words = [str(python), "-c", SCORE, model["file"], *model["images"]]
-        # Where Python is started must not lend it the sources.
+        # The working directory must not contain the sources.
         said = subprocess.run(words, capture_output=True, text=True, check=True, cwd=name)
     found = json.loads(said.stdout)
     span = max(model["scores"]) - min(model["scores"])
@@ -120,7 +120,9 @@ def main() -> None:
     for engine in ENGINES:
         found = bench.unit({"engine": engine, "repeats": repeats}, partial(installed, engine, repeats))
         if found["engine"] != engine or found["gap"] > 1e-4:
-            sys.exit(f"{engine}: {found['engine']} scores otherwise than the model, by {found['gap']:.1e} of the range")
+            sys.exit(
+                f"{engine}: scores of {found['engine']} differ from the model's by {found['gap']:.1e} of the range"
+            )
         count, mb = len(found["packages"]), found["mb"]
         name = f"anomem-runtime[{engine}]"
         rows.append(
@@ -145,9 +147,9 @@ def main() -> None:
     )["anomem"]
     rows.append(Row(TIMES, "import anomem, everything installed", whole))
     notes += [
-        "OpenVINO comes with its plugins for graphics and neural processors; none of its extras leaves them out.",
-        "The environment has no pip; MB are the blocks that all its files take, compiled modules among them.",
-        "The bar holds the whole process, the start of Python among it, against the limit.",
+        "OpenVINO includes its plugins for graphics and neural processors; no extra leaves them out.",
+        "The environment has no pip; MB: disk blocks of all its files, compiled modules included.",
+        "The bar limits the whole process, the start of Python included.",
         "The scores are compared with those of the model in torch: brick, planted defects, the default method.",
     ]
     bench.write(rows, notes=notes)

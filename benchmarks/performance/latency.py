@@ -1,7 +1,7 @@
-"""One image at a time: milliseconds from a file with everything warm, and seconds of whole processes from a cold start.
+"""Latency of single images: milliseconds from a file when warm, and seconds of cold-started processes.
 
 The image is a 256-px JPEG file, the model the default one as OpenVINO IR and as ONNX. Cold starts are whole processes,
-which take turns; the files they read are in the page cache.
+in turns; their files are in the page cache.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from benchmarks.performance.exported import FORMS, prepare, runtimes, test_files
 
 WARM, COLD = "One image from a file, warm, batch 1, milliseconds", "Cold start, whole processes, seconds"
 FIRST = 20
-"""Images that are scored before the clock runs."""
+"""Number of images scored before timing."""
 
 
 def measure(images: str, models: str, form: str, count: int, threads: int) -> dict[str, Any]:
-    """Milliseconds of `count` single images, by the session's own path; meant for a process of its own."""
+    """Measure milliseconds of `count` single images on the session's path; for a separate process."""
     from anomem.runtime.session import Session
 
     warnings.simplefilter("ignore")
@@ -40,7 +40,7 @@ def measure(images: str, models: str, form: str, count: int, threads: int) -> di
 
 
 def commands(images: Path, models: Path) -> dict[str, list[str]]:
-    """Return the commands that are started cold."""
+    """Return the commands for cold starts."""
     one, cli = str(test_files(images)[0]), [sys.executable, "-m", "anomem"]
     return {
         "python -c pass": [sys.executable, "-c", "pass"],
@@ -52,20 +52,20 @@ def commands(images: Path, models: Path) -> dict[str, list[str]]:
 
 
 def cold(command: Sequence[str]) -> dict[str, Any]:
-    """Wall seconds of one process."""
+    """Measure wall-clock seconds of one process."""
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return {"seconds": round(time.perf_counter() - started, 4), "load_average": os.getloadavg()[0]}
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that a share of all values does not exceed, nearest rank."""
+    """Return the percentile of a share of the values, nearest rank."""
     ordered = sorted(values)
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
 
 
 def warm_rows(bench: Bench, images: Path, models: Path) -> list[Row]:
-    """p50 and p99 of every form, over all rounds."""
+    """Return p50 and p99 of every form, over all rounds."""
     args = bench.args
     found: dict[str, list[list[float]]] = {form: [] for form in args.forms}
     for turn in range(args.rounds):
@@ -85,13 +85,13 @@ def warm_rows(bench: Bench, images: Path, models: Path) -> list[Row]:
 
 
 def cold_rows(bench: Bench, images: Path, models: Path) -> list[Row]:
-    """Medians of processes that take turns."""
+    """Return medians of cold starts in turns."""
     every = commands(images, models)
     found: dict[str, list[float]] = {name: [] for name in every}
     for turn in range(-1, bench.args.starts):
         for name, command in every.items():
             if turn < 0:
-                cold(command)  # reads its files into the page cache
+                cold(command)  # loads its files into the page cache
                 continue
             found[name].append(bench.unit({"cold": name, "turn": turn}, lambda c=command: cold(c))["seconds"])
     rows = []
@@ -103,9 +103,9 @@ def cold_rows(bench: Bench, images: Path, models: Path) -> list[Row]:
 def main() -> None:
     """Measure and write the result file."""
     parser = options(__doc__)
-    parser.add_argument("--count", type=int, default=300, help="images a round")
+    parser.add_argument("--count", type=int, default=300, help="images per round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--starts", type=int, default=11, help="of each command")
+    parser.add_argument("--starts", type=int, default=11, help="starts per command")
     parser.add_argument("--fit-images", type=int, default=400)
     parser.add_argument("--forms", nargs="*", choices=list(FORMS), default=list(FORMS))
     bench = start("latency", "One image at a time, and cold starts", parser.parse_args())
@@ -116,9 +116,9 @@ def main() -> None:
     rows = [*warm_rows(bench, images, models), *cold_rows(bench, images, models)]
     notes = [
         f"{runtimes()}.",
-        f"Warm: {args.rounds} rounds of {args.count} images after {FIRST} uncounted ones, each round its own process.",
+        f"Warm: {args.rounds} rounds of {args.count} images after {FIRST} uncounted ones, one process per round.",
         "Counted: reading, decoding, resizing, network, p-value. p50 and p99: over all rounds.",
-        f"Cold: {args.starts} starts of each command after one that is not counted, taking turns.",
+        f"Cold: {args.starts} starts of each command after an uncounted one, in turns.",
     ]
     bench.write(rows, notes=notes)
 

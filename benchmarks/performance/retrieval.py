@@ -1,6 +1,6 @@
-"""What the memory costs: retrieval against its matrix products alone, a step of stage 1 against one without memory.
+"""Cost of the memory: retrieval against its matrix products alone, a stage-1 step against one without memory.
 
-Both sides take turns in one process; peak memory is measured in processes of their own.
+Both sides take turns in one process; peak memory is measured in separate processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHOWN = {"all": "the whole backbone trained", "last": "the last stages trained"}
 
 
 def measure_retrieval(case: str, repeats: int, threads: int) -> dict[str, Any]:
-    """Milliseconds of the products alone, of soft and of hard retrieval, in turns; for a process of its own."""
+    """Measure milliseconds of the products alone, of soft and hard retrieval, in turns; for a separate process."""
     import torch
 
     from anomem.nn.hopfield import HopfieldMemory
@@ -58,10 +58,10 @@ def measure_retrieval(case: str, repeats: int, threads: int) -> dict[str, Any]:
 
 
 def steps(preset: str, trained: str, batch: int, count: int, *, memory: bool) -> Iterator[float]:
-    """Do `count` optimiser steps of stage 1 on textures, and yield their seconds.
+    """Run `count` optimiser steps of stage 1 on textures, and yield their seconds.
 
-    Without memory: the same views, backbone, scales and sampled positions, contrasted as they are; nothing is recalled,
-    and the variance of what would be recalled is no part of the loss.
+    Without memory: the same views, backbone, scales and sampled positions, contrasted directly; nothing is retrieved,
+    and the loss has no variance term of retrievals.
     """
     import numpy as np
     import torch
@@ -107,7 +107,7 @@ def steps(preset: str, trained: str, batch: int, count: int, *, memory: bool) ->
 
 
 def take_turns(preset: str, trained: str, batch: int, count: int, threads: int) -> dict[str, Any]:
-    """Seconds of steps with and without memory, in turns; for a process of its own."""
+    """Measure seconds of steps with and without memory, in turns; for a separate process."""
     import torch
 
     warnings.simplefilter("ignore")
@@ -121,7 +121,7 @@ def take_turns(preset: str, trained: str, batch: int, count: int, threads: int) 
 
 
 def peak(preset: str, trained: str, batch: int, side: str, threads: int) -> dict[str, Any]:
-    """Megabytes of three steps; for a process of its own."""
+    """Measure megabytes of three steps; for a separate process."""
     import torch
 
     from anomem.benchmark.environment import metered
@@ -135,7 +135,7 @@ def peak(preset: str, trained: str, batch: int, side: str, threads: int) -> dict
 
 
 def retrieval_rows(bench: Bench) -> list[Row]:
-    """Ratios of medians, round by round."""
+    """Return ratios of medians, per round."""
     args, rows = bench.args, []
     for case in CASES:
         rounds = [
@@ -163,7 +163,7 @@ def retrieval_rows(bench: Bench) -> list[Row]:
 
 
 def step_rows(bench: Bench) -> list[Row]:
-    """Seconds of a step, and its peak memory, with and without memory."""
+    """Return seconds and peak memory of a step, with and without memory."""
     args, rows = bench.args, []
     for preset in args.presets:
         key = {"preset": preset, "trained": args.trained, "batch": args.batch, "threads": args.threads}
@@ -192,22 +192,22 @@ def step_rows(bench: Bench) -> list[Row]:
 def main() -> None:
     """Measure and write the result file."""
     parser = options(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="processes that measure retrieval")
-    parser.add_argument("--repeats", type=int, default=30, help="turns of retrieval in each")
+    parser.add_argument("--rounds", type=int, default=5, help="retrieval processes")
+    parser.add_argument("--repeats", type=int, default=30, help="turns of retrieval per process")
     parser.add_argument("--presets", nargs="*", choices=("surface", "object"), default=["surface", "object"])
-    parser.add_argument("--trained", choices=list(SHOWN), default="all", help="of the backbone")
-    parser.add_argument("--batch", type=int, default=32, help="images a step of stage 1")
-    parser.add_argument("--steps", type=int, default=8, help="of each side, after one that is not counted")
-    bench = start("retrieval", "What the memory costs", parser.parse_args())
+    parser.add_argument("--trained", choices=list(SHOWN), default="all", help="trained part of the backbone")
+    parser.add_argument("--batch", type=int, default=32, help="images per stage-1 step")
+    parser.add_argument("--steps", type=int, default=8, help="steps per side, after an uncounted one")
+    bench = start("retrieval", "Cost of the memory", parser.parse_args())
     args = bench.args
     if args.limit:
         args.rounds, args.repeats, args.steps, args.batch = 2, min(args.limit, 8), 2, min(args.limit, 8)
     rows = [*retrieval_rows(bench), *step_rows(bench)]
     notes = [
         f"Retrieval: {IMAGES} images, beta {BETA:g}, vectors of mean squared norm 1, one update, without gradients.",
-        "Both products: queries by items, associations by items. Distance to the nearest item needs the first alone.",
+        "Both products: queries by items, associations by items. The nearest distance needs only the first.",
         f"Steps: {args.batch} images, two views each, float32, through anomem.training; met: by median ratio.",
-        "Without memory: the same views, backbone, scales and positions; nothing recalled, no variance term.",
+        "Without memory: the same views, backbone, scales and positions; nothing retrieved, no variance term.",
     ]
     bench.write(rows, notes=notes)
 

@@ -1,6 +1,6 @@
-"""What this processor could do, what scoring reaches of it, and where the rest goes, from a profile.
+"""Roofline: peak speed of this processor, the share that scoring reaches, and a profile of the rest.
 
-Peaks: matrix products in torch and openvino, the backbone's own convolutions in both, bytes a second of a copy.
+Peaks: matrix products in torch and openvino, the backbone's own convolutions in both, bytes per second of a copy.
 Reached: the default model, exported. Profile: torch.profiler, and openvino's counters, by class of operator.
 """
 
@@ -36,11 +36,11 @@ CLASSES = {
     "largest of a row": ("ReduceMax", "amax", "TopK", "topk"),
     "layout and type": ("Reorder", "Convert", "Transpose", "copy", "contiguous", "clone", "_to_copy"),
 }
-"""Class to what names an operator of it; the first that fits, in this order."""
+"""Class of operators -> parts of their names; the first match counts."""
 
 
 def best(call: Callable[[], Any], seconds: float = 0.6) -> float:
-    """Seconds of the fastest of some calls: a peak is what nothing disturbed."""
+    """Return the seconds of the fastest of some calls, the least disturbed one."""
     call()
     taken, ends = [], time.perf_counter() + seconds
     while not taken or time.perf_counter() < ends:
@@ -51,7 +51,7 @@ def best(call: Callable[[], Any], seconds: float = 0.6) -> float:
 
 
 def torch_peaks(threads: int) -> dict[str, Any]:
-    """GFLOP/s of products and GB/s of a copy; for a process of its own."""
+    """Measure GFLOP/s of products and GB/s of a copy; for a separate process."""
     import torch
 
     torch.set_num_threads(threads)
@@ -67,7 +67,7 @@ def torch_peaks(threads: int) -> dict[str, Any]:
 
 
 def layers(models: str) -> list[dict[str, Any]]:
-    """Every convolution of the backbone: channels, kernel, stride, groups, side of its output, FLOPs of one image."""
+    """List the backbone's convolutions: channels, kernel, stride, groups, output side, FLOPs per image."""
     import torch
 
     import anomem
@@ -101,7 +101,7 @@ def layers(models: str) -> list[dict[str, Any]]:
 
 
 def work_of(models: str) -> dict[str, Any]:
-    """FLOPs of one image: convolutions by kind, whitening, products with the items; for a process of its own."""
+    """Count FLOPs per image: convolutions by kind, whitening, products with the items; for a separate process."""
     import anomem
 
     detector = anomem.load(Path(models) / "model.safetensors")
@@ -123,7 +123,7 @@ def _kind(layer: dict[str, Any]) -> str:
 
 
 def convolution_peaks(every: list[dict[str, Any]], threads: int) -> dict[str, Any]:
-    """GFLOP/s of the backbone's own layers, each alone and repeated: the sum of FLOPs over the sum of best times."""
+    """Measure GFLOP/s of the backbone's layers, each alone and repeated: sum of FLOPs over sum of best times."""
     import torch
 
     torch.set_num_threads(threads)
@@ -173,7 +173,7 @@ def _openvino_layer(layer: dict[str, Any], precision: str, threads: int) -> floa
     shape = (o, c, k, k) if g == 1 else (g, o // g, c // g, k, k)
     weights = ops.constant(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
     convolve = ops.convolution if g == 1 else ops.group_convolution
-    # Relus on both sides: what a network hands on stays in the layout and type of its convolutions.
+    # Relus on both sides: inside a network, tensors stay in the layout and type of its convolutions.
     computed = convolve(ops.relu(given), weights, [layer["stride"]] * 2, around, around, [1, 1])
     model = openvino.Model([ops.result(ops.relu(computed))], [given])
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
@@ -189,7 +189,7 @@ def _openvino_layer(layer: dict[str, Any], precision: str, threads: int) -> floa
 
 
 def openvino_peaks(threads: int) -> dict[str, Any]:
-    """GFLOP/s of one large product, timed by openvino's own counters; for a process of its own."""
+    """Measure GFLOP/s of one large product with openvino's counters; for a separate process."""
     import numpy as np
 
     from anomem.runtime.dependencies import import_openvino
@@ -213,7 +213,7 @@ def openvino_peaks(threads: int) -> dict[str, Any]:
 
 
 def classed(parts: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Percent of the time of each class of operators."""
+    """Return percent of the time per class of operators."""
     shares = dict.fromkeys([*CLASSES, "the rest"], 0.0)
     for name, seconds in parts:
         kind = next((k for k, marks in CLASSES.items() if any(mark in name for mark in marks)), "the rest")
@@ -223,7 +223,7 @@ def classed(parts: Sequence[tuple[str, float]]) -> dict[str, float]:
 
 
 def profile_openvino(images: str, models: str, form: str, threads: int, count: int) -> dict[str, Any]:
-    """Milliseconds of one tile through model and bare backbone, and the shares; for a process of its own."""
+    """Measure milliseconds per tile of model and bare backbone, and the shares; for a separate process."""
     import numpy as np
 
     import anomem
@@ -254,7 +254,7 @@ def profile_openvino(images: str, models: str, form: str, threads: int, count: i
 
 
 def profile_torch(images: str, models: str, precision: str, threads: int, count: int) -> dict[str, Any]:
-    """The same for torch, in batches of 16; the profile, which looks at one thread, on one core."""
+    """Measure the same for torch, in batches of 16; the profile covers one thread, on one core."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -280,7 +280,7 @@ def profile_torch(images: str, models: str, precision: str, threads: int, count:
 
 
 def _torch_name(event: Any) -> str:
-    """An operator's name; of a convolution with its kind, by the shape of its weights."""
+    """Return an operator's name; for a convolution with its kind, by the shape of its weights."""
     shapes = [s for s in event.input_shapes if len(s) == 4]
     if "conv" not in event.key or len(shapes) < 2:
         return str(event.key)
@@ -291,7 +291,7 @@ def _torch_name(event: Any) -> str:
 
 
 def _typical(call: Callable[[Any], Any], batches: Sequence[Any], count: int) -> float:
-    """Median milliseconds of a call, over `count` calls after one round."""
+    """Return the median milliseconds of a call, over `count` calls after one round."""
     for batch in batches:
         call(batch)
     taken = []
@@ -303,7 +303,7 @@ def _typical(call: Callable[[Any], Any], batches: Sequence[Any], count: int) -> 
 
 
 def peak_rows(rounds: Sequence[dict[str, float]]) -> list[Row]:
-    """Highest and spread of every peak, over the rounds."""
+    """Return maximum and spread of every peak, over the rounds."""
     rows = []
     for name in rounds[0]:
         values = [r[name] for r in rounds]
@@ -319,7 +319,7 @@ def peak_rows(rounds: Sequence[dict[str, float]]) -> list[Row]:
 
 
 def reached_rows(units: dict[str, list[dict[str, Any]]], flops: dict[str, float], peaks: dict[str, float]) -> list[Row]:
-    """Milliseconds, GFLOP/s, and shares of the product's and of the convolutions' peak."""
+    """Return milliseconds, GFLOP/s, and shares of the product's and the convolutions' peak."""
     rows = []
     total, backbone = sum(flops.values()), sum(v for k, v in flops.items() if "convolutions" in k)
     for form, found in units.items():
@@ -342,9 +342,9 @@ def main() -> None:
     """Measure and write the result file."""
     parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=64, help="images a round and form")
+    parser.add_argument("--count", type=int, default=64, help="images per round and form")
     parser.add_argument("--fit-images", type=int, default=400)
-    bench = start("roofline", "What this processor could do, and what scoring reaches", parser.parse_args())
+    bench = start("roofline", "Peak speed of this processor, and the share that scoring reaches", parser.parse_args())
     args = bench.args
     if args.limit:
         args.count, args.fit_images, args.rounds = args.limit, max(80, args.limit), 1
@@ -381,9 +381,9 @@ def main() -> None:
     notes = [
         f"{runtimes()}.",
         f"Peaks: the fastest call; products of {PRODUCT} x {PRODUCT}, copies of {COPY_MB} MB, read and written.",
-        "Layers: every convolution of the backbone alone, one image; openvino's times are its own counters'.",
-        "A multiplication and an addition are two operations. No peak of int8 is given: it counts other operations.",
-        "torch in batches of 16, openvino one tile a request; no decoding. Shares: of all operators' own time.",
+        "Layers: every convolution of the backbone alone, one image; openvino's times come from its counters.",
+        "A multiplication and an addition are two operations. int8 has no peak: it counts other operations.",
+        "torch in batches of 16, openvino one tile per request; no decoding. Shares: of the time of all operators.",
     ]
     bench.write(rows, notes=notes)
 

@@ -1,8 +1,8 @@
-"""Seconds, images per second and memory against anomalib's PaDiM, in one run, taking turns; start of the command.
+"""Seconds, images per second and memory against anomalib's PaDiM, in turns; start-up time of the command.
 
-AnoMem and our own PaDiM are measured. anomalib's PaDiM runs in an environment of its own: ``--peer-python`` names its
-interpreter, ``--peer-weights`` the backbone's weights (see benchmarks/peers/README.md). Every measurement is a process
-of its own, on a machine that should do nothing else.
+AnoMem and our own PaDiM are measured. anomalib's PaDiM runs in a separate environment: ``--peer-python`` has its
+interpreter, ``--peer-weights`` the backbone's weights (see benchmarks/peers/README.md). Every measurement is a separate
+process, on a machine that should be idle otherwise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SETTINGS: dict[str, tuple[str, str, str]] = {
     "anomem in float32": ("padim", "float32", "float32"),
     "anomem in bfloat16": ("padim", "bfloat16", "bfloat16"),
 }
-"""Setting to method, precision of scoring and precision of fitting."""
+"""Setting -> method, precision of scoring, precision of fitting."""
 
 PEER = {precision: f"PaDiM, scoring in {precision}" for precision in ("float32", "bfloat16")}
 AGAINST, OWN, EACH = "Against PaDiM in the same run", "Our PaDiM against anomalib's in the same run", "Each setting"
@@ -63,17 +63,17 @@ except SystemExit:
 print("torch" in sys.modules, file=sys.stderr)
 """
 NOTES = (
-    "AnoMem default: fitted in bfloat16 where the processor multiplies it natively, scored in float32.",
-    "PaDiM's fit is float32; the case named so compares fits in float32.",
+    "AnoMem default: fitted in bfloat16 where the processor supports it natively, scored in float32.",
+    "PaDiM's fit is float32; the float32 case compares fits in float32.",
     "Scoring here includes maps in each image's own frame; anomalib's maps are 224 x 224.",
-    "anomalib's loader decodes in the process that fits (no workers); anomem decodes in threads.",
+    "anomalib's loader decodes in the fitting process (no workers); anomem decodes in threads.",
     "Our PaDiM better by: anomalib's seconds or megabytes over ours, our images per second over anomalib's.",
     "Megabytes of 2**20 bytes.",
 )
 
 
 def measure(folder: str, method: str, precision: str, fit_precision: str, threads: int, steps: int) -> dict[str, Any]:
-    """Fit to and score a folder in MVTec layout from files; for a process of its own."""
+    """Fit to and score a folder in MVTec layout from files; for a separate process."""
     import torch
 
     from anomem.benchmark.environment import metered
@@ -82,7 +82,7 @@ def measure(folder: str, method: str, precision: str, fit_precision: str, thread
 
     torch.set_num_threads(threads)
     dataset = read_dataset(folder)
-    detector = get(method)(precision=precision, **({"train_steps": steps} if steps else {}))
+    detector = get(method)(precision=precision, **({"stage_one.steps": steps} if steps else {}))
     with warnings.catch_warnings(), metered() as fitting:
         warnings.simplefilter("ignore")
         detector.fit(list(dataset.train), fit_precision=fit_precision)
@@ -99,7 +99,7 @@ def measure(folder: str, method: str, precision: str, fit_precision: str, thread
 
 
 def startup(repeats: int) -> dict[str, Any]:
-    """Measure wall seconds of ``anomem --help``, and whether it imports torch."""
+    """Measure wall-clock seconds of ``anomem --help``, and record imports of torch."""
     command, seconds = [sys.executable, "-m", "anomem", "--help"], []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -110,7 +110,7 @@ def startup(repeats: int) -> dict[str, Any]:
 
 
 def take_turns(bench: Bench, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Measure every setting of both sides, repeat after repeat."""
+    """Measure every setting of both sides, in repeated turns."""
     args, found = bench.args, dict[str, list[dict[str, Any]]]()
     for repeat in range(args.repeats):
         key = {"set": args.set, "repeat": repeat, "threads": args.threads}
@@ -157,7 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--peer-python", type=Path, help="interpreter of the peers' environment")
     parser.add_argument("--peer-weights", type=Path, help="the backbone's weights in timm's names")
-    parser.add_argument("--stage-one-steps", type=int, default=100, help="of the one fit with stage 1; 0: leave it out")
+    parser.add_argument(
+        "--stage-one-steps", type=int, default=100, help="steps of the fit with stage 1; 0: leave it out"
+    )
     bench = start("speed", "Speed and memory", parser.parse_args(arguments))
     folder = linked(bench.folder / bench.args.set, bench.args.set, bench.args.limit)
     rows = rows_of(take_turns(bench, folder))

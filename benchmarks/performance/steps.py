@@ -19,7 +19,7 @@ NOTES = (
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of each call, taken in turns after some that are not counted."""
+    """Return the seconds of each call, in turns, after uncounted ones."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-WARM, repeats):
         for name in calls if turn % 2 else reversed(calls):
@@ -31,7 +31,7 @@ def in_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, lis
 
 
 def measure_scorer(repeats: int, batch: int, threads: int) -> dict[str, Any]:
-    """Measure PLUME's scorer and its backbone at 224 px; for a process of its own."""
+    """Measure PLUME's scorer and its backbone at 224 px; for a separate process."""
     import numpy as np
     import torch
 
@@ -41,7 +41,7 @@ def measure_scorer(repeats: int, batch: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(0)
-    scorer: Any = get("plume")(steps=1).fit(crops("brick", 40, size=224, half="train", rng=rng)).scorer_
+    scorer: Any = get("plume")(**{"training.steps": 1}).fit(crops("brick", 40, size=224, half="train", rng=rng)).scorer_
     images = torch.from_numpy(crops("brick", batch, size=224, half="test", rng=rng)).permute(0, 3, 1, 2)
     with torch.inference_mode():
         seconds = in_turns({"scorer": lambda: scorer(images), "backbone": lambda: scorer.backbone(images)}, repeats)
@@ -51,9 +51,9 @@ def measure_scorer(repeats: int, batch: int, threads: int) -> dict[str, Any]:
 
 
 def measure_steps(precision: str, pairs: int, threads: int) -> dict[str, Any]:
-    """Measure training steps of PMB with memories and with skips in their place; for a process of its own.
+    """Measure training steps of PMB with memories and with skips instead; for a separate process.
 
-    A step is the difference of two fits to the same images, one with `STEPS` more of them.
+    The time of a step is the difference of two fits to the same images, one with `STEPS` more steps.
     """
     import numpy as np
     import torch
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the lines."""
     parser = options(__doc__)
     parser.add_argument("--passes", type=int, default=40, help="pairs of forward passes")
-    parser.add_argument("--pairs", type=int, default=4, help="of fits with memories and with skips")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs of fits with memories and with skips")
     bench = start("steps", "Forward passes and training steps of PLUME and PMB", parser.parse_args(arguments))
     args = bench.args
     passes, pairs = (min(count, args.limit or count) for count in (args.passes, args.pairs))

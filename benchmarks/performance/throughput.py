@@ -1,6 +1,6 @@
-"""Images a second from JPEG files, in every runtime and precision, against the bare backbone and anomalib's PaDiM.
+"""Images per second from JPEG files, per runtime and precision, against the bare backbone and anomalib's PaDiM.
 
-Sides take turns, round after round. anomalib runs in an environment of its own: ``--peer-python`` names its
+Sides take turns in every round. anomalib runs in a separate environment: ``--peer-python`` has its
 interpreter, ``--peer-weights`` the backbone's weights (see peers/README.md).
 """
 
@@ -32,7 +32,7 @@ BARE, PEERS, EACH, COST = (
 def sides(
     images: str, models: str, threads: int, forms: Sequence[str], peer: str | None
 ) -> dict[str, Callable[[], int]]:
-    """Name to a function that scores all files once, or passes all prepared tiles through the bare backbone."""
+    """Return per name a function that scores all files once, or passes all tiles through the bare backbone."""
     import torch
 
     import anomem
@@ -84,7 +84,7 @@ def _through(engine: Any, tiles: Any) -> int:
 
 
 def peer_openvino(model: str, files: Sequence[Path], threads: int, *, float32: bool) -> Callable[[], int]:
-    """PaDiM as anomalib exports it, called image by image as its inferencer does; our threads decode ahead."""
+    """Return a function that runs anomalib's exported PaDiM per image, like its inferencer; our threads decode."""
     import numpy as np
 
     from anomem.runtime.batches import load_batches
@@ -110,13 +110,13 @@ def peer_openvino(model: str, files: Sequence[Path], threads: int, *, float32: b
 def measure_round(
     images: str, models: str, threads: int, forms: Sequence[str], peer: str | None, turn: int
 ) -> dict[str, Any]:
-    """Images a second of every side once, in an order that turns from round to round; for a process of its own."""
+    """Measure images per second of every side, in an order that rotates per round; for a separate process."""
     warnings.simplefilter("ignore")
     every = sides(images, models, threads, forms, peer)
     names = list(every)
     found: dict[str, Any] = {}
     for name in names:
-        every[name]()  # warm: compiled, read, in the page cache
+        every[name]()  # warm-up: compiled, read, in the page cache
     for name in names[turn % len(names) :] + names[: turn % len(names)]:
         started, worked = time.perf_counter(), time.process_time()
         count = every[name]()
@@ -129,7 +129,7 @@ def measure_round(
 
 
 def peer_model(bench: Bench, folder: Path) -> str:
-    """PaDiM of anomalib as an OpenVINO IR: traced in its environment, written in ours where openvino is."""
+    """Return anomalib's PaDiM as OpenVINO IR: traced in its environment, converted in ours."""
     xml = bench.folder / "peer" / "padim.xml"
     if not xml.exists():
         traced = bench.folder / "peer" / "padim.pt2"
@@ -139,7 +139,7 @@ def peer_model(bench: Bench, folder: Path) -> str:
 
 
 def convert(traced: str, xml: str) -> dict[str, Any]:
-    """The way of anomalib's to_openvino: torch.onnx.export of the traced model, openvino.convert_model, save_model."""
+    """Convert as anomalib's to_openvino does: torch.onnx.export, openvino.convert_model, save_model."""
     import torch
 
     from anomem.runtime.dependencies import import_openvino
@@ -154,7 +154,7 @@ def convert(traced: str, xml: str) -> dict[str, Any]:
 
 
 def cost(name: str, seed: int, limit: int | None, threads: int, folder: str) -> dict[str, Any]:
-    """Image AUROC of a set in torch float32 and in exported precisions; for a process of its own."""
+    """Measure image AUROC of a set in torch float32 and in exported precisions; for a separate process."""
     import torch
 
     import anomem
@@ -174,7 +174,7 @@ def cost(name: str, seed: int, limit: int | None, threads: int, folder: str) -> 
 
 
 def measured(bench: Bench, images: Path, models: Path) -> list[dict[str, Any]]:
-    """All rounds; the peers' torch in processes of their own, between ours."""
+    """Measure all rounds; the peer's torch runs in separate processes, between ours."""
     args = bench.args
     peer = peer_model(bench, images) if args.peer_python and args.peer_weights else None
     rounds = []
@@ -193,7 +193,7 @@ def measured(bench: Bench, images: Path, models: Path) -> list[dict[str, Any]]:
 
 
 def ratio(rounds: Sequence[dict[str, Any]], ours: str, theirs: str) -> list[float]:
-    """How many times as many images a second, round by round."""
+    """Return the ratio of images per second, per round."""
     each = [r["sides"] for r in rounds]
     return [s[ours]["images_per_second"] / s[theirs]["images_per_second"] for s in each if {ours, theirs} <= set(s)]
 
@@ -204,7 +204,7 @@ def ratio_row(table: str, name: str, ratios: list[float]) -> Row:
 
 
 def speed_rows(rounds: Sequence[dict[str, Any]], forms: Sequence[str]) -> list[Row]:
-    """Ratios with their bars, then images a second of every side."""
+    """Return ratios, then images per second of every side."""
     rows = [ratio_row(BARE, form, ratio(rounds, form, f"bare {form}")) for form in forms]
     for ours, theirs in (
         ("openvino bfloat16", PEER_TORCH),
@@ -225,7 +225,7 @@ def speed_rows(rounds: Sequence[dict[str, Any]], forms: Sequence[str]) -> list[R
 
 
 def cost_rows(bench: Bench) -> list[Row]:
-    """The drop of each set, against the bar."""
+    """Return the drop in AUROC per set."""
     args, rows = bench.args, []
     for name in args.sets:
         units = [
@@ -246,14 +246,16 @@ def main() -> None:
     parser = options(__doc__)
     every = [*TORCH, *FORMS]
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=256, help="files to score a round")
+    parser.add_argument("--images", type=int, default=256, help="files to score per round")
     parser.add_argument("--fit-images", type=int, default=400)
     parser.add_argument("--forms", nargs="*", choices=every, default=every)
     parser.add_argument("--sets", nargs="*", choices=("magnetic_tile", "bottle"), default=["magnetic_tile", "bottle"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the fits that int8 is held against")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], help="seeds of the fits that int8 is compared with"
+    )
     parser.add_argument("--peer-python", type=Path, help="interpreter of the peers' environment")
     parser.add_argument("--peer-weights", type=Path, help="the backbone's weights in timm's names")
-    bench = start("throughput", "Images a second", parser.parse_args())
+    bench = start("throughput", "Images per second", parser.parse_args())
     args = bench.args
     if args.limit:
         args.images, args.fit_images = args.limit, max(80, args.limit)
@@ -263,13 +265,13 @@ def main() -> None:
         rows = [*speed_rows(measured(bench, images, models), args.forms), *rows]
     notes = [
         f"{runtimes()}.",
-        f"{args.images} JPEG files of 256 px, batches of {BATCH}, {args.rounds} rounds in which all sides take turns.",
-        "Ratios: medians of the rounds'. No maps are asked for.",
-        "Bare: the backbone up to its last feature map, exported by the same code, on tiles ready in memory.",
-        "anomalib's exported PaDiM: traced in its environment, which has no openvino; written and run in ours.",
-        "It is run image by image, synchronously, as its inferencer does; our threads decode and resize for it.",
+        f"{args.images} JPEG files of 256 px, batches of {BATCH}, {args.rounds} rounds, all sides in turns.",
+        "Ratios: medians over rounds. Without maps.",
+        "Bare: the backbone up to its last feature map, exported by the same code, on decoded tiles in memory.",
+        "anomalib's exported PaDiM: traced in its environment, which lacks openvino; converted and run in ours.",
+        "It runs image by image, synchronously, like its inferencer; our threads decode and resize.",
         "AnoMem's sessions run asynchronous requests in several streams.",
-        "Without a hint openvino chooses its precision itself: bfloat16 where the processor has it.",
+        "Without a hint openvino chooses its precision: bfloat16 where the processor has it.",
         "int8 is fitted to normals of the training part; AUROC on the whole test part.",
     ]
     bench.write(rows, notes=notes)

@@ -1,8 +1,8 @@
-"""Compare what an old revision and the working tree compute, bit for bit, on one machine.
+"""Compare results of an old revision and the working tree, bit for bit, on one machine.
 
 ``python -m benchmarks.revisions`` from the repository's root. The old revision's sources are exported with ``git
-archive`` and run in a process of their own. Both sides take the same interpreter, and so the same dependencies, on
-purpose: every difference is then the package's own. ``--python`` names another interpreter for the old side.
+archive`` and run in a separate process. Both sides use the same interpreter and dependencies, so that every
+difference comes from the package. ``--python`` names another interpreter for the old side.
 
 Compared, for every method with tiny parameters and for anomem, padim and knn with their defaults, on the shipped
 textures and on small parts of two real sets (``$ANOMEM_DATA``): scores, maps, p-values, verdicts, calibration, labels
@@ -80,7 +80,7 @@ def _expectation(text: str) -> tuple[str, str]:
 
 
 def _old_results(options: argparse.Namespace, asked: list[str]) -> Path:
-    """Return the old side's results; cases that this machine has computed before are not computed again."""
+    """Return the old side's results; cases computed on this machine before are reused."""
     commit = _git("rev-parse", "--verify", f"{options.old}^{{commit}}").decode().strip()
     folder = CACHE / f"{commit[:12]}-{_identity(options, asked)}"
     if options.fresh:
@@ -94,7 +94,7 @@ def _old_results(options: argparse.Namespace, asked: list[str]) -> Path:
 
 
 def _identity(options: argparse.Namespace, asked: list[str]) -> str:
-    """Return a hash of everything that the old side's results depend on beside its revision."""
+    """Return a hash of everything besides the revision that the old side's results depend on."""
     sources = sorted([*Path(__file__).parent.glob("*.py"), *(ROOT / "tests" / "golden").glob("*.py")])
     ran = [path for path in sources if path.name in ("plan.py", "driver.py", "cases.py")]
     packages = subprocess.run([options.python, "-m", "pip", "freeze"], capture_output=True, text=True, check=False)
@@ -123,7 +123,7 @@ def _drive(python: str, sources: Path, out: Path, asked: list[str], threads: int
     command = [python, "-m", "benchmarks.revisions.driver", "--out", str(out.resolve()), *asked]
     started = time.perf_counter()
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
-        sys.exit(f"{sources}: the driver failed; its error stands above")
+        sys.exit(f"{sources}: the driver failed; see its error above")
     print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 

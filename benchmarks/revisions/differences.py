@@ -19,21 +19,21 @@ VOLATILE = {
     *("seconds", "images_per_second", "peak_mb", "started", "measured", "made_by", "version"),
     *("max_abs_diff",),
 }
-"""Keys of journals, manifests and printed JSON that are times, memory or software versions."""
+"""Keys of journals, manifests and JSON output for times, memory and software versions."""
 
 SUFFIXES = (".npz", ".json", ".jsonl", ".safetensors", ".onnx", ".xml")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One item that differs.
+    """Difference of one item.
 
     Parameters
     ----------
     item : str
         ``FILE:PART``, with FILE relative to the folder of results.
     said : str
-        How it differs, in one line.
+        Description in one line.
     max_abs : float or None
         Largest absolute difference of numbers.
     ranks : int or None
@@ -48,7 +48,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All items looked at: how many are equal, and which differ."""
+    """Comparison of all items: the number of equal ones, and the differences."""
 
     n_equal: int
     differences: list[Difference]
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def compare(old: Path, new: Path) -> Comparison:
-    """Compare every file of results; of cross-loaded models, with what the old revision found itself."""
+    """Compare every file of results; cross-loaded models with the old revision's own results."""
     n_equal, found = 0, []
     for name, old_file, new_file in _pairs(old, new):
         if name.endswith(".error.json"):
@@ -77,7 +77,7 @@ def compare(old: Path, new: Path) -> Comparison:
 
 
 def _failed(name: str, old_file: Path | None, new_file: Path | None) -> Difference:
-    """Say which side raised; a case that fails on both sides is not measured, which is no equality."""
+    """Return the difference of a failed case; failing on both sides is not equality."""
     sides = {"old": old_file, "new": new_file}
     said = [f"{side}: {_read_json(path)['error']}" for side, path in sides.items() if path is not None]
     return Difference(f"{name.removesuffix('.error.json')}:", "; ".join(said))
@@ -121,7 +121,7 @@ def _model_parts(path: Path) -> dict[str, Any]:
 
 
 def _leaves(content: Any) -> dict[str, list[Any]]:
-    """Return dotted path -> its plain values in order, list positions left out of the path."""
+    """Return dotted path -> its plain values in order, without list positions."""
     found: dict[str, list[Any]] = {}
     for path, value in _walk(content, ""):
         found.setdefault(re.sub(r"\[\d+\]", "", path).lstrip("."), []).append(value)

@@ -1,4 +1,4 @@
-"""Run every case with one revision of the package, through its public API, and write what is found to a folder.
+"""Run every case with one revision of the package, through its public API, and write the results to a folder.
 
 ``python -m benchmarks.revisions.driver --out DIR``, from the repository's root, with the revision's sources first on
 PYTHONPATH. `benchmarks.revisions` runs it once per revision and compares the folders.
@@ -28,7 +28,7 @@ Task = tuple[str, Callable[[], None]]
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the tasks of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to fill")
     parser.add_argument("--cross", type=Path, help="folder of the other revision, whose model files are loaded")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def run(tasks: list[Task], out: Path) -> None:
-    """Run the tasks that `out` does not hold yet, in order; one that fails leaves its error as a result."""
+    """Run the tasks without results in `out`, in order; a failed task writes its error as result."""
     finished = out / "tasks.txt"
     done = set(finished.read_text().splitlines()) if finished.is_file() else set()
     for place, (name, task) in enumerate(tasks, 1):
@@ -60,7 +60,7 @@ def run(tasks: list[Task], out: Path) -> None:
         error_file.unlink(missing_ok=True)
         try:
             task()
-        except Exception as error:  # noqa: BLE001 - whatever one case raises is its result
+        except Exception as error:  # noqa: BLE001 - the error of a case is its result
             said = f"{type(error).__name__}: {error}"
             write_json(error_file, {"error": said})
             said = f"  FAILED: {said}"
@@ -78,14 +78,14 @@ def _fit_tasks(out: Path, chosen: list[Case], *, quick: bool) -> list[Task]:
 
 
 def inputs(out: Path) -> None:
-    """Record the images that all cases start from: a change in them would change everything else."""
+    """Record the images of all cases: a change in them would change every other result."""
     images = cases.textures()
     parts = {name: cases.digests(getattr(images, name)) for name in ("train", "test", "labelled", "fresh")}
     write_npz(out / "images/textures.npz", parts)
 
 
 def fitted(out: Path, case: Case, *, quick: bool) -> None:
-    """Fit one case; measure it, with labels, calibrated anew; save and export it where asked."""
+    """Fit one case; measure it, with labels, recalibrated; save and export it where the case requires."""
     images = plan.images_of(case.data)
     detector = _new(case)
     cases.fit(detector, images, fit_precision="auto")
@@ -131,7 +131,7 @@ def _saved(out: Path, case: Case, detector: Any, images: cases.Images, suffixes:
 
 
 def formats(method: str, *, quick: bool) -> list[str]:
-    """Return the formats that a method is exported to, of those whose engine is installed."""
+    """Return the export formats of a method whose engine is installed."""
     if quick and method == "anomem":
         return []
     return [suffix for suffix in plan.EXPORTED.get(method, ()) if importlib.util.find_spec(plan.ENGINES[suffix])]
@@ -160,7 +160,7 @@ def crossed(out: Path, file: Path) -> None:
 
 
 def bench(out: Path, protocol: str) -> None:
-    """Run a tiny benchmark, whose journal is the result."""
+    """Run a tiny benchmark; its journal is the result."""
     (out / "bench").mkdir(parents=True, exist_ok=True)
     (out / "bench" / f"{protocol}.jsonl").unlink(missing_ok=True)
     said = ""
@@ -194,7 +194,7 @@ def command_tasks(out: Path, *, quick: bool) -> list[Task]:
 
 
 def command(work: Path, name: str) -> None:
-    """Run one command and keep what it prints."""
+    """Run one command and store its output."""
     done = _anomem(work, *COMMANDS[name], "--json")
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
@@ -220,13 +220,13 @@ def _anomem(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def write_npz(path: Path, arrays: cases.Arrays) -> None:
-    """Write arrays, making the folder."""
+    """Write arrays, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain values, making the folder."""
+    """Write plain values, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
 

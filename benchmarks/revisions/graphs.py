@@ -1,4 +1,4 @@
-"""Exported graphs without the names of their nodes, which follow the package's modules."""
+"""Facts of exported graphs, without node names, which follow the package's modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Facts = dict[str, str]
 
 
 def onnx_facts(path: Path) -> tuple[Facts, Any]:
-    """Return what an .onnx file computes, part by part, and its manifest."""
+    """Return the computation of an .onnx file, part by part, and its manifest."""
     import onnx
 
     model = onnx.load(path)
@@ -41,7 +41,7 @@ def onnx_facts(path: Path) -> tuple[Facts, Any]:
 
 
 def ir_facts(path: Path) -> tuple[Facts, Any]:
-    """Return what an OpenVINO IR computes, part by part, and its manifest."""
+    """Return the computation of an OpenVINO IR, part by part, and its manifest."""
     root = ElementTree.parse(path).getroot()
     facts = {"weights": _digest(path.with_suffix(".bin").read_bytes())}
     for i, layer in enumerate(root.iterfind("layers/layer")):

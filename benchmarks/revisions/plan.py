@@ -1,4 +1,4 @@
-"""Cases that the comparison of revisions runs: methods, parameters, image sets, commands, journal."""
+"""Cases of the comparison of revisions: methods, parameters, image sets, commands, journal."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ REAL = {TILES: "magnetic_tile/magnetic_tile", BRUSHES: "mvtec_ad_toothbrush/toot
 
 DEFAULTS = ("anomem", "padim", "knn")
 EXPORTED = {"anomem": ("onnx", "xml"), "padim": ("onnx", "xml"), "pmb": ("onnx",)}
-"""Method -> formats that it is exported to."""
+"""Method -> export formats."""
 
 ENGINES = {"onnx": "onnxruntime", "xml": "openvino"}
-"""Format -> package without which it is left out."""
+"""Format -> package that it requires."""
 
 ROI = (4, 44, 8, 40)
 """Rows and columns of the region of interest, of 48 x 48 pixels."""
@@ -61,7 +61,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised-mlp": ("supervised", {"head": "mlp"}),
     "simclr-mahalanobis": ("simclr", {"one_class": "mahalanobis"}),
 }
-"""Case -> method and hyperparameters of ded235d beside the tiny ones; on textures."""
+"""Case -> method and hyperparameters of ded235d, added to the tiny ones; on textures."""
 
 JOURNAL = ("localisation", "one-vs-rest", "few-labels", "promise")
 """Protocols of the benchmark journal, by their names at ded235d; --quick takes the first."""
@@ -74,7 +74,7 @@ JOURNAL_ARGUMENTS = [
 
 @dataclass(frozen=True)
 class Case:
-    """One fit that both revisions make and measure.
+    """Fit that both revisions run and measure.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Case:
     params : dict
         Hyperparameters of ded235d, changed.
     tiny : bool
-        Starting from the method's tiny parameters instead of its defaults.
+        Start from the method's tiny parameters instead of its defaults.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Case:
 
     @property
     def saved(self) -> bool:
-        """True where the case leaves a model file."""
+        """True where the case writes a model file."""
         return self.tiny and self.data == TEXTURES and not self.params
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class Case:
 
 
 def cases(methods: list[str], *, only: tuple[str, ...] = (), quick: bool = False) -> list[Case]:
-    """Return the cases of these methods, `only` those whose name or method matches a pattern."""
+    """Return the cases of these methods, filtered by patterns of names or methods (`only`)."""
     found = [Case(f"{method}-tiny", method, TEXTURES) for method in methods]
     if not quick:
         found += [Case(name, method, TEXTURES, params) for name, (method, params) in VARIANTS.items()]

@@ -1,4 +1,4 @@
-"""The contract that every detector keeps; not one line here knows a method."""
+"""Contract that every detector keeps, independent of any method."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
 from anomem.data.sources import normal_samples, open_source
+from anomem.data.store import stored_normals, write_store
 from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
 from anomem.fitted_model import FittedModel
@@ -32,7 +33,7 @@ from anomem.fitting import (
     reconcluded,
     remember_calibration,
 )
-from anomem.modelfile import save_model
+from anomem.modelfile import earlier_normals, save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
@@ -44,7 +45,7 @@ from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import isolated_rng, recorded
-from anomem.types import ANOMALOUS, NORMAL, Record
+from anomem.types import ANOMALOUS, NORMAL, ImagesLike, LabelsLike, Record
 
 Supervision = Literal["none", "optional", "required"]
 
@@ -60,7 +61,7 @@ class Detector(Parameters, FittedModel):
     test_params: ClassVar[dict[str, Any]] = {}
     """Hyperparameters so small that a contract test takes a second."""
     contract_skips: ClassVar[dict[str, str]] = {}
-    """Contract tests that this method cannot keep, each with the reason in words."""
+    """Contract tests that do not apply to this method, each with the reason."""
     _fitted: Fitted | None = field(default=None, init=False)
 
     size: int = param(224, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
@@ -71,7 +72,7 @@ class Detector(Parameters, FittedModel):
         doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
         optional=True,
     )
-    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side that neighbours overlap.")
+    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.")
     roi: Any = param(
         None,
         FileOrArray("a mask image's path, or an (H, W) array"),
@@ -82,7 +83,7 @@ class Detector(Parameters, FittedModel):
         "auto", OneOf(("auto", *BITS)), doc="Bits that 16-bit samples use; auto: those of the normals."
     )
     precision: str = param(
-        "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring; the calibration belongs to it."
+        "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring and calibration."
     )
     seed: int = param(0, Range(0, 2**31 - 1, integer=True), doc="Random seed for splitting and fitting.")
 
@@ -94,7 +95,7 @@ class Detector(Parameters, FittedModel):
 
     def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run[Self]) -> Generator[Record, None, None]:
         """Fit the second stage of `scorer` in place."""
-        raise InputError(f"{self.name} has no second stage: fit it again with the labels")
+        raise InputError(f"{self.name}: no second stage to refit; fit again with the labels")
 
     @classmethod
     @abstractmethod
@@ -103,14 +104,15 @@ class Detector(Parameters, FittedModel):
 
     def fit(
         self,
-        images: Any,
+        images: ImagesLike,
         y: Sequence[int] | None = None,
         *,
-        labels: Any = None,
+        labels: LabelsLike = None,
         masks: Sequence[Mask] | None = None,
         groups: Groups = None,
         types: Sequence[str | None] | None = None,
         alpha: float | None = None,
+        extend: str | Path | None = None,
         device: str = "auto",
         fit_precision: str = "auto",
         batch_size: int = 16,
@@ -124,23 +126,25 @@ class Detector(Parameters, FittedModel):
         Parameters
         ----------
         images : folder, list of paths, uint8 arrays (N, H, W[, C]), tensors, Pillow images, bytes, list of Sample
-            Normal images (arrays: RGB); labelled anomalies may be among them. Of a folder the training part is read.
+            Normal images (arrays: RGB); labelled anomalies may be among them. A folder contributes its training part.
         y : sequence of int, optional
             0 normal, 1 anomalous, -1 unknown (left out); by default the source's own labels, else all normal.
         labels : table of labels or list of Sample, optional
-            Labelled images that somebody picked, beside `images`, which are files then. Defects teach as those of
-            `images` do; normals teach the second stage (without one: the fit) and never calibrate. A label for one of
+            Labelled images beside `images`, which are files then. Defects are used as those of
+            `images`; normals train the second stage (without one: the fit) and never calibrate. A label for one of
             `images` replaces its own.
         masks : sequence, optional
-            An (H, W) mask, a path to one, or None per image. Never needed.
+            Masks: an (H, W) array, a path to one, or None per image. Never required.
         groups : sequence, "near", "folder" or regular expression, optional
             Images of one group (part, lot, burst) are never separated by the split, and p-values count groups. By
             default as the samples say; "near": near-duplicates, found by thumbnails; "folder": images of one folder;
-            otherwise what the expression finds in a path (its first parenthesis, if any).
+            otherwise the expression's match in a path (its first parenthesis, if any).
         types : sequence of str, optional
             Defect type of each labelled image.
         alpha : float, optional
-            Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals carry no less.
+            Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals are too few for it.
+        extend : path, optional
+            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew.
         device : str
             "auto", or a torch device.
         fit_precision : {"auto", "float32", "bfloat16"}
@@ -159,17 +163,18 @@ class Detector(Parameters, FittedModel):
         Raises
         ------
         ParameterError, InputError, CalibrationError
-            For a hyperparameter outside its range; images or labels that cannot be used; an alpha that n cannot carry.
+            For a hyperparameter outside its range; images or labels that cannot be used; an alpha too small for n.
         """
-        described = {"labels": labels, "masks": masks, "groups": groups, "types": types}
+        described: dict[str, Any] = {"labels": labels, "masks": masks, "groups": groups, "types": types}
         options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
         options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
+        options["earlier"] = () if extend is None else earlier_normals(extend)
         run_to_end(self._fit_steps(images, y, **described, **options), progress)
         return self
 
     def _fit_steps(
         self,
-        images: Any,
+        images: ImagesLike,
         y: Sequence[int] | None = None,
         *,
         alpha: float | None = None,
@@ -197,7 +202,7 @@ class Detector(Parameters, FittedModel):
         results, scale = yield from calibration_pass(scorer, roles.calibration, run)
         remember_calibration(scorer, results)
         if roles.labelled is not None and isinstance(scorer, TwoStageScorer):
-            # As a later refit would draw, so that labels given now or later lead to the same scores.
+            # Same draws as a later refit, so that labels given now or later lead to the same scores.
             fresh = replace(run, rng=torch.Generator().manual_seed(run.params.seed))
             yield from self._refit(scorer, roles.labelled, fresh)
         return Fitted(
@@ -210,11 +215,12 @@ class Detector(Parameters, FittedModel):
             corpus.skipped,
             labels=roles.label_rows,
             calibration_groups=only_groups(roles.groups),
+            normals=stored_normals(corpus),
         )
 
     def label(
         self,
-        images: Any,
+        images: ImagesLike,
         y: Sequence[int] | None = None,
         *,
         masks: Sequence[Mask] | None = None,
@@ -227,7 +233,7 @@ class Detector(Parameters, FittedModel):
         add: bool = False,
         progress: Progress | None = None,
     ) -> Self:
-        """Refit the second stage to labelled images, and return self; the memory stays as it is.
+        """Refit the second stage to labelled images, and return self; the memory is unchanged.
 
         Parameters
         ----------
@@ -236,7 +242,7 @@ class Detector(Parameters, FittedModel):
         y : sequence of int, optional
             By default the source's own labels, else all anomalous. Defects alone are enough.
         add : bool
-            Keep the earlier labels too: their files, whose paths the model remembers, are read again. Otherwise they
+            Keep the earlier labels too: their files are read again from the paths stored in the model. Otherwise they
             are replaced.
 
         Raises
@@ -256,7 +262,7 @@ class Detector(Parameters, FittedModel):
 
     def _label_steps(
         self,
-        images: Any,
+        images: ImagesLike,
         y: Sequence[int] | None = None,
         *,
         device: str = "auto",
@@ -273,9 +279,9 @@ class Detector(Parameters, FittedModel):
         if add:
             corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
         if not isinstance(state.scorer, TwoStageScorer):
-            raise InputError(f"{self.name} has no second stage that labels could refit; use anomem, or fit again")
+            raise InputError(f"{self.name}: no second stage to refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):
-            raise InputError("none of the labelled images is anomalous; label at least one defect")
+            raise InputError("labels: no image is anomalous; label at least one defect")
         chosen = np.sort(np.concatenate([corpus.positions(NORMAL), corpus.positions(ANOMALOUS)]))
         labelled, hashes = gather_labelled(corpus, chosen, state.preprocessing, state.digests, run)
         scorer = copy_scorer(state.scorer, run.device)
@@ -289,7 +295,7 @@ class Detector(Parameters, FittedModel):
             labels=label_rows(corpus, chosen),
         )
 
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> ImageSet:
+    def _prepared(self, images: ImagesLike, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> ImageSet:
         source = open_source(images, max_pixels=max_pixels)
         return ImageSet(source, self._state().preprocessing, workers=workers, skip_bad=skip_bad)
 
@@ -302,7 +308,7 @@ class Detector(Parameters, FittedModel):
         state = self._state()
         self._fitted = state.replaced(calibration=state.calibration.with_alpha(alpha))
 
-    def _normals(self, normals: Any) -> tuple[Any, Sequence[Hashable | None] | None]:
+    def _normals(self, normals: ImagesLike) -> tuple[Any, Sequence[Hashable | None] | None]:
         return normal_samples(normals)
 
     def _calibrated(
@@ -319,9 +325,11 @@ class Detector(Parameters, FittedModel):
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         self._fitted = yield from recalibrated(state, images, alpha, run, groups)
 
-    def save(self, path: str | Path) -> None:
-        """Write the model as one safetensors file with a JSON manifest; whole or not at all."""
+    def save(self, path: str | Path, *, keep_store: bool = False) -> None:
+        """Write the model as one safetensors file; with `keep_store` also the table that `extend` of a fit reads."""
         save_model(path, self.name, self.to_dict(), self._state())
+        if keep_store:
+            write_store(path, self._state().normals)
 
     def export(
         self,
@@ -329,9 +337,9 @@ class Detector(Parameters, FittedModel):
         *,
         format: str | None = None,
         precision: str = "fp32",
-        normals: Any = None,
-        check: Any = None,
-        eval_data: Any = None,
+        normals: ImagesLike = None,
+        check: ImagesLike = None,
+        eval_data: ImagesLike = None,
         max_drop: float | None = None,
         progress: Progress | None = None,
     ) -> Exported:
@@ -340,9 +348,9 @@ class Detector(Parameters, FittedModel):
         Parameters
         ----------
         path : path
-            A .onnx file, or a .xml file (OpenVINO; its .bin beside it).
+            Path of the .onnx file, or of the .xml file (OpenVINO; its .bin beside it).
         format : {"onnx", "openvino"}, optional
-            By default the suffix decides.
+            Format of the file; by default decided by the suffix.
         precision : {"fp32", "bf16", "int8"}
             Arithmetic of the file; bf16 and int8 in OpenVINO only.
         normals : images, optional
@@ -352,14 +360,14 @@ class Detector(Parameters, FittedModel):
         eval_data : Dataset or path, optional
             Labelled images on which the cost in AUROC is measured.
         max_drop : float, optional
-            Largest cost in AUROC that is accepted, 0 to 1; by default 0.01.
+            Largest accepted cost in AUROC, 0 to 1; by default 0.01.
         progress : callable, optional
             Called with each Record of the export.
 
         Raises
         ------
         ExportError
-            The file does not score as the model; nothing is left.
+            If the file does not score as the model; nothing is written.
         InputError, ParameterError, MissingExtraError
             As of :func:`anomem.export.exporting.export_steps`.
         """

@@ -14,18 +14,18 @@ from anomem.types import Record
 
 
 class FittedModel(Model):
-    """A model whose state is one immutable :class:`~anomem.fitting.Fitted`, None before the fit."""
+    """Model whose state is one immutable :class:`~anomem.fitting.Fitted`, None before the fit."""
 
     _fitted: Fitted | None
 
     def _state(self) -> Fitted:
         if self._fitted is None:
-            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit first, or load a model")
+            raise NotFittedError(f"{type(self).__name__}: not fitted; call fit first, or load a model")
         return self._fitted
 
     @property
     def scorer_(self) -> Scorer:
-        """The fitted module; its ``state_dict`` is the whole fitted state."""
+        """Fitted module; its ``state_dict`` is the whole fitted state."""
         return self._state().scorer
 
     @property
@@ -35,12 +35,12 @@ class FittedModel(Model):
 
     @property
     def history_(self) -> list[Record]:
-        """What the fit reported, in order."""
+        """Records of the fit, in order."""
         return list(self._state().history)
 
     @property
     def map_scale_(self) -> tuple[float, float]:
-        """Low and high of the one colour scale on which this model's maps are drawn."""
+        """Low and high of the one colour scale for this model's maps."""
         return self._state().map_scale
 
     @property
@@ -50,7 +50,7 @@ class FittedModel(Model):
 
     @property
     def skipped_(self) -> tuple[str, ...]:
-        """One line for each image that the fit could not read."""
+        """Lines that name the images that the fit could not read, one per image."""
         return self._state().skipped
 
     @property

@@ -1,4 +1,4 @@
-"""What a fit is made of, and what it leaves behind."""
+"""Parts of a fit, and its result."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow
+from anomem.data.store import Stored
 from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
@@ -30,7 +31,7 @@ from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Rec
 
 
 class Shared(Protocol):
-    """Resolved hyperparameters that every method has."""
+    """Resolved hyperparameters common to all methods."""
 
     @property
     def size(self) -> int:
@@ -46,7 +47,7 @@ class Shared(Protocol):
 
     @property
     def tile_overlap(self) -> float:
-        """Share of a tile's side that neighbours overlap."""
+        """Share of a tile's side by which neighbours overlap."""
 
     @property
     def roi(self) -> Any:
@@ -95,16 +96,16 @@ class Labelled:
         return self.corpus.mask_of(int(self.images.indices[position]), height_width)
 
     def masked(self) -> list[int]:
-        """Positions of the images that have a mask."""
+        """Return positions of the images that have a mask."""
         return [i for i, index in enumerate(self.images.indices) if self.corpus.masks[index] is not None]
 
     def anomalies(self) -> ImageSet:
-        """Those of the images that are labelled anomalous."""
+        """Return the images that are labelled anomalous."""
         return self.images.subset(np.flatnonzero(self.labels == ANOMALOUS))
 
     @cached_property
     def n_anomalous(self) -> int:
-        """How many of them are labelled anomalous."""
+        """Number of images that are labelled anomalous."""
         return int((self.labels == ANOMALOUS).sum())
 
 
@@ -115,55 +116,57 @@ def gather_labelled(
     digests: Mapping[str, frozenset[int]],
     run: Run[Shared],
 ) -> tuple[Labelled, frozenset[int]]:
-    """Put labelled images in order, with their content hashes.
+    """Gather labelled images in one order, with their content hashes.
 
     Raises
     ------
     InputError
-        When one of them also stands among the normals that were learnt, tuned or calibrated on.
+        If one of them is also a normal of the fit (training, tuning or calibration).
     """
     hashes = frozenset(corpus.digests[i] for i in chosen)
     shared = hashes & (digests["learn"] | digests["tune"] | digests["calibration"])
     if shared:
         name = next(corpus.source.name(i) for i in chosen if corpus.digests[i] in shared)
-        raise InputError(f"{name}: the same image is labelled here and stands among the normals; mend one")
+        raise InputError(f"{name}: image is both labelled and used as a normal; remove one of the two")
     by_label = {
         label: {corpus.digests[i] for i in chosen if corpus.labels[i] == label} for label in (NORMAL, ANOMALOUS)
     }
     both = by_label[NORMAL] & by_label[ANOMALOUS]
     if both:
         name = next(corpus.source.name(i) for i in chosen if corpus.digests[i] in both)
-        raise InputError(f"{name}: the same image is labelled normal and anomalous; mend one")
+        raise InputError(f"{name}: image is labelled both normal and anomalous; remove one of the two")
     images = ImageSet(corpus.source, preprocessing, chosen, workers=run.workers)
     return Labelled(images, corpus.labels[chosen], tuple(corpus.types[i] for i in chosen), corpus), hashes
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """All that a fit leaves behind; never changed in place.
+    """Result of a fit; never changed in place.
 
     Parameters
     ----------
     scorer : Scorer
-        In evaluation mode.
+        Fitted scorer, in evaluation mode.
     resolved : dict
         Hyperparameters with the preset's values filled in.
     preprocessing : Preprocessing
-        How images are brought to the model's frame.
+        Steps from a decoded image to the network's input.
     calibration : Calibration
         Calibration scores and alpha.
     map_scale : tuple of float
-        (low, high) of the one colour scale on which this model's maps are drawn; (0, 1) without maps.
+        Colour scale (low, high) of this model's maps; (0, 1) without maps.
     digests : dict
         Content hashes of the images by role: learn, tune, calibration, labelled.
     skipped : tuple of str
-        Images that could not be read.
+        Lines that name the images that could not be read.
     history : tuple of Record
-        What the fit reported.
+        Records of the fit.
     labels : tuple of mapping
         Files that the second stage is fitted to; see :func:`anomem.data.labels.label_rows`.
     calibration_groups : tuple of int or None
-        Group of each calibration image, in the order in which a two-stage scorer remembers them; None: no groups.
+        Group of each calibration image, in a two-stage scorer's order; None: no groups.
+    normals : tuple of Stored
+        Files of the fit's normals, for a store beside the model; no part of the model file.
     """
 
     scorer: Scorer
@@ -176,6 +179,7 @@ class Fitted:
     history: tuple[Record, ...] = ()
     labels: tuple[LabelRow, ...] = ()
     calibration_groups: tuple[int, ...] | None = None
+    normals: tuple[Stored, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -194,7 +198,7 @@ class Fitted:
 
 
 def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, workers: int | None) -> Run[P]:
-    """Put the call arguments of a fit in order.
+    """Validate the call arguments of a fit.
 
     Raises
     ------
@@ -213,7 +217,7 @@ def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, wor
 
 
 def read_preprocessing(params: Shared, normals: ImageSource | None = None) -> Preprocessing:
-    """Build the preprocessing that the hyperparameters describe; a mask for `roi` is read here.
+    """Build the preprocessing that the hyperparameters describe, and read a mask for `roi`.
 
     With ``bits="auto"`` as many bits as the 16-bit samples of `normals` use; 16 without any.
     """
@@ -231,7 +235,7 @@ def read_preprocessing(params: Shared, normals: ImageSource | None = None) -> Pr
 
 
 def _observed_bits(normals: ImageSource) -> int:
-    """Find how many bits the 16-bit samples of some images use, and warn where they are fewer than 16."""
+    """Find the number of bits that the 16-bit samples of some images use, and warn where it is below 16."""
     highest = highest_level(normals)
     bits = fitting_bits(highest) if highest else 16
     if bits < 16:
@@ -255,7 +259,7 @@ def _read_roi(roi: Any) -> BoolArray | None:
 def calibration_pass(
     scorer: Scorer, images: PreparedImages, run: Run[Shared], *, stage: str = "calibrate"
 ) -> Generator[Record, None, tuple[list[ImageResult], tuple[float, float]]]:
-    """Score held-out normals as everything else will be scored; also read the colour scale from their maps."""
+    """Score held-out normals along the scoring path, and derive the colour scale from their maps."""
     results: list[ImageResult] = []
     scale = MapScale()
     precision = run.params.precision
@@ -275,14 +279,14 @@ def recalibrated(
     run: Run[Shared],
     groups: Sequence[Hashable | None] | None,
 ) -> Generator[Record, None, Fitted]:
-    """Calibrate anew on normals that the model has not seen; others are left out with a warning.
+    """Calibrate on normals that the model has not used; others are left out with a warning.
 
     Raises
     ------
     InputError
-        When none of the images is new to the model.
+        If all images are already known to the model.
     CalibrationError
-        For an alpha that they cannot carry.
+        If alpha is too small for their number.
     """
     check_alpha(alpha, len(images))
     seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
@@ -311,7 +315,7 @@ def only_groups(groups: Sequence[Hashable | None]) -> tuple[int, ...] | None:
 
 
 def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
-    """Scores of calibration normals as the scorer stands now: a second stage is asked again from the evidence kept."""
+    """Return scores of calibration normals by the current scorer; a second stage is recomputed from kept evidence."""
     if isinstance(scorer, TwoStageScorer):
         return conclude(scorer)
     return np.asarray([r.score for r in results], dtype=np.float32)
@@ -319,7 +323,7 @@ def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
 
 @torch.inference_mode()
 def conclude(scorer: TwoStageScorer) -> FloatArray:
-    """Scores of the calibration normals that a two-stage scorer carries, (n,) float32."""
+    """Return scores of the calibration normals that a two-stage scorer carries, (n,) float32."""
     scores = scorer.conclude(scorer.calibration_one_class, scorer.calibration_evidence)
     return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
 
@@ -331,7 +335,7 @@ def reconcluded(scorer: TwoStageScorer, state: Fitted) -> Calibration:
 
 
 def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:
-    """Keep in a two-stage scorer what recalibration after a refit needs."""
+    """Store in a two-stage scorer what recalibration after a refit needs."""
     if not isinstance(scorer, TwoStageScorer):
         return
     evidence = [r.evidence for r in results if r.evidence is not None]

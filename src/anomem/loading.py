@@ -1,4 +1,4 @@
-"""One way to open every kind of model file."""
+"""Loading of every kind of model file."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ def load(path: str | Path, *, engine: str = "auto", precision: str = "auto") -> 
     Parameters
     ----------
     path : str or Path
-        A model file; a .onnx file; or the .xml of an OpenVINO IR, its .bin beside it.
+        Path of a model file; of a .onnx file; or of the .xml of an OpenVINO IR, its .bin beside it.
     engine : {"auto", "onnxruntime", "openvino"}
-        What computes an exported model.
+        Runtime that computes an exported model.
     precision : {"auto", "fp32", "bf16", "int8"}
-        In which it is to score. auto: in the one that its calibration was made in, since a p-value says nothing about
-        a score of another one. Anything else is a demand, which is refused where the file cannot keep it.
+        Arithmetic used for scoring. auto: the arithmetic of its calibration, since a p-value is invalid for
+        scores of another one. Any other value is refused where the file does not support it.
 
     Raises
     ------
     ModelFileError
-        When the file is missing, is a pickle, is damaged, or is of an unknown version or method; for what is not
+        If the file is missing, a pickle, damaged, or of an unknown version or method; for a file that is not
         exported, where anomem-runtime alone is installed.
     MissingExtraError
-        The engine is not installed.
+        If the engine is not installed.
     ParameterError
-        An engine that does not read this file, or a precision that it is not calibrated in.
+        For an engine that does not read this file, or a precision that it is not calibrated in.
     """
     model = _open(path, engine)
     if precision != "auto":
@@ -47,8 +47,8 @@ def _check_precision(model: Model, path: str | Path, precision: str) -> None:
     found = model.calibration_.precision
     if found != PRECISIONS[precision]:
         raise ParameterError(
-            f"{path}: precision={precision!r}: it is calibrated in {found}: leave the choice to auto, or export it in "
-            f"{precision} with normals, which calibrates it as it scores"
+            f"{path}: precision={precision!r}, but calibrated in {found}; leave the choice to auto, or export it in "
+            f"{precision} with normals to calibrate it"
         )
 
 
@@ -61,13 +61,13 @@ def _open(path: str | Path, engine: str) -> Model:
 
         return Session.open(path, engine=engine)
     if engine != "auto":
-        raise ParameterError(f"engine={engine!r} is for exported models (.onnx, .xml); {path} runs in torch")
+        raise ParameterError(f"{path}: runs in torch; engine={engine!r} is for exported models (.onnx, .xml)")
     try:
         from anomem.detectors import load as load_detector
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("anomem."):
             raise
-        line = f"{path}: anomem-runtime scores exported models only: export it, or pip install anomem"
+        line = f"{path}: anomem-runtime scores exported models only; export it, or pip install anomem"
         raise ModelFileError(line) from error
 
     return load_detector(path)

@@ -1,4 +1,4 @@
-"""From a fitted detector to a file and back."""
+"""Reading and writing of fitted detectors as files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor, fx
 
+from anomem.data.store import Stored, read_store
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer
@@ -32,14 +33,14 @@ _MOST = 2**31
 """Largest number in an architecture."""
 
 _OTHERWISE_NAMED = ("hidden", "weights")
-"""Entries of architectures that have the name of a hyperparameter, and are another thing."""
+"""Entries of architectures that share the name of a hyperparameter without being it."""
 
 _PARTS = ("backbone", "memory")
 """Hyperparameters that are objects in an architecture."""
 
 
-def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: Fitted) -> None:
-    """Write one file: tensors of the scorer, calibration scores, content hashes, region of interest; facts as JSON."""
+def save_model(path: str | Path, method: str, params: Mapping[str, object], state: Fitted) -> None:
+    """Write one file: the scorer's tensors, calibration scores, content hashes, region of interest; facts as JSON."""
     tensors = {f"scorer.{name}": tensor for name, tensor in state.scorer.state_dict().items()}
     tensors["calibration.scores"] = torch.from_numpy(state.calibration.scores.copy())
     if state.calibration.groups is not None and state.calibration_groups is not None:
@@ -52,8 +53,8 @@ def save_model(path: str | Path, method: str, params: Mapping[str, Any], state: 
     write_model(path, tensors, manifest_of(method, params, state))
 
 
-def manifest_of(method: str, params: Mapping[str, Any], state: Fitted) -> Manifest:
-    """Everything about a model but its tensors."""
+def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Manifest:
+    """Return all facts of a model except its tensors."""
     return Manifest(
         method=method,
         version=__version__,
@@ -81,19 +82,19 @@ def load_model(
     Parameters
     ----------
     path : path
-        The file.
+        Model file.
     builder : callable
-        From a method's name to what builds its empty scorer from a config.
+        Function from a method's name to the function that builds its empty scorer from a config.
 
     Returns
     -------
     tuple
-        The method's name, its hyperparameters as given, and the fitted state on the CPU.
+        Method name, hyperparameters as given, and the fitted state on the CPU.
 
     Raises
     ------
     ModelFileError
-        When the file is missing, a pickle, damaged, of another version, or its parts do not fit together.
+        If the file is missing, a pickle, damaged, of another version, or its parts do not fit together.
     """
     tensors, manifest = read_model(path)
     build = builder(manifest.method)
@@ -101,7 +102,7 @@ def load_model(
         if manifest.architecture.get("size") not in (None, manifest.preprocessing["size"]):
             raise ModelFileError("architecture and preprocessing differ in size")
         if manifest.precision == "int8" or manifest.precision != manifest.calibration["precision"]:
-            raise ModelFileError("a precision that models of this kind do not score in")
+            raise ModelFileError("precision: not one that models of this kind score in")
         scorer = _filled(build, dict(manifest.architecture), tensors)
         roi = _roi(tensors)
         state = Fitted(
@@ -121,14 +122,28 @@ def load_model(
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
             _remembered(tensors, manifest),
         )
-    except (ImportError, MemoryError, OSError):  # of this machine, not of the file
+    except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
         raise
-    except Exception as error:  # facts that somebody changed fail in any way there is
-        raise ModelFileError(f"{path}: damaged: its parts do not fit together ({_first_line(error)})") from error
+    except Exception as error:  # Manipulated facts can fail in any way.
+        raise ModelFileError(f"{path}: damaged, its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, {**manifest.params, "roi": roi}, state
 
 
-def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) -> None:
+def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
+    """Read the store beside a model file, checked against the images that the model has learnt from.
+
+    Raises
+    ------
+    InputError
+        The store is missing, damaged, or that of another model.
+    ModelFileError
+        As for :func:`read_model`.
+    """
+    tensors, _ = read_model(path)
+    return read_store(path, digest_set(tensors["digests.learn"]))
+
+
+def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:
     """Refuse facts that no fit of a method writes, before anything is built by them.
 
     An entry with the name of a hyperparameter must be a value that it may take; any number must be one that a network
@@ -158,7 +173,7 @@ def check_architecture(kind: type[Parameters], architecture: Mapping[str, Any]) 
             raise ModelFileError(f"architecture: {name}={value!r} is not allowed; expected {allowed}")
 
 
-def check_resolved(kind: type[Parameters], resolved: Mapping[str, Any]) -> None:
+def check_resolved(kind: type[Parameters], resolved: Mapping[str, object]) -> None:
     """Refuse hyperparameters of a fit that are missing, unknown or outside their range.
 
     Raises
@@ -183,18 +198,18 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
     if wrong:
         raise ModelFileError(f"{wrong[0]} is {own[wrong[0]].dtype} instead of {expected[wrong[0]]}")
     if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
-        # Some timm models hold constants that are no part of their state; now that all shapes fit, build it for real.
-        with own_rng():  # first weights are drawn, and overwritten
+        # Some timm models hold constants outside their state; now that all shapes fit, build it for real.
+        with own_rng():  # First weights are drawn, then overwritten.
             scorer = build(config)
         scorer.load_state_dict(own, strict=True, assign=True)
     for module in scorer.modules():
-        if isinstance(module, fx.GraphModule):  # a backbone, whole or cut, as it was fitted: layouts change last bits
+        if isinstance(module, fx.GraphModule):  # as at the fit, whole or cut: layouts change last bits
             module.to(memory_format=torch.channels_last)
     return scorer.eval().requires_grad_(False)
 
 
 def _groups(tensors: dict[str, Tensor], name: str, manifest: Manifest) -> IntArray | None:
-    """Read group numbers; a manifest that counts groups demands them."""
+    """Read group numbers; required where the manifest counts groups."""
     if "groups" not in manifest.calibration:
         return None
     groups = tensors[name].numpy().astype(np.intp)
@@ -218,8 +233,8 @@ def _scale(facts: Mapping[str, float] | None) -> tuple[float, float]:
     return (facts["low"], facts["high"]) if facts else (0.0, 1.0)
 
 
-def _jsonable(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return hyperparameters without the region of interest, which travels as a tensor."""
+def _jsonable(params: Mapping[str, object]) -> dict[str, Any]:
+    """Return hyperparameters without the region of interest, which is stored as a tensor."""
     return {k: v for k, v in params.items() if k != "roi"}
 
 
@@ -234,7 +249,7 @@ def digest_tensor(hashes: Iterable[int]) -> Tensor:
 
 
 def digest_set(tensor: Tensor) -> frozenset[int]:
-    """Unpack what :func:`digest_tensor` packed."""
+    """Return the set of hashes packed by :func:`digest_tensor`."""
     return frozenset(int(v) for v in tensor.numpy().view(np.uint64))
 
 
@@ -242,14 +257,14 @@ MANIFEST_KEY = "anomem"
 
 
 def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest) -> None:
-    """Write tensors and manifest beside `path`, then rename: a file is whole or not there.
+    """Write tensors and manifest beside `path`, then rename: a file is whole or absent.
 
     Raises
     ------
     InputError
-        When the folder does not exist or may not be written.
+        If the folder does not exist or is not writable.
     OutputError
-        When the file cannot be written: no space is left, for example.
+        If the file cannot be written, for example on a full disk.
     """
     sealed = dataclasses.replace(manifest, facts={**manifest.facts, SEAL: BLANK})
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -257,7 +272,7 @@ def write_model(path: str | Path, tensors: dict[str, Tensor], manifest: Manifest
         try:
             save_file(plain, str(beside), metadata={MANIFEST_KEY: sealed.to_json()})
             seal(beside)
-        except SafetensorError as error:  # of a full disk, among others
+        except SafetensorError as error:  # a full disk, among others
             raise OSError(None, one_line(error)) from error
 
 
@@ -279,16 +294,16 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
     Raises
     ------
     ModelFileError
-        When the file is missing, is a pickle, is damaged, is not anomem's or of an unknown version.
+        If the file is missing, is a pickle, is damaged, is not anomem's or of an unknown version.
     """
     source = _existing(path)
     try:
-        content = source.read_bytes()  # once: a file that is being replaced must not come apart
+        content = source.read_bytes()  # Read once: the file may be replaced meanwhile.
         # Copies: torch's own memory starts at a multiple of 64 bytes, a file's tensors wherever its header ends, and
         # products round differently there.
         tensors = {name: tensor.clone() for name, tensor in load(content).items()}
         texts = _metadata(content)
-    except MemoryError:  # of this machine, not of the file
+    except MemoryError:  # an error of this machine, not of the file
         raise
     except Exception as error:  # SafetensorError, OSError, kinds of tensors that torch does not have
         raise ModelFileError(f"{source}: {_what_it_is(source, error)}") from error
@@ -298,7 +313,7 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
 
 
 def _metadata(content: bytes) -> dict[str, str] | None:
-    """Texts in the header of a safetensors file: its length in 8 bytes, then JSON."""
+    """Return the texts in the header of a safetensors file: its length in 8 bytes, then JSON."""
     length = int.from_bytes(content[:8], "little")
     found: dict[str, str] | None = json.loads(content[8 : 8 + length]).get("__metadata__")
     return found
@@ -307,24 +322,24 @@ def _metadata(content: bytes) -> dict[str, str] | None:
 def _existing(path: str | Path) -> Path:
     source = Path(path)
     if not is_file(source):
-        raise ModelFileError(f"{source}: no such model file")
+        raise ModelFileError(f"{source}: no such model file; check the path")
     return source
 
 
 def _what_it_is(source: Path, error: Exception) -> str:
-    """Say why a file is no model. A model may begin like a pickle, so this is asked only of what cannot be opened."""
+    """Return why a file is no model; asked only of unreadable files, as a model may begin like a pickle."""
     with source.open("rb") as raw:
         head = raw.read(4)
     if head[:1] == b"\x80" or head == b"PK\x03\x04":
         return "is a pickle, which could run code; anomem reads only its own safetensors files"
-    return f"not a model file, or damaged ({one_line(error)})"
+    return f"not a model file, or damaged ({one_line(error)}); give a file written by save"
 
 
 def _manifest(path: str | Path, texts: dict[str, str] | None) -> tuple[Manifest, bool]:
-    """Facts of a model, and whether its file holds a digest."""
+    """Return the facts of a model, and whether its file holds a digest."""
     text = (texts or {}).get(MANIFEST_KEY)
     if text is None:
-        raise ModelFileError(f"{path}: a safetensors file, but not one that anomem wrote")
+        raise ModelFileError(f"{path}: a safetensors file, but not an anomem model; give a file written by save")
     try:
         manifest = Manifest.from_json(text)
     except ModelFileError as error:

@@ -99,34 +99,35 @@ class _Finder:
 class OldNames:
     """Deprecated methods of version 0.1; iterators of records became calls with ``progress=``."""
 
-    def fit_steps(self: Any, *given: Any, **options: Any) -> Iterator[Any]:
+    def fit_steps(self: Any, *given: object, **options: object) -> Iterator[object]:
         """Fit and yield records; replaced by :meth:`fit` with `progress`."""
         warn_renamed("fit_steps", "fit(..., progress=)")
         return iter(self._fit_steps(*given, **options))
 
-    def refit_labels(self: Any, images: Any, y: Any = None, **options: Any) -> Any:
+    def refit_labels(self: Any, images: object, y: object = None, **options: object) -> Any:
         """Refit the second stage; replaced by :meth:`label`."""
         warn_renamed("refit_labels", "label")
         return self.label(images, y, **options)
 
-    def refit_labels_steps(self: Any, *given: Any, **options: Any) -> Iterator[Any]:
+    def refit_labels_steps(self: Any, *given: object, **options: object) -> Iterator[object]:
         """Refit the second stage and yield records; replaced by :meth:`label` with `progress`."""
         warn_renamed("refit_labels_steps", "label(..., progress=)")
         return iter(self._label_steps(*given, **options))
 
-    def calibrate_steps(self: Any, normals: Any, alpha: float | None = None, **options: Any) -> Iterator[Any]:
+    def calibrate_steps(self: Any, normals: object, alpha: float | None = None, **options: object) -> Iterator[object]:
         """Calibrate and yield records; replaced by :meth:`calibrate` with `progress`."""
         warn_renamed("calibrate_steps", "calibrate(..., progress=)")
-        opening = {"workers": options.pop("workers", None), "skip_bad": options.pop("skip_bad", False)}
-        running = {"batch_size": 16, "device": "auto", **options}
+        opening = {name: options.pop(name, None) for name in ("workers", "max_pixels")}
+        opening["skip_bad"] = options.pop("skip_bad", False)
+        running = {"batch_size": 16, "device": "auto", "groups": None, **options}
         return iter(self._calibrated(self._prepared(normals, **opening), alpha, **running))
 
-    def export_steps(self: Any, *given: Any, **options: Any) -> Iterator[Any]:
+    def export_steps(self: Any, *given: object, **options: object) -> Iterator[object]:
         """Export and yield records; replaced by :meth:`export` with `progress`."""
         warn_renamed("export_steps", "export(..., progress=)")
         return iter(self._export_steps(*given, **options))
 
-    def results(self: Any, images: Any, **options: Any) -> Iterator[Any]:
+    def results(self: Any, images: object, **options: object) -> Iterator[object]:
         """Run the network; replaced by :meth:`raw_results`."""
         warn_renamed("results", "raw_results")
         return iter(self.raw_results(images, **options))

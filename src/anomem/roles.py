@@ -19,7 +19,7 @@ from anomem.types import ANOMALOUS
 
 @dataclass
 class Roles:
-    """The images of a fit by role.
+    """Images of a fit by role.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Roles:
         Labelled images that the fit uses, defects among them.
     digests : dict
         Content hashes by role: learn, tune, calibration, labelled.
-    label_rows : tuple of mapping
+    Files of the labelled images, stored in the model.
         Files of the labelled images, remembered by the model.
     groups : list of int
         Group of each calibration image.
@@ -50,16 +50,16 @@ def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
     Raises
     ------
     InputError
-        For fewer normals than a fit takes.
+        If there are fewer normals than a fit needs.
     CalibrationError
-        For an alpha that the calibration normals cannot carry.
+        If alpha is too small for the number of calibration normals.
     """
     normals = corpus.found_normals()
     hashes, groups = [corpus.digests[i] for i in normals], [corpus.groups[i] for i in normals]
     grouped = any(group is not None for group in groups)
     split = split_normals(hashes, groups if grouped else None, seed=run.params.seed)
     held_out = np.sort(np.concatenate([split.calibrate, split.beside]))
-    # A copy of an image is no second observation: each content calibrates once.
+    # A copy of an image is not a second observation: each content calibrates once.
     once = np.unique([hashes[i] for i in held_out], return_index=True)[1]
     parts = {"learn": split.learn, "tune": split.tune, "calibration": held_out[np.sort(once)]}
     units = groups_of(hashes, groups)
@@ -77,25 +77,25 @@ def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
 def add_labelled(
     roles: Roles, corpus: Corpus, run: Run[Shared], *, method: str, supervision: str, second_stage: bool
 ) -> None:
-    """Give labelled images their roles.
+    """Assign roles to labelled images.
 
-    Defects are labelled images of the fit. Normals that somebody picked join them where the method has a second stage,
-    else the images learnt from: selected images are not exchangeable with new ones, so that they never calibrate.
+    Defects are labelled images of the fit. Selected normals join them where the method has a second stage,
+    else the training images: selected images are not exchangeable with new ones, so they never calibrate.
 
     Raises
     ------
     InputError
-        Where defects are required and there are none; for an image that is labelled and has another role.
+        If required defects are missing, or a labelled image has another role.
     """
     anomalies = corpus.positions(ANOMALOUS)
     if supervision == "none":
         n_labelled = len(anomalies) + len(corpus.picked)
         if n_labelled:
-            line = f"{method} learns from normal images only: {n_labelled} labelled images are left out"
+            line = f"{method}: learns from normal images only; {n_labelled} labelled images are left out"
             warnings.warn(line, AnomemWarning, stacklevel=2)
         return
     if supervision == "required" and not len(anomalies):
-        raise InputError(f"{method} learns from labelled anomalies; label some (y = 1)")
+        raise InputError(f"{method}: no labelled anomalies, which it learns from; label some (y = 1)")
     if not len(anomalies):
         return
     chosen, preprocessing = anomalies, roles.learn.preprocessing

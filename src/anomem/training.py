@@ -1,4 +1,4 @@
-"""Training as a generator of records, over Accelerate."""
+"""Training as a generator of records, based on Accelerate."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from anomem.types import Record
 
 T = TypeVar("T")
 Loss = Callable[[Any], tuple[Tensor, Mapping[str, float]]]
-"""From one batch to the loss (a scalar) and figures worth a line."""
+"""Function from one batch to the loss (a scalar) and the figures of a record."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to optimise.
+    """Settings of the optimisation.
 
     Parameters
     ----------
     steps : int
-        Optimiser steps; the budget of a run, whatever the size of the data.
+        Number of optimiser steps; the budget of a run, whatever the size of the data.
     lr : float
         Peak learning rate.
     optimiser : {"sgd", "adamw"}
-        Stochastic gradient descent with Nesterov momentum 0.9 (the AnoMem paper's), or AdamW.
+        SGD with Nesterov momentum 0.9 (the AnoMem paper's), or AdamW.
     weight_decay : float
         Decoupled for AdamW, L2 for SGD.
     warmup : float
@@ -47,9 +47,9 @@ class Recipe:
         A linear rise, then one cosine to 0; Smith and Topin's one cycle, whose rise and fall are both cosines, from
         lr / 25 to lr and on to lr / 250,000 (the momentum stays); or the exponential rise of :func:`range_test`.
     nesterov : bool
-        Whether SGD's momentum is Nesterov's, or the plain one.
+        Use Nesterov momentum for SGD, or the plain one.
     rates : mapping of str to float
-        Peak rates of their own for parameters whose name in the module begins with the key; along the same course.
+        Peak rates for parameters whose name in the module begins with the key, with the same schedule.
     """
 
     steps: int
@@ -66,7 +66,7 @@ class Recipe:
 def train(
     module: nn.Module,
     loss: Loss,
-    batches: Iterable[Any],
+    batches: Iterable[object],
     recipe: Recipe,
     *,
     device: torch.device,
@@ -74,36 +74,36 @@ def train(
     stage: str = "train",
     every: int = 10,
 ) -> Generator[Record, None, None]:
-    """Optimise the trainable parameters of `module` and yield what happens.
+    """Optimise the trainable parameters of `module` and yield records of the progress.
 
     Parameters
     ----------
     module : Module
-        Trained in place; parameters that do not require a gradient stay.
+        Module trained in place; parameters that do not require a gradient are unchanged.
     loss : callable
-        From a batch to (scalar loss, figures).
+        Function from a batch to (scalar loss, figures).
     batches : iterable
-        At least `recipe.steps` batches.
+        Batches, at least `recipe.steps`.
     recipe : Recipe
-        Steps, rates, optimiser.
+        Steps, rates and optimiser.
     device : torch.device
-        Where the module is.
+        Device of the module.
     precision : {"float32", "bfloat16"}
-        Of the forward pass; parameters stay float32.
+        Arithmetic of the forward pass; parameters stay float32.
     stage : str
-        Name on the records.
+        Name of the stage on the records.
     every : int
-        Records are yielded every so many steps, and after the last.
+        Number of steps between records; the last step has one too.
 
     Yields
     ------
     Record
-        With ``loss`` (mean since the last record), ``lr``, ``seconds`` and the loss's own figures.
+        Record with ``loss`` (mean since the last record), ``lr``, ``seconds`` and the loss's own figures.
 
     Raises
     ------
     ParameterError
-        When there is nothing to train, or the loss is no longer finite.
+        If there is nothing to train, or the loss is no longer finite.
     """
     accelerator = _accelerator(device)
     trainable = [p for p in module.parameters() if p.requires_grad]
@@ -116,11 +116,11 @@ def train(
         rate = learning_rate(step, recipe)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        with torch.enable_grad():  # the caller may have it off, and has it as it was at every yield
+        with torch.enable_grad():  # The caller may have gradients off, and finds them so at every yield.
             with autocast(device, precision):
                 value, figures = loss(batch)
             if not torch.isfinite(value):
-                raise ParameterError(f"the loss of {stage} is {float(value.detach())} at step {step}; lower lr")
+                raise ParameterError(f"{stage}: the loss is {float(value.detach())} at step {step}; lower lr")
             optimiser.zero_grad()
             accelerator.backward(value)
             if recipe.clip is not None:
@@ -139,7 +139,7 @@ def train(
 
 
 def _accelerator(device: torch.device) -> Any:
-    """Accelerate keeps one state a process: one that has trained on a GPU must not ask for the CPU any more."""
+    """Return an Accelerator; its state per process would otherwise refuse the CPU after training on a GPU."""
     from accelerate import Accelerator
     from accelerate.state import is_initialized
 
@@ -147,7 +147,7 @@ def _accelerator(device: torch.device) -> Any:
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Rate of the `step`-th step (from 1), by the recipe's schedule."""
+    """Return the rate of the `step`-th step (from 1), by the recipe's schedule."""
     if recipe.schedule == "rising":
         return float(recipe.lr * LOWEST_RATE ** (1 - (step - 1) / max(1, recipe.steps - 1)))
     if recipe.schedule == "one_cycle":
@@ -162,29 +162,29 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 
 def _cosine(start: float, end: float, done: float) -> float:
-    """Along half a cosine (Loshchilov and Hutter 2017) from `start` to `end`."""
+    """Return the value along half a cosine (Loshchilov and Hutter 2017) from `start` to `end`."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 LOWEST_RATE = 1e-6
-"""Of the rates that a range test tries, relative to the highest."""
+"""Lowest rate that a range test tries, relative to the highest."""
 
 
 def range_test(
     module: nn.Module,
     loss: Loss,
-    batches: Iterable[Any],
+    batches: Iterable[object],
     recipe: Recipe,
     *,
     device: torch.device,
     precision: str = "float32",
     stage: str = "range test",
 ) -> Generator[Record, None, float]:
-    """Find a peak rate on the training data (Smith, "Cyclical Learning Rates", 2017), and leave the module as it was.
+    """Find a peak rate on the training data (Smith, "Cyclical Learning Rates", 2017), and restore the module.
 
-    The rate rises exponentially from a millionth of `recipe.lr` to it. Returned is the rate around which the loss falls
-    most, the mean of a tenth of the trial against that of the tenth before. It ends early where that mean has grown
-    fourfold.
+    The rate rises exponentially from a millionth of `recipe.lr` to it. The result is the rate around which the loss
+    falls most, the mean of a tenth of the trial against that of the tenth before. The trial ends early where that mean
+    has grown fourfold.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def range_test(
     Yields
     ------
     Record
-        How far it is; the last names the rate found as ``lr``.
+        Progress; the last record holds the rate found as ``lr``.
     """
     before = copy.deepcopy(module.state_dict())
     rising = dataclasses.replace(recipe, schedule="rising")
@@ -211,7 +211,7 @@ def range_test(
             means = _moving_means(losses, window)
             if means[-1] > 4 * min(means):
                 break
-    except ParameterError:  # no longer finite: the range ends here
+    except ParameterError:  # No longer finite: the range ends here.
         if not rates:
             raise
     finally:
@@ -224,13 +224,13 @@ def range_test(
 
 
 def _moving_means(values: list[float], window: int) -> list[float]:
-    """Mean of every `window` values that follow one another; of all where there are fewer."""
+    """Return the mean of every `window` consecutive values; of all where there are fewer."""
     count = max(1, len(values) - window + 1)
     return [sum(values[i : i + window]) / len(values[i : i + window]) for i in range(count)]
 
 
 def _groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Trainable parameters by the peak rate that the recipe gives them, as a ``factor`` of its general one."""
+    """Return trainable parameters grouped by their peak rate, a ``factor`` of the recipe's general one."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -248,7 +248,7 @@ def _optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Opti
 
 
 def _first(batches: Iterable[T], count: int) -> Iterator[T]:
-    """Yield exactly `count` batches, and stop without asking for another."""
+    """Yield exactly `count` batches, and stop without requesting another."""
     if count == 0:
         return
     for done, batch in enumerate(batches, start=1):
@@ -261,7 +261,7 @@ _rng = RLock()
 
 
 def isolated_rng(steps: Generator[Record, None, T], seed: int) -> Generator[Record, None, T]:
-    """Run a generator on seeded random state of its own; the caller's is as it was at every yield.
+    """Run a generator on its own seeded random state; the caller's is restored at every yield.
 
     Threads take turns at every step: torch has one random state per process.
     """
@@ -280,7 +280,7 @@ def isolated_rng(steps: Generator[Record, None, T], seed: int) -> Generator[Reco
 
 @contextmanager
 def own_rng() -> Iterator[None]:
-    """Keep torch's random state of this process for one thread, and leave it as it was."""
+    """Give one thread torch's random state of this process, and restore it afterwards."""
     with _rng:
         outer = torch.get_rng_state()
         try:

@@ -16,6 +16,14 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.intp]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
+ImagesLike: TypeAlias = object
+"""Images as users give them: a folder or file, paths, uint8 arrays, tensors, Pillow images, bytes, samples, a source.
+
+Too many kinds for a type; opening them checks, and names what cannot be used."""
+
+LabelsLike: TypeAlias = object
+"""Labelled images beside a data set: a table's path, or samples."""
+
 NORMAL = 0
 ANOMALOUS = 1
 UNKNOWN = -1

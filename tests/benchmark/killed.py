@@ -1,4 +1,4 @@
-"""Runs a benchmark in forks of a process that has imported everything, and kills them: real kills, without the wait.
+"""Benchmark in killed forks of a process that has imported everything: real kills, without start-up time.
 
 ``python -m tests.benchmark.killed KILLS SEED ARGUMENTS...`` runs ``anomem ARGUMENTS... --out whole.jsonl`` in peace,
 then with ``--out killed.jsonl`` KILLS times, each time killed at a random moment, then to its end. Prints how many were

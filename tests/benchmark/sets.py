@@ -1,4 +1,4 @@
-"""Image sets for tests, in memory: as large as the real ones where only numbers matter, tiny where images are read."""
+"""Image sets for tests, in memory: real sizes where only counts matter, tiny where images are read."""
 
 from __future__ import annotations
 

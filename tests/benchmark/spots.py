@@ -1,4 +1,4 @@
-"""A small honest detector of spots, and folders of images to try it on."""
+"""Small real detector of spots, and folders of images for it."""
 
 from __future__ import annotations
 

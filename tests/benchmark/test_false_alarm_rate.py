@@ -1,4 +1,4 @@
-"""The limits that the promise is held against: what they are, and that exchangeable scores keep to them."""
+"""Limits of the promised false-alarm rate: their values, and simulations with exchangeable scores."""
 
 from __future__ import annotations
 

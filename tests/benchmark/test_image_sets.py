@@ -1,4 +1,4 @@
-"""Image sets by name, as protocols see them."""
+"""Image sets by name, as protocols open them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_choosing_what_is_normal() -> None:
     assert both.test.labels.tolist() == [0, 0, 1, 1, 0, 0]
     assert data.choose(data.classes).test.labels.tolist() == [0] * 6
     assert len(data.choose(data.classes).spare) == 0
-    with pytest.raises(InputError, match="no class 'class 7'; the classes are class 0, class 1, class 2"):
+    with pytest.raises(InputError, match="no class 'class 7'; choose from class 0, class 1, class 2"):
         data.choose(("class 7",))
     own = defects({"crack": 2})
     assert own.choose(()) is own
@@ -144,7 +144,7 @@ def test_sets_of_the_catalogue(tmp_path: Path, mvtec_folder: Path) -> None:
         expand("btad", tmp_path)
     with pytest.raises(InputError, match=r"no image set 'mvtec_da'; did you mean mvtec_ad\?"):
         open_bench_set("mvtec_da", tmp_path)
-    with pytest.raises(InputError, match="no such folder, and no image set of the catalogue"):
+    with pytest.raises(InputError, match="no such folder and no image set of the catalogue"):
         open_bench_set("no/such", tmp_path)
 
 

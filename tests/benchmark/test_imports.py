@@ -1,4 +1,4 @@
-"""Modules of the benchmark build on one another in one direction."""
+"""Imports between benchmark modules go in one direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear evaluation: photographs that look different are told apart; classes without a meaning are not."""
+"""Linear evaluation: different photographs are separable, random classes are not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_textures_are_told_apart_and_shuffled_classes_are_not() -> None:
     assert linear_evaluation(detector, train, classes, test, classes) > 0.9
     assert linear_evaluation(detector, train, rng.permutation(classes).tolist(), test, classes) < 0.6
 
-    with pytest.raises(InputError, match="at least two classes"):
+    with pytest.raises(InputError, match="fewer than two classes"):
         linear_evaluation(detector, train, [0] * 90, test, classes)
     with pytest.raises(InputError, match="89 classes for 90 images"):
         linear_evaluation(detector, train, classes, test, classes[1:])

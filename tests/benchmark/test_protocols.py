@@ -1,4 +1,4 @@
-"""The arithmetic of the protocols: which images are labelled, and which are judged."""
+"""Arithmetic of the protocols: selection of labelled and judged images."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def test_sets_that_say_what_is_normal() -> None:
     alone, left_out = tasks_of("one-vs-rest", defects({"crack": 5}), draws=1)
     assert [t.facts["gamma"] for t in alone] == [0.0]
     assert len(left_out) == 3, "there is nothing to label beside the test images"
-    assert "takes 4 labelled anomalies, of 0" in left_out[-1]
+    assert "needs 4 labelled anomalies, found 0" in left_out[-1]
     spare, left_out = tasks_of("one-vs-rest", defects({"crack": 5}, spare={"crack": 9}), draws=2)
     assert [t.facts["gamma"] for t in spare] == [0.0, 0.05, 0.05, 0.10, 0.10]
     assert len(left_out) == 1, "1 % of 40 images is none"
-    with pytest.raises(InputError, match="anomalies of one class need a set of classes"):
+    with pytest.raises(InputError, match="anomalies=one needs a set of classes"):
         tasks_of("one-vs-rest", defects({"crack": 5}, spare={"crack": 9}), anomalies="one")
 
 
@@ -136,7 +136,7 @@ def test_half_of_the_defects_stay_unlabelled() -> None:
     assert left_out == ["defects: k = 30 would label more than half of 30 defects"]
     with pytest.raises(InputError, match="too few"):
         tasks_of("few-labels", defects({"defective": 1}))
-    with pytest.raises(InputError, match="needs a set that says what is normal"):
+    with pytest.raises(InputError, match="needs a set that defines its normals"):
         tasks_of("few-labels", classes(2, 3, 2))
 
 
@@ -173,10 +173,10 @@ def test_cross_type_tasks() -> None:
         ("scratch", 16, 1),
         ("scratch", "all", None),
     ]
-    assert left_out == ["defects crack: 15 anomalies of the types to be labelled, 16 are asked for"]
-    with pytest.raises(InputError, match="two or more"):
+    assert left_out == ["defects crack: 15 anomalies of the types to label, fewer than k = 16"]
+    with pytest.raises(InputError, match="at least two"):
         tasks_of("cross-type", defects({"crack": 9}))
-    with pytest.raises(InputError, match="no type 'dent'; the types are crack, hole, scratch"):
+    with pytest.raises(InputError, match="no type 'dent'; choose from crack, hole, scratch"):
         tasks_of("cross-type", data, types=("dent",))
 
 
@@ -209,7 +209,7 @@ def test_promise_and_representation_tasks(cifar: BenchmarkSet) -> None:
     assert len(tasks_of("linear-evaluation", cifar)[0]) == 1
     with pytest.raises(InputError, match="linear evaluation needs a set of classes"):
         tasks_of("linear-evaluation", data)
-    with pytest.raises(InputError, match="classes are for one-vs-rest"):
+    with pytest.raises(InputError, match="run one-vs-rest on sets of classes"):
         tasks_of("distance-variance", cifar)
 
 
@@ -223,7 +223,7 @@ def test_labels_come_from_the_training_part_where_it_has_some() -> None:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_options_are_checked(name: str, tmp_path: Path) -> None:
     assert protocol_class(name).name == name
-    with pytest.raises(ParameterError, match="has no parameter 'drwas'"):
+    with pytest.raises(ParameterError, match="no parameter 'drwas'"):
         new_protocol(name, {"drwas": 3})
     for option, field in protocol_class(name).declared().items():
         assert field.metadata["doc"], option

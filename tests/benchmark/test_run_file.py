@@ -1,4 +1,4 @@
-"""The run_file of runs: nothing lost, nothing doubled, whatever kills the process that writes it."""
+"""Run files: no line lost or repeated, however the writing process ends."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_zeros_of_a_power_cut_are_cut_off(path: Path) -> None:
         ('{"path": "a.png"}\n', "line 1 is no run"),
         ('{"format": 1, "key": "a"}\n[1]\n', "line 2 is no run"),
         ('{"format": 7, "key": "a"}\n', "line 1 has format 7, not 1"),
-        ('{"format": 1, "key": "a"}\n{"format": 1, "key": "a"}\n', "line 2 doubles an earlier one"),
+        ('{"format": 1, "key": "a"}\n{"format": 1, "key": "a"}\n', "line 2 repeats an earlier one"),
     ],
 )
 def test_other_files_are_refused_and_left_alone(path: Path, text: str, said: str) -> None:
@@ -125,7 +125,7 @@ def test_a_second_writer_is_refused(path: Path) -> None:
 
 
 def test_absent_and_unwritable(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="name a file that anomem bench has written"):
+    with pytest.raises(InputError, match="name a file written by anomem bench"):
         read_runs(tmp_path / "absent.jsonl")
     with pytest.raises(InputError, match="choose another file for the runs"), RunFile(tmp_path / "no" / "folder"):
         pass
@@ -135,14 +135,14 @@ def test_absent_and_unwritable(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_torn_line(path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True)
     error, state = ran.stdout.splitlines()
-    assert "make room and go on" in error
+    assert "rerun the command to resume" in error
     assert state == "['first'] True"
     assert [found["key"] for found in read_runs(path)] == ["first"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
 def test_writers_killed_at_random_moments(path: Path) -> None:
-    """SIGKILL in the middle of writing: the next one goes on, and every line stands there once."""
+    """SIGKILL in the middle of writing: the next run resumes, and every line is there once."""
     command = [sys.executable, "-c", WRITER, str(path), "3000"]
     rng, kills = random.Random(0), 0
     for _ in range(8):

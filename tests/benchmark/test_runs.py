@@ -1,4 +1,4 @@
-"""Runs from end to end: their lines, and that no kill, no number of processes and no order changes them."""
+"""Runs end to end: their lines, independent of kills, number of workers and order."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_unit_that_fails_does_not_end_the_run(tmp_path: Path) -> None:
     assert {outcome.unit.key for outcome in outcomes if outcome.line is None} == {unit.key for unit in bad}
     errors = {outcome.unit.key: outcome.error for outcome in outcomes}
     assert "no such folder" in errors[bad[0].key]
-    assert "knn has no distribution at each position" in errors[bad[1].key]
+    assert "knn: no distribution per position" in errors[bad[1].key]
     assert [line["key"] for line in read_runs(tmp_path / "runs.jsonl")] == [good.key]
 
 

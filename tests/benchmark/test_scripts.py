@@ -1,4 +1,4 @@
-"""The scripts of benchmarks/: importable, resumable, and written as lines that a report reads."""
+"""Scripts of benchmarks/: importable, resumable, with lines that a report reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suites and sweeps: literal tables whose every entry must work."""
+"""Suites and sweeps: every entry of the tables works."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def unopened(name: str) -> BenchmarkSet:
 
 
 def test_what_a_sweep_varies_must_not_be_set() -> None:
-    with pytest.raises(ParameterError, match="beta is what the sweep beta varies"):
+    with pytest.raises(ParameterError, match="beta: varied by the sweep beta; do not set it"):
         Sweep(of="beta").expanded([Variant("anomem", {"beta": 2.0})])
-    with pytest.raises(InputError, match="sweep beta is about anomem: name it with --methods anomem"):
+    with pytest.raises(InputError, match="sweep beta: needs anomem; name it with --methods anomem"):
         Sweep(of="beta").expanded([Variant("knn")])
 
 
@@ -130,7 +130,7 @@ def test_words_become_parts() -> None:
         (["few-label"], "did you mean few-labels"),
         (["sweep:betta"], "did you mean sweep:beta"),
         (["xyz"], "known: smoke, cpu, cpu-long, paper, one-vs-rest"),
-        (["promise"], "name a set with --data"),
+        (["promise"], "name one with --data"),
     ],
 )
 def test_words_that_mean_nothing(names: list[str], said: str) -> None:
@@ -143,7 +143,7 @@ def test_words_that_mean_nothing(names: list[str], said: str) -> None:
     [
         ("beta=3", "expected method.key=value"),
         ("anomem.beta", "expected key=value"),
-        ("anomen.beta=3", "'anomen' is no method and no protocol; did you mean anomem"),
+        ("anomen.beta=3", "'anomen' is neither a method nor a protocol; did you mean anomem"),
         ("anomem.betta=3", "did you mean beta"),
         ("promise.alpha=3", "did you mean alphas"),
     ],
@@ -170,15 +170,15 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     absent, classes_only, method = found.left_out
     assert absent.startswith("cifar10: ")
     assert "CIFAR-10 can be asked for at https://" in absent
-    assert "classes are for one-vs-rest" in classes_only
-    assert method == "not-yet: this version has no such method"
-    with pytest.raises(InputError, match="too few to label k = "):
+    assert "run one-vs-rest on sets of classes" in classes_only
+    assert method == "not-yet: no such method in this version"
+    with pytest.raises(InputError, match="too few for k = "):
         plan([replace(parts[3], data=("textures/brick",))], Wanted(data=("textures/brick",)))
     with pytest.raises(InputError, match=r"cifar10: .*absent"):
         plan(parts[:1], Wanted(root=tmp_path, data=("cifar10",)))
-    with pytest.raises(InputError, match="nothing to do: .*has no such method"):
+    with pytest.raises(InputError, match="no unit to run: .*no such method in this version"):
         plan(parts[2:3], Wanted())
-    with pytest.raises(InputError, match="--data textures/grass: no part of what is run uses it"):
+    with pytest.raises(InputError, match="--data textures/grass: no requested suite or protocol uses it"):
         plan(parts[:1], Wanted(data=("textures/brick", "textures/grass")))
 
 

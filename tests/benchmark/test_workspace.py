@@ -1,4 +1,4 @@
-"""What units share is what each would have computed, and figures are those of an evaluation."""
+"""Workspace: shared results equal separate ones, and figures equal those of an evaluation."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_only_what_is_asked_for_is_judged(tmp_path: Path) -> None:
     assert fewer.figures["n_test"] == {"normal": 9, "anomalous": 5, "left_out": 5}
     with pytest.raises(InputError, match="needs normal and anomalous images"):
         findings(fit, seen, images, work.trivial(images), among=some[:5])
-    with pytest.raises(InputError, match="beside 24 that the model was made from"):
+    with pytest.raises(InputError, match="besides 24 that the model was fitted with"):
         findings(fit, seen, images, work.trivial(images), unseen=frozenset(seen.digests))
 
 

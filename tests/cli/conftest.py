@@ -1,4 +1,4 @@
-"""A data set and models fitted to it, made once."""
+"""Data set and models fitted to it, made once."""
 
 from __future__ import annotations
 

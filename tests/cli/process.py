@@ -1,4 +1,4 @@
-"""Commands run as users run them: in processes of their own."""
+"""Commands in separate processes, as users run them."""
 
 from __future__ import annotations
 

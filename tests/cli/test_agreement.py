@@ -1,4 +1,4 @@
-"""Python, commands, ONNX Runtime and OpenVINO: one model, the same scores and decisions, whatever the method."""
+"""Agreement of Python, commands, ONNX Runtime and OpenVINO: same scores and decisions for every method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``anomem bench``: what it prints and writes, its errors, its end in the middle."""
+"""``anomem bench``: output, files, errors, interruption."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_failures_are_named_and_tried_again(here: Run, tmp_path: Path) -> None:
     assert code == 1
     assert err == (
         "anomem: note: failed: distance-variance textures/brick knn seed=0 ridge=0.01 most=256: "
-        "knn has no distribution at each position; take padim or fyd\n"
+        "knn: no distribution per position; use padim or fyd\n"
     )
     assert "1 failed; rerun the same command to retry" in out
     code, out, _ = here(*asked, "--json")
@@ -58,13 +58,13 @@ def test_failures_are_named_and_tried_again(here: Run, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["smok"], "no suite, protocol or sweep 'smok'; did you mean smoke?"),
-        (["promise"], "promise: on which images? name a set with --data, for example --data textures/brick"),
+        (["promise"], "promise: no image set; name one with --data, for example --data textures/brick"),
         (
             ["promise", "--data", "textures/sand"],
-            "textures/sand: no texture 'sand': choose one of brick, grass, gravel",
+            "textures/sand: no texture 'sand'; choose one of brick, grass, gravel",
         ),
-        (["promise", "--data", "no/such"], "no/such: no such folder, and no image set of the catalogue"),
-        (["promise", "--data", "textures"], "textures: promise needs a set that says what is normal"),
+        (["promise", "--data", "no/such"], "no/such: no such folder and no image set of the catalogue"),
+        (["promise", "--data", "textures"], "textures: promise needs a set that defines its normals"),
         (["smoke", "--methods", "kn"], "there is no method 'kn'; did you mean knn?"),
         (["smoke", "--methods", "iforest"], "suite smoke has no part with iforest"),
         (
@@ -92,7 +92,7 @@ def test_other_files_are_not_written_to(here: Run, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine\n")
     code, _, err = here("bench", "localisation", *TINY, "--out", "notes.txt")
     assert code == 2
-    assert err == "anomem: error: notes.txt: line 1 is no run of anomem bench: choose another file\n"
+    assert err == "anomem: error: notes.txt: line 1 is no run of anomem bench; choose another file\n"
     assert (tmp_path / "notes.txt").read_text() == "mine\n"
 
 

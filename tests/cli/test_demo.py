@@ -1,4 +1,4 @@
-"""demo: finds planted defects, and keeps its hands off other people's files."""
+"""demo: finds planted defects, and never touches existing files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""evaluate: its figures, its files, and what it refuses."""
+"""evaluate: figures, files, errors."""
 
 from __future__ import annotations
 
@@ -107,4 +107,4 @@ def test_normals_alone_give_the_false_alarm_rate(
 
 def test_normals_that_made_the_model_measure_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate", str(shop.knn), str(shop.data / "train" / "good")]) == 2
-    assert "the model was made from 30" in capsys.readouterr().err
+    assert "the model was fitted with 30" in capsys.readouterr().err

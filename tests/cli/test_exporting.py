@@ -1,4 +1,4 @@
-"""export: files for other runtimes, and the commands that take them."""
+"""export: files for other runtimes, and commands that read them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_auto_scores_as_the_file_is_calibrated(shop: Shop, onnx_file: Path, here
         assert rows[0] == rows[1]
         for precision in ("bf16", "int8"):
             line = error(here("score", model, *shop.images[:2], "--precision", precision), 2)
-            assert f"{model.name}: precision='{precision}': it is calibrated in float32" in line
+            assert f"{model.name}: precision='{precision}', but calibrated in float32" in line
 
 
 def test_a_model_of_bfloat16_is_calibrated_and_scored_in_it(shop: Shop, here: Run) -> None:
@@ -166,10 +166,10 @@ def test_a_model_of_bfloat16_is_calibrated_and_scored_in_it(shop: Shop, here: Ru
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--out", "model.pt"], "model.pt: an exported file is called .onnx (ONNX) or .xml (OpenVINO)"),
+        (["--out", "model.pt"], "model.pt: not the suffix of an exported file"),
         (["--out", "model.onnx", "--format", "openvino"], ".onnx (ONNX) or .xml (OpenVINO)"),
         (["--out", "model.onnx", "--precision", "int8"], "ONNX files are fp32"),
-        (["--out", "model.xml"], "knn is exported to ONNX only"),
+        (["--out", "model.xml"], "knn: not exported to OpenVINO"),
         (["--out", "no/model.onnx"], "no/model.onnx: the folder"),
         (["--out", "model.onnx", "--normals", "nowhere"], "nowhere"),
         (["--out", "model.onnx", "--eval-data", "nowhere"], "nowhere"),
@@ -202,15 +202,15 @@ def test_missing_files_are_named(here: Run) -> None:
 
 
 def test_an_exported_file_is_exported_and_labelled_from_its_model_only(onnx_file: Path, shop: Shop, here: Run) -> None:
-    assert "is an exported model" in error(here("export", onnx_file, "--out", "again.onnx"), 2)
+    assert "an exported model" in error(here("export", onnx_file, "--out", "again.onnx"), 2)
     Path("labels.csv").write_text(f"path,label\n{shop.images[0]},1\n")
-    assert "is an exported model" in error(here("label", onnx_file, "--labels", "labels.csv", "--out", "m"), 2)
+    assert "an exported model" in error(here("label", onnx_file, "--labels", "labels.csv", "--out", "m"), 2)
 
 
 def test_other_scores_are_a_failed_check(shop: Shop, here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(parity.SCORES, "float32", -1.0)  # not even equal scores are let pass
     line = error(here("export", shop.knn, "--out", "model.onnx"), 1)
-    assert "the exported file's scores differ from the model's by" in line
+    assert "exported file: scores differ from the model's by" in line
     assert files(Path()) == set()
 
 

@@ -1,4 +1,4 @@
-"""fit, label and calibrate: their results, their files, and every way in which they refuse."""
+"""fit, label and calibrate: results, files, and every error."""
 
 from __future__ import annotations
 

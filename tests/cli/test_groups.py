@@ -1,4 +1,4 @@
-"""Groups and found folders in the commands that learn and calibrate."""
+"""Groups and found folders in the commands that fit and calibrate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""methods and doctor."""
+"""Commands methods and doctor."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[str])
     assert facts["version"] == __version__
     assert Path(facts["default_weights"]).is_file()
     assert isinstance(facts["bf16"], bool)
-    assert set(facts["extras"]) == {"tables", "export", "openvino"}
+    assert set(facts["extras"]) == {"tables", "video", "export", "openvino"}
 
 
 def test_doctor_examines_a_model(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Results never take the place of what a command reads."""
+"""Results never overwrite inputs of a command."""
 
 from __future__ import annotations
 

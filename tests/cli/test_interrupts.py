@@ -1,4 +1,4 @@
-"""Ctrl-C and kill at any moment: exit codes, one line, nothing half-written. Real processes, real signals."""
+"""Ctrl-C and kill at any moment: exit codes, one line, no partial files. Real processes, real signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept: earlier labels, and a fit whose place is full; the precision that a fit learns in."""
+"""Kept results: earlier labels, and a fit on a full disk; the precision of a fit."""
 
 from __future__ import annotations
 

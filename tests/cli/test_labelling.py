@@ -1,4 +1,4 @@
-"""The commands label and calibrate."""
+"""Commands label and calibrate."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_label_refuses(shop: Shop, here: Run, tmp_path: Path) -> None:
     (tmp_path / "gone.csv").write_text("path,label\nno.png,1\n")
     before = files(tmp_path)
     cases = {
-        (shop.anomem, "--labels", only_good): "none of the labelled images is anomalous",
+        (shop.anomem, "--labels", only_good): "labels: no image is anomalous",
         (shop.knn, "--labels", some): "no second stage",
         (shop.anomem, "--labels", "nolabel.csv"): "no column 'label'",
         (shop.anomem, "--labels", "gone.csv"): "no.png: no such file",
@@ -63,6 +63,26 @@ def test_label_refuses(shop: Shop, here: Run, tmp_path: Path) -> None:
         assert code == 2
         assert expected in err
     assert files(tmp_path) == before
+
+
+def test_label_takes_the_export_of_an_annotation_tool(shop: Shop, here: Run, tmp_path: Path) -> None:
+    corners = [[20, 20], [60, 20], [60, 70], [20, 70]]
+    region = {"value": {"points": corners, "polygonlabels": ["Stain"]}, "original_width": 72, "original_height": 72}
+    good = {"value": {"choices": ["good"]}}
+    marked = [(path, region) for path in defects(shop)[:3]] + [(path, good) for path in goods(shop)[:2]]
+    tasks = [
+        {"id": n, "data": {"image": f"/data/upload/1/0a1b2c3d-{path.name}"}, "annotations": [{"result": [result]}]}
+        for n, (path, result) in enumerate(((tmp_path / f"{i}.png", r) for i, (_, r) in enumerate(marked)), start=1)
+    ]
+    for i, (path, _) in enumerate(marked):
+        shutil.copy(path, tmp_path / f"{i}.png")
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    code, out, err = here("label", shop.anomem, "--labels", "export.json", "--out", "m")
+    assert code == 0, err
+    assert "export.json: 5 labelled images, 3 anomalous" in out
+    code, _, err = here("label", "m", "--labels", "export.json", "--add", "--out", "m2")
+    assert code == 0, err
+    assert library.load("m2").counts_["n_labelled"] == 5
 
 
 # --- calibrate --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Start-up, exit codes and the one line that an error is."""
+"""Start-up, exit codes and one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; the three kinds of tables."""
+"""Atomic output files; the three kinds of tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress bars: where somebody looks, and nowhere else."""
+"""Progress bars: on terminals only."""
 
 from __future__ import annotations
 

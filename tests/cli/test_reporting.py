@@ -31,10 +31,10 @@ def test_real_runs_become_a_page(here: Run, tmp_path: Path) -> None:
     )
     assert code == 0
     assert err.count("anomem: note: ") == err.count("\n") > 0
-    assert "4 of 4 lines are tries (9 images of each kind at most): no results" in err
+    assert "4 of 4 lines are trials (9 images of each kind at most), not results" in err
     compared, done = out.splitlines()
     assert compared.startswith(
-        "localisation: image AUROC (a try: 9 images of each kind at most): other-knn against knn 0.00"
+        "localisation: image AUROC (trial: 9 images of each kind at most): other-knn against knn 0.00"
     )
     assert compared.endswith("0 better, 2 equal, 0 worse")
     assert done == f"4 units of work, 1 table: {Path('page') / 'report.html'}"
@@ -44,11 +44,11 @@ def test_real_runs_become_a_page(here: Run, tmp_path: Path) -> None:
     assert "1 method and 1 peer" in page.text
     areas = [entry["image"]["auroc"] for entry in lines]
     assert f"knn {figure(statistics.fmean(areas))} ± {100 * statistics.stdev(areas):.1f}" in page.text
-    # The peer's line has no trivial features; those of the same images stand in its place.
+    # The peer's line has no trivial features; those of the same images are used.
     measured = {name: round(100 * value, 1) for name, value in read_runs("ours.jsonl")[0]["trivial"].items() if value}
     assert set(measured) == {"mean_grey", "std_grey", "image_size"}
     assert (
-        f"textures brick a try Defects without labels {measured['mean_grey']} {measured['std_grey']} 50.0" in page.text
+        f"textures brick trial Defects without labels {measured['mean_grey']} {measured['std_grey']} 50.0" in page.text
     )
 
 
@@ -70,12 +70,12 @@ def test_json_is_one_object(here: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["none.jsonl"], "none.jsonl: No such file or directory: name a file that anomem bench has written"),
-        (["empty.jsonl"], "empty.jsonl: no finished unit of work: run anomem bench first"),
+        (["none.jsonl"], "none.jsonl: No such file or directory; name a file written by anomem bench"),
+        (["empty.jsonl"], "empty.jsonl: no finished unit of work; run anomem bench first"),
         (["notes.txt"], "notes.txt: line 1 is no run of anomem bench"),
         (["r.jsonl", "other.jsonl"], "other.jsonl: line 1 has format 2, not 1"),
-        (["r.jsonl", "--baseline", "kn"], "--baseline kn: no line is of it; did you mean knn?"),
-        (["r.jsonl", "--baseline", "padim"], "--baseline padim: no other method was judged on the same images"),
+        (["r.jsonl", "--baseline", "kn"], "--baseline kn: no line has this label; did you mean knn?"),
+        (["r.jsonl", "--baseline", "padim"], "--baseline padim: no other method has the same images"),
         (["r.jsonl", "--out", "notes.txt"], "notes.txt: is a file; name a folder"),
         (["r.jsonl", "--scores", "nowhere"], "nowhere: no such folder"),
         ([], "Missing argument"),

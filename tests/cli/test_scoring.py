@@ -1,4 +1,4 @@
-"""score: results, tables, heatmaps, and what it refuses."""
+"""score: results, tables, heatmaps, errors."""
 
 from __future__ import annotations
 

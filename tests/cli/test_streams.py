@@ -1,4 +1,4 @@
-"""Standard streams that are closed, or that lack characters; names that are codes."""
+"""Standard streams that are closed or lack characters; file names with control codes."""
 
 from __future__ import annotations
 

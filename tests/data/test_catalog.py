@@ -1,4 +1,4 @@
-"""The catalogue: names, where copies are looked for, what is refused, and that a fit takes what it gives."""
+"""Catalogue: names, places of copies, errors, and fits to its sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets whose images are records of array files, read pixel by pixel as their formats say."""
+"""Sets in array files: every pixel read according to the format."""
 
 from __future__ import annotations
 

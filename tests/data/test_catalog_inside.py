@@ -1,4 +1,4 @@
-"""Paths that go on inside files: what they mean, what they hash to, and what is wrong with those that mean nothing."""
+"""Paths into archives: meaning, hashes, errors of malformed ones."""
 
 from __future__ import annotations
 

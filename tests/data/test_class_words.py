@@ -1,4 +1,4 @@
-"""Class words at any depth of a folder, and masks told from images, in words where they are ambiguous."""
+"""Class words at any depth of a folder; distinction of masks and images; messages where ambiguous."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user passes to a fit, put in order."""
+"""Order and checks of the images passed to a fit."""
 
 from __future__ import annotations
 

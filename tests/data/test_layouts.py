@@ -1,4 +1,4 @@
-"""Folders are recognised as people really keep them, and refused in words where they are ambiguous."""
+"""Folder layouts found in practice are recognised; ambiguous ones raise an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources: whatever holds images is opened alike, lazily, and hashed by content."""
+"""Image sources: uniform, lazy, hashed by content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits: disjoint, complete, sized as promised, the same whatever the order."""
+"""Splits: disjoint, complete, of the documented sizes, independent of order."""
 
 from __future__ import annotations
 

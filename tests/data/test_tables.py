@@ -1,4 +1,4 @@
-"""Tables are read as spreadsheets and scripts write them; a wrong line is named."""
+"""Tables written by spreadsheets and scripts are read; errors name the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone with aligners between its stages, and the losses that teach it."""
+"""Backbone with aligners between its stages, and the losses that train it."""
 
 from __future__ import annotations
 

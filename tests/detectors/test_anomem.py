@@ -292,7 +292,7 @@ def test_labelled_normals_may_stand_among_defects(
     both = np.concatenate([planted[0][:6], normal[:4]])
     detector = _again(fitted).label(both, [1] * 6 + [0] * 4)
     assert detector.counts_["n_labelled"] == 10
-    with pytest.raises(InputError, match="the same image"):
+    with pytest.raises(InputError, match="labelled both normal and anomalous"):
         _again(fitted).label(np.concatenate([planted[0][:6], planted[0][:1]]), [1] * 6 + [0])
 
 

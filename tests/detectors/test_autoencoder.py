@@ -1,4 +1,4 @@
-"""The autoencoder's levels, links and gradients; histogram error estimation."""
+"""Levels, links and gradients of the autoencoder; histogram error estimation."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_single_level_and_no_level_at_all() -> None:
         Autoencoder((4, 8), {0: nn.Identity()})
     with pytest.raises(ParameterError, match="deepest"):
         Autoencoder((), {})
-    with pytest.raises(ParameterError, match="nothing to begin with"):
+    with pytest.raises(ParameterError, match="passes nothing on"):
         Autoencoder((4,), {0: nn.Identity()}).decode([None])
 
 

@@ -1,4 +1,4 @@
-"""The baselines compute what they are named after."""
+"""Baselines against reference implementations of their namesakes."""
 
 from __future__ import annotations
 

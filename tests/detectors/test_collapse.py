@@ -1,8 +1,8 @@
 """Collapse of the memory in stage 1, and what prevents it.
 
 Retrievals by several steps from items drawn from N(0, 0.02) all but coincide: each step shrinks the distance between
-two queries by about beta * 0.02^2. So does every gradient that could tell the items apart, the variance loss's too:
-that start needs seeding. The variance loss keeps apart what still has a gradient, which the second test shows.
+two queries by about beta * 0.02^2. So does every gradient that could separate the items, the variance loss's too:
+such a start needs seeding. The variance loss separates items that still have a gradient, as the second test shows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Deep SAD: networks without biases, the centre, and what labels do to distances."""
+"""Deep SAD: networks without biases, the centre, and the effect of labels on distances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FYD: its frozen form is PaDiM, its Gaussians live in the aligned frame, its maps in the image's own."""
+"""FYD: PaDiM when frozen, Gaussians in the aligned frame, maps in the image's own frame."""
 
 from __future__ import annotations
 
@@ -311,12 +311,12 @@ def test_distance_variance_is_that_of_the_equations(images: UInt8Image) -> None:
 def test_one_image_cannot_be_aligned(images: UInt8Image) -> None:
     with pytest.warns(AnomemWarning) as caught:
         detector = FYD(**TINY).fit(images[:3])
-    assert any("nothing can be aligned with it" in str(w.message) for w in caught)
+    assert any("a single one cannot be aligned" in str(w.message) for w in caught)
     assert not scorer_of(detector).backbone.aligns
 
 
 def test_training_nothing_is_refused(images: UInt8Image) -> None:
-    with pytest.raises(ParameterError, match="training trains nothing"):
+    with pytest.raises(ParameterError, match="training: nothing to train"):
         fit(images, image_aligner=None, feature_aligner=None, training=Training(train_backbone="none", steps=3))
     with pytest.raises(ParameterError, match="the stages have 176 channels"):
         fit(images, n_channels=177)

@@ -1,4 +1,4 @@
-"""Alignment: warps compose and invert, aligners start from nothing, learn, and stay within their bounds."""
+"""Alignment: warps compose and invert, aligners start at the identity, learn, and stay within bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Deep SAD objective against slow loops, and which way it pulls."""
+"""Deep SAD objective against slow loops, and the direction of its gradients."""
 
 from __future__ import annotations
 

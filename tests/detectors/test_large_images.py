@@ -1,4 +1,4 @@
-"""Large photographs with small defects: tiles leave no trace, and what lies outside the region has no say."""
+"""Large photographs with small defects: no tile artefacts, and no influence of pixels outside the region."""
 
 from __future__ import annotations
 

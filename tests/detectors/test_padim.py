@@ -1,4 +1,4 @@
-"""PaDiM against a plain loop over positions, and what its parameters do."""
+"""PaDiM against a plain loop over positions, and the effect of its parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Perturbations are what their equations say; the printed constraint has one direction where the code's has many."""
+"""Perturbations against their equations; the printed constraint has one direction, the code's many."""
 
 from __future__ import annotations
 

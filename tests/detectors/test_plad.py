@@ -1,4 +1,4 @@
-"""PLAD computes its loss, trains both networks, and keeps the classifier alone."""
+"""PLAD: its loss, training of both networks, a saved classifier alone."""
 
 from __future__ import annotations
 

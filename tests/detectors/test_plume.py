@@ -1,4 +1,4 @@
-"""PLUME computes its loss, trains what it should, keeps what scores, and nothing else."""
+"""PLUME: its loss, the trained parameters, the saved ones."""
 
 from __future__ import annotations
 

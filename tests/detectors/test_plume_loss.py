@@ -1,4 +1,4 @@
-"""The perturbation losses equal what their equations say, written out sample by sample."""
+"""Perturbation losses against their equations, sample by sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PMB: presets, ablations, scores, and what its parts are for."""
+"""PMB: presets, ablations, scores, and the effect of its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second stage against slow versions of it, and the literal one by parameter."""
+"""Second stage against slow versions, and the paper's literal form by parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensor modules say what scikit-learn says."""
+"""Tensor modules against scikit-learn."""
 
 from __future__ import annotations
 

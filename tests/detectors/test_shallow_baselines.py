@@ -1,4 +1,4 @@
-"""One-class SVM and isolation forest say of images what scikit-learn says of their embeddings."""
+"""One-class SVM and isolation forest on images against scikit-learn on their embeddings."""
 
 from __future__ import annotations
 

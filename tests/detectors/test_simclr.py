@@ -1,4 +1,4 @@
-"""SimCLR trains what it says it trains, and its one-class scores are what they are named after."""
+"""SimCLR: the trained parameters, and one-class scores against references."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_more_is_asked_for_than_there_is() -> None:
     torch.testing.assert_close(nearest_of(vectors, 9)(z), everything.sum(dim=1))
     torch.testing.assert_close(prototypes_of(vectors, 9, rng)(z), everything.amin(dim=1))
     assert 1 <= len(gaussians_of(vectors, 9, 0.1, rng).means) <= 5
-    with pytest.raises(ParameterError, match="k must be from 1 to the 5"):
+    with pytest.raises(ParameterError, match="k=6 is not allowed; expected 1 to 5"):
         NearestVectors(5, 4, 6)
 
 

@@ -186,7 +186,7 @@ def test_a_set_without_both_labels_is_refused_before_scoring(
             evaluate(detector, [s for s in samples if s.label == label])
     assert detector.asked_for_maps == []
     trained = [Sample(path, 0) for path in sorted((tmp_path / "train").glob("*.png"))]
-    with pytest.raises(InputError, match="beside 19 that the model was made from"):
+    with pytest.raises(InputError, match="besides 19 that the model was fitted with"):
         evaluate(detector, trained + [s for s in samples if s.label == 1])
 
 
@@ -198,7 +198,7 @@ def test_scores_that_are_no_numbers_are_refused(scene: tuple[SpotDetector, list[
 
     detector, samples = scene
     detector.__class__ = Broken
-    with pytest.raises(InputError, match=r"00\.png: its score is nan"):
+    with pytest.raises(InputError, match=r"00\.png: score is nan"):
         evaluate(detector, samples)
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of images wherever they lie: in folders, in zips, in memory."""
+"""Evaluation of images in folders, in zips, in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images, tiny fits and measured arrays that golden files and the comparison of revisions share."""
+"""Images, tiny fits and measured arrays for golden files and the comparison of revisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that differ between revisions of the package: the only place where the comparison knows them.
+"""Names that differ between revisions of the package, for the comparison.
 
 Everything here runs with revision ded235d and with the working tree. A rename adds the new name beside the old one.
 """

@@ -1,4 +1,4 @@
-"""Views beyond the budget lie in a file, and are the same."""
+"""Cached views: those beyond the budget are in a file, and equal."""
 
 from __future__ import annotations
 

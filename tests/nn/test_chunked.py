@@ -1,4 +1,4 @@
-"""Pieces of a batch on a core each: the same results, the same modes, the same number of threads afterwards."""
+"""Chunks of a batch, one per core: same results, same modes, same number of threads afterwards."""
 
 from __future__ import annotations
 

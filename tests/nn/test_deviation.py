@@ -1,4 +1,4 @@
-"""Deviations, their standardisation and their fusion, against what the equations say."""
+"""Deviations, their standardisation and their fusion, against the equations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features are the same wherever they are kept, each row is drawn equally often, and nothing stays behind."""
+"""Feature store: equal features in memory and on disk, uniform draws of rows, no files left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussians a position against loops over numpy.cov and scipy's Mahalanobis distance."""
+"""Gaussians per position against loops over numpy.cov and scipy's Mahalanobis distance."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_unusable_input_is_named() -> None:
     with pytest.raises(ParameterError, match=r"weight must be \(2, 3, 5\), got \(2, 5, 3\)"):
         moments.update(_maps(2), torch.ones(2, 5, 3, dtype=torch.bool))
     moments.update(torch.zeros(4, CHANNELS, *HW))
-    with pytest.raises(ParameterError, match="ridge=0 "):
+    with pytest.raises(ParameterError, match="ridge=0: "):
         moments.result(0.0)
 
 

@@ -1,4 +1,4 @@
-"""The memory against loops, limits and fixed points."""
+"""Memory against loops, limits and fixed points."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_precisions(dtype: torch.dtype) -> None:
 
 def test_unusable_input_is_named() -> None:
     vectors = torch.randn(5, 2, generator=_generator())
-    with pytest.raises(InputError, match="5 feature vectors cannot make 6"):
+    with pytest.raises(InputError, match="feature vectors: 5 cannot make 6"):
         kmeans(vectors, 6, _generator())
     with pytest.raises(InputError, match="NaN"):
         kmeans(torch.full((5, 2), torch.nan), 2, _generator())

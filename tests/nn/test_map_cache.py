@@ -1,4 +1,4 @@
-"""Kept maps: bit for bit those that would be computed, found by content alone, within their budget."""
+"""Map cache: bit for bit the computed maps, keyed by content alone, within the budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A uniform sample of a stream: exact, uniform, bounded."""
+"""Uniform sample of a stream: exact, uniform, bounded."""
 
 from __future__ import annotations
 

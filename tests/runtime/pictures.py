@@ -1,4 +1,4 @@
-"""A picture that tests of the runtime share."""
+"""Picture for tests of the runtime."""
 
 from __future__ import annotations
 

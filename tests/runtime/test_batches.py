@@ -1,4 +1,4 @@
-"""Order, bounds, errors and ends of the loading threads."""
+"""Order, bounds, errors and shutdown of the loading threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""p-values, decisions and the promise, against scipy and by simulation."""
+"""p-values, decisions and the promised rate, against scipy and by simulation."""
 
 from __future__ import annotations
 

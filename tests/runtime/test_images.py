@@ -1,4 +1,4 @@
-"""Decoding and folders, on files made here."""
+"""Decoding and folders, on generated files."""
 
 from __future__ import annotations
 

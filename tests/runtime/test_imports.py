@@ -1,4 +1,4 @@
-"""The room starts fast: numpy and Pillow, nothing heavier."""
+"""Imports of the runtime: numpy and Pillow alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders are listed to the last file: images by content, masks apart, and everything left out by name."""
+"""Listing of folders: images by content, masks separately, a note per ignored file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest comes back as written, and anything else is refused in one line."""
+"""Manifest: round trip, and one-line errors for invalid ones."""
 
 from __future__ import annotations
 

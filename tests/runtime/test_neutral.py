@@ -1,4 +1,4 @@
-"""Text of others is harmless in terminals, pages and spreadsheets."""
+"""External text is neutralised in terminals, pages and spreadsheets."""
 
 from __future__ import annotations
 

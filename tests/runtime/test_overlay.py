@@ -1,4 +1,4 @@
-"""Colours that order as the values do, and overlays on a fixed scale."""
+"""Monotonic colour scale, and overlays on a fixed scale."""
 
 from __future__ import annotations
 

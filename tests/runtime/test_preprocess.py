@@ -1,4 +1,4 @@
-"""Cutting and assembling: inverse of each other, without seams, blind outside the roi."""
+"""Tiling and assembling: inverse of each other, without seams, independent of pixels outside the roi."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one resize of images and maps, and masks."""
+"""Resizing of images, maps and masks."""
 
 from __future__ import annotations
 

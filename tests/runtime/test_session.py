@@ -1,4 +1,4 @@
-"""Exported models score as the models they came from, without torch."""
+"""Exported models: the original model's scores, without torch."""
 
 from __future__ import annotations
 
@@ -340,6 +340,6 @@ def test_a_missing_engine_is_named_with_its_extra(pair: Pair, monkeypatch: pytes
 def test_an_exported_model_learns_nothing(pair: Pair) -> None:
     from anomem.detectors import load
 
-    with pytest.raises(ModelFileError, match="is an exported model"):
+    with pytest.raises(ModelFileError, match="an exported model"):
         load(pair.file)
     assert fitted("memae") is pair.detector

@@ -1,4 +1,4 @@
-"""No dependency reports to its makers: no files, no sockets, whatever is imported first."""
+"""Telemetry of dependencies is off: no files, no sockets, in any import order."""
 
 from __future__ import annotations
 

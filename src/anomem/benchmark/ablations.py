@@ -1,4 +1,4 @@
-"""Parts of methods taken away, at the scale of a processor: hyperparameters of the ``cpu-long`` suite."""
+"""Ablations of methods, sized for a CPU: variants of the ``cpu-long`` suite."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ def _arms(method: str, shared: Mapping[str, Any], arms: Mapping[str, Mapping[str
     return tuple(Variant(method, {**shared, **changes}, label) for label, changes in arms.items())
 
 
-_FROZEN = {"image_alignment": "off", "feature_alignment": False, "train_steps": 0}
+_FROZEN = {"image_aligner": None, "feature_aligner": None, "training": None}
 
 FYD_ARMS = _arms(
     "fyd",
     {"size": 128},
     {
         "FYD, frozen Gaussian": _FROZEN,
-        "FYD, training alone": {"image_alignment": "off", "feature_alignment": False},
-        "FYD, FCA alone": {"image_alignment": "off"},
-        "FYD, ICA alone": {"image_alignment": "on", "feature_alignment": False},
-        "FYD, both": {"image_alignment": "on"},
+        "FYD, training alone": {"image_aligner": None, "feature_aligner": None},
+        "FYD, FCA alone": {"image_aligner": None},
+        "FYD, ICA alone": {"image_aligner.keep": "on", "feature_aligner": None},
+        "FYD, both": {"image_aligner.keep": "on"},
     },
 )
-"""The arms of its Table 4."""
+"""Arms of FYD's Table 4."""
 
 FYD_PLAIN = _arms("fyd", {"size": 160}, {"FYD, 160 px": {}, "FYD, 160 px, frozen Gaussian": _FROZEN})
 
 PLUME_ARMS = _arms(
     "plume",
-    {"preset": "object", "steps": 2000},
+    {"preset": "object", "training.steps": 2000},
     {
         "PLUME, LinearMap": {},
         "PLUME, LinearMap, mean contrast": {"contrast": "mean"},
@@ -44,7 +44,7 @@ PLUME_ARMS = _arms(
         "PLUME, Gaussian, no contrast": {"perturbation": "gaussian", "contrast": "none"},
     },
 )
-"""The rows of its Table 1c, on the default backbone."""
+"""Rows of PLUME's Table 1c, on the default backbone."""
 
 PMB_ARMS = _arms(
     "pmb",
@@ -58,10 +58,10 @@ PMB_ARMS = _arms(
     },
 )
 
-_TRAINED = {"train_steps": 100, "train_batch": 32, "lr": 0.003}
+_TRAINED = {"stage_one.steps": 100, "stage_one.batch": 32, "stage_one.lr": 0.003}
 _STAGES = {
-    "memory trained": {"train_backbone": "none"},
-    "memory and last stages": {"train_backbone": "last"},
+    "memory trained": {"stage_one.train_backbone": "none"},
+    "memory and last stages": {"stage_one.train_backbone": "last"},
 }
 
 STAGE_ONE = _arms("anomem", _TRAINED, _STAGES)
@@ -83,16 +83,21 @@ _SCRATCH: dict[str, Any] = {
     "memory_size": (512, 256, 256),
     "memory_share": 8,
     "scale_weights": (1.0, 2.0, 4.0),
-    "sampling_ratio": (0.3, 1.0, 1.0),
-    "hue": 0.1,
-    "grey": 0.2,
+}
+_SCRATCH_TRAINING: dict[str, Any] = {
+    "stage_one.steps": 150,
+    "stage_one.batch": 128,
+    "stage_one.lr": 0.06,
+    "stage_one.contrast.ratios": (0.3, 1.0, 1.0),
+    "stage_one.views.hue": 0.1,
+    "stage_one.views.grey": 0.2,
 }
 FROM_SCRATCH = _arms(
     "anomem",
     _SCRATCH,
     {
-        "AnoMem, random encoder": {"train_steps": 0},
-        "AnoMem, from scratch": {"train_steps": 150, "train_batch": 128, "lr": 0.06},
+        "AnoMem, random encoder": {"stage_one": None},
+        "AnoMem, from scratch": _SCRATCH_TRAINING,
     },
 )
-"""A quarter-width ResNet-18 at 32 px, within minutes on a processor."""
+"""Quarter-width ResNet-18 at 32 px; trains within minutes on a CPU."""

@@ -1,4 +1,4 @@
-"""Under which circumstances a unit ran: software, hardware, seconds, memory."""
+"""Environment and cost of a unit: software, hardware, seconds, memory."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 @dataclass
 class Meter:
-    """What a piece of work took.
+    """Cost of a piece of work.
 
     Parameters
     ----------
     seconds : float
         Wall-clock time.
     peak_mb : float
-        Highest resident memory of the process meanwhile, megabytes of 10**6 bytes. Where the system cannot forget
-        an earlier peak (other than Linux), the highest so far.
+        Highest resident memory of the process meanwhile, megabytes of 10**6 bytes. Where the system cannot reset
+        the peak (other than Linux), the highest so far.
     peak_gpu_mb : float
         Highest memory allocated on the current CUDA device meanwhile; 0 without one.
     """
@@ -46,7 +46,7 @@ class Meter:
     peak_gpu_mb: float = 0.0
 
     def add(self, other: Meter) -> None:
-        """Count more work in."""
+        """Add the cost of more work."""
         self.seconds += other.seconds
         self.peak_mb = max(self.peak_mb, other.peak_mb)
         self.peak_gpu_mb = max(self.peak_gpu_mb, other.peak_gpu_mb)
@@ -54,7 +54,7 @@ class Meter:
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """Measure what happens inside; the figures stand in the meter afterwards. Meters may not overlap."""
+    """Measure the enclosed block; the meter has its figures afterwards. Meters may not overlap."""
     meter, cuda = Meter(), torch.cuda.is_available()
     forget_peak()
     if cuda:
@@ -72,7 +72,7 @@ def metered() -> Iterator[Meter]:
 
 @contextmanager
 def one_thread_count(threads: int) -> Iterator[None]:
-    """Let torch and the linear algebra below numpy use this many threads, so that sums are taken in one order."""
+    """Limit torch and numpy's linear algebra to this many threads, so that sums are taken in one order."""
     import scipy.linalg  # noqa: F401  only libraries that are loaded already can be limited: this brings its own
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -87,7 +87,7 @@ def one_thread_count(threads: int) -> Iterator[None]:
 
 @cache
 def made_by(device: str, threads: int) -> dict[str, Any]:
-    """Software and hardware, for the line of a run: plain values.
+    """Return software and hardware as plain values for a run line.
 
     ``revision`` is git's, with a plus where files differ from it, and the package's version where there is no
     repository; ``source`` is a fingerprint of the package's modules.
@@ -120,7 +120,7 @@ def _revision() -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return __version__
-    # An installed package may lie inside somebody else's repository.
+    # An installed package may lie inside an unrelated repository.
     return found.stdout.strip() if _PACKAGE.parent.name == "src" and found.stdout.strip() else __version__
 
 

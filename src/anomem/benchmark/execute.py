@@ -1,4 +1,4 @@
-"""Execution of units of work: from a unit to its line."""
+"""Execution of units: from a unit to its run line."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from anomem.types import FloatArray
 __all__ = ["DEBUG", "Outcome", "attempts", "execute", "load_scores", "prepared"]
 
 DEBUG = "ANOMEM_DEBUG"
-"""Environment variable that lets unexpected errors end a run with their traceback."""
+"""Environment variable with which an unexpected error ends the run with its traceback."""
 
 VOLATILE_FACTS = ("seconds", "images_per_second")
-"""Figures of a fit's history that are times."""
+"""Time fields of a fit's history."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a unit: its line, or in one line why it failed."""
+    """Outcome of a unit: its run line, or the error in one line."""
 
     unit: Unit
     line: dict[str, object] | None
@@ -46,19 +46,19 @@ class Outcome:
 
 @contextmanager
 def prepared(settings: Settings) -> Iterator[Workspace]:
-    """Open a workspace with the threads and caches of the settings."""
+    """Open a workspace with the threads and caches of `settings`."""
     with one_thread_count(settings.threads), map_cache.map_cache(settings.features, settings.features_mb):
         yield Workspace(settings)
 
 
 def attempts(units: Sequence[Unit], work: Workspace) -> Iterator[Outcome]:
-    """Execute units one after the other; a failed one yields its error and the next one follows."""
+    """Execute units one by one; a failed unit yields its error and does not stop the others."""
     for unit in units:
         try:
             outcome = Outcome(unit, execute(unit, work))
         except AnomemError as error:
             outcome = Outcome(unit, None, str(error))
-        except Exception as error:  # one broken unit must not end a run of hours
+        except Exception as error:  # one failed unit must not end a run of hours
             if os.environ.get(DEBUG):
                 raise
             outcome = Outcome(unit, None, f"unexpected {type(error).__name__}: {error} ({DEBUG}=1 shows where)")
@@ -66,18 +66,18 @@ def attempts(units: Sequence[Unit], work: Workspace) -> Iterator[Outcome]:
 
 
 def execute(unit: Unit, work: Workspace) -> dict[str, Any]:
-    """Do a unit of work.
+    """Execute a unit.
 
     Returns
     -------
     dict
-        Its line, plain values. All but ``measured`` is the same whenever the unit is done again by the same software on
-        the same kind of processor. The keys are described in ``docs/benchmarking.md``.
+        Its run line, plain values. All but ``measured`` is reproduced when the same software executes the unit again on
+        the same kind of processor. ``docs/benchmarking.md`` describes the keys.
 
     Raises
     ------
     AnomemError
-        The unit cannot be done.
+        The unit cannot be executed.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     cache = map_cache.active()
@@ -98,7 +98,7 @@ def execute(unit: Unit, work: Workspace) -> dict[str, Any]:
 
 
 def _said(unit: Unit, data: BenchmarkSet) -> dict[str, Any]:
-    """What the unit is."""
+    """Return the fields that identify the unit."""
     variant = unit.variant
     return {
         "format": FORMAT,
@@ -122,7 +122,7 @@ def _said(unit: Unit, data: BenchmarkSet) -> dict[str, Any]:
 
 
 def _found(findings: Findings) -> dict[str, Any]:
-    """What was found, and what it was found with."""
+    """Return the figures, and the fit that they come from."""
     fit, seen = findings.fit, findings.seen
     detector, scores = fit.detector, findings.scores
     judged = [] if seen is None or findings.positions is None else [seen.digests[i] for i in findings.positions]
@@ -140,7 +140,7 @@ def _found(findings: Findings) -> dict[str, Any]:
 
 
 def _history(detector: Detector) -> list[dict[str, Any]]:
-    """The last record of each stage that reported figures, times left out."""
+    """Return the last record of each stage that reported figures, without times."""
     last: dict[str, dict[str, Any]] = {}
     for record in detector.history_:
         facts = {name: value for name, value in record.facts.items() if name not in VOLATILE_FACTS}
@@ -150,7 +150,7 @@ def _history(detector: Detector) -> list[dict[str, Any]]:
 
 
 def _measured(findings: Findings, total: float) -> dict[str, Any]:
-    """Seconds and memory. Of a shared fit the figures are those of the unit that did it."""
+    """Return seconds and memory; those of a shared fit come from the unit that ran it."""
     fit, seen = findings.fit, findings.seen
     first: Fit = fit.first or fit
     peaks = {"fit": first.meter.peak_mb, "fit_gpu": first.meter.peak_gpu_mb}
@@ -174,7 +174,7 @@ def _measured_scoring(seen: Seen, seconds: dict[str, float], peaks: dict[str, fl
 
 
 def _keep_scores(folder: Path, unit: Unit, findings: Findings) -> None:
-    """Write scores, labels and kinds of the judged images beside the run file, whole or not at all."""
+    """Write scores, labels and kinds of the judged images beside the run file, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     columns: dict[str, Any] = {"scores": findings.scores}
     if findings.images is not None and findings.positions is not None:
@@ -187,6 +187,6 @@ def _keep_scores(folder: Path, unit: Unit, findings: Findings) -> None:
 
 
 def load_scores(path: str | Path) -> dict[str, FloatArray]:
-    """Read what `execute` kept of a unit: ``scores`` (N,) float32, and ``labels``, ``kinds``, ``names`` of images."""
+    """Read the stored scores of a unit: ``scores`` (N,) float32, and ``labels``, ``kinds``, ``names`` of images."""
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}

@@ -1,4 +1,4 @@
-"""Fitting and scoring through the one contract that every method keeps, with what it took."""
+"""Fitting and scoring of any method through the detector interface, with their cost."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ from anomem.types import ANOMALOUS, FloatArray
 
 __all__ = ["Fit", "Observed", "Seen", "Settings", "conclude", "fit_images", "fit_params", "observe", "refit", "score"]
 
-STEPS = ("steps", "train_steps", "pretrain_steps", "image_steps")
-"""Hyperparameters that are budgets of optimiser steps: what a dry run cuts down."""
+STEPS = ("steps", "train_steps", "pretrain_steps")
+"""Hyperparameters that count optimiser steps; a dry run reduces them."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes how fast units run, and in the last digits with which arithmetic, but not what they are.
+    """Execution settings; not part of a unit's identity.
+
+    They change the speed, and the last digits where the arithmetic differs.
 
     Parameters
     ----------
@@ -47,17 +49,17 @@ class Settings:
     device : str
         "auto", or a torch device.
     threads : int
-        Of torch and of linear algebra.
+        Threads of torch and of linear algebra.
     batch_size : int
-        Images a forward pass.
+        Images per forward pass.
     workers : int
         Decoding threads.
     scores : Path or None
-        Folder that keeps the scores of every unit.
+        Folder for the scores of every unit.
     features : Path or None
-        Folder that keeps the maps of frozen backbones.
+        Cache folder for feature maps of frozen backbones.
     features_mb : int
-        Room in it, megabytes.
+        Size limit of the cache, megabytes.
     """
 
     root: Path | None = None
@@ -71,20 +73,20 @@ class Settings:
 
     @property
     def running(self) -> dict[str, Any]:
-        """Call arguments of fits and scores."""
+        """Call arguments for fitting and scoring."""
         return {"batch_size": self.batch_size, "workers": self.workers, "device": self.device}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A detector's answers about some images, and what they took.
+    """A detector's answers about some images, and their cost.
 
     Parameters
     ----------
     answers : Answers
     meter : Meter
     concluded : bool
-        True where the second stage alone was asked, about what the first had observed before.
+        True where only the second stage ran, on stored observations of the first.
     """
 
     answers: Answers
@@ -108,7 +110,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Observed:
-    """What a first stage saw of images: (N,) one-class scores, (N, D) evidence, content hashes."""
+    """First-stage output for images: (N,) one-class scores, (N, D) evidence, content hashes."""
 
     one_class: Tensor
     evidence: Tensor
@@ -117,23 +119,23 @@ class Observed:
 
 @dataclass
 class Fit:
-    """A fitted detector and what is known of its fit.
+    """A fitted detector and facts about its fit.
 
     Parameters
     ----------
     detector : Detector
     meter : Meter
-        What the fit took.
+        Cost of the fit.
     notes : tuple of str
         Warnings of the fit.
     first : Fit or None
-        The one-class fit whose first stage this one has, its second stage alone being its own.
+        The one-class fit whose first stage this fit shares; None where it has its own.
     shared : bool
-        Whether an earlier unit did the fit.
+        True where an earlier unit ran the fit.
     seen : dict
-        What it said of images, by their name; one-class fits keep it.
+        Cached answers by image-set name; one-class fits only.
     observed : dict
-        What its first stage observed of them; None where a second stage cannot conclude from that.
+        Cached first-stage output by image-set name; None where a second stage cannot score from it.
     """
 
     detector: Detector
@@ -146,10 +148,10 @@ class Fit:
 
 
 def fit_params(unit: Unit) -> dict[str, Any]:
-    """Hyperparameters of a unit's detector: as declared, and its seed.
+    """Return the hyperparameters of a unit's detector, seed included.
 
-    A dry run cuts the budgets of optimiser steps down, and takes random weights in place of those that it would have to
-    fetch: it shows that a recipe runs, and nothing about what it reaches.
+    A dry run reduces optimiser steps and replaces weights that would be downloaded by random ones: it shows that a
+    recipe runs, and nothing about its accuracy.
     """
     params = {**unit.variant.params, "seed": unit.seed}
     if unit.dry_steps is None:
@@ -171,7 +173,7 @@ def _is_on(resolved: Detector, name: str) -> bool:
 
 
 def fit_images(unit: Unit, images: Images, settings: Settings, *, masks: bool = False) -> Fit:
-    """Fit a unit's method to images; the labels of anomalous ones are given, and their masks where `masks` is set."""
+    """Fit a unit's method to labelled images; `masks` passes the masks of anomalous ones, too."""
     detector = get(unit.variant.method)(**fit_params(unit))
     with metered() as meter, _gathered_notes() as notes:
         detector.fit(
@@ -186,7 +188,7 @@ def fit_images(unit: Unit, images: Images, settings: Settings, *, masks: bool = 
 
 
 def refit(first: Fit, labelled: Images, settings: Settings, *, masks: bool = False) -> Fit:
-    """Refit the second stage of a copy to labelled images; the one-class fit stays as it is."""
+    """Refit the second stage of a copy to labelled images; the one-class fit is not changed."""
     detector = copy.copy(first.detector)
     with metered() as meter, _gathered_notes() as notes:
         detector.label(
@@ -200,7 +202,7 @@ def refit(first: Fit, labelled: Images, settings: Settings, *, masks: bool = Fal
 
 
 def score(fit: Fit, images: Images, recorder: GreyRecorder, settings: Settings, *, maps: bool) -> Seen:
-    """Score images on the ordinary path; `recorder` is their source."""
+    """Score images on the standard path; `recorder` is their source."""
     steps = answer_steps(fit.detector, images, source=recorder, maps=maps, **settings.running)
     with metered() as meter:
         answers = run_to_end(steps)
@@ -208,7 +210,7 @@ def score(fit: Fit, images: Images, recorder: GreyRecorder, settings: Settings, 
 
 
 def observe(fit: Fit, images: Images, settings: Settings) -> Observed | None:
-    """Keep what a first stage sees of images, on the scoring path; None where it gives no evidence."""
+    """Compute first-stage output for images on the scoring path; None where the method has no evidence."""
     detector = fit.detector
     prepared = ImageSet(images.source, detector.preprocessing_, workers=settings.workers)
     options: dict[str, Any] = {"precision": detector.calibration_.precision, "batch_size": settings.batch_size}
@@ -222,22 +224,24 @@ def observe(fit: Fit, images: Images, settings: Settings) -> Observed | None:
 
 @torch.inference_mode()
 def conclude(fit: Fit, observed: Observed, images: Images, settings: Settings) -> Seen:
-    """Scores of a refitted second stage for what its first stage has observed, in the batches of ordinary scoring."""
+    """Score stored first-stage output with a refitted second stage, in the same batches as standard scoring."""
     scorer = fit.detector.scorer_
     if not isinstance(scorer, TwoStageScorer):
-        raise TypeError("only a scorer of two stages concludes")
+        raise TypeError("second-stage scoring needs a two-stage scorer")
     device, size = find_device(settings.device), settings.batch_size
     with metered() as meter:
         batches = zip(observed.one_class.split(size), observed.evidence.split(size), strict=True)
         parts = [scorer.conclude(one.to(device), seen.to(device)).float().cpu() for one, seen in batches]
         scores: FloatArray = np.asarray(torch.cat(parts).numpy())
     for i in np.flatnonzero(~np.isfinite(scores)):
-        raise InputError(f"{images.source.name(int(i))}: its score is {scores[i]}: the fit has failed")
+        raise InputError(
+            f"{images.source.name(int(i))}: score is {scores[i]}; fit the model again with other parameters"
+        )
     return Seen(Answers(scores, observed.digests), meter, concluded=True)
 
 
 def _mask_arrays(images: Images) -> list[Any]:
-    """Masks of the anomalous images as arrays, since some paths go on inside a file."""
+    """Return masks of the anomalous images as arrays, since some paths point inside an archive."""
     found: list[Any] = [None] * len(images)
     for i in map(int, images.positions(ANOMALOUS)):
         if images.masks and images.masks[i] is not None:
@@ -248,7 +252,7 @@ def _mask_arrays(images: Images) -> list[Any]:
 
 @contextmanager
 def _gathered_notes() -> Iterator[list[str]]:
-    """Gather our own warnings; those of libraries are not shown."""
+    """Collect anomem's warnings; hide those of libraries."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")

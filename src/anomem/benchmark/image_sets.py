@@ -1,14 +1,14 @@
-"""Image sets as benchmarks name them, opened for protocols.
+"""Image sets of benchmarks, opened by name.
 
 =====================  ===========================================================================================
-name                   what it is
+name                   image set
 =====================  ===========================================================================================
-``textures``           three photographs as classes; they come with anomem
+``textures``           three photographs as classes, shipped with anomem
 ``textures/brick``     one of them with planted defects
-``mvtec_ad``           a set of the catalogue; every category whose copy is there
+``mvtec_ad``           a set of the catalogue; every category that is present
 ``mvtec_ad/bottle``    one category
 ``cifar100:coarse``    a variant
-``path/to/folder``     a folder or table of one's own, as ``anomem fit`` takes it
+``path/to/folder``     your own folder or table, as for ``anomem fit``
 =====================  ===========================================================================================
 """
 
@@ -35,38 +35,38 @@ __all__ = ["TEXTURED", "BenchmarkSet", "expand", "open_bench_set"]
 
 SHIPPED = "textures"
 TEXTURE_SIZE, TEXTURE_TRAIN, TEXTURE_TEST = 96, 60, 30
-"""Of the shipped textures: side in pixels, normal images to learn from, and of each label to test on."""
+"""Shipped textures: side in pixels, normal training images, and test images per label."""
 
 TEXTURED = {"mvtec_ad": ("carpet", "grid", "leather", "tile", "wood"), "btad": ("02",)}
-"""Categories that are textures; the others of these sets are objects. Published means keep them apart."""
+"""Texture categories; the other categories of these sets are objects. Published means separate the two."""
 
 GOOD = "good"
 HELD_OUT = 5
-"""Of normals that come without a split of their own every fifth is tested on."""
+"""Every fifth normal is a test image where the set has no split of its own."""
 
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkSet:
-    """An image set, or one category of it.
+    """Image set, or one category of it.
 
     Parameters
     ----------
     name : str
-        As it was asked for.
+        As requested.
     title : str
         Name of the whole set; a folder's name.
     category : str
-        Its part; the name of the set where it has none.
+        Its category; the name of the set where it has none.
     group : str
-        "texture", "object" or empty, where published means keep them apart.
+        "texture" or "object" where published means separate the two; else empty.
     role : str
-        "development", "report" or "none": whether defaults were chosen on it.
+        "development" where defaults were chosen on it, else "report" or "none".
     train, test : Images
-        Normal images to fit to; images to judge, of both labels.
+        Normal training images; test images of both labels.
     spare : Images
-        Labelled anomalies that are no test images.
+        Labelled anomalies outside the test images.
     classes : tuple of str
-        Classes any of which may be called normal; empty where the set says itself what is normal.
+        Classes, each of which may be the normal one; empty where the set defines its normals.
     """
 
     name: str
@@ -87,18 +87,18 @@ class BenchmarkSet:
         return tuple(sorted({kind for kind in anomalous if kind}))
 
     def choose(self, normal: Sequence[str]) -> BenchmarkSet:
-        """Call some classes normal and all others anomalous; nothing changes where the set says itself.
+        """Make some classes normal and all others anomalous; no effect where the set defines its normals.
 
         Raises
         ------
         InputError
-            A class that the set does not have.
+            A class is unknown.
         """
         if not self.classes or not normal:
             return self
         unknown = [kind for kind in normal if kind not in self.classes]
         if unknown:
-            raise InputError(f"{self.name}: no class {unknown[0]!r}; the classes are {', '.join(self.classes)}")
+            raise InputError(f"{self.name}: no class {unknown[0]!r}; choose from {', '.join(self.classes)}")
         if tuple(normal) not in self._chosen:
             self._chosen.clear()
             self._chosen[tuple(normal)] = self._labelled(tuple(normal))
@@ -116,7 +116,7 @@ class BenchmarkSet:
         )
 
     def thinned(self, limit: int | None) -> BenchmarkSet:
-        """At most `limit` evenly spaced images of each kind in each part; all without a limit."""
+        """Keep at most `limit` evenly spaced images per kind and part; all without a limit."""
         if limit is None:
             return self
         train, test, spare = (_thinned(part, limit) for part in (self.train, self.test, self.spare))
@@ -124,12 +124,12 @@ class BenchmarkSet:
 
 
 def expand(name: str, root: Path | None) -> tuple[list[str], list[str]]:
-    """Names of the sets that a name stands for, and the categories of it whose copies are absent.
+    """Return the set names that a name expands to, and its categories that are absent.
 
     Raises
     ------
     InputError
-        None of a set's categories is there.
+        No category of the set is present.
     """
     head, _, category = name.partition("/")
     title, _, variant = head.partition(":")
@@ -164,7 +164,7 @@ def open_bench_set(name: str, root: Path | None = None) -> BenchmarkSet:
     Raises
     ------
     InputError
-        Something is absent, unknown or cannot be used.
+        The set is absent, unknown or unusable.
     """
     head, _, category = name.partition("/")
     title, _, variant = head.partition(":")
@@ -176,7 +176,7 @@ def open_bench_set(name: str, root: Path | None = None) -> BenchmarkSet:
     if not Path(name).exists():
         if name == title:
             known(title)  # suggests the nearest name
-        raise InputError(f"{name}: no such folder, and no image set of the catalogue: check the name")
+        raise InputError(f"{name}: no such folder and no image set of the catalogue; check the name")
     return _of_folder(name)
 
 
@@ -206,7 +206,7 @@ def _of_catalogue(name: str, data: OfficialSet, role: str) -> BenchmarkSet:
 
 
 def _of_folder(name: str) -> BenchmarkSet:
-    """A folder or table of the user's own: class folders, or anything that says what is normal."""
+    """Open the user's folder or table: class folders, or any layout that defines its normals."""
     path = Path(name)
     if path.is_dir():
         tree = open_tree(path, "check the folder")
@@ -257,7 +257,7 @@ def _thinned(images: Images, limit: int) -> Images:
 
 
 def _textures(name: str, category: str) -> BenchmarkSet:
-    """The shipped photographs, cut and planted in memory: equal arrays on every call."""
+    """Cut the shipped photographs into crops and plant defects, in memory: equal arrays on every call."""
     if category:
         train, test = _planted(name, category)
         return BenchmarkSet(name, SHIPPED, category, "texture", "none", train, test, _empty(name))
@@ -277,7 +277,7 @@ def _textures(name: str, category: str) -> BenchmarkSet:
 
 def _planted(name: str, category: str) -> tuple[Images, Images]:
     if category not in TEXTURES:
-        raise InputError(f"{name}: no texture {category!r}: choose one of {', '.join(TEXTURES)}")
+        raise InputError(f"{name}: no texture {category!r}; choose one of {', '.join(TEXTURES)}")
     streams = [np.random.default_rng([2, TEXTURES.index(category), part]) for part in range(3)]
     train = crops(category, TEXTURE_TRAIN, size=TEXTURE_SIZE, half="train", rng=streams[0])
     good = crops(category, TEXTURE_TEST, size=TEXTURE_SIZE, half="test", rng=streams[1])

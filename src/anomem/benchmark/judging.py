@@ -1,4 +1,4 @@
-"""Findings of a unit: the judge's figures, laid out as a run line has them."""
+"""Findings of a unit: the judge's figures in the layout of a run line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from anomem.types import FloatArray, IntArray
 __all__ = ["Findings", "findings", "line_figures"]
 
 FEW, MANY_DRAWS, FEW_DRAWS = 2000, 1000, 200
-"""Above this many images, intervals come from fewer resamples: they are narrow, and resampling takes long."""
+"""Number of images above which intervals use fewer resamples: they are narrow, and resampling is slow."""
 ROC_POINTS = 200
-"""Maximum corners of the ROC curve in a line."""
+"""Maximum number of ROC corners in a run line."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Findings:
     fit : Fit
         The fit that was judged.
     figures : mapping
-        Plain values, as they stand in the line.
+        Plain values of the run line.
     seen : Seen or None
-        What it was judged by.
+        Answers that were judged.
     positions : ndarray of intp or None
-        Which images of `images` were judged.
+        Positions in `images` of the judged ones.
     images : Images or None
     """
 
@@ -48,14 +48,14 @@ class Findings:
 
     @property
     def scores(self) -> FloatArray:
-        """Scores of the judged images, in their order; empty where none were judged one by one."""
+        """Scores of the judged images, in order; empty where images were not judged one by one."""
         if self.seen is None or self.positions is None:
             return np.zeros(0, np.float32)
         return self.seen.scores[self.positions]
 
 
 def line_figures(found: Evaluation, draws: int) -> dict[str, Any]:
-    """Return the figures of an evaluation as a run line has them."""
+    """Return the figures of an evaluation in the layout of a run line."""
     return {
         "n_test": {"normal": found.n_normal, "anomalous": found.n_anomalous, "left_out": found.n_left_out},
         "image": {**asdict(found.image), "draws": draws},
@@ -78,27 +78,27 @@ def findings(
     unseen: frozenset[int] = frozenset(),
     extra: Mapping[str, Any] | None = None,
 ) -> Findings:
-    """Judge a fit's answers about images, and lay the figures out for a run line.
+    """Judge a fit's answers about images, in the layout of a run line.
 
     Parameters
     ----------
     fit : Fit
     seen : Seen
-        The detector's answers about all of `images`.
+        Answers for all of `images`.
     images : Images
     trivial : sequence of Trivial
-        Of all of them.
+        One per image of `images`.
     among : sequence of int, optional
-        Judge these images alone.
+        Positions to judge; by default all.
     unseen : frozenset of int
-        Content hashes of further images that must not be judged.
+        Content hashes of further images to leave out.
     extra : mapping, optional
         Further figures.
 
     Returns
     -------
     Findings
-        Images that the detector was made from, by content, are left out.
+        Without images that the detector was fitted with, recognised by content.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From what is asked for to units of work; whatever is left out is said."""
+"""Planning: from requested suites, protocols and sets to units of work, with a list of what is left out."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from anomem.params import parse_assignments
 __all__ = ["Plan", "Wanted", "plan"]
 
 OPEN_SETS = 3
-"""Image sets that stay open while planning."""
+"""Image sets kept open while planning."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What narrows a benchmark down.
+    """Filters and limits of a benchmark.
 
     Parameters
     ----------
     root : Path or None
         Folder of the sets of the catalogue.
     seeds : tuple of int
-        In place of the parts' own; empty: theirs.
+        Replace the parts' seeds; empty: keep those.
     limit : int or None
-        Images of each kind at most.
+        Maximum number of images per kind.
     dry_steps : int or None
-        Optimiser steps at most.
+        Maximum number of optimiser steps.
     data : tuple of str
-        Sets in place of the parts' own, or, with `narrow`, those of the parts' that are wanted; empty: theirs.
+        Replace the parts' sets or, with `narrow`, select from them; empty: keep those.
     narrow : bool
-        What `data` means.
+        True where `data` selects from the parts' sets.
     """
 
     root: Path | None = None
@@ -54,7 +54,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """Units in the order in which they are done, each once, and what was left out."""
+    """Units in execution order, each once, and a line for each part left out."""
 
     units: tuple[Unit, ...]
     left_out: tuple[str, ...]
@@ -63,13 +63,13 @@ class Plan:
 def plan(parts: Sequence[Part], wanted: Wanted) -> Plan:
     """List the units of some parts.
 
-    Sets whose copies are absent, methods that this version does not have, tasks that a set or a method cannot serve:
-    each is left out with a line. A set that was asked for by name and is absent is an error.
+    Absent sets, unknown methods, and tasks that do not suit a set or method are left out, each with a line. An absent
+    set that was requested by name is an error.
 
     Raises
     ------
     InputError, ParameterError
-        A set asked for cannot be used; a value outside its range; nothing is left to do.
+        A requested set cannot be used; a value is outside its range; no unit is left.
     """
     planner = _Planner(wanted)
     units: dict[str, Unit] = {}
@@ -77,9 +77,9 @@ def plan(parts: Sequence[Part], wanted: Wanted) -> Plan:
         for unit in planner.units(part):
             units.setdefault(unit.key, unit)
     for name in set(wanted.data) - planner.used if wanted.narrow else ():
-        raise InputError(f"--data {name}: no part of what is run uses it")
+        raise InputError(f"--data {name}: no requested suite or protocol uses it; leave it out")
     if not units:
-        raise InputError("there is nothing to do: " + ("; ".join(planner.left_out) or "no method takes part"))
+        raise InputError("no unit to run: " + ("; ".join(planner.left_out) or "no method takes part"))
     return Plan(tuple(units.values()), tuple(planner.left_out))
 
 
@@ -103,7 +103,7 @@ class _Planner:
         for name in self._names(part):
             try:
                 data = self._opened(name)
-                # A protocol finds out about a set that does not suit it as it lists its tasks.
+                # Protocols check that a set suits them while they list their tasks.
                 listed = [(variant, point.seeds, list(point.tasks(data, self._opened))) for variant, point in pairs]
             except InputError as error:
                 self._leave_out(_of(name, error))
@@ -120,7 +120,7 @@ class _Planner:
                 yield Unit(task, variant, seed, self.wanted.limit, self.wanted.dry_steps)
 
     def _names(self, part: Part) -> Iterator[str]:
-        """Names of sets, one for each category that is there."""
+        """Yield names of sets, one per category that is present."""
         chosen = self.wanted.data or part.data
         for asked in chosen:
             if asked not in self._expanded:
@@ -139,7 +139,7 @@ class _Planner:
 
     def _there(self, variant: Variant) -> bool:
         if variant.method not in DETECTORS:
-            self._leave_out(f"{variant.method}: this version has no such method", fatal=False)
+            self._leave_out(f"{variant.method}: no such method in this version", fatal=False)
         return variant.method in DETECTORS
 
     def _opened(self, name: str) -> BenchmarkSet:
@@ -156,12 +156,12 @@ class _Planner:
 
 
 def _of(name: str, error: InputError) -> str:
-    """What is wrong with a set; its name first, where the line does not hold it."""
+    """Return the error of a set, with its name first where the message lacks it."""
     return str(error) if name in str(error) else f"{name}: {error}"
 
 
 def _serves(name: str, names: Sequence[str]) -> bool:
-    """Whether a set is one of some names, or a category of one of them."""
+    """Return True where a set is among some names, or is a category of one of them."""
     whole = name.partition("/")[0]
     return name in names or (whole in names and whole.partition(":")[0] in CATALOG)
 
@@ -173,21 +173,21 @@ DEFAULT_METHOD = "anomem"
 _SWEEP = "sweep:"
 
 Assigned = dict[str, dict[str, Any]]
-"""Of a method or protocol, by its name, the values of its parameters."""
+"""Name of a method or protocol -> values of its parameters."""
 
 
 def known_names() -> list[str]:
-    """Everything that can be asked for by one word."""
+    """Return the names of all suites, protocols and sweeps."""
     return [*SUITES, *PROTOCOLS, *(f"{_SWEEP}{name}" for name in SWEEPS)]
 
 
 def parse_settings(assignments: Sequence[str]) -> Assigned:
-    """Sort ``name.key=value`` strings by the method or protocol that they are for; values as for ``anomem fit --set``.
+    """Group ``name.key=value`` strings by method or protocol; values as for ``anomem fit --set``.
 
     Raises
     ------
     ParameterError
-        For a string of another form, an unknown name or an unknown parameter.
+        A string has another form, or a name or parameter is unknown.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def parse_settings(assignments: Sequence[str]) -> Assigned:
             raise ParameterError(f"--set {text}: expected method.key=value, for example --set anomem.beta=16")
         kind: Any = get(name) if name in DETECTORS else protocol_class(name) if name in PROTOCOLS else None
         if kind is None:
-            raise ParameterError(f"--set {text}: {name!r} is no method and no protocol{_hint(name)}")
+            raise ParameterError(f"--set {text}: {name!r} is neither a method nor a protocol{_hint(name)}")
         found.setdefault(name, {}).update(parse_assignments(kind, [rest], prefix=f"{name}."))
     return found
 
@@ -209,24 +209,23 @@ def parse_settings(assignments: Sequence[str]) -> Assigned:
 def parts_of(
     names: Sequence[str], *, methods: Sequence[str] = (), data: Sequence[str] = (), assigned: Mapping[str, Any]
 ) -> list[Part]:
-    """Turn names into parts.
+    """Parse bench arguments into suite parts.
 
     Parameters
     ----------
     names : sequence of str
         Suites, protocols, or ``sweep:NAME``.
     methods : sequence of str
-        Of suites those that are wanted; of protocols those that take part, by default AnoMem, and of a sweep the one
-        that it is about.
+        Methods to keep of a suite; methods to run a protocol with, by default AnoMem, or the method of a sweep.
     data : sequence of str
-        Of protocols the image sets.
+        Image sets of protocols and sweeps.
     assigned : mapping
-        Of :func:`parse_settings`.
+        From :func:`parse_settings`.
 
     Raises
     ------
     InputError, ParameterError
-        An unknown name; a protocol without image sets; a suite that has none of the methods.
+        A name is unknown; a protocol has no image sets; a suite has none of the methods.
     """
     for method in methods:
         get(method)
@@ -256,7 +255,7 @@ def _of_suite(name: str, methods: Sequence[str]) -> list[Part]:
 
 def _of_protocol(name: str, methods: Sequence[str], data: Sequence[str]) -> Part:
     if not data:
-        raise InputError(f"{name}: on which images? name a set with --data, for example --data textures/brick")
+        raise InputError(f"{name}: no image set; name one with --data, for example --data textures/brick")
     options: dict[str, Any] = {}
     default = DEFAULT_METHOD
     if name.startswith(_SWEEP):

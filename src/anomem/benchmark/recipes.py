@@ -1,6 +1,6 @@
-"""Methods as the papers configure them, and the papers' ablations: variants of the ``paper`` suite.
+"""Recipes of the papers and their ablations: variants of the ``paper`` suite.
 
-The settings are the methods' ``paper`` presets.
+The settings come from the methods' ``paper`` presets.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ RIVALS = (
     Variant("supervised", {"preset": "paper"}),
 )
 
-# The published figures are those of the authors' code, where it and the equations differ.
+# Where the authors' code and the equations differ, the published figures come from the code.
 PLUME = Variant("plume", {"preset": "code"}, "PLUME, as its code")
 PLUME_ABLATIONS = (
     Variant("plume", {**PLUME.params, "contrast": "none"}, "PLUME, no contrast"),

@@ -1,4 +1,4 @@
-"""Run units of work, in this process or in several, and append a line per finished unit."""
+"""Execution of units in this process or in several; each finished unit appends a line."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["groups", "run"]
 
 
 def run(units: Sequence[Unit], run_file: RunFile, settings: Settings, *, jobs: int = 1) -> Iterator[Outcome]:
-    """Do the units that the run_file does not hold yet; each is on the disk when it is yielded.
+    """Execute the units that `run_file` does not hold yet; each is on disk when it is yielded.
 
     Parameters
     ----------
     units : sequence of Unit
     run_file : RunFile
-        Entered.
+        Open: inside its ``with`` block.
     settings : Settings
     jobs : int
-        1: in this process. More: that many processes, which end when this one does. The lines are the same but for
-        their order and ``measured``.
+        1: in this process. More: that many worker processes, which end with this one. Only the order of the lines and
+        ``measured`` depend on it.
 
     Yields
     ------
     Outcome
-        In the order in which they finish. A unit that fails is not written: the next run tries it again.
+        In order of completion. A failed unit is not written: the next run retries it.
     """
     pending = groups([unit for unit in units if unit.key not in run_file.keys])
     if jobs > 1 and len(pending) > 1:
@@ -47,7 +47,7 @@ def run(units: Sequence[Unit], run_file: RunFile, settings: Settings, *, jobs: i
 
 
 def groups(units: Sequence[Unit]) -> list[list[Unit]]:
-    """Units that share a fit, together, in the order in which the first of each comes."""
+    """Group units that share a fit, in the order of each group's first unit."""
     found: dict[str, list[Unit]] = {}
     for unit in units:
         found.setdefault(unit.fit_key, []).append(unit)

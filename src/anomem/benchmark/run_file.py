@@ -1,4 +1,4 @@
-"""Run lines on the disk: one JSON object a line, in a file that only grows and survives being killed."""
+"""Run lines on disk: one JSON object per line, in an append-only file that survives a killed process."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["RunFile", "read_runs"]
 
 
 class RunFile:
-    """The file into which finished units are written, held by one process at a time.
+    """Append-only file of finished units, locked by one process at a time.
 
-    A line is written whole, then flushed to the disk; so whatever kills the process, a line is either there or its unit
-    is not finished. What a kill in the middle of a write leaves behind, a last line without an end, is cut off by the
-    next process that opens the file. The operating system frees the lock of a process that has ended, however it ended.
+    Each line is written whole and flushed to disk, so a unit is finished if and only if its line is complete. A killed
+    process may leave an incomplete last line; the next process that opens the file cuts it off. The operating system
+    frees the lock of a process however it ended.
 
     Parameters
     ----------
     path : str or Path
-        Made where it is missing.
+        Created where it is missing.
 
     Raises
     ------
     InputError
-        On entering: another process holds the file, it cannot be written, or it holds something else than run lines.
+        On entering: another process has the lock, the file cannot be written, or it has other content than run lines.
 
     Examples
     --------
@@ -48,18 +48,18 @@ class RunFile:
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
-        """Take the file: lock it, cut off a torn last line, read which units are finished."""
+        """Lock the file, cut off an incomplete last line, read the keys of finished units."""
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
             descriptor = os.open(self.path, flags, 0o666)
         except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror}: choose another file for the runs") from error
+            raise InputError(f"{self.path}: {error.strerror}; choose another file for the runs") from error
         self._descriptor = descriptor
         try:
             _lock(descriptor, self.path)
             content = self.path.read_bytes()
             whole = content.rfind(b"\n") + 1
-            # Looked at before anything is cut off: the file may be somebody's text.
+            # Checked before anything is cut off: the file may be an unrelated text.
             self.keys = {str(line["key"]) for line in _parsed(content[:whole], self.path)}
             if whole < len(content):
                 _refuse_foreign(content, whole, self.path)
@@ -71,23 +71,23 @@ class RunFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let the file go."""
+        """Close and unlock the file."""
         self._close()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line and wait until it is on the disk.
+        """Write one line and wait until it is on disk.
 
         Parameters
         ----------
         line : mapping
-            With ``format`` and ``key``; numpy scalars and NaN are made plain.
+            With ``format`` and ``key``; numpy scalars and NaN are converted to plain values.
 
         Raises
         ------
         InputError
-            The disk is full or has gone.
+            The disk is full or was removed.
         ValueError
-            A unit of this key is finished already.
+            The file has a unit of this key.
         """
         key = str(line["key"])
         if self._descriptor is None or key in self.keys:
@@ -96,12 +96,14 @@ class RunFile:
         size = os.fstat(self._descriptor).st_size
         try:
             rest = memoryview(content)
-            while rest:  # one call, except on a disk that is nearly full
+            while rest:  # one call, except on a nearly full disk
                 rest = rest[os.write(self._descriptor, rest) :]
             os.fsync(self._descriptor)
         except OSError as error:
             os.ftruncate(self._descriptor, size)
-            raise InputError(f"{self.path}: {error.strerror}: make room and go on") from error
+            raise InputError(
+                f"{self.path}: {error.strerror}; free disk space and rerun the command to resume"
+            ) from error
         self.keys.add(key)
 
     def _close(self) -> None:
@@ -111,17 +113,17 @@ class RunFile:
 
 
 def read_runs(path: str | Path) -> list[dict[str, Any]]:
-    """Read the finished units of a run file; a torn last line is left out.
+    """Read the finished units of a run file, without an incomplete last line.
 
     Raises
     ------
     InputError
-        There is no such file, or it holds something else than run lines of this format.
+        The file is missing, or has other content than run lines of this format.
     """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}: name a file that anomem bench has written") from error
+        raise InputError(f"{path}: {error.strerror}; name a file written by anomem bench") from error
     return list(_parsed(content[: content.rfind(b"\n") + 1], Path(path)))
 
 
@@ -131,22 +133,22 @@ def _parsed(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
         try:
             line = json.loads(text)
         except ValueError as error:
-            raise InputError(f"{path}: line {number} is no run of anomem bench: choose another file") from error
+            raise InputError(f"{path}: line {number} is no run of anomem bench; choose another file") from error
         if not isinstance(line, dict) or not ("format" in line and isinstance(line.get("key"), str)):
-            raise InputError(f"{path}: line {number} is no run of anomem bench: choose another file")
+            raise InputError(f"{path}: line {number} is no run of anomem bench; choose another file")
         if line["format"] != FORMAT:
-            raise InputError(f"{path}: line {number} has format {line['format']}, not {FORMAT}: choose another file")
+            raise InputError(f"{path}: line {number} has format {line['format']}, not {FORMAT}; choose another file")
         if line["key"] in seen:
-            raise InputError(f"{path}: line {number} doubles an earlier one: remove it")
+            raise InputError(f"{path}: line {number} repeats an earlier one; remove it")
         seen.add(line["key"])
         yield line
 
 
 def _refuse_foreign(content: bytes, whole: int, path: Path) -> None:
-    """Only what looks like the beginning of a run line may be cut off, or zeros that a power cut left."""
+    """Raise unless the incomplete last line begins like a run line, or is zeros left by a power cut."""
     torn, beginning = content[whole:].rstrip(b"\0"), f'{{"format": {FORMAT},'.encode()
     if not beginning.startswith(torn[: len(beginning)]):
-        raise InputError(f"{path}: its last line is no run of anomem bench: choose another file")
+        raise InputError(f"{path}: its last line is no run of anomem bench; choose another file")
 
 
 def _lock(descriptor: int, path: Path) -> None:
@@ -160,4 +162,4 @@ def _lock(descriptor: int, path: Path) -> None:
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise InputError(f"{path}: another run is writing to it: wait for its end, or choose another file") from error
+        raise InputError(f"{path}: another run is writing to it; wait for its end, or choose another file") from error

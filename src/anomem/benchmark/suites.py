@@ -1,4 +1,4 @@
-"""Named benchmarks: literal tables of what is run on what."""
+"""Suites: tables of protocols, image sets and methods."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["SUITES", "Part"]
 
 @dataclass(frozen=True)
 class Part:
-    """One protocol, on some image sets, for some methods.
+    """Part of a suite: one protocol, some image sets, some methods.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ class Part:
         Names as in `anomem.benchmark.image_sets`; absent ones are left out.
     variants : tuple of Variant
     options : mapping
-        Of the protocol.
+        Options of the protocol.
     seeds : tuple of int
-        Of the fits; empty: the protocol's own.
+        Seeds of the fits; empty: the protocol's defaults.
     """
 
     protocol: str
@@ -154,7 +154,7 @@ _CPU_LONG = (
     Part("sweep", ("cifar100:coarse",), _all("plume", **_OBJECT), {"of": "constraint"}),
     Part("out-of-distribution", ("cifar10",), _all("anomem", "knn", "plume", **_OBJECT)),
     Part("linear-evaluation", ("cifar100:coarse",), STAGE_ONE_OBJECT),
-    # Every method on the same test images, ten defects of which are left to those that need labels.
+    # Every method on the same test images; ten defects are reserved for methods that need labels.
     Part("few-labels", _INDUSTRIAL, _all(*_THREE, *_QUICK, *_SLOW, "supervised"), _ALIKE),
     Part("disturbed", (_BRUSH, _BOTTLE, "textures/gravel"), FYD_ARMS, {"kinds": ("spatial",), "draws": 3}),
     Part("disturbed", (_BRUSH, _BOTTLE, _CAPSULES), FYD_PLAIN, {"kinds": ("spatial",)}),
@@ -209,6 +209,9 @@ _PAPER = (
 )
 
 SUITES: dict[str, tuple[Part, ...]] = {"smoke": _SMOKE, "cpu": _CPU, "cpu-long": _CPU_LONG, "paper": _PAPER}
-"""``smoke``: every protocol once, on images that come with anomem. ``cpu``: the published figures, on small sets and
-without a GPU, in hours. ``cpu-long``: long trainings and sets of many classes without a GPU, a day or two. ``paper``:
-the papers' recipes at their scale, for a GPU."""
+"""Suite by name.
+
+``smoke``: every protocol once, on images shipped with anomem. ``cpu``: the published figures, on small sets, hours on a
+CPU. ``cpu-long``: long trainings and sets of many classes, one or two days on a CPU. ``paper``: the papers' recipes at
+full scale, for a GPU.
+"""

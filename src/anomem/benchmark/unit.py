@@ -1,4 +1,4 @@
-"""What a benchmark consists of: tasks, units of work, and the key by which a finished unit is known."""
+"""Tasks, variants and units of a benchmark, and the key that identifies a finished unit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from anomem.types import FloatArray
 __all__ = ["FORMAT", "Task", "Unit", "Variant", "canonical", "plain"]
 
 FORMAT = 1
-"""Of the lines that runs are written as; readers refuse others."""
+"""Format number of run lines; readers reject others."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a protocol asks of a set of images, whatever the method.
+    """Task of a protocol on an image set, for any method.
 
     Parameters
     ----------
@@ -30,14 +30,14 @@ class Task:
     data : str
         The set's name; see `anomem.benchmark.image_sets`.
     category : str
-        What a table has a line for: a class, a part, the set that is to be told apart.
+        Column of a table: a class, a category, the other set.
     train : mapping
-        Which images are fitted to. Tasks on the same data that agree in it share their one-class fit.
+        Selection of the training images. Tasks with equal `data` and `train` share their one-class fit.
     facts : mapping
-        What else distinguishes the task: gamma, draw, k and the like.
+        Further facts of the task: gamma, draw, k and the like.
     labelled : bool
-        Whether labelled anomalies are given to the method. Methods that take none skip such tasks, methods that need
-        them skip the others.
+        True where the method is given labelled anomalies. Methods that cannot use labels skip such tasks; methods that
+        need them skip the others.
     """
 
     protocol: str
@@ -50,18 +50,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Variant:
-    """A method as it takes part in a benchmark.
+    """Method with hyperparameters and a label.
 
     Parameters
     ----------
     method : str
         A key of `anomem.detectors.DETECTORS`.
     params : mapping
-        Hyperparameters other than their defaults.
+        Hyperparameters that differ from the defaults.
     label : str
-        What tables call it; empty: the method's name.
+        Name in tables; empty: the method's name.
     sweep : mapping or None
-        ``name``, ``parameter`` and ``value``, where it is one point of a sweep.
+        ``name``, ``parameter`` and ``value`` of a point of a sweep.
     """
 
     method: str
@@ -72,18 +72,18 @@ class Variant:
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit of work, which becomes one line: a task, a method and a seed.
+    """Unit of work, one run line: a task, a variant and a seed.
 
     Parameters
     ----------
     task : Task
     variant : Variant
     seed : int
-        Of the fit.
+        Seed of the fit.
     limit : int or None
-        Images of each kind at most: to try things out.
+        Maximum number of images per kind, for trials.
     dry_steps : int or None
-        Optimiser steps at most: to try things out.
+        Maximum number of optimiser steps, for trials.
     """
 
     task: Task
@@ -94,7 +94,7 @@ class Unit:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that distinguishes the unit from others, as plain JSON values."""
+        """Return the facts that distinguish the unit, as plain JSON values."""
         sweep = self.variant.sweep
         return {
             **self._fitted,
@@ -112,7 +112,7 @@ class Unit:
 
     @property
     def fit_key(self) -> str:
-        """Hash of what decides the one-class fit: units that agree in it share one."""
+        """Hash of the facts that determine the one-class fit; units with equal hashes share one."""
         return _short_hash(self._fitted)
 
     @property
@@ -136,7 +136,7 @@ class Unit:
 
 
 def canonical(content: Any) -> str:
-    """Write plain values as JSON of one form: equal values, equal text.
+    """Serialise plain values as canonical JSON: equal values, equal text.
 
     Examples
     --------
@@ -151,10 +151,10 @@ def _short_hash(content: Any) -> str:
 
 
 def scores_digest(scores: FloatArray) -> str:
-    """SHA-256 of float32 scores, little-endian, in order."""
+    """Return the SHA-256 of float32 scores, little-endian, in order."""
     return hashlib.sha256(np.ascontiguousarray(scores, "<f4").tobytes()).hexdigest()
 
 
 def images_digest(digests: Sequence[int]) -> str:
-    """SHA-256 of content hashes in order: equal for equal test images."""
+    """Return the SHA-256 of content hashes, in order: equal for equal test images."""
     return hashlib.sha256(np.asarray(digests, dtype="<u8").tobytes()).hexdigest()

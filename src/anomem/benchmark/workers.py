@@ -1,4 +1,4 @@
-"""Processes that do groups of units, and end when the process that started them does."""
+"""Worker processes that execute groups of units, and end with their parent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["pooled"]
 
 @dataclass
 class _Worker:
-    """A process, the pipe to it, and which units it was given and has not done."""
+    """Worker process, the pipe to it, and its unfinished units."""
 
     process: SpawnProcess
     pipe: Connection
@@ -28,17 +28,16 @@ class _Worker:
 
 
 def pooled(pending: Sequence[Sequence[Unit]], settings: Settings, jobs: int) -> Generator[Outcome, None, None]:
-    """Do groups of units in several processes; a group stays in one, since its units share a fit.
+    """Execute groups of units in several workers; a group stays in one, since its units share a fit.
 
-    A process that dies (for want of memory, say) costs the unit that it was doing; the others of its group are done by
-    another one.
+    A worker that dies (out of memory, say) loses its current unit; another worker takes the rest of the group.
 
     Parameters
     ----------
     pending : sequence of groups
     settings : Settings
     jobs : int
-        Processes at most.
+        Maximum number of workers.
 
     Yields
     ------
@@ -85,18 +84,18 @@ def _started(settings: Settings) -> _Worker:
 
 
 def _lost(worker: _Worker) -> Outcome:
-    """Say what happened to a process that ended in the middle of its work."""
+    """Return the outcome of the unit whose worker died."""
     worker.process.join()
     worker.pipe.close()
     code = worker.process.exitcode or 0
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    hint = ": perhaps for want of memory; try fewer --jobs" if code == -getattr(signal, "SIGKILL", 9) else ""
-    return Outcome(worker.due.pop(0), None, f"its process was {how}{hint}")
+    hint = ", perhaps out of memory; use fewer --jobs" if code == -getattr(signal, "SIGKILL", 9) else ""
+    return Outcome(worker.due.pop(0), None, f"its worker was {how}{hint}")
 
 
 def _work(pipe: Connection, settings: Settings) -> None:
-    """Do the groups that come through the pipe, until there is nobody to send any."""
-    # Ctrl-C goes to every process of a terminal; who started this one decides what becomes of it.
+    """Execute groups from the pipe until it closes."""
+    # Ctrl-C reaches every process of a terminal; the parent decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with prepared(settings) as work:

@@ -1,4 +1,4 @@
-"""Where units of work are done: image sets stay open, and units share the fits and observations they agree in."""
+"""Workspace of units: keeps image sets open, and caches the fits and observations that units share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Workspace"]
 
 
 class Workspace:
-    """Fits and scores for units, one after the other.
+    """Cache of fits and scores for units that run one by one.
 
-    What units share is bit for bit what each would have computed by itself: lines depend neither on the order of units
-    nor on the number of processes.
+    Shared results are bit for bit those that each unit would compute alone: run lines depend neither on the order of
+    units nor on the number of workers.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Workspace:
         self._trivial: dict[str, list[Trivial]] = {}
 
     def open(self, name: str, limit: int | None) -> BenchmarkSet:
-        """Open an image set; the last two stay open."""
+        """Open an image set; the last two are cached."""
         if (name, limit) not in self._sets:
             while len(self._sets) > 1:
                 self._sets.pop(next(iter(self._sets)))
@@ -41,11 +41,11 @@ class Workspace:
         return self._sets[name, limit]
 
     def one_class(self, unit: Unit, train: Images) -> Fit:
-        """Fit the unit's method to normal images; units of one ``fit_key`` share it."""
+        """Fit the unit's method to normal images; units of one ``fit_key`` share the fit."""
         if unit.fit_key in self._fits:
             self._fits[unit.fit_key].shared = True
         else:
-            # One at a time: a fit and what it has seen may fill the memory.
+            # One at a time: a fit and its cached answers may fill the memory.
             self._fits.clear()
             self._trivial.clear()
             self._fits[unit.fit_key] = fit_images(unit, train, self.settings)
@@ -56,17 +56,17 @@ class Workspace:
     ) -> Fit:
         """Fit the unit's method to normal images and labelled anomalies.
 
-        Where a method has a second stage, only that is refitted, on the shared one-class fit.
+        With a second stage, only that is refitted, on the shared one-class fit.
 
         Parameters
         ----------
         unit : Unit
         train : Images
-            Normal ones.
+            Normal images.
         labelled : Images
-            Anomalous ones.
+            Anomalous images.
         masks : bool
-            Whether to give the masks of the labelled images, too.
+            Pass the masks of the labelled images, too.
         anew : bool
             Fit everything with the labels, first stages that take them included.
         """
@@ -78,11 +78,10 @@ class Workspace:
         return fit_images(unit, everything, self.settings, masks=masks)
 
     def see(self, fit: Fit, images: Images, *, maps: bool = False) -> Seen:
-        """Score images; what a one-class fit said of them is kept.
+        """Score images; answers of a one-class fit are cached.
 
-        A refitted second stage concludes from what its first stage has observed, in the batches in which the images
-        would be scored. That the scores are the very same is checked on the first batch; where they are not, every
-        image is scored.
+        A refitted second stage scores cached first-stage output, in the batches of standard scoring. The first batch is
+        checked for identical scores; where they differ, every image is scored.
         """
         for key in (f"{images.name} with maps", images.name)[: 1 if maps else 2]:
             if key in fit.seen:
@@ -100,7 +99,7 @@ class Workspace:
         return seen
 
     def trivial(self, images: Images) -> list[Trivial]:
-        """Trivial features of every image; scoring has noted them on its way."""
+        """Return the trivial features of every image; recorded while scoring."""
         if images.name not in self._trivial:
             recorder = GreyRecorder(images.source)
             for i in range(len(images)):
@@ -109,7 +108,7 @@ class Workspace:
         return self._trivial[images.name]
 
     def _observed(self, fit: Fit, first: Fit, images: Images) -> Observed | None:
-        """What the first stage observed; None where concluding from it is not what scoring gives."""
+        """Return cached first-stage output; None where scoring from it differs from standard scoring."""
         if images.name not in first.observed:
             found = observe(first, images, self.settings)
             if found is not None:

@@ -28,6 +28,7 @@ REPORT = "report.html"
 @click.argument("model", type=options.PATH)
 @click.argument("data", type=options.PATH)
 @options.normal
+@options.every
 @click.option("--out", type=options.PATH, metavar="FILE", help="Write all metrics and results as JSON.")
 @click.option("--report", type=options.PATH, metavar="DIR", help=f"Write DIR/{REPORT}, a self-contained page.")
 @options.alpha("False-alarm rate of the verdicts.  [default: the model's]")
@@ -42,6 +43,7 @@ def evaluate(
     model: Path,
     data: Path,
     normal: str | None,
+    every: int,
     out: Path | None,
     report: Path | None,
     alpha: float | None,
@@ -70,7 +72,7 @@ def evaluate(
     if report is not None:
         check_folder(report)
         session.plan(report / REPORT)
-    dataset = read_dataset(data, normal=normal)
+    dataset = read_dataset(data, normal=normal, every=every)
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
     detector = load(model)

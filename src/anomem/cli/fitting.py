@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from anomem.cli import options
+from anomem.cli.configuring import configured, extended
 from anomem.cli.found import show_found
 from anomem.cli.output import Output, check_file, files_of, peak_mb
 from anomem.cli.progress import bars
@@ -22,7 +25,7 @@ from anomem.runtime.text import count, number, rate
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
-    from anomem.data.samples import Sample
+    from anomem.data.samples import Dataset, Sample
     from anomem.detector import Detector
     from anomem.loading import Model
     from anomem.runtime.calibration import Calibration
@@ -35,6 +38,7 @@ FITTED_IN = ("fp32", "bf16")
 @click.argument("data", type=options.PATH)
 @click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="Model file to write.")
 @options.normal
+@options.every
 @click.option("--method", default="anomem", show_default=True, help="Method; `anomem methods` lists all.")
 @click.option(
     "--set",
@@ -43,7 +47,9 @@ FITTED_IN = ("fp32", "bf16")
     multiple=True,
     help="Hyperparameter, repeatable; `anomem methods METHOD` lists all.",
 )
-@click.option("--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type].")
+@click.option(
+    "--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type]; or an export."
+)
 @options.alpha("Promised false-alarm rate.  [default: 0.01, or the smallest that the number of images allows]")
 @click.option("--precision", type=click.Choice(FITTED_IN), help="Arithmetic used for scoring.  [default: fp32]")
 @click.option(
@@ -60,6 +66,8 @@ FITTED_IN = ("fp32", "bf16")
 )
 @options.group_by
 @click.option("--seed", type=click.IntRange(0), help="Random seed.  [default: 0]")
+@click.option("--extend", type=options.PATH, metavar="MODEL", help="Refit MODEL with its normals and those of DATA.")
+@click.option("--keep-store", is_flag=True, help="Write MODEL.store.csv, paths of the normals, for --extend.")
 @options.running
 @options.skip_bad
 @options.max_pixels
@@ -71,6 +79,7 @@ def fit(
     data: Path,
     out: Path,
     normal: str | None,
+    every: int,
     method: str,
     assignments: tuple[str, ...],
     labels: Path | None,
@@ -80,6 +89,8 @@ def fit(
     bits: str | None,
     group_by: str | None,
     seed: int | None,
+    extend: Path | None,
+    keep_store: bool,
     as_json: bool,
     **running: Any,
 ) -> None:
@@ -87,25 +98,22 @@ def fit(
 
     DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
     --normal CLASS; or a CSV or Parquet table with the column path and optional columns label (0 normal, 1 anomalous),
-    mask, type and group. Only the training part is read. Masks are optional.
+    mask, type and group; or a folder of videos. Only the training part is read. Masks are optional.
+
+    --extend fits to the normals in the store of an earlier model and those of DATA, with the earlier model's method
+    and hyperparameters.
     """
-    from anomem.data.sources import read_dataset, read_labels
-    from anomem.detectors import get
+    from anomem.data.store import store_of
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    session.reads(data, labels)
+    session.reads(data, labels, extend, extend and store_of(extend))
     check_file(out, session, what="model")
-    dataset = read_dataset(data, normal=normal)
-    found = show_found(dataset, output)
-    picked = read_labels(labels) if labels else None
-    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
-    if not any(sample.label == NORMAL for sample in dataset.train):
-        raise InputError(f"{data}: has no normal images to learn from; put them into train/good, or label them 0")
-
-    detector = _configured(get(method), assignments, precision, bits, seed)
+    if keep_store:
+        check_file(store_of(out), session, what="store")
+    dataset, picked, found = _inputs(session, output, data, labels, normal=normal, every=every)
+    detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
-    learnt_in = PRECISIONS.get(fit_precision, fit_precision)
     started = time.perf_counter()
     with bars(session, quiet=as_json) as progress:
         detector.fit(
@@ -113,12 +121,14 @@ def fit(
             labels=picked,
             groups=group_by,
             alpha=alpha,
-            fit_precision=learnt_in,
+            fit_precision=PRECISIONS.get(fit_precision, fit_precision),
+            extend=extend,
             progress=progress,
             **running,
         )
     skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
-    _finish(detector, out, time.perf_counter() - started, output, session, skipped=skipped, found=found)
+    seconds = time.perf_counter() - started
+    _finish(detector, out, seconds, output, session, skipped=skipped, found=found, keep_store=keep_store)
 
 
 @click.command(short_help="Refit with labelled defects.")
@@ -128,7 +138,7 @@ def fit(
     type=options.PATH,
     metavar="CSV",
     required=True,
-    help="Labelled images: path,label[,mask,type].",
+    help="Labelled images: path,label[,mask,type]; or an export.",
 )
 @click.option("--add", is_flag=True, help="Keep earlier labels.  [default: they are replaced]")
 @click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="Model file to write.")
@@ -141,9 +151,10 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
     """Refit MODEL with labelled defects.
 
     The CSV has the columns path and label (1 anomalous, 0 normal) and optional columns mask and type; paths are
-    relative to its folder. Defects alone are enough. Only the second stage is refitted, in seconds; the memory of
-    normal images is unchanged. The calibration is recomputed without the labelled images. With --add, the image files
-    of earlier labels are read again and must still exist.
+    relative to its folder. Exports of Label Studio (JSON, JSON-MIN, CSV) or CVAT (for images 1.1, XML) are accepted
+    too. Defects alone are enough. Only the second stage is refitted, in seconds; the memory of normal images is
+    unchanged. The calibration is recomputed without the labelled images. With --add, the image files of earlier labels
+    are read again and must still exist.
     """
     from anomem.data.sources import read_labels
 
@@ -170,6 +181,7 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
 @click.argument("normals", type=options.PATH)
 @options.alpha("Promised false-alarm rate.", required=True)
 @options.normal
+@options.every
 @options.group_by
 @click.option("--out", type=options.PATH, metavar="MODEL", help="Model file to write.  [default: in place]")
 @options.running
@@ -184,6 +196,7 @@ def calibrate(
     normals: Path,
     alpha: float,
     normal: str | None,
+    every: int,
     group_by: str | None,
     out: Path | None,
     as_json: bool,
@@ -201,19 +214,18 @@ def calibrate(
     target = out or model
     session.reads(normals)
     check_file(target, session, what="model")
-    dataset = read_dataset(normals, normal=normal)
+    dataset = read_dataset(normals, normal=normal, every=every)
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
     chosen = [sample for sample in dataset.train if sample.label == NORMAL]
     if not chosen:
         raise InputError(f"{normals}: has no normal images to calibrate on; give a folder of normal images")
     detector = load_any(model)
-    known = [sample.group for sample in chosen]
-    groups = group_by or (known if any(known) else None)
+    groups = group_by or ([sample.group for sample in chosen] if any(sample.group for sample in chosen) else None)
     source = PathSource(sample.path for sample in chosen)
     with bars(session, quiet=as_json) as progress:
         detector.calibrate(source, alpha, groups=groups, progress=progress, **running)
-    save(detector, target, session)
+    save(detector.save, target, session)
     calibration = detector.calibration_
     output.line(f"calibrated on {count(calibration.n, 'normal image')}{_grouped(calibration)}")
     for text in promise(detector):
@@ -233,6 +245,21 @@ def calibrate(
     )
 
 
+def _inputs(
+    session: Session, output: Output, data: Path, labels: Path | None, **reading: Any
+) -> tuple[Dataset, tuple[Sample, ...] | None, dict[str, Any]]:
+    """Read what a fit learns from: a data set, labels that somebody picked, and what was found, which is printed."""
+    from anomem.data.sources import read_dataset, read_labels
+
+    dataset = read_dataset(data, **reading)
+    found = show_found(dataset, output)
+    picked = read_labels(labels) if labels else None
+    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
+    if not any(sample.label == NORMAL for sample in dataset.train):
+        raise InputError(f"{data}: has no normal images to learn from; put them into train/good, or label them 0")
+    return dataset, picked, found
+
+
 def load(model: Path) -> Detector:
     """Load a model file."""
     from anomem.detectors import load as load_detector
@@ -240,13 +267,13 @@ def load(model: Path) -> Detector:
     return load_detector(model)
 
 
-def save(detector: Model, path: Path, session: Session) -> None:
+def save(write: Callable[[Path], None], path: Path, session: Session) -> None:
     """Write a model file atomically."""
     with session.putting_in_place(path):
-        detector.save(path)
+        write(path)
 
 
-def keep(detector: Detector, path: Path, session: Session) -> None:
+def keep(write: Callable[[Path], None], path: Path, session: Session) -> None:
     """Write a model file; on failure write it to a temporary folder, so that the fit is not lost.
 
     Raises
@@ -255,13 +282,13 @@ def keep(detector: Detector, path: Path, session: Session) -> None:
         Neither the file nor a temporary one can be written.
     """
     try:
-        save(detector, path, session)
+        save(write, path, session)
     except OutputError as error:
         refuge = Path(tempfile.mkdtemp(prefix="anomem-")) / path.name
         try:
-            save(detector, refuge, session)
+            save(write, refuge, session)
         except (AnomemError, OSError):
-            refuge.parent.rmdir()
+            shutil.rmtree(refuge.parent, ignore_errors=True)
             raise error from None
         raise InputError(f"{error}; the fitted model is kept in {refuge}; move it") from error
 
@@ -285,24 +312,6 @@ def promise(detector: Model) -> list[str]:
     ]
 
 
-def _configured(
-    kind: type[Detector], assignments: Sequence[str], precision: str | None, bits: str | None, seed: int | None
-) -> Detector:
-    """Build a detector from ``--set`` and the options for hyperparameters, and check the values."""
-    from anomem.params import parse_assignments
-
-    values = parse_assignments(kind, assignments)
-    if precision is not None:
-        values["precision"] = PRECISIONS[precision]
-    if bits is not None:
-        values["bits"] = bits if bits == "auto" else int(bits)
-    if seed is not None:
-        values["seed"] = seed
-    detector = kind(**values)
-    detector.resolve()
-    return detector
-
-
 def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, str]]:
     """Report unreadable images and return their paths and errors."""
     paths = {str(sample.path) for sample in samples}
@@ -323,9 +332,10 @@ def _finish(
     *,
     skipped: Sequence[dict[str, str]] = (),
     found: dict[str, Any] | None = None,
+    keep_store: bool = False,
 ) -> None:
     """Write the model and print its summary."""
-    keep(detector, out, session)
+    keep(partial(detector.save, keep_store=keep_store), out, session)
     counts, calibration = detector.counts_, detector.calibration_
     output.line(
         f"{detector.name}: learnt from {count(counts['n_train'], 'normal image')}, tuned on {counts['n_tune']:,}, "

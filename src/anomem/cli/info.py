@@ -19,6 +19,7 @@ from anomem.version import __version__
 
 EXTRAS = {
     "tables": ("pyarrow",),
+    "video": ("av",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
 }

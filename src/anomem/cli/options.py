@@ -23,6 +23,14 @@ group_by = click.option(
     help="Images that count once (same part, lot or burst): near-duplicates, folders, or the match of REGEX in "
     "the path.",
 )
+every = click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Use every Nth frame of a video.",
+)
 skip_bad = click.option("--skip-bad", is_flag=True, help="Leave out unreadable images and list them.")
 
 max_pixels = click.option(

@@ -72,6 +72,7 @@ class Heatmaps:
     show_default=True,
     help="Arithmetic used for scoring; refused if the file does not support it; auto: that of its calibration.",
 )
+@options.every
 @options.running
 @options.skip_bad
 @options.max_pixels
@@ -87,10 +88,11 @@ def score(
     alpha: float | None,
     engine: str,
     precision: str,
+    every: int,
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Score IMAGES (files, tables, and folders with all images below them) with MODEL.
+    """Score IMAGES (files, tables, videos, and folders with all images below them) with MODEL.
 
     Prints per image the raw score (higher is more anomalous), the p-value (share of normal images with this score or a
     higher one) and the verdict: anomalous if the p-value is at most alpha.
@@ -102,7 +104,7 @@ def score(
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     session.reads(model, weights_of(model), *images)
-    paths, found = _listed(images)
+    paths, found = _listed(images, every)
     if out is not None:
         check_table(out, session)
     session.check_inputs(*paths)
@@ -131,7 +133,7 @@ def score(
     )
 
 
-def _listed(images: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
+def _listed(images: Sequence[Path], every: int) -> tuple[list[Path], list[dict[str, Any]]]:
     """List the image files of the arguments, and note files left out.
 
     Returns
@@ -149,7 +151,7 @@ def _listed(images: Sequence[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
     for place in images:
         with noted() as notes:
             warn_of_pages([place])
-            listed = [Path(path) for path in list_images(place, among=False)]
+            listed = [Path(path) for path in list_images(place, among=False, every=every)]
         if listed != [place]:
             found.append({"path": place, "images": len(listed), "notes": notes})
         paths += listed
@@ -217,7 +219,8 @@ def _absolute(path: Path) -> str:
 def _png(place: Path, number: str = "") -> Path:
     """Return the heatmap name of an image, cut to the longest file name allowed."""
     ending = f"{number}.png"
-    return place.with_name(shortened(place.stem, NAME_BYTES - len(ending)) + ending)
+    stem = place.stem + place.suffix.partition("#")[2].join(("-", "")) if "#" in place.suffix else place.stem
+    return place.with_name(shortened(stem, NAME_BYTES - len(ending)) + ending)
 
 
 def _free(place: Path, taken: set[str]) -> Path:
@@ -257,13 +260,16 @@ def _collect(
 
 
 def _draw(result: Scored, detector: Model, place: Path, max_pixels: int) -> None:
+    from anomem.data.official.inside import read_file
     from anomem.runtime.images import decode, write_png
+    from anomem.runtime.limits import image_bytes
     from anomem.runtime.overlay import overlay
 
     if result.map is None:
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    image = decode(result.name, bits=detector.bits_, max_pixels=max_pixels)
+    content = read_file(result.name, image_bytes(max_pixels))
+    image = decode(content, name=result.name, bits=detector.bits_, max_pixels=max_pixels)
     write_png(place, overlay(image, result.map, *detector.map_scale_), title=_TITLE)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from anomem.data.label_tables import merge_labels
 from anomem.data.official.inside import read_mask
 from anomem.data.sources import ImageSource, Sample, folder_samples, open_source, training_samples
+from anomem.data.store import Stored, with_earlier
+from anomem.data.video import is_video
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.files import is_folder
@@ -20,7 +22,7 @@ from anomem.runtime.groups import Groups, resolve_groups
 from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.sources import FileSource, highest_level
-from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, Record
+from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, LabelsLike, Record
 
 _LOOKED_AT = 1000
 """Maximum number of normals in the default search for near-duplicates."""
@@ -93,10 +95,10 @@ class Corpus:
 
 
 def read_corpus(
-    images: Any,
+    images: ImagesLike,
     y: Sequence[int] | None = None,
     *,
-    labels: Any = None,
+    labels: LabelsLike = None,
     masks: Sequence[Mask] | None = None,
     groups: Groups = None,
     types: Sequence[str | None] | None = None,
@@ -104,6 +106,7 @@ def read_corpus(
     skip_bad: bool = False,
     max_pixels: int | None = None,
     preprocessing: Preprocessing | None = None,
+    earlier: Sequence[Stored] = (),
 ) -> Generator[Record, None, Corpus]:
     """Build a corpus from the arguments of ``fit``; yields progress per file.
 
@@ -125,15 +128,22 @@ def read_corpus(
         Maximum number of pixels per image.
     preprocessing : Preprocessing, optional
         Steps from an image to the network's input.
+    earlier : sequence of Stored
+        Normals of an earlier fit, to stand before `images`, which are files then.
 
     Raises
     ------
     InputError
-        Different lengths, labels other than 0, 1, -1, or no images.
+        For earlier images that are gone or have changed; lengths that differ; labels other than 0, 1, -1; no images.
     """
     fitting = default_label == NORMAL
-    samples = None if isinstance(images, (str, Path)) and not fitting else training_samples(images)
+    paths = isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and any(map(is_video, images)))
+    samples = None if paths and not fitting else training_samples(images)
     picked: frozenset[int] = frozenset()
+    if earlier:
+        if any(isinstance(column, (list, tuple, np.ndarray)) for column in (y, masks, groups, types)):
+            raise InputError("extend: y, masks, types and groups of the new images cannot be columns; give Samples")
+        samples = yield from with_earlier(earlier, _files(images, samples))
     if labels is not None:
         samples, picked = merge_labels(_files(images, samples), labels)
     if samples is None and isinstance(images, (str, Path)) and is_folder(images):
@@ -150,12 +160,12 @@ def read_corpus(
     return (yield from _grouped(corpus, named)) if fitting else corpus
 
 
-def _files(images: Any, samples: Sequence[Sample] | None) -> Sequence[Sample]:
+def _files(images: ImagesLike, samples: Sequence[Sample] | None) -> Sequence[Sample]:
     if samples is not None:
         return samples
     if isinstance(images, (list, tuple)) and all(isinstance(image, (str, Path)) for image in images):
         return [Sample(Path(image), NORMAL) for image in images]
-    raise InputError("labels: images in memory cannot be merged with a table of labels; give files, or y")
+    raise InputError("images in memory cannot be merged with labelled or earlier files; give files, or y")
 
 
 def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corpus]:

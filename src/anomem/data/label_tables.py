@@ -6,16 +6,16 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from anomem.data.samples import Sample
 from anomem.data.sources import read_labels
-from anomem.types import ANOMALOUS, NORMAL
+from anomem.errors import InputError
+from anomem.types import ANOMALOUS, NORMAL, LabelsLike
 
 __all__ = ["merge_labels"]
 
 
-def merge_labels(samples: Sequence[Sample], labels: Any) -> tuple[list[Sample], frozenset[int]]:
+def merge_labels(samples: Sequence[Sample], labels: LabelsLike) -> tuple[list[Sample], frozenset[int]]:
     """Merge labelled images with the images of a data set.
 
     Parameters
@@ -33,6 +33,10 @@ def merge_labels(samples: Sequence[Sample], labels: Any) -> tuple[list[Sample], 
         Positions of the further normals, which must not be used for calibration.
     """
     labelled = read_labels(labels) if isinstance(labels, (str, Path)) else labels
+    if not isinstance(labelled, Sequence) or not all(isinstance(sample, Sample) for sample in labelled):
+        raise InputError(
+            "labels: neither a table nor samples; give a CSV file with path and label, or a list of Sample"
+        )
     given = {os.path.realpath(sample.path): sample for sample in labelled}
     merged = []
     for sample in samples:

@@ -18,7 +18,7 @@ from anomem.data.samples import Dataset, Sample
 from anomem.data.sources import ImageSource, PathSource, open_source, read_dataset
 from anomem.errors import InputError
 from anomem.runtime.pixels import Reading
-from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, IntArray, UInt8Image
+from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, UInt8Image
 
 __all__ = ["DisturbedSource", "Images", "JoinedSource", "as_labelled"]
 
@@ -137,7 +137,7 @@ class Images:
 
 
 def as_labelled(
-    images: Any,
+    images: ImagesLike,
     y: Sequence[int] | None = None,
     *,
     masks: Sequence[Any] | None = None,
@@ -180,7 +180,7 @@ def as_labelled(
     return replace(found, **columns)
 
 
-def _carried(images: Any, need_labels: bool) -> Images:
+def _carried(images: ImagesLike, need_labels: bool) -> Images:
     """Return images with the labels and facts of the input."""
     if isinstance(images, Images):
         return images

@@ -12,7 +12,7 @@ from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
 
 __all__ = ["Dataset", "Layout", "Sample"]
 
-Layout = Literal["mvtec", "imagefolder", "flat", "table"]
+Layout = Literal["mvtec", "imagefolder", "flat", "table", "video"]
 
 _WORDS = {NORMAL: "normal", ANOMALOUS: "anomalous", UNKNOWN: "unknown"}
 _FOLDERS_NAMED = 3
@@ -51,7 +51,7 @@ class Dataset:
 
     Parameters
     ----------
-    layout : {"mvtec", "imagefolder", "flat", "table"}
+    layout : {"mvtec", "imagefolder", "flat", "table", "video"}
         Recognised layout.
     root : Path
         Folder or table.

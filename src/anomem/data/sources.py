@@ -11,13 +11,15 @@ from anomem.data.layouts import read_folder
 from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
+from anomem.data.video import EVERY, frames, is_video, read_videos, videos_in
 from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.files import exists, is_file, is_folder
+from anomem.runtime.images import IMAGE_SUFFIXES
 from anomem.runtime.limits import image_bytes
 from anomem.runtime.listing import image_files
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
 from anomem.runtime.words import class_of
-from anomem.types import NORMAL
+from anomem.types import NORMAL, ImagesLike
 
 __all__ = [
     "ArraySource",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 
-def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
+def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EVERY) -> Dataset:
     """Read a folder or table as a dataset of training and test images.
 
     Recognised are MVTec style (``train/good``, ``test/<type>``, ``ground_truth/<type>`` with
@@ -44,7 +46,8 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
     ImageFolder style (``train/<class>``, ``test/<class>``; ``val/<class>`` serves as test where
     there is no test), class folders without ``train`` around them (the normal class trains, the
     others test), a flat folder of normal images with folders inside, and a table (see
-    `anomem.data.tables.read_table`). Hidden files are skipped.
+    `anomem.data.tables.read_table`). Hidden files are skipped. A video file, or a folder of videos alone, gives frames
+    (see `anomem.data.video.read_videos`).
 
     Parameters
     ----------
@@ -53,6 +56,8 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
     normal : str, optional
         Class folder of normal images; required if the training folder has several. Only this class
         is used for training; test images of all other classes are anomalous, with ``type`` the class.
+    every : int
+        Interval of the frames used of a video.
 
     Returns
     -------
@@ -66,6 +71,9 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
         A Parquet table without pyarrow.
     """
     root = Path(path)
+    videos = _videos(root)
+    if videos:
+        return read_videos(videos, root if is_folder(root) else root.parent, every)
     if is_folder(root):
         return read_folder(root, normal)
     if is_file(root) and root.suffix.lower() in TABLE_SUFFIXES:
@@ -79,7 +87,14 @@ def read_dataset(path: str | Path, *, normal: str | None = None) -> Dataset:
     raise InputError(f"{root}: no such file or folder; check the path")
 
 
-def training_samples(images: Any) -> list[Sample] | None:
+def _videos(root: Path) -> list[Path]:
+    """List the videos that a path stands for: itself, or those of a folder without images."""
+    if is_folder(root):
+        return videos_in(root)
+    return [root] if is_video(root) else []
+
+
+def training_samples(images: ImagesLike) -> list[Sample] | None:
     """Return the training samples of a data set, without test images.
 
     Parameters
@@ -100,7 +115,7 @@ def training_samples(images: Any) -> list[Sample] | None:
     """
     if isinstance(images, (str, Path)):
         path = Path(images)
-        if not is_folder(path) and path.suffix.lower() not in TABLE_SUFFIXES:
+        if not is_folder(path) and path.suffix.lower() not in TABLE_SUFFIXES and not is_video(path):
             return None
         images = read_dataset(path)
         if images.notes:
@@ -113,7 +128,16 @@ def training_samples(images: Any) -> list[Sample] | None:
         images = list(images)
     if isinstance(images, Sequence) and images and all(isinstance(s, Sample) for s in images):
         return list(images)
+    if isinstance(images, (list, tuple)) and any(map(is_video, images)):
+        return [sample for path in images for sample in _file_samples(path)]
     return None
+
+
+def _file_samples(path: str | Path) -> list[Sample]:
+    """Return one file as normal: a sample, or one per frame of a video, which are a group."""
+    if is_video(path):
+        return [Sample(frame, NORMAL, group=str(path)) for frame in frames(path)]
+    return [Sample(Path(path), NORMAL)]
 
 
 def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
@@ -125,7 +149,7 @@ def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
     return samples
 
 
-def normal_samples(images: Any) -> tuple[Any, list[Hashable | None] | None]:
+def normal_samples(images: ImagesLike) -> tuple[Any, list[Hashable | None] | None]:
     """Return the normal images of a data set for calibration, and their groups.
 
     Parameters
@@ -164,7 +188,7 @@ class PathSource(FileSource):
         return super().content(i) if exists(path) else read_file(path, image_bytes(self.reading.max_pixels))
 
 
-def open_source(images: Any, *, max_pixels: int | None = None) -> ImageSource:
+def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSource:
     """Open images of any supported input.
 
     Parameters
@@ -193,9 +217,13 @@ def open_source(images: Any, *, max_pixels: int | None = None) -> ImageSource:
     return open_images(images, files=PathSource, expand=list_images, max_pixels=max_pixels)
 
 
-def list_images(path: str | Path, *, among: bool) -> Sequence[str | Path]:
-    """List the image files of a path like `anomem.runtime.listing.image_files`, or the rows of a table."""
+def list_images(path: str | Path, *, among: bool, every: int = EVERY) -> Sequence[str | Path]:
+    """List the image files of a path like `anomem.runtime.listing.image_files`, rows of a table, or video frames."""
     place = Path(path)
+    known = among and place.suffix.lower() in IMAGE_SUFFIXES  # no look at the disk: there may be very many
+    videos = _videos(place) if not known and exists(place) else []
+    if videos:
+        return [frame for video in videos for frame in frames(video, every)]
     if place.suffix.lower() in TABLE_SUFFIXES and is_file(place):
         dataset = read_table(place)
         return [sample.path for sample in (*dataset.train, *dataset.test)]

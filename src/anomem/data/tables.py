@@ -10,24 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from anomem.data import label_studio
+from anomem.data.annotations import EXPORT_SUFFIXES, LABEL_WORDS, Labelled, labelled_by, read_export
 from anomem.data.layouts import type_by_place
 from anomem.data.samples import Dataset, Sample, mask_note
 from anomem.errors import InputError, MissingExtraError, nearest
 from anomem.runtime.files import is_file, is_folder
 from anomem.runtime.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
-from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
+from anomem.types import ANOMALOUS, NORMAL
 
 __all__ = ["TABLE_SUFFIXES", "read_labels", "read_table"]
 
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".pq"})
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".pq"}) | EXPORT_SUFFIXES
 
 _COLUMNS = ("path", "label", "mask", "type", "group", "split")
-_LABELS = {
-    **dict.fromkeys(("0", "0.0", "good", "normal", "ok"), NORMAL),
-    **dict.fromkeys(("1", "1.0", "anomalous", "anomaly", "abnormal"), ANOMALOUS),
-    **dict.fromkeys(("defect", "defective", "bad", "ng"), ANOMALOUS),
-    **dict.fromkeys(("", "-1", "-1.0", "unknown"), UNKNOWN),
-}
 _ROWS_AT_ONCE = 1024
 Part = Literal["train", "val", "test"]
 _SPLITS: dict[str, Part] = {
@@ -123,8 +119,12 @@ def read_labels(table: str | Path) -> tuple[Sample, ...]:
 def _read(table: Path) -> tuple[list[str], list[_Row]]:
     if not is_file(table):
         raise InputError(f"{table}: no such table; give a CSV or Parquet file")
+    if table.suffix.lower() in EXPORT_SUFFIXES:
+        return _exported(read_export(table))
     read = _parquet_rows if table.suffix.lower() in {".parquet", ".pq"} else _csv_rows
     columns, cells = read(table)
+    if label_studio.is_csv(columns):
+        return _exported(labelled_by(table, label_studio.read_csv(table)))
     _check_columns(table, columns)
     rows: dict[Path, _Row] = {}
     for where, cell in cells:
@@ -135,6 +135,19 @@ def _read(table: Path) -> tuple[list[str], list[_Row]]:
     if not rows:
         raise InputError(f"{table}: 0 images: the table has a header and no rows")
     return columns, list(rows.values())
+
+
+def _exported(images: list[Labelled]) -> tuple[list[str], list[_Row]]:
+    """Return the images of an annotation tool's export as rows of a table; those that nobody annotated are unknown."""
+    rows: dict[Path, _Row] = {}
+    for image in images:
+        row = _Row(image.where, Sample(image.path, image.label, image.mask, image.type), "train")
+        earlier = rows.setdefault(image.path, row)
+        if row.sample != earlier.sample:
+            raise InputError(
+                f"{row.where}: {image.path} stands in {earlier.where} too, annotated otherwise; keep one of the two"
+            )
+    return ["path", "label", "mask", "type"], list(rows.values())
 
 
 def _check_columns(table: Path, columns: list[str]) -> None:
@@ -154,7 +167,7 @@ def _check_columns(table: Path, columns: list[str]) -> None:
 def _row(table: Path, where: str, cell: Mapping[str, str]) -> _Row:
     if not cell["path"]:
         raise InputError(f"{where}: empty path; fill it in or remove the row")
-    label = _LABELS.get(cell.get("label", "").casefold())
+    label = LABEL_WORDS.get(cell.get("label", "").casefold())
     if label is None:
         raise InputError(
             f"{where}: label {cell['label']!r} is not understood; write 0, good, normal or ok; "

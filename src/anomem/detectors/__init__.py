@@ -1,4 +1,4 @@
-"""Every method, by name; a class is imported when it is asked for."""
+"""All methods by name; a class is imported on first use."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def load(path: str | Path) -> Detector:
     Raises
     ------
     ModelFileError
-        When the file is missing, is a pickle, is damaged, or is of an unknown version or method.
+        If the file is missing, is a pickle, is damaged, or is of an unknown version or method.
     """
     from anomem.runtime.metadata import is_exported
 
     if is_exported(path) and Path(path).is_file():
-        raise ModelFileError(f"{path}: is an exported model, which scores and calibrates; give the one it came from")
+        raise ModelFileError(f"{path}: an exported model cannot be loaded as a detector; give its source model")
     from anomem.fitting import read_preprocessing
     from anomem.modelfile import check_architecture, check_resolved, load_model
 
     def builder(method: str):  # type: ignore[no-untyped-def]
         if method not in DETECTORS:
-            raise ModelFileError(f"{path}: fitted by the method {method!r}, which this anomem does not have")
+            raise ModelFileError(f"{path}: method {method!r} is unknown to this version; update anomem")
         kind = get(method)
 
         def build(config: dict[str, Any]) -> Scorer:
@@ -83,5 +83,5 @@ def load(path: str | Path) -> Detector:
     except AnomemError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if described != state.preprocessing:
-        raise ModelFileError(f"{path}: damaged: its preprocessing is not what its parameters say")
+        raise ModelFileError(f"{path}: damaged, preprocessing and parameters disagree; save the model again")
     return detector

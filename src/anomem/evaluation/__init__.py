@@ -1,1 +1,1 @@
-"""Figures from scores and labels; every caller judges here."""
+"""Evaluation: figures from scores and labels, for every caller."""

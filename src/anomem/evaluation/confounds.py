@@ -35,11 +35,11 @@ Trivial: TypeAlias = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class TrivialFigures:
-    """AUROC, whichever direction is better, that single trivial features reach on some images.
+    """AUROC of single trivial features on some images, in the better direction.
 
-    Near the detector's own AUROC, they say that the set can be told apart without looking for defects: exposure, camera
-    or compression may differ between its normal and anomalous images. None where a feature is not known of every image:
-    images in memory have no file.
+    Values near the detector's AUROC mean that normal and anomalous images can be separated without looking for defects:
+    they may differ in exposure, camera or compression. None where a feature is not known for every image: images in
+    memory have no file.
     """
 
     mean_grey: float | None
@@ -59,7 +59,7 @@ def trivial_figures(features: Sequence[Trivial], labels: Sequence[int]) -> Trivi
     ----------
     features : sequence of Trivial, length N
     labels : sequence of int, length N
-        0 normal, 1 anomalous; both are there.
+        0 normal, 1 anomalous; both must occur.
 
     Returns
     -------
@@ -79,13 +79,13 @@ def direction_free_auroc(values: Sequence[float], labels: Sequence[int]) -> floa
 
 
 def trivial_features(images: Images, recorder: GreyRecorder, *, of: Iterable[int] | None = None) -> list[Trivial]:
-    """Return the trivial features of images that a recorder has passed on.
+    """Return the trivial features of images that were read through a recorder.
 
     Parameters
     ----------
     images : Images
     recorder : GreyRecorder
-        Its source is that of `images`; it forgets what it noted.
+        Wraps the source of `images`; its records are cleared.
     of : iterable of int, optional
         Positions; by default all. The other images have NaN throughout.
 
@@ -101,10 +101,9 @@ def trivial_features(images: Images, recorder: GreyRecorder, *, of: Iterable[int
 
 
 class GreyRecorder(ImageSource):
-    """Source that passes images on and notes the mean and standard deviation of their grey, and their size.
+    """Image source that records mean and standard deviation of grey, and size, of the images it loads.
 
-    The images are decoded for the detector anyway; noting three numbers on the way saves reading the
-    whole set twice.
+    The images are decoded for the detector anyway; recording three numbers saves a second pass over the set.
 
     Parameters
     ----------
@@ -120,13 +119,13 @@ class GreyRecorder(ImageSource):
         return len(self._source)
 
     def load(self, i: int) -> UInt8Image:
-        """Return the image and note its features."""
+        """Return the image and record its features."""
         image = self._source.load(i)
         self._noted[i] = (*grey_moments(image), float(image.shape[0] * image.shape[1]))
         return image
 
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
-        """Return the image with its content hash, and note its features."""
+        """Return the image with its content hash, and record its features."""
         image, digest = self._source.load_with_digest(i)
         self._noted[i] = (*grey_moments(image), float(image.shape[0] * image.shape[1]))
         return image, digest
@@ -140,7 +139,7 @@ class GreyRecorder(ImageSource):
         return self._source.digest(i)
 
     def subset(self, indices: Iterable[int]) -> ImageSource:
-        """Return some of the images, unwatched."""
+        """Return some of the images, without recording."""
         return self._source.subset(indices)
 
     def with_reading(self, reading: Reading) -> Self:
@@ -149,7 +148,7 @@ class GreyRecorder(ImageSource):
         return self
 
     def take(self, i: int) -> tuple[float, float, float]:
-        """Return and forget what was noted of an image, its number of pixels last; NaN where it was never read."""
+        """Return and clear the record of an image, its number of pixels last; NaN where it was not read."""
         return self._noted.pop(i, (np.nan, np.nan, np.nan))
 
 
@@ -175,7 +174,7 @@ _BEST_OF_FOUR = 2.491
 
 @dataclass(frozen=True)
 class ConfoundCheck:
-    """The trivial feature that reaches most, against what chance and a method reach.
+    """Comparison of the best trivial feature with chance and with a method.
 
     Parameters
     ----------
@@ -186,7 +185,7 @@ class ConfoundCheck:
     luck : float
         AUROC that the best of four meaningless features stays below in 95 of 100 sets of this size.
     confounded : bool
-        True where the feature comes near the method's AUROC, or near 1, and chance cannot explain it.
+        True where the feature is near the method's AUROC, or near 1, and above chance.
     """
 
     feature: str

@@ -1,4 +1,4 @@
-"""Evaluate a fitted detector on labelled images that it has never seen."""
+"""Evaluation of a fitted detector on labelled images that it was not fitted with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anomem.evaluation.confounds import GreyRecorder, trivial_features
 from anomem.evaluation.figures import Evaluation, NormalsEvaluation, require_both_classes
 from anomem.evaluation.judge import answer_steps, judge, judge_normals, select, with_masks
 from anomem.runtime.progress import Progress, run_to_end
-from anomem.types import NORMAL, UNKNOWN, Record
+from anomem.types import NORMAL, UNKNOWN, ImagesLike, Record
 
 if TYPE_CHECKING:
     from anomem.loading import Model
@@ -24,7 +24,7 @@ __all__ = ["evaluate", "evaluate_normals"]
 
 def evaluate(
     detector: Model,
-    images: Any,
+    images: ImagesLike,
     y: Sequence[int] | None = None,
     *,
     masks: Sequence[Any] | None = None,
@@ -39,33 +39,33 @@ def evaluate(
 ) -> Evaluation:
     """Return every figure of a model on labelled images.
 
-    Images that trained, tuned, calibrated or labelled the model are recognised by their content and
-    left out. Images of unknown label are not looked at.
+    Images that the model was fitted, tuned, calibrated or labelled with are recognised by content and
+    left out. Images of unknown label are not scored.
 
     Parameters
     ----------
     detector : Detector or Session
         Fitted.
     images : folder, table, Dataset, sequence of Sample, paths, arrays or tensors
-        Labelled images, on the disk, inside zips and array files, or in memory. A folder or table is read by its
-        layout; of a Dataset the test part is evaluated, or all of it where it has no split of its own.
+        Labelled images, on disk, inside zips and array files, or in memory. A folder or table is read by its
+        layout; of a Dataset the test part is evaluated, or all of it where it has no split.
     y : sequence of int, length N, optional
-        0 normal, 1 anomalous, -1 unknown; needed where `images` do not carry labels.
+        0 normal, 1 anomalous, -1 unknown; required where `images` have no labels.
     masks : sequence, length N, optional
-        For each image a bool array (H, W) in the image's own size, a path, or None.
+        Per image a bool array (H, W) of the image's size, a path, or None.
     types : sequence of str or None, length N, optional
         Defect types.
     maps : bool
-        Judge the maps too. It takes a mask of at least one anomalous image and a method
+        Judge the maps, too. Requires a mask for at least one anomalous image and a method
         that localizes; else pixel figures are None. Every pixel of a normal image counts as
-        defect-free. Anomalous images without a mask take no part in the pixel figures. Pixel scores
-        are kept until the end, 4 bytes per pixel (8 for a defective one), maps are not.
+        defect-free. Anomalous images without a mask are left out of the pixel figures. Pixel scores
+        stay in memory until the end, 4 bytes per pixel (8 per defective one); maps do not.
     batch_size : int
         Images per forward pass.
     workers : int or None
         Decoding threads.
     skip_bad : bool
-        Leave unreadable images and masks out, and list them, instead of failing.
+        Skip and list unreadable images and masks instead of raising an error.
     device : str
         "auto", or a torch device.
     max_pixels : int, optional
@@ -80,7 +80,7 @@ def evaluate(
     Raises
     ------
     InputError
-        Normal or anomalous images are missing, to begin with or after leaving some out; labels are missing.
+        Labels are missing, or no normal or no anomalous image is left.
     ImageError
         An image or mask cannot be read, and `skip_bad` is off.
     """
@@ -108,7 +108,7 @@ def evaluate(
 
 def evaluate_normals(
     detector: Model,
-    images: Any,
+    images: ImagesLike,
     *,
     batch_size: int = 16,
     workers: int | None = None,
@@ -119,17 +119,17 @@ def evaluate_normals(
 ) -> NormalsEvaluation:
     """Return the false-alarm rate of a model on normal images alone; parameters as for `evaluate`.
 
-    Images that are labelled anomalous or unknown are not looked at.
+    Images that are labelled anomalous or unknown are not scored.
 
     Raises
     ------
     InputError
-        No normal image, or none that the model was not made from.
+        No normal image, or none that the model was not fitted with.
     """
     given = as_labelled(images, max_pixels=max_pixels)
     normals = given.subset(given.positions(NORMAL), given.name)
     if not len(normals):
-        raise InputError("0 normal images: add some, or use `score` for images without labels")
+        raise InputError("0 normal images; add some, or use `score` for images without labels")
     steps = answer_steps(
         detector,
         normals,

@@ -1,4 +1,4 @@
-"""What an evaluation found: rows, one an image, and the figures drawn from them."""
+"""Results of an evaluation: a row per image, and the figures computed from the rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from anomem.types import ANOMALOUS, NORMAL, BoolArray
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One judged image: what it is (`label`, 0 or 1; `type`; `mask`) and what was found."""
+    """One judged image: its ground truth (`label`, 0 or 1; `type`; `mask`), score and decision."""
 
     path: str
     label: int
@@ -32,7 +32,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that could not be read, and why."""
+    """Unreadable image, with the error."""
 
     path: str
     error: str
@@ -43,7 +43,7 @@ class ImageFigures:
     """Image-level metrics, fractions from 0 to 1.
 
     `auroc_ci`, `ap_ci`, `f1_max_ci` and `fpr95_ci` are 95 % bootstrap intervals. `f1_max` is an oracle: its threshold
-    is chosen with the labels of these images. `fpr95` is the false-alarm rate at which 95 % of the anomalies are found.
+    is chosen on the labels of these images. `fpr95` is the false-alarm rate at which 95 % of the anomalies are found.
     """
 
     auroc: float
@@ -59,7 +59,7 @@ class ImageFigures:
 
 @dataclass(frozen=True)
 class AtAlpha:
-    """What the calibrated decision (p-value <= alpha) did on these images."""
+    """Figures of the calibrated decision (p-value <= alpha) on these images."""
 
     alpha: float
     false_alarm_rate: float
@@ -70,7 +70,7 @@ class AtAlpha:
 
 @dataclass(frozen=True)
 class Promise:
-    """What the calibration promised, and how likely this many false alarms were under it.
+    """Promised false-alarm rate, and the probability of this many false alarms under it.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Promise:
     threshold : float
         The calibrated decision's threshold on the raw score.
     rate_limit_95 : float
-        With 95 % confidence the false-alarm rate of this calibration set stays below.
+        Upper limit, with 95 % confidence, of this calibration set's false-alarm rate.
     chance : float
         Probability of at least as many false alarms among these normals, if they are exchangeable
         with the calibration normals; see `false_alarm_chance`.
@@ -96,7 +96,7 @@ class PixelFigures:
     """Pixel-level metrics over the `n_images` normals and masked anomalies, `n_regions` defects.
 
     `auroc_ci` and `aupro_ci` are 95 % bootstrap intervals over images. `n_without_mask` anomalous images have no mask,
-    or an empty one, and take no part.
+    or an empty one, and are left out.
     """
 
     auroc: float
@@ -110,7 +110,7 @@ class PixelFigures:
 
 @dataclass(frozen=True)
 class TypeFigures:
-    """One defect type: its `n` images against all normals, and how many were missed at alpha."""
+    """Figures of one defect type: its `n` images against all normals, and the number missed at alpha."""
 
     n: int
     auroc: float
@@ -127,7 +127,7 @@ class RocPoints:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluated test set.
+    """Evaluation of a test set.
 
     Parameters
     ----------
@@ -136,17 +136,17 @@ class Evaluation:
     n_normal, n_anomalous : int
         Judged images of each label.
     n_left_out : int
-        Images that trained, tuned, calibrated or labelled the model, by content: not judged.
+        Images that the model was fitted, tuned, calibrated or labelled with, by content: not judged.
     n_unlabelled : int
         Images without a label: not judged.
     image, at_alpha, promise, pixel, types, trivial, roc
-        The figures; `pixel` is None where there is no mask, or the method draws no maps.
+        The figures; `pixel` is None without masks, or where the method does not localize.
     results : tuple of ImageRow
         Every judged image, in the order given.
     skipped : tuple of SkippedImage
         Images that could not be read.
     images : Images
-        The judged images themselves, one per entry of `results`: what pictures are drawn from.
+        The judged images, one per entry of `results`, as the source of pictures.
     """
 
     method: str
@@ -179,7 +179,7 @@ class Evaluation:
 
 
 def image_figures(rows: Sequence[ImageRow], *, draws: int = 1000, seed: int = 0) -> ImageFigures:
-    """Image-level metrics of judged images; each interval takes the same `draws` resamples.
+    """Return image-level metrics of judged images; all intervals use the same `draws` resamples.
 
     Raises
     ------
@@ -205,7 +205,7 @@ def image_figures(rows: Sequence[ImageRow], *, draws: int = 1000, seed: int = 0)
 
 @dataclass(frozen=True)
 class NormalsEvaluation:
-    """Evaluation of normal images alone: the false-alarm rate, and nothing that takes anomalous images.
+    """Evaluation of normal images alone: the false-alarm rate, without figures that need anomalous images.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class NormalsEvaluation:
     skipped: tuple[SkippedImage, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the keys of `Evaluation.to_dict`; None where a figure takes anomalous images."""
+        """Return the keys of `Evaluation.to_dict`; None for figures that need anomalous images."""
         absent: dict[str, Any] = {
             "n_anomalous": 0,
             "image": None,
@@ -248,7 +248,7 @@ def at_alpha(rows: Sequence[ImageRow], alpha: float) -> AtAlpha:
 
 
 def type_figures(rows: Sequence[ImageRow]) -> dict[str, TypeFigures]:
-    """Figures of every named defect type against all normals, types in alphabetical order."""
+    """Return figures of every named defect type against all normals, types in alphabetical order."""
     normals = [row for row in rows if row.label == NORMAL]
     found: dict[str, TypeFigures] = {}
     for name in sorted({row.type for row in rows if row.type and row.label == ANOMALOUS}):
@@ -266,11 +266,11 @@ def roc_points(rows: Sequence[ImageRow], most: int | None = None) -> RocPoints:
     ----------
     rows : sequence of ImageRow
     most : int, optional
-        Of a curve with more corners, keep this many, evenly spaced, both ends among them.
+        Maximum number of corners, evenly spaced, both ends included.
     """
     fpr, tpr, _ = metrics.roc_curve(*scores_and_labels(rows))
     across, up = np.diff(fpr), np.diff(tpr)
-    # Rates are multiples of 1 / n, so whatever is this small is rounding.
+    # Rates are multiples of 1 / n: differences this small are rounding.
     bends = np.abs(across[:-1] * up[1:] - across[1:] * up[:-1]) > 1e-13
     kept = np.flatnonzero(np.r_[True, bends, True])
     if most is not None:
@@ -279,11 +279,11 @@ def roc_points(rows: Sequence[ImageRow], most: int | None = None) -> RocPoints:
 
 
 def false_alarm_chance(n_false: int, n_normal: int, n_calibration: int, alpha: float) -> float:
-    r"""Probability of `n_false` or more false alarms, if the normals are as the calibration's.
+    r"""Return the probability of `n_false` or more false alarms for normals like the calibration's.
 
     Over calibration sets of n exchangeable normals the false-alarm rate of a continuous score
     follows Beta(k, n + 1 - k), :math:`k = \lfloor\alpha(n + 1)\rfloor`; the count among m further
-    normals is therefore beta-binomial. A small value says that these normals differ from those of
+    normals is therefore beta-binomial. A small value means that these normals differ from those of
     the calibration.
 
     Examples
@@ -305,13 +305,13 @@ def false_alarm_chance(n_false: int, n_normal: int, n_calibration: int, alpha: f
 
 
 def scores_and_labels(rows: Sequence[ImageRow]) -> tuple[np.ndarray[Any, Any], BoolArray]:
-    """Scores (N,) float64 and labels (N,) bool of judged images."""
+    """Return scores (N,) float64 and labels (N,) bool of judged images."""
     scores = np.asarray([row.score for row in rows], dtype=np.float64)
     return scores, np.asarray([row.label == ANOMALOUS for row in rows], dtype=bool)
 
 
 def require_both_classes(n_normal: int, n_anomalous: int, others: str = "") -> None:
-    """Refuse a set that cannot be evaluated, saying what it holds."""
+    """Raise unless normal and anomalous images are present; the error has their numbers."""
     if n_normal and n_anomalous:
         return
     raise InputError(

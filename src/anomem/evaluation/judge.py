@@ -1,4 +1,4 @@
-"""From a model's answers about labelled images to every figure: the only place that judges."""
+"""Judge: every figure from a model's answers about labelled images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["Answers", "Selection", "answer_steps", "judge", "select", "with_mask
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """A model's answers about labelled images, one entry per image, in their order.
+    """Answers of a model about labelled images, one entry per image, in order.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class Answers:
     digests : tuple of int
         Content hashes; 0 where an image was skipped.
     pixels : PixelTally or None
-        Maps of all images that the model was not made from, where maps were asked for.
+        Map pixels of all images that the model was not fitted with, where maps were requested.
     skipped : mapping of int to str
-        Position to the reason, of images or masks that could not be read.
+        Position of each unreadable image or mask -> error.
     """
 
     scores: FloatArray
@@ -70,18 +70,18 @@ def answer_steps(
     device: str = "auto",
     skip_bad: bool = False,
 ) -> Generator[tuple[int, int], None, Answers]:
-    """Score labelled images on the ordinary path; yields progress, returns the answers.
+    """Score labelled images on the standard path; yields progress, returns the answers.
 
     Parameters
     ----------
     model : Model
     images : Images
     source : ImageSource, optional
-        Stands in for the source of `images`, such as a `GreyRecorder` of it.
+        Replaces the source of `images`, such as a `GreyRecorder` of it.
     maps : bool
-        Gather the maps' pixels too; maps of images that the model was made from do not count.
+        Collect the maps' pixels, too, except for images that the model was fitted with.
     batch_size, workers, device, skip_bad
-        As for scoring. `skip_bad` also skips images whose mask cannot be read.
+        As for scoring. `skip_bad` also skips images with an unreadable mask.
 
     Yields
     ------
@@ -113,7 +113,7 @@ def answer_steps(
         if result.error is not None:
             skipped[i] = result.error
         elif not np.isfinite(result.score):
-            raise InputError(f"{images.source.name(i)}: its score is {result.score}: fit the model again")
+            raise InputError(f"{images.source.name(i)}: score is {result.score}; fit the model again")
         else:
             scores[i] = result.score
             if tally is not None and result.map is not None and result.digest not in used:
@@ -128,20 +128,20 @@ def answer_steps(
 
 
 def with_masks(images: Images) -> bool:
-    """Return True where at least one anomalous image has a mask, so that maps can be judged."""
+    """Return True where at least one anomalous image has a mask, as judging maps requires."""
     return bool(images.masks) and any(images.masks[i] is not None for i in images.positions(ANOMALOUS))
 
 
 class Selection(NamedTuple):
-    """Positions of the images to judge, and how many were left out.
+    """Positions of the images to judge, and the numbers left out.
 
     Parameters
     ----------
     kept : ndarray of intp
     n_left_out : int
-        Images that the model was made from.
+        Images that the model was fitted with.
     n_skipped : int
-        Images that could not be read.
+        Unreadable images.
     """
 
     kept: IntArray
@@ -150,7 +150,7 @@ class Selection(NamedTuple):
 
 
 def select(answers: Answers, used: frozenset[int], among: Sequence[int] | IntArray | None = None) -> Selection:
-    """Leave out images that the model was made from, by content hash, and images that could not be read.
+    """Select images to judge, without those that the model was fitted with (by content hash) and unreadable ones.
 
     Parameters
     ----------
@@ -177,25 +177,25 @@ def judge(
     draws: int = 1000,
     corners: int | None = None,
 ) -> Evaluation:
-    """Judge a model's answers about labelled images.
+    """Return every figure of a model's answers about labelled images.
 
     Parameters
     ----------
     images : Images
-        (N) images.
+        N labelled images.
     answers : Answers
-        About all of them.
+        Answers about all of `images`.
     selection : Selection
-        Images to judge, of both labels. Pixel figures are those of all maps gathered.
+        Images to judge, of both labels. Pixel figures are over all collected maps.
     calibration : Calibration
-        Decides and gives p-values.
+        Source of decisions and p-values.
     trivial : sequence of Trivial, length N
     method : str
         Name of the method.
     draws : int
-        Bootstrap resamples of each interval at image level.
+        Bootstrap resamples per image-level interval.
     corners : int, optional
-        Corners of the ROC curve kept at most.
+        Maximum number of ROC corners.
 
     Returns
     -------
@@ -209,7 +209,7 @@ def judge(
     kept = selection.kept
     labels = images.labels[kept].tolist()
     n_normal, n_anomalous = labels.count(NORMAL), labels.count(ANOMALOUS)
-    out = f", beside {selection.n_left_out} that the model was made from and {selection.n_skipped} that cannot be read"
+    out = f", besides {selection.n_left_out} that the model was fitted with and {selection.n_skipped} unreadable ones"
     require_both_classes(n_normal, n_anomalous, out)
     rows = _rows(images, answers.scores[kept], kept, calibration)
     decided = at_alpha(rows, calibration.alpha)
@@ -244,8 +244,8 @@ def judge_normals(
     """
     if not len(selection.kept):
         raise InputError(
-            f"0 normal images are left: the model was made from {selection.n_left_out}, and {selection.n_skipped} "
-            "cannot be read; give normal images that it has not seen"
+            f"0 normal images are left: the model was fitted with {selection.n_left_out}, and {selection.n_skipped} "
+            "cannot be read; give normal images that it was not fitted with"
         )
     rows = _rows(images, answers.scores[selection.kept], selection.kept, calibration)
     decided = at_alpha(rows, calibration.alpha)

@@ -1,4 +1,4 @@
-"""Pixel-level figures of labelled images, gathered map by map."""
+"""Pixel-level figures of labelled images, accumulated map by map."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["PixelTally"]
 
 @dataclass
 class PixelTally:
-    """Pixel scores of the images whose maps were added, and the number of those that take no part.
+    """Accumulated pixel scores of images, and the number of images left out.
 
-    Every pixel of a normal image counts as defect-free. An anomalous image without a mask, or with an empty one, takes
-    no part: nothing is known of its pixels.
+    Every pixel of a normal image counts as defect-free. An anomalous image without a mask, or with an empty
+    one, is left out: the labels of its pixels are unknown.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class PixelTally:
     n_without_mask: int = 0
 
     def add(self, position: int, anomaly_map: FloatArray) -> None:
-        """Count the pixels of one image's map, (H, W) in the image's own frame.
+        """Add the pixels of one image's map, (H, W) in the image's own frame.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class PixelTally:
             self.scores.add(anomaly_map, mask)
 
     def figures(self) -> PixelFigures | None:
-        """Return the figures; None where no mask marked a defect."""
+        """Return the figures; None where no mask has a defect."""
         if not self.scores.n_regions:
             return None
         return PixelFigures(

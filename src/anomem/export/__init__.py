@@ -1,1 +1,1 @@
-"""Fitted models as files for other runtimes: ONNX and OpenVINO, checked against the model they came from."""
+"""Fitted models as files for other runtimes: ONNX and OpenVINO, compared with their source model."""

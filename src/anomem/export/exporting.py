@@ -1,4 +1,4 @@
-"""Exporting a fitted model: graph, check, calibration as it scores, and what a lower precision costs."""
+"""Export of a fitted model: graph, check, calibration, and cost of a lower precision."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import weights_of
 from anomem.runtime.precision import PRECISIONS
 from anomem.runtime.session import Session
-from anomem.types import ANOMALOUS, NORMAL, Record, UInt8Image
+from anomem.types import ANOMALOUS, NORMAL, ImagesLike, Record, UInt8Image
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 MAX_DROP = 0.01
-"""AUROC that a lower precision may cost unless another limit is given: one point."""
+"""Default limit on the AUROC lost by a lower precision: one point."""
 
 PLANTED = 48
-"""Images that defects are planted in at most, to see what a precision costs."""
+"""Maximum number of images with planted defects, to measure the cost of a precision."""
 
 CHECKED = 64
-"""Images of the caller's that scores are compared on at most."""
+"""Maximum number of the caller's images on which scores are compared."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, and what was found when it was checked.
+    """Files of an export, and the findings of its check.
 
     Parameters
     ----------
     file : Path
-        The .onnx file, or the .xml of an IR, whose .bin lies beside it.
+        Path of the .onnx file, or of the .xml of an IR, whose .bin is beside it.
     format : {"onnx", "openvino"}
     precision : {"fp32", "bf16", "int8"}
     max_abs_diff : float
@@ -57,11 +57,11 @@ class Exported:
     auroc_drop : float or None
         AUROC of the model minus AUROC of the file, from -1 to 1; None where it was not measured.
     auroc_drop_on : str or None
-        On what: the evaluation data, or "planted defects".
+        Source of the drop: the evaluation data, or "planted defects".
     calibrated : bool
-        Whether the file's calibration scores were computed in its own precision.
+        True where the file's calibration scores were computed in its own precision.
     n_calibration : int
-        Calibration scores that it carries.
+        Number of calibration scores in the file.
     """
 
     file: Path
@@ -76,7 +76,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be exported, in order.
+    """Arguments of an export, validated.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Wish:
 
     @property
     def arithmetic(self) -> str:
-        """In which the file scores: "float32", "bfloat16" or "int8"."""
+        """Arithmetic of the exported file: "float32", "bfloat16" or "int8"."""
         return PRECISIONS[self.precision]
 
 
@@ -108,21 +108,21 @@ def make_wish(
     *,
     format: str | None = None,
     precision: str = "fp32",
-    normals: Any = None,
-    check: Any = None,
-    eval_data: Any = None,
+    normals: ImagesLike = None,
+    check: ImagesLike = None,
+    eval_data: ImagesLike = None,
     max_drop: float | None = None,
 ) -> Wish:
-    """Put the arguments of an export in order, and refuse what cannot be done before any work is done.
+    """Validate the arguments of an export, and refuse impossible ones before any work is done.
 
     Raises
     ------
     ParameterError
-        A format, precision or limit that does not exist, or not for this method.
+        For an unknown format, precision or limit, or one that the method does not support.
     InputError
-        A suffix that is none of an exported file's, or images that cannot be read.
+        For an unknown suffix, or unreadable images.
     MissingExtraError
-        A package is missing.
+        If a package is missing.
     """
     place = Path(path)
     suffix = place.suffix.lower()
@@ -131,22 +131,24 @@ def make_wish(
     if format not in FORMATS and format is not None:
         raise ParameterError(f"format={format!r} is not allowed; expected {' or '.join(FORMATS)}")
     if format is None or FORMATS[format] != suffix:
-        raise InputError(f"{place}: an exported file is called .onnx (ONNX) or .xml (OpenVINO): rename it")
+        raise InputError(f"{place}: not the suffix of an exported file; expected .onnx (ONNX) or .xml (OpenVINO)")
     if precision not in PRECISIONS:
         raise ParameterError(f"precision={precision!r} is not allowed; expected {', '.join(PRECISIONS)}")
     if format == "onnx" and precision != "fp32":
-        raise ParameterError(f"ONNX files are fp32; for {precision} name a .xml file (OpenVINO)")
+        raise ParameterError(f"precision={precision!r}: ONNX files are fp32; for {precision} name a .xml file")
     if max_drop is not None and not 0 <= max_drop <= 1:
         raise ParameterError(f"max_drop={max_drop!r} is not allowed; expected a share of AUROC from 0 to 1")
     if precision == "int8" and normals is None:
-        raise ParameterError("int8 is fitted to images of normals: give some by normals (--normals)")
+        raise ParameterError("int8: no normals to fit it to; give some by normals (--normals)")
     if format == "openvino":
         check_openvino(method, precision)
     files = None if check is None else open_source(check)
     if not isinstance(files, PathSource | None):
-        raise InputError("check takes image files: what is compared begins with decoding them")
+        raise InputError("check: not image files, which the comparison decodes; give paths")
     paths = [] if files is None else [Path(files.name(i)) for i in range(len(files))]
     data = read_dataset(eval_data) if isinstance(eval_data, (str, Path)) else eval_data
+    if not isinstance(data, Dataset | None):
+        raise InputError("eval_data: no data set; give a folder, a table or a Dataset")
     source = None if normals is None else open_source(normals)
     return Wish(place, format, precision, source, paths[:CHECKED], data, MAX_DROP if max_drop is None else max_drop)
 
@@ -154,37 +156,37 @@ def make_wish(
 def export_steps(
     method: str, paper: str, params: Mapping[str, Any], state: Fitted, path: str | Path, **options: Any
 ) -> Generator[Record, None, Exported]:
-    """Write a model for another runtime, whole and checked or not at all; yields what it does.
+    """Write a model for another runtime, whole and checked or not at all; yield its steps.
 
     Parameters
     ----------
     method, paper : str
-        The method's name, and where it was published.
+        Name of the method, and its publication.
     params : mapping
         Hyperparameters as given.
     state : Fitted
-        The fitted state; it stays as it is.
+        Fitted state; not changed.
     path : str or Path
-        .onnx, or .xml of an OpenVINO IR, whose weights become a .bin beside it.
+        Path of the .onnx file, or of the .xml of an OpenVINO IR, whose weights are stored in a .bin beside it.
     format : {"onnx", "openvino"}, optional
-        By default what the suffix says.
+        Format of the file; by default decided by the suffix.
     precision : {"fp32", "bf16", "int8"}
-        ONNX: fp32.
+        Arithmetic of the file; ONNX: fp32.
     normals : images, optional
-        Normals: int8 is fitted to those that the model has learnt from (to a third, where it knows none), and what
-        scores in another precision than it was calibrated in is calibrated anew on those that it has not seen.
+        Normals: int8 is fitted to those in the training data (to a third, where none is), and a file that
+        scores in another precision than it was calibrated in is calibrated on those outside it.
     check : images, optional
-        Files that scores are compared on; by default textures with and without planted defects.
+        Files on which scores are compared; by default textures with and without planted defects.
     eval_data : folder, table or Dataset, optional
-        Labelled images that the cost in AUROC is measured on; by default it is measured for int8 alone, on defects
+        Labelled images on which the cost in AUROC is measured; by default it is measured for int8 alone, on defects
         planted in `normals`.
     max_drop : float, optional
-        Largest cost that is accepted, by default 0.01.
+        Largest accepted cost, by default 0.01.
 
     Raises
     ------
     ExportError
-        The file does not score as the model, or costs more AUROC than `max_drop`; nothing is left.
+        If the file does not score as the model, or costs more AUROC than `max_drop`; nothing is written.
     ParameterError, InputError, MissingExtraError
         See :func:`make_wish`.
     """
@@ -217,7 +219,7 @@ def export_steps(
 
 def _facts(manifest: Manifest, paper: str, state: Fitted, wish: Wish, graph: Graph) -> ExportedFacts:
     how = {"format": wish.format, "opset": graph.opset, "outputs": list(graph.outputs), "paper": paper}
-    kept = {key: fact for key, fact in manifest.facts.items() if key != "labels"}  # paths of another machine
+    kept = {key: fact for key, fact in manifest.facts.items() if key != "labels"}  # Paths of another machine.
     manifest = replace(manifest, precision=wish.arithmetic, facts={**kept, "export": how})
     return ExportedFacts(manifest, state.preprocessing, state.calibration, state.digests)
 
@@ -228,14 +230,14 @@ def _checked(state: Fitted, session: Session, wish: Wish) -> Difference:
         like = "float32" if wish.precision == "int8" else wish.arithmetic
         difference = compare(state, session, files, like)
     if not np.isfinite(difference.score):
-        raise ExportError("the exported file gives scores that are no numbers: nothing was written")
-    if wish.precision != "int8":  # whose difference is what its precision costs, which is measured in AUROC
+        raise ExportError("{wish.path}: the exported file gives scores that are not finite; nothing was written")
+    if wish.precision != "int8":  # Its difference is the cost of its precision, which is measured in AUROC.
         require_parity(difference, like)
     return difference
 
 
 def _roles(state: Fitted, wish: Wish) -> tuple[list[int], list[int]]:
-    """Of the normals given, which int8 is fitted to, and which calibrate: never the same ones."""
+    """Split the given normals into those that fit int8 and those that calibrate, without overlap."""
     if wish.normals is None:
         return [], []
     seen, fresh = state.digests["learn"] | state.digests["tune"], dict[int, int]()
@@ -254,9 +256,9 @@ def _roles(state: Fitted, wish: Wish) -> tuple[list[int], list[int]]:
 
 
 def _tiles(state: Fitted, wish: Wish, indices: Sequence[int]) -> list[UInt8Image]:
-    """Tiles of normals, evenly drawn from the images, and from each image's tiles where there are many."""
+    """Return tiles of normals, evenly drawn from the images, and from each image's tiles where there are many."""
     if wish.normals is None or not indices:
-        raise InputError("int8 is fitted to images of normals, and none can be used: give the images of the fit")
+        raise InputError("int8: none of the normals can be used to fit it; give the images of the fit")
     chosen = [indices[k] for k in np.unique(np.linspace(0, len(indices) - 1, QUANTISE_IMAGES).astype(int))]
     each = max(1, QUANTISE_IMAGES // len(chosen))
     tiles: list[UInt8Image] = []
@@ -268,13 +270,13 @@ def _tiles(state: Fitted, wish: Wish, indices: Sequence[int]) -> list[UInt8Image
 
 
 def _calibrate(state: Fitted, session: Session, wish: Wish, fresh: Sequence[int]) -> bool:
-    """Compute the calibration scores as the file scores; say so where that cannot be."""
+    """Compute the calibration scores by the exported file; report where that is impossible."""
     if wish.arithmetic == state.calibration.precision:
         return True
     if wish.normals is None or not fresh:
         warnings.warn(
-            f"the file scores in {wish.arithmetic} with a calibration made in {state.calibration.precision}: "
-            "give normals that the model has not learnt from (--normals) to calibrate it as it scores",
+            f"{wish.path}: scores in {wish.arithmetic}, calibrated in {state.calibration.precision}; "
+            "give normals outside the training data (--normals) to calibrate it in {wish.arithmetic}",
             AnomemWarning,
             stacklevel=3,
         )
@@ -286,7 +288,7 @@ def _calibrate(state: Fitted, session: Session, wish: Wish, fresh: Sequence[int]
 def _cost(
     state: Fitted, session: Session, wish: Wish, candidates: Sequence[int]
 ) -> Generator[Record, None, tuple[float | None, str | None]]:
-    """What the export costs in AUROC, and on what that was measured."""
+    """Return the cost of the export in AUROC, and the images it was measured on."""
     if wish.eval_data is None and wish.precision != "int8":
         return None, None
     with scratch("export") as folder:
@@ -305,28 +307,28 @@ def _cost(
     drop = auroc(native, labels) - auroc(found, labels)
     if drop > wish.max_drop:
         raise ExportError(
-            f"{wish.precision} costs {100 * drop:.2f} points of AUROC on {on}, and max_drop is "
-            f"{100 * wish.max_drop:.2f}: nothing was written"
+            f"{wish.precision}: costs {100 * drop:.2f} points of AUROC on {on}, more than max_drop = "
+            f"{100 * wish.max_drop:.2f}; nothing was written"
         )
     return drop, on
 
 
 def _evaluation(state: Fitted, data: Dataset) -> tuple[list[Path], list[int]]:
-    """Labelled images that the model was not made from."""
+    """Return labelled images outside the model's training data."""
     samples = [sample for sample in data.for_evaluation() if sample.label in (NORMAL, ANOMALOUS)]
     source = PathSource(sample.path for sample in samples)
     used = frozenset().union(*state.digests.values())
     kept = [sample for i, sample in enumerate(samples) if source.digest(i) not in used]
     labels = [int(sample.label) for sample in kept]
     if len(set(labels)) < 2:
-        raise InputError(f"{data.root}: measuring a cost takes normal and anomalous images that the model has not seen")
+        raise InputError(f"{data.root}: too few unused images; give normal and anomalous ones outside the fit")
     return [Path(sample.path) for sample in kept], labels
 
 
 def _planted(wish: Wish, candidates: Sequence[int], folder: Path) -> tuple[list[Path], list[int]]:
-    """Write normals as they are, and with a defect planted in each."""
+    """Write normals unchanged, and with a defect planted in each."""
     if wish.normals is None or not candidates:
-        raise InputError("defects are planted in normals, and there are none: give normals (--normals)")
+        raise InputError("planted defects: no normals to plant them in; give normals (--normals)")
     rng, files, labels = np.random.default_rng(0), [], []
     for k in np.unique(np.linspace(0, len(candidates) - 1, PLANTED).astype(int)):
         image = wish.normals.load(candidates[k])

@@ -1,4 +1,4 @@
-"""A scorer as an ONNX graph: uint8 images in; score, and where the method localises map, out."""
+"""Scorer as an ONNX graph: uint8 images in; score, and where the method localises map, out."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from anomem.nn.scorer import Scorer
 from anomem.nn.tracing import exporting_here, private_tracing
 
 LARGEST = 2_000_000_000
-"""Bytes of tensors that fit into one ONNX file, whose format ends at 2 GiB."""
+"""Maximum bytes of tensors in one ONNX file, whose format ends at 2 GiB."""
 
 _BATCH = "batch"
 _BACKBONES = ("scorer.backbone.model", "scorer.backbone.segments")
-"""Where scorers keep convolutional networks that somebody else has trained."""
+"""Attributes of scorers that hold pretrained convolutional networks."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """What is known of an exported network.
+    """Facts of an exported network.
 
     Parameters
     ----------
-    outputs : tuple of str
+    Names "score", then "map" where the method localises, then "one_class" where labels weigh.
         "score", then "map" where the method localises, then "one_class" where labels have a say.
     backbone : frozenset of str
         Names of the nodes that belong to the backbone.
@@ -46,7 +46,7 @@ class Graph:
 
 
 class _Network(nn.Module):
-    """A scorer with a plain tuple for its output."""
+    """Scorer with a plain tuple as output."""
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
@@ -64,16 +64,16 @@ def write_onnx(scorer: Scorer, size: int, path: Path) -> Graph:
     Parameters
     ----------
     scorer : Scorer
-        Fitted; it is copied, and stays as it is.
+        Fitted scorer; it is copied, and not changed.
     size : int
-        Side of its inputs, pixels.
+        Side of the inputs, pixels.
     path : Path
-        A .onnx file.
+        Path of the .onnx file.
 
     Notes
     -----
-    The input ``image`` is (B, 3, S, S) uint8, RGB, B any number. Bytes are what decoding and resizing give: a quarter
-    of the memory of floats, and nobody can scale them wrongly, since the normalisation that a backbone expects is part
+    The input ``image`` is (B, 3, S, S) uint8, RGB, B any number. Bytes are the result of decoding and resizing: they
+    take a quarter of the memory of floats, and cannot be scaled wrongly, since the backbone's normalisation is part
     of the graph.
 
     Raises
@@ -81,9 +81,9 @@ def write_onnx(scorer: Scorer, size: int, path: Path) -> Graph:
     MissingExtraError
         Without onnx or onnxscript.
     ParameterError
-        The model is larger than an ONNX file can be.
+        If the model is larger than an ONNX file can be.
     ExportError
-        The scorer does something that ONNX has no words for.
+        If the scorer has an operation that ONNX lacks.
     """
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
@@ -91,12 +91,12 @@ def write_onnx(scorer: Scorer, size: int, path: Path) -> Graph:
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*scorer.parameters(), *scorer.buffers()))
     if n_bytes > LARGEST:
         raise ParameterError(
-            f"the model holds {n_bytes / 1e9:.1f} GB and an ONNX file at most 2: "
+            f"model: {n_bytes / 1e9:.1f} GB, and an ONNX file holds at most 2; "
             "fit it with fewer n_channels, fewer max_items or a smaller size"
         )
     network = _Network(copy_scorer(scorer, torch.device("cpu"))).eval()
     for module in network.modules():
-        if hasattr(module, "inplace"):  # a graph has no places, and taking them out again takes long
+        if hasattr(module, "inplace"):  # A graph has no devices, and removing them again takes long.
             setattr(module, "inplace", False)  # noqa: B010
     image = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     with torch.no_grad():
@@ -120,7 +120,7 @@ def _traced(network: _Network, image: Tensor, outputs: tuple[str, ...]) -> Any:
         program: Any = torch.onnx.export(exported, (image,), None, **options, **names)
         _simplify(program.model)
         return program
-    except Exception as error:  # a tracer, a decomposer and a translator, each with errors of its own
+    except Exception as error:  # A tracer, a decomposer and a translator, each with its own errors.
         what = str(error).strip().splitlines()
         raise ExportError(f"the network cannot be written as ONNX ({what[0] if what else type(error).__name__})") from (
             error
@@ -128,7 +128,7 @@ def _traced(network: _Network, image: Tensor, outputs: tuple[str, ...]) -> Any:
 
 
 def _simplify(model: Any) -> None:
-    """Compute what no image changes, and drop what nothing needs.
+    """Fold constants, and drop unused nodes.
 
     The exporter's own optimisation also looks for patterns to fuse, which takes minutes on long graphs; runtimes do
     that when they load a file.
@@ -153,7 +153,7 @@ def _simplify(model: Any) -> None:
 
 
 def _tidied(model: Any) -> frozenset[str]:
-    """Name the batch, and drop notes on where each node came from, which name files of this machine.
+    """Name the batch dimension, and drop per-node source notes, which name files of this machine.
 
     Returns
     -------

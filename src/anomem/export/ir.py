@@ -1,4 +1,4 @@
-"""From an ONNX graph to an OpenVINO IR: float32, bfloat16, or int8 fitted to images of normals."""
+"""Conversion of an ONNX graph to an OpenVINO IR: float32, bfloat16, or int8 fitted to images of normals."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from anomem.runtime.dependencies import import_openvino, import_quietly, install
 from anomem.types import UInt8Image
 
 METHODS = ("anomem", "fyd", "padim", "plume")
-"""What is exported to OpenVINO: methods whose scores were measured there."""
+"""Methods that are exported to OpenVINO: those whose scores were measured there."""
 
 QUANTISE_IMAGES = 128
-"""Tiles of normals that int8 is fitted to at most."""
+"""Maximum number of tiles of normals that int8 is fitted to."""
 
 
 def check_openvino(method: str, precision: str) -> None:
-    """Refuse what cannot be exported to OpenVINO, before any work is done.
+    """Refuse an export to OpenVINO that cannot succeed, before any work is done.
 
     Raises
     ------
     ParameterError
-        A method that is not exported to OpenVINO.
+        For a method that is not exported to OpenVINO.
     MissingExtraError
         Without openvino, or for int8 without nncf.
     """
     if method not in METHODS:
         raise ParameterError(
-            f"{method} is exported to ONNX only, which OpenVINO reads too; to OpenVINO's own format: "
+            f"{method}: not exported to OpenVINO's own format; export ONNX, which OpenVINO reads, or one of: "
             f"{', '.join(METHODS)}"
         )
     for package in ("openvino", *(["nncf"] if precision == "int8" else [])):
@@ -47,17 +47,17 @@ def write_ir(onnx: Path, path: Path, graph: Graph, tiles: Iterable[UInt8Image] |
     Parameters
     ----------
     onnx : Path
-        The graph.
+        Graph file.
     path : Path
         A .xml file.
     graph : Graph
-        What is known of it.
+        Facts of the graph.
     tiles : iterable of ndarray, optional
-        (S, S, 3) uint8 tiles of normals: the backbone's convolutions over all channels become int8, their ranges fitted
-        to these. What stays as it is: depthwise convolutions, whose channels' ranges differ by orders (they cost most
+        Tiles (S, S, 3) uint8 of normals: the backbone's convolutions over all channels become int8, their ranges fitted
+        to these. Unchanged are: depthwise convolutions, whose channels' ranges differ by orders (they cost most
         of what int8 costs, and are no faster in it); those on the finest maps, whose noise reaches every scale;
         residual sums; and everything behind the backbone, where distances are differences of nearly equal numbers.
-        Without, nothing is quantised; bfloat16 is how an IR is computed, not how it is stored.
+        Without tiles nothing is quantised; bfloat16 is a precision of computing, not of storing, an IR.
     """
     openvino = import_openvino()
     model = openvino.Core().read_model(str(onnx))
@@ -65,13 +65,13 @@ def write_ir(onnx: Path, path: Path, graph: Graph, tiles: Iterable[UInt8Image] |
         model = _quantised(model, graph, list(tiles))
     try:
         openvino.save_model(model, str(path), compress_to_fp16=False)
-    except RuntimeError as error:  # of a full disk, among others
+    except RuntimeError as error:  # A full disk, among others.
         raise OSError(None, one_line(error)) from error
 
 
 def _quantised(model: Any, graph: Graph, tiles: list[UInt8Image]) -> Any:
     if not tiles:
-        raise ParameterError("int8 is fitted to images of normals, and there are none")
+        raise ParameterError("int8: no normals to fit it to; give some by normals (--normals)")
     with hushed("torch.utils.cpp_extension"):
         nncf = import_quietly("nncf", "openvino", "anomem")
 
@@ -90,9 +90,9 @@ def _quantised(model: Any, graph: Graph, tiles: list[UInt8Image]) -> Any:
 
 
 def _mixing(model: Any, backbone: frozenset[str]) -> frozenset[str]:
-    """Names of the backbone's convolutions over all channels of a map, behind those on the finest maps.
+    """Return names of the backbone's convolutions over all channels of a map, behind those on the finest maps.
 
-    Those are left out up to the first that ends on maps of a quarter of the image's side.
+    Convolutions up to the first that ends on maps of a quarter of the image's side are left out.
     """
     side = model.inputs[0].get_partial_shape()[2].get_length()
     found, fine = set(), True
@@ -106,6 +106,6 @@ def _mixing(model: Any, backbone: frozenset[str]) -> frozenset[str]:
 
 
 def _base(op: Any) -> str:
-    """An operation's name in the graph: a convolution with a bias has become two, the first with a suffix."""
+    """Return an operation's name in the graph: a convolution with a bias has become two, the first with a suffix."""
     name: str = op.get_friendly_name()
     return name.partition("/")[0]

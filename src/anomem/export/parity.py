@@ -1,4 +1,4 @@
-"""Whether an exported file scores as the model that it was exported from, from the same image files."""
+"""Comparison of an exported file's scores with its model's, from the same image files."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from anomem.runtime.session import Session
 from anomem.types import UInt8Image
 
 SCORES = {"float32": 1e-4, "bfloat16": 0.1}
-"""Largest difference that is let pass, of the range of scores. Two implementations of bfloat16 round elsewhere."""
+"""Tolerance of scores, relative to their range. Two implementations of bfloat16 round differently."""
 
 MAPS = {"float32": 1e-3, "bfloat16": 0.2}
-"""The same for maps, of the range of their values. What lies on an item of a memory has a distance of pure rounding."""
+"""Tolerance of maps, relative to the range of their values. At a memory item distances are pure rounding."""
 
 STEPS = {"scores": 1 / 15, "maps": 0.02}
-"""Share of images and of pixels that may differ more where scores move in steps: rounding may move some by a step."""
+"""Share of images and of pixels exempt where scores move in steps: rounding may move some by a step."""
 
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an exported file is from its model.
+    """Differences between an exported file and its model.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ class Difference:
 
 
 def example_files(folder: Path, preprocessing: Preprocessing) -> list[Path]:
-    """Write images to compare on: textures as they are and with planted defects, of several shapes.
+    """Write images to compare on: unchanged textures and ones with planted defects, of several shapes.
 
     Parameters
     ----------
     folder : Path
-        Where to.
+        Folder for the files.
     preprocessing : Preprocessing
-        Where it cuts tiles, images are larger than one.
+        Preprocessing of the model; where it cuts tiles, images are larger than one.
     """
     side = max(48, min(512, round(1.2 * (preprocessing.tile or preprocessing.size))))
     shapes = ((side, side), (side, round(0.8 * side)), (round(0.7 * side), side))
@@ -82,25 +82,25 @@ def example_files(folder: Path, preprocessing: Preprocessing) -> list[Path]:
 
 
 def native_results(state: Fitted, files: Sequence[Path], *, precision: str, maps: bool) -> list[ImageResult]:
-    """Score files with the model itself, on the CPU, in a precision of choice."""
+    """Score files by the model itself, on the CPU, in a chosen precision."""
     images = ImageSet(open_source(list(files)), state.preprocessing, workers=0)
     scorer = moved(state.scorer, "cpu")
     return list(score_images(scorer, images, precision=precision, batch_size=BATCH, maps=maps))
 
 
 def compare(state: Fitted, session: Session, files: Sequence[Path], precision: str) -> Difference:
-    """Compare an exported file with its model, like precision with like.
+    """Compare an exported file with its model in equal precision.
 
     Parameters
     ----------
     state : Fitted
-        The model.
+        Fitted model.
     session : Session
-        The exported file.
+        Exported file.
     files : sequence of Path
         Images; each is decoded by both.
     precision : {"float32", "bfloat16"}
-        In which the model itself is to score.
+        Arithmetic of the model's own scores.
     """
     native = native_results(state, files, precision=precision, maps=session.localizes)
     exported = list(session.raw_results(list(files), maps=session.localizes, batch_size=BATCH, workers=0))
@@ -113,7 +113,7 @@ def compare(state: Fitted, session: Session, files: Sequence[Path], precision: s
 
 
 def _map_share(exported: Sequence[ImageResult], native: Sequence[ImageResult], steps: float) -> float | None:
-    """The same of the maps of all tiles, as the networks give them."""
+    """Return the largest difference of the networks' maps of all tiles, as a share of the maps' range."""
     found, wanted = ([r.tile_maps.ravel() for r in part if r.tile_maps is not None] for part in (exported, native))
     if not found:
         return None
@@ -122,7 +122,7 @@ def _map_share(exported: Sequence[ImageResult], native: Sequence[ImageResult], s
 
 
 def _largest(differences: npt.NDArray[np.floating[Any]], steps: float) -> float:
-    """The largest absolute difference but for a share `steps` of them; infinite where one is no number."""
+    """Return the largest absolute difference except for a share `steps` of them; infinite where one is NaN."""
     if not np.isfinite(differences).all():
         return float("inf")
     apart = np.sort(np.abs(differences))
@@ -135,17 +135,17 @@ def require_parity(difference: Difference, precision: str) -> None:
     Raises
     ------
     ExportError
-        The line says by how much they differ.
+        If they differ by more than the tolerance; the line names the difference.
     """
     found = {"scores": (difference.share, SCORES[precision]), "maps": (difference.map_share or 0.0, MAPS[precision])}
     for what, (share, most) in found.items():
         if not share <= most:
             raise ExportError(
-                f"the exported file's {what} differ from the model's by {share:.1e} of their range on "
-                f"{difference.n_images} images, and {most:.0e} is let pass: nothing was written"
+                f"exported file: {what} differ from the model's by {share:.1e} of their range on "
+                f"{difference.n_images} images, more than the tolerance {most:.0e}; nothing was written"
             )
 
 
 def on_cpu(state: Fitted) -> Fitted:
-    """The same model with its scorer on the CPU."""
+    """Return the same model with its scorer on the CPU."""
     return state.replaced(scorer=moved(state.scorer, "cpu"))

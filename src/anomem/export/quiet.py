@@ -1,4 +1,4 @@
-"""Output of libraries, kept back while they export."""
+"""Suppression of library output during an export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["hushed"]
 
 
 class _OthersOnly:
-    """A stream that loses what one thread writes."""
+    """Stream that discards the output of one thread."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._thread = stream, get_ident()
@@ -27,7 +27,7 @@ class _OthersOnly:
 
 @contextmanager
 def hushed(*names: str) -> Iterator[None]:
-    """Keep back what libraries log for their own developers, and what this thread prints."""
+    """Suppress library logs for developers, and the output of this thread."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""How well scores and maps tell anomalous from normal: pure functions on arrays, numpy alone."""
+"""Detection metrics of scores and maps: pure functions on arrays, numpy alone."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 __all__ = ["Components", "auroc_components", "paired_error"]
 
 Components: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-"""Structural components of an AUROC: of P anomalous images, shape (P,), and of N normal ones, shape (N,)."""
+"""Structural components of an AUROC: (P,) of P anomalous images, and (N,) of N normal ones."""
 
 
 def auroc_components(scores: npt.ArrayLike, anomalous: npt.ArrayLike) -> Components:
@@ -54,12 +54,12 @@ def paired_error(a: Components, b: Components) -> float | None:
     Parameters
     ----------
     a, b : Components
-        Of two methods, in the same order of the same images.
+        Components of two methods, in the same order of the same images.
 
     Returns
     -------
     float or None
-        At least 0; None where a class has a single image.
+        Standard error, at least 0; None where a class has a single image.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def paired_error(a: Components, b: Components) -> float | None:
 
 
 def _share_below(values: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Share of the others below each value, ties half."""
+    """Return the share of the others below each value, ties half."""
     ranked = np.sort(others)
     below, up_to = np.searchsorted(ranked, values, "left"), np.searchsorted(ranked, values, "right")
     return (below + up_to) / (2 * max(1, len(ranked)))

@@ -1,4 +1,4 @@
-"""How well scores tell anomalous from normal: pure functions on arrays.
+"""Image-level detection metrics: pure functions on arrays.
 
 Labels are 0 (normal) and 1 (anomalous); a higher score is more anomalous; results are fractions
 from 0 to 1. Scores are ranked, never squashed, so every value here is the same for ``scores`` and
@@ -23,19 +23,19 @@ _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
 def auroc(scores: Scores, labels: Labels) -> float:
-    """Area under the ROC curve: how often an anomalous image outranks a normal one, ties half.
+    """Return the area under the ROC curve: how often an anomalous image outranks a normal one, ties half.
 
     Parameters
     ----------
     scores : array_like of shape (N,)
-        Any real numbers; higher is more anomalous.
+        Finite scores; higher is more anomalous.
     labels : array_like of shape (N,)
         0 normal, 1 anomalous.
 
     Returns
     -------
     float
-        From 0 to 1; 0.5 is chance.
+        AUROC from 0 to 1; 0.5 is chance.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def auroc(scores: Scores, labels: Labels) -> float:
 
 
 def average_precision(scores: Scores, labels: Labels) -> float:
-    r"""Average precision, :math:`\sum_n (R_n - R_{n-1}) P_n` over the distinct thresholds.
+    r"""Return the average precision, :math:`\sum_n (R_n - R_{n-1}) P_n` over the distinct thresholds.
 
     Parameters and errors are those of `auroc`. A ranking by chance reaches the share of anomalous
     images, so values of sets with other shares do not compare.
@@ -68,10 +68,10 @@ def average_precision(scores: Scores, labels: Labels) -> float:
 
 
 def f1_max(scores: Scores, labels: Labels) -> tuple[float, float]:
-    """Give the largest F1 over all thresholds, and the threshold (``score >= threshold``) for it.
+    """Return the largest F1 over all thresholds, and the threshold (``score >= threshold``) for it.
 
-    The threshold is chosen with the labels of the very images that are judged: this is an oracle,
-    an upper limit, and never how a detector decides. Of several equally good thresholds it is the
+    The threshold is chosen with the labels of the judged images: this is an oracle,
+    an upper limit, and never a detector's decision rule. Of several equally good thresholds it is the
     highest. Parameters and errors are those of `auroc`.
 
     Examples
@@ -86,7 +86,7 @@ def f1_max(scores: Scores, labels: Labels) -> tuple[float, float]:
 
 
 def fpr_at_tpr(scores: Scores, labels: Labels, tpr: float = 0.95) -> float:
-    """Share of normal images called anomalous at the highest threshold that finds enough anomalies.
+    """Return the share of normal images called anomalous at the highest threshold that finds enough anomalies.
 
     ``tpr``, the share of anomalous images to find, is above 0 and at most 1. The result is a point
     of the ROC curve, not interpolated; lower is better. Otherwise as `auroc`.
@@ -97,14 +97,14 @@ def fpr_at_tpr(scores: Scores, labels: Labels, tpr: float = 0.95) -> float:
     0.5
     """
     if not 0.0 < tpr <= 1.0:
-        raise ParameterError(f"tpr is {tpr}: it must be above 0 and at most 1")
+        raise ParameterError(f"tpr={tpr} is not allowed; expected a number above 0 and at most 1")
     true, false, _ = _counts_by_threshold(*_checked(scores, labels))
     first = int(np.argmax(true / true[-1] >= tpr))
     return float(false[first] / false[-1])
 
 
 def roc_curve(scores: Scores, labels: Labels) -> tuple[_Doubles, _Doubles, _Doubles]:
-    """Give the ROC curve, one point per distinct score and (0, 0) before them.
+    """Return the ROC curve, one point per distinct score, with (0, 0) before them.
 
     Returns
     -------
@@ -131,16 +131,16 @@ def bootstrap_interval(
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a metric, normals and anomalies resampled separately.
+    """Return the percentile bootstrap interval of a metric, normals and anomalies resampled separately.
 
     Parameters
     ----------
     metric : callable
-        Takes ``(scores, labels)`` and returns a float, such as `auroc`, whose arguments follow.
+        Function of ``(scores, labels)`` that returns a float, such as `auroc`.
     level : float
-        Probability that the interval covers, above 0 and below 1.
+        Coverage of the interval, above 0 and below 1.
     draws, seed : int
-        Number of resamples, and what they are drawn from; the global random state is left alone.
+        Number of resamples, and their random seed; the global random state is not used.
 
     Returns
     -------
@@ -155,9 +155,9 @@ def bootstrap_interval(
     True
     """
     if not 0.0 < level < 1.0:
-        raise ParameterError(f"level is {level}: it must lie between 0 and 1")
+        raise ParameterError(f"level={level} is not allowed; expected a number between 0 and 1")
     if draws < 1:
-        raise ParameterError(f"draws is {draws}: at least one resample is needed")
+        raise ParameterError(f"draws={draws} is not allowed; expected at least 1")
     values, positive = _checked(scores, labels)
     normal, anomalous = values[~positive], values[positive]
     drawn_labels = np.repeat([False, True], [normal.size, anomalous.size])
@@ -171,7 +171,7 @@ def bootstrap_interval(
 
 
 def _counts_by_threshold(values: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Counts, Counts, Floats]:
-    """Anomalous and normal images at or above each distinct score, highest score first."""
+    """Return anomalous and normal images at or above each distinct score, highest score first."""
     order = np.argsort(values, kind="stable")[::-1]
     ranked = values[order]
     last = last_of_ties(ranked)
@@ -182,16 +182,16 @@ def _counts_by_threshold(values: Floats, positive: npt.NDArray[np.bool_]) -> tup
 def _checked(scores: Scores, labels: Labels) -> tuple[Floats, npt.NDArray[np.bool_]]:
     values, marks = floats(scores), np.asarray(labels)
     if values.ndim != 1 or marks.shape != values.shape:
-        raise InputError(f"scores have shape {values.shape} and labels {marks.shape}: both must be (N,)")
+        raise InputError(f"scores have shape {values.shape} and labels {marks.shape}; both must be (N,)")
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise InputError(f"score {bad} is {values[bad]}: scores must be finite numbers")
+        raise InputError(f"score {bad} is {values[bad]}; scores must be finite numbers")
     positive: npt.NDArray[np.bool_] = marks == 1
     if not (positive | (marks == 0)).all():
-        raise InputError("labels must be 0 (normal) or 1 (anomalous): leave unknown ones out")
+        raise InputError("labels must be 0 (normal) or 1 (anomalous); leave unknown ones out")
     n_anomalous = int(positive.sum())
     if n_anomalous in (0, positive.size):
         raise InputError(
-            f"there are {positive.size - n_anomalous} normal and {n_anomalous} anomalous images: this metric needs both"
+            f"labels: {positive.size - n_anomalous} normal and {n_anomalous} anomalous images; this metric needs both"
         )
     return values, positive

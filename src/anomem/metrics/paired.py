@@ -1,4 +1,4 @@
-"""Paired comparison of two methods: the mean difference, its bootstrap interval, and how often each is better."""
+"""Paired comparison of two methods: the mean difference, its bootstrap interval, and the share of units won."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 __all__ = ["MANY_CATEGORIES", "Comparison", "Pair", "compare"]
 
 MANY_CATEGORIES = 8
-"""From so many on, categories are resampled; of fewer, 7 and more of 100 intervals of 95 % would miss."""
+"""Minimum number of categories that are resampled; with fewer, 7 and more of 100 intervals of 95 % would miss."""
 
 _LEVEL = 0.95
 _EQUAL = 1e-9
@@ -31,9 +31,9 @@ class Pair:
     repeat : tuple
         Seed of the fit, and draw or None.
     a, b : float
-        Figures of the two.
+        Figures of the two methods.
     error : float or None
-        Standard error of ``a - b`` over test images; None where it is not known.
+        Standard error of ``a - b`` over test images; None where unknown.
     """
 
     category: Hashable
@@ -53,14 +53,14 @@ class Comparison:
     difference : float
         Mean of ``a - b``: over the units of a category, then over categories.
     low, high : float or None
-        95 % interval of the difference; None where nothing says how much it may deviate.
+        95 % interval of the difference; None where its variation is unknown.
     basis : tuple of str
         Resampled parts: "categories", "seeds", "draws", "images".
     wins, ties, losses : int
         Units in which a is better than b, equal, worse.
     error_ratio : float or None
-        Of fractions of which 1 is the best: (1 - mean a) / (1 - mean b), the share of b's error that a leaves; None
-        where b makes none.
+        Ratio of errors for fractions whose best is 1: (1 - mean a) / (1 - mean b); None
+        where b's error is 0.
     """
 
     n_units: int
@@ -76,33 +76,33 @@ class Comparison:
 
     @property
     def verdict(self) -> int:
-        """1 where the interval lies above 0, -1 where it lies below, 0 where it holds 0 or there is none."""
+        """Sign of a clear difference: 1 where the interval lies above 0, -1 where below, 0 otherwise or without one."""
         if self.low is None or self.high is None:
             return 0
         return int(self.low > 0) - int(self.high < 0)
 
 
 def compare(pairs: Sequence[Pair], *, higher: bool = True, draws: int = 2000, seed: int = 0) -> Comparison:
-    r"""Compare two methods on the units that both have done.
+    r"""Compare two methods on the units that both have.
 
     The interval is a percentile bootstrap of the mean difference.
 
-    - Of eight categories or more, categories are drawn, each with all its units (a cluster bootstrap: units of a
+    - With eight categories or more, categories are drawn, each with all its units (a cluster bootstrap: units of a
       category are alike). Percentiles are widened for small numbers as Hesterberg does,
       :math:`\alpha / 2 = \Phi(-\sqrt{n / (n - 1)}\, t_{n - 1})`.
-    - Of fewer categories, the interval is one for these categories: within each, seeds are drawn (draws, where there is
-      one seed), their deviations enlarged by :math:`\sqrt{n / (n - 1)}`, which a bootstrap of n lacks; and what the
-      test images contribute is added with its standard error, undiminished by repetition, as repetitions judge the same
+    - With fewer categories, the interval is one for these categories: within each, seeds are drawn (draws, where there
+      is one seed), their deviations enlarged by :math:`\sqrt{n / (n - 1)}`, which a bootstrap of n lacks; and the test
+      images' contribution is added with its standard error, undiminished by repetition, as repetitions judge the same
       images.
 
     Parameters
     ----------
     pairs : sequence of Pair
-        At least one.
+        Pairs of figures, at least one.
     higher : bool
-        Whether more is better.
+        True where more is better.
     draws, seed : int
-        Number of resamples, and what they are drawn from.
+        Number of resamples, and their random seed.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def _interval(
 
 
 def _clusters(group: Sequence[Pair]) -> tuple[_Doubles, str]:
-    """Mean differences of the seeds of a category; of its draws, where there is one seed."""
+    """Return mean differences per seed of a category; per draw, where there is one seed."""
     by_seed: dict[int, list[float]] = {}
     for pair in group:
         by_seed.setdefault(pair.repeat[0], []).append(pair.a - pair.b)
@@ -176,7 +176,7 @@ def _clusters(group: Sequence[Pair]) -> tuple[_Doubles, str]:
 
 
 def _image_error(groups: Sequence[Sequence[Pair]]) -> float | None:
-    """Standard error of the mean difference over test images; those of categories are independent."""
+    """Return the standard error of the mean difference over test images; those of categories are independent."""
     total = 0.0
     for group in groups:
         errors = [p.error for p in group]
@@ -196,6 +196,6 @@ def _expanded(n: int) -> tuple[float, float]:
 
 @cache
 def _normal_scores(draws: int) -> _Doubles:
-    """Evenly spaced quantiles of the normal distribution: a sample without luck."""
+    """Return evenly spaced quantiles of the normal distribution: a sample without sampling error."""
     normal = statistics.NormalDist()
     return np.asarray([normal.inv_cdf((i + 0.5) / draws) for i in range(draws)])

@@ -1,4 +1,4 @@
-"""How well anomaly maps tell defective pixels from the others.
+"""Pixel-level metrics of anomaly maps.
 
 Labels and ranks as in :mod:`anomem.metrics.image`. Images that are anomalous but have no mask, or an empty one, say
 nothing about pixels: leave them out, or their defects would count as false positives.
@@ -20,24 +20,24 @@ from anomem.metrics.ranks import Floats, floats, last_of_ties, mann_whitney
 Masks: TypeAlias = Iterable[npt.NDArray[np.bool_] | None]
 
 EXACT_PIXELS = 1 << 23
-"""Pixels up to which figures are exact: 8.4 million, such as 32 images of 512 x 512 pixels."""
+"""Number of pixels up to which figures are exact: 8.4 million, such as 32 images of 512 x 512 pixels."""
 
 
 def pixel_auroc(maps: Iterable[npt.ArrayLike], masks: Masks) -> float:
-    """AUROC over all pixels of all maps, ties half; exact up to `EXACT_PIXELS`, see :class:`PixelScores` beyond.
+    """Return the AUROC over all pixels of all maps, ties half; exact up to `EXACT_PIXELS`, then as `PixelScores`.
 
     Parameters
     ----------
     maps : iterable of array_like of shape (H_i, W_i)
         Anomaly maps; sizes may differ from image to image. A generator is consumed once.
     masks : iterable of ndarray of shape (H_i, W_i), bool, or None
-        True on defects; None stands for an image without any defect. Leave out anomalous images
+        True on defects; None for an image without any defect. Leave out anomalous images
         whose mask is missing or empty.
 
     Returns
     -------
     float
-        From 0 to 1.
+        AUROC from 0 to 1.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def pixel_auroc(maps: Iterable[npt.ArrayLike], masks: Masks) -> float:
 
 
 def aupro(maps: Iterable[npt.ArrayLike], masks: Masks, fpr_limit: float = 0.3) -> float:
-    """Area under the per-region overlap curve up to a false-positive rate, as MVTec defines it.
+    """Return the area under the per-region overlap curve up to a false-positive rate, as MVTec defines it.
 
     For every threshold, the overlap is the share of a defect region that reaches the threshold,
     averaged over all 8-connected regions of the data set, so that small defects weigh as much as
@@ -65,7 +65,7 @@ def aupro(maps: Iterable[npt.ArrayLike], masks: Masks, fpr_limit: float = 0.3) -
     Returns
     -------
     float
-        From 0 to 1. A constant map reaches ``fpr_limit / 2``.
+        AUPRO from 0 to 1. A constant map reaches ``fpr_limit / 2``.
 
     References
     ----------
@@ -84,8 +84,8 @@ class PixelScores:
 
     Up to `EXACT_PIXELS` every score is kept, and figures are exact. Beyond, scores are counted in
     655,360 fine bins, in bounded memory however many images there are; those of one bin
-    then count as equal, and `error` bounds what that changes. More images may be added after a
-    metric was taken.
+    then count as equal, and `error` bounds the difference. More images may be added after a
+    metric was computed.
 
     Examples
     --------
@@ -109,16 +109,16 @@ class PixelScores:
         self._uncounted: list[ImagePixels] = []
 
     def add(self, anomaly_map: npt.ArrayLike, mask: npt.NDArray[np.bool_] | None = None) -> None:
-        """Take one image's map (H, W) and mask (H, W), or None where nothing is defective."""
+        """Add one image's map (H, W) and mask (H, W), or None where nothing is defective."""
         values = floats(anomaly_map)
         mask_shape = values.shape if mask is None else mask.shape
         if values.ndim != 2 or mask_shape != values.shape:
             raise InputError(
-                f"map {self.n_images} has shape {values.shape} and its mask {mask_shape}: "
+                f"map {self.n_images} has shape {values.shape} and its mask {mask_shape}; "
                 "both must be (height, width) of the image"
             )
         if not np.isfinite(values).all():
-            raise InputError(f"map {self.n_images} holds NaN or infinite values")
+            raise InputError(f"map {self.n_images}: NaN or infinite values; maps must be finite")
         pixels = _image_pixels(values, mask)
         self.n_images += 1
         self.n_regions += pixels.n_regions
@@ -136,18 +136,18 @@ class PixelScores:
             self._fold()
 
     def auroc(self) -> float:
-        """AUROC over all pixels gathered so far; see `pixel_auroc`."""
+        """Return the AUROC over all pixels gathered so far; see `pixel_auroc`."""
         self._check()
         if self._bins is not None:
             return self._bins.auroc()
         normal, defect = self._sorted_normal_and_defect()
-        # Sorted keys walk through memory in order, which makes the look-ups many times faster.
+        # Sorted keys access memory in order, which makes the look-ups many times faster.
         return mann_whitney(np.sort(defect), normal)
 
     def aupro(self, fpr_limit: float = 0.3) -> float:
-        """AUPRO over all pixels gathered so far; see the function `aupro`."""
+        """Return the AUPRO over all pixels gathered so far; see the function `aupro`."""
         if not 0.0 < fpr_limit <= 1.0:
-            raise ParameterError(f"fpr_limit is {fpr_limit}: it must be above 0 and at most 1")
+            raise ParameterError(f"fpr_limit={fpr_limit} is not allowed; expected a number above 0 and at most 1")
         self._check()
         if self._bins is not None:
             return self._bins.aupro(fpr_limit, self.n_regions)
@@ -159,7 +159,7 @@ class PixelScores:
         thresholds = ranked[last]
         overlap = np.minimum(np.cumsum(weights)[last] / self.n_regions, 1.0)
         overlap[-1] = 1.0
-        # Between two defect scores the overlap stands still, so the curve bends only where a defect
+        # Between two defect scores the overlap is constant, so the curve bends only where a defect
         # score is passed: just above it (right) and at it (left); ties make the diagonal between.
         above = normal.size - np.searchsorted(normal, thresholds, side="right")
         at_least = normal.size - np.searchsorted(normal, thresholds, side="left")
@@ -170,7 +170,7 @@ class PixelScores:
 
     @property
     def error(self) -> float:
-        """The most by which `auroc` may differ from the exact figure; 0 up to `EXACT_PIXELS`."""
+        """Maximum difference of `auroc` from the exact figure; 0 up to `EXACT_PIXELS`."""
         self._check()
         return 0.0 if self._bins is None else self._bins.error()
 
@@ -183,7 +183,7 @@ class PixelScores:
         draws: int = 1000,
         seed: int = 0,
     ) -> tuple[float, float]:
-        """Percentile bootstrap interval of "auroc" or "aupro", images resampled whole.
+        """Return the percentile bootstrap interval of "auroc" or "aupro", images resampled whole.
 
         Images with and without a defect are drawn separately. Draws are taken from scores counted in bins of up to
         2,048 quantiles, around the exact value; parameters as for :func:`~anomem.metrics.bootstrap_interval`.
@@ -198,11 +198,11 @@ class PixelScores:
 
     def _check(self) -> None:
         if not self.n_regions:
-            raise InputError("no mask marks a defect: pixel metrics need at least one")
+            raise InputError("masks: no defective pixel; pixel metrics need at least one")
         if self._bins is None and not any(part.size for part in self._normal):
-            raise InputError("the masks mark every pixel: pixel metrics need defect-free pixels")
+            raise InputError("masks: no defect-free pixel; pixel metrics need at least one")
         if self._bins is not None and not self._bins.normal.any():
-            raise InputError("the masks mark every pixel: pixel metrics need defect-free pixels")
+            raise InputError("masks: no defect-free pixel; pixel metrics need at least one")
 
     def _sorted_normal_and_defect(self) -> tuple[Floats, Floats]:
         dtype = np.result_type(*self._normal, *self._defect)
@@ -218,7 +218,7 @@ class PixelScores:
         self._uncounted.clear()
 
     def _fold(self) -> None:
-        """Put all that is kept into bins, and keep nothing from now on."""
+        """Count all kept scores in bins, and keep no further ones."""
         parts = [*self._normal, *self._defect]
         bins = PixelBins(np.concatenate([part[:: max(1, part.size // SAMPLED)] for part in parts]))
         self._count()
@@ -255,7 +255,7 @@ def _region_sizes(defective: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int6
 
 
 def _joined(parts: list[Floats], dtype: np.dtype[Any]) -> Floats:
-    """Concatenate, letting go of each part as it is copied: one copy at the peak, not two."""
+    """Concatenate, releasing each part as it is copied, so that the peak is one copy, not two."""
     joined: Floats = np.empty(sum(part.size for part in parts), dtype)
     end = joined.size
     while parts:

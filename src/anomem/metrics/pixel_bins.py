@@ -16,11 +16,11 @@ _Doubles: TypeAlias = npt.NDArray[np.float64]
 _Bins: TypeAlias = npt.NDArray[np.int64]
 
 _MANTISSA = 14
-"""Bits of the distance from the centre that bins tell apart: 16,384 bins for each doubling of the distance."""
+"""Number of bits of the distance from the centre that bins resolve: 16,384 bins per doubling of the distance."""
 
 _OCTAVES = 20
 _BELOW = 12
-"""Of the octaves, those below the typical distance; nearer values share a bin, farther ones than the rest another."""
+"""Number of octaves below the typical distance; nearer values share a bin, farther ones than the rest another."""
 
 _SIDE = _OCTAVES << _MANTISSA
 _AT_ONCE = 1 << 20
@@ -49,7 +49,7 @@ class PixelBins:
 
     def of(self, scores: Floats) -> npt.NDArray[np.int32]:
         """Return the bin of each score, (N,) int32; bins rise with the scores."""
-        with np.errstate(over="ignore"):  # what is infinitely far shares the last bin
+        with np.errstate(over="ignore"):  # infinite distances share the last bin
             bins = (scores - self.centre).astype(np.float32, copy=False).view(np.int32)
         below = bins < 0
         # In place, since there may be very many.
@@ -62,7 +62,7 @@ class PixelBins:
         return bins
 
     def add(self, pixels: ImagePixels) -> ImagePixels:
-        """Count one image's pixels, and return them as bins: each that occurs once, and how often."""
+        """Count one image's pixels, and return them as bins: each occurring bin once, with its count."""
         counts, defect = _histogram(self.of(pixels.normal)), self.of(pixels.defect)
         self.normal += counts
         normal = np.flatnonzero(counts)
@@ -72,17 +72,17 @@ class PixelBins:
         return ImagePixels(normal, defect, pixels.overlap, pixels.n_regions, counts[normal])
 
     def auroc(self) -> float:
-        """AUROC over all pixels, pairs of one bin counted half; it is off by at most :meth:`error`."""
+        """Return the AUROC over all pixels, pairs of one bin counted half; off by at most :meth:`error`."""
         below = np.cumsum(self.normal) - self.normal
         pairs = _dot(self.defect, below) + _dot(self.defect, self.normal) / 2
         return pairs / (float(self.normal.sum()) * float(self.defect.sum()))
 
     def error(self) -> float:
-        """Return the most by which the AUROC may be off: half the share of pairs that fall into one bin."""
+        """Return the maximum error of the AUROC: half the share of pairs that fall into one bin."""
         return _dot(self.defect, self.normal) / (2 * float(self.normal.sum()) * float(self.defect.sum()))
 
     def aupro(self, fpr_limit: float, n_regions: int) -> float:
-        """AUPRO over all pixels; see the function `anomem.metrics.aupro`."""
+        """Return the AUPRO over all pixels; see the function `anomem.metrics.aupro`."""
         used = np.flatnonzero((self.normal > 0) | (self.defect > 0))[::-1]
         fpr = np.append(0.0, np.cumsum(self.normal[used]) / self.normal.sum())
         pro = np.append(0.0, np.minimum(np.cumsum(self.overlap[used]) / n_regions, 1.0))
@@ -90,7 +90,7 @@ class PixelBins:
 
 
 def _histogram(bins: npt.NDArray[np.int32]) -> _Bins:
-    """Count each bin; piece by piece, since counting takes a copy of twice the size."""
+    """Count each bin, in pieces, since counting takes a copy of twice the size."""
     counts = np.zeros(2 * _SIDE, np.int64)
     for start in range(0, bins.size, _AT_ONCE):
         counts += np.bincount(bins[start : start + _AT_ONCE], minlength=counts.size)
@@ -98,5 +98,5 @@ def _histogram(bins: npt.NDArray[np.int32]) -> _Bins:
 
 
 def _dot(one: _Bins, other: _Bins) -> float:
-    """Sum of products in doubles: whole numbers would overflow."""
+    """Return the sum of products in doubles: whole numbers would overflow."""
     return float(np.dot(np.asarray(one, np.float64), other.astype(np.float64)))

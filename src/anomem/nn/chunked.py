@@ -1,7 +1,7 @@
-"""Images of a batch computed side by side: each core works on images of its own.
+"""Parallel computation of a batch: each core computes some of the images.
 
 torch spreads every single operation over all cores, which wait for one another after each; most operations of a small
-backbone are too short for that, and a batch's maps do not fit a core's cache. A few images a core do both better.
+backbone are too short for that, and a batch's maps do not fit a core's cache. A few images per core avoid both costs.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ __all__ = ["side_by_side"]
 T = TypeVar("T")
 
 PIECE = 4 * 3 * 224 * 224
-"""Values that a core takes at a time, four images of 224 px: fewer are all overhead, more leave its cache."""
+"""Number of values per core at a time, four images of 224 px: fewer are all overhead, more exceed its cache."""
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
-"""Whether this thread computes a piece: a piece within a piece would wait for a thread that waits for it."""
+"""True in threads that compute a piece: nested calls run inline; otherwise the pool would deadlock."""
 
 
 def side_by_side(function: Callable[[Tensor], T], images: Tensor) -> T:
-    """Apply a function to a batch, on a processor of several cores piece by piece.
+    """Apply a function to a batch, in pieces side by side on a processor of several cores.
 
     Parameters
     ----------
     function : callable
-        From (B, ...) to a tensor, or a list or named tuple of tensors and None, each (B, ...); every image for itself,
-        and safe to call from several threads.
+        Function from (B, ...) to a tensor, or a list or named tuple of tensors and None, each (B, ...); images are
+        independent of each other, and calls from several threads are safe.
     images : Tensor
-        (B, ...).
+        Batch, (B, ...).
 
     Returns
     -------
-    What the function gives of the whole batch, beyond rounding. With gradients, on another device, in a graph that is
+    The function's result for the whole batch, beyond rounding. With gradients, on another device, in a graph that is
     being exported, for few images or with one thread of torch it is called once, with all.
     """
     if exporting() or images.device.type != "cpu" or torch.is_grad_enabled() or _alone.get():
-        return function(images)  # before any look at its size, which a graph leaves open
+        return function(images)  # Before any look at the size, which a graph leaves open.
     threads, least = torch.get_num_threads(), min(-(-images.numel() // PIECE), len(images))
     if threads == 1 or least < 2:
         return function(images)
     state = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-    pieces = images.chunk(-(-least // threads) * threads)  # as many for each core
+    pieces = images.chunk(-(-least // threads) * threads)  # Equally many per core.
     pool = _pool(threads)
     found = [pool.submit(copy_context().run, _as_here, state, function, piece) for piece in pieces]
-    with torch.autocast("cpu", enabled=False):  # it would look at the types of what is only put together
+    with torch.autocast("cpu", enabled=False):  # Types are inspected before results are put together.
         joined: T = _joined([each.result() for each in found])
     return joined
 
 
 def _as_here(state: tuple[bool, bool, torch.dtype], function: Callable[[Tensor], T], piece: Tensor) -> T:
-    """Call in the modes of the thread that asked: they belong to a thread each."""
+    """Call a function in the modes of the calling thread; torch keeps modes per thread."""
     _alone.set(True)
     inference, mixed, dtype = state
     with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", dtype, enabled=mixed):
@@ -70,12 +70,12 @@ def _as_here(state: tuple[bool, bool, torch.dtype], function: Callable[[Tensor],
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that compute with one core each; torch's own number stays what it was for everybody else."""
+    """Return a pool of threads that compute with one core each; torch's own number of threads is restored."""
     together = Barrier(threads)
 
     def alone() -> None:
-        torch.get_num_threads()  # else a thread asks for the number that all have when it first computes
-        torch.set_num_threads(1)  # of this thread; and, for threads to come, of all: mended below
+        torch.get_num_threads()  # Otherwise a thread takes the common number when it first computes.
+        torch.set_num_threads(1)  # Sets this thread's number, and the default of new threads, which is restored below.
         together.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="anomem")
@@ -86,7 +86,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _compute_alone() -> None:
-    """Compute with one thread in a forked process, where torch would wait for ever for threads of its parent."""
+    """Compute with one thread in a forked process, where torch would deadlock waiting for threads of its parent."""
     _pool.cache_clear()
     torch.set_num_threads(1)
 

@@ -14,15 +14,15 @@ from torch.utils.checkpoint import checkpoint
 from anomem.errors import ParameterError
 
 _CHUNK_ELEMENTS = 2**24
-"""Elements of similarity matrices computed at once (64 MB in float32); above it, positions are taken in chunks whose
-matrices are computed again in the backward pass instead of being kept."""
+"""Number of elements of similarity matrices computed at once (64 MB in float32); above it, positions are processed in
+chunks whose matrices are computed again in the backward pass instead of being stored."""
 
 _BARLOW_EPSILON = 1e-5
-"""Added to the variance in the cross-correlation, as the batch normalisation of Barlow Twins does."""
+"""Constant added to the variance in the cross-correlation, as in the batch normalisation of Barlow Twins."""
 
 
 def nt_xent(anchor: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
-    """Normalised temperature-scaled cross entropy of two views, Eq. 2 with Eq. 5 (SimCLR).
+    """Return the normalised temperature-scaled cross entropy of two views, Eq. 2 with Eq. 5 (SimCLR).
 
     Both directions count, and each member of {anchor} u {other} has the 2B-1 other members at the same position in its
     denominator, its positive among them. No gradient is stopped.
@@ -55,7 +55,7 @@ def nt_xent(anchor: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 def _nt_xent_sum(unit: Tensor, temperature: float) -> Tensor:
-    """Sum of Eq. 5 over all members; unit: (P, 2B, C), the first B rows against the last B."""
+    """Return the sum of Eq. 5 over all members; unit: (P, 2B, C), the first B rows against the last B."""
     n_images = unit.shape[1] // 2
     logits = unit @ unit.transpose(1, 2) / temperature
     itself = torch.eye(2 * n_images, dtype=torch.bool, device=unit.device)
@@ -65,9 +65,9 @@ def _nt_xent_sum(unit: Tensor, temperature: float) -> Tensor:
 
 
 def barlow_twins(anchor: Tensor, other: Tensor, off_diagonal_weight: float = 5e-3) -> Tensor:
-    """Cross-correlation loss of two views (Zbontar et al., "Barlow Twins", ICML 2021, Eq. 1).
+    """Return the cross-correlation loss of two views (Zbontar et al., "Barlow Twins", ICML 2021, Eq. 1).
 
-    Stands in for NT-Xent in Eq. 4. Each channel is standardised over the batch (population variance, 1e-5 added), c is
+    Alternative to NT-Xent in Eq. 4. Each channel is standardised over the batch (population variance, 1e-5 added), c is
     the C x C cross-correlation of the two views, and the loss is sum_i (1 - c_ii)^2 + weight * sum_{i != j} c_ij^2.
 
     Parameters
@@ -109,14 +109,14 @@ def _standardised(features: Tensor) -> Tensor:
 
 
 def full_precision(features: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
+    """Convert half precision to float32; leave float32 and float64 as they are."""
     return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
 
 def _sum_over_positions(
     function: Callable[..., Tensor], tensors: tuple[Tensor, ...], elements_per_position: int
 ) -> Tensor:
-    """``function(*tensors)``, a sum over the first dimension, with bounded memory."""
+    """Return ``function(*tensors)``, a sum over the first dimension, in bounded memory."""
     n_positions = tensors[0].shape[0]
     step = max(1, _CHUNK_ELEMENTS // elements_per_position)
     if step >= n_positions:

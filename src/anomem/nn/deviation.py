@@ -1,4 +1,4 @@
-"""Deviations from a multi-scale memory of normality: AnoMem's second stage before labels have a say."""
+"""Deviations from a multi-scale memory of normal features: AnoMem's score without labels."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.normalise import Normaliser
 
 PRIOR_IMAGES = 200
-"""How many images' worth of belief a scale has that all its positions are alike."""
+"""Weight, in images, of the prior that all positions of a scale are alike."""
 
 
 class ScaleMemory(nn.Module):
-    """One scale: neighbourhood average, normalisation, memory, and what is left over.
+    """One scale: neighbourhood average, normalisation, memory, and deviation from the memory.
 
     Parameters
     ----------
     channels : int
-        C of the backbone's map.
+        Number of channels of the backbone's map, C.
     hw : tuple of int
-        Its height and width.
+        Height and width of the backbone's map.
     n_items : int
-        Items of the memory; 0: no memory, the recollection is the mean (zero in whitened space).
+        Number of memory items; 0: no memory, retrievals are the mean (zero in whitened space).
     neighbourhood : int
-        Side of the average pooling (stride 1) that gives each position its surroundings; odd, 1: off.
+        Side of the average pooling (stride 1) around each position; odd, 1: off.
     normalise : {"whiten", "unit", "layernorm", "raw"}
-        In which space vectors are compared.
+        Space in which vectors are compared.
     position_mean : bool
-        Whether whitening subtracts a mean of each position (aligned objects) instead of one mean.
+        Subtract a mean per position when whitening (aligned objects) instead of one mean.
     max_grid : int
-        Maps of more positions a side are averaged down to at most as many.
+        Maximum number of positions per side; finer maps are averaged down.
     beta, hard, steps, association
         As for :class:`~anomem.nn.hopfield.HopfieldMemory`.
     """
@@ -68,26 +68,26 @@ class ScaleMemory(nn.Module):
         return maps if self.shrink == 1 else F.avg_pool2d(maps, self.shrink, ceil_mode=True)
 
     def embed(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) features to the space of the association."""
+        """Return features (B, C, h, w) in the space of the association."""
         embedded: Tensor = self.normaliser(self.gather(maps))
         return embedded
 
     def recall(self, vectors: Tensor) -> Tensor:
-        """HF(z) for vectors (..., C) of that space."""
+        """Return HF(z) for vectors (..., C) of that space."""
         return torch.zeros_like(vectors) if self.memory is None else self.memory(vectors)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Delta = z - HF(z) at every position (Eq. 8): (B, C, h, w) to (B, C, h, w)."""
+        """Return Delta = z - HF(z) at every position (Eq. 8): (B, C, h, w) to (B, C, h, w)."""
         z = self.embed(maps).permute(0, 2, 3, 1)
         return (z - self.recall(z)).permute(0, 3, 1, 2)
 
     def norms(self, maps: Tensor) -> Tensor:
-        """||Delta|| at every position: (B, C, h, w) to (B, h, w), without building Delta where that is not needed."""
+        """Return ||Delta|| at every position, (B, C, h, w) to (B, h, w), without Delta itself where possible."""
         z = self.embed(maps).permute(0, 2, 3, 1)
         return z.norm(dim=-1) if self.memory is None else self.memory.distances(z)
 
     def deviation(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Delta and ||Delta|| from one look at the memory: (B, C, h, w) and (B, h, w), as `forward` and `norms` say."""
+        """Return Delta (B, C, h, w) and ||Delta|| (B, h, w) from one pass over the memory, as `forward` and `norms`."""
         z = self.embed(maps).permute(0, 2, 3, 1)
         if self.memory is None:
             return z.permute(0, 3, 1, 2), z.norm(dim=-1)
@@ -96,33 +96,33 @@ class ScaleMemory(nn.Module):
 
 
 class MapFusion(nn.Module):
-    """Deviation norms of several scales to one map and one score (Eq. 9 and 13).
+    """Fusion of several scales' deviation norms to one map and one score (Eq. 9 and 13).
 
     Parameters
     ----------
     hws : list of tuple of int
         Height and width of each scale's map.
     weights : list of float
-        lambda of each scale.
+        lambda per scale.
     size : int
         Side of the model's input, pixels.
     reduction : {"l2", "max", "top"}
         "l2": the paper's L2 norm over each scale's map, scales fused afterwards. "max" and "top": maximum, or mean of
         the highest `top` share, of the fused map.
     top : float
-        That share.
+        Share of the map that "top" averages.
     smoothing : float
         Standard deviation of the Gaussian on the fused map, in pixels of the model's input; 0: none.
     standardise : {"position", "scale", "none"}
-        What is known of normals' norms is taken out before the fusion: the mean and deviation at each position, or of
-        the scale as a whole, or nothing (the paper). What the reduction reads (a map's L2 norm, else its maximum) is
+        Standardisation of the norms before the fusion, by mean and deviation of normals: per position, per
+        scale, or none (the paper). The statistic of the reduction (a map's L2 norm, else its maximum) is
         then brought to mean 0 and deviation 1 on tune normals, so that no scale outvotes another.
 
     Notes
     -----
-    All of it is one affine map a position, ``(norm - location) / spread``, and one a scale for L2 norms; the buffers
-    are learnt by :meth:`standardise_on`. A scale of a single position has no place on the map and counts in L2 norms
-    only.
+    The standardisation is one affine map per position, ``(norm - location) / spread``, and one per scale for L2 norms;
+    the buffers are learnt by :meth:`standardise_on`. A scale of a single position has no place on the map and counts in
+    L2 norms only.
     """
 
     weights: Tensor
@@ -153,15 +153,15 @@ class MapFusion(nn.Module):
             self.register_buffer(f"spread_{s}", torch.ones(hw))
 
     def standardise_on(self, tune: Sequence[Tensor], profile: Sequence[Tensor]) -> None:
-        """Learn what normals' norms are like.
+        """Learn the distribution of the norms of normals.
 
         Parameters
         ----------
         tune : sequence of Tensor
-            For each scale (N, h, w), norms of tune normals.
+            Norms of tune normals, (N, h, w) per scale.
         profile : sequence of Tensor
-            For each scale (M, h, w), norms of some images that the memory has learnt from: too small as such, but they
-            tell where on the map norms are large, which few tune normals alone say badly.
+            Norms of some training images, (M, h, w) per scale: too small as such, but they
+            show where on the map norms are large, which a few tune normals alone estimate badly.
         """
         if self.standardise == "none":
             return
@@ -190,13 +190,13 @@ class MapFusion(nn.Module):
         return flat.topk(count, dim=1).values.mean(dim=1), fused
 
     def _fused_totals(self, norms: Sequence[Tensor]) -> Tensor:
-        """Eq. 9 at each scale, standardised, then Eq. 13."""
+        """Return Eq. 9 per scale, standardised, then fused by Eq. 13."""
         totals = torch.stack([n.square().sum(dim=(1, 2)).sqrt() for n in norms], dim=1)
         standard = (totals - self.totals[:, 0]) / self.totals[:, 1]
         return (standard * self.weights).sum(dim=1) / self.weights.sum()
 
     def _fused_map(self, norms: Sequence[Tensor]) -> Tensor:
-        """Norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
+        """Return norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
         layers = [self.weights[s] * _resized(self._standard(s, norms[s])[:, None], self.grid) for s in self.on_map]
         return smooth(sum(layers) / self.weights[self.on_map].sum(), self.kernel)[:, 0]
 
@@ -226,15 +226,15 @@ def _gaussian(sigma: float) -> Tensor:
 
 
 def _scale_affine(norms: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of all norms of a scale."""
+    """Return mean and deviation of all norms of a scale."""
     return norms.mean(), spread(norms)
 
 
 def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the norms at each position: two maps (h, w).
+    """Return mean and deviation of the norms per position: two maps (h, w).
 
-    Norms of learnt images are brought to the tune normals' mean and deviation before they are counted in. Both maps are
-    drawn towards one value, the more the fewer images there are; the result has mean 0 and deviation 1 on the tune
+    Norms of training images are brought to the tune normals' mean and deviation before they are included. Both maps are
+    shrunk towards one value, the more the fewer images there are; the result has mean 0 and deviation 1 on the tune
     normals as a whole.
     """
     as_tune = (learnt - learnt.mean()) / spread(learnt) * spread(norms) + norms.mean()
@@ -249,5 +249,5 @@ def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spread(values: Tensor) -> Tensor:
-    """Standard deviation with a floor, so that constant deviations do not divide by zero."""
+    """Return the standard deviation with a floor, so that constant deviations do not divide by zero."""
     return values.std(correction=0).clamp_min(1e-6 * (1 + float(values.abs().mean())))

@@ -1,4 +1,4 @@
-"""Devices: find one, ask it for bfloat16, move scorers to it."""
+"""Devices: selection, bfloat16 support, moving of scorers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anomem.nn.scorer import Scorer
 
 
 def find_device(device: str) -> torch.device:
-    """Turn "auto" or a device's name into a device that exists here."""
+    """Return the device of a name that exists here; "auto" selects one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -25,7 +25,7 @@ def find_device(device: str) -> torch.device:
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Tell whether bfloat16 products run natively (on other processors they are emulated, and slower)."""
+    """Return whether bfloat16 products run natively (on other processors they are emulated, and slower)."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     facts = Path("/proc/cpuinfo")
@@ -44,7 +44,7 @@ def copy_scorer(scorer: S, device: torch.device) -> S:
 
 
 def moved(scorer: Scorer, device: str) -> Scorer:
-    """The scorer on its device; a copy where it has to move, so that a fitted state never changes."""
+    """Return the scorer on a device; a copy where it moves, so that a fitted state never changes."""
     target, here = find_device(device), next(scorer.buffers()).device
     same = here.type == target.type and target.index in (None, here.index)
     return scorer if same else copy_scorer(scorer, target)

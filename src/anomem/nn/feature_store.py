@@ -19,15 +19,15 @@ from anomem.runtime.atomic import scratch
 from anomem.types import FloatArray, Record
 
 BLOCK = 4096
-"""Rows that are read at once where all are looked at."""
+"""Number of rows read at once in passes over all rows."""
 
 
 class FeatureStore:
-    """A table of feature vectors that grows row by row and is then drawn from.
+    """Table of feature vectors, filled row by row, then sampled.
 
     Parameters
     ----------
-    budget_mb : float
+    Memory for the rows, megabytes (2**20 bytes); beyond it all of them are in a memory-mapped file
         Rows are kept in memory up to this many megabytes (2**20 bytes), beyond it all of them in a memory-mapped file
         in a temporary folder, which :meth:`close` (or leaving the ``with`` block) removes.
 
@@ -60,16 +60,16 @@ class FeatureStore:
 
     @property
     def dim(self) -> int:
-        """D, values a row; 0 while it is empty."""
+        """Number of values per row, D; 0 while it is empty."""
         return self._dim
 
     @property
     def file(self) -> Path | None:
-        """Where the rows are, or None while they are in memory."""
+        """Path of the file that holds the rows, or None while they are in memory."""
         return None if self._folder is None else self._folder / "features.f32"
 
     def add(self, rows: Tensor) -> None:
-        """Append rows (n, D) of any floating type; they are kept as float32."""
+        """Append rows (n, D) of any floating type, stored as float32."""
         self._mapped, self._dim = None, rows.shape[1]
         self._count += len(rows)
         self._chunks.append(rows.detach().to("cpu", torch.float32).clone())
@@ -91,7 +91,7 @@ class FeatureStore:
         return torch.from_numpy(np.array(self._mapped[chosen]))
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and population variance of every dimension, (D,) float32 each; two passes in float64."""
+        """Return mean and population variance per dimension, (D,) float32 each; two passes in float64."""
         mean = sum((block.double().sum(dim=0) for block in self.blocks()), torch.zeros(self._dim).double())
         mean /= self._count
         squares = ((block.double() - mean).square().sum(dim=0) for block in self.blocks())
@@ -104,9 +104,9 @@ class FeatureStore:
             yield self.rows(slice(start, start + BLOCK))
 
     def batches(self, size: int, rng: torch.Generator) -> Iterator[Tensor]:
-        """Yield batches (size, D) without end: one random order of all rows after the other, without a gap.
+        """Yield batches (size, D) endlessly: random orders of all rows, one after the other without a gap.
 
-        Fewer rows than a batch holds stand in it more than once.
+        Fewer rows than a batch holds repeat within it.
         """
         order = torch.empty(0, dtype=torch.int64)
         while True:
@@ -116,7 +116,7 @@ class FeatureStore:
             order = order[size:]
 
     def close(self) -> None:
-        """Forget the rows, and remove the temporary folder."""
+        """Drop the rows, and remove the temporary folder."""
         self._chunks.clear()
         self._mapped = None
         if self._folder is not None:
@@ -139,27 +139,27 @@ def store_features(
     precision: str,
     batch_size: int,
 ) -> Generator[Record, None, None]:
-    """Pass every image once through a frozen backbone and keep its embedding.
+    """Pass every image once through a frozen backbone and store its embedding.
 
     Parameters
     ----------
     store : FeatureStore
-        Takes one row an image (or tile).
+        Store that takes one row per image (or tile).
     backbone : Backbone
-        Put into evaluation mode; no gradient is taken.
+        Backbone, put into evaluation mode; no gradient is computed.
     images : ImageSet
-        What to embed.
+        Images to embed.
     embed : callable
-        From the backbone's maps of a batch to (B, D).
+        Function from the backbone's maps of a batch to (B, D).
     precision : {"float32", "bfloat16"}
-        Of the forward pass.
+        Arithmetic of the forward pass.
     batch_size : int
-        Images a forward pass.
+        Images per forward pass.
 
     Yields
     ------
     Record
-        How many rows there are.
+        Number of stored rows.
     """
     backbone.eval()
     for maps in feature_batches(backbone, images, precision=precision, batch_size=batch_size):

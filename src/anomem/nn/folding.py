@@ -15,7 +15,7 @@ def fold_batch_norm(model: Any) -> None:
     Parameters
     ----------
     model : GraphModule
-        Traced, in evaluation mode; a normalisation that carries its activation (timm's) leaves the activation behind.
+        Traced model in evaluation mode; of a normalisation with an activation (timm's) the activation remains.
 
     Notes
     -----
@@ -37,14 +37,14 @@ def fold_batch_norm(model: Any) -> None:
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     if norm.running_mean is None or norm.running_var is None:
-        raise TypeError("a batch normalisation without running statistics cannot be folded")
+        raise TypeError("batch normalisation: no running statistics to fold; load a backbone with them")
     gain = torch.rsqrt(norm.running_var + norm.eps) * norm.weight
     bias = torch.zeros_like(norm.running_mean) if conv.bias is None else conv.bias
     return conv.weight * gain[:, None, None, None], (bias - norm.running_mean) * gain + norm.bias
 
 
 def _activation(norm: nn.BatchNorm2d) -> nn.Module:
-    """What stays of a normalisation: its activation, which may overwrite the convolution's fresh output."""
+    """Return what remains of a normalisation: its activation, which may overwrite the convolution's fresh output."""
     activation: nn.Module = getattr(norm, "act", nn.Identity())
     if hasattr(activation, "inplace"):
         setattr(activation, "inplace", True)  # noqa: B010

@@ -1,4 +1,4 @@
-"""One Gaussian a position of a feature map, and the Mahalanobis distance to it (PaDiM; FYD, Eq. 6)."""
+"""One Gaussian per position of a feature map, and the Mahalanobis distance to it (PaDiM; FYD, Eq. 6)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from anomem.errors import NotFittedError, ParameterError
 
 _CHUNK_ELEMENTS = 1_000_000
-"""Entries of the matrices that are factored at once: 8 MB in float64, whatever the size of the map."""
+"""Number of matrix entries factored at once: 8 MB in float64, whatever the size of the map."""
 
 _PENDING = 32
-"""Images whose vectors wait to be added up together: the sums are read and written once for all of them."""
+"""Number of images buffered before their vectors are added up: the sums are read and written once for all of them."""
 
 
 class PositionGaussian(nn.Module):
-    """A mean and a covariance at each position of a feature map.
+    """Mean and covariance per position of a feature map.
 
     Parameters
     ----------
     channels : int, >= 1
-        C.
+        Number of channels, C.
     hw : (int, int)
         Height and width of the maps; P = h * w positions.
 
@@ -33,8 +33,8 @@ class PositionGaussian(nn.Module):
     mean : buffer, (P, C), float32
         NaN until a :class:`GaussianMoments` fills it.
     whitening : buffer, (P, C, C), float32
-        Upper triangular: for each covariance S = L L^T the transposed inverse of L, so that a row vector times it has
-        the Mahalanobis distance for its length.
+        Upper triangular factors: for each covariance S = L L^T the transposed inverse of L, so that a row vector times
+        it has the Mahalanobis distance as its length.
 
     Notes
     -----
@@ -54,7 +54,7 @@ class PositionGaussian(nn.Module):
         super().__init__()
         self.channels, self.hw = channels, (int(hw[0]), int(hw[1]))
         positions = self.hw[0] * self.hw[1]
-        # NaN until fitted: a distance to nothing must not pass for one.
+        # NaN until fitted, so that an unfitted distance is noticed.
         self.register_buffer("mean", torch.full((positions, channels), torch.nan))
         self.register_buffer("whitening", torch.full((positions, channels, channels), torch.nan))
         self.register_state_dict_post_hook(_packed)  # type: ignore[no-untyped-call]
@@ -65,12 +65,12 @@ class PositionGaussian(nn.Module):
         return f"channels={self.channels}, hw={self.hw}"
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Mahalanobis distance of every position's vector to that position's Gaussian.
+        """Return the Mahalanobis distance of every position's vector to that position's Gaussian.
 
         Parameters
         ----------
         maps : Tensor, (B, C, h, w), floating
-            Of the declared size; any precision, the distance is computed in float32.
+            Maps of the declared size; any precision, the distance is computed in float32.
 
         Returns
         -------
@@ -85,7 +85,7 @@ class PositionGaussian(nn.Module):
 
 
 class GaussianMoments:
-    """Gathers what a :class:`PositionGaussian` needs from any number of maps, batch by batch.
+    """Moments of maps for a :class:`PositionGaussian`, accumulated batch by batch.
 
     Sums and sums of outer products are kept in float64 around the mean of the first images, so that features far from
     the origin lose no digits; memory is 8 P C (C + 32) bytes (331 MB for 100 channels at 56 x 56), whatever the number
@@ -94,7 +94,7 @@ class GaussianMoments:
     Parameters
     ----------
     channels : int, >= 1
-        C.
+        Number of channels, C.
     hw : (int, int)
         Height and width of the maps; P = h * w positions.
     """
@@ -113,9 +113,9 @@ class GaussianMoments:
         Parameters
         ----------
         maps : Tensor, (B, C, h, w), floating
-            Finite wherever they count.
+            Maps, finite at the positions that count.
         weight : Tensor, (B, h, w), bool, optional
-            Which positions count; all by default. What stands in the others, NaN included, is not looked at.
+            Positions that count; all by default. Values at the others, NaN included, are ignored.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class GaussianMoments:
         self._valid = maps.new_empty(positions, _PENDING, dtype=torch.bool)
 
     def _wait(self, maps: Tensor, weight: Tensor | None) -> None:
-        """Put as many images as there is room for behind those that wait; where that fills the room, add all up."""
+        """Buffer images while there is room; add all up when it is full."""
         seats = slice(self._waiting, self._waiting + len(maps))
         self._vectors[:, seats].unflatten(0, self.hw).copy_(maps.permute(2, 3, 0, 1))
         if weight is None:
@@ -182,12 +182,12 @@ class GaussianMoments:
         return self._counts
 
     def mean(self) -> Tensor:
-        """Mean at each position: (P, C) float64. A position that no vector was seen at takes the mean of all.
+        """Return the mean per position, (P, C) float64; a position without vectors takes the mean of all.
 
         Raises
         ------
         NotFittedError
-            Before anything was seen.
+            Before any update.
         """
         origin = self._seen()
         means = self._sums / self.counts.clamp_min(1)[:, None]
@@ -195,21 +195,21 @@ class GaussianMoments:
         return origin + means
 
     def covariances(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the unbiased sample covariance at each position, some positions at a time.
+        """Yield the unbiased sample covariance per position, some positions at a time.
 
-        A single vector has no covariance: zeros. A position that no vector was seen at takes the covariance of all
+        A single vector has no covariance: zeros. A position without vectors takes the covariance of all
         vectors of all positions.
 
         Yields
         ------
         slice
-            Which positions.
+            Positions.
         Tensor, (p, C, C), float64
 
         Raises
         ------
         NotFittedError
-            Before anything was seen.
+            Before any update.
         """
         self._seen()
         step = max(1, _CHUNK_ELEMENTS // self.channels**2)
@@ -224,26 +224,26 @@ class GaussianMoments:
             yield part, found
 
     def result(self, ridge: float) -> PositionGaussian:
-        """Make the Gaussians of what was seen: a new module, on the device of the maps; errors as of :meth:`fill`."""
+        """Return a new module with the Gaussians, on the device of the maps; errors as of :meth:`fill`."""
         gaussian = PositionGaussian(self.channels, self.hw).to(self._seen().device)
         self.fill(gaussian, ridge)
         return gaussian.eval()
 
     @torch.no_grad()
     def fill(self, gaussian: PositionGaussian, ridge: float) -> None:
-        """Write the Gaussians of what was seen into a module, on whatever device it is.
+        """Write the Gaussians into a module, on any device.
 
         Parameters
         ----------
         gaussian : PositionGaussian
-            Of the same channels and size.
+            Module of the same channels and size.
         ridge : float, > 0
             Added to the diagonal of every covariance, in squared units of the features (PaDiM: 0.01).
 
         Raises
         ------
         NotFittedError
-            Before anything was seen.
+            Before any update.
         ParameterError
             If a covariance with this ridge cannot be inverted.
         """
@@ -252,14 +252,14 @@ class GaussianMoments:
         for part, covariance in self.covariances():
             factors, failed = torch.linalg.cholesky_ex(covariance + ridge * identity)
             if failed.any():
-                raise ParameterError(f"ridge={ridge:g} leaves a covariance that cannot be inverted; raise it")
+                raise ParameterError(f"ridge={ridge:g}: a covariance cannot be inverted; raise ridge")
             inverse = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
             gaussian.whitening[part].copy_(inverse.mT)
 
     def _seen(self) -> Tensor:
         self._add_up()
         if self._origin is None:
-            raise NotFittedError("no feature maps were gathered: call update first")
+            raise NotFittedError("no feature maps were gathered; call update first")
         return self._origin
 
 
@@ -269,19 +269,19 @@ def concatenate_maps(features: Sequence[Tensor], channels: Sequence[Tensor] | No
     Parameters
     ----------
     features : sequence of Tensor
-        One (B, C_s, h_s, w_s) a stage.
+        Maps (B, C_s, h_s, w_s), one per stage.
     channels : sequence of Tensor, optional
-        For each stage which of its channels are kept, (c_s,) int64: the same as taking them from the result, without
+        Channels kept per stage, (c_s,) int64: the same as selecting them from the result, without
         building the rest. See :func:`split_channels`.
 
     Returns
     -------
     Tensor, (B, C, h, w)
-        h, w those of the map with most positions; coarser maps repeat their nearest value, as in the paper.
+        Stacked maps on the grid with most positions; coarser maps repeat their nearest value, as in the paper.
     """
     finest = max((tuple(f.shape[-2:]) for f in features), key=lambda hw: int(hw[0]) * int(hw[1]))
     kept = features if channels is None else [f.index_select(1, c) for f, c in zip(features, channels, strict=True)]
-    # A stage of which nothing is kept cannot be interpolated.
+    # A stage without kept channels cannot be interpolated.
     there = [f for f in kept if f.shape[1]]
     same = [f if tuple(f.shape[-2:]) == finest else F.interpolate(f, size=finest, mode="nearest") for f in there]
     return torch.cat(same, dim=1)
@@ -293,16 +293,16 @@ def choose_channels(total: int, count: int | None, rng: torch.Generator) -> Tens
     Parameters
     ----------
     total : int
-        Channels that there are.
+        Number of available channels.
     count : int or None
-        How many to draw; None: all of them, and nothing is drawn.
+        Number of channels to draw; None: all of them, without a draw.
     rng : torch.Generator
-        On the CPU.
+        CPU generator.
 
     Returns
     -------
     Tensor, (count,), int64
-        Sorted.
+        Sorted channels.
 
     Raises
     ------
@@ -312,7 +312,7 @@ def choose_channels(total: int, count: int | None, rng: torch.Generator) -> Tens
     if count is None:
         return torch.arange(total)
     if not 1 <= count <= total:
-        raise ParameterError(f"{count} channels cannot be drawn from {total}; ask for fewer, or for None: all")
+        raise ParameterError(f"{count} channels cannot be drawn from {total}; reduce the number, or set None for all")
     return torch.randperm(total, generator=rng)[:count].sort().values
 
 
@@ -322,14 +322,14 @@ def split_channels(chosen: Tensor, counts: Sequence[int]) -> list[Tensor]:
     Parameters
     ----------
     chosen : Tensor, (C,), int64
-        Sorted, as :func:`choose_channels` gives them.
+        Sorted channels, as returned by :func:`choose_channels`.
     counts : sequence of int
-        Channels of each stage, C_s.
+        Number of channels per stage, C_s.
 
     Returns
     -------
     list of Tensor
-        For each stage (c_s,) int64, values below C_s.
+        Channels per stage, (c_s,) int64, values below C_s.
     """
     found, start = [], 0
     for count in counts:
@@ -339,7 +339,7 @@ def split_channels(chosen: Tensor, counts: Sequence[int]) -> list[Tensor]:
 
 
 def _covariance(products: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
-    """(p, C, C), (p, C), (p,) sums around any origin to (p, C, C) unbiased covariances."""
+    """Return unbiased covariances (p, C, C) from sums (p, C, C), (p, C), (p,) around any origin."""
     explained = sums[:, :, None] * (sums / counts.clamp_min(1)[:, None])[:, None, :]
     covariance = (products - explained) / (counts - 1).clamp_min(1)[:, None, None]
     return (covariance + covariance.mT) / 2
@@ -351,14 +351,14 @@ def _triangle(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _packed(_module: nn.Module, state: dict[str, Any], prefix: str, _metadata: dict[str, Any]) -> None:
-    """Leave the zeros below the diagonal out of a state_dict."""
+    """Drop the zeros below the diagonal from a state_dict."""
     dense = state[prefix + "whitening"]
     rows, columns = _triangle(dense.shape[-1], dense.device)
     state[prefix + "whitening"] = dense[:, rows, columns]
 
 
 def _unpacked(module: PositionGaussian, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Put them back; what has another shape is left for ``load_state_dict`` to refuse."""
+    """Restore the zeros below the diagonal; other shapes are left for ``load_state_dict`` to refuse."""
     packed, shape = state.get(prefix + "whitening"), module.whitening.shape
     if packed is None or packed.shape != (shape[0], shape[1] * (shape[1] + 1) // 2):
         return

@@ -1,4 +1,4 @@
-"""A memory of prototypes, read by Hopfield retrieval, and the k-means that seeds it."""
+"""Memory of prototypes, read by Hopfield retrieval, and seeded by k-means."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK_ELEMENTS = 2**18
 """Elements of an association matrix held at once without gradients: 1 MB in float32 stays in a core's cache."""
 
 _PIECE = 256
-"""Items that an exported graph compares one image's positions with at once: what it finds stays in a core's cache."""
+"""Number of items that an exported graph compares with one image's positions at once, to stay in a core's cache."""
 
 _TOLERANCE = 1e-4
 """Change of a query's association (L2 norm) below which its retrieval has converged."""
@@ -54,12 +54,12 @@ class HopfieldMemory(nn.Module):
         Updates of Eq. 1. None: each query until its association changes by less than 1e-4, at most
         50 (always 50 in an exported graph).
     association : {"euclidean", "dot"}
-        How near an item is.
+        Nearness of an item: by distance or by product.
     hard : bool
         The same as ``beta=math.inf``.
     generator : torch.Generator or None
-        Draws the first items from N(0, 0.02), on the CPU. None: one seeded with 0; the global random
-        state is never used. Retrievals from such items all but coincide: see `seed`.
+        Generator of the first items, from N(0, 0.02), on the CPU. None: one seeded with 0; the global random
+        state is never used. Retrievals from such items almost coincide: see `seed`.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class HopfieldMemory(nn.Module):
 
     @property
     def hard(self) -> bool:
-        """Whether a single item is recalled."""
+        """True where a single item is recalled."""
         return math.isinf(self.beta)
 
     def extra_repr(self) -> str:
@@ -125,7 +125,7 @@ class HopfieldMemory(nn.Module):
         )
 
     def forward(self, queries: Tensor) -> Tensor:
-        """Retrieve.
+        """Return the retrieval of each query.
 
         Parameters
         ----------
@@ -149,7 +149,7 @@ class HopfieldMemory(nn.Module):
             return retrieved.reshape(queries.shape)
 
     def distances(self, queries: Tensor) -> Tensor:
-        """Give the distance from each query to its retrieval, ||xi - HF(xi)||.
+        """Return the distance from each query to its retrieval, ||xi - HF(xi)||.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class HopfieldMemory(nn.Module):
         -------
         Tensor, (...)
             With ``hard`` and the euclidean association nothing is retrieved: the largest association
-            says how far the nearest item is.
+            is the distance to the nearest item.
         """
         if not self.hard or self.association != "euclidean":
             retrieved: Tensor = self(queries)
@@ -172,7 +172,7 @@ class HopfieldMemory(nn.Module):
             return squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
 
     def recall_with_distances(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Give what `forward` and `distances` give, from one look at the items.
+        """Return the results of `forward` and `distances` from one pass over the items.
 
         Parameters
         ----------
@@ -194,7 +194,7 @@ class HopfieldMemory(nn.Module):
             return recalled, squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
 
     def associations(self, queries: Tensor) -> Tensor:
-        """Give the weights of the items in each retrieval (of its last step).
+        """Return the weights of the items in each retrieval (of its last step).
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class HopfieldMemory(nn.Module):
 
         Returns
         -------
-        Tensor, (..., N)
+        Weights whose rows sum to 1; one-hot with ``hard``. The whole matrix: mind its size.
             Each row sums to 1; one-hot with ``hard``. The whole matrix: mind its size.
         """
         with torch.autocast(device_type=self.items.device.type, enabled=False):
@@ -215,7 +215,7 @@ class HopfieldMemory(nn.Module):
 
     @torch.no_grad()
     def usage(self, queries: Tensor) -> Tensor:
-        """Give each item's mean association over the queries.
+        """Return each item's mean association over the queries.
 
         Parameters
         ----------
@@ -224,7 +224,7 @@ class HopfieldMemory(nn.Module):
         Returns
         -------
         Tensor, (N,)
-            Sums to 1. `effective_items` turns it into one figure.
+            Mean associations, which sum to 1. `effective_items` turns them into one figure.
         """
         flat = queries.reshape(-1, self.dim)
         total = torch.zeros(self.n_items, dtype=torch.float64)
@@ -237,7 +237,7 @@ class HopfieldMemory(nn.Module):
 
     @torch.no_grad()
     def effective_items_per_query(self, queries: Tensor) -> Tensor:
-        """Give the effective number of items that each single retrieval mixes.
+        """Return the effective number of items that each single retrieval mixes.
 
         Parameters
         ----------
@@ -246,7 +246,7 @@ class HopfieldMemory(nn.Module):
         Returns
         -------
         Tensor, (...)
-            From 1 (one item is recalled) to N (every retrieval is the mean of all items).
+            Number from 1 (one item is recalled) to N (every retrieval is the mean of all items).
         """
         flat = queries.reshape(-1, self.dim)
         parts = [_perplexity(self.associations(c)) for c in flat.split(self._chunk_length())]
@@ -254,21 +254,21 @@ class HopfieldMemory(nn.Module):
 
     @torch.no_grad()
     def seed(self, vectors: Tensor, generator: torch.Generator, iterations: int = 10) -> None:
-        """Make the k-means centres of some features the items; see `kmeans`.
+        """Seed the items with k-means centres of some features; see `kmeans`.
 
         Parameters
         ----------
         vectors : Tensor, (M, C), floating
-            At least as many as there are items.
+            Vectors to cluster, at least as many as there are items.
         generator : torch.Generator
-            On the CPU.
+            CPU generator.
         iterations : int, >= 0
-            Of Lloyd's algorithm.
+            Number of Lloyd iterations.
         """
         self.items.copy_(kmeans(vectors, self.n_items, generator, iterations))
 
     def _queried(self, flat: Tensor) -> Tensor:
-        """(M, C) -> (M,), the item that each query ends at, in the items' precision."""
+        """Return the item that each query ends at, (M, C) to (M,), in the items' precision."""
         with torch.autocast(device_type=self.items.device.type, enabled=False):
             return self._nearest(flat.to(self.items.dtype))
 
@@ -284,43 +284,43 @@ class HopfieldMemory(nn.Module):
         return max(1, _CHUNK_ELEMENTS // self.n_items)
 
     def _recall(self, flat: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        """(M, C) -> (M, C); without gradients also into `out`."""
+        """Return retrievals, (M, C) to (M, C); without gradients also into `out`."""
         if self.hard:
             return torch.index_select(self.items, 0, self._nearest(flat, bias), out=out)
         return torch.mm(self._weights(flat, bias), self.items, out=out)
 
     def _bias(self, scale: float) -> Tensor:
-        """(N,): what the items' own norms take from their nearness, times ``scale``."""
+        """Return the reduction of the logits by the items' own norms, (N,), times ``scale``."""
         return (-0.5 * scale) * self.items.square().sum(dim=1)
 
     def _logits(self, state: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
-        """(M, C) -> (M, N): how near each item is, times ``scale``; ``bias`` where it is known already."""
+        """Return logits, (M, C) to (M, N): nearness of each item, times ``scale``; ``bias`` where already known."""
         if self.association == "dot":
             return (scale * state) @ self.items.T
         return torch.addmm(self._bias(scale) if bias is None else bias, state, self.items.T, alpha=scale)
 
     def _largest(self, flat: Tensor) -> Tensor:
-        """(M, C) -> (M,): the largest association."""
+        """Return the largest association, (M, C) to (M,)."""
         return torch.cat([nearness.amax(dim=-1) for nearness in self._nearness(flat)])
 
     def _nearness(self, flat: Tensor) -> Iterator[Tensor]:
-        """(M, C) -> (m, N) per chunk: how near each item is, always from one formula, so that distances agree."""
+        """Yield (m, N) nearness of each item per chunk of (M, C), always from one formula, so that distances agree."""
         bias = self._bias(1.0)
         if self.dim >= self.n_items or exporting():
             yield from (self._logits(chunk, 1.0, bias) for chunk in self._chunks(flat))
             return
-        # A product with a bias first writes it into every row: it meets a feature that is always 1, if that is shorter.
+        # A product with a bias first writes it into every row: a feature of constant 1 includes it, if that is shorter.
         queries, items = nn.functional.pad(flat, (0, 1), value=1.0), torch.cat([self.items, bias[:, None]], dim=1).T
         yield from (chunk @ items for chunk in self._chunks(queries))
 
     def _largest_exported(self, flat: Tensor) -> Tensor:
-        """The same; a graph has its rows in one piece, and items in pieces spare it the whole matrix."""
+        """Return the largest association in a graph: rows in one piece; items in pieces, to avoid the whole matrix."""
         pieces = zip(self.items.split(_PIECE), self._bias(1.0).split(_PIECE), strict=True)
         found = [torch.addmm(bias, flat, items.T).amax(dim=-1) for items, bias in pieces]
         return functools.reduce(torch.maximum, found)
 
     def _weights(self, flat: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(M, C) -> (M, N), the association of the last step of each query."""
+        """Return the associations of the last step of each query, (M, C) to (M, N)."""
         weights = _softmax(self._logits(flat, self.beta, bias))
         if self.steps is not None:
             for _ in range(self.steps - 1):
@@ -330,7 +330,7 @@ class HopfieldMemory(nn.Module):
         for _ in range(_MAX_STEPS - 1):
             updated = _softmax(self._logits(weights @ self.items, self.beta, bias))
             change = torch.linalg.vector_norm(updated - weights, dim=-1, keepdim=True)
-            # A query stops for itself, so that its retrieval does not depend on its batch.
+            # Each query stops individually, so that its retrieval does not depend on its batch.
             weights = torch.where(moving, updated, weights)
             moving = moving & (change >= _TOLERANCE)
             if self._settled(moving):
@@ -338,7 +338,7 @@ class HopfieldMemory(nn.Module):
         return weights
 
     def _nearest(self, flat: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(M, C) -> (M,), the item that each query ends at."""
+        """Return the item that each query ends at, (M, C) to (M,)."""
         nearest = self._logits(flat, 1.0, bias).argmax(dim=-1)
         if self.association == "euclidean":
             return nearest  # An item is its own nearest item: further steps change nothing.
@@ -358,7 +358,7 @@ class HopfieldMemory(nn.Module):
 
 
 def effective_items(usage: Tensor) -> float:
-    """Give the effective number of items in use: exp of the entropy of the mean association.
+    """Return the effective number of items in use: exp of the entropy of the mean association.
 
     Parameters
     ----------
@@ -368,7 +368,7 @@ def effective_items(usage: Tensor) -> float:
     Returns
     -------
     float
-        From 1 (one item serves all queries) to N (all items serve equally).
+        Number from 1 (one item serves all queries) to N (all items serve equally).
 
     Examples
     --------
@@ -379,7 +379,7 @@ def effective_items(usage: Tensor) -> float:
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    """Softmax over the last axis, in place where no gradient asks for the logits: writing anew takes longer."""
+    """Apply softmax over the last axis, in place where no gradient needs the logits: a new tensor takes longer."""
     if exporting() or logits.requires_grad:
         return logits.softmax(dim=-1)
     return torch.softmax(logits, -1, out=logits)
@@ -391,7 +391,7 @@ def _perplexity(distribution: Tensor) -> Tensor:
 
 def _check_arguments(n_items: int, dim: int, beta: float, steps: int | None, association: str) -> None:
     if n_items < 1 or dim < 1:
-        raise ParameterError(f"a memory needs n_items and dim of at least 1, got {n_items}, {dim}")
+        raise ParameterError(f"n_items and dim must be at least 1, got {n_items}, {dim}")
     if not beta > 0:
         raise ParameterError(f"beta must be above 0, got {beta}")
     if steps is not None and steps < 1:

@@ -1,4 +1,4 @@
-"""The scoring path: prepared images through a scorer, back to one result an image."""
+"""Scoring path: prepared images through a scorer to one result per image."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def score_images(
     Parameters
     ----------
     scorer : Scorer
-        In evaluation mode, on its device.
+        Scorer in evaluation mode, on its device.
     images : PreparedImages
-        What to score.
+        Images to score.
     precision : {"float32", "bfloat16"}
-        Of the forward pass.
+        Arithmetic of the forward pass.
     batch_size : int
-        Tiles a forward pass; the scores do not depend on it beyond rounding.
+        Tiles per forward pass; the scores do not depend on it beyond rounding.
     maps : bool
-        Whether to keep the anomaly maps.
+        Keep the anomaly maps.
     evidence : bool
-        Whether to return what a second stage is fitted to (scorers of one stage have none).
+        Return the inputs of a second stage (scorers of one stage have none).
     forward : callable, optional
-        Stands for the scorer where some of its work is done already; it is called with the same batches.
+        Replacement for the scorer where some of its work is already done; called with the same batches.
     """
     if forward is None:
         observed = scorer.observe if evidence and isinstance(scorer, TwoStageScorer) else scorer
@@ -71,7 +71,7 @@ def score_images(
 
 @torch.inference_mode()
 def _forward(forward: Callable[[Tensor], Output], tiles: Tensor, precision: str, *, maps: bool) -> TileOutput:
-    """One output, in the arrays that every engine gives."""
+    """Convert one output to the arrays that every engine returns."""
     with autocast(tiles.device, precision):
         output = forward(tiles)
     return TileOutput(

@@ -1,4 +1,4 @@
-"""Class-balanced kernel ridge regression from distances, and the test whether labels help."""
+"""Class-balanced kernel ridge regression from distances, and the test of the labels' gain."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 RIDGE = 1e-3
 FURTHER = 1024
-"""Further normals that cross-validation fits to; the final fit takes all."""
+"""Maximum number of further normals that cross-validation fits to; the final fit takes all."""
 
 
 @dataclass(frozen=True)
 class KernelRidge:
-    """A fitted kernel ridge regression: f(x) = sum_i alpha_i exp(-||x - x_i||^2 / bandwidth)."""
+    """Fitted kernel ridge regression: f(x) = sum_i alpha_i exp(-||x - x_i||^2 / bandwidth)."""
 
     alpha: Tensor
     bandwidth: Tensor
@@ -25,7 +25,7 @@ class KernelRidge:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """(M, d) and (N, d) to (M, N) squared distances, never below 0."""
+    """Return squared distances, never below 0: (M, d) and (N, d) to (M, N)."""
     products = a @ b.T
     return (a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * products).clamp_min(0)
 
@@ -36,17 +36,17 @@ def fit_kernel_ridge(squared: Tensor, labels: Tensor, *, sharpness: float = 1.0,
     Parameters
     ----------
     squared : Tensor
-        (N, N) squared distances between the vectors.
+        Squared distances (N, N) between the vectors.
     labels : Tensor
-        (N,) 0 or 1.
+        Labels (N,), 0 or 1.
     sharpness : float
-        Divides the bandwidth, which otherwise is twice the weighted mean squared distance to the weighted mean.
+        Divisor of the bandwidth, which otherwise is twice the weighted mean squared distance to the weighted mean.
     ridge : float
-        Added to the weighted kernel's diagonal.
+        Constant added to the weighted kernel's diagonal.
     """
     anomalous = labels.bool()
     weights = torch.where(anomalous, 0.5 / anomalous.sum(), 0.5 / (~anomalous).sum())
-    # Of weighted points, the mean squared distance to their mean is half that between pairs.
+    # The mean squared distance of weighted points to their mean is half that between pairs.
     bandwidth = ((weights @ squared @ weights) / sharpness).clamp_min(1e-12)
     root = weights.sqrt()
     system = torch.exp(-squared / bandwidth) * root[:, None] * root
@@ -58,12 +58,12 @@ def fit_kernel_ridge(squared: Tensor, labels: Tensor, *, sharpness: float = 1.0,
 
 @dataclass(frozen=True)
 class Head:
-    """One head before it is fitted: what it looks at, as distances.
+    """Head before the fit: the distances that it is fitted to.
 
     Parameters
     ----------
     squared : Tensor
-        (N + L, N + L) squared distances: N samples that are judged (tune normals, labelled images), then L further
+        Squared distances (N + L, N + L): N samples that are judged (tune normals, labelled images), then L further
         normals that are only fitted to.
     sharpness, ridge : float
         As for :func:`fit_kernel_ridge`.
@@ -74,7 +74,7 @@ class Head:
     ridge: float = RIDGE
 
     def trimmed(self, count: int) -> Head:
-        """The same head with only so many samples."""
+        """Return the same head with only so many samples."""
         return replace(self, squared=self.squared[:count, :count])
 
     def fit(self, rows: Tensor, labels: Tensor) -> tuple[KernelRidge, Tensor]:
@@ -109,7 +109,7 @@ def random_folds(labels: Tensor, rng: torch.Generator) -> Tensor | None:
 
 
 def standardised(predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of out-of-fold predictions for tune normals."""
+    """Return mean and deviation of out-of-fold predictions for tune normals."""
     normals = predictions[labels == 0]
     return normals.mean(), normals.std(correction=0).clamp_min(1e-6)
 
@@ -123,22 +123,22 @@ def cross_validated_gain(
     rng: torch.Generator,
     repeats: int | None = None,
 ) -> tuple[float, float]:
-    """How much AUROC labels add on samples not fitted to, and the standard error of that.
+    """Return the gain in AUROC by labels on held-out samples, and its standard error.
 
     Parameters
     ----------
     heads : list of Head
-        Their standardised predictions are averaged.
+        Heads whose standardised predictions are averaged.
     deviation : Tensor
-        (N,) standardised one-class score.
+        Standardised one-class score, (N,).
     labels : Tensor
-        (N,) 0 (tune normals) or 1 (labelled anomalies).
+        Labels (N,), 0 (tune normals) or 1 (labelled anomalies).
     weight : float
         w, the heads' share of the mixture.
     rng : torch.Generator
-        Draws the folds.
+        Generator of the folds.
     repeats : int or None
-        Random partitions whose results are averaged; None: three, or one where there are fifty anomalies.
+        Number of random partitions whose results are averaged; None: three, or one where there are fifty anomalies.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def cross_validated_gain(
 
 
 def _paired_gain(new: Tensor, old: Tensor, labels: Tensor) -> tuple[float, float]:
-    """AUROC(new) - AUROC(old) and its standard error."""
+    """Return AUROC(new) - AUROC(old) and its standard error."""
     normals, anomalies = labels == 0, labels == 1
     by_anomaly = _placements(new[anomalies], new[normals]) - _placements(old[anomalies], old[normals])
     by_normal = _placements(-new[normals], -new[anomalies]) - _placements(-old[normals], -old[anomalies])
@@ -174,5 +174,5 @@ def _paired_gain(new: Tensor, old: Tensor, labels: Tensor) -> tuple[float, float
 
 
 def _placements(above: Tensor, below: Tensor) -> Tensor:
-    """For each of `above`, the share of `below` that lies under it; ties count half."""
+    """Return, for each of `above`, the share of `below` that lies under it; ties count half."""
     return (above[:, None] > below).float().mean(dim=1) + 0.5 * (above[:, None] == below).float().mean(dim=1)

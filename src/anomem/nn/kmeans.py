@@ -1,4 +1,4 @@
-"""k-means for seeding memories: bounded in time and memory, deterministic by its generator."""
+"""k-means for seeding memories: bounded in time and memory, deterministic for a seeded generator."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 from anomem.errors import InputError, ParameterError
 
 _CHUNK_ELEMENTS = 2**21
-"""Elements of a distance matrix held at once (8 MB in float32)."""
+"""Number of elements of a distance matrix held at once (8 MB in float32)."""
 
 _MIN_CANDIDATES = 16_384
 _CANDIDATES_PER_CENTRE = 16
-"""Seeding draws from at most max(these, this many for each centre) vectors."""
+"""Number of vectors, at least and per centre, that seeding draws from at most."""
 
 _SEEDING_ROUNDS = 128
-"""Up to this k, centres are drawn one by one; above it, k/128 at a time."""
+"""Maximum k for which centres are drawn one by one; above it, k/128 at a time."""
 
 _RELATIVE_GAIN = 1e-4
-"""Lloyd's algorithm ends early when the inertia falls by less than this share."""
+"""Relative fall of the inertia below which Lloyd's algorithm ends early."""
 
 
 @torch.no_grad()
@@ -35,18 +35,18 @@ def kmeans(vectors: Tensor, k: int, generator: torch.Generator, iterations: int 
     Parameters
     ----------
     vectors : Tensor, (M, C), floating
-        Finite; half precision is computed in float32.
+        Finite vectors; half precision is computed in float32.
     k : int, from 1 to M
         Number of centres.
     generator : torch.Generator
-        On the CPU; the only source of randomness.
+        CPU generator; the only source of randomness.
     iterations : int, >= 0
-        Lloyd updates at most; fewer when the inertia no longer falls.
+        Maximum number of Lloyd updates; fewer when the inertia no longer falls.
 
     Returns
     -------
     Tensor, (k, C)
-        On the vectors' device, float32 (float64 for float64 vectors).
+        Centres on the vectors' device, float32 (float64 for float64 vectors).
 
     Raises
     ------
@@ -85,7 +85,7 @@ def kmeans(vectors: Tensor, k: int, generator: torch.Generator, iterations: int 
 
 
 def _plus_plus(centred: Tensor, squared_norms: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """(M, C) -> (k, C), drawn in proportion to the squared distance from those drawn before."""
+    """Draw k centres, (M, C) to (k, C), in proportion to the squared distance from those drawn before."""
     n_candidates = max(_MIN_CANDIDATES, _CANDIDATES_PER_CENTRE * k)
     if len(centred) > n_candidates:
         kept = torch.randperm(len(centred), generator=generator)[:n_candidates].to(centred.device)
@@ -97,7 +97,7 @@ def _plus_plus(centred: Tensor, squared_norms: Tensor, k: int, generator: torch.
     n_chosen = 1
     while n_chosen < k:
         _, nearest = _assign(centred, squared_norms, centred[drawn])
-        # What was drawn once is out for good (-1), even where all other distances are zero.
+        # A drawn vector is excluded for good (-1), even where all other distances are zero.
         distances = torch.minimum(distances, nearest)
         distances[drawn] = -1
         if per_round == 1:
@@ -124,7 +124,7 @@ def _best(centred: Tensor, distances: Tensor, trials: Tensor) -> Tensor:
 
 
 def _assign(centred: Tensor, squared_norms: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest centre of each vector (M,) int64, and the squared distance to it (M,), >= 0."""
+    """Return the nearest centre of each vector (M,) int64, and the squared distance to it (M,), >= 0."""
     bias = -0.5 * centres.square().sum(dim=1)
     step = max(1, _CHUNK_ELEMENTS // len(centres))
     assigned = torch.empty(len(centred), dtype=torch.int64, device=centred.device)
@@ -156,7 +156,7 @@ def _check_arguments(vectors: Tensor, k: int, iterations: int) -> None:
         raise ParameterError(f"iterations must be at least 0, got {iterations}")
     if len(vectors) < k:
         raise InputError(
-            f"{len(vectors)} feature vectors cannot make {k} prototypes: give more images or a smaller memory"
+            f"feature vectors: {len(vectors)} cannot make {k} prototypes; give more images or a smaller memory"
         )
     if not bool(torch.isfinite(vectors).all()):
-        raise InputError("feature vectors hold NaN or infinity: look at the images or the backbone")
+        raise InputError("feature vectors: NaN or infinity found; check the images and the backbone")

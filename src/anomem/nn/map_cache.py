@@ -1,6 +1,6 @@
-"""Maps of frozen backbones, kept on the disk: who looks at the same images again does not compute them again.
+"""Disk cache of the maps of frozen backbones: the same images are not computed again.
 
-Off unless a `map_cache` is entered. What is kept belongs to one whole batch, its arithmetic and its layout, so results
+Off unless a `map_cache` is entered. An entry belongs to one whole batch, its arithmetic and its layout, so results
 are bit for bit those without it.
 """
 
@@ -25,10 +25,10 @@ from anomem.runtime.atomic import stage
 __all__ = ["MapCache", "active", "map_cache"]
 
 KEPT = 0.75
-"""Share of the budget that is left filled when room is made."""
+"""Share of the budget that stays filled when room is made."""
 
 _OURS = re.compile("[0-9a-f]{40}")
-"""Names of the files that are kept, hashes of 20 bytes."""
+"""Pattern of cached files' names, hashes of 20 bytes."""
 
 _active: list[MapCache] = []
 
@@ -39,9 +39,9 @@ class MapCache:
     Parameters
     ----------
     folder : str or Path
-        Made where it is missing; several processes may share it.
+        Folder, made where it is missing; several processes may share it.
     budget_mb : int
-        Megabytes (10**6 bytes) that it may fill.
+        Maximum size, megabytes (10**6 bytes).
     """
 
     def __init__(self, folder: str | Path, budget_mb: int) -> None:
@@ -53,7 +53,7 @@ class MapCache:
         self._lock = Lock()
 
     def applies(self, backbone: nn.Module, images: Tensor) -> bool:
-        """Whether maps may be kept: of decoded images, from a backbone that nobody trains or traces."""
+        """Return whether maps may be cached: decoded images, and a backbone that is neither trained nor traced."""
         watched = backbone.training or torch.is_grad_enabled() or exporting()
         return not watched and images.dtype == torch.uint8
 
@@ -67,11 +67,11 @@ class MapCache:
         images : Tensor
             (B, 3, S, S) uint8.
         compute : callable
-            From images to maps.
+            Function from images to maps.
         """
         try:
             name = self._name(backbone, images)
-        except RuntimeError:  # tensors made in inference mode do not tell whether they were changed
+        except RuntimeError:  # Tensors made in inference mode do not record changes.
             return compute(images)
         path = self.folder / f"{name}.safetensors"
         found = self._read(path, images.device)
@@ -97,7 +97,7 @@ class MapCache:
         return digest.hexdigest()
 
     def _fingerprint(self, backbone: nn.Module) -> str:
-        """Hash of structure and weights; taken again when a tensor was replaced or written to."""
+        """Return the hash of structure and weights, computed again when a tensor was replaced or written to."""
         tensors = [*backbone.parameters(), *backbone.buffers()]
         versions = [tensor._version for tensor in tensors]
         if backbone in self._known:
@@ -121,7 +121,7 @@ class MapCache:
                 flat = [stored.get_tensor(str(i)) for i in range(len(layouts))]
         except (OSError, SafetensorError):
             return None
-        with suppress(OSError):  # another process may have made room meanwhile
+        with suppress(OSError):  # Another process may have made room meanwhile.
             os.utime(path)
         return [_laid_out(tensor, *layout).to(device) for tensor, layout in zip(flat, layouts, strict=True)]
 
@@ -131,14 +131,14 @@ class MapCache:
 
         layouts = [(list(m.shape), list(m.stride())) for m in maps]
         if not all(m.untyped_storage().nbytes() == m.nbytes for m in maps):
-            return  # parts of something larger, or repeated: not how a backbone gives its maps
+            return  # Parts of larger tensors, or repeated values: not a backbone's maps.
         tensors = {str(i): m.detach().cpu().contiguous().clone() for i, m in enumerate(maps)}
         try:
             with stage(self.folder, path.stem) as room:
                 save_file(tensors, room / path.name, metadata={"layouts": json.dumps(layouts)})
                 size = (room / path.name).stat().st_size
                 (room / path.name).replace(path)
-        except (OSError, SafetensorError):  # no room: what is not kept is computed again
+        except (OSError, SafetensorError):  # Without room the maps are computed again.
             return
         with self._lock:
             self._filled += size
@@ -155,10 +155,10 @@ class MapCache:
             self._filled -= size
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Time of the last use, size and path of everything that is kept."""
+        """Return time of the last use, size and path of every cached file."""
         found = []
         for path in self.folder.glob("*.safetensors"):
-            if not _OURS.fullmatch(path.stem):  # models of the user's, for example, which are not ours to remove
+            if not _OURS.fullmatch(path.stem):  # Other files, such as a user's models, are never removed.
                 continue
             with suppress(OSError):
                 facts = path.stat()
@@ -167,13 +167,13 @@ class MapCache:
 
 
 def active() -> MapCache | None:
-    """The cache that is in use, or None."""
+    """Return the active cache, or None."""
     return _active[-1] if _active else None
 
 
 @contextmanager
 def map_cache(folder: str | Path | None, budget_mb: int = 4096) -> Iterator[MapCache | None]:
-    """Keep maps of frozen backbones in a folder while inside; without a folder nothing is kept."""
+    """Cache maps of frozen backbones in a folder while inside; without a folder nothing is cached."""
     if folder is None:
         yield None
         return
@@ -186,5 +186,5 @@ def map_cache(folder: str | Path | None, budget_mb: int = 4096) -> Iterator[MapC
 
 
 def _laid_out(tensor: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """The values of a tensor in memory of a given layout: sums run over them in the same order."""
+    """Return a tensor's values in a given memory layout, so that sums run over them in the same order."""
     return torch.empty_strided(shape, stride, dtype=tensor.dtype).copy_(tensor.view(shape))

@@ -1,4 +1,4 @@
-"""Bringing backbone features to one scale before a memory looks at them."""
+"""Normalisation of backbone features before a memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MODES = ("whiten", "unit", "layernorm", "raw")
 
 _RELATIVE_FLOOR = 1e-6
 _ABSOLUTE_FLOOR = 1e-12
-"""Least eigenvalue that is divided by: this share of the mean one, and for constant features this."""
+"""Floor of the eigenvalues that are divided by: a share of the mean one, and a value for constant features."""
 
 
 class FeatureMoments:
-    """First and second moments of feature vectors, gathered batch by batch in float64.
+    """First and second moments of feature vectors, accumulated batch by batch in float64.
 
     Sums are kept around the mean of the first batch, so that features far from the origin lose no
     digits.
@@ -27,16 +27,16 @@ class FeatureMoments:
     Parameters
     ----------
     dim : int, >= 1
-        Channels C.
+        Number of channels, C.
     hw : (int, int) or None
-        Size of the maps where a mean of each position is wanted. None: maps of any size, one mean.
+        Size of the maps for a mean per position. None: maps of any size, one mean.
     unit : bool
         Scale each vector to unit norm first, as the "whiten" mode of `Normaliser` needs it.
 
     Attributes
     ----------
     count : int
-        Vectors seen.
+        Number of vectors added.
     """
 
     def __init__(self, dim: int, hw: tuple[int, int] | None = None, *, unit: bool = True) -> None:
@@ -56,7 +56,7 @@ class FeatureMoments:
         Parameters
         ----------
         maps : Tensor, (B, C, h, w), floating
-            Pooled vectors are maps of 1 x 1.
+            Maps; pooled vectors are maps of 1 x 1.
 
         Raises
         ------
@@ -84,24 +84,24 @@ class FeatureMoments:
         self.count += vectors.shape[1]
 
     def mean(self) -> Tensor:
-        """Give the mean of all vectors: (C,), float64."""
+        """Return the mean of all vectors, (C,) float64."""
         self._check_seen()
         return self._origin + self._sums.sum(dim=(1, 2)) / self.count
 
     def mean_map(self) -> Tensor:
-        """Give the mean at each position: (C, h, w), float64; (C, 1, 1) if ``hw`` is None."""
+        """Return the mean per position, (C, h, w) float64; (C, 1, 1) if ``hw`` is None."""
         self._check_seen()
         if self.hw is None:
             return self.mean()[:, None, None]
         return self._origin[:, None, None] + self._sums / self._n_maps
 
     def covariance(self, *, per_position: bool | None = None) -> Tensor:
-        """Give the covariance (population) around the mean.
+        """Return the covariance (population) around the mean.
 
         Parameters
         ----------
         per_position : bool or None
-            Around each position's own mean, pooled over positions, or around the one mean of all.
+            Take the covariance around each position's own mean, pooled over positions, or around the one mean of all.
             None: per position where ``hw`` was given.
 
         Returns
@@ -131,11 +131,11 @@ class FeatureMoments:
 
     def _check_seen(self) -> None:
         if not self.count:
-            raise NotFittedError("no features were gathered: call update first")
+            raise NotFittedError("no features were gathered; call update first")
 
 
 class Normaliser(nn.Module):
-    """Bring the vectors of feature maps to one scale.
+    """Normaliser of the vectors of feature maps.
 
     ========== =====================================================================================
     mode       each vector becomes
@@ -151,7 +151,7 @@ class Normaliser(nn.Module):
     ----------
     mode : {"whiten", "unit", "layernorm", "raw"}
     dim : int, >= 1
-        Channels C.
+        Number of channels, C.
     hw : (int, int) or None
         "whiten": subtract a mean for each position of maps of this size (aligned objects). None: one
         mean, maps of any size.
@@ -159,9 +159,9 @@ class Normaliser(nn.Module):
     Attributes
     ----------
     mean : buffer, (C, h, w) or (C, 1, 1), float32
-        "whiten" only.
+        Mean, "whiten" only.
     projection : buffer, (C, C), float32
-        "whiten" only; row i is the i-th principal axis over its standard deviation, widest first, at
+        Projection, "whiten" only; row i is the i-th principal axis over its standard deviation, widest first, at
         a common scale.
 
     Raises
@@ -181,7 +181,7 @@ class Normaliser(nn.Module):
         self.dim = dim
         self.hw = hw
         if mode == "whiten":
-            # NaN until fitted: an untrained normaliser must not pass for one.
+            # NaN until fitted, so that an untrained normaliser is noticed.
             self.register_buffer("mean", torch.full((dim, *(hw or (1, 1))), torch.nan))
             self.register_buffer("projection", torch.full((dim, dim), torch.nan))
 
@@ -191,20 +191,20 @@ class Normaliser(nn.Module):
 
     @torch.no_grad()
     def fit(self, moments: FeatureMoments, shrinkage: float = 0.01, power: float = 1.0) -> None:
-        """Learn mean and whitening; nothing to learn in the other modes.
+        """Learn mean and whitening; other modes learn nothing.
 
         Parameters
         ----------
         moments : FeatureMoments
-            Of unit vectors (``unit=True``), with the normaliser's ``dim``, and its ``hw`` unless that
+            Moments of unit vectors (``unit=True``), with the normaliser's ``dim``, and its ``hw`` unless that
             is None.
         shrinkage : float, in [0, 1]
-            The covariance becomes (1 - s) cov + s (trace / C) I before it is inverted, which bounds
-            how much directions without variance are amplified.
+            Shrinkage s: the covariance becomes (1 - s) cov + s (trace / C) I before it is inverted, which bounds
+            the amplification of directions without variance.
 
         power : float, in [0, 1]
-            1 whitens; less divides each axis by that power of its standard deviation, 0 leaves the axes as wide as they
-            are. Vectors of the fitting data have a mean squared norm of 1 in any case.
+            Power of the standard deviation that each axis is divided by: 1 whitens, 0 leaves the axes as they are.
+            Vectors of the fitting data have a mean squared norm of 1 in any case.
 
         Raises
         ------
@@ -231,12 +231,12 @@ class Normaliser(nn.Module):
         self.projection.copy_(_whitening(covariance, shrinkage, power))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise.
+        """Normalise maps.
 
         Parameters
         ----------
         maps : Tensor, (B, C, h, w), floating
-            Of size ``hw`` where that was given.
+            Maps of size ``hw`` where that was given.
 
         Returns
         -------
@@ -255,7 +255,7 @@ class Normaliser(nn.Module):
             return F.conv2d(centred, self.projection[:, :, None, None])
 
     def vectors(self, vectors: Tensor, positions: Tensor) -> Tensor:
-        """Normalise single vectors, as `forward` does where they stood on their maps.
+        """Normalise single vectors, as `forward` does at their positions.
 
         Parameters
         ----------
@@ -277,13 +277,13 @@ class Normaliser(nn.Module):
 class Whitening(nn.Module):
     """Pooled features, scaled to unit norm, along their principal axes: each of variance 1 among normals, of mean 1.
 
-    Directions in which normals hardly differ count as much as others. The mean stands away from the origin, so that
+    Directions in which normals hardly differ count as much as others. The mean lies away from the origin, so that
     a linear map I + alpha beta^T moves every normal by much the same where beta is near 1.
 
     Parameters
     ----------
     dim : int, >= 1
-        D.
+        Number of features, D.
     """
 
     mean: Tensor
@@ -296,18 +296,18 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, moments: FeatureMoments, shrinkage: float) -> None:
-        """Take mean and axes from the moments of unit vectors; the covariance is shrunk (:func:`principal_axes`)."""
+        """Learn mean and axes from the moments of unit vectors; the covariance is shrunk (:func:`principal_axes`)."""
         variances, axes = principal_axes(moments.covariance(per_position=False), shrinkage)
         self.mean.copy_(moments.mean())
         self.axes.copy_(axes / variances.sqrt())
 
     def forward(self, features: Tensor) -> Tensor:
-        """Whitened features (N, D) of features (N, D)."""
+        """Whiten features, (N, D) to (N, D)."""
         return (F.normalize(features, dim=1) - self.mean) @ self.axes + 1
 
 
 def principal_axes(covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """Variances (D,) of a shrunk covariance (D, D) float64, largest first, and their axes (D, D), one a column.
+    """Return variances (D,) of a shrunk covariance (D, D) float64, largest first, and their axes (D, D) as columns.
 
     The covariance becomes (1 - s) cov + s (trace / D) I; no variance returned is below a millionth of the mean one.
     """
@@ -322,11 +322,11 @@ def principal_axes(covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor
 
 
 def _whitening(covariance: Tensor, shrinkage: float, power: float) -> Tensor:
-    """(C, C) float64 -> (C, C) float64: rows are principal axes over their (power of) standard deviations."""
+    """Return the whitening of a covariance, (C, C) float64: principal axes over their (power of) deviations as rows."""
     variances, axes = principal_axes(covariance, shrinkage)
     # An axis has no sign of its own: its largest entry is made positive, so that files agree.
     signs = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
     projection: Tensor = (axes * signs / variances ** (power / 2)).T
-    # One mean squared norm for all: beta then means what it means on unit vectors.
+    # One mean squared norm for all modes: beta has the same meaning as on unit vectors.
     mean_square = (projection @ covariance @ projection.T).trace()
     return projection / mean_square.clamp_min(_ABSOLUTE_FLOOR).sqrt()

@@ -1,4 +1,4 @@
-"""Convolutions that are padded as TensorFlow does, without a padded copy of their input."""
+"""Convolutions padded as in TensorFlow, without a padded copy of their input."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from anomem.nn.tracing import exporting
 
 _FEW_CHANNELS = 4
-"""Up to which a dense convolution is cheap enough for a wider kernel."""
+"""Size up to which a dense convolution is cheap enough for a wider kernel."""
 
 
 class WidenedSame(Conv2dSame):
-    """A convolution with a stride, whose kernel carries the padding that one side has more than the other.
+    """Strided convolution whose kernel includes the padding by which one side exceeds the other.
 
-    TensorFlow pads an even length with one zero more behind than before. Writing the padded input out takes longer than
+    TensorFlow pads an even length with one more zero behind than before. A padded copy of the input takes longer than
     a depthwise convolution itself; so a row (column) of zeros is put before the kernel instead, and both sides are
-    padded alike: the same sums. Exported graphs keep the padding, which their runtimes read for nothing.
+    padded alike: the same sums. Exported graphs keep the padding, at no cost in their runtimes.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """From (B, C, h, w) to (B, D, ceil(h / stride), ceil(w / stride))."""
+        """Convolve (B, C, h, w) to (B, D, ceil(h / stride), ceil(w / stride))."""
         if exporting():
             return super().forward(x)  # type: ignore[no-untyped-call, no-any-return]
         sizes = zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
@@ -33,7 +33,7 @@ class WidenedSame(Conv2dSame):
 
 
 def widen_same(model: nn.Module) -> None:
-    """Let the cheap ones among a model's convolutions carry their padding, in place."""
+    """Widen the kernels of a model's cheap convolutions to include their padding, in place."""
     for layer in model.modules():
         if type(layer) is not Conv2dSame or layer.dilation != (1, 1):
             continue

@@ -1,4 +1,4 @@
-"""A uniform sample of feature vectors from a stream of any length, in bounded memory."""
+"""Uniform sample of feature vectors from a stream of any length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _MOVED_AT_ONCE = 4096
 
 
 class VectorSample:
-    """Keeps at most `limit` vectors, each of the stream's equally likely, and where on its map each one stood.
+    """Sample of at most `limit` vectors, each of the stream's equally likely, with their positions on their maps.
 
-    Every vector draws a random key; those with the smallest keys stay.
+    Every vector draws a random key; those with the smallest keys are kept.
 
     Parameters
     ----------
     limit : int
-        Vectors kept.
+        Maximum number of vectors kept.
     rng : torch.Generator
-        Draws the keys.
+        Generator of the keys.
     """
 
     def __init__(self, limit: int, rng: torch.Generator) -> None:
@@ -39,7 +39,7 @@ class VectorSample:
         keys = torch.rand(len(vectors), generator=self.rng)
         positions = torch.arange(h * w).repeat(b)
         self.seen += len(vectors)
-        likely = keys <= self._bar  # a larger key has no chance any more
+        likely = keys <= self._bar  # A larger key cannot be kept any more.
         if not likely.all():
             keys, vectors, positions = keys[likely], vectors.cpu()[likely], positions[likely]
         start = 0
@@ -51,9 +51,9 @@ class VectorSample:
             start = taken.stop
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Return vectors (M, C) and their flat positions (M,), in the order in which they came."""
+        """Return vectors (M, C) and their flat positions (M,), in order of arrival."""
         self._shrink()
-        # Copies: a caller who keeps them must not keep the room behind them.
+        # Copies: views would keep the whole buffer alive.
         return self._vectors[: self._held].clone(), self._positions[: self._held].clone()
 
     def _keep(self, keys: Tensor, vectors: Tensor, positions: Tensor) -> None:
@@ -63,7 +63,7 @@ class VectorSample:
         self._held = seats.stop
 
     def _shrink(self) -> None:
-        """Keep the smallest keys, in place: nothing is copied towards the end."""
+        """Keep the smallest keys, in place, without a copy of the sample."""
         count = min(self.limit, self._held)
         kept = self._keys[: self._held].topk(count, largest=False).indices.sort().values
         for start in range(0, count, _MOVED_AT_ONCE):

@@ -1,4 +1,4 @@
-"""What every fitted model is: one module from prepared images to scores and maps."""
+"""Base of every fitted model: one module from prepared images to scores and maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Output(NamedTuple):
-    """What a scorer says of a batch of prepared images (or tiles of images).
+    """Outputs of a scorer for a batch of prepared images (or tiles of images).
 
     Parameters
     ----------
@@ -19,8 +19,8 @@ class Output(NamedTuple):
         (B, h, w) float32 in the frame of the prepared image, at any resolution; None where the method does not
         localise.
     one_class : Tensor or None
-        (B,) float32, the score before labels had a say; None where that is `score` itself. Of an image cut into tiles,
-        the tile with the highest one-class score stands for the image.
+        (B,) float32, the score without labels; None where that is `score` itself. Of an image cut into tiles,
+        the tile with the highest one-class score represents the image.
     evidence : Tensor or None
         (B, D) float16, all that the second stage needs to turn ``one_class`` into ``score``; only from
         :meth:`TwoStageScorer.observe`.
@@ -42,7 +42,7 @@ class Scorer(nn.Module):
     """
 
     continuous: ClassVar[bool] = True
-    """Whether a score moves no further than rounding moves the features. Where it moves in steps, as the depth of a
+    """True where a score moves no further than rounding moves the features. Where it moves in steps, as the depth of a
     tree does, another order of additions may move single images by a step."""
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -57,13 +57,13 @@ class Scorer(nn.Module):
         images : Tensor
             (B, 3, S, S), RGB, uint8 or float with values 0 to 255.
         """
-        raise TypeError(f"{type(self).__name__} does not say how it scores")
+        raise TypeError(f"{type(self).__name__}: forward is missing; override it")
 
 
 class TwoStageScorer(Scorer):
-    """A scorer whose score can be refitted to labels without looking at the normals again.
+    """Scorer whose score can be refitted to labels without the normal images.
 
-    It carries, for *tune* and *calibration* normals, their one-class scores and evidence (float16): from these the
+    It stores one-class scores and evidence (float16) of *tune* and *calibration* normals: from these the
     second stage is refitted and the calibration scores are computed anew.
     """
 
@@ -80,16 +80,16 @@ class TwoStageScorer(Scorer):
             self.register_buffer(f"{part}_evidence", torch.zeros(n, evidence_dim, dtype=torch.float16))
 
     def observe(self, images: Tensor) -> Output:
-        """Score as `forward` does, and return one-class score and evidence with it."""
-        raise TypeError(f"{type(self).__name__} does not say what it observes")
+        """Score as `forward` does, and return the one-class score and the evidence as well."""
+        raise TypeError(f"{type(self).__name__}: observe is missing; override it")
 
     def remember(self, part: str, one_class: Tensor, evidence: Tensor) -> None:
-        """Keep what `part` ("tune" or "calibration") needs for a later refit: (n,) float32 and (n, D) float16."""
+        """Store what `part` ("tune" or "calibration") needs for a later refit: (n,) float32 and (n, D) float16."""
         self.config[f"n_{part}"] = int(one_class.shape[0])
         device = self.tune_one_class.device
         setattr(self, f"{part}_one_class", one_class.to(device, torch.float32))
         setattr(self, f"{part}_evidence", evidence.to(device, torch.float16))
 
     def conclude(self, one_class: Tensor, evidence: Tensor) -> Tensor:
-        """Second stage: (B,) one-class scores and (B, D) evidence to (B,) scores."""
-        raise TypeError(f"{type(self).__name__} does not say how its second stage concludes")
+        """Return scores (B,) of the second stage from one-class scores (B,) and evidence (B, D)."""
+        raise TypeError(f"{type(self).__name__}: conclude is missing; override it")

@@ -1,4 +1,4 @@
-"""Tracing and exporting in one thread, unnoticed by the others."""
+"""Tracing and exporting in one thread, without effect on others."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch.fx import _symbolic_trace
 
 __all__ = ["exporting", "exporting_here", "private_tracing"]
 
-# torch's own flag is the process's: a thread that scores meanwhile would compute in another order.
+# torch's own flag holds for the process: a thread that scores meanwhile would compute in another order.
 _exporting: ContextVar[bool] = ContextVar("exporting", default=False)
 
 
 def exporting() -> bool:
-    """Return True while this thread traces or compiles: a loop, a size or a branch of now would be fixed for ever."""
+    """Return True while this thread traces or compiles: loops, sizes and branches would be frozen."""
     tracing = torch._C._get_tracing_state() is not None
     return torch.compiler.is_dynamo_compiling() or tracing or _exporting.get()
 
 
 @contextmanager
 def exporting_here() -> Iterator[None]:
-    """Export inside, in this thread."""
+    """Mark this thread as exporting while inside."""
     token = _exporting.set(True)
     try:
         yield
@@ -42,7 +42,7 @@ def private_tracing() -> Iterator[None]:
     """Trace or export modules inside while other threads compute.
 
     torch.fx replaces methods of ``nn.Module`` for the whole process while it traces; a model that another thread calls
-    meanwhile would be taken for a part of the traced one. Inside, replacements hold for this thread only, and one
+    meanwhile would be recorded as a part of the traced one. Inside, replacements hold for this thread only, and one
     thread traces at a time.
     """
     with _one_at_a_time:
@@ -56,7 +56,7 @@ def private_tracing() -> Iterator[None]:
 
 
 def _for_thread(patch_method: Callable[..., None], thread: int) -> Callable[..., None]:
-    """Let a patch of a class's method act on one thread; all others call what was there before."""
+    """Restrict a patch of a class's method to one thread; all others call the original."""
 
     def patch(patcher: Any, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True) -> None:
         before = getattr(cls, name)

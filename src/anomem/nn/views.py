@@ -1,4 +1,4 @@
-"""AnoMem's first stage: encoder and memories trained together on contrasted views (Eq. 3 to 7, Algorithm 1)."""
+"""Training on contrasted views: AnoMem's first stage trains encoder and memories together (Eq. 3 to 7, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ SHARE = Range(0.0, 1.0)
 
 @parameter_group
 class Views(Parameters):
-    """Strengths of the random changes that make a view; the defaults are the AnoMem paper's list.
+    """Strengths of the random changes that make a view; the defaults are the AnoMem paper's.
 
     SimCLR has crop 0.08, hue 0.1, grey 0.2 and no noise.
     """
 
-    crop: float = param(0.2, Range(0.0, 1.0, low_open=True), doc="Smallest share of the area that a random crop keeps.")
+    crop: float = param(0.2, Range(0.0, 1.0, low_open=True), doc="Minimum share of the area that a random crop keeps.")
     flip: float = param(0.5, SHARE, doc="Probability of a horizontal flip.")
     brightness: float = param(0.4, SHARE, doc="Strength of brightness jitter.")
     contrast: float = param(0.4, SHARE, doc="Strength of contrast jitter.")
     saturation: float = param(0.4, SHARE, doc="Strength of saturation jitter.")
     hue: float = param(0.0, Range(0.0, 0.5), doc="Strength of hue jitter, full turns.")
-    grey: float = param(0.0, SHARE, doc="Probability of losing the colours.")
+    grey: float = param(0.0, SHARE, doc="Probability of conversion to grey.")
     blur: float = param(0.5, SHARE, doc="Probability of a Gaussian blur.")
     noise: float = param(0.02, SHARE, doc="Largest standard deviation of Gaussian noise.")
 
@@ -47,28 +47,28 @@ class Views(Parameters):
 
 
 MOVED_VIEWS = {name: name for name in Views.declared() if name != "contrast"} | {"contrast_jitter": "contrast"}
-"""Former flat name of each strength -> its name in :class:`Views`."""
+"""Map from former flat names to names in :class:`Views`."""
 
 ROUNDS = 2
-"""Pairs of views of each image that are drawn where a frozen backbone lets them be cached."""
+"""Number of pairs of views drawn per image where a frozen backbone lets them be cached."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Endless batches of images for the first stage: uint8 (B, 3, S, S) with (B,) bool, true where normal.
+    """Feed of images for the first stage: endless batches uint8 (B, 3, S, S) with (B,) bool, true where normal.
 
     Parameters
     ----------
     learn : ImageSet
         Normals.
     anomalies : ImageSet or None
-        Labelled anomalies; each batch holds them in their share.
+        Labelled anomalies; each batch contains them in their share.
     batch_size : int
-        B of the paper: images a batch.
+        Images per batch, B of the paper.
     cache_mb : int
-        Prepared images are kept in memory up to this; beyond it they are decoded again every epoch.
+        Memory for prepared images, MB; beyond it they are decoded again every epoch.
     rng : torch.Generator
-        Order of the images.
+        Generator of the order of the images.
     """
 
     learn: ImageSet
@@ -82,7 +82,7 @@ class Feed:
         share = 0
         if extra is not None and len(extra):
             wanted = round(self.batch_size * len(extra) / (len(extra) + len(self.learn)))
-            share = min(max(1, wanted), self.batch_size - 1)  # a batch without a normal would train no memory
+            share = min(max(1, wanted), self.batch_size - 1)  # A batch without a normal would not train the memory.
         for normals in self._normals(self.batch_size - share):
             if extra is None or not share:
                 yield normals, torch.ones(len(normals), dtype=torch.bool)
@@ -114,7 +114,7 @@ def _all_tiles(images: ImageSet) -> Tensor:
 
 
 class CachedViews:
-    """Both views of some images as frozen features, embedded, in float16; endless batches of them.
+    """Both views of some images as frozen features, embedded, in float16; in endless batches.
 
     With a frozen backbone the features of a view never change, so each drawn view is extracted once: `ROUNDS` pairs of
     views of each image, or as many as the budget holds, but at least one; what exceeds the budget lies in a
@@ -144,7 +144,7 @@ class CachedViews:
 
 
 def _mapped(file: IO[bytes], values: Tensor) -> Tensor:
-    """Write float16 values at the end of a file, and give them back as they lie there."""
+    """Append float16 values to a file, and return them memory-mapped."""
     start = file.seek(0, os.SEEK_END)
     file.write(values.contiguous().numpy().tobytes())
     file.flush()
@@ -152,22 +152,22 @@ def _mapped(file: IO[bytes], values: Tensor) -> Tensor:
 
 
 class Contrasted(Protocol):
-    """What is trained on two views: a backbone, how its maps are embedded, and the generator that draws the views."""
+    """Modules trained on two views: a backbone, the embedding of its maps, and the generator that draws the views."""
 
     rng: torch.Generator
 
     def features(self, images: Tensor, /) -> Sequence[Tensor]:
-        """The backbone's maps of images (B, 3, S, S) with values 0 to 255."""
+        """Return the backbone's maps of images (B, 3, S, S) with values 0 to 255."""
         ...
 
     def embed(self, features: Sequence[Tensor], /) -> list[Tensor]:
-        """The maps that the loss contrasts, of one view."""
+        """Return the maps of one view that the loss contrasts."""
         ...
 
 
 @dataclass(frozen=True)
 class ViewsOf:
-    """Draws two views of uint8 images and embeds them: [first, second], each a list of one map a scale."""
+    """Embeddings of two random views of uint8 images: [first, second], each a list of one map per scale."""
 
     model: Contrasted
     device: torch.device
@@ -176,7 +176,7 @@ class ViewsOf:
     precision: str
 
     def __call__(self, images: Tensor) -> list[list[Tensor]]:
-        """From (B, 3, S, S) uint8."""
+        """Draw and embed two views of images (B, 3, S, S) uint8."""
         model, device = self.model, self.device
         with torch.autocast(device.type, enabled=False):
             pair = views(
@@ -193,7 +193,7 @@ class ViewsOf:
 
 
 def unfreeze(backbone: Backbone, how: str) -> None:
-    """Mark what the first stage trains of a backbone: "none", "last" (behind the last but one wanted map) or "all"."""
+    """Unfreeze a backbone's layers for stage one: "none", "last" (behind the last but one wanted map) or "all"."""
     backbone.requires_grad_(how == "all")
     if how == "last":
         for module in last_stage(backbone):
@@ -213,6 +213,6 @@ def last_stage(backbone: Backbone) -> list[nn.Module]:
 
 
 def projection_head(dim: int, width: int) -> nn.Module:
-    """Two dense layers (N, dim) -> (N, width) with a ReLU between them, as wide as the wider of both (SimCLR)."""
+    """Return two dense layers (N, dim) -> (N, width) with a ReLU between, as wide as the wider of both (SimCLR)."""
     hidden = max(dim, width)
     return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, width))

@@ -25,13 +25,13 @@ class Allowed(Protocol):
         ...
 
     def __str__(self) -> str:
-        """Describe the allowed values: the end of the sentence "expected ..."."""
+        """Return the allowed values as the end of the sentence "expected ..."."""
         ...
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included unless said otherwise."""
+    """Numbers from `low` to `high`, both included unless excluded explicitly."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -85,7 +85,7 @@ class Text:
     like: str = "text"
 
     def accepts(self, value: object) -> bool:
-        """Return true for a string with something in it."""
+        """Return true for a non-empty string."""
         return isinstance(value, str) and bool(value)
 
     def example(self) -> str:
@@ -158,17 +158,17 @@ FLAG = OneOf((False, True))
 
 
 def shown(value: object) -> str:
-    """Write any value on one line."""
+    """Return any value as text on one line."""
     if isinstance(value, np.ndarray):
         return f"<array {' x '.join(map(str, value.shape))}, {value.dtype}>"
     try:
         return " ".join(repr(value).split())
-    except (ValueError, RecursionError):  # numbers of thousands of digits, endless nesting
+    except (ValueError, RecursionError):  # Numbers of thousands of digits, unlimited nesting.
         return f"<{type(value).__name__}>"
 
 
 def shortened(value: object) -> str:
-    """Write any value on one line of at most 120 characters."""
+    """Return any value as text on one line of at most 120 characters."""
     text = shown(value)
     return text if len(text) <= 120 else f"{text[:100]}..."
 
@@ -176,5 +176,5 @@ def shortened(value: object) -> str:
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # A whole number beyond all floats.
         return False

@@ -13,13 +13,13 @@ from anomem.params.declared import Parameters, example_of
 from anomem.params.names import find
 
 LONGEST = 1000
-"""Characters of a value at most."""
+"""Maximum length of a value, characters."""
 _WORDS = {"None": None, "True": True, "False": False}
 _NONE = ("none", "None", "null")
 
 
 def parse_assignments(cls: type[Parameters], assignments: Iterable[str], *, prefix: str = "") -> dict[str, Any]:
-    """Turn ``key=value`` strings (the command line's ``--set``) into hyperparameters.
+    """Parse ``key=value`` strings (the command line's ``--set``) into hyperparameters.
 
     Values are numbers, ``true``, ``false``, ``none``, text, or several of these: ``1,2,3``, ``(1,2,3)`` or ``[1,2,3]``.
     A single value stands for a tuple of one. Members of a nested object have dotted names.
@@ -27,11 +27,11 @@ def parse_assignments(cls: type[Parameters], assignments: Iterable[str], *, pref
     Parameters
     ----------
     cls : class
-        Declares the hyperparameters.
+        Class that declares the hyperparameters.
     assignments : iterable of str
-        Each ``key=value``.
+        Assignments, ``key=value`` each.
     prefix : str
-        Part of the key that the caller has cut off; shown in errors.
+        Prefix of the key that the caller has cut off; shown in errors.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def parse_assignments(cls: type[Parameters], assignments: Iterable[str], *, pref
 
 
 def _value(cls: type[Parameters], name: str, declared: Field[object], written: str, prefix: str) -> Any:
-    """Read one value by its declaration."""
+    """Parse one value by its declaration."""
     facts = declared.metadata
     allowed: Allowed = facts["allowed"]
     tried = list(_readings(written, allowed)) if len(written) <= LONGEST else []
@@ -93,7 +93,7 @@ def _switches_off(cls: type[Parameters], name: str, value: Any) -> bool:
 
 
 def _readings(written: str, allowed: Allowed) -> list[Any]:
-    """Return what a text may mean, likeliest first."""
+    """Return possible readings of a text, likeliest first."""
     value = _scalar(written)
     if not _takes_tuples(allowed):
         return [value, written, *([None] if written in _NONE else [])]
@@ -110,12 +110,12 @@ def _readings(written: str, allowed: Allowed) -> list[Any]:
 
 
 def _scalar(written: str) -> Any:
-    """Read JSON where it is JSON, text otherwise."""
+    """Parse JSON where it is JSON, return the text otherwise."""
     if written in _WORDS:
         return _WORDS[written]
     try:
         return json.loads(written)
-    except (ValueError, RecursionError):  # text; numbers of thousands of digits; endless nesting
+    except (ValueError, RecursionError):  # Text; numbers of thousands of digits; unlimited nesting.
         return written
 
 
@@ -130,7 +130,7 @@ def _any_example(cls: type[Parameters]) -> str:
 
 
 def _example(cls: type[Parameters], name: str, declared: Field[object]) -> str:
-    """Write an assignment that works."""
+    """Return an assignment that works."""
     return f"{name}={_written(example_of(cls, name, declared))}"
 
 

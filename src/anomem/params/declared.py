@@ -61,7 +61,7 @@ class ByPreset:
 
 
 BY_PRESET = ByPreset()
-"""Default of parameters that a preset decides and for which None is a value of its own."""
+"""Default of parameters that a preset decides and for which None is a valid value."""
 
 
 def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False, preset: bool = False) -> Any:
@@ -70,15 +70,15 @@ def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False
     Parameters
     ----------
     default : object
-        Default value; of a parameter that a preset may decide, the value where the preset names none.
+        Default value; where a preset may decide, the value for presets that do not name the parameter.
     allowed : Allowed
-        Values it may take.
+        Allowed values.
     doc : str
         One or two sentences for docstrings, docs and ``anomem methods``.
     optional : bool
-        None is a value of its own ("off").
+        Allow None ("off").
     preset : bool
-        Left to the preset unless given.
+        Leave the value to the preset unless given.
     """
     start = default if not preset else BY_PRESET if optional else None
     return field(
@@ -107,15 +107,15 @@ def group(
     Parameters
     ----------
     kind : class
-        Made by :func:`parameter_group`; without arguments it is the default.
+        Class made by :func:`parameter_group`; its defaults are the default.
     doc : str
         One or two sentences, as for :func:`param`.
     optional : bool
-        None is allowed: the group's part of the method is off.
+        Allow None: the group's part of the method is off.
     off : (str, object), optional
         Former flat parameter, and its value that meant None.
     preset : bool
-        Left to the preset unless given; off where the preset names nothing.
+        Leave the group to the preset unless given; off where the preset names nothing.
     """
     return field(
         default=BY_PRESET if preset else kind(),
@@ -163,7 +163,7 @@ def parameter_group(cls: type[T]) -> type[T]:
 
 
 def _finished(cls: type[T]) -> type[T]:
-    """Let ``__init__`` take nested and former names too, and write the parameters into the docstring."""
+    """Extend ``__init__`` to nested and former names, and write the parameters into the docstring."""
     from anomem.params.describe import with_parameters
     from anomem.params.names import nested
 
@@ -179,12 +179,12 @@ def _finished(cls: type[T]) -> type[T]:
 
 
 class Parameters:
-    """Base of everything that is configured by declared hyperparameters."""
+    """Base of all classes configured by declared hyperparameters."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Values by preset; members of a group by their dotted name."""
+    """Values per preset; members of a group by their dotted name."""
     moved: ClassVar[Mapping[str, str]] = {}
-    """Former names, which warn for one version: old name -> dotted new one."""
+    """Map from former names, which warn for one version, to dotted new ones."""
 
     @classmethod
     def declared(cls) -> dict[str, Field[object]]:
@@ -193,7 +193,7 @@ class Parameters:
 
     @classmethod
     def declared_deep(cls, path: str = "") -> Iterator[tuple[str, Field[object]]]:
-        """Yield dotted name and field of every declared hyperparameter, members behind their group."""
+        """Yield dotted name and field of every declared hyperparameter, members after their group."""
         for name, declared in cls.declared().items():
             yield path + name, declared
             if declared.metadata["group"] is not None:
@@ -249,7 +249,7 @@ class Parameters:
         Raises
         ------
         ParameterError
-            Naming the parameter, its value, the allowed range and an example.
+            If a value is not allowed; the line names the parameter, its value, the allowed range and an example.
         """
         preset = getattr(self, "preset", "")
         allowed = OneOf(tuple(self.presets))
@@ -258,9 +258,9 @@ class Parameters:
         return _resolved(self, type(self), self.presets.get(preset, {}), "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the hyperparameters as a nested dict of JSON values; what a preset decides is left out.
+        """Return the hyperparameters as a nested dict of JSON values, without values decided by a preset.
 
-        Arrays stay arrays.
+        Arrays are returned unchanged.
         """
         return {name: _plain(value) for name, value in self.get_params(deep=False).items() if value is not BY_PRESET}
 
@@ -286,7 +286,7 @@ class Parameters:
 
     def __setattr__(self, name: str, value: object) -> None:
         if self.__dict__.get("_resolved", False):
-            raise AttributeError(f"{type(self).__name__}: resolved parameters are fixed; change {name} before the fit")
+            raise AttributeError(f"{type(self).__name__}: {name} is fixed once resolved; change it before the fit")
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
@@ -305,7 +305,7 @@ def refuse(cls: type[Parameters], name: str, value: object, allowed: Allowed, *,
 
 
 def example_of(cls: type[Parameters], name: str, declared: Field[object]) -> object:
-    """Return a value of a parameter (dotted name) that is allowed: the usual one, else one of a preset's."""
+    """Return an allowed value of a parameter (dotted name): the default, else a preset's."""
     allowed, usual = declared.metadata["allowed"], declared.metadata["usual"]
     for value in (usual, *(filling.get(name) for filling in cls.presets.values())):
         if allowed.accepts(value):

@@ -15,7 +15,7 @@ _SECTIONS = re.compile(r"^(Notes|References|Examples|See Also|Attributes|Raises)
 
 
 class Description(TypedDict):
-    """One hyperparameter in words; ``name`` is dotted for members of a nested object."""
+    """Description of one hyperparameter; ``name`` is dotted for members of a nested object."""
 
     name: str
     default: Any
@@ -25,7 +25,7 @@ class Description(TypedDict):
 
 
 def describe(cls: type[Parameters]) -> list[Description]:
-    """Describe every hyperparameter of a class, members of nested objects behind their group."""
+    """Return descriptions of all hyperparameters of a class, members of nested objects after their group."""
     return [
         {
             "name": name,
@@ -52,14 +52,14 @@ def with_parameters(cls: type[Any]) -> str | None:
 
 
 def table(cls: type[Parameters], *, but: type[Parameters] | None = None) -> str:
-    """Write the hyperparameters of a class as a Markdown table.
+    """Return the hyperparameters of a class as a Markdown table.
 
     Parameters
     ----------
     cls : class
-        Declares them.
+        Class that declares the hyperparameters.
     but : class, optional
-        Its hyperparameters are left out where `cls` declares them alike.
+        Class whose hyperparameters are left out where `cls` declares them alike.
     """
     known = {} if but is None else {entry["name"]: entry for entry in describe(but)}
     rows = ["| parameter | default | meaning |", "|---|---|---|"]
@@ -73,7 +73,7 @@ def table(cls: type[Parameters], *, but: type[Parameters] | None = None) -> str:
 
 
 def _cell(cls: type[Parameters], entry: Description) -> str:
-    """Write a default; of a parameter that presets decide, each preset's value."""
+    """Return a default as text; where presets decide, the value per preset."""
     if not entry["preset"]:
         return _short(entry["default"])
     by_preset = {name: _short(filling.get(entry["name"], entry["default"])) for name, filling in cls.presets.items()}
@@ -88,7 +88,7 @@ def _short(value: Any) -> str:
 
 
 def _default(declared: Field[object]) -> Any:
-    """Return the default as JSON knows it: of a group "on" or none (off)."""
+    """Return the default as a JSON value; for a group "on" or none (off)."""
     usual = declared.metadata["usual"]
     return "on" if isinstance(usual, Parameters) else usual
 

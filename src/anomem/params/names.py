@@ -18,18 +18,18 @@ def nested(
     *,
     warn: bool = True,
 ) -> dict[str, Any]:
-    """Turn values under nested and former names into values of the parameters that `cls` declares.
+    """Convert values under nested and former names into values of the parameters that `cls` declares.
 
     Parameters
     ----------
     cls : class
-        Declares the parameters.
+        Class that declares the parameters.
     values : mapping
-        By name, ``group.member``, ``group__member`` or former name.
+        Values by name, ``group.member``, ``group__member`` or former name.
     current : mapping, optional
-        Values that an object has; of a group, the object whose other members stay. By default the class's defaults.
+        Current values of an object; for a group, the object whose other members stay. By default the class's defaults.
     warn : bool
-        Name the new spelling of each former name.
+        Warn of former names, naming the new spelling.
 
     Raises
     ------
@@ -65,11 +65,11 @@ def nested(
             members[head] = {**changes, **members.get(head, {})}
     for head, changes in members.items():
         if head in found and found[head] is None:
-            raise ParameterError(f"{cls.__name__}: {head}=None has no {next(iter(changes))}; leave one of them out")
+            raise ParameterError(f"{cls.__name__}: {head}=None contradicts {next(iter(changes))}; leave one out")
         base = found.get(head, given.get(head, declared[head].default))
         kind = declared[head].metadata["group"]
         if head in found and not isinstance(base, (kind, ByPreset)):
-            continue  # refused when it is resolved
+            continue  # Refused when resolved.
         found[head] = base.replaced(**changes) if isinstance(base, kind) else kind(**nested(kind, changes, warn=warn))
     return found
 
@@ -83,7 +83,7 @@ def _former(
     for name, value in values.items():
         new = cls.moved[name]
         if warn:
-            text = f"{cls.__name__}: {name} is now {new}; the old name works in this version only"
+            text = f"{cls.__name__}: {name} is now {new}; use the new name, the old one works in this version only"
             warnings.warn(text, RenamedWarning, stacklevel=5)
         head, _, rest = new.partition(".")
         if rest:
@@ -92,7 +92,7 @@ def _former(
                 changes[rest] = value
         elif declared[head].metadata["group"] is None:
             groups[head] = value
-        else:  # a flag that is now the presence of a group
+        else:  # A former flag that is now the presence of a group.
             groups.setdefault(head, {})
     for head in list(groups):
         off = declared[head].metadata.get("off")
@@ -102,7 +102,7 @@ def _former(
         if switch in values and values[switch] == value and type(values[switch]) is type(value):
             groups[head] = None
         elif switch not in values and given.get(head, declared[head].metadata["usual"]) in (None, BY_PRESET):
-            del groups[head]  # without effect, then as now
+            del groups[head]  # No effect, then as now.
     return groups
 
 
@@ -127,4 +127,4 @@ def unknown(cls: type[Parameters], name: str) -> ParameterError:
     names = [dotted for dotted, _ in cls.declared_deep()]
     near = nearest(name.replace("__", "."), [*names, *cls.moved])
     hint = f"did you mean {cls.moved.get(near, near)}?" if near else "known: " + ", ".join(names)
-    return ParameterError(f"{cls.__name__} has no parameter {name!r}; {hint}")
+    return ParameterError(f"{cls.__name__}: no parameter {name!r}; {hint}")

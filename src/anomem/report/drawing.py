@@ -1,4 +1,4 @@
-"""What all plots share: colours, plain axes, labels beside lines, and figures as SVG for a page or as PNG files."""
+"""Common parts of plots: colours, axes, labels beside lines, output as inline SVG or PNG files."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["FILE", "MARKERS", "PAGE", "Ink", "drawing", "inline_svg", "plain_axe
 
 @dataclass(frozen=True)
 class Ink:
-    """The colours of a plot.
+    """Colours of a plot.
 
     Parameters
     ----------
     text, quiet, line, card : str
-        Of what is read first, of axes, of grids, of what lies behind.
+        Colours of main text, axes, grids and background.
     normal, anomalous : str
-        Of the two labels.
+        Colours of the two labels.
     series : tuple of str
-        Of methods, in order of importance. Told apart with any kind of colour vision, by lightness too; markers
-        and labels say the same.
+        Colours of methods, in order of importance. Distinct under any kind of colour vision, by lightness too;
+        markers and labels repeat the distinction.
     """
 
     text: str
@@ -44,7 +44,7 @@ class Ink:
     series: tuple[str, ...]
 
 
-# matplotlib knows no CSS variables: it draws in these colours, and the page's names replace them.
+# matplotlib lacks CSS variables: it draws in these colours, which the page's variables then replace.
 PAGE = Ink("#010101", "#020202", "#030303", "#060606", "#040404", "#050505", tuple(f"#0{n}0a0a" for n in range(1, 9)))
 FILE = Ink(
     text="#1c2230",
@@ -55,7 +55,7 @@ FILE = Ink(
     anomalous="#d2571e",
     series=("#0b5fa5", "#d55e00", "#12866b", "#a3478b", "#b98900", "#3f9bd1", "#6b7280", "#7a3b12"),
 )
-"""Of files: as the page's in daylight."""
+"""Colours of files: the page's light theme."""
 
 _CSS = {
     PAGE.text: "var(--ink)",
@@ -72,7 +72,7 @@ _SIZES = {"font.size": 9.0, "axes.titlesize": 10.0}
 
 @contextmanager
 def drawing(salt: str = "anomem") -> Iterator[None]:
-    """Draw inside: text stays text (copied, searched), names are no formulas, equal input gives equal bytes."""
+    """Set matplotlib up for drawing: text stays text, names are not parsed as formulas, output is deterministic."""
     import matplotlib as mpl
 
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False, **_SIZES}
@@ -81,7 +81,7 @@ def drawing(salt: str = "anomem") -> Iterator[None]:
 
 
 def plain_axes(axes: Axes, ink: Ink = PAGE) -> None:
-    """Two quiet axes, nothing else."""
+    """Reduce axes to two plain spines."""
     axes.set_facecolor("none")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -92,16 +92,16 @@ def plain_axes(axes: Axes, ink: Ink = PAGE) -> None:
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move labels apart, as little as their sum of squares allows.
+    """Move labels apart with the smallest sum of squared shifts.
 
     Parameters
     ----------
     places : sequence of float
-        Where each belongs.
+        Preferred places.
     gap : float
-        Smallest distance between neighbours; less where they do not fit otherwise.
+        Minimum distance between neighbours; smaller where they do not fit.
     low, high : float
-        What they stay between.
+        Limits.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
         return []
     step = min(gap, (high - low) / (count - 1)) if count > 1 else gap
     order = np.argsort(np.asarray(places, dtype=np.float64), kind="stable")
-    # Without the steps between them the places must rise: an isotonic regression.
+    # Minus the gaps, places must increase: an isotonic regression.
     blocks: list[tuple[float, int]] = []
     for rank, i in enumerate(order):
         mean, n = float(places[i]) - rank * step, 1
@@ -135,7 +135,7 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def inline_svg(figure: Figure, prefix: str, title: str) -> str:
-    """Serialise a figure for inlining: page colours, page font, ids that cannot clash.
+    """Serialise a figure for inlining, with page colours, page font and unique ids.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def inline_svg(figure: Figure, prefix: str, title: str) -> str:
     prefix : str
         Unique in the page; letters, digits and dashes.
     title : str
-        Read aloud in place of the picture.
+        Text for screen readers.
     """
     from html import escape
 
@@ -165,7 +165,7 @@ def inline_svg(figure: Figure, prefix: str, title: str) -> str:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure, drawn in the colours of `FILE`, with a white card behind it."""
+    """Write a figure in the colours of `FILE`, on a white background."""
     with drawing():
         figure.savefig(
             path,

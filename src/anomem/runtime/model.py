@@ -20,7 +20,7 @@ from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.runtime.words import check_no_defects
-from anomem.types import FloatArray, IntArray, Record
+from anomem.types import FloatArray, ImagesLike, IntArray, Record
 
 __all__ = ["Model", "Scored", "describe"]
 
@@ -135,7 +135,9 @@ class Model(OldNames, ABC):
         """Write the model file atomically."""
 
     @abstractmethod
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> PreparedImages:
+    def _prepared(
+        self, images: ImagesLike, *, workers: int | None, skip_bad: bool, max_pixels: int | None
+    ) -> PreparedImages:
         """Open images of any accepted kind."""
 
     @abstractmethod
@@ -158,7 +160,7 @@ class Model(OldNames, ABC):
     ) -> Generator[Record, None, None]:
         """Replace the calibration with one on fresh normals."""
 
-    def _normals(self, normals: Any) -> tuple[Any, Sequence[Hashable | None] | None]:
+    def _normals(self, normals: ImagesLike) -> tuple[Any, Sequence[Hashable | None] | None]:
         """Return the normal images of a user's calibration input, and their groups if known.
 
         Raises
@@ -187,7 +189,7 @@ class Model(OldNames, ABC):
 
     def score(
         self,
-        images: Any,
+        images: ImagesLike,
         *,
         maps: bool = False,
         batch_size: int = 16,
@@ -237,7 +239,7 @@ class Model(OldNames, ABC):
 
     def raw_results(
         self,
-        images: Any,
+        images: ImagesLike,
         *,
         maps: bool = False,
         batch_size: int = 16,
@@ -269,7 +271,7 @@ class Model(OldNames, ABC):
 
     def anomaly_score(
         self,
-        images: Any,
+        images: ImagesLike,
         *,
         batch_size: int = 16,
         workers: int | None = None,
@@ -284,7 +286,7 @@ class Model(OldNames, ABC):
 
     def anomaly_map(
         self,
-        images: Any,
+        images: ImagesLike,
         *,
         batch_size: int = 16,
         workers: int | None = None,
@@ -298,7 +300,7 @@ class Model(OldNames, ABC):
 
     def p_value(
         self,
-        images: Any,
+        images: ImagesLike,
         *,
         batch_size: int = 16,
         workers: int | None = None,
@@ -313,7 +315,7 @@ class Model(OldNames, ABC):
 
     def predict(
         self,
-        images: Any,
+        images: ImagesLike,
         *,
         batch_size: int = 16,
         workers: int | None = None,
@@ -339,7 +341,7 @@ class Model(OldNames, ABC):
 
     def calibrate(
         self,
-        normals: Any = None,
+        normals: ImagesLike = None,
         alpha: float | None = None,
         *,
         batch_size: int = 16,

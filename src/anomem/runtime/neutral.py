@@ -39,7 +39,7 @@ def printable(text: str, *, keep: str = "") -> str:
     return text.translate(table)
 
 
-def plain_only(value: Any) -> Any:
+def plain_only(value: object) -> Any:
     """Escape plain text like `printable` and return other values unchanged, for a template's ``finalize``."""
     return printable(value, keep="\n\t") if type(value) is str else value
 
@@ -56,7 +56,7 @@ def path_cell(path: str) -> str:
     return f".{os.sep}{harmless}" if harmless.lstrip(" ").startswith(_FORMULA) else harmless
 
 
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Return rows as CSV: one line per row, None empty, texts as :func:`cell` gives them.
 
     Examples
@@ -67,7 +67,7 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return "".join(",".join(map(_field, row)) + "\n" for row in rows)
 
 
-def _field(value: Any) -> str:
+def _field(value: object) -> str:
     if value is None:
         return ""
     # An escaped path is unchanged.

@@ -21,7 +21,7 @@ from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.runtime.sources import open_images
-from anomem.types import Record, UInt8Image
+from anomem.types import ImagesLike, Record, UInt8Image
 
 __all__ = ["Session"]
 
@@ -166,7 +166,9 @@ class Session(Model):
             line += f"{facts.calibration.precision}: its p-values may be wrong until you calibrate it"
             warnings.warn(line, AnomemWarning, stacklevel=3)
 
-    def _prepared(self, images: Any, *, workers: int | None, skip_bad: bool, max_pixels: int | None) -> PreparedImages:
+    def _prepared(
+        self, images: ImagesLike, *, workers: int | None, skip_bad: bool, max_pixels: int | None
+    ) -> PreparedImages:
         source = open_images(images, max_pixels=max_pixels)
         return PreparedImages(source, self._facts.preprocessing, workers=workers, skip_bad=skip_bad)
 

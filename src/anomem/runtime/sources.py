@@ -21,7 +21,7 @@ from anomem.runtime.images import peak_level, read_image
 from anomem.runtime.limits import MAX_PIXELS, image_bytes
 from anomem.runtime.listing import image_files, warn_of_pages
 from anomem.runtime.pixels import Reading, array_to_rgb
-from anomem.types import UInt8Image
+from anomem.types import ImagesLike, UInt8Image
 
 __all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "highest_level", "open_images"]
 
@@ -225,7 +225,7 @@ class ArraySource(ImageSource):
 
 
 def open_images(
-    images: Any,
+    images: ImagesLike,
     *,
     files: type[FileSource] = FileSource,
     expand: Expand = image_files,

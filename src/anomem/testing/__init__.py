@@ -1,4 +1,4 @@
-"""The contract tests, shipped: what every detector promises, checked with tiny parameters on images made here.
+"""Contract tests, shipped: every guarantee of a detector, checked with tiny parameters on generated images.
 
 Examples
 --------

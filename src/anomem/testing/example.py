@@ -1,4 +1,4 @@
-"""Images, fitted detectors and words of refusal that the contract's checks share."""
+"""Images, fitted detectors and refusal messages that the contract's checks share."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ import torch
 from anomem.data.sources import open_source
 from anomem.data.synthetic import DEFECTS, crops, plant
 from anomem.detector import Detector
-from anomem.types import FloatArray, Record, UInt8Image
+from anomem.types import FloatArray, ImagesLike, Record, UInt8Image
 
 SIDE = 64
 TOLERANCE = 1e-4
-"""Of the range of scores: what rounding may change when the order of additions changes."""
+"""Tolerance relative to the range of scores, for a changed order of additions."""
 
 
 class Example:
-    """Photographs of bricks, some with planted defects, and detectors fitted to them when they are asked for.
+    """Photographs of bricks, some with planted defects, and detectors fitted to them on demand.
 
     Parameters
     ----------
     cls : type
-        The detector class.
+        Detector class.
 
     Attributes
     ----------
     train : ndarray
-        (48, 64, 64, 3) uint8, normal.
+        Normal images, (48, 64, 64, 3) uint8.
     normal, defective : ndarray
-        (15, 64, 64, 3) uint8 each, to score; ``masks`` (15, 64, 64) say where the defects are.
+        Images to score, (15, 64, 64, 3) uint8 each; ``masks`` (15, 64, 64) are the defects' pixels.
     labelled : ndarray
-        (8, 64, 64, 3) uint8 defects to learn from.
+        Defects to learn from, (8, 64, 64, 3) uint8.
     """
 
     def __init__(self, cls: type[Detector]) -> None:
@@ -58,26 +58,26 @@ class Example:
     def fit(
         self,
         detector: Detector | None = None,
-        images: Any = None,
+        images: ImagesLike = None,
         y: Sequence[int] | None = None,
         *,
         alpha: float | None = 0.2,
         groups: Sequence[Hashable | None] | None = None,
         batch_size: int = 16,
     ) -> Detector:
-        """Fit to normals (with labelled defects where the method demands them)."""
+        """Fit to normals (with labelled defects where the method requires them)."""
         images, y = self.given(self.train if images is None else images, y)
         chosen = detector or self.new()
         return chosen.fit(images, y, groups=groups, alpha=alpha, device="cpu", batch_size=batch_size)
 
     def given(self, images: Any, y: Sequence[int] | None = None, *, labels: bool = False) -> tuple[Any, Any]:
-        """Add labelled defects to normals where they are demanded, or asked for."""
+        """Add labelled defects to normals where they are required, or asked for."""
         if y is not None or not (labels or self.required):
             return images, y
         return np.concatenate([images, self.labelled]), [0] * len(images) + [1] * len(self.labelled)
 
     def score(
-        self, detector: Detector, images: Any = None, *, batch_size: int = 16, workers: int | None = None
+        self, detector: Detector, images: ImagesLike = None, *, batch_size: int = 16, workers: int | None = None
     ) -> FloatArray:
         """Score on the CPU, by default the images of :attr:`mixed`."""
         images = self.mixed if images is None else images
@@ -85,17 +85,17 @@ class Example:
 
     @cached_property
     def fitted(self) -> Detector:
-        """One fitted detector that all checks share; none may change it."""
+        """Fitted detector that all checks share; none may change it."""
         return self.fit()
 
     @cached_property
     def scores(self) -> FloatArray:
-        """Its scores of :attr:`mixed`."""
+        """Scores of :attr:`mixed` by the shared detector."""
         return self.score(self.fitted)
 
     @cached_property
     def with_labels(self) -> tuple[Detector, list[str]]:
-        """A shared detector fitted to normals and labelled defects, and the warnings of that fit."""
+        """Shared detector fitted to normals and labelled defects, and the warnings of that fit."""
         images, y = self.given(self.train, labels=True)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -104,11 +104,11 @@ class Example:
 
     @cached_property
     def refitted(self) -> Detector:
-        """A shared copy of :attr:`fitted` whose second stage is refitted to the labelled defects."""
+        """Shared copy of :attr:`fitted` whose second stage is refitted to the labelled defects."""
         return copy.copy(self.fitted).label(self.labelled, device="cpu")
 
     def calibration_images(self, detector: Detector) -> UInt8Image:
-        """Those of :attr:`train` that `detector` was calibrated on."""
+        """Return the images of :attr:`train` that `detector` was calibrated on."""
         source = open_source(self.train)
         return self.train[[source.digest(i) in digests(detector)["calibration"] for i in range(len(source))]]
 
@@ -119,13 +119,13 @@ def planted(images: UInt8Image, rng: np.random.Generator) -> list[tuple[Any, Any
 
 
 def require(condition: object, promise: str) -> None:
-    """Raise AssertionError with what was promised, unless it is kept."""
+    """Raise AssertionError with the broken claim, unless it holds."""
     if not condition:
         raise AssertionError(promise)
 
 
 def refused(kind: type[Exception], call: Callable[[], object], what: str) -> str:
-    """Return the one line with which `call` is refused."""
+    """Return the one-line message with which `call` is refused."""
     try:
         call()
     except kind as error:
@@ -142,7 +142,7 @@ def require_close(found: FloatArray, wanted: FloatArray, scale: FloatArray, prom
 
 
 def digests(detector: Detector) -> dict[str, frozenset[int]]:
-    """Content hashes of the images that a detector has seen, by role."""
+    """Return content hashes of the images that a detector has used, by role."""
     return dict(detector.digests_by_role_)
 
 
@@ -164,6 +164,6 @@ class StopAfter:
 
 
 def random_state() -> tuple[object, ...]:
-    """Everything that a global generator of torch, numpy or Python holds."""
+    """Return the states of the global generators of torch, numpy and Python."""
     numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - the global state is what must stay
     return torch.get_rng_state().numpy().tobytes(), repr(numpy_state), random.getstate()

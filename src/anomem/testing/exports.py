@@ -16,9 +16,9 @@ from anomem.types import FloatArray
 
 
 def exported_scores_are_scores(example: Example) -> None:
-    """An exported file gives the scores, maps, p-values and decisions of its model; alpha changes in it, too.
+    """Check that an exported file gives its model's scores, maps, p-values and verdicts, also after a change of alpha.
 
-    Without the packages of the extra ``export`` nothing is looked at.
+    Without the packages of the extra ``export`` nothing is checked.
     """
     if not all(importlib.util.find_spec(package) for package in ("onnx", "onnxscript", "onnxruntime")):
         return
@@ -30,14 +30,14 @@ def exported_scores_are_scores(example: Example) -> None:
         except ExportError as error:
             raise AssertionError(f"the scorer exports, and scores the same: {error}") from error
         session = Session.open(file)
-        require(session.calibration_ == detector.calibration_, "the calibration travels along")
-        require(session.localizes == example.cls.localizes, "maps are exported where there are some")
+        require(session.calibration_ == detector.calibration_, "the calibration is exported")
+        require(session.localizes == example.cls.localizes, "maps are exported where the method localises")
         about = [(m.name, m.counts_, m.map_scale_, m.digests_) for m in (session, detector)]
-        require(about[0] == about[1], "name, counts, colour scale and content hashes travel along")
+        require(about[0] == about[1], "name, counts, colour scale and content hashes are exported")
         _require_same_scores(example, session)
         session.set_alpha(0.5).save()
         require(Session.open(file).calibration_.alpha == 0.5, "alpha changes after the export")
-        require(example.fitted.calibration_.alpha == 0.2, "the model it came from stays as it is")
+        require(example.fitted.calibration_.alpha == 0.2, "the source model is unchanged")
 
 
 def _require_same_scores(example: Example, session: Session) -> None:
@@ -47,10 +47,10 @@ def _require_same_scores(example: Example, session: Session) -> None:
     require_close(found[smooth], wanted[smooth], wanted, "scores are those of the model")
     near = TOLERANCE * float(np.ptp(wanted))
     between = [calibration.scores[None] >= wanted[:, None] + sign * near for sign in (-1, 1)]
-    clear = smooth & (between[0] == between[1]).all(axis=1)  # no calibration score lies within rounding
+    clear = smooth & (between[0] == between[1]).all(axis=1)  # No calibration score lies within rounding.
     for name in ("p_value", "predict"):
         answers = [getattr(model, name)(example.mixed, device="cpu") for model in (session, detector)]
-        require(np.array_equal(answers[0][clear], answers[1][clear]), f"{name} answers as the model does")
+        require(np.array_equal(answers[0][clear], answers[1][clear]), f"{name} agrees with the model")
     if example.cls.localizes:
         maps = [np.asarray(model.anomaly_map(example.mixed[:8], device="cpu")) for model in (session, detector)]
         require(maps[0].shape == maps[1].shape and maps[0].dtype == np.float32, "maps have the image's size")
@@ -62,7 +62,7 @@ def _require_same_scores(example: Example, session: Session) -> None:
 def _rounded_alike(
     example: Example, found: FloatArray, wanted: FloatArray
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """All images; where scores move in steps, all but the few that rounding has moved by one."""
+    """Return which images to compare: all, or, where scores move in steps, all but the few that rounding moved."""
     apart = np.abs(found - wanted)
     kept = np.ones(len(apart), bool)
     if not example.fitted.scorer_.continuous:

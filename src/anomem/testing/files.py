@@ -19,7 +19,7 @@ from anomem.testing.example import Example, digests, refused, require
 
 
 def saved_and_loaded(example: Example) -> None:
-    """A loaded model scores as the saved one to the last bit, in float32 and in bfloat16, and saves the same file."""
+    """Check that a loaded model scores bit for bit as the saved one, in both precisions, and saves the same file."""
     if not _registered(example):
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +36,7 @@ def saved_and_loaded(example: Example) -> None:
 
 
 def _registered(example: Example) -> bool:
-    """Only a method of :data:`DETECTORS` can be found again by a file."""
+    """Register a class in :data:`DETECTORS` while inside: loading finds a method by its name there."""
     return example.cls.name in DETECTORS
 
 
@@ -54,7 +54,7 @@ def _require_same(example: Example, detector: Detector, loaded: Detector) -> Non
 
 
 class _Trap:
-    """What a pickle may hide."""
+    """Object whose unpickling makes a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,7 +64,7 @@ class _Trap:
 
 
 def pickles_are_refused(_: Example) -> None:
-    """A pickle is refused, and what it hides does not run."""
+    """Check that a pickle is refused, and its contents do not run."""
     with tempfile.TemporaryDirectory() as folder:
         trap = _Trap(Path(folder) / "sprung")
         files = [Path(folder) / name for name in ("plain.pkl", "text.pkl", "zipped.pt", "old.pt")]
@@ -75,11 +75,11 @@ def pickles_are_refused(_: Example) -> None:
         for file in files:
             line = refused(ModelFileError, lambda file=file: load(file), file.name)  # type: ignore[misc]
             require(file.name in line, f"the error names the file: {line}")
-        require(not trap.folder.exists(), "nothing of a pickle runs")
+        require(not trap.folder.exists(), "no code of a pickle runs")
 
 
 def damaged_files_are_refused(example: Example) -> None:
-    """A file that is cut off anywhere, empty, missing or not a model is refused by name."""
+    """Check that a file that is cut off anywhere, empty, missing or not a model is refused by name."""
     with tempfile.TemporaryDirectory() as folder:
         path, damaged = Path(folder) / "model", Path(folder) / "damaged"
         example.fitted.save(path)
@@ -93,7 +93,7 @@ def damaged_files_are_refused(example: Example) -> None:
 
 
 def files_do_not_grow(example: Example) -> None:
-    """More normal images make a file larger by their content hashes alone: 8 bytes each."""
+    """Check that an additional normal image enlarges a file by its content hash alone: 8 bytes."""
     sizes = []  # of 32 and of 48 images: both fits have 8 normals to tune and 10 to calibrate
     with tempfile.TemporaryDirectory() as folder:
         for detector in (example.fit(images=example.train[:32]), example.fitted):

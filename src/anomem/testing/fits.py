@@ -17,21 +17,21 @@ from anomem.types import Record, UInt8Image
 
 
 def fit_returns_self_and_spares_the_global_random_state(example: Example) -> None:
-    """``fit`` returns self; neither fitting, at any step, nor scoring touches a global random state."""
+    """Check that ``fit`` returns self, and neither fitting, at any step, nor scoring touches a global random state."""
     detector, state = example.new(), random_state()
     images, y = example.given(example.train)
 
     def spared(record: Record) -> None:
-        require(random_state() == state, f"the global random state is spared ({record.stage})")
+        require(random_state() == state, f"the global random state is unchanged ({record.stage})")
 
     found = detector.fit(images, y, alpha=0.2, device="cpu", progress=spared)
     require(found is detector, "fit returns self")
     example.score(detector)
-    require(random_state() == state, "the global random state is spared (score)")
+    require(random_state() == state, "the global random state is unchanged (score)")
 
 
 def same_seed_same_scores(example: Example) -> None:
-    """The same seed, threads and batch size give the same scores to the last bit, whatever the global random state."""
+    """Check that equal seed, threads and batch size give bit-identical scores, whatever the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20_000)
         again = example.fit()
@@ -44,13 +44,13 @@ def same_seed_same_scores(example: Example) -> None:
 
 
 def refit_equals_a_fresh_fit(example: Example) -> None:
-    """Nothing of an earlier fit survives a new one."""
+    """Check that a second fit equals a fresh one."""
     detector = example.fit(example.fit(images=example.train[:36]))
     require(np.array_equal(example.score(detector), example.scores), "scores are those of a fresh fit")
 
 
 def fewer_images_than_a_batch(example: Example) -> None:
-    """Five images are enough, with warnings that say what that costs."""
+    """Check that five images are enough, with warnings that name the cost."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         detector = example.fit(images=example.train[:5], alpha=None, batch_size=16)
@@ -59,19 +59,19 @@ def fewer_images_than_a_batch(example: Example) -> None:
 
 
 class _Breaking(ArraySource):
-    """Images of which only the first `left` can be loaded."""
+    """Images that fail to load after `left` loads."""
 
     left = 0
 
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
         self.left -= 1
         if self.left < 0:
-            raise InterruptedError("the disk went away")
+            raise InterruptedError("the disk failed")
         return super().load_with_digest(i)
 
 
 def an_interrupted_fit_leaves_no_model(example: Example) -> None:
-    """A fit that is abandoned or fails midway leaves the detector unfitted, even one that was fitted before."""
+    """Check that a fit that is abandoned or fails midway leaves the detector unfitted, even one fitted before."""
     images, y = example.given(example.train)
     for detector, n_steps in ((example.new(), 1), (copy.copy(example.fitted), 2)):
         fit = partial(detector.fit, images, y, device="cpu", progress=StopAfter(n_steps))
@@ -86,7 +86,7 @@ def an_interrupted_fit_leaves_no_model(example: Example) -> None:
 
 
 def unfitted_is_said(example: Example) -> None:
-    """What needs a fitted detector says so."""
+    """Check that methods that need a fitted detector raise an error that says so."""
     detector = example.new()
     calls: tuple[Callable[[], object], ...] = (
         lambda: example.score(detector),
@@ -100,7 +100,7 @@ def unfitted_is_said(example: Example) -> None:
 
 
 def groups_stay_together(example: Example) -> None:
-    """Images of one group are never on two sides of the split, and the parts share no content."""
+    """Check that images of one group stay on one side of the split, and the parts share no content."""
     images, y = example.given(example.train)
     groups = [i // 4 if i < len(example.train) else None for i in range(len(images))]
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Checks of labels, calibration and the promise."""
+"""Checks of labels, calibration and the promised false-alarm rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anomem.testing.example import Example, StopAfter, StoppedError, digests, re
 
 
 def labels_count_as_the_class_says(example: Example) -> None:
-    """Labels are ignored exactly where supervision is "none", used where "optional", demanded where "required"."""
+    """Check that labels are ignored where supervision is "none", used where "optional", required where "required"."""
     if example.required:
         refused(InputError, lambda: example.new().fit(example.train, device="cpu"), "a fit without labels")
         return
@@ -30,7 +30,7 @@ def labels_count_as_the_class_says(example: Example) -> None:
 
 
 def unknown_labels_are_left_out(example: Example) -> None:
-    """Images labelled -1 take no part in a fit."""
+    """Check that images labelled -1 take no part in a fit."""
     images, y = example.given(example.train)
     y = [0] * len(images) if y is None else y
     strange = np.concatenate([images, example.normal[:4]])
@@ -39,7 +39,7 @@ def unknown_labels_are_left_out(example: Example) -> None:
 
 
 def wrong_labels_are_refused(example: Example) -> None:
-    """Labels of another number or kind are refused."""
+    """Check that labels of another number or kind are refused."""
     n = len(example.train)
     for y in ([0] * (n - 1), [0] * (n - 1) + [2], ["good"] * n, [[0]] * n):
         refused(InputError, lambda y=y: example.fit(images=example.train, y=y), "y")  # type: ignore[misc]
@@ -47,11 +47,11 @@ def wrong_labels_are_refused(example: Example) -> None:
 
 
 def roles_share_no_image(example: Example) -> None:
-    """No image has two roles, copies of one image included; one that is labelled both ways is refused."""
+    """Check that no image has two roles, copies included, and that contradictory labels are refused."""
     twice = np.concatenate([example.train, example.train[:6]])
     images, y = example.given(twice, labels=example.cls.supervision != "none")
     parts = digests(example.fit(images=images, y=y))
-    require(not any(a & b for a, b in combinations(parts.values(), 2)), "no content stands on two sides")
+    require(not any(a & b for a, b in combinations(parts.values(), 2)), "no content has two roles")
     if example.cls.supervision == "none":
         return
     both = np.concatenate([images, example.train[:1]])
@@ -60,7 +60,7 @@ def roles_share_no_image(example: Example) -> None:
 
 
 def calibration_scores_are_scores(example: Example) -> None:
-    """The model is calibrated on what it says of held-out normals; p-values and decisions follow from that."""
+    """Check that the model is calibrated on scores of held-out normals, and p-values and verdicts follow from them."""
     detector = example.fitted
     _require_calibrated(example, detector)
     scores, held_out = example.scores, detector.calibration_.scores
@@ -69,7 +69,7 @@ def calibration_scores_are_scores(example: Example) -> None:
     require(np.allclose(p_values, counted, rtol=0, atol=1e-12), "p = (1 + #{s_i >= s}) / (n + 1)")
     rejected = detector.predict(example.mixed, device="cpu")
     require(np.array_equal(rejected, p_values <= detector.calibration_.alpha), "rejected iff p <= alpha")
-    refused(CalibrationError, lambda: example.fit(alpha=0.001), "an alpha that the normals cannot carry")
+    refused(CalibrationError, lambda: example.fit(alpha=0.001), "an alpha too small for the normals")
 
 
 def _require_calibrated(example: Example, detector: Detector) -> None:
@@ -81,7 +81,7 @@ def _require_calibrated(example: Example, detector: Detector) -> None:
 
 
 def calibrating_leaves_out_what_was_learnt_from(example: Example) -> None:
-    """``calibrate`` takes fresh normals only, and says what it left out; without images it changes alpha alone."""
+    """Check that ``calibrate`` takes fresh normals only and names the others; without images it changes alpha alone."""
     detector = copy.copy(example.fitted)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -92,11 +92,11 @@ def calibrating_leaves_out_what_was_learnt_from(example: Example) -> None:
     require(np.array_equal(example.score(detector), example.scores), "calibrating changes no score")
     detector.set_alpha(0.5)
     require((detector.calibration_.n, detector.calibration_.alpha) == (kept, 0.5), "alpha alone changes")
-    refused(CalibrationError, lambda: detector.set_alpha(1e-6), "an alpha that the normals cannot carry")
+    refused(CalibrationError, lambda: detector.set_alpha(1e-6), "an alpha too small for the normals")
 
 
 def labels_refit_the_second_stage(example: Example) -> None:
-    """Defects alone refit the second stage: scores change, and the calibration is that of the new score."""
+    """Check that defects alone refit the second stage: scores change, and the new score is calibrated."""
     if not isinstance(example.fitted.scorer_, TwoStageScorer):
         refused(InputError, lambda: copy.copy(example.fitted).label(example.labelled, device="cpu"), "no second stage")
         return
@@ -113,14 +113,14 @@ def labels_refit_the_second_stage(example: Example) -> None:
     stop = StopAfter(1)
     refused(StoppedError, lambda: detector.label(example.labelled[:4], device="cpu", progress=stop), "a stopped refit")
     require(np.array_equal(example.score(detector), scores), "an abandoned refit changes nothing")
-    require(np.array_equal(example.score(example.fitted), example.scores), "the detector before stays as it was")
+    require(np.array_equal(example.score(example.fitted), example.scores), "the original detector is unchanged")
     held_out = example.calibration_images(detector)[:1]
     refused(InputError, lambda: detector.label(held_out, device="cpu"), "labelling a calibration normal")
     refused(InputError, lambda: detector.label(example.normal, [0] * 15, device="cpu"), "no defect at all")
 
 
 def refitting_equals_fitting_with_labels(example: Example) -> None:
-    """Labels that only the second stage takes lead to the same scores, given to ``fit`` or later."""
+    """Check that labels for the second stage alone lead to the same scores, given to ``fit`` or later."""
     if not isinstance(example.fitted.scorer_, TwoStageScorer):
         return
     (at_once, _), later = example.with_labels, example.refitted

@@ -11,13 +11,13 @@ from anomem.testing.example import Example, refused, require
 
 
 def init_only_assigns(example: Example) -> None:
-    """``__init__`` keeps every argument as it is, checks nothing and does nothing else."""
+    """Check that ``__init__`` assigns every argument unchanged, validates nothing and does nothing else."""
     marks: dict[str, Any] = {name: object() for name in example.cls.declared()}
     require(vars(example.cls(**marks)) == marks, "attributes are the arguments, and no others")
 
 
 def clone_and_repr_round_trip(example: Example) -> None:
-    """``clone``, ``repr``, ``get_params`` and ``set_params`` give the same detector again, unfitted."""
+    """Check that ``clone``, ``repr``, ``get_params`` and ``set_params`` give the same detector again, unfitted."""
     detector = example.new(seed=7)
     params = detector.get_params()
     require(detector.clone().get_params() == params, "a clone has the same parameters")
@@ -38,7 +38,7 @@ def _evaluated(call: Any, kind: type[Parameters]) -> Parameters:
 
 
 def wrong_parameters_are_named(example: Example) -> None:
-    """A value out of range is refused by ``fit``, with the parameter's name; so is an unknown name."""
+    """Check that ``fit`` refuses a value out of range, and an unknown name, and names the parameter."""
     for name, _ in example.cls.declared_deep():
         detector = example.new(**{name: object()})
         line = refused(ParameterError, lambda d=detector: d.fit(example.train), name)  # type: ignore[misc]
@@ -47,14 +47,14 @@ def wrong_parameters_are_named(example: Example) -> None:
 
 
 def presets_fill_in(example: Example) -> None:
-    """A preset fills in what is None, an explicit value wins, and the attributes stay as they were given."""
+    """Check that a preset fills in what is None, an explicit value wins, and attributes stay as given."""
     for preset, filling in example.cls.presets.items():
         detector = example.cls(preset=preset)  # type: ignore[call-arg]
         given = detector.get_params()
         resolved = detector.resolve()
         values = {name: value for name, value in filling.items() if not isinstance(value, Parameters)}
         require({k: resolved[k] for k in values} == values, f"preset {preset} fills in all its values")
-        require(detector.get_params() == given, "resolving touches no attribute")
+        require(detector.get_params() == given, "resolving changes no attribute")
         explicit = example.new(preset=preset).resolve()
         tiny = example.cls.test_params
         require({k: explicit[k] for k in tiny} == tiny, f"explicit values win over preset {preset}")

@@ -16,7 +16,7 @@ from anomem.testing.example import Example, refused, require, require_close
 
 
 def batch_size_and_order_do_not_matter(example: Example) -> None:
-    """Batches of 1, 7 and 32, and other orders, give the same scores."""
+    """Check that batches of 1, 7 and 32, and other orders, give the same scores."""
     for batch_size in (1, 7, 32):
         found = example.score(example.fitted, batch_size=batch_size)
         require_close(found, example.scores, example.scores, f"batch size {batch_size} gives the same scores")
@@ -26,7 +26,7 @@ def batch_size_and_order_do_not_matter(example: Example) -> None:
 
 
 def threads_agree(example: Example) -> None:
-    """One and two threads of arithmetic give the same scores; so do two callers at once."""
+    """Check that one and two threads of arithmetic give the same scores, and so do two concurrent callers."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2 if before == 1 else 1)
@@ -40,18 +40,18 @@ def threads_agree(example: Example) -> None:
 
 
 def scoring_changes_nothing(example: Example) -> None:
-    """Scoring leaves the fitted state alone; the scorer is in evaluation mode and asks for no gradient."""
+    """Check that scoring changes no fitted state, and that the scorer is in evaluation mode without gradients."""
     scorer = example.fitted.scorer_
     before = {name: tensor.clone() for name, tensor in scorer.state_dict().items()}
     example.score(example.fitted)
     after = scorer.state_dict()
-    require(all(torch.equal(after[name], tensor) for name, tensor in before.items()), "the state stays as it was")
+    require(all(torch.equal(after[name], tensor) for name, tensor in before.items()), "the state is unchanged")
     require(not any(module.training for module in scorer.modules()), "every module is in evaluation mode")
     require(not any(p.requires_grad for p in scorer.parameters()), "no parameter asks for a gradient")
 
 
 def every_kind_of_image(example: Example) -> None:
-    """Grey, palette, RGBA, 16-bit, EXIF-rotated and non-square images are scored as the pixels they show."""
+    """Check that grey, palette, RGBA, 16-bit, EXIF-rotated and non-square images are scored as displayed."""
     grey = np.ascontiguousarray(example.defective[0].mean(axis=2).astype(np.uint8)[:, :48])
     shown = np.repeat(grey[..., None], 3, axis=2)
     rotated = Image.Exif()
@@ -74,7 +74,7 @@ def every_kind_of_image(example: Example) -> None:
 
 
 def constant_images(example: Example) -> None:
-    """Black, grey and white images have finite scores, maps and p-values."""
+    """Check that black, grey and white images have finite scores, maps and p-values."""
     images = np.stack([np.full((48, 64, 3), level, np.uint8) for level in (0, 127, 255)])
     results = list(example.fitted.score(images, maps=example.cls.localizes, device="cpu"))
     require(np.isfinite([r.score for r in results]).all(), "scores are finite")
@@ -83,13 +83,13 @@ def constant_images(example: Example) -> None:
 
 
 def defects_rank_above_normals(example: Example) -> None:
-    """Planted defects have higher scores than normal images: AUROC above 0.8."""
+    """Check that planted defects have higher scores than normal images: AUROC above 0.8."""
     found = auroc(example.scores, [0] * len(example.normal) + [1] * len(example.defective))
     require(found > 0.8, f"AUROC above 0.8, not {found:.3f}")
 
 
 def maps_peak_on_defects(example: Example) -> None:
-    """Maps have the image's size and peak on the planted defect; a method without maps refuses to draw them."""
+    """Check that maps have the image's size and peak on the planted defect; without maps, drawing is refused."""
     if not example.cls.localizes:
         refused(
             InputError, lambda: example.fitted.anomaly_map(example.defective, device="cpu"), "a method without maps"
@@ -105,7 +105,7 @@ def maps_peak_on_defects(example: Example) -> None:
 
 
 def unreadable_images_are_named(example: Example) -> None:
-    """A damaged file is refused by name; with ``skip_bad`` it has no score, and the others keep theirs."""
+    """Check that a damaged file is refused by name; with ``skip_bad`` it has no score, and the others keep theirs."""
     with tempfile.TemporaryDirectory() as folder:
         good, bad = Path(folder) / "good.png", Path(folder) / "bad.png"
         Image.fromarray(example.mixed[0]).save(good)
@@ -120,7 +120,7 @@ def unreadable_images_are_named(example: Example) -> None:
 
 
 def region_of_interest(example: Example) -> None:
-    """Pixels outside ``roi`` influence neither fit, scores nor maps."""
+    """Check that pixels outside ``roi`` influence neither fit, scores nor maps."""
     roi = np.zeros((64, 64), bool)
     roi[:, :40] = True
     elsewhere = np.random.default_rng(1).integers(0, 256, example.mixed.shape, dtype=np.uint8)
@@ -138,7 +138,7 @@ def region_of_interest(example: Example) -> None:
 
 
 def tiles(example: Example) -> None:
-    """Images cut into tiles are fitted and scored, and maps come back whole."""
+    """Check that images cut into tiles are fitted and scored, and their maps are reassembled."""
     large = np.concatenate([example.normal[:6], example.defective[:6]], axis=2)
     detector = example.fit(example.new(tile=64))
     results = list(detector.score(large, maps=example.cls.localizes, device="cpu"))

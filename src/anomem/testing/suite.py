@@ -1,4 +1,4 @@
-"""Every check of the contract, and the one call that runs them."""
+"""All checks of the contract, and the one call that runs them."""
 
 from __future__ import annotations
 
@@ -60,24 +60,24 @@ def check_detector(
     Parameters
     ----------
     cls : type
-        The class; its ``test_params`` should make a fit take a second and fill its memory with 14 images. A check named
-        in ``cls.contract_skips`` (name -> reason in words) is left out.
+        Detector class; its ``test_params`` should make a fit take a second and fill its memory with 14 images. A check
+        named in ``cls.contract_skips`` (name -> reason) is left out.
     only : iterable of str, optional
-        Which of :data:`CHECKS`; all by default.
+        Names from :data:`CHECKS`; all by default.
     example : Example, optional
         Images and fitted detectors to share between calls.
 
     Returns
     -------
     dict
-        For each check "passed", or "skipped: " and the reason.
+        Per check "passed", or "skipped: " and the reason.
 
     Raises
     ------
     AssertionError
-        At the first check that fails, saying what was promised.
+        At the first check that fails; the message is the broken claim.
     KeyError
-        For a check that does not exist.
+        For an unknown check.
     """
     example = Example(cls) if example is None else example
     skips: dict[str, str] = getattr(cls, "contract_skips", {})

@@ -1,4 +1,4 @@
-"""Run lines as a bench writes them, made up: what a report needs of them, no more."""
+"""Synthetic run lines with the content that a report needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars: limits held against figures of lines."""
+"""Bars: limits against figures of lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of the promised rate."""
+"""Promised false-alarm rate in a report."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_rate_may_exceed_the_promise_by_two_errors(tmp_path: Path, errors: flo
 
 @pytest.mark.parametrize(
     ("beyond", "verdict"),
-    [([0, 0, 0, 0, 0], "kept"), ([3, 0, 0, 0, 0], "kept"), ([2, 3, 2, 3, 2], "too many splits beyond")],
+    [([0, 0, 0, 0, 0], "kept"), ([3, 0, 0, 0, 0], "kept"), ([2, 3, 2, 3, 2], "too many splits above")],
 )
 def test_one_split_in_twenty_may_lie_beyond_the_quantile(tmp_path: Path, beyond: list[int], verdict: str) -> None:
     within = [[place >= n for place in range(10)] for n in beyond]

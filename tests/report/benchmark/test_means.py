@@ -1,4 +1,4 @@
-"""Means of run lines: what is a repetition, what a category, what is kept apart."""
+"""Means of run lines: repetitions, categories, separate settings."""
 
 from __future__ import annotations
 

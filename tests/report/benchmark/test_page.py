@@ -1,4 +1,4 @@
-"""The page of runs and the files beside it: complete, self-contained, harmless whatever things are called."""
+"""Page of runs and the files beside it: complete, self-contained, safe for any names."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def html(report: Report) -> str:
 def test_everything_is_on_the_page(report: Report, html: str) -> None:
     text = RunsPage(html).text
     assert "49 finished units of work, 4 methods and 1 peer, 4 image sets." in text
-    for heading in ("Few labels", "Defects without labels", "One class against the rest", "The promised rate"):
+    for heading in ("Few labels", "Defects without labels", "One class against the rest", "Promised false-alarm rate"):
         assert heading in text
     assert "Sweep: memory-size" in text
     assert "anomem 85.1 ± 0.1 90.1 ± 0.1 95.1 ± 0.1 93.1 to 97.1" in text, "means first; both seeds' mean interval"
@@ -117,7 +117,7 @@ def test_everything_is_on_the_page(report: Report, html: str) -> None:
     assert "MVTec AD screw Defects without labels 100 90.0 not measured 70.0 75.1 possibly confounded" in text
     assert "12.5 31 900 4.5" in text
     assert "a processor" in text
-    assert "1 of 49 lines are tries (5 images of each kind and 2 steps at most): no results." in text
+    assert "1 of 49 lines are trials (5 images of each kind and 2 steps at most), not results." in text
 
 
 def test_bold_is_what_tables_mark(report: Report, html: str) -> None:
@@ -191,7 +191,7 @@ def test_odd_lines_make_a_page_too(tmp_path: Path) -> None:
     assert "7 finished units of work" in text
     assert "peer 2.0" in text
     only = RunsPage(report_page(gather([write(tmp_path / "one.jsonl", odd[2:3])]))).text
-    assert "Not measured: no line judges single images." in only
+    assert "Not measured: no line has single images." in only
 
 
 # ------------------------------------------------------------------------------------------ files

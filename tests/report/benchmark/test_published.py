@@ -1,4 +1,4 @@
-"""The table of published figures: complete, in range, in agreement with itself, and found by name."""
+"""Published figures: complete, in range, consistent, found by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of results: overview, measurements, image sets as they were measured, false alarms, bars."""
+"""Results page: overview, measurements, measured image sets, false alarms, bars."""
 
 from __future__ import annotations
 

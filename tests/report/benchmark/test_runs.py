@@ -1,4 +1,4 @@
-"""Run files as a report reads them: what is taken, what is noted, what is refused."""
+"""Run files in a report: accepted content, notes, errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_several_files_make_one_report_and_shared_lines_count_once(tmp_path: Pat
     found = read_all([first, second, first])
     assert [run.values["image_auroc"] for run in found.runs] == [0.9, 0.8, 0.7]
     assert [run.peer for run in found.runs] == [False, False, True]
-    assert found.notes == (f"{second}: 1 lines stand in an earlier file too, and count once.",)
+    assert found.notes == (f"{second}: 1 lines are also in an earlier file; counted once.",)
 
 
 def test_what_a_line_says_is_made_plain(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_line_that_was_not_finished_is_left_out_and_said(tmp_path: Path) -> No
     path.write_text(path.read_text() + json.dumps(line(0.8, seed=1))[:300])
     found = read_all([path])
     assert len(found.runs) == 1
-    assert found.notes == (f"{path}: its last line was not finished and is left out; the bench that wrote it goes on.",)
+    assert found.notes == (f"{path}: incomplete last line left out; rerun its bench command to resume.",)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_two_answers_to_one_question_are_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a.jsonl", [line(0.9)])
     for name, other in (("same key", line(0.8)), ("other key", line(0.9, key="else", images_sha256="other"))):
         second = write(tmp_path / f"{name}.jsonl", [other])
-        with pytest.raises(InputError, match=r"line 1 is of the same unit of work as .*a.jsonl: line 1: leave one"):
+        with pytest.raises(InputError, match=r"line 1: same unit of work as .*a.jsonl: line 1; leave one"):
             read_all([first, second])
     # A try with fewer images is another unit; so is a point of a sweep.
     more = [line(0.7, limit=9), line(0.8, sweep={"name": "s", "parameter": "p", "value": 1})]
@@ -160,7 +160,7 @@ def test_two_answers_to_one_question_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "no finished unit of work: run anomem bench first"),
+        (b"", "no finished unit of work; run anomem bench first"),
         (b'{"format": 1, "key"', "no finished unit of work"),
         (b"path,score\na.png,0.3\n", "line 1 is no run of anomem bench"),
         (b"\xff\xfe\x00 binary\n", "line 1 is no run of anomem bench"),
@@ -176,7 +176,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, said: str) -> N
 
 def test_a_line_twice_in_one_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", [line(0.9), line(0.9)])
-    with pytest.raises(InputError, match="line 2 doubles an earlier one: remove it"):
+    with pytest.raises(InputError, match="line 2 repeats an earlier one; remove it"):
         read_all([path])
 
 

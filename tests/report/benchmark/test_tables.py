@@ -1,4 +1,4 @@
-"""Tables of runs: what is averaged, what is kept apart, what is marked."""
+"""Tables of runs: means, separate rows, marks."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_every_method_is_compared_with_the_baseline_on_common_units(tables: Any)
     assert (only.found.difference, only.found.n_units) == (pytest.approx(0.05), 1)
     assert only.found.error_ratio == pytest.approx(0.5)
     assert [v.row.name for v in versus(found, "knn", KEPT)] == ["anomem"]
-    with pytest.raises(InputError, match="--baseline padim: no other method was judged on the same images"):
+    with pytest.raises(InputError, match="--baseline padim: no other method has the same images"):
         versus(found, "padim", KEPT, demanded=True)
 
 
@@ -248,7 +248,7 @@ def test_the_baseline_is_found_by_label_or_method(tables: Any) -> None:
     assert choose_baseline(found, None) == "AnoMem, as printed"
     assert choose_baseline(found, "anomem") == "AnoMem, as printed"
     assert choose_baseline(found, "knn") == "knn"
-    with pytest.raises(InputError, match="--baseline kn: no line is of it; did you mean knn?"):
+    with pytest.raises(InputError, match="--baseline kn: no line has this label; did you mean knn?"):
         choose_baseline(found, "kn")
     assert choose_baseline([], None) == ""
 
@@ -280,12 +280,12 @@ def test_kept_scores_make_intervals_of_what_differs(tables: Any, tmp_path: Path)
     assert narrow.high - narrow.low < 0.3 * (wide.high - wide.low)
 
     np.savez(folder / f"{lines[1]['key']}.npz", scores=np.zeros(120, np.float32), labels=marks)
-    with pytest.raises(InputError, match=r"not the scores of .*runs.jsonl: line 2: remove the file"):
+    with pytest.raises(InputError, match=r"not the scores of .*runs.jsonl: line 2; remove the file"):
         tables(*lines, kept=StoredScores([folder]))
     (folder / f"{lines[1]['key']}.npz").write_bytes(b"PK no zip")
-    with pytest.raises(InputError, match=r"no scores that anomem bench has kept: remove the file"):
+    with pytest.raises(InputError, match=r"no scores of anomem bench; remove the file"):
         tables(*lines, kept=StoredScores([folder]))
-    with pytest.raises(InputError, match="no such folder: name the one that anomem bench --scores has filled"):
+    with pytest.raises(InputError, match="no such folder; name the one written by anomem bench --scores"):
         StoredScores([tmp_path / "none"])
 
 

@@ -1,4 +1,4 @@
-"""Plots, pictures and sentences of the report."""
+"""Plots, pictures and sentences of the evaluation page."""
 
 from __future__ import annotations
 

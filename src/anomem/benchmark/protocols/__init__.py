@@ -1,1 +1,1 @@
-"""Protocols: one question per file, asked of any detector."""
+"""Protocols, one per file, each for any detector."""

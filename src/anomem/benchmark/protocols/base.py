@@ -1,4 +1,4 @@
-"""What every protocol is: tasks on an image set, and how one of them is done for one method and seed."""
+"""Base class of protocols: the tasks of an image set, and the execution of one for one method and seed."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from anomem.types import ANOMALOUS
 __all__ = ["Opener", "Protocol", "attainable", "judged", "label_pool", "own_normals"]
 
 Opener: TypeAlias = Callable[[str], BenchmarkSet]
-"""Opens an image set by its name."""
+"""Function that opens an image set by its name."""
 
 
 @parameters
 class Protocol(Parameters):
-    """Base of all protocols: declared options, the tasks they make of an image set, and how a task is done.
+    """Base class of all protocols: declared options, tasks of an image set, execution of a unit.
 
-    A protocol never looks at the method: it fits, refits and scores through the contract that all detectors keep.
+    A protocol is independent of the method: it fits, refits and scores through the detector interface.
     """
 
     name: ClassVar[str]
     seeds: ClassVar[tuple[int, ...]] = (0,)
-    """Of the fits, unless others are asked for."""
+    """Default seeds of the fits."""
 
     @abstractmethod
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """Tasks on an image set; a string says what is left out, and why.
+        """Yield the tasks of an image set; a string names a task left out, and the reason.
 
         Raises
         ------
@@ -49,47 +49,49 @@ class Protocol(Parameters):
 
     @abstractmethod
     def run(self, unit: Unit, work: Workspace) -> Findings:
-        """Do one unit; all that it depends on stands in the unit, not in this object's options."""
+        """Execute one unit; it depends on the unit alone, not on this object's options."""
 
     def expanded(self, variants: Sequence[Variant]) -> list[tuple[Variant, Protocol]]:
-        """Methods that take part, each with the protocol whose tasks it is given."""
+        """Return the variants that take part, each with the protocol that makes its tasks."""
         return [(variant, self) for variant in variants]
 
     def options(self) -> dict[str, Any]:
-        """The options, checked.
+        """Return the options, checked.
 
         Raises
         ------
         ParameterError
-            Naming the option, its value and the allowed range.
+            An option is outside its allowed range.
         """
         return dict(self.resolve())
 
 
 def judged(work: Workspace, fit: Fit, test: Images, *, maps: bool, **options: Any) -> Findings:
-    """Score images and judge the scores; maps too, where they are wanted, drawn and have masks to be held against."""
+    """Score images and judge the scores; `maps` judges maps, too, where the method localizes and masks exist."""
     wanted = maps and fit.detector.localizes and with_masks(test)
     seen = work.see(fit, test, maps=wanted)
     return findings(fit, seen if wanted else seen.without_maps(), test, work.trivial(test), **options)
 
 
 def own_normals(data: BenchmarkSet, protocol: str) -> None:
-    """Refuse a set of classes, any of which might be normal.
+    """Raise for a set of classes, which does not define its normals.
 
     Raises
     ------
     InputError
-        Naming the set.
+        The set has classes.
     """
     if data.classes:
-        raise InputError(f"{data.name}: {protocol} needs a set that says what is normal; classes are for one-vs-rest")
+        raise InputError(
+            f"{data.name}: {protocol} needs a set that defines its normals; run one-vs-rest on sets of classes"
+        )
 
 
 def label_pool(data: BenchmarkSet) -> tuple[Images, bool]:
-    """Anomalies that may be labelled, and whether they are test images.
+    """Return the anomalies that may be labelled, and True where they are test images.
 
-    Labelled anomalies of the training part, where the provider gives some; else those of the test part, which then
-    must not be judged.
+    They are the training part's labelled anomalies where the provider has some; else the test part's, which then must
+    not be judged.
     """
     if len(data.spare):
         return data.spare, False
@@ -97,11 +99,11 @@ def label_pool(data: BenchmarkSet) -> tuple[Images, bool]:
 
 
 def attainable(method: str, task: Task) -> bool:
-    """Whether a method takes part in a task: with labels where it can use them, without where it needs none."""
+    """Return True where a method can run a task: with labels if it uses them, without if it needs none."""
     supervision = get(method).supervision
     return supervision != "none" if task.labelled else supervision != "required"
 
 
 def drawn(count: int, *numbers: int) -> list[int]:
-    """All of `count` positions in an order drawn by the numbers."""
+    """Return `count` positions in a random order seeded by the numbers."""
     return [int(i) for i in np.random.default_rng(list(numbers)).permutation(count)]

@@ -1,4 +1,4 @@
-"""Anomalies of a type that was not there to be learnt: some types are labelled, the others judged."""
+"""Anomalies of an unseen type: some types are labelled, the others judged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ EVERY = "all"
 
 @parameters
 class CrossType(Protocol):
-    """Each type in turn stays unseen while the others are labelled; it is judged, against all normal test images.
+    """Detection of unseen types: each type in turn is judged, with the other types labelled.
+
+    Judged against all normal test images.
 
     Parameters
     ----------
@@ -31,11 +33,11 @@ class CrossType(Protocol):
         "others": all types but one are labelled, and that one is judged. "one": one type alone is labelled, and all
         others are judged.
     k : tuple, default (0, "all")
-        How many anomalies are labelled, of all that may be; 0: one-class, on the same images.
+        Number of labelled anomalies, "all" of the pool, or 0: one-class, on the same images.
     draws : int, default 1
-        How often a k below "all" is drawn.
+        Draws per k below "all".
     types : tuple of str or None
-        Types that are set apart in turn; None: all.
+        Types held out in turn; None: all.
 
     References
     ----------
@@ -44,19 +46,21 @@ class CrossType(Protocol):
 
     name: ClassVar[str] = "cross-type"
 
-    labelled: str = param("others", OneOf(("others", "one")), doc="All types but one are labelled, or one alone.")
+    labelled: str = param("others", OneOf(("others", "one")), doc="Label all types but one, or one alone.")
     k: tuple[Any, ...] = param(
-        (0, EVERY), Each(Either((Range(0, 100_000, integer=True), OneOf((EVERY,))))), doc="How many are labelled."
+        (0, EVERY),
+        Each(Either((Range(0, 100_000, integer=True), OneOf((EVERY,))))),
+        doc="Number of labelled anomalies.",
     )
-    draws: int = param(1, Range(1, 1000, integer=True), doc="Draws of a k below all.")
-    types: tuple[str, ...] | None = param(None, Each(Text("a type")), doc="Types set apart in turn.", optional=True)
+    draws: int = param(1, Range(1, 1000, integer=True), doc="Draws per k below all.")
+    types: tuple[str, ...] | None = param(None, Each(Text("a type")), doc="Types held out in turn.", optional=True)
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """One task for each type that is set apart, each k and draw."""
+        """Yield a task per held-out type, k and draw."""
         own_normals(data, self.name)
         options = self.options()
         if len(data.types) < 2:
-            raise InputError(f"{data.name}: {len(data.types)} type of anomaly; cross-type needs two or more")
+            raise InputError(f"{data.name}: {len(data.types)} type of anomaly; cross-type needs at least two")
         for kind in options["types"] or data.types:
             pool = split_types(data, kind, options["labelled"])[0]
             common: dict[str, Any] = {"apart": kind, "labelled": options["labelled"]}
@@ -66,7 +70,7 @@ class CrossType(Protocol):
                 elif k == EVERY and len(pool):
                     yield self._task(data, {**common, "k": EVERY}, labelled=True)
                 elif k == EVERY or k > len(pool):
-                    yield f"{data.name} {kind}: {len(pool)} anomalies of the types to be labelled, {k} are asked for"
+                    yield f"{data.name} {kind}: {len(pool)} anomalies of the types to label, fewer than k = {k}"
                 else:
                     for draw in range(options["draws"]):
                         yield self._task(data, {**common, "k": k, "draw": draw}, labelled=True)
@@ -75,7 +79,7 @@ class CrossType(Protocol):
         return Task(self.name, data.name, data.category, facts=facts, labelled=labelled)
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
-        """Fit to normals and labelled anomalies; judge on normals and the types that no label showed."""
+        """Fit to normals and labelled anomalies; judge on normals and the unlabelled types."""
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         pool, types = split_types(data, facts["apart"], facts["labelled"])
         rest = [i for i, kind in enumerate(data.test.kinds) if data.test.labels[i] == NORMAL or kind in types]
@@ -88,15 +92,15 @@ class CrossType(Protocol):
 
 
 def split_types(data: BenchmarkSet, apart: str, labelled: str) -> tuple[Images, tuple[str, ...]]:
-    """Anomalies that may be labelled, and the types that are judged: no type is among both.
+    """Return the anomalies that may be labelled, and the types to judge; the two are disjoint.
 
     Raises
     ------
     InputError
-        The set has no such type.
+        The type is unknown.
     """
     if apart not in data.types:
-        raise InputError(f"{data.name}: no type {apart!r}; the types are {', '.join(data.types)}")
+        raise InputError(f"{data.name}: no type {apart!r}; choose from {', '.join(data.types)}")
     pool = label_pool(data)[0]
     shown = [i for i, kind in enumerate(pool.kinds) if kind and (kind == apart) == (labelled == "one")]
     types = (apart,) if labelled == "others" else tuple(kind for kind in data.types if kind != apart)

@@ -1,4 +1,4 @@
-"""The promised false-alarm rate, put to the test on fresh normals."""
+"""Promised false-alarm rate, tested on fresh normals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Promise", "false_alarm_quantile", "redraw"]
 
 
 def false_alarm_quantile(m: int, n: int, k: int, level: float = 0.95) -> int:
-    """Quantile of the false alarms among m fresh normals, over calibration sets of n.
+    """Return a quantile of the false alarms among m fresh normals, over calibration sets of n.
 
     The rate of one calibration set follows Beta(k, n + 1 - k) where scores do not tie, so the count among m further
     normals is beta-binomial.
@@ -39,15 +39,15 @@ def false_alarm_quantile(m: int, n: int, k: int, level: float = 0.95) -> int:
 
 @parameters
 class Promise(Protocol):
-    """Learn and tune stay as they are; who calibrates and who is fresh is drawn again and again.
+    """Check of the promised false-alarm rate: calibration and fresh normals of each fit are re-split repeatedly.
 
-    Of each fit a pool: its calibration normals and the test normals, so nothing that it learnt from or was tuned on. As
-    many calibrate as in the fit; the others are fresh.
+    The pool of a fit is its calibration normals and the test normals, none of which it was trained or tuned on. Each
+    split calibrates on as many as the fit did; the others are fresh.
 
     Parameters
     ----------
     alphas : tuple of float, default (0.01, 0.05, 0.1)
-        Promised rates.
+        Promised false-alarm rates.
     redraws : int, default 10
         Splits of the pool.
     """
@@ -61,7 +61,7 @@ class Promise(Protocol):
     redraws: int = param(10, Range(1, 10_000, integer=True), doc="Splits of each fit's pool.")
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """One task for each alpha."""
+        """Yield a task per alpha."""
         own_normals(data, self.name)
         options = self.options()
         for alpha in options["alphas"]:
@@ -69,7 +69,7 @@ class Promise(Protocol):
             yield Task(self.name, data.name, data.category, facts=facts)
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
-        """Fit once, redraw, count."""
+        """Fit once, re-split the pool, count false alarms."""
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         fit = work.one_class(unit, data.train)
         pool = work.see(fit, pool_of(fit, data))
@@ -81,7 +81,7 @@ class Promise(Protocol):
 
 
 def pool_of(fit: Fit, data: BenchmarkSet) -> Images:
-    """Normals, each content once, that neither taught nor tuned the fit."""
+    """Return the normals, without duplicates, that the fit was neither trained nor tuned on."""
     digests = fit.detector.digests_by_role_
     taken = set(digests["learn"] | digests["tune"])
     test = data.test.subset(data.test.positions(NORMAL), "")
@@ -96,15 +96,15 @@ def pool_of(fit: Fit, data: BenchmarkSet) -> Images:
 
 
 def redraw(pool: FloatArray, anomalous: FloatArray, n: int, alpha: float, redraws: int, seed: int) -> dict[str, Any]:
-    """Calibrate on n scores of the pool, drawn anew each time, and count who of the others is rejected.
+    """Re-split the pool repeatedly: calibrate on n scores, count the others that are rejected.
 
     Returns
     -------
     dict
-        ``n`` calibrate, ``fresh`` are fresh, ``k`` = floor(alpha (n + 1)) ranks are rejected, which promises exactly
+        ``n`` calibration normals, ``fresh`` fresh ones, ``k`` = floor(alpha (n + 1)) rejected ranks, an exact rate of
         ``expected`` = k / (n + 1); ``rate_limit_95`` is the printed 95 % limit of the rate, ``quantile_95`` that of the
-        count among the fresh. ``each``: of each split the false alarms, their rate, the detection rate, and whether
-        limit and quantile held. ``attainable`` is false where k is 0: nothing was drawn then.
+        count among the fresh ones. ``each``: per split the false alarms, their rate, the detection rate, and True
+        where limit and quantile hold. ``attainable`` is false where k is 0: the pool is not split then.
     """
     k, fresh = rejected_ranks(alpha, n), len(pool) - n
     facts: dict[str, Any] = {"n": n, "fresh": fresh, "k": k, "attainable": k > 0 and fresh > 0}

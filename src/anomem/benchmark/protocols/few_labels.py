@@ -1,4 +1,4 @@
-"""What a few labelled defects add: the same remaining images, judged after 0, 1, 3, 10 and 30 labels."""
+"""Benefit of a few labelled defects: the same remaining images, judged after 0, 1, 3, 10 and 30 labels."""
 
 from __future__ import annotations
 
@@ -22,34 +22,33 @@ __all__ = ["FewLabels", "split_draw"]
 
 @parameters
 class FewLabels(Protocol):
-    """k labelled defects, drawn again and again; every k of a draw is judged on the same images.
+    """Training with k labelled defects, drawn repeatedly; every k of a draw is judged on the same images.
 
-    The labels of a draw are nested: the first of them are those of a smaller k. Where they are test images, the images
-    that the draw's largest k labels are judged for no k of it. At least half of the defects stay unlabelled: larger k
-    are left out.
+    The labels of a draw are nested: a smaller k takes the first of them. Where they are test images, those labelled at
+    the draw's largest k are judged at no k. At least half of the defects remain unlabelled; larger k are left out.
 
     Parameters
     ----------
     k : tuple of int, default (0, 1, 3, 10, 30)
-        Labelled defects; 0: one-class.
+        Numbers of labelled defects; 0: one-class.
     draws : int, default 10
-        How often they are drawn.
+        Draws of the labelled defects.
     masks : bool, default False
-        Whether labelled defects come with their masks.
+        Pass the masks of labelled defects.
     maps : bool, default False
-        Whether maps are judged too. That takes a look at every image for every k, where image-level figures of methods
-        with a second stage take one for all.
+        Judge maps, too. This scores every image once per k; image-level figures of methods with a second stage need
+        one pass for all k.
     """
 
     name: ClassVar[str] = "few-labels"
 
     k: tuple[int, ...] = param((0, 1, 3, 10, 30), Each(Range(0, 100_000, integer=True)), doc="Labelled defects.")
-    draws: int = param(10, Range(1, 1000, integer=True), doc="How often they are drawn.")
-    masks: bool = param(False, FLAG, doc="Whether labelled defects come with masks.")
-    maps: bool = param(False, FLAG, doc="Whether maps are judged too.")
+    draws: int = param(10, Range(1, 1000, integer=True), doc="Draws of the labelled defects.")
+    masks: bool = param(False, FLAG, doc="Pass the masks of labelled defects.")
+    maps: bool = param(False, FLAG, doc="Judge maps, too.")
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """One task for each draw and k."""
+        """Yield a task per draw and k."""
         own_normals(data, self.name)
         options, pool = self.options(), label_pool(data)[0]
         few = [k for k in sorted(set(options["k"])) if 2 * k <= len(pool)]
@@ -57,7 +56,7 @@ class FewLabels(Protocol):
         if many:
             yield f"{data.name}: k = {', '.join(map(str, many))} would label more than half of {len(pool)} defects"
         if not any(few):
-            raise InputError(f"{data.name}: {len(pool)} defects are too few to label k = {options['k']} of them")
+            raise InputError(f"{data.name}: {len(pool)} defects, too few for k = {options['k']}; choose smaller k")
         for draw in range(options["draws"]):
             for k in few:
                 facts: dict[str, Any] = {"k": k, "draw": draw, "most": max(few), "maps": options["maps"]}
@@ -65,7 +64,7 @@ class FewLabels(Protocol):
                 yield Task(self.name, data.name, data.category, facts=facts, labelled=k > 0)
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
-        """Fit to normals and the first k of the draw; judge on the images that the draw leaves over for all k."""
+        """Fit to normals and the first k labels of the draw; judge on the images left at every k."""
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         most, rest, unseen = split_draw(data, facts["draw"], facts["most"])
         if facts["k"]:
@@ -81,16 +80,16 @@ class FewLabels(Protocol):
 
 
 def split_draw(data: BenchmarkSet, draw: int, most: int) -> tuple[Images, list[int], frozenset[int]]:
-    """What a draw labels at most, and what it leaves to be judged.
+    """Return the labels of a draw at its largest k, and the remaining test images.
 
     Returns
     -------
     labelled : Images
-        In the order in which they are labelled.
+        In labelling order.
     rest : list of int
-        Positions of the test images that are not among them.
+        Positions of the other test images.
     unseen : frozenset of int
-        Content hashes of the labelled images: no image of equal content may be judged.
+        Content hashes of the labelled images; images of equal content must not be judged.
     """
     pool, from_test = label_pool(data)
     order = drawn(len(pool), draw)[:most]

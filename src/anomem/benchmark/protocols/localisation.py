@@ -1,4 +1,4 @@
-"""Sets that say what is normal: image AUROC, and pixel AUROC and AUPRO where there are masks; also disturbed."""
+"""Sets that define their normals, as they are and disturbed: image AUROC; with masks pixel AUROC and AUPRO."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = ["Disturbed", "Localisation"]
 
 @parameters
 class Localisation(Protocol):
-    """MVTec-style sets: fit to normal training images, judge images and maps on the test images.
+    """Detection and localisation on MVTec-style sets: fit to normal training images, judge the test images.
 
-    Published means are over categories, of objects and of textures apart; each category is a task of its own.
+    Each category is a task; published means are over categories, and over objects and textures separately.
 
     Parameters
     ----------
     maps : bool, default True
-        Whether maps are judged, of methods that draw some, where there are masks.
+        Judge maps where the method localizes and masks exist.
     """
 
     name: ClassVar[str] = "localisation"
 
-    maps: bool = param(True, FLAG, doc="Whether maps are judged.")
+    maps: bool = param(True, FLAG, doc="Judge maps.")
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """The one task."""
+        """Yield the only task."""
         own_normals(data, self.name)
         yield Task(self.name, data.name, data.category, facts={"maps": self.options()["maps"]})
 
@@ -46,17 +46,17 @@ class Localisation(Protocol):
 
 @parameters
 class Disturbed(Protocol):
-    """As localisation, on images that lie and are lit less orderly: each training and test image is disturbed once.
+    """Localisation with varied pose or colour: each training and test image is disturbed once.
 
-    Where another colour is a defect (tile, wood, capsule of MVTec AD) colours stay; where parts lie in a demanded
-    direction (transistor) nothing is turned.
+    Colours are not changed where another colour is a defect (tile, wood, capsule of MVTec AD); images are not rotated
+    where the direction of the part matters (transistor).
 
     Parameters
     ----------
     kinds : tuple, default ("spatial", "colour")
         Zoom, rotation and flips; brightness, contrast and adaptive equalisation.
     draws : int, default 1
-        How many sets are drawn of each kind.
+        Disturbed copies of the set per kind.
     maps : bool, default True
         As for localisation.
 
@@ -68,13 +68,13 @@ class Disturbed(Protocol):
     name: ClassVar[str] = "disturbed"
 
     kinds: tuple[str, ...] = param(
-        ("spatial", "colour"), Each(OneOf(("spatial", "colour"))), doc="What the images are disturbed in."
+        ("spatial", "colour"), Each(OneOf(("spatial", "colour"))), doc="Kinds of disturbance."
     )
-    draws: int = param(1, Range(1, 100, integer=True), doc="Sets drawn of each kind.")
-    maps: bool = param(True, FLAG, doc="Whether maps are judged.")
+    draws: int = param(1, Range(1, 100, integer=True), doc="Disturbed copies of the set per kind.")
+    maps: bool = param(True, FLAG, doc="Judge maps.")
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """One task for each kind and draw."""
+        """Yield a task per kind and draw."""
         own_normals(data, self.name)
         options = self.options()
         for kind in options["kinds"]:

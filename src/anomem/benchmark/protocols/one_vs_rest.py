@@ -1,4 +1,4 @@
-"""One class is normal, all others are not; with labelled anomalies among the training images, or without."""
+"""One class normal, all others anomalous; with or without labelled anomalies among the training images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = "all"
 
 
 def n_anomalies(n_normal: int, gamma: float) -> int:
-    """How many labelled anomalies make up a share gamma of the training images: gamma = a / (n + a).
+    """Return the number a of labelled anomalies for a share gamma of the training images: gamma = a / (n + a).
 
     Examples
     --------
@@ -32,20 +32,20 @@ def n_anomalies(n_normal: int, gamma: float) -> int:
 
 @parameters
 class OneVsRest(Protocol):
-    """Each class in turn is normal; test images of all other classes are anomalous.
+    """Detection of all other classes, with each class in turn as the normal one.
 
-    On a set that says itself what is normal there is one task of this kind.
+    A set that defines its normals has a single such task.
 
     Parameters
     ----------
     gammas : tuple of float, default (0, 0.01, 0.05, 0.1)
         Shares of labelled anomalies among the training images; 0: one-class.
     draws : int, default 10
-        How often the anomalies are drawn, for each gamma above 0. The smaller gammas of a draw are part of the larger.
+        Draws of the anomalies per gamma above 0. Within a draw, a smaller gamma takes a subset of a larger one's.
     anomalies : {"all", "one"}, default "all"
-        Drawn uniformly from the training images of all other classes; or from the class that follows by number alone.
+        Drawn uniformly from the training images of all other classes, or from the next class by number alone.
     labels : {"refit", "anew"}, default "refit"
-        What learns the labels: the second stage, of methods that have one; or everything, first stages that take labels
+        "refit": labels train the second stage, of methods that have one. "anew": they train everything, first stages
         included.
     classes : tuple of str or None, default None
         Classes that are normal in turn; None: all.
@@ -61,14 +61,14 @@ class OneVsRest(Protocol):
         (0.0, 0.01, 0.05, 0.10), Each(Range(0.0, 0.9)), doc="Shares of labelled anomalies in training."
     )
     draws: int = param(10, Range(1, 1000, integer=True), doc="Draws of the anomalies.")
-    anomalies: str = param(ALL, OneOf((ALL, "one")), doc="From all other classes, or from the next one.")
-    labels: str = param("refit", OneOf(("refit", "anew")), doc="What learns labels: a second stage, or everything.")
+    anomalies: str = param(ALL, OneOf((ALL, "one")), doc="Draw from all other classes, or from the next one.")
+    labels: str = param("refit", OneOf(("refit", "anew")), doc="Stages that labels train: the second, or all.")
     classes: tuple[str, ...] | None = param(
         None, Each(Text("a class")), doc="Classes that are normal in turn.", optional=True
     )
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """One task for each class and gamma 0, one for each class, further gamma and draw."""
+        """Yield a task per class, gamma and draw; gamma 0 has one draw."""
         options = self.options()
         wanted = options["classes"] or data.classes
         for normal in wanted or ("",):
@@ -81,14 +81,14 @@ class OneVsRest(Protocol):
                 if not gamma:
                     yield Task(**common, facts={"gamma": 0.0})
                 elif not 0 < count <= len(pool):
-                    yield f"{data.name} {normal}: gamma {gamma:g} takes {count} labelled anomalies, of {len(pool)}"
+                    yield f"{data.name} {normal}: gamma {gamma:g} needs {count} labelled anomalies, found {len(pool)}"
                 else:
                     facts = {"gamma": gamma, "anomalies": options["anomalies"], "labels": options["labels"]}
                     for draw in range(options["draws"]):
                         yield Task(**common, facts={**facts, "draw": draw}, labelled=True)
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
-        """Fit to one class, and labelled anomalies where gamma is above 0; judge on all test images."""
+        """Fit to one class, with labelled anomalies where gamma is above 0; judge on all test images."""
         facts, whole = unit.task.facts, work.open(unit.task.data, unit.limit)
         normal = "".join(unit.task.train.get("normal", ()))
         data = whole.choose((normal,) if normal else ())
@@ -100,14 +100,14 @@ class OneVsRest(Protocol):
 
 
 def drawn_anomalies(whole: BenchmarkSet, normal: str, facts: Mapping[str, Any]) -> Images:
-    """The labelled anomalies of a task: gamma of the training images, in the draw's order.
+    """Return the labelled anomalies of a task, a share gamma of the training images, in the draw's order.
 
     Parameters
     ----------
     whole : BenchmarkSet
-        Before a class was chosen.
+        Before :meth:`~BenchmarkSet.choose`.
     normal : str
-        The class; empty where the set says itself what is normal.
+        Normal class; empty where the set defines its normals.
     facts : mapping
         ``gamma``, ``draw``, and ``anomalies``: "all" or "one".
     """
@@ -119,16 +119,16 @@ def drawn_anomalies(whole: BenchmarkSet, normal: str, facts: Mapping[str, Any]) 
 
 
 def labelled_facts(chosen: Images) -> dict[str, Any]:
-    """How many labelled anomalies, of which kinds."""
+    """Return the number of labelled anomalies per kind."""
     return {"n": len(chosen), "kinds": {kind: chosen.kinds.count(kind) for kind in sorted(set(chosen.kinds))}}
 
 
 def _pool(data: BenchmarkSet, whole: BenchmarkSet, normal: str, anomalies: str) -> Images:
-    """Anomalies that may be labelled."""
+    """Return the anomalies that may be labelled."""
     if anomalies == ALL:
         return data.spare
     if not whole.classes:
-        raise InputError(f"{whole.name}: anomalies of one class need a set of classes; take anomalies=all")
+        raise InputError(f"{whole.name}: anomalies=one needs a set of classes; set anomalies=all")
     following = whole.classes[(whole.classes.index(normal) + 1) % len(whole.classes)]
     places = [i for i, kind in enumerate(data.spare.kinds) if kind == following]
     return data.spare.subset(places, f"{data.spare.name} {following}")

@@ -1,4 +1,4 @@
-"""A whole image set is normal; another one is to be told from it."""
+"""Out-of-distribution detection: one image set is normal, another anomalous."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ __all__ = ["OutOfDistribution"]
 
 @parameters
 class OutOfDistribution(Protocol):
-    """Fit to all training images of a set; its test images are normal, those of another set anomalous.
+    """Out-of-distribution detection: the test images of a set are normal, those of another set anomalous.
+
+    Methods are fitted to all training images of the normal set.
 
     Parameters
     ----------
     against : tuple of str, default ("cifar100", "svhn", "lsun")
-        The other sets, each a task.
+        The other sets, one task per set.
 
     References
     ----------
@@ -38,11 +40,11 @@ class OutOfDistribution(Protocol):
     name: ClassVar[str] = "out-of-distribution"
 
     against: tuple[str, ...] = param(
-        ("cifar100", "svhn", "lsun"), Each(Text("an image set")), doc="Sets that are told apart."
+        ("cifar100", "svhn", "lsun"), Each(Text("an image set")), doc="Sets to tell from the normal one."
     )
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """One task for each other set; absent ones are left out."""
+        """Yield a task per other set; absent ones are left out."""
         for other in self.options()["against"]:
             try:
                 found = opened(other)
@@ -62,6 +64,6 @@ class OutOfDistribution(Protocol):
 
 
 def _foreign(other: BenchmarkSet) -> Images:
-    """All test images of a set, anomalous, of one type: the set's name."""
+    """Return all test images of a set as anomalous, with the set's name as their type."""
     labels = np.full(len(other.test), ANOMALOUS, dtype=np.intp)
     return replace(other.test, labels=labels, kinds=(other.name,) * len(labels), masks=())

@@ -1,4 +1,4 @@
-"""Every protocol, by name; a class is imported when it is asked for."""
+"""Protocols by name; a class is imported on first use."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ PROTOCOLS: dict[str, str] = {
 
 
 def protocol_class(name: str) -> type[Protocol]:
-    """Return the protocol of this name.
+    """Return the protocol class of a name.
 
     Raises
     ------
     ParameterError
-        For an unknown name; the nearest known one is suggested.
+        The name is unknown; the nearest known one is suggested.
     """
     if name not in PROTOCOLS:
-        raise ParameterError(f"there is no protocol {name!r}; {suggestion(name, PROTOCOLS)}")
+        raise ParameterError(f"no protocol {name!r}; {suggestion(name, PROTOCOLS)}")
     module, _, attribute = PROTOCOLS[name].partition(":")
     found: type[Protocol] = getattr(import_module(module), attribute)
     return found
 
 
 def new_protocol(name: str, options: Mapping[str, Any] | None = None) -> Protocol:
-    """Return a protocol with options, checked.
+    """Return a protocol with checked options.
 
     Raises
     ------
     ParameterError
-        For an unknown name or option, or a value outside its range.
+        A name or option is unknown, or a value is outside its range.
     """
     kind = protocol_class(name)
     made = kind().set_params(**(options or {}))

@@ -1,8 +1,8 @@
-"""What a fit has made of its features: linear evaluation of the encoder, and how compact normals are."""
+"""Quality of fitted features: linear evaluation of the encoder, and compactness of normals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +24,7 @@ from anomem.errors import InputError
 from anomem.nn.backbones import Backbone
 from anomem.nn.inference import autocast, feature_batches
 from anomem.params import Range, param, parameters
-from anomem.types import FloatArray
+from anomem.types import FloatArray, ImagesLike
 
 __all__ = ["DistanceVariance", "LinearEvaluation", "compactness"]
 
@@ -33,7 +33,7 @@ POSITIONS_AT_ONCE = 64
 
 @parameters
 class LinearEvaluation(Protocol):
-    """Fit to all training images of a set without their classes; then tell the classes apart by frozen features.
+    """Classification by frozen features of a fit to all training images of a set, without their classes.
 
     References
     ----------
@@ -43,13 +43,13 @@ class LinearEvaluation(Protocol):
     name: ClassVar[str] = "linear-evaluation"
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """The one task."""
+        """Yield the only task."""
         if not data.classes:
             raise InputError(f"{data.name}: linear evaluation needs a set of classes")
         yield Task(self.name, data.name, data.category, {"normal": "all"})
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
-        """Fit, then classify."""
+        """Fit, then classify the features."""
         data = work.open(unit.task.data, unit.limit)
         train, test = (data.choose(data.classes).train, data.test)
         fit = work.one_class(unit, train)
@@ -60,17 +60,17 @@ class LinearEvaluation(Protocol):
 
 @parameters
 class DistanceVariance(Protocol):
-    """How much the distances of normal images to their centre vary (FYD, Eq. 8 to 10), with a ridge and scale-free.
+    """Variance of the distances of normal images to their centre (FYD, Eq. 8 to 10), with a ridge and scale-free.
 
-    For methods that compare each position with its own past; others have no such distances and are refused.
+    For methods with a distribution per position; others have no such distances and raise an error.
 
     Parameters
     ----------
     ridge : float, default 0.01
-        On the diagonal of each position's covariance. With a fixed one, smaller features have smaller distances; the
-        scale-free value takes it relative to the features' own variance.
+        Added to the diagonal of each position's covariance. With a fixed ridge, smaller features have smaller
+        distances; the scale-free value takes it relative to the features' own variance.
     most : int, default 256
-        Normal images at most, evenly spaced among the training images.
+        Maximum number of normal images, evenly spaced among the training images.
 
     References
     ----------
@@ -79,16 +79,16 @@ class DistanceVariance(Protocol):
 
     name: ClassVar[str] = "distance-variance"
 
-    ridge: float = param(0.01, Range(0.0, low_open=True), doc="On the diagonal of each covariance.")
-    most: int = param(256, Range(2, 100_000, integer=True), doc="Normal images at most.")
+    ridge: float = param(0.01, Range(0.0, low_open=True), doc="Added to the diagonal of each covariance.")
+    most: int = param(256, Range(2, 100_000, integer=True), doc="Maximum number of normal images.")
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """The one task."""
+        """Yield the only task."""
         own_normals(data, self.name)
         yield Task(self.name, data.name, data.category, facts=self.options())
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
-        """Fit, then look at the features of normal images."""
+        """Fit, then measure the features of normal images."""
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         fit = work.one_class(unit, data.train)
         count = min(facts["most"], len(data.train))
@@ -98,16 +98,16 @@ class DistanceVariance(Protocol):
 
 
 def compactness(detector: Detector, normals: Images, ridge: float, settings: Settings) -> dict[str, Any]:
-    """Distance variance of normal images under a fitted detector, and its scale-free form.
+    """Return the distance variance of normal images under a fitted detector, and its scale-free form.
 
     Raises
     ------
     InputError
-        For a method that does not compare positions with their own past.
+        The method has no distribution per position.
     """
     scorer: Any = detector.scorer_
     if not (hasattr(scorer, "embed") and hasattr(scorer, "gaussian")):
-        raise InputError(f"{detector.name} has no distribution at each position; take padim or fyd")
+        raise InputError(f"{detector.name}: no distribution per position; use padim or fyd")
     prepared = ImageSet(normals.source, detector.preprocessing_, workers=settings.workers)
     parts: list[Tensor] = []
     for batch in prepared.batches(settings.batch_size):
@@ -125,17 +125,17 @@ def compactness(detector: Detector, normals: Images, ridge: float, settings: Set
 
 def linear_evaluation(
     detector: Detector,
-    train: Any,
-    train_classes: Sequence[Any],
-    test: Any,
-    test_classes: Sequence[Any],
+    train: ImagesLike,
+    train_classes: Sequence[Hashable],
+    test: ImagesLike,
+    test_classes: Sequence[Hashable],
     *,
     batch_size: int = 64,
 ) -> float:
-    """Accuracy of a linear classifier on the frozen encoder of a fitted detector.
+    """Return the accuracy of a linear classifier on the frozen encoder of a fitted detector.
 
-    The memory, the second stage and the classes take no part in the encoder: this measures what the first stage taught
-    it. Features are the last map, averaged over positions and standardised on the training images; the classifier is
+    This measures the encoder after the first stage: memory, second stage and classes do not change it. Features are the
+    last map, averaged over positions and standardised on the training images; the classifier is
     logistic regression.
 
     Parameters
@@ -143,21 +143,21 @@ def linear_evaluation(
     detector : Detector
         Fitted, with a backbone (every method here has one).
     train, test : images as for :meth:`~anomem.detector.Detector.score`
-        What the classifier is fitted to, and what it is judged on.
+        Images to fit the classifier to, and images to judge it on.
     train_classes, test_classes : sequence
-        A class for each image, of any hashable kind.
+        One class per image, any hashable value.
     batch_size : int
-        Images a forward pass.
+        Images per forward pass.
 
     Returns
     -------
     float
-        Share of the test images that are given their own class, from 0 to 1.
+        Share of correctly classified test images, from 0 to 1.
 
     Raises
     ------
     InputError
-        For numbers of classes and images that differ, fewer than two classes, or a detector without a backbone.
+        Numbers of classes and images differ, classes are fewer than two, or the detector has no backbone.
 
     References
     ----------
@@ -168,7 +168,7 @@ def linear_evaluation(
     from sklearn.preprocessing import StandardScaler
 
     if len(set(train_classes)) < 2:
-        raise InputError("a linear evaluation needs training images of at least two classes")
+        raise InputError("linear evaluation: fewer than two classes; add training images of another")
     features = [
         _encoded(detector, images, classes, batch_size)
         for images, classes in ((train, train_classes), (test, test_classes))
@@ -178,14 +178,14 @@ def linear_evaluation(
     return float(np.mean(classifier.predict(features[1]) == np.asarray(test_classes)))
 
 
-def _encoded(detector: Detector, images: Any, classes: Sequence[Any], batch_size: int) -> FloatArray:
-    """Pooled features of the backbone's last map, (N, C) float32."""
+def _encoded(detector: Detector, images: ImagesLike, classes: Sequence[Hashable], batch_size: int) -> FloatArray:
+    """Return pooled features of the backbone's last map, (N, C) float32."""
     backbone = getattr(detector.scorer_, "backbone", None)
     if not isinstance(backbone, Backbone):
-        raise InputError(f"{detector.name} has no backbone whose features could be evaluated")
+        raise InputError(f"{detector.name}: no backbone to evaluate; use a method that has one")
     source = open_source(images)
     if len(source) != len(classes):
-        raise InputError(f"{len(classes)} classes for {len(source)} images; give one an image")
+        raise InputError(f"{len(classes)} classes for {len(source)} images; give one per image")
     prepared = ImageSet(source, detector.preprocessing_)
     maps = feature_batches(backbone, prepared, precision="float32", batch_size=batch_size)
     pooled = torch.cat([batch[-1].float().mean(dim=(2, 3)) for batch in maps])

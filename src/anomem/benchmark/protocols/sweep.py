@@ -1,4 +1,4 @@
-"""One hyperparameter, several values, everything else alike: a protocol done again and again."""
+"""Sweeps: one hyperparameter at several values, a protocol repeated at each."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ __all__ = ["SWEEPS", "Axis", "Sweep"]
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What a sweep varies.
+    """Axis of a sweep: the parameter that varies, and its values.
 
     Parameters
     ----------
     protocol : str
-        What is done at every value.
+        Protocol repeated at every value.
     method : str
-        Whose hyperparameter it is; empty: it is an option of the protocol.
+        Method whose hyperparameter varies; empty: an option of the protocol varies.
     parameter : str
-        The one that varies.
+        Name of the parameter.
     values : tuple
         Its values.
     params : mapping
-        Hyperparameters that are the same for all values and not the method's defaults.
+        Further hyperparameters, the same at all values.
     options : mapping
         Options of the protocol.
     shown : str
-        Where a paper shows it.
+        Paper, table or figure that shows it.
     """
 
     protocol: str
@@ -150,7 +150,7 @@ SWEEPS: dict[str, Axis] = {
 
 @parameters
 class Sweep(Protocol):
-    """One of the sweeps in `SWEEPS`.
+    """Sweep of `SWEEPS`, by name.
 
     Parameters
     ----------
@@ -163,22 +163,22 @@ class Sweep(Protocol):
     of: str = param("memory-size", OneOf(tuple(SWEEPS)), doc="Which sweep.")
 
     def expanded(self, variants: Sequence[Variant]) -> list[tuple[Variant, Protocol]]:
-        """Every method that the sweep is about, at every value.
+        """Return the sweep's variants at every value, each with the repeated protocol.
 
         Raises
         ------
         InputError
-            It is about none of the methods.
+            None of the variants is of the sweep's method.
         """
         name = self.options()["of"]
         axis = SWEEPS[name]
         fitting = [variant for variant in variants if axis.method in ("", variant.method)]
         if not fitting:
-            raise InputError(f"sweep {name} is about {axis.method}: name it with --methods {axis.method}")
+            raise InputError(f"sweep {name}: needs {axis.method}; name it with --methods {axis.method}")
         pairs: list[tuple[Variant, Protocol]] = []
         for variant in fitting:
             if axis.parameter in variant.params:
-                raise ParameterError(f"{axis.parameter} is what the sweep {name} varies: do not set it")
+                raise ParameterError(f"{axis.parameter}: varied by the sweep {name}; do not set it")
             for value in axis.values:
                 sweep = {"name": name, "parameter": axis.parameter, "value": value}
                 own = {axis.parameter: value} if axis.method else {}
@@ -189,9 +189,9 @@ class Sweep(Protocol):
         return pairs
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
-        """None of its own: its points are tasks of the protocol that it repeats."""
+        """Raise: points of a sweep are tasks of the protocol that it repeats."""
         raise TypeError("the points of a sweep are tasks of another protocol")
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
-        """None of its own."""
+        """Raise: points of a sweep are units of the protocol that it repeats."""
         raise TypeError("the points of a sweep are units of another protocol")

@@ -6,8 +6,11 @@ A path may lead into a file::
     train-images-idx3-ubyte/00042.pgm           a record of an array file, counted from 0
     pneumoniamnist.npz/val_images.npy/00003.pgm a record of an array file inside a zip
     img000001.png/box-10-20-200-220.ppm         rows 10 to 199, columns 20 to 219 of an image
+    clip.mp4#000123                             a frame of a video
+    labels.json/12.regions                      a mask: the regions of an image of an annotation tool's export
 
-so that every image has a path and a content hash in any format of a set. Records and boxes read as PNM files.
+so that whatever a set is made of, every image has a path, and its content a hash. Records, boxes and frames read as PNM
+files.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anomem.data.annotations import MASK_SUFFIX, read_regions
 from anomem.data.official.records import read_records
+from anomem.data.video import is_frame, read_frame
 from anomem.errors import ImageError, InputError, one_line
 from anomem.runtime import images
 from anomem.runtime.files import is_file, read_regular
@@ -60,6 +65,8 @@ def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
         return read_regular(place, str(place), max_bytes)
     except (FileNotFoundError, NotADirectoryError):
         pass  # not on the disk by itself
+    if is_frame(place):
+        return _pnm(read_frame(place))
     zipped = _zip_around(place)
     if zipped is not None and zipped[1] in zipped[0].names:
         return zipped[0].read(zipped[1], max_bytes)
@@ -127,6 +134,8 @@ def read_mask(
         masks.
     """
     place = Path(path)
+    if place.suffix == MASK_SUFFIX:
+        return read_regions(place, height_width)
     whole = image if image is None or is_file(image) else read_file(image, image_bytes(max_pixels))
     options: dict[str, Any] = {"image": whole, "max_pixels": max_pixels}
     if is_file(place):

@@ -34,7 +34,7 @@ class AnoMem(Detector):
 
     Stage 1 puts a memory of prototypes behind several feature maps of a backbone: seeded from features and, with
     ``stage_one``, trained together with the backbone by the contrasted memory loss (Eq. 3 to 7). Stage 2 scores an
-    image by its deviation from what the memory recalls (Eq. 8, 9, 13); labelled defects refit this stage alone (Eq. 10
+    image by its deviation from the memory's retrieval (Eq. 8, 9, 13); labelled defects refit this stage alone (Eq. 10
     to 12), in seconds.
 
     References
@@ -62,8 +62,8 @@ class AnoMem(Detector):
     preset: str = param(
         "surface",
         OneOf(tuple(PRESETS)),
-        doc="Named set of parameters: surface for industrial surfaces and parts, where a defect is a place on the "
-        "image; object for images whose whole content is normal or not; paper for the publication's literal form.",
+        doc="Named set of parameters: surface for industrial surfaces and parts, where a defect is local; "
+        "object for images that are normal or anomalous as a whole; paper for the publication's literal form.",
     )
     backbone: str = param(DEFAULT_BACKBONE, Text("a timm model's name"), doc="Backbone, a timm model.", preset=True)
     weights: str | None = param(
@@ -179,7 +179,7 @@ class AnoMem(Detector):
     stage_two: StageTwo = group(StageTwo, doc="Use of labelled images.")
 
     def prototypes(self) -> list[tuple[str, UInt8Image]]:
-        """Return pictures of what the most used items of each scale stand for: (caption, (48, 48, 3) uint8)."""
+        """Return pictures of the most used items per scale: (caption, (48, 48, 3) uint8)."""
         scorer = self.scorer_
         if not isinstance(scorer, MultiScaleScorer):
             return []
@@ -222,7 +222,7 @@ class AnoMem(Detector):
 
     def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run[Self]) -> Generator[Record, None, None]:
         if not isinstance(scorer, MultiScaleScorer):
-            raise TypeError("AnoMem refits its own scorers only")
+            raise TypeError("scorer: not one of AnoMem's; refit the detector that made it")
         yield from fit_second_stage(scorer, labelled, run)
 
     @classmethod

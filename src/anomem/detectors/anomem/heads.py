@@ -11,53 +11,53 @@ from torch import Tensor, nn
 from anomem.nn.kernel_ridge import squared_distances
 
 BLOCKS = {"pooled": 1, "signed": 1, "spread": 2, "top": 1, "peak": 2}
-"""What an image is summarised by at each scale, and how many times its channels that is.
+"""Width of each summary of an image per scale, in multiples of the scale's channels.
 
 pooled: the average unit feature. Of Delta: signed: its average (phi of Eq. 10); spread: average and maximum of its
 magnitude; top: its average over the tenth of the positions that deviate most; peak: maximum and minimum.
 """
 
 KERNELS = {"pooled": {"sharpness": 2.5, "ridge": 3e-4}}
-"""Parameters of a block's kernel ridge head where they are not the defaults."""
+"""Parameters of a block's kernel ridge head that differ from the defaults."""
 
 HIDDEN = 64
 CLIP = 5.0
 LEARNT_LIMIT = 4096
-"""Learnt normals whose pooled features are kept."""
+"""Maximum number of training normals whose pooled features are kept."""
 
 POSITION_LIMIT = 4096
-"""Sampled deviations of tune normals kept a scale: what positions marked by masks are told from."""
+"""Maximum number of tune normals' deviations kept per scale, to contrast with positions marked by masks."""
 
 
 class SecondStage(nn.Module):
-    """Heads that learn from labelled images; inactive until :meth:`adopt` or a loaded state says otherwise.
+    """Heads fitted to labelled images; inactive until :meth:`adopt` or a loaded state activates them.
 
     Parameters
     ----------
     channels : list of int
-        C of each scale.
+        C per scale.
     blocks : list of str
         Summaries (of :data:`BLOCKS`) that each carry one kernel ridge head; "signed" is always kept, for the evidence
         map.
     weights : list of float
-        lambda of each scale.
+        lambda per scale.
     distance : bool
-        Whether the score's head is the paper's own, g(phi(Delta)) of each scale fused by Eq. 13, instead of kernel
+        True for the paper's own head, g(phi(Delta)) per scale fused by Eq. 13, instead of kernel
         ridge.
     n_support : int
-        Normals that the heads were fitted to: the tune normals that the scorer carries.
+        Number of normals that the heads were fitted to: the tune normals that the scorer carries.
     n_labelled : int
-        Labelled images that the heads were fitted to; 0: inactive.
+        Number of labelled images that the heads were fitted to; 0: inactive.
     n_positions : int
-        Sampled deviations of tune normals kept a scale.
+        Number of sampled deviations of tune normals kept per scale.
     n_learnt : int
-        Learnt normals whose pooled features are kept, where a head looks at them: unlike deviations, features of images
-        that the memory has seen are as good as others.
+        Number of training normals whose pooled features are kept, where a head uses them: unlike deviations, features
+        of training images are as good as others.
 
     Notes
     -----
     score = (1 - w) deviation + w head, both standardised on tune normals; w is the labels' share. The map takes
-    evidence per position, g(Delta_ij), from the paper's own head g: two dense layers a scale, which run as 1x1
+    evidence per position, g(Delta_ij), from the paper's own head g: two dense layers per scale, which run as 1x1
     convolutions.
     """
 
@@ -96,16 +96,16 @@ class SecondStage(nn.Module):
         for h, name in enumerate(self.blocks):
             further = n_learnt if name == "pooled" else 0
             self.register_buffer(f"alpha_{h}", torch.zeros(n_support + n_labelled + further if n_labelled else 0))
-        # Of each head: bandwidth, mean and deviation of its predictions.
+        # Per head: bandwidth, mean and deviation of its predictions.
         self.register_buffer("heads", torch.ones(len(self.blocks), 3))
-        # Of the paper's head: mean and deviation of its distances for tune normals.
+        # For the paper's head: mean and deviation of its distances for tune normals.
         self.register_buffer("distance_affine", torch.tensor([0.0, 1.0]))
-        # Mean and deviation of the one-class score, of the map's pixels, and w.
+        # Mean and deviation of the one-class score and of the map's pixels, and w.
         self.register_buffer("mix", torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]))
         self.evidence_heads = nn.ModuleList(
             nn.Sequential(nn.Linear(c, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)) for c in channels
         )
-        # Of each scale: mean and deviation of g at the positions of tune normals.
+        # Per scale: mean and deviation of g at the positions of tune normals.
         self.register_buffer("evidence_affine", torch.tensor([0.0, 1.0]).repeat(len(self.channels), 1))
         for s, c in enumerate(self.channels):
             self.register_buffer(f"positions_{s}", torch.zeros(n_positions, c, dtype=torch.float16))
@@ -115,12 +115,12 @@ class SecondStage(nn.Module):
 
     @staticmethod
     def evidence_dim(channels: Sequence[int], blocks: Sequence[str]) -> int:
-        """Length of an image's evidence."""
+        """Return the length of an image's evidence."""
         return sum(channels) * sum(BLOCKS[block] for block in dict.fromkeys(["signed", *blocks]))
 
     @property
     def active(self) -> bool:
-        """Whether labels have a say."""
+        """True where labels weigh in the score."""
         return self.n_labelled > 0
 
     @property
@@ -129,16 +129,16 @@ class SecondStage(nn.Module):
         return float(self.mix[4])
 
     def remember_learnt(self, pooled: Tensor) -> int:
-        """Keep pooled features of learnt normals, (n, d) float16; returns n."""
+        """Store pooled features of training normals, (n, d) float16; return n."""
         self.learnt = pooled.half()
         return len(pooled)
 
     def pooled(self, features: Sequence[Tensor]) -> Tensor:
-        """The "pooled" block of images, (B, d)."""
+        """Return the "pooled" block of images, (B, d)."""
         return torch.cat([_pooled(f) for f in features], dim=1)
 
     def remember_positions(self, vectors: Sequence[Tensor]) -> int:
-        """Keep sampled deviations of tune normals, a (n, C) tensor a scale; all scales keep equally many."""
+        """Store sampled deviations of tune normals, a (n, C) tensor per scale; all scales keep equally many."""
         count = min(len(v) for v in vectors)
         for s, vector in enumerate(vectors):
             setattr(self, f"positions_{s}", vector[:count].half())
@@ -148,7 +148,7 @@ class SecondStage(nn.Module):
         return count
 
     def positions(self, scale: int) -> Tensor:
-        """Sampled deviations of tune normals at one scale, (n, C) float32."""
+        """Return sampled deviations of tune normals at one scale, (n, C) float32."""
         return self.get_buffer(f"positions_{scale}").float()
 
     def evidence(self, features: Sequence[Tensor], deltas: Sequence[Tensor]) -> Tensor:
@@ -157,11 +157,11 @@ class SecondStage(nn.Module):
         return torch.cat([torch.cat(block, dim=1) for block in zip(*summaries, strict=True)], dim=1).half()
 
     def block(self, evidence: Tensor, name: str) -> Tensor:
-        """One block of the evidence, standardised on tune normals and clipped: (B, d)."""
+        """Return one block of the evidence, standardised on tune normals and clipped: (B, d)."""
         return self._standard(evidence[:, self.layout[name]], name)
 
     def fitted_to(self, support: Tensor, name: str) -> Tensor:
-        """What a head is fitted to: the block of tune normals, of labelled images, then of learnt normals: (n, d)."""
+        """Return a head's training block: tune normals, labelled images, then training normals, (n, d)."""
         judged = self.block(torch.cat([support, self.labelled]), name)
         return torch.cat([judged, self._standard(self.learnt, name)]) if name == "pooled" else judged
 
@@ -184,14 +184,14 @@ class SecondStage(nn.Module):
             self.scale[part] = torch.cat(floors).clamp_min(1e-6)
 
     def forward(self, one_class: Tensor, evidence: Tensor, support: Tensor) -> Tensor:
-        """Mix: one-class scores (B,), evidence (B, D) and the tune normals' evidence (n, D) to scores (B,)."""
+        """Mix one-class scores (B,), evidence (B, D) and the tune normals' evidence (n, D) into scores (B,)."""
         if not self.active:
             return one_class
         deviation = (one_class - self.mix[0]) / self.mix[1]
         return (1 - self.mix[4]) * deviation + self.mix[4] * self._say(evidence, support)
 
     def _say(self, evidence: Tensor, support: Tensor) -> Tensor:
-        """What the heads say, standardised on tune normals, (B,)."""
+        """Return the heads' predictions, standardised on tune normals, (B,)."""
         if self.distance_head:
             return (self.fused_distance(evidence) - self.distance_affine[0]) / self.distance_affine[1]
         total = torch.zeros_like(evidence[:, 0], dtype=torch.float32)
@@ -202,16 +202,16 @@ class SecondStage(nn.Module):
         return total / len(self.blocks)
 
     def fused_distance(self, evidence: Tensor) -> Tensor:
-        """Eq. 10 at each scale, fused by Eq. 13: (B, D) to (B,)."""
+        """Return Eq. 10 per scale, fused by Eq. 13: (B, D) to (B,)."""
         scales = range(len(self.channels))
         distances = torch.stack([self.distance(s, self.signed(evidence, s)) for s in scales], dim=1)
         return (distances * self.weights).sum(dim=1) / self.weights.sum()
 
     def fuse_map(self, map_: Tensor, deltas: Sequence[Tensor]) -> Tensor:
-        """Let the evidence per position into a (B, g, g) map, in the map's own units."""
+        """Mix the evidence per position into a (B, g, g) map, in the map's own units."""
         layers, total = torch.zeros_like(map_), torch.zeros(())
         placed = [s for s, delta in enumerate(deltas) if min(delta.shape[2:]) > 1]
-        for s in placed or range(len(deltas)):  # as in the fusion: single positions count where there is nothing else
+        for s in placed or range(len(deltas)):  # single positions count only where there are no others
             delta = deltas[s]
             standard = (self.evidence_at(s, delta) - self.evidence_affine[s, 0]) / self.evidence_affine[s, 1]
             resized = F.interpolate(standard[:, None], size=map_.shape[1:], mode="bilinear", align_corners=False)
@@ -221,23 +221,23 @@ class SecondStage(nn.Module):
         return (1 - self.mix[4]) * map_ + self.mix[4] * evidence
 
     def evidence_at(self, scale: int, delta: Tensor) -> Tensor:
-        """g(Delta_ij) at every position: (B, C, h, w) to (B, h, w)."""
+        """Return g(Delta_ij) at every position: (B, C, h, w) to (B, h, w)."""
         return self.distance(scale, delta.permute(0, 2, 3, 1))
 
     def distance(self, scale: int, deltas: Tensor) -> Tensor:
-        """Anomaly distance g of deviations (..., C), at least 0: (...)."""
+        """Return the anomaly distance g of deviations (..., C), at least 0: (...)."""
         affine = self.get_buffer(f"delta_affine_{scale}")
         standard = ((deltas - affine[0]) / affine[1]).clamp(-CLIP, CLIP)
         return F.softplus(self.evidence_heads[scale](standard))[..., 0]
 
     def signed(self, evidence: Tensor, scale: int) -> Tensor:
-        """phi(Delta) of one scale as the evidence holds it, (B, C) float32."""
+        """Return phi(Delta) of one scale from the evidence, (B, C) float32."""
         start = self.layout["signed"].start + sum(self.channels[:scale])
         return evidence[:, start : start + self.channels[scale]].float()
 
 
 def _layout(channels: Sequence[int], blocks: Sequence[str]) -> dict[str, slice]:
-    """Where each block stands in the evidence."""
+    """Return the slice of each block in the evidence."""
     layout, start = {}, 0
     for name in dict.fromkeys(["signed", *blocks]):
         width = BLOCKS[name] * sum(channels)
@@ -247,12 +247,12 @@ def _layout(channels: Sequence[int], blocks: Sequence[str]) -> dict[str, slice]:
 
 
 def _pooled(features: Tensor) -> Tensor:
-    """Average feature of each image, of unit norm: (B, C, h, w) to (B, C)."""
+    """Return the average feature per image, of unit norm: (B, C, h, w) to (B, C)."""
     return F.normalize(features.float().mean(dim=(2, 3)), dim=1)
 
 
 def _summarise(features: Tensor, delta: Tensor, wanted: dict[str, slice]) -> list[Tensor]:
-    """Summaries of one scale, in the order of `wanted`: each (B, BLOCKS[name] * C)."""
+    """Return summaries of one scale, in the order of `wanted`: each (B, BLOCKS[name] * C)."""
     flat = delta.flatten(2)
     found = []
     for name in wanted:

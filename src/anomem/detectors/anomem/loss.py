@@ -1,4 +1,4 @@
-"""Losses as pure functions, with the papers' equation numbers.
+"""AnoMem's losses as pure functions, with the papers' equation numbers.
 
 Eq. 2 to 12 are those of AnoMem (Jezequel, Vu, Beaudet, Histace, "Anomaly Detection via Multi-Scale Contrasted Memory").
 The paper writes y = 1 for normal; here, as everywhere in anomem, a label is 0 for normal and 1 for anomalous, and where
@@ -27,34 +27,34 @@ VarianceKind = Literal["batch", "sample"]
 
 
 _VARIANCE_FLOOR = 1e-20
-"""Added under the root of Eq. 6. It must be far below the variance of almost coinciding retrievals:
-there the root's steep slope is what pulls them apart."""
+"""Constant added under the root of Eq. 6. It must be far below the variance of almost coinciding retrievals:
+there the root's steep slope separates them."""
 
 
 def variance_loss(
     retrieved: Tensor, normal: Tensor, kind: VarianceKind = "batch", hinge: bool = False, unit: bool | None = None
 ) -> Tensor:
-    """Keep the retrieved prototypes apart, Eq. 6.
+    """Return the variance loss, Eq. 6, that keeps the retrieved prototypes apart.
 
     Eq. 6 does not say over what the variance runs. ``"batch"`` (the default) takes the standard deviation of each
     channel over the normal images, and its mean over channels: it falls to zero exactly when all retrievals coincide.
     ``"sample"`` takes the variance within each retrieved vector, as printed; it cannot see that vectors coincide, and
     so cannot prevent collapse.
 
-    Eq. 6 has no lower bound while a cosine loss does not feel the scale, so that the norm of the prototypes could grow
-    for ever. By default retrievals are scaled to unit norm first; with ``hinge`` they stay as they are and each term is
+    Eq. 6 has no lower bound while a cosine loss ignores the scale, so that the norm of the prototypes could grow
+    without limit. By default retrievals are scaled to unit norm first; with ``hinge`` they stay, and each term is
     max(0, 1 - std) (VICReg). The printed form is ``kind="sample", unit=False``.
 
     Parameters
     ----------
     retrieved : Tensor, (P, B, C), floating
-        What the memory returned for every image; rows of anomalous images are ignored.
+        Retrievals of every image; rows of anomalous images are ignored.
     normal : Tensor, (B,), bool
-        Which images are normal.
+        True for normal images.
     kind : {"batch", "sample"}
-        Over what the variance runs.
+        Elements of the variance: the batch per channel, or the channels per vector.
     hinge : bool
-        max(0, 1 - std) in place of -std.
+        Use max(0, 1 - std) in place of -std.
     unit : bool or None
         Scale retrievals to unit norm first. None: unless ``hinge`` is set.
 
@@ -99,7 +99,7 @@ def contrasted_memory_loss(
     base: Base = "simclr",
     temperature: float = 0.1,
 ) -> Tensor:
-    """Contrast one view, passed through the memory, with the other, Eq. 3 and 4.
+    """Return the contrasted memory loss between one view, passed through the memory, and the other, Eq. 3 and 4.
 
     Mem(z) is the retrieval for a normal image and z itself for an anomalous one (Eq. 3): labelled anomalies are
     contrasted, but never memorised.
@@ -111,7 +111,7 @@ def contrasted_memory_loss(
     retrieved : Tensor, (P, B, C), floating
         HF(z).
     normal : Tensor, (B,), bool
-        Which images are normal.
+        True for normal images.
     base : {"simclr", "barlow"}
         The contrastive loss: NT-Xent or cross-correlation.
     temperature : float, > 0
@@ -141,11 +141,11 @@ def sample_positions(h: int, w: int, ratio: float, generator: torch.Generator) -
     Parameters
     ----------
     h, w : int, >= 1
-        Size of the feature map.
+        Height and width of the feature map.
     ratio : float, in (0, 1]
         Share r of the positions.
     generator : torch.Generator
-        On the CPU; the only source of randomness.
+        CPU generator; the only source of randomness.
 
     Returns
     -------
@@ -188,20 +188,20 @@ def multi_scale_contrasted_memory_loss(
     scale_weights: Sequence[float] | None = None,
     projections: Sequence[Callable[[Tensor], Tensor]] | None = None,
 ) -> Tensor:
-    """Contrasted memory loss at sampled positions of several scales, Eq. 7.
+    """Return the contrasted memory loss at sampled positions of several scales, Eq. 7.
 
     Parameters
     ----------
     maps, maps_other : sequence of S Tensors, (B, C_s, h_s, w_s), floating
         Feature maps of the two views, early scales first.
     memories : sequence of S callables
-        HF of each scale: (P, B, C_s) -> (P, B, C_s); called once each.
+        HF per scale: (P, B, C_s) -> (P, B, C_s); called once each.
     normal : Tensor, (B,), bool
-        Which images are normal.
+        True for normal images.
     ratios : sequence of S floats, in (0, 1]
-        Sampling ratio r of each scale.
+        Sampling ratio r per scale.
     generator : torch.Generator
-        Draws the positions; on the CPU.
+        CPU generator of the positions.
     base, temperature
         As in `contrasted_memory_loss`.
     variance, hinge, unit
@@ -211,7 +211,7 @@ def multi_scale_contrasted_memory_loss(
     scale_weights : sequence of S floats or None
         lambda_s; None: 2^(s-1) = 1, 2, 4, ...
     projections : sequence of S callables or None
-        Projection heads, (P, B, C_s) -> (P, B, D): what is contrasted is their output, what is remembered (and kept
+        Projection heads, (P, B, C_s) -> (P, B, D): their output is contrasted; the memory's input (kept
         varied) is not. The paper has none.
 
     Returns
@@ -244,9 +244,9 @@ def multi_scale_contrasted_memory_loss(
 
 
 def double_hinge(distance: Tensor, label: Tensor, margin: float = 2.0) -> Tensor:
-    """Draw normal distances below 1/M and anomalous ones above M, Eq. 11.
+    """Return the double hinge of Eq. 11: normal distances below 1/M, anomalous ones above M.
 
-    Nothing is pushed further once it is on its side, so that anomalies do not run to infinity. In our labels (0 normal,
+    The loss is 0 on the correct side, so that anomalies do not diverge. In our labels (0 normal,
     1 anomalous; the paper has them the other way round): max(d - 1/M, 0) for a normal sample, max(M - d, 0) for an
     anomalous one.
 
@@ -262,7 +262,7 @@ def double_hinge(distance: Tensor, label: Tensor, margin: float = 2.0) -> Tensor
     Returns
     -------
     Tensor, (...)
-        One loss for each sample, 0 where the label is unknown. Eq. 12 is its mean.
+        One loss per sample, 0 where the label is unknown. Eq. 12 is its mean.
 
     Raises
     ------
@@ -282,5 +282,5 @@ def double_hinge(distance: Tensor, label: Tensor, margin: float = 2.0) -> Tensor
 
 
 def _vectors_at(maps: Tensor, positions: Tensor) -> Tensor:
-    """(B, C, h, w) -> (P, B, C)."""
+    """Return the vectors at the given positions, (B, C, h, w) to (P, B, C)."""
     return maps.flatten(2).index_select(2, positions).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Groups of AnoMem's parameters, its presets, and former names."""
+"""AnoMem's parameter groups, presets and former names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Contrast(Parameters):
     """Parameters of :func:`~anomem.detectors.anomem.loss.multi_scale_contrasted_memory_loss`, under its names."""
 
     base: Base = param("simclr", OneOf(("simclr", "barlow")), doc="Contrastive loss: NT-Xent or cross-correlation.")
-    temperature: float = param(0.1, POSITIVE, doc="tau of Eq. 5.")
+    temperature: float = param(0.1, POSITIVE, doc="Temperature tau of Eq. 5.")
     variance: VarianceKind = param(
         "batch",
         OneOf(("batch", "sample")),
@@ -26,7 +26,7 @@ class Contrast(Parameters):
         preset=True,
     )
     hinge: bool = param(False, FLAG, doc="Take max(0, 1 - deviation) instead of -deviation in Eq. 6.")
-    variance_weight: float = param(0.05, Range(0.0), doc="lambda_V, the weight of Eq. 6.")
+    variance_weight: float = param(0.05, Range(0.0), doc="Weight lambda_V of the variance term (Eq. 6).")
     ratios: tuple[float, ...] = param(
         (0.3, 1.0),
         Each(SHARE),
@@ -42,7 +42,7 @@ class StageOne(Parameters):
     train_backbone: str = param(
         "none",
         OneOf(("none", "last", "all")),
-        doc="Layers of the backbone that are trained beside the memories; all of them from scratch.",
+        doc="Layers of the backbone trained with the memories; from scratch, all of them.",
         preset=True,
     )
     batch: int = param(64, Range(2, integer=True), doc="Images per step (two views each), B.", preset=True)
@@ -71,7 +71,7 @@ class StageTwo(Parameters):
     weight: float | None = param(
         None,
         Range(0.0, 1.0),
-        doc="w, the labels' share of the score; none: by their number and their cross-validated gain.",
+        doc="Labels' share w of the score; none: derived from their number and cross-validated gain.",
         optional=True,
     )
     cap: float = param(
@@ -89,7 +89,7 @@ class StageTwo(Parameters):
         doc="Score of labelled images: kernel ridge heads, or the paper's g (Eq. 10 to 13), then with w = 1.",
         preset=True,
     )
-    margin: float = param(2.0, Range(1.0), doc="M of Eq. 11.")
+    margin: float = param(2.0, Range(1.0), doc="Margin M of Eq. 11.")
 
 
 MOVED = {
@@ -114,7 +114,7 @@ MOVED = {
     "label_head": "stage_two.learner",
     "margin": "stage_two.margin",
 }
-"""Former name -> name within its group."""
+"""Map from former names to names within their group."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "surface": {
@@ -159,7 +159,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 # The paper states neither rates nor steps: 1,500 steps of 1,024 images are some 470 epochs of the 3,250 normals of a
-# CIFAR class that are learnt from; rate and decay as in the public code of SimCLR and SSD for CIFAR, whose rate of 0.5
+# CIFAR class; rate and decay as in the public code of SimCLR and SSD for CIFAR, whose rate of 0.5
 # is for batches of 512.
 PRESETS["paper"] = PRESETS["object"] | {
     "size": 32,

@@ -1,4 +1,4 @@
-"""AnoMem's scorer: backbone, one memory a scale, fusion, and a second stage that labels can refit."""
+"""AnoMem's scorer: backbone, one memory per scale, fusion, and a second stage that labels can refit."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROTOTYPE_SIDE = 48
-"""Side of the pictures of prototypes that a model carries, pixels."""
+"""Side of the prototype pictures that a model carries, pixels."""
 
 
 class MultiScaleScorer(TwoStageScorer):
-    """From prepared images to AnoMem's score and map.
+    """Scorer of AnoMem: prepared images to score and map.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class MultiScaleScorer(TwoStageScorer):
         :class:`~anomem.detectors.anomem.heads.SecondStage`;
         ``n_prototypes``; ``n_tune`` and ``n_calibration``.
     backbone : Backbone or None
-        One with its weights; None: an empty one is built.
+        Backbone with its weights; None: an empty one is built.
     """
 
     prototype_pictures: Tensor
@@ -50,7 +50,7 @@ class MultiScaleScorer(TwoStageScorer):
         channels = [scale["channels"] for scale in scales]
         sources = {scale["source"] for scale in scales}
         if not sources <= set(range(len(config["backbone"]["stages"]))):
-            raise ParameterError("a scale takes a map that the backbone does not give")
+            raise ParameterError("scales: a source is none of the backbone's maps; give an existing one")
         super().__init__(config, SecondStage.evidence_dim(channels, config["second_stage"]["blocks"]))
         self.backbone = backbone or Backbone(**config["backbone"])
         self.scales = torch.nn.ModuleList(
@@ -71,16 +71,16 @@ class MultiScaleScorer(TwoStageScorer):
         self.register_buffer("prototype_usage", torch.zeros(config["n_prototypes"], 2))
 
     def memories(self) -> list[ScaleMemory]:
-        """The scales' memories, early scales first."""
+        """Return the scales' memories, early scales first."""
         return [scale for scale in self.scales if isinstance(scale, ScaleMemory)]
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return each scale's map of the backbone, (B, C_s, h_s, w_s)."""
+        """Return the backbone's map per scale, (B, C_s, h_s, w_s)."""
         maps = self.backbone(images)
         return [maps[scale["source"]] for scale in self.config["scales"]]
 
     def deviations(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Delta at every scale (Eq. 8), float32 whatever the features' precision."""
+        """Return Delta per scale (Eq. 8), float32 whatever the features' precision."""
         with torch.autocast(features[0].device.type, enabled=False):
             return [scale(f) for scale, f in zip(self.scales, features, strict=True)]
 
@@ -89,15 +89,15 @@ class MultiScaleScorer(TwoStageScorer):
         return self._output(self.features(images), evidence=self.second_stage.active)
 
     def observe(self, images: Tensor) -> Output:
-        """Score, and return one-class score and evidence with it."""
+        """Score prepared images, and return the one-class score and the evidence as well."""
         return self._output(self.features(images), evidence=True)
 
     def score_features(self, features: Sequence[Tensor]) -> Output:
-        """Score from maps that :meth:`features` gave: for measurements over many settings on one frozen backbone."""
+        """Score the maps that :meth:`features` returned, to measure many settings on one frozen backbone."""
         return self._output(features, evidence=True)
 
     def conclude(self, one_class: Tensor, evidence: Tensor) -> Tensor:
-        """Second stage: mix the one-class score with the heads' say."""
+        """Return final scores of the second stage: the one-class score mixed with the heads' predictions."""
         score: Tensor = self.second_stage(one_class, evidence, self.tune_evidence)
         return score
 
@@ -131,11 +131,11 @@ def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = P
 
 
 def empty_scorer(p: AnoMem) -> MultiScaleScorer:
-    """Build the scorer that the hyperparameters describe, its backbone loaded, its memories still to be seeded."""
+    """Build the scorer that the hyperparameters describe, with its backbone loaded and its memories unseeded."""
     from_scratch = p.weights is None
     stages = list(p.stages)
     if p.backbone != DEFAULT_BACKBONE and tuple(stages) == PRESETS[p.preset]["stages"]:
-        # A preset names layers of the default backbone; of another one, its last map stands for them.
+        # A preset names layers of the default backbone; another backbone uses its last map instead.
         stages = [s if isinstance(s, int) else -1 for s in stages]
     residual = p.backbone.startswith(("resnet", "wide_resnet"))
     options: dict[str, Any] = {
@@ -194,7 +194,7 @@ def _retrieval(p: AnoMem) -> dict[str, Any]:
 
 
 def each(name: str, values: Sequence[T], count: int) -> list[T]:
-    """Return one value of a parameter per scale: a single one is for all."""
+    """Return one value of a parameter per scale; a single value serves all scales."""
     if len(values) not in (1, count):
         shown = f"{name}={tuple(values)!r}"
         raise ParameterError(f"AnoMem: {shown} has {len(values)} values for {count} scales; give one, or one per scale")

@@ -1,4 +1,4 @@
-"""Learning a multi-scale memory from frozen features: one pass over the images, in bounded memory."""
+"""Seeding of a multi-scale memory from frozen features: one pass over the images, in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from anomem.nn.scorer import Output
 from anomem.types import Record
 
 SAMPLE_LIMIT = 65_536
-"""Feature vectors a scale that the memory is seeded from, drawn uniformly from all positions of all images."""
+"""Number of feature vectors per scale that seed the memory, drawn uniformly from all positions of all images."""
 
 CORESET_LIMIT = 16_000
-"""Of these, how many the farthest-first choice looks at."""
+"""Number of these vectors that the farthest-first choice considers."""
 
 PROFILE_LIMIT = 128
-"""Images that the memory has learnt from whose norms are looked at again."""
+"""Number of training images whose norms are measured after seeding."""
 
 STATISTICS_LIMIT = 4096
-"""Tune tiles that the standardisation comes from."""
+"""Number of tune tiles that the standardisation is computed on."""
 
 REPLAY_BYTES = 256 * 2**20
-"""Of tune normals' features, how much is kept between the two looks at them."""
+"""Memory for tune normals' features between the two passes over them."""
 
 
 def seed_memories(
@@ -57,9 +57,9 @@ def seed_memories(
     learn : ImageSet
         Normals.
     sizes : list of int
-        Items of each scale's memory at most; 0: none.
+        Maximum number of items per scale; 0: no memory.
     share : int
-        At most one item for so many vectors: a memory that holds every vector has no deviations.
+        Minimum number of vectors per item: a memory that holds every vector has no deviations.
     seeding : {"farthest", "kmeans", "random"}
         Sampled vectors that cover the others, centres of k-means on them, or N(0, 0.02).
     shrinkage, whitening : float
@@ -99,7 +99,7 @@ def seed_memories(
     for s, scale in enumerate(scales):
         if whitened[s]:
             scale.normaliser.fit(moments[s], shrinkage, whitening)
-        sample = samples.pop(0)  # its vectors are let go once they are seeded from
+        sample = samples.pop(0)  # Vectors are freed once a scale is seeded from them.
         vectors, positions = sample.result()
         n_items = min(sizes[s], max(1, sample.seen // share)) if sizes[s] else 0
         n_items = min(n_items, len(vectors), CORESET_LIMIT if seeding == "farthest" else len(vectors))
@@ -112,7 +112,7 @@ def seed_memories(
 def _seed(
     scale: ScaleMemory, vectors: Tensor, positions: Tensor, n_items: int, seeding: str, rng: torch.Generator
 ) -> dict[str, float]:
-    """Attach a memory of `n_items` to a scale; say how many of them are in use."""
+    """Attach a memory of `n_items` to a scale; return how many of them are in use."""
     if not n_items:
         scale.memory = None
         return {}
@@ -137,18 +137,18 @@ def learn_statistics(
     batch_size: int,
     rng: torch.Generator,
 ) -> Generator[Record, None, None]:
-    """Learn what normals' deviations are like: standardisation of each scale, and sampled vectors for masks later.
+    """Learn the distribution of normals' deviations: standardisation per scale, and sampled vectors for masks later.
 
     Parameters
     ----------
     scorer : MultiScaleScorer
-        With seeded memories; in evaluation mode, on its device.
+        Scorer with seeded memories; in evaluation mode, on its device.
     tune : ImageSet
-        Normals that the memory has not seen.
+        Normals that are not in the memory.
     profile : list of Tensor
-        What :func:`seed_memories` returned.
+        Result of :func:`seed_memories`.
     precision : str
-        In which the scorer will score.
+        Arithmetic used for scoring.
     batch_size, rng
         As for a fit.
     """
@@ -189,7 +189,7 @@ def _remember_tune(
     precision: str,
     batch_size: int,
 ) -> Generator[Record, None, None]:
-    """Score tune normals as everything will be scored, and keep what a second stage is fitted to."""
+    """Score tune normals along the scoring path, and store the inputs of the second stage."""
 
     def observe(images: Tensor) -> Output:
         features = next(replay, None)
@@ -216,7 +216,7 @@ def _remember_tune(
 def look_again(
     scorer: MultiScaleScorer, learn: ImageSet, *, precision: str, batch_size: int
 ) -> Generator[Record, None, list[Tensor]]:
-    """Features of a few learnt images, once more: after training they are not what :func:`seed_memories` returned."""
+    """Return features of some training images, recomputed: training changes what :func:`seed_memories` returned."""
     kept: list[list[Tensor]] = [[] for _ in scorer.scales]
     chosen = learn.subset(range(min(PROFILE_LIMIT, len(learn))))
     done = 0
@@ -231,7 +231,7 @@ def look_again(
 def pool_again(
     scorer: MultiScaleScorer, learn: ImageSet, *, precision: str, batch_size: int, rng: torch.Generator
 ) -> Generator[Record, None, None]:
-    """Pooled features of learnt normals, once more: a trained backbone has others than it was seeded with."""
+    """Recompute pooled features of training normals: a trained backbone gives others than at seeding."""
     stage = scorer.second_stage
     if "pooled" not in stage.blocks:
         return
@@ -246,7 +246,7 @@ def pool_again(
 
 @torch.inference_mode()
 def _deviations(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tuple[list[Tensor], list[Tensor]]:
-    """Features and Delta of every scale."""
+    """Return features and Delta per scale."""
     device = scorer.fusion.weights.device
     with autocast(device, precision):
         features = scorer.features(images.to(device))
@@ -256,14 +256,14 @@ def _deviations(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tup
 def learn_prototype_pictures(
     scorer: MultiScaleScorer, learn: ImageSet, *, count: int, images: int, precision: str, batch_size: int
 ) -> Generator[Record, None, None]:
-    """Keep a small picture of what the most used items of every scale stand for: the nearest patch of learnt images.
+    """Store a small picture per scale of each of the most used items: the nearest patch of the training images.
 
     Parameters
     ----------
     count : int
-        Pictures a scale.
+        Number of pictures per scale.
     images : int
-        How many images are looked through.
+        Number of images searched.
     precision, batch_size
         As for a fit.
     """
@@ -287,14 +287,14 @@ def learn_prototype_pictures(
 
 @torch.inference_mode()
 def _nearest(memory: HopfieldMemory, scale: ScaleMemory, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to, and number of, each position's nearest item: (B, P) each, on the CPU."""
+    """Return distance and index of the nearest item per position: (B, P) each, on the CPU."""
     z = scale.embed(features).flatten(2).transpose(1, 2)
     distance, item = torch.cdist(z, memory.items.expand(len(z), -1, -1)).min(dim=2)
     return distance.cpu(), item.cpu()
 
 
 def _first_hits(distance: Tensor, item: Tensor, best: Tensor) -> list[int]:
-    """Flat positions that come nearer to their item than any before; `best` is updated."""
+    """Return flat positions that are nearer to their item than any before; `best` is updated."""
     order = distance.flatten().argsort()
     items = item.flatten()[order]
     hits = []
@@ -324,7 +324,7 @@ def _keep_pictures(
 
 
 LOOKAHEAD = 64
-"""Candidates whose distances are computed in one product; the choice does not depend on it."""
+"""Number of candidates whose distances are computed in one product; the choice does not depend on it."""
 
 
 @torch.no_grad()
@@ -340,12 +340,12 @@ def farthest_first(vectors: Tensor, k: int, generator: torch.Generator) -> Tenso
     k : int
         At most M are chosen.
     generator : torch.Generator
-        Draws the first, on the CPU.
+        Generator of the first choice, on the CPU.
 
     Returns
     -------
     Tensor, (min(k, M), C)
-        In the order of their choice.
+        Chosen vectors, in the order of choice.
 
     Examples
     --------

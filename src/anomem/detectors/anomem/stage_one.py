@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def train_stage_one(
     scorer: MultiScaleScorer, learn: ImageSet, labelled: Labelled | None, p: StageOne, run: Run[AnoMem]
 ) -> Generator[Record, None, None]:
-    """Train memories, and what `train_backbone` names of the backbone, by the contrasted memory loss (Algorithm 1)."""
+    """Train the memories, and the backbone layers of `train_backbone`, by the contrasted memory loss (Algorithm 1)."""
     from_scratch = run.params.weights is None
     trained = "all" if from_scratch else p.train_backbone
     scorer.requires_grad_(False)
@@ -38,7 +38,7 @@ def train_stage_one(
     model = ContrastedMemory(
         scorer, p.contrast, projection_dim=p.projection_dim, rng=run.rng, scale_weights=scale_weights
     ).to(run.device)
-    # Pretrained batch statistics stand for far more images than a fit has; only a backbone from scratch learns its own.
+    # Pretrained batch statistics come from far more images than a fit has; only a backbone from scratch learns its own.
     scorer.backbone.train(from_scratch)
     shared = p.geometry == "shared" or (p.geometry == "auto" and not from_scratch)
     views_of = ViewsOf(model, run.device, p.views.augmentation(), shared, run.fit_precision)
@@ -72,9 +72,9 @@ class ContrastedMemory(nn.Module):
     contrast : Contrast
         The loss.
     projection_dim : int or None
-        Width of a two-layer projection head a scale; None: no head, as in the paper.
+        Width of a two-layer projection head per scale; None: no head, as in the paper.
     rng : torch.Generator
-        Draws positions and views.
+        Generator of positions and views.
     scale_weights : sequence of float or None
         lambda of each scale; None: 1, 2, 4, ...
     """
@@ -97,17 +97,17 @@ class ContrastedMemory(nn.Module):
             self.heads = nn.ModuleList(projection_head(dim, projection_dim) for dim in dims)
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
-        """The backbone's maps of images (B, 3, S, S) with values 0 to 255."""
+        """Return the backbone's maps of images (B, 3, S, S) with values 0 to 255."""
         return self.scorer.features(images)
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Every scale's map in the space of its association, from the backbone's maps."""
+        """Return every scale's map in the space of its association, from the backbone's maps."""
         return [memory.embed(f) for memory, f in zip(self.scorer.memories(), features, strict=True)]
 
     def loss(
         self, first: Sequence[Tensor], second: Sequence[Tensor], normal: Tensor
     ) -> tuple[Tensor, Mapping[str, float]]:
-        """Eq. 7 for two views' maps, and as figures the effective items of every memory."""
+        """Return Eq. 7 for the maps of two views, and the effective number of items per memory as figures."""
         memories, used = self.scorer.memories(), []
 
         def recalled_by(memory: ScaleMemory) -> Callable[[Tensor], Tensor]:
@@ -137,12 +137,12 @@ class ContrastedMemory(nn.Module):
 
 
 def _effective(memory: ScaleMemory, z: Tensor) -> float:
-    """Effective items that a scale's queries make use of; 0 without a memory."""
+    """Return the effective number of items used by a scale's queries; 0 without a memory."""
     if memory.memory is None:
         return 0.0
     return effective_items(memory.memory.usage(z.reshape(-1, z.shape[-1])[:2048]))
 
 
 def _per_scale(values: tuple[float, ...], scales: int) -> tuple[float, ...]:
-    """Ratios from the last scale backwards; earlier scales than given take the first."""
+    """Return a ratio per scale: `values` from the last scale backwards, the first one repeated for earlier scales."""
     return (values[0],) * max(0, scales - len(values)) + values[max(0, len(values) - scales) :]

@@ -1,4 +1,4 @@
-"""Fitting AnoMem's second stage to labelled images: seconds, and only as far as labels show a gain."""
+"""Fitting of AnoMem's second stage to labelled images, in seconds; labels weigh only where they show a gain."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 HEAD_STEPS = 200
 HEAD_RATE = 3e-3
 MASKED_LIMIT = 32_768
-"""Deviations kept a scale of what masks mark, and as many of what they leave unmarked."""
+"""Number of deviations kept per scale at positions marked by masks, and at unmarked ones."""
 MOST = 0.95
-"""Most that labels of several known types weigh."""
+"""Maximum weight of labels of several known types."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What the scorer says of the labelled images.
+    """Scorer outputs for the labelled images.
 
     Parameters
     ----------
     one_class : Tensor
-        (k,) scores of the tiles that stand for them.
+        (k,) scores of the representative tiles.
     evidence : Tensor
         (k, D) float16.
     defective, clean : list of Tensor
-        For each scale deviations (n, C) at positions that masks mark, and that they leave unmarked.
+        Deviations (n, C) per scale at positions marked by masks, and at unmarked ones.
     """
 
     one_class: Tensor
@@ -69,9 +69,9 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     Kernel ridge heads on several summaries of Delta are fitted on tune normals against labelled anomalies, both classes
     weighing one half. Their share w of the score starts from (15 + k) / (45 + k), k labelled anomalies, is capped, and
     drops to 0 unless the cross-validated AUROC of the mixture exceeds that of the one-class score by more than one
-    standard error: labels never hurt. Folds are random rather than grouped by type, and the test runs from two labels
-    on: on the development sets grouped folds lost a point at ten labels (magnetic tile), and three labels without the
-    test lost two (toothbrush).
+    standard error, so that labels do not make the score worse. Folds are random rather than grouped by type, and the
+    test runs from two labels on: on the development sets grouped folds lost a point at ten labels (magnetic tile), and
+    three labels without the test lost two (toothbrush).
 
     The paper's own head g (Eq. 10 to 12) is trained beside them and gives the evidence at each position; masks, where
     given, add its hinge at each position.
@@ -98,7 +98,7 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
 
 
 def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, Observed]:
-    """Score labelled images as everything is scored, and look at deviations where masks say what is defective."""
+    """Score labelled images along the scoring path, and collect deviations at defective positions given by masks."""
     one_class, evidence = [], []
     options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
     for result in score_images(scorer, labelled.images, **options, evidence=True):
@@ -110,7 +110,7 @@ def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> 
     defective, clean = ([VectorSample(MASKED_LIMIT, rng) for _ in scorer.scales] for _ in range(2))
     for channels, samples in zip(scorer.second_stage.channels, zip(defective, clean, strict=True), strict=True):
         for sample in samples:
-            sample.add(torch.zeros(1, channels, 0, 1))  # there may be no masks
+            sample.add(torch.zeros(1, channels, 0, 1))  # Masks may be absent.
     for position in labelled.masked():
         for image in next(iter(labelled.images.subset([position]).prepared(1))):
             masks = _tile_masks(labelled, position, image)
@@ -137,20 +137,20 @@ def _deviations(scorer: MultiScaleScorer, image: Prepared, part: slice, run: Run
 
 
 def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Callable[[slice], Tensor]:
-    """The mask of an image cut as the image was: from some of its tiles to (T, 1, S, S) float."""
+    """Return a function from a slice of an image's tiles to their masks, (T, 1, S, S) float."""
     mask = labelled.mask(position, image.height_width)
     if mask is None:
-        raise TypeError("only images with masks are looked at again")
+        raise TypeError("images without masks: no positions to collect; pass images with masks")
     picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
     marked, blank = (labelled.images.preprocessing.cut(shown) for shown in (picture, np.zeros_like(picture)))
-    # However small a defect becomes, its place is no clean one; borders and what a region leaves out are grey in both.
+    # Any part of a small defect makes a position unclean; borders and unlabelled regions are grey in both.
     return lambda part: (to_tensor(marked[part]) > to_tensor(blank[part]))[:, :1].float()
 
 
 def _weight(
     heads: list[Head], deviation: Tensor, labels: Tensor, labelled: Labelled, run: Run[AnoMem]
 ) -> tuple[float, dict[str, float]]:
-    """Decide w, the labels' share, from their number, their known types and the cross-validated gain."""
+    """Choose w, the labels' share, from their number, their known types and the cross-validated gain."""
     k, wanted = labelled.n_anomalous, run.params.stage_two.weight
     types = {t for t, y in zip(labelled.types, labelled.labels, strict=True) if y == ANOMALOUS and t is not None}
     cap = run.params.stage_two.cap if len(types) < 2 else MOST
@@ -165,7 +165,7 @@ def _weight(
 
 
 def _adopt_heads(stage: SecondStage, heads: list[Head], labels: Tensor, weight: float, rng: torch.Generator) -> None:
-    """Put the fitted heads into the stage, with what their predictions for normals are like."""
+    """Store the fitted heads in the stage, with the distribution of their predictions for normals."""
     fold_of = random_folds(labels, rng)
     rows, figures = torch.arange(len(labels)), []
     for h, head in enumerate(heads):
@@ -211,7 +211,7 @@ def _fit_evidence_heads(
 def _pools(
     stage: SecondStage, scale: int, evidence: Tensor, labels: Tensor, observed: Observed
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Normal and anomalous vectors of a scale, each a list of sources that are drawn from equally."""
+    """Return normal and anomalous vectors of a scale, each a list of sources that are sampled equally."""
     pooled = stage.signed(evidence, scale).clone()
     normal = [pooled[labels == 0], stage.positions(scale), observed.clean[scale].clone()]
     anomalous = [pooled[labels == 1], observed.defective[scale].clone()]

@@ -1,1 +1,1 @@
-"""Baselines that the papers and peers are compared with, under the same contract."""
+"""Baselines for comparison with the papers' methods, under the same contract."""

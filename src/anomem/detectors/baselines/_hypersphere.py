@@ -1,4 +1,4 @@
-"""Networks without biases for hypersphere objectives, and the autoencoders that they are pretrained in.
+"""Networks without biases for hypersphere objectives, and the autoencoders that pretrain them.
 
 With biases, or with activations that saturate, one constant output would bring every image to the centre (Ruff et al.,
 "Deep One-Class Classification", ICML 2018, Propositions 2 and 3). Here layers have none, batch normalisation has no
@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 
 SLOPE = 0.1
-"""Of the leaky ReLU below 0."""
+"""Slope of the leaky ReLU below 0."""
 LEAST_SIDE = 4
-"""Positions a side of the convolutional encoder's last map."""
+"""Side of the convolutional encoder's last map, positions."""
 
 
 class Hypersphere(nn.Module):
-    """An encoder and a centre: how far outputs lie from it.
+    """Encoder and centre: score by the distance of outputs from the centre.
 
     Parameters
     ----------
     encoder : Module
-        From inputs to (B, D).
+        Network from inputs to (B, D).
     dim : int
-        D.
+        Number of outputs, D.
     """
 
     centre: Tensor
@@ -39,12 +39,12 @@ class Hypersphere(nn.Module):
         self.register_buffer("centre", torch.zeros(dim))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Euclidean distance of the outputs to the centre, (B,) float32: s(x) of Deep SAD."""
+        """Return Euclidean distances of the outputs to the centre, (B,) float32: s(x) of Deep SAD."""
         return squared_distance(self.encoder(inputs), self.centre).sqrt()
 
 
 class Autoencoder(nn.Module):
-    """An encoder, and a decoder that gives its input back."""
+    """Encoder with a decoder that reconstructs its input."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Autoencoder(nn.Module):
 
 
 def dense(dims: list[int]) -> nn.Sequential:
-    """Layers from dims[0] to dims[-1] values, a leaky ReLU between them."""
+    """Return layers from dims[0] to dims[-1] values, with leaky ReLUs between them."""
     layers: list[nn.Module] = []
     for before, after in pairwise(dims):
         layers += [nn.Linear(before, after, bias=False), nn.LeakyReLU(SLOPE)]
@@ -64,7 +64,7 @@ def dense(dims: list[int]) -> nn.Sequential:
 
 
 def lenet_encoder(size: int, dim: int) -> nn.Sequential:
-    """Convolutional encoder of (B, 3, size, size) images; at 32 px the LeNet that Ruff et al. take for CIFAR-10.
+    """Return a convolutional encoder of (B, 3, size, size) images; at 32 px Ruff et al.'s LeNet for CIFAR-10.
 
     Each block (5x5 convolution, batch normalisation, leaky ReLU, maximum of 2x2) halves the side until it is 4.
 
@@ -81,7 +81,7 @@ def lenet_encoder(size: int, dim: int) -> nn.Sequential:
 
 
 def lenet_decoder(size: int, dim: int) -> nn.Sequential:
-    """Mirror image of :func:`lenet_encoder`: (B, dim) to (B, 3, size, size)."""
+    """Return the mirror image of :func:`lenet_encoder`: (B, dim) to (B, 3, size, size)."""
     channels = _channels(size)[::-1]
     layers: list[nn.Module] = [
         nn.Linear(dim, channels[0] * LEAST_SIDE**2, bias=False),
@@ -105,7 +105,7 @@ def draw_weights(module: nn.Module, rng: torch.Generator) -> None:
 
 
 def _channels(size: int) -> list[int]:
-    """Output channels of the blocks."""
+    """Return output channels per block."""
     blocks = (size // LEAST_SIDE).bit_length() - 1
     if blocks < 1 or size != LEAST_SIDE * 2**blocks:
         raise ParameterError(f"size={size} does not halve down to {LEAST_SIDE} px for lenet; take 32, 64, 128 or 256")
@@ -121,27 +121,27 @@ def _normalisation(channels: int) -> nn.BatchNorm2d:
 
 
 EPSILON = 1e-6
-"""Added to a squared distance before its reciprocal is taken, as in the authors' code."""
+"""Constant added to a squared distance before its reciprocal, as in the authors' code."""
 
 
 def squared_distance(outputs: Tensor, centre: Tensor) -> Tensor:
-    """Squared Euclidean distance of (B, D) outputs to the centre (D,): (B,) float32 or wider."""
+    """Return squared Euclidean distances of (B, D) outputs to the centre (D,): (B,) float32 or wider."""
     with torch.autocast(outputs.device.type, enabled=False):
         wide = outputs if outputs.dtype == torch.float64 else outputs.float()
         return (wide - centre).square().sum(dim=1)
 
 
 def deep_sad(outputs: Tensor, centre: Tensor, anomalous: Tensor, *, eta: float = 1.0) -> Tensor:
-    """Mean over the batch of d for normal or unlabelled images and eta / (d + 1e-6) for labelled anomalies.
+    """Return the batch mean of d for normal or unlabelled images and of eta / (d + 1e-6) for labelled anomalies.
 
     Parameters
     ----------
     outputs : Tensor
-        (B, D), what the network makes of the images.
+        Outputs (B, D) of the network for the images.
     centre : Tensor
-        (D,), c; fixed.
+        Centre c, (D,); fixed.
     anomalous : Tensor
-        (B,) bool, true for labelled anomalies.
+        Labelled anomalies, (B,) bool.
     eta : float, > 0
         Weight of the labelled anomalies.
 

@@ -19,11 +19,11 @@ class NearestVectors(nn.Module):
     Parameters
     ----------
     n : int, >= 1
-        Vectors in the bank.
+        Number of vectors in the bank.
     dim : int, >= 1
-        Their length D.
+        Length D of the vectors.
     k : int, from 1 to n
-        Neighbours.
+        Number of neighbours.
 
     Attributes
     ----------
@@ -35,12 +35,12 @@ class NearestVectors(nn.Module):
     def __init__(self, n: int, dim: int, k: int) -> None:
         super().__init__()
         if not 1 <= k <= n:
-            raise ParameterError(f"k must be from 1 to the {n} vectors there are, got {k}")
+            raise ParameterError(f"k={k} is not allowed; expected 1 to {n}, the number of vectors")
         self.k = k
         self.register_buffer("bank", torch.zeros(n, dim))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(B, D) to (B,), both float32."""
+        """Score (B, D) embeddings: (B,), both float32."""
         squared = squared_distances(vectors, self.bank)
         return squared.topk(self.k, dim=1, largest=False).values.sum(dim=1)
 
@@ -51,7 +51,7 @@ class ClusterGaussians(nn.Module):
     Parameters
     ----------
     n_clusters : int, >= 1
-        m.
+        Number of clusters, m.
     dim : int, >= 1
         Length D of the vectors.
 
@@ -71,7 +71,7 @@ class ClusterGaussians(nn.Module):
         self.register_buffer("whitenings", torch.zeros(n_clusters, dim, dim))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(B, D) to (B,), both float32."""
+        """Score (B, D) embeddings: (B,), both float32."""
         centred = vectors[None] - self.means[:, None]
         whitened = centred @ self.whitenings.transpose(1, 2)
         return whitened.square().sum(dim=2).amin(dim=0)
@@ -79,7 +79,7 @@ class ClusterGaussians(nn.Module):
 
 @torch.no_grad()
 def nearest_of(vectors: Tensor, k: int) -> NearestVectors:
-    """k-NN score of (N, D) normal embeddings; with fewer than k of them, all count."""
+    """Return a k-NN score on (N, D) normal embeddings; where there are fewer than k, all count."""
     scores = NearestVectors(len(vectors), vectors.shape[1], min(k, len(vectors)))
     scores.bank.copy_(vectors)
     return scores
@@ -87,26 +87,26 @@ def nearest_of(vectors: Tensor, k: int) -> NearestVectors:
 
 @torch.no_grad()
 def prototypes_of(vectors: Tensor, n_prototypes: int, rng: torch.Generator) -> NearestVectors:
-    """Squared distance to the nearest of the k-means centres of (N, D) normal embeddings; at most N centres."""
+    """Return a score by the nearest k-means centre of (N, D) normal embeddings; at most N centres."""
     return nearest_of(kmeans(vectors, min(n_prototypes, len(vectors)), rng), 1)
 
 
 @torch.no_grad()
 def gaussians_of(vectors: Tensor, n_clusters: int, shrinkage: float, rng: torch.Generator) -> ClusterGaussians:
-    """Fit one Gaussian to each k-means cluster of normal embeddings.
+    """Fit one Gaussian per k-means cluster of normal embeddings.
 
     Parameters
     ----------
     vectors : Tensor, (N, D), float32
         Normal embeddings.
     n_clusters : int, >= 1
-        m; at most N, and a cluster that no vector is nearest to is left out.
+        Number of clusters, m; at most N, and empty clusters are left out.
     shrinkage : float, in [0, 1]
-        A covariance (population) becomes (1 - s) cov + s (trace / D) I. SSD has none and takes the pseudo-inverse,
-        which does not see directions in which normals never varied; with fewer images than dimensions these are most
-        directions, and an anomaly may lie in just those.
+        Shrinkage s: a covariance (population) becomes (1 - s) cov + s (trace / D) I. SSD has none and takes the
+        pseudo-inverse, which ignores directions in which normals never varied; with fewer images than dimensions these
+        are most directions, and an anomaly may lie in just those.
     rng : torch.Generator
-        Draws the first centres.
+        Generator of the first centres.
     """
     centres = kmeans(vectors, min(n_clusters, len(vectors)), rng)
     nearest = squared_distances(vectors, centres).argmin(dim=1)
@@ -120,6 +120,6 @@ def gaussians_of(vectors: Tensor, n_clusters: int, shrinkage: float, rng: torch.
 
 
 def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:
-    """(D, D) float64 to W (D, D): rows are principal axes over their standard deviations."""
+    """Return the whitening W (D, D) of a (D, D) float64 covariance: principal axes over their deviations as rows."""
     variances, axes = principal_axes(covariance, shrinkage)
     return (axes / variances.sqrt()).T

@@ -1,4 +1,4 @@
-"""What baselines on a pretrained backbone share: parameters, a scorer's backbone, a bounded sample of embeddings."""
+"""Parts shared by baselines on a pretrained backbone: parameters, scorer base, bounded sample of embeddings."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class PooledFeatures(Pretrained):
     localizes: ClassVar[bool] = False
 
     max_items: int = param(
-        16384, Range(1, integer=True), doc="Maximum number of embeddings that are learnt from, drawn uniformly."
+        16384, Range(1, integer=True), doc="Maximum number of embeddings used for fitting, drawn uniformly."
     )
 
 
 class PooledScorer(Scorer):
-    """A scorer that looks at a backbone's pooled embedding.
+    """Scorer of a backbone's pooled embedding.
 
     Parameters
     ----------
     config : dict
         ``backbone`` (a timm model's name) and what the subclass needs.
     backbone : Backbone or None
-        Ready-made, its embedding last; None: an empty one, frozen and folded.
+        Backbone ready-made, its embedding last; None: an empty one, frozen and folded.
     """
 
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
@@ -63,7 +63,7 @@ class PooledScorer(Scorer):
         self.backbone = backbone or Backbone(config["backbone"], stages=(-1,), embedding=True, folded=True)
 
     def embed(self, features: list[Tensor]) -> Tensor:
-        """Pooled embeddings (B, D) float32 from the backbone's maps."""
+        """Return pooled embeddings (B, D) float32 of the backbone's maps."""
         return features[-1].float().flatten(1)
 
 
@@ -73,7 +73,7 @@ NORMALISERS = {
     "standard": {"unit": False, "standard": True},
     "both": {"unit": True, "standard": True},
 }
-"""Spaces that pooled embeddings can be brought to."""
+"""Normalisations of pooled embeddings."""
 
 
 @parameters
@@ -89,7 +89,7 @@ class NormalisedFeatures(PooledFeatures):
 
 
 class NormalisedScorer(PooledScorer):
-    """A scorer that looks at a normalised pooled embedding.
+    """Scorer of a normalised pooled embedding.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class NormalisedScorer(PooledScorer):
         self.normalise = Normalise(config["dim"], **NORMALISERS[config["normalise"]])
 
     def vectors(self, images: Tensor) -> Tensor:
-        """Normalised embeddings (B, D) float32 of prepared images."""
+        """Return normalised embeddings (B, D) float32 of prepared images."""
         embedded = self.embed(self.backbone(images))
         with torch.autocast(embedded.device.type, enabled=False):
             normalised: Tensor = self.normalise(embedded)
@@ -121,7 +121,7 @@ def load_pooled(run: Run[Pretrained]) -> Backbone:
 def sample_embeddings(
     scorer: PooledScorer, images: ImageSet, run: Run[Shared], *, limit: int, stage: str = "features"
 ) -> Generator[Record, None, Tensor]:
-    """Embed images, and return at most `limit` of their embeddings, drawn uniformly: (M, D) float32 on the CPU."""
+    """Embed images, and return at most `limit` of the embeddings, drawn uniformly: (M, D) float32 on the CPU."""
     sample, done = VectorSample(limit, run.rng), 0
     for maps in feature_batches(scorer.backbone, images, precision=run.fit_precision, batch_size=run.batch_size):
         sample.add(scorer.embed(maps)[:, :, None, None])
@@ -150,6 +150,6 @@ def anomalous_vectors(
 
 
 def empty_config(backbone: Backbone, run: Run[NormalisedFeatures]) -> dict[str, Any]:
-    """Return what every :class:`NormalisedScorer` is configured by."""
+    """Return the configuration entries that every :class:`NormalisedScorer` needs."""
     p = run.params
     return {"backbone": p.backbone, "normalise": p.normalise, "dim": backbone.describe(p.size)[-1].channels}

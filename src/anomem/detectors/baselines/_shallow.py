@@ -1,4 +1,4 @@
-"""Classical one-class learners as tensor modules: their ``state_dict`` is the whole model, and they export as they are.
+"""Classical one-class learners as tensor modules: saved whole in their ``state_dict``, exported without change.
 
 They are fitted by scikit-learn and converted; nothing of scikit-learn's own state is kept.
 """
@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from anomem.nn.kernel_ridge import squared_distances
 
 ROWS = 32
-"""Support vectors are filled up, without weight, to a multiple of this: a file's size hardly depends on the draw."""
+"""Multiple to which support vectors are padded, without weight: a file's size hardly depends on the draw."""
 
 
 class Normalise(nn.Module):
-    """Embeddings in the space that a learner works in.
+    """Normalisation of embeddings before a learner.
 
     Parameters
     ----------
     dim : int
-        D.
+        Length D of the vectors.
     unit : bool
         Scale every vector to unit length first.
     standard : bool
@@ -44,7 +44,7 @@ class Normalise(nn.Module):
 
     @torch.no_grad()
     def fit(self, vectors: Tensor) -> Normalise:
-        """Take what is needed from (N, D) vectors, and return self.
+        """Learn the statistics from (N, D) vectors, and return self.
 
         No deviation falls below a tenth of all dimensions' root mean square: a dimension that hardly moved in a few
         vectors would otherwise drown the others. Where nothing moves, deviations are 1.
@@ -67,18 +67,18 @@ class Normalise(nn.Module):
 
 
 class OneClassSVM(nn.Module):
-    """Decision of a one-class support vector machine with a Gaussian kernel, as an anomaly score.
+    """Decision function of a one-class support vector machine with a Gaussian kernel, as an anomaly score.
 
     score(x) = rho - sum_i alpha_i exp(-gamma ||x - v_i||^2), Eq. 3.9 of Schoelkopf et al. with the sign turned: above
-    0 outside of the region that was learnt. The sum has hundreds of nearly equal terms from which rho is subtracted, so
+    0 outside the learnt region. The sum has hundreds of nearly equal terms from which rho is subtracted, so
     it is computed in float64.
 
     Parameters
     ----------
     n : int
-        Support vectors.
+        Number of support vectors.
     dim : int
-        D.
+        Length D of the vectors.
 
     References
     ----------
@@ -111,23 +111,23 @@ def fit_one_class_svm(vectors: Tensor, *, nu: float = 0.1, gamma: float | str = 
     Parameters
     ----------
     vectors : Tensor
-        (N, D) float32 of normals; time grows with the square of N.
+        Normals (N, D) float32; time grows with the square of N.
     nu : float
-        Above 0 and below 1: at most this share of the vectors lies outside, at least this share supports.
+        Bound above 0 and below 1: at most this share of the vectors lies outside, at least this share supports.
     gamma : float or {"scale", "auto"}
-        Of the kernel exp(-gamma ||x - v||^2); "scale": 1 / (D variance of all values), "auto": 1 / D.
+        Factor of the kernel exp(-gamma ||x - v||^2); "scale": 1 / (D variance of all values), "auto": 1 / D.
 
     Returns
     -------
     OneClassSVM
-        Its score is ``-decision_function``.
+        Module whose score is ``-decision_function``.
     """
     x = vectors.double().cpu().numpy()
     if isinstance(gamma, str):
         variance = float(x.var()) if gamma == "scale" else 1.0
         gamma = 1 / (x.shape[1] * variance) if variance > 0 else 1.0
     reference = _sklearn("svm").OneClassSVM(kernel="rbf", nu=nu, gamma=gamma)
-    reference.random_state = 0  # its constructor takes none, and it would draw from numpy's global generator
+    reference.random_state = 0  # The constructor takes no generator, and would draw from numpy's global one.
     fitted = reference.fit(x)
     found = len(fitted.support_)
     module = OneClassSVM(ROWS * math.ceil(found / ROWS), x.shape[1])
@@ -139,7 +139,7 @@ def fit_one_class_svm(vectors: Tensor, *, nu: float = 0.1, gamma: float | str = 
 
 
 class IsolationForest(nn.Module):
-    """Isolation forest: how few random cuts set a vector apart from the others.
+    """Isolation forest: the fewer random cuts isolate a vector from the others, the higher its score.
 
     score(x) = 2^(-E(h(x)) / c(psi)) (Eq. 2 of Liu et al.), where h is the depth of the leaf that x falls into plus c of
     the number of vectors that share it, and c(n) = 2 H(n - 1) - 2 (n - 1) / n is the mean path length of n vectors
@@ -151,9 +151,9 @@ class IsolationForest(nn.Module):
     Parameters
     ----------
     n_trees : int
-        Trees.
+        Number of trees.
     n_samples : int
-        psi, vectors that each tree is grown from.
+        Number of vectors per tree, psi.
 
     References
     ----------
@@ -169,7 +169,7 @@ class IsolationForest(nn.Module):
     def __init__(self, n_trees: int, n_samples: int) -> None:
         super().__init__()
         self.n_trees, self.steps = n_trees, max(1, math.ceil(math.log2(max(2, n_samples))))
-        self.rows = min(2 * n_samples - 1, 2 ** (self.steps + 1) - 1)  # the most nodes that a tree can have
+        self.rows = min(2 * n_samples - 1, 2 ** (self.steps + 1) - 1)  # Maximum number of nodes of a tree.
         own = torch.arange(n_trees * self.rows)
         self.register_buffer("feature", torch.zeros_like(own))
         self.register_buffer("threshold", torch.zeros(len(own)))
@@ -195,18 +195,18 @@ def fit_isolation_forest(
     Parameters
     ----------
     vectors : Tensor
-        (N, D) float32 of normals.
+        Normals (N, D) float32.
     n_trees : int
-        Trees.
+        Number of trees.
     n_samples : int
-        psi; at most N are used.
+        Number of vectors per tree, psi; at most N are used.
     seed : int
-        Of the random cuts.
+        Seed of the random cuts.
 
     Returns
     -------
     IsolationForest
-        Its score is ``-score_samples``.
+        Module whose score is ``-score_samples``.
     """
     x = vectors.float().cpu().numpy()
     n_samples = min(n_samples, len(x))
@@ -223,11 +223,11 @@ def fit_isolation_forest(
 
 
 def _tree_table(tree: Any, whole: Tensor) -> dict[str, Tensor]:
-    """One of scikit-learn's trees as rows of :class:`IsolationForest`, children counted from its root."""
+    """Return one of scikit-learn's trees as rows of :class:`IsolationForest`, children counted from its root."""
     left, right = torch.from_numpy(tree.children_left), torch.from_numpy(tree.children_right)
     leaf, own = left < 0, torch.arange(len(left))
     depth = torch.zeros(len(left), dtype=torch.float64)
-    for node in (~leaf).nonzero()[:, 0].tolist():  # parents stand before their children
+    for node in (~leaf).nonzero()[:, 0].tolist():  # Parents precede their children.
         depth[left[node]] = depth[right[node]] = depth[node] + 1
     length = depth + mean_path_length(torch.from_numpy(tree.n_node_samples).double())
     return {
@@ -235,13 +235,13 @@ def _tree_table(tree: Any, whole: Tensor) -> dict[str, Tensor]:
         "threshold": rounded_down(torch.from_numpy(tree.threshold)),
         "left": torch.where(leaf, own, left),
         "right": torch.where(leaf, own, right),
-        # A single vector has no path to compare with: scikit-learn calls everything undecided, 2^-1.
+        # A single vector has no path to compare with: scikit-learn scores everything 2^-1, undecided.
         "length": length / whole if whole > 0 else torch.ones_like(length),
     }
 
 
 def mean_path_length(n: Tensor) -> Tensor:
-    """c(n) of Eq. 1, the mean path length of n vectors, with H(i) = ln(i) + Euler's constant; float64."""
+    """Return c(n) of Eq. 1, the mean path length of n vectors, with H(i) = ln(i) + Euler's constant; float64."""
     several = n.clamp_min(3)
     euler = 0.5772156649015329
     found = 2 * ((several - 1).log() + euler) - 2 * (several - 1) / several
@@ -249,14 +249,14 @@ def mean_path_length(n: Tensor) -> Tensor:
 
 
 def rounded_down(threshold: Tensor) -> Tensor:
-    """Return the largest float32 at or below each float64: for any float32 x, x <= threshold stays what it was."""
+    """Return the largest float32 at or below each float64, so that x <= threshold is unchanged for any float32 x."""
     near = threshold.float()
     below = torch.nextafter(near, torch.full_like(near, -math.inf))
     return torch.where(near.double() > threshold, below, near)
 
 
 def _sklearn(room: str) -> Any:
-    """Import a part of scikit-learn when it is needed; what that draws from Python's global generator is given back."""
+    """Import a part of scikit-learn on demand; restore Python's global generator, which the import draws from."""
     state = random.getstate()
     try:
         return import_module(f"sklearn.{room}")

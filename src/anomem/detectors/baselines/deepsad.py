@@ -41,11 +41,11 @@ from anomem.types import Record
 
 POSITIVE = Range(0.0, low_open=True)
 Batch = tuple[Tensor, Tensor]
-"""Inputs of the encoder, and which of them are labelled anomalies (bool)."""
+"""Batch of encoder inputs with a bool mask of labelled anomalies."""
 
 
 class DeepSADScorer(NormalisedScorer):
-    """Distance to the centre of what dense layers make of an image's frozen embedding.
+    """Distance to the centre of a frozen embedding mapped by dense layers.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class DeepSADScorer(NormalisedScorer):
 
 
 class DeepSADImageScorer(Scorer):
-    """Distance to the centre of what a convolutional encoder, trained from scratch, makes of an image.
+    """Distance to the centre of an image mapped by a convolutional encoder trained from scratch.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def _fit_images(learn: ImageSet, labelled: Labelled | None, run: Run[DeepSAD]) -
 
 
 def _some(learn: ImageSet, run: Run[DeepSAD]) -> Iterator[Tensor]:
-    """Batches of normal images, at most `max_items`, in an order drawn at random."""
+    """Return batches of normal images, at most `max_items` images, in random order."""
     p = run.params
     order = torch.randperm(len(learn), generator=run.rng)[: p.max_items].numpy()
     for batch in learn.batches(run.batch_size, order=order):
@@ -203,7 +203,7 @@ def _some(learn: ImageSet, run: Run[DeepSAD]) -> Iterator[Tensor]:
 
 
 def mixed(normals: Tensor, anomalies: Tensor, batch_size: int, rng: torch.Generator) -> Iterator[Batch]:
-    """Draw endless batches of vectors, labelled anomalies in their share, at least one where there are any."""
+    """Yield endless batches of vectors, labelled anomalies in their share, at least one where there are any."""
     n, m = len(normals), len(anomalies)
     share = min(max(1, round(batch_size * m / (n + m))), batch_size - 1) if m else 0
     flags = torch.arange(batch_size, device=normals.device) >= batch_size - share
@@ -222,7 +222,7 @@ def _train(
     *,
     precision: str,
 ) -> Generator[Record, None, None]:
-    """Pretrain the encoder, settle the centre, train the objective."""
+    """Pretrain the encoder, fix the centre, train the objective."""
     p = run.params
     draw_weights(autoencoder, run.rng)
     sphere.to(run.device)

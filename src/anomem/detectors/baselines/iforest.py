@@ -26,7 +26,7 @@ from anomem.types import Record
 
 
 class IForestScorer(NormalisedScorer):
-    """How few random cuts set an image's embedding apart from those of normal images.
+    """Isolation score of an image's embedding: the fewer random cuts isolate it from normal ones, the higher.
 
     Parameters
     ----------

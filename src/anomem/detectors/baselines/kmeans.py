@@ -31,7 +31,7 @@ class KMeansScorer(Scorer):
     Parameters
     ----------
     config : dict
-        ``backbone`` (name and stages), ``size``, and for each scale ``channels``, ``hw``, ``n_items``.
+        ``backbone`` (name and stages), ``size``, and per scale ``channels``, ``hw``, ``n_items``.
     """
 
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
@@ -62,11 +62,11 @@ class KMeansScorer(Scorer):
         )
 
     def memories(self) -> list[ScaleMemory]:
-        """One a scale, early scales first."""
+        """Return the memories, one per scale, early scales first."""
         return [scale for scale in self.scales if isinstance(scale, ScaleMemory)]
 
     def norms(self, features: list[Tensor]) -> list[Tensor]:
-        """Distances at every position of every scale, [(B, h_s, w_s)] float32."""
+        """Return distances at every position of every scale, [(B, h_s, w_s)] float32."""
         with torch.autocast(features[0].device.type, enabled=False):
             return [memory.norms(f) for memory, f in zip(self.memories(), features, strict=True)]
 

@@ -36,7 +36,7 @@ class KNNScorer(PooledScorer):
         self.register_buffer("bank", torch.zeros(config["n"], config["dim"]))
 
     def embed(self, features: list[Tensor]) -> Tensor:
-        """Pooled embeddings (B, D) float32, of unit norm for the cosine metric."""
+        """Return pooled embeddings (B, D) float32, of unit norm for the cosine metric."""
         pooled = super().embed(features)
         return F.normalize(pooled, dim=1) if self.config["metric"] == "cosine" else pooled
 

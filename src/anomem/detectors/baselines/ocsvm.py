@@ -25,7 +25,7 @@ from anomem.types import Record
 
 
 class OCSVMScorer(NormalisedScorer):
-    """How far outside of the learnt region an image's embedding lies.
+    """Distance of an image's embedding outside the learnt region.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class OCSVM(NormalisedFeatures):
     max_items: int = param(
         4096,
         Range(1, integer=True),
-        doc="Maximum number of embeddings that are learnt from: time grows with its square.",
+        doc="Maximum number of embeddings used for fitting; time grows with its square.",
     )
     nu: float = param(
         0.1,

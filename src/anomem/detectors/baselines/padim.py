@@ -1,4 +1,4 @@
-"""PaDiM: a Gaussian at each position of frozen feature maps."""
+"""PaDiM: one Gaussian per position of frozen feature maps."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class PaDiMScorer(Scorer):
     ----------
     config : dict
         ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``, ``hw`` of the finest
-        stage, ``counts`` (channels that are kept of each stage), ``smoothing``.
+        stage, ``counts`` (channels kept per stage), ``smoothing``.
     backbone : Backbone or None
-        One with its weights; None: an empty one is built.
+        Backbone with its weights; None: an empty one is built.
     """
 
     channels: Tensor
@@ -54,7 +54,7 @@ class PaDiMScorer(Scorer):
         )
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
-        """The backbone's maps to one map of the drawn channels on the finest grid, (B, C, h, w) float32."""
+        """Return one map of the drawn channels on the finest grid, (B, C, h, w) float32, from the backbone's maps."""
         return concatenate_maps([f.float() for f in features], self.channels.split(self.config["counts"]))
 
     def score_features(self, features: Sequence[Tensor]) -> Output:
@@ -69,7 +69,7 @@ class PaDiMScorer(Scorer):
 
 @parameters
 class PaDiM(Pretrained):
-    """PaDiM: a Gaussian at each position of frozen feature maps.
+    """PaDiM: one Gaussian per position of frozen feature maps.
 
     Maps of several stages are brought to the finest grid and stacked; of their channels some are drawn by seed. At each
     position the mean and covariance of normal images are estimated (Eq. 1), in one pass and in memory that does not
@@ -77,7 +77,7 @@ class PaDiM(Pretrained):
 
     Notes
     -----
-    Features are learnt from in the precision in which the model scores, whatever ``fit_precision`` says: rounding moves
+    Features are extracted in the precision used for scoring, whatever ``fit_precision`` is: rounding moves
     features by a multiple of the root of the ridge, and much the same way on every image.
 
     References
@@ -98,10 +98,10 @@ class PaDiM(Pretrained):
     n_channels: int | None = param(
         100,
         Range(1, integer=True),
-        doc="Channels drawn from the stacked maps; none: all. Memory and file grow with its square.",
+        doc="Number of channels drawn from the stacked maps; none: all. Memory and file grow with its square.",
         optional=True,
     )
-    ridge: float = param(0.01, Range(0.0, low_open=True), doc="Added to the diagonal of every covariance.")
+    ridge: float = param(0.01, Range(0.0, low_open=True), doc="Ridge added to the diagonal of every covariance.")
     smoothing: float = param(
         4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
     )
@@ -113,11 +113,11 @@ class PaDiM(Pretrained):
         backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
         scorer = _empty_scorer(backbone, run)
         moments = GaussianMoments(scorer.gaussian.channels, scorer.gaussian.hw)
-        # Nothing is tuned here, so those normals are learnt from too: a covariance needs every image it can get.
+        # Nothing is tuned here, so tune normals join the training: a covariance gains from every image.
         done, total = 0, len(learn) + len(tune)
         for images in (learn, tune):
-            # In the precision in which it will score: a covariance narrower than the rounding error would see in that
-            # error, which is much the same on every image, an anomaly.
+            # Precision of scoring: with a covariance narrower than the rounding error, that
+            # error, which is much the same on every image, would look like an anomaly.
             for features in feature_batches(backbone, images, precision=p.precision, batch_size=run.batch_size):
                 moments.update(scorer.embed(features))
                 done += len(features[0])
@@ -132,7 +132,7 @@ class PaDiM(Pretrained):
 
 
 def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
-    """A scorer with its channels drawn, without Gaussians."""
+    """Return a scorer with its channels drawn, without Gaussians."""
     p, maps = run.params, backbone.describe(run.params.size)
     n_stages = [m.channels for m in maps]
     if p.n_channels is not None and p.n_channels > sum(n_stages):

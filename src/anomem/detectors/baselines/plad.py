@@ -28,7 +28,7 @@ from anomem.types import Record
 
 POSITIVE = Range(0.0, low_open=True)
 DEPTH = 4
-"""Blocks of the classifier, each of which halves the image's side."""
+"""Number of blocks of the classifier, each of which halves the image's side."""
 
 
 class PixelClassifier(nn.Sequential):
@@ -39,7 +39,7 @@ class PixelClassifier(nn.Sequential):
     size : int
         Side of the images, pixels.
     channels : int
-        Of the first block; every block doubles them.
+        Channels of the first block; every block doubles them.
     """
 
     def __init__(self, size: int, channels: int) -> None:
@@ -59,7 +59,7 @@ class PixelClassifier(nn.Sequential):
 
 
 class PLADScorer(Scorer):
-    """The classifier alone; the perturbator has no part in scoring and is not kept.
+    """Classifier alone; the perturbator is not needed to score and is not kept.
 
     Parameters
     ----------
@@ -72,22 +72,22 @@ class PLADScorer(Scorer):
         self.classifier = PixelClassifier(config["size"], config["channels"])
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) with values 0 to 255 as vectors of values 0 to 1, (B, 3 S S) float32."""
+        """Return images (B, 3, S, S) with values 0 to 255 as vectors of values 0 to 1, (B, 3 S S) float32."""
         return (images.float() / 255).flatten(1)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits (B,), high where normal, of images as vectors."""
+        """Return logits (B,), high where normal, of images as vectors."""
         side = self.config["size"]
         found: Tensor = self.classifier(pixels.view(-1, 3, side, side))
         return found[:, 0]
 
     def forward(self, images: Tensor) -> Output:
-        """Score prepared images (B, 3, S, S): the negative logit; no maps."""
+        """Score prepared images (B, 3, S, S) by the negative logit; no maps."""
         return Output(-self.logits(self.pixels(images)).float())
 
 
 class PerturbedImages(nn.Module):
-    """What PLAD trains: classifier and perturbator, with one loss.
+    """Trained modules of PLAD: classifier and perturbator, with one loss.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class PerturbedImages(nn.Module):
     p : PLAD
         Hyperparameters of :class:`PLAD`.
     rng : torch.Generator
-        Of latent draws.
+        Generator of latent draws.
     """
 
     def __init__(self, scorer: PLADScorer, p: PLAD, rng: torch.Generator) -> None:
@@ -106,7 +106,7 @@ class PerturbedImages(nn.Module):
         self.weights = Weights(p.constraint_weight, 1.0, 0.0)
 
     def loss(self, x: Tensor) -> tuple[Tensor, Mapping[str, float]]:
-        """Cross entropy, constraint (alpha to 1, beta to 0) and divergence of a batch of images as vectors (N, D)."""
+        """Return cross entropy + constraint (alpha to 1, beta to 0) + divergence for a batch of vectors (N, D)."""
         drawn = self.perturbator(x, self.rng)
         pseudo = add_mult(x, drawn.alpha, drawn.beta)
         normal_logits, pseudo_logits = self.scorer.logits(torch.cat([x, pseudo])).chunk(2)
@@ -122,10 +122,10 @@ class PerturbedImages(nn.Module):
 
 @parameters
 class PLAD(Detector):
-    """Perturbation learning in pixel space: PLUME's ancestor.
+    """Perturbation learning in pixel space: PLUME's predecessor.
 
-    A variational auto-encoder says for every image by what factor and shift, pixel by pixel, it becomes a
-    pseudo-anomaly, alpha * x + beta, as small as the classifier that is trained with it needs to tell both apart. It
+    A variational auto-encoder predicts for every image a factor and a shift per pixel that make it a
+    pseudo-anomaly, alpha * x + beta, as small as the jointly trained classifier needs to separate both. PLAD
     scores whole images by the classifier's logit and draws no maps.
 
     References
@@ -144,7 +144,7 @@ class PLAD(Detector):
     }
     test_params: ClassVar[dict[str, Any]] = {"size": 16, "perturbator_width": 16, "channels": 4, "steps": 20}
     contract_skips: ClassVar[dict[str, str]] = {
-        "defects_rank_above_normals": "perturbed pixels teach a small classifier nothing of planted defects"
+        "defects_rank_above_normals": "a small classifier of perturbed pixels does not detect planted defects"
     }
 
     size: int = param(None, Range(16, 256, integer=True), doc="Side of the square input, pixels.", preset=True)
@@ -153,7 +153,7 @@ class PLAD(Detector):
         OneOf(("surface", "object", "paper")),
         doc="Named set of parameters: surface for a 64 px input, object for 32 px.",
     )
-    constraint_weight: float = param(5.0, Range(0.0), doc="lambda, the weight of ||alpha - 1||^2 + ||beta||^2.")
+    constraint_weight: float = param(5.0, Range(0.0), doc="Weight lambda of ||alpha - 1||^2 + ||beta||^2.")
     channels: int = param(
         16, Range(1, 1024, integer=True), doc="Channels of the classifier's first block; every block doubles them."
     )
@@ -169,7 +169,7 @@ class PLAD(Detector):
     train_batch: int = param(32, Range(2, integer=True), doc="Images per step.")
     lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of AdamW along one cycle.")
     weight_decay: float = param(0.01, Range(0.0), doc="Decoupled weight decay.")
-    cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB; the others lie in a temporary file.")
+    cache_mb: int = param(512, Range(0, integer=True), doc="Memory for images, MB; beyond it a temporary file is used.")
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]

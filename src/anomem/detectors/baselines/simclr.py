@@ -40,12 +40,12 @@ from anomem.types import Record
 POSITIVE = Range(0.0, low_open=True)
 SHARE = Range(0.0, 1.0)
 TRAINED_FROM = -2
-"""What follows this feature map is "the last stage": of residual networks the fourth, of EfficientNet-Lite0 all behind
+"""Feature map before "the last stage": for residual networks the fourth stage, for EfficientNet-Lite0 all layers behind
 stride 16."""
 
 
 class SimCLRScorer(PooledScorer):
-    """A one-class score of an encoder's pooled embedding.
+    """One-class score of an encoder's pooled embedding.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class SimCLRScorer(PooledScorer):
         ``backbone`` (as for :class:`~anomem.nn.backbones.Backbone`), ``metric``, ``dim``, and of the score: for
         "mahalanobis" ``n_clusters``, else ``n`` and ``k``.
     backbone : Backbone, optional
-        Instead of an empty one.
+        Backbone with its weights; by default an empty one.
     """
 
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
@@ -65,7 +65,7 @@ class SimCLRScorer(PooledScorer):
             self.one_class = NearestVectors(config["n"], config["dim"], config["k"])
 
     def embed(self, features: list[Tensor]) -> Tensor:
-        """Pooled embeddings (B, D) float32, of unit norm for the cosine metric."""
+        """Return pooled embeddings (B, D) float32, of unit norm for the cosine metric."""
         pooled = super().embed(features)
         return F.normalize(pooled, dim=1) if self.config["metric"] == "cosine" else pooled
 
@@ -77,12 +77,12 @@ class SimCLRScorer(PooledScorer):
 
 
 class ContrastedEncoder(nn.Module):
-    """An encoder with SimCLR's projection head, as it is trained on two views of each image.
+    """Encoder with SimCLR's projection head, as trained on two views per image.
 
     Parameters
     ----------
     backbone : Backbone
-        Its embedding is what is contrasted; parameters that do not require a gradient stay frozen.
+        Backbone whose embedding is contrasted; parameters that do not require a gradient stay frozen.
     dim : int
         Length of the embedding.
     projection_dim : int or None
@@ -90,7 +90,7 @@ class ContrastedEncoder(nn.Module):
     temperature : float, > 0
         tau.
     rng : torch.Generator
-        Draws the views.
+        Generator of the views.
     """
 
     def __init__(
@@ -101,16 +101,16 @@ class ContrastedEncoder(nn.Module):
         self.head = nn.Identity() if projection_dim is None else projection_head(dim, projection_dim)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The backbone's maps of images (B, 3, S, S) with values 0 to 255, the embedding last."""
+        """Return the backbone's maps of images (B, 3, S, S) with values 0 to 255, the embedding last."""
         return self.backbone(images)  # type: ignore[no-any-return]
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """One map: the projected embedding, (B, d, 1, 1)."""
+        """Return one map: the projected embedding, (B, d, 1, 1)."""
         projected: Tensor = self.head(features[-1].flatten(1))
         return [projected[:, :, None, None]]
 
     def loss(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-        """NT-Xent of both views' projections."""
+        """Return NT-Xent of both views' projections."""
         anchor, other = (view[0].flatten(1)[None] for view in (first, second))
         return nt_xent(anchor, other, self.temperature)
 
@@ -137,7 +137,7 @@ class Training(Parameters):
         preset=True,
     )
     weight_decay: float = param(5e-4, Range(0.0), doc="Weight decay (L2).", preset=True)
-    temperature: float = param(0.1, POSITIVE, doc="tau of NT-Xent.")
+    temperature: float = param(0.1, POSITIVE, doc="Temperature tau of NT-Xent.")
     projection_dim: int | None = param(
         128, Range(1, integer=True), doc="Output width of the two-layer projection head; none: no head.", optional=True
     )
@@ -156,9 +156,9 @@ MOVED = {
     **{name: f"training.views.{member}" for name, member in MOVED_VIEWS.items()},
     "cache_mb": "training.cache_mb",
 }
-"""Former name -> name within its group."""
+"""Map from former names to names within their group."""
 
-# Budget and rates of AnoMem's paper preset, whose control without a memory this is.
+# Budget and rates of AnoMem's paper preset: this is its control without a memory.
 PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
@@ -179,8 +179,8 @@ class SimCLR(PooledFeatures):
     """SimCLR and a one-class score: contrastive learning without a memory.
 
     The encoder learns on normal images to recognise two views of one image among those of all others; the head is then
-    dropped, and an image is scored by where its pooled embedding lies among the normal ones. What a memory adds to
-    contrastive learning is the difference between AnoMem and this.
+    dropped, and an image is scored by the position of its pooled embedding among the normal ones. The gain of a memory
+    over contrastive learning is the difference between AnoMem and this method.
 
     References
     ----------
@@ -217,15 +217,19 @@ class SimCLR(PooledFeatures):
         doc="Score of an embedding: sum of the squared distances to the k nearest normal ones, squared Mahalanobis "
         "distance (SSD), or squared distance to the nearest k-means centre.",
     )
-    metric: str = param("cosine", OneOf(("cosine", "euclidean")), doc="Embeddings of unit norm, or as they are.")
-    k: int = param(2, Range(1, 1000, integer=True), doc="Neighbours of one_class=knn.")
-    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Centres of one_class=kmeans.")
+    metric: str = param(
+        "cosine",
+        OneOf(("cosine", "euclidean")),
+        doc="Metric of the embeddings: on unit norm (cosine), or raw (euclidean).",
+    )
+    k: int = param(2, Range(1, 1000, integer=True), doc="Number of neighbours of one_class=knn.")
+    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Number of centres of one_class=kmeans.")
     n_clusters: int = param(
-        1, Range(1, 64, integer=True), doc="Gaussians of one_class=mahalanobis, one per k-means cluster (m of SSD)."
+        1, Range(1, 64, integer=True), doc="Number of Gaussians of one_class=mahalanobis, one per k-means cluster."
     )
     shrinkage: float = param(0.01, SHARE, doc="Shrinkage of the covariances of one_class=mahalanobis.")
     training: Training | None = group(
-        Training, doc="Contrastive training; none: the backbone as it is.", optional=True, off=("train_steps", 0)
+        Training, doc="Contrastive training; none: the backbone is not trained.", optional=True, off=("train_steps", 0)
     )
 
     def _fit(
@@ -251,7 +255,7 @@ class SimCLR(PooledFeatures):
         if p.training is not None and (from_scratch or p.training.train_backbone != "none"):
             yield from self._train(backbone, config["dim"], learn, p.training, run)
         scorer = SimCLRScorer({**config, "n": 1, "k": 1}, backbone.eval().requires_grad_(False))
-        # In the precision that the model scores in: where normals hardly vary, rounding would pass for a deviation.
+        # Precision of scoring: where normals hardly vary, rounding would be mistaken for a deviation.
         alike = replace(run, fit_precision=p.precision)
         vectors = yield from sample_embeddings(scorer, learn, alike, limit=p.max_items)
         if p.one_class == "mahalanobis":

@@ -1,4 +1,4 @@
-"""A classifier of labelled anomalies against normals, in balanced batches."""
+"""Classifier of labelled anomalies against normals, trained on balanced batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from anomem.training import Recipe, train
 from anomem.types import Record
 
 TRAINED_FROM = -2
-"""The feature map behind which a backbone's last stage begins."""
+"""Index of the feature map behind which a backbone's last stage begins."""
 RATES = {"linear": 1e-2, "mlp": 1e-4, "backbone": 1e-4}
 """Peak learning rates of a head on frozen features, and of a backbone together with its head."""
 POSITIVE = Range(0.0, low_open=True)
@@ -41,7 +41,7 @@ SHARE = Range(0.0, 1.0)
 
 
 class SupervisedScorer(NormalisedScorer):
-    """Log odds of an image's being anomalous.
+    """Log odds that an image is anomalous.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class SupervisedScorer(NormalisedScorer):
             self.head = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
     def log_odds(self, vectors: Tensor) -> Tensor:
-        """Of (B, D) normalised embeddings: (B,) float32."""
+        """Return log odds of (B, D) normalised embeddings: (B,) float32."""
         with torch.autocast(vectors.device.type, enabled=False):
             odds: Tensor = self.head(vectors)[:, 0]
         return odds
@@ -85,10 +85,10 @@ PRESETS: dict[str, Mapping[str, Any]] = {
 
 @parameters
 class Supervised(NormalisedFeatures):
-    """A binary classifier of labelled anomalies against normals.
+    """Binary classifier of labelled anomalies against normals.
 
     Half of every batch is normal, half anomalous, whatever their numbers; the loss is binary cross entropy, and the
-    anomaly score is the logit. It knows the anomalies that it was shown, and promises nothing about others.
+    anomaly score is the logit. It recognises anomalies like the labelled ones; others may be missed.
 
     References
     ----------
@@ -124,7 +124,7 @@ class Supervised(NormalisedFeatures):
     train_backbone: str = param(
         "none",
         OneOf(("none", "last", "all")),
-        doc="Layers of the backbone that are trained beside the head, on augmented images; all of them from scratch.",
+        doc="Layers of the backbone trained with the head, on augmented images; from scratch, all of them.",
         preset=True,
     )
     train_steps: int = param(300, Range(1, integer=True), doc="Optimiser steps.", preset=True)
@@ -140,7 +140,7 @@ class Supervised(NormalisedFeatures):
     crop: float = param(
         0.5,
         Range(0.0, 1.0, low_open=True),
-        doc="Smallest share of the area that a random crop keeps, where the backbone is trained.",
+        doc="Minimum share of the area that a random crop keeps, where the backbone is trained.",
     )
     flip: float = param(0.5, SHARE, doc="Probability of a horizontal flip, where the backbone is trained.")
     jitter: float = param(0.2, SHARE, doc="Strength of brightness, contrast and saturation jitter.")
@@ -152,7 +152,7 @@ class Supervised(NormalisedFeatures):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         if labelled is None:
-            raise InputError("supervised learns from labelled anomalies; label some (y = 1)")
+            raise InputError("y: no labelled anomalies, which supervised learns from; label some (y = 1)")
         p = run.params
         trained = "all" if p.weights is None else p.train_backbone
         scorer = self._empty(trained, run)
@@ -184,7 +184,7 @@ class Supervised(NormalisedFeatures):
         backbone = load_backbone(**options, weights=p.weights).eval().requires_grad_(False).to(run.device)
         config = {
             "backbone": options,
-            # From scratch, what embeddings are like before the training says nothing of what they become.
+            # From scratch, statistics of embeddings before the training say nothing about those after it.
             "normalise": "raw" if from_scratch else p.normalise,
             "dim": backbone.describe(p.size)[-1].channels,
             "hidden": p.hidden if p.head == "mlp" else None,
@@ -199,7 +199,7 @@ class Supervised(NormalisedFeatures):
 
 
 def balanced_loss(log_odds: Tensor) -> Tensor:
-    """Binary cross entropy of (2B,) log odds, the first half of them normal, the second anomalous."""
+    """Return the binary cross entropy of (2B,) log odds, the first half normal, the second anomalous."""
     targets = (torch.arange(len(log_odds), device=log_odds.device) >= len(log_odds) // 2).float()
     return F.binary_cross_entropy_with_logits(log_odds, targets)
 
@@ -226,12 +226,12 @@ def _train_head(
 def _train_whole(
     scorer: SupervisedScorer, trained: str, learn: ImageSet, anomalies: ImageSet, recipe: Recipe, run: Run[Supervised]
 ) -> Generator[Record, None, None]:
-    """Train the head and what `trained` names of the backbone on augmented images."""
+    """Train the head and the backbone layers named by `trained` on augmented images."""
     p = run.params
     half = p.train_batch // 2
     scorer.to(run.device).head.requires_grad_(True)
     unfreeze(scorer.backbone, trained)
-    # Pretrained batch statistics stand for far more images than a fit has; only a backbone from scratch learns its own.
+    # Pretrained batch statistics come from far more images than a fit has; only a backbone from scratch learns its own.
     scorer.backbone.train(p.weights is None)
     augmentation = Augmentation(
         crop_scale=(p.crop, 1.0),

@@ -1,4 +1,4 @@
-"""A backbone with alignment before it and between its stages (FYD, Fig. 1)."""
+"""Backbone with alignment before it and between its stages (FYD, Fig. 1)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from anomem.nn.backbones import Backbone
 
 
 class Aligned(NamedTuple):
-    """What a batch of images looks like in the common frame.
+    """Batch of images in the common frame: maps and warps.
 
     Parameters
     ----------
     maps : list of Tensor
-        (B, C_s, h_s, w_s), one a stage.
+        Maps (B, C_s, h_s, w_s), one per stage.
     last : Tensor
         The last stage's map as it leaves the last aligner: (B, C_L, h_L, w_L).
     images : Tensor
         (B, 3, S, S) float32, values 0 to 255, turned by the image aligner.
     thetas : list of Tensor
-        (B, 2, 3) each, in the order in which they act: the image aligner's, then each stage's.
+        Warps (B, 2, 3) in order of application: the image aligner's, then each stage's.
     """
 
     maps: list[Tensor]
@@ -34,14 +34,14 @@ class Aligned(NamedTuple):
     thetas: list[Tensor]
 
     def theta(self) -> Tensor:
-        """All warps in one, from the common frame to the image's: (B, 2, 3)."""
+        """Return all warps combined, from the common frame to the image's: (B, 2, 3)."""
         total = self.thetas[0]
         for theta in self.thetas[1:]:
             total = compose(total, theta)
         return total
 
     def seen(self, hw: tuple[int, int]) -> Tensor:
-        """(B, h, w) float32, 1 where a position of the common frame shows the image, 0 where padding came in."""
+        """Return a mask (B, h, w) float32: 1 where a position of the common frame shows the image, 0 where padding."""
         total = self.thetas[-1]
         seen = in_frame(total, hw)
         for theta in reversed(self.thetas[:-1]):
@@ -51,12 +51,12 @@ class Aligned(NamedTuple):
 
 
 class AlignedBackbone(nn.Module):
-    """A backbone cut behind each wanted stage, with an image aligner before and a feature aligner behind each cut.
+    """Backbone cut behind each wanted stage, with an image aligner before it and a feature aligner behind each cut.
 
     Parameters
     ----------
     backbone : Backbone
-        Its stages in the order in which it computes them; no embedding.
+        Backbone with its stages in order of computation; no embedding.
     size : int
         Side of the images, pixels.
     image : dict or None
@@ -65,15 +65,15 @@ class AlignedBackbone(nn.Module):
         Keyword arguments of :class:`~anomem.detectors.fyd.alignment.FeatureAligner` beside the map's shape;
         None: no FCA.
     padding : {"reflection", "border"}
-        What lies beyond the edge of an image or a map.
+        Content beyond the edge of an image or a map.
     common_frame : bool
-        Whether earlier stages' maps are brought to the frame of the last one, so that one position shows one place of
-        the object in all of them; else each stands in the frame of its own aligner.
+        Bring earlier stages' maps to the frame of the last one, so that one position shows one place of
+        the object in all of them; otherwise each is in the frame of its own aligner.
 
     Raises
     ------
     ParameterError
-        For a backbone whose stages hand on more than one map.
+        For a backbone whose stages pass on more than one map.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class AlignedBackbone(nn.Module):
 
     @property
     def aligns(self) -> bool:
-        """Whether there is any aligner."""
+        """True where there is any aligner."""
         return self.image_aligner is not None or self.feature_aligners is not None
 
     def forward(self, images: Tensor) -> Aligned:
@@ -129,7 +129,7 @@ class AlignedBackbone(nn.Module):
         return Aligned(self._in_common_frame(raw, own, thetas[1:]), x, turned, thetas)
 
     def _in_common_frame(self, raw: list[Tensor], own: list[Tensor], thetas: list[Tensor]) -> list[Tensor]:
-        """Bring every stage's map to the last one's frame, each resampled once."""
+        """Warp every stage's map to the last one's frame, each resampled once."""
         if self.feature_aligners is None or not self.common_frame:
             return own
         maps, total = [own[-1]], thetas[-1]
@@ -160,7 +160,7 @@ def cut(backbone: Backbone) -> list[nn.Module]:
 
 
 def _segment(backbone: Backbone, graph: Any, source: fx.Node, end: fx.Node) -> nn.Module:
-    """The part of a graph that leads from one node to another, as a module."""
+    """Return the part of a graph that leads from one node to another, as a module."""
     needed, pending = {source}, [end]
     while pending:
         node = pending.pop()
@@ -184,12 +184,12 @@ def _segment(backbone: Backbone, graph: Any, source: fx.Node, end: fx.Node) -> n
 
 
 def spread_of(thetas: Sequence[Tensor]) -> dict[str, float]:
-    """How much the warps of a batch differ, to be watched while they are learnt.
+    """Return how much the warps of a batch differ, to watch the training.
 
     Parameters
     ----------
     thetas : sequence of Tensor
-        (B, 2, 3) each, as in :class:`Aligned`.
+        Warps (B, 2, 3) each, as in :class:`Aligned`.
 
     Returns
     -------

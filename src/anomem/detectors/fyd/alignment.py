@@ -1,4 +1,4 @@
-"""Coarse alignment: small networks that predict how to turn an image, or warp a feature map, into a common frame.
+"""Coarse alignment: small networks that predict the warp of an image or a feature map into a common frame.
 
 A warp is a matrix theta (B, 2, 3) in the convention of spatial transformers (Eq. 1): from a place (x, y, 1) of the
 result to the place of the source it is read from, both axes running from -1 to 1 over the image, edge to edge.
@@ -19,47 +19,47 @@ from anomem.errors import ParameterError
 Padding = Literal["reflection", "border", "zeros"]
 
 VIEW_SIDE = 64
-"""Images are looked at, and compared, at this many pixels a side at most: fine structure has false minima."""
+"""Maximum side, pixels, at which images are viewed and compared: fine structure has false minima."""
 
 CENTRE_MOMENTUM = 0.1
-"""Share of a batch in the running mean of the numbers."""
+"""Weight of a batch in the running mean of the numbers."""
 
 FCA_BOUNDS = (math.pi / 6, 0.2, 0.2, 0.2, 0.2, 0.2)
 """Largest rotation (radians), log-scale along x and y, shear, and shift along x and y (1: half the map's side)."""
 
 
 def identity(count: int, like: Tensor) -> Tensor:
-    """`count` warps that change nothing: (count, 2, 3) float32 on the device of `like`."""
+    """Return `count` identity warps: (count, 2, 3) float32 on the device of `like`."""
     return torch.eye(2, 3, device=like.device).expand(count, 2, 3)
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """Warps that turn by `angle` (B,) radians: counter-clockwise as seen, rows running downwards."""
+    """Return warps that turn by `angle` (B,) radians: counter-clockwise as seen, rows running downwards."""
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     return torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1)
 
 
 def angle_of(theta: Tensor) -> Tensor:
-    """Angle (B,) radians of the rotation in each warp (B, 2, 3)."""
+    """Return the rotation angle (B,), in radians, of each warp (B, 2, 3)."""
     return torch.atan2(theta[:, 1, 0] - theta[:, 0, 1], theta[:, 0, 0] + theta[:, 1, 1])
 
 
 def affine(numbers: Tensor) -> Tensor:
-    """Warps from six numbers (B, 6): angle, log-scale of x and y, shear, shift of x and y; zeros are the identity."""
+    """Return warps from (B, 6): angle, log-scale of x and y, shear, shift of x and y; zeros are the identity."""
     angle, log_x, log_y, shear, shift_x, shift_y = numbers.unbind(dim=1)
     rows = [(log_x.exp(), shear, shift_x), (torch.zeros_like(angle), log_y.exp(), shift_y)]
     return compose(rotation(angle), torch.stack([torch.stack(row, dim=1) for row in rows], dim=1))
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
-    """The warp that equals warping by `first`, and what comes out by `second`: (B, 2, 3) each."""
+    """Return the warp that equals warping by `first`, then the result by `second`: (B, 2, 3) each."""
     # Products written out: autocast would round those of matrices.
     linear = (first[:, :, :2, None] * second[:, None, :2, :2]).sum(dim=2)
     return torch.cat([linear, _applied(first, second[:, :, 2])[:, :, None]], dim=2)
 
 
 def invert(theta: Tensor) -> Tensor:
-    """The warp that undoes `theta` (B, 2, 3), whose linear part must not be singular."""
+    """Return the warp that undoes `theta` (B, 2, 3), whose linear part must not be singular."""
     a, b, c, d = theta[:, 0, 0], theta[:, 0, 1], theta[:, 1, 0], theta[:, 1, 1]
     rows = torch.stack([torch.stack([d, -b], dim=1), torch.stack([-c, a], dim=1)], dim=1)
     linear = rows / (a * d - b * c)[:, None, None]
@@ -67,12 +67,12 @@ def invert(theta: Tensor) -> Tensor:
 
 
 def _applied(theta: Tensor, point: Tensor) -> Tensor:
-    """Where a warp (B, 2, 3) reads the place (B, 2) from: (B, 2)."""
+    """Return the place (B, 2) that a warp (B, 2, 3) reads for a place (B, 2)."""
     return (theta[:, :, :2] * point[:, None, :]).sum(dim=2) + theta[:, :, 2]
 
 
 def places(theta: Tensor, hw: tuple[int, int]) -> Tensor:
-    """Where each position of a result of size `hw` is read from: (B, h, w, 2) as (x, y), float32."""
+    """Return the place read for each position of a result of size `hw`: (B, h, w, 2) as (x, y), float32."""
     y, x = ((torch.arange(side, dtype=torch.float32, device=theta.device) + 0.5) * (2 / side) - 1 for side in hw)
     across, down, start = theta.float()[:, None, None].unbind(dim=4)
     return across * x[None, None, :, None] + down * y[None, :, None, None] + start
@@ -88,7 +88,7 @@ def warp(maps: Tensor, theta: Tensor, *, padding: Padding = "reflection", hw: tu
     theta : Tensor
         (B, 2, 3).
     padding : {"reflection", "border", "zeros"}
-        What lies beyond the edge. Zeros are for weights, not for what a network learns on: one that may look past the
+        Content beyond the edge. Zeros are for weights, not for training: a network that may look past the
         edge learns to zoom out until all images look alike.
     hw : tuple of int, optional
         Size of the result; by default that of `maps`.
@@ -103,12 +103,12 @@ def warp(maps: Tensor, theta: Tensor, *, padding: Padding = "reflection", hw: tu
 
 
 def in_frame(theta: Tensor, hw: tuple[int, int]) -> Tensor:
-    """1 where a warp by `theta` reads from inside its source, 0 where it makes content up: (B, h, w) float32."""
+    """Return 1 where a warp by `theta` reads inside its source, 0 where it pads: (B, h, w) float32."""
     return (places(theta, hw).abs().amax(dim=3) <= 1).float()
 
 
 class Localiser(nn.Module):
-    """Two convolutions, two fully-connected layers: from a map to some numbers, zero at first.
+    """Two convolutions and two fully-connected layers: a map to some numbers, initially zero.
 
     Parameters
     ----------
@@ -117,11 +117,11 @@ class Localiser(nn.Module):
     hw : tuple of int
         Height and width of its input, at least 4 each.
     outputs : int
-        How many numbers.
+        Number of outputs.
     hidden : int
         Width between the fully-connected layers.
     max_grid : int
-        The input is averaged down to at most this many positions a side first, so that 14 x 14 of them reach the
+        Maximum side of the input, positions, after averaging down, so that 14 x 14 of them reach the
         fully-connected layers.
 
     Notes
@@ -153,7 +153,7 @@ class Localiser(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, outputs) float32."""
+        """Predict numbers of maps: (B, C, h, w) to (B, outputs) float32."""
         if self.shrink > 1:
             maps = F.avg_pool2d(maps, self.shrink)
         seen = self.look(maps).flatten(1)
@@ -162,7 +162,7 @@ class Localiser(nn.Module):
 
 
 class ImageAligner(nn.Module):
-    """ICA: one rotation angle an image (Supplement, Fig. 4).
+    """ICA: one rotation angle per image (Supplement, Fig. 4).
 
     Parameters
     ----------
@@ -171,8 +171,8 @@ class ImageAligner(nn.Module):
     max_angle : float
         Largest rotation either way, radians.
     vector : bool
-        Whether the network's last layer gives a direction in the plane, whose angle is taken (it can follow an object
-        all the way round), or the angle itself (the paper; a continuous function of the image that cannot).
+        Predict a direction in the plane and take its angle (it can follow an object
+        all the way round), instead of the angle itself (the paper; a continuous function of the image that cannot).
     hidden : int
         As for :class:`Localiser`.
 
@@ -192,15 +192,15 @@ class ImageAligner(nn.Module):
         self.register_buffer("direction", torch.tensor([1.0, 0.0]))
 
     def view(self, images: Tensor) -> Tensor:
-        """What the network sees of images (B, 3, S, S): averaged down, float32, values as they were."""
+        """Return the network's view of images (B, 3, S, S): averaged down, float32, values as they were."""
         return F.avg_pool2d(images.float(), self.shrink) if self.shrink > 1 else images.float()
 
     def turn(self, views: Tensor) -> Tensor:
-        """Warps (B, 2, 3) that turn each view, values 0 to 255, into the common direction."""
+        """Return warps (B, 2, 3) that turn each view, values 0 to 255, into the common direction."""
         numbers = self.localiser(views / 127.5 - 1)
         if not self.vector:
             return rotation(self.max_angle * torch.tanh(numbers[:, 0] / self.max_angle))
-        # (1, 0) stands for no rotation: what the last layer adds turns away from there.
+        # (1, 0) is no rotation: the output of the last layer turns away from there.
         x, y = F.normalize(torch.stack([1 + numbers[:, 0], numbers[:, 1]], dim=1), dim=1).unbind(dim=1)
         cos, sin = self.direction
         x, y = x * cos + y * sin, y * cos - x * sin
@@ -210,11 +210,11 @@ class ImageAligner(nn.Module):
         return torch.stack([torch.stack([x, -y, zero], dim=1), torch.stack([y, x, zero], dim=1)], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Warps (B, 2, 3) that turn each image (B, 3, S, S), values 0 to 255, into the common direction."""
+        """Return warps (B, 2, 3) that turn each image (B, 3, S, S), values 0 to 255, into the common direction."""
         return self.turn(self.view(images))
 
     def angle(self, images: Tensor) -> Tensor:
-        """Angles (B,) float32 in radians, by which images are turned counter-clockwise."""
+        """Return angles (B,), float32 in radians, by which images are turned counter-clockwise."""
         return angle_of(self(images))
 
     def centre(self, thetas: Tensor) -> None:
@@ -223,7 +223,7 @@ class ImageAligner(nn.Module):
         Parameters
         ----------
         thetas : Tensor
-            (N, 2, 3), how this aligner turns normal images as it is. Turning them by much moves their corners out of
+            Warps (N, 2, 3) by which this aligner turns normal images. Large rotations move corners out of
             the frame, and padding in. Where they fall into two groups half a turn apart, their common axis counts.
         """
         if not self.vector:
@@ -236,7 +236,7 @@ class ImageAligner(nn.Module):
 
 
 class FeatureAligner(nn.Module):
-    """FCA: six affine numbers a feature map.
+    """FCA: six affine numbers per feature map.
 
     Parameters
     ----------
@@ -248,8 +248,8 @@ class FeatureAligner(nn.Module):
         Largest absolute value of each number, in the order of :func:`affine`; None: the six numbers are added to the
         identity matrix as they are.
     centred : bool
-        Whether the numbers are taken relative to their mean over the batch, in evaluation mode its running mean. What
-        all images share in a warp aligns nothing; left free, it drifts towards places where images look alike by
+        Take the numbers relative to their mean over the batch, in evaluation mode its running mean. The part of a warp
+        shared by all images aligns nothing; left free, it drifts towards places where images look alike by
         themselves, such as an enlarged middle, and loses the rest.
     hidden : int
         As for :class:`Localiser`.
@@ -272,7 +272,7 @@ class FeatureAligner(nn.Module):
         self.register_buffer("centre", torch.zeros(6))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Warps (B, 2, 3) that bring each map (B, C, h, w) into the common frame."""
+        """Return warps (B, 2, 3) that bring each map (B, C, h, w) into the common frame."""
         numbers = self.localiser(maps)
         if self.centred:
             numbers = numbers - self._centre(numbers)

@@ -29,7 +29,7 @@ class ImageAlignment(Parameters):
     keep: str = param(
         "auto",
         OneOf(("auto", "on")),
-        doc="Keep the aligner always, or (auto) where it brings tune normals at least 5 % nearer to each other.",
+        doc="Keep the aligner always, or (auto) only where it brings tune normals at least 5 % nearer to each other.",
         preset=True,
     )
     angle: str = param(
@@ -40,11 +40,14 @@ class ImageAlignment(Parameters):
     )
     max_angle: float = param(180.0, Range(0.0, 180.0, low_open=True), doc="Largest rotation either way, degrees.")
     steps: int = param(
-        200, Range(0, integer=True), doc="Steps of learning by pixels alone (Eq. 2), before all else.", preset=True
+        200,
+        Range(0, integer=True),
+        doc="Steps of training on pixels alone (Eq. 2), before all other training.",
+        preset=True,
     )
-    joint: bool = param(False, FLAG, doc="Learn on with everything else, by both losses (Eq. 5).", preset=True)
+    joint: bool = param(False, FLAG, doc="Continue training with all other parts, on both losses (Eq. 5).", preset=True)
     lr: float = param(3e-3, POSITIVE, doc="Peak learning rate of ICA.", preset=True)
-    weight: float = param(1.0, Range(0.0), doc="lambda_1 of Eq. 5.")
+    weight: float = param(1.0, Range(0.0), doc="Weight lambda_1 of the image loss (Eq. 5).")
     turns: float = param(
         180.0, Range(0.0, 180.0), doc="Largest random rotation of training images, degrees.", preset=True
     )
@@ -82,12 +85,12 @@ class Training(Parameters):
     )
     lr: float = param(1e-5, POSITIVE, doc="Peak learning rate of the backbone.", preset=True)
     head_lr: float = param(5e-3, POSITIVE, doc="Peak learning rate of f and g.", preset=True)
-    weight: float = param(1.0, Range(0.0), doc="lambda_2 of Eq. 5.")
+    weight: float = param(1.0, Range(0.0), doc="Weight lambda_2 of the feature loss (Eq. 5).")
     width: int = param(256, Range(1, integer=True), doc="Width of f and g.")
 
 
 FROZEN: Mapping[str, Any] = {"image_aligner": None, "feature_aligner": None, "training": None}
-"""Parameters with which nothing is trained or aligned: the paper's baseline, PaDiM."""
+"""Parameters that disable all training and alignment: the paper's baseline, PaDiM."""
 
 MOVED = {
     "image_alignment": "image_aligner.keep",
@@ -109,7 +112,7 @@ MOVED = {
     "feature_weight": "training.weight",
     "width": "training.width",
 }
-"""Former name -> name within its group."""
+"""Map from former names to names within their group."""
 
 PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
@@ -141,11 +144,11 @@ PRESETS: dict[str, Mapping[str, Any]] = {
 
 @parameters
 class FYD(Pretrained):
-    """FYD: images and feature maps are aligned, then a Gaussian at each position says what is normal there.
+    """FYD: aligns images and feature maps, then fits one Gaussian per position to normals.
 
     An image aligner (ICA) turns every image by one angle; behind each stage of the backbone a feature aligner (FCA)
     warps the map by six affine numbers. The feature aligners, and the backbone with them, learn by dense
-    non-contrastive learning: at each position, images of a batch are to predict each other's features (Eq. 3 and 4). In
+    non-contrastive learning: at each position, images of a batch predict each other's features (Eq. 3 and 4). In
     the aligned frame the mean and covariance of normal images are estimated at each position (Eq. 6); the map is the
     Mahalanobis distance (Eq. 7), warped back to the image's own frame and smoothed, and the score is its maximum.
 
@@ -190,11 +193,11 @@ class FYD(Pretrained):
     )
     training: Training | None = group(
         Training,
-        doc="Dense non-contrastive learning; none: the backbone as it is, without FCA.",
+        doc="Dense non-contrastive learning; none: the backbone is not trained, without FCA.",
         optional=True,
         off=("train_steps", 0),
     )
-    centred: bool = param(True, FLAG, doc="Subtract from all warps what the images of a batch share.", preset=True)
+    centred: bool = param(True, FLAG, doc="Subtract the common part of a batch from all warps.", preset=True)
     common_frame: bool = param(
         True, FLAG, doc="Bring all stages to the frame of the last aligner before they are stacked.", preset=True
     )
@@ -213,10 +216,10 @@ class FYD(Pretrained):
     n_channels: int | None = param(
         100,
         Range(1, integer=True),
-        doc="Channels drawn from the stacked maps; none: all. Memory and file grow with its square.",
+        doc="Number of channels drawn from the stacked maps; none: all. Memory and file grow with its square.",
         optional=True,
     )
-    ridge: float = param(0.01, POSITIVE, doc="Added to the diagonal of every covariance.")
+    ridge: float = param(0.01, POSITIVE, doc="Ridge added to the diagonal of every covariance.")
     smoothing: float = param(
         4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
     )
@@ -227,14 +230,14 @@ class FYD(Pretrained):
     ) -> Generator[Record, None, Scorer]:
         alone = len(learn) < 2
         if alone:
-            line = "one image to learn from: nothing can be aligned with it; give more normals"
+            line = "images: a single one cannot be aligned; give more normals"
             warnings.warn(line, AnomemWarning, stacklevel=2)
         scorer = empty_scorer(run.params, run.rng, alone=alone).to(run.device).eval()
         if not alone:
             yield from align_images(scorer, learn, tune, run)
             yield from align_features(scorer, learn, run)
         scorer.requires_grad_(False)
-        # Nothing is tuned on the tune normals any more: a covariance needs every image it can get.
+        # Nothing is tuned on the tune normals any more: a covariance gains from every image.
         yield from learn_gaussians(scorer, [learn, tune], run)
         return scorer.requires_grad_(False)
 

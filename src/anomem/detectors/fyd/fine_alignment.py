@@ -22,7 +22,7 @@ class FineAlignment(nn.Module):
     channels : int
         C of the maps.
     width : int
-        Of all layers.
+        Width of all layers.
     """
 
     def __init__(self, channels: int, width: int = 256) -> None:
@@ -42,7 +42,7 @@ def _layer(channels: int, width: int) -> list[nn.Module]:
 
 @dataclass(frozen=True)
 class Pose:
-    """Random poses that training images take on, so that aligners meet more of them than there are images.
+    """Random poses for training images, so that aligners see more poses than there are images.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Pose:
     zooms : float
         Largest logarithm of the magnification either way.
     padding : {"reflection", "border"}
-        What lies beyond an image's edge.
+        Content beyond an image's edge.
     """
 
     turns: float = 0.0
@@ -70,16 +70,16 @@ class Pose:
 
 
 class PixelAlignment(nn.Module):
-    """Trains an image aligner by the images it turns, compared pixel by pixel (Eq. 2, Algorithm 2).
+    """Training of an image aligner by the images it turns, compared pixel by pixel (Eq. 2, Algorithm 2).
 
     Parameters
     ----------
     aligner : ImageAligner
-        ICA.
+        Image aligner (ICA).
     pose : Pose
-        What images go through first; the paper: nothing.
+        Random pose applied to the images first; the paper: none.
     rng : torch.Generator
-        Draws pairs and poses.
+        Generator of pairs and poses.
     """
 
     def __init__(self, aligner: ImageAligner, pose: Pose, rng: torch.Generator) -> None:
@@ -87,7 +87,7 @@ class PixelAlignment(nn.Module):
         self.aligner, self.pose, self.rng = aligner, pose, rng
 
     def loss(self, images: Tensor) -> tuple[Tensor, Mapping[str, float]]:
-        """Eq. 2 for a batch (B, 3, S, S) with values 0 to 255; figures: the spread of the angles, degrees."""
+        """Return Eq. 2 for a batch (B, 3, S, S) with values 0 to 255; figures: the spread of the angles, degrees."""
         views = self.pose(self.aligner.view(images), self.rng)
         theta = self.aligner.turn(views)
         value = pixel_loss(warp(views, theta, padding=self.pose.padding), self.rng)
@@ -103,20 +103,20 @@ class Weights:
 
 
 class DenseAlignment(nn.Module):
-    """Everything that FYD trains together (Eq. 5).
+    """Modules that FYD trains together (Eq. 5).
 
     Parameters
     ----------
     backbone : AlignedBackbone
-        With the aligners that take part. An image aligner that does not learn takes no part in the loss.
+        Backbone with the aligners that take part. An image aligner that is not trained takes no part in the loss.
     width : int
-        Of f and g.
+        Width of f and g.
     weights : Weights
-        Of the two losses.
+        Weights of the two losses.
     pose : Pose
-        What images go through first; the paper: nothing.
+        Random pose applied to the images first; the paper: none.
     rng : torch.Generator
-        Draws pairs and poses.
+        Generator of pairs and poses.
     """
 
     def __init__(
@@ -127,12 +127,12 @@ class DenseAlignment(nn.Module):
         self.fine = FineAlignment(backbone.maps[-1].channels, width)
 
     def loss(self, images: Tensor) -> tuple[Tensor, Mapping[str, float]]:
-        """Eq. 5 for a batch (B, 3, S, S) with values 0 to 255.
+        """Return Eq. 5 for a batch (B, 3, S, S) with values 0 to 255.
 
         Returns
         -------
         Tensor
-            Scalar.
+            Scalar loss.
         dict
             ``feature_loss`` (Eq. 4), ``image_loss`` (Eq. 2), ``z_deviation`` (the collapse watch, times the square root
             of the width: 1 while vectors point everywhere, 0 once they coincide) and the spread of the warps.
@@ -157,13 +157,13 @@ class DenseAlignment(nn.Module):
 
 
 def pixel_loss(aligned: Tensor, rng: torch.Generator) -> Tensor:
-    """Eq. 2 between images and the batch permuted, values 0 to 255 in units of white, within the inscribed circle."""
+    """Return Eq. 2 between images and the permuted batch, 0 to 255 in units of white, within the inscribed circle."""
     pairing = derangement(len(aligned), rng).to(aligned.device)
     return image_alignment_loss(aligned / 255, pairing, disc(aligned).expand(len(aligned), -1, -1))
 
 
 def mean_distance(images: Tensor) -> float:
-    """Eq. 2 over all pairs of images (N, 3, h, w), values 0 to 255 in units of white, within the inscribed circle."""
+    """Return Eq. 2 over all pairs of images (N, 3, h, w), 0 to 255 in units of white, within the inscribed circle."""
     inside, total, pairs = disc(images), 0.0, 0
     for i in range(len(images) - 1):
         distances = ((images[i + 1 :] - images[i]) / 255).square().sum(dim=1).sqrt()
@@ -173,6 +173,6 @@ def mean_distance(images: Tensor) -> float:
 
 
 def disc(images: Tensor) -> Tensor:
-    """1 in the inscribed circle, the part of a square that every rotation about its centre keeps: (h, w) float32."""
+    """Return the inscribed circle, the part of a square that every rotation keeps, as ones: (h, w) float32."""
     y, x = ((torch.arange(side, device=images.device) + 0.5) * (2 / side) - 1 for side in images.shape[-2:])
     return (y.square()[:, None] + x.square()[None, :] <= 1).float()

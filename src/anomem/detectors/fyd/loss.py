@@ -1,4 +1,4 @@
-"""FYD's losses: dense non-contrastive learning, alignment of images, and how compact a distribution is."""
+"""FYD's losses: dense non-contrastive learning, image alignment, and compactness of a distribution."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def derangement(count: int, generator: torch.Generator) -> Tensor:
 
 
 def negative_cosine(predicted: Tensor, target: Tensor) -> Tensor:
-    """-cos between two maps at every position, averaged (Eq. 3, function D of Algorithm 1).
+    """Return -cos between two maps at every position, averaged (Eq. 3, function D of Algorithm 1).
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ def negative_cosine(predicted: Tensor, target: Tensor) -> Tensor:
 
     Notes
     -----
-    Along the channels, dim=1, as Eq. 3 has it: a vector a position. The pseudocode's dim=-1 would compare rows of the
+    Along the channels, dim=1, as in Eq. 3: one vector per position. The pseudocode's dim=-1 would compare rows of the
     image, channel by channel.
     """
     return -F.cosine_similarity(predicted, target.detach(), dim=1).mean()
 
 
 def non_contrastive_loss(predicted: Tensor, encoded: Tensor, pairing: Tensor) -> Tensor:
-    """Symmetrised dense non-contrastive loss of a batch and the batch permuted (Eq. 4, Algorithm 1).
+    """Return the symmetrised dense non-contrastive loss of a batch and the permuted batch (Eq. 4, Algorithm 1).
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def non_contrastive_loss(predicted: Tensor, encoded: Tensor, pairing: Tensor) ->
     encoded : Tensor
         z = f(x), (B, C, h, w).
     pairing : Tensor
-        (B,) int64, for each image the other of its pair; see :func:`derangement`.
+        Index of each image's partner, (B,) int64; see :func:`derangement`.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def non_contrastive_loss(predicted: Tensor, encoded: Tensor, pairing: Tensor) ->
 
     Notes
     -----
-    What f and g make of the permuted batch is what they make of the batch, permuted: they run once.
+    f and g commute with the permutation of the batch: they run once.
     """
     forth = negative_cosine(predicted, encoded[pairing])
     back = negative_cosine(predicted[pairing], encoded)
@@ -73,16 +73,16 @@ def non_contrastive_loss(predicted: Tensor, encoded: Tensor, pairing: Tensor) ->
 
 
 def image_alignment_loss(aligned: Tensor, pairing: Tensor, weight: Tensor | None = None) -> Tensor:
-    """L2 distance of paired, aligned images, pixel by pixel (Eq. 2, Algorithm 2), averaged over pixels and pairs.
+    """Return the L2 distance of paired, aligned images (Eq. 2, Algorithm 2), averaged over pixels and pairs.
 
     Parameters
     ----------
     aligned : Tensor
         (B, C, h, w) images after their alignment.
     pairing : Tensor
-        (B,) int64, for each image the other of its pair.
+        Index of each image's partner, (B,) int64.
     weight : Tensor, optional
-        (B, h, w), how much each pixel of each image counts, 0 where it was made up; all 1 by default.
+        Weight (B, h, w) of each pixel of each image, 0 where padded; all 1 by default.
 
     Notes
     -----
@@ -97,7 +97,7 @@ def image_alignment_loss(aligned: Tensor, pairing: Tensor, weight: Tensor | None
 
 
 def unit_deviation(encoded: Tensor) -> Tensor:
-    """Collapse watch: standard deviation of unit-normalised vectors, averaged over channels.
+    """Return the standard deviation of unit-normalised vectors, averaged over channels; near 0 at collapse.
 
     Parameters
     ----------
@@ -115,18 +115,18 @@ def unit_deviation(encoded: Tensor) -> Tensor:
 
 
 def distance_variance(features: Tensor, *, ridge: float = 0.0, scale_free: bool = False) -> float:
-    """How much the distances of normal images to their centre vary (Eq. 8 to 10); lower is more compact.
+    """Return the variance of normal images' distances to their centre (Eq. 8 to 10); lower is more compact.
 
     Parameters
     ----------
     features : Tensor
         (N, C, h, w) of normal images, aligned.
     ridge : float
-        Added to the diagonal of the covariance of each position. With a fixed ridge the value depends on the scale of
+        Ridge added to the diagonal of the covariance per position. With a fixed ridge the value depends on the scale of
         the features: smaller features have smaller distances, whatever their shape.
     scale_free : bool
-        Whether the ridge is relative to the mean variance of the position's channels, so that multiplying the features
-        by a number changes nothing. Without a ridge nothing is changed by it anyway.
+        Make the ridge relative to the mean variance of the position's channels, so that multiplying the features
+        by a number changes nothing; without a ridge the value is scale-free anyway.
 
     Returns
     -------

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class FYDScorer(Scorer):
-    """Mahalanobis distance of every position's features to the normal ones there, in the common frame, and back.
+    """Mahalanobis distance per position in the common frame, warped back to the images' frame.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ class FYDScorer(Scorer):
         ``counts``
         (channels that are kept of each stage), ``smoothing``.
     backbone : Backbone or None
-        One with its weights; None: an empty one is built.
+        Backbone with its weights; None: an empty one is built.
     """
 
-    continuous: ClassVar[bool] = False  # a place counts where the common frame covers more than half of it
+    continuous: ClassVar[bool] = False  # A position counts where the common frame covers more than half of it.
 
     channels: Tensor
 
@@ -50,7 +50,7 @@ class FYDScorer(Scorer):
         self.fusion = MapFusion([self.hw], [1.0], size=config["size"], smoothing=config["smoothing"], **options)
 
     def embed(self, found: Aligned) -> Tensor:
-        """The drawn channels of all stages on the finest grid, (B, C, h, w) float32, in the common frame."""
+        """Return the drawn channels of all stages on the finest grid, (B, C, h, w) float32, in the common frame."""
         return concatenate_maps([m.float() for m in found.maps], self.channels.split(self.config["counts"]))
 
     def forward(self, images: Tensor) -> Output:
@@ -60,7 +60,7 @@ class FYDScorer(Scorer):
         -------
         Output
             The score is the maximum of the map. The map (B, g, g) is in the images' own frame, 0 where the common frame
-            shows nothing of them, which :meth:`covered` tells.
+            shows nothing of them; see :meth:`covered`.
         """
         found = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
@@ -71,20 +71,20 @@ class FYDScorer(Scorer):
             return Output(maps.amax(dim=(1, 2)), maps)
 
     def covered(self, images: Tensor) -> Tensor:
-        """Which places of the map lie within the common frame: (B, g, g) bool."""
+        """Return a mask, (B, g, g) bool, of the map's positions that lie within the common frame."""
         return self._cover(self.backbone(images))[:, 0] > 0.5
 
     def _cover(self, found: Aligned) -> Tensor:
-        """How much of each place of the map the common frame shows, (B, 1, g, g)."""
+        """Return the share of each map position that the common frame shows, (B, 1, g, g)."""
         return self._back(found.seen(self.hw), found)
 
     def _back(self, values: Tensor, found: Aligned) -> Tensor:
-        """Bring values of the common frame (B, h, w) to the images' own, 0 outside of it: (B, 1, g, g)."""
+        """Warp values of the common frame (B, h, w) to the images' own, 0 outside of it: (B, 1, g, g)."""
         back, hw = invert(found.theta()), (self.fusion.grid, self.fusion.grid)
         return warp(values[:, None], back, padding="border", hw=hw) * in_frame(back, hw)[:, None]
 
     def _warped_back(self, distances: Tensor, found: Aligned) -> Tensor:
-        """Bring distances to the images' frame and smooth them; what was made up has no weight in either."""
+        """Warp distances to the images' frame and smooth them; padded positions have no weight in either."""
         cover, kernel = self._cover(found), self.fusion.kernel
         there = smooth(self._back(distances * found.seen(self.hw), found), kernel)
         averaged = there / smooth(cover, kernel).clamp_min(1e-6)
@@ -92,16 +92,16 @@ class FYDScorer(Scorer):
 
 
 def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
-    """A scorer with a pretrained backbone, aligners that change nothing yet, and its channels drawn.
+    """Return a scorer with a pretrained backbone, identity aligners, and its channels drawn.
 
     Parameters
     ----------
-    p : FYD
+    Resolved hyperparameters.
         Resolved hyperparameters.
-    rng : torch.Generator
+    Generator of the channels.
         Draws the channels.
-    alone : bool
-        Whether there is one image only, which nothing can be aligned with.
+    True for a single image, which cannot be aligned with another.
+        True for a single image, which cannot be aligned with another.
     """
     training = None if alone else p.training
     images, features = (None, None) if alone else (p.image_aligner, p.feature_aligner)

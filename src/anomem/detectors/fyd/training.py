@@ -1,4 +1,4 @@
-"""What FYD is made of beside its networks: the scorer, the stages of its training, its Gaussians."""
+"""Training of FYD: the scorer, the stages of its training, its Gaussians."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from anomem.detectors.fyd.detector import FYD, ImageAlignment
 
 GAIN = 0.05
-"""An image aligner that is to prove itself must bring tune normals nearer to each other by this share."""
+"""Minimum relative reduction of tune normals' distances for an image aligner with keep="auto"."""
 
 COMPARED = 64
-"""Images that are compared with each other, or whose distances are looked at, at most."""
+"""Maximum number of images that are compared, or whose distances are measured."""
 
 
 def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
-    """Train the image aligner by pixels alone (Algorithm 2); where it is to prove itself and fails, leave it out."""
+    """Train the image aligner by pixels alone (Algorithm 2); with keep="auto", drop it unless it lowers the error."""
     p, aligner = run.params, scorer.backbone.image_aligner
     how = p.image_aligner
     if aligner is None or how is None or not how.steps:
@@ -64,7 +64,7 @@ def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FY
 
 @torch.no_grad()
 def _views(aligner: ImageAligner, images: ImageSet, run: Run[FYD]) -> Tensor:
-    """What an image aligner sees of some images, at most :data:`COMPARED` of them."""
+    """Return the image aligner's views of some images, at most :data:`COMPARED` of them."""
     views: list[Tensor] = []
     for batch in images.batches(run.batch_size):
         views.append(aligner.view(batch.images.to(run.device)))
@@ -81,7 +81,7 @@ def align_features(scorer: FYDScorer, learn: ImageSet, run: Run[FYD]) -> Generat
     joint = images is not None and images.joint and backbone.image_aligner is not None
     if how.train_backbone == "none" and backbone.feature_aligners is None and not joint:
         raise ParameterError(
-            "training trains nothing here; set it to None, or training.train_backbone or feature_aligner"
+            "training: nothing to train; set it to None, or set training.train_backbone or feature_aligner"
         )
     # Without an image aligner, turned images would be new ones rather than the same in another pose.
     pose = _pose(p, images if joint else None)
@@ -124,9 +124,9 @@ def _pose(p: FYD, images: ImageAlignment | None) -> Pose:
 
 
 def _pictures(learn: ImageSet, run: Run[FYD]) -> Iterator[Tensor]:
-    """Endless batches of images to learn from, on the device.
+    """Yield endless batches of training images, on the device.
 
-    Full ones, also where images are cut into tiles, which come image by image: one tile alone has no pair.
+    Batches are full, also where images are cut into tiles, which come image by image: one tile alone has no pair.
     """
     wanted, held = run.params.train_batch, torch.empty(0, dtype=torch.uint8)
     if learn.preprocessing.tile is None:
@@ -139,9 +139,9 @@ def _pictures(learn: ImageSet, run: Run[FYD]) -> Iterator[Tensor]:
 
 
 def _aligned(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> Iterator[Aligned]:
-    """Batches of images in the common frame, without gradient.
+    """Yield batches of images in the common frame, without gradient.
 
-    In the precision that the model scores in: the rounding of another would be a bias of every distance.
+    Features have the precision used for scoring: the rounding of another would bias every distance.
     """
     for batch in images.batches(run.batch_size):
         with torch.no_grad(), autocast(run.device, run.params.precision):
@@ -150,7 +150,7 @@ def _aligned(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> Iterator[Ali
 
 
 def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run[FYD]) -> Generator[Record, None, None]:
-    """Mean and covariance at each position of the common frame (Eq. 6), in one pass.
+    """Learn mean and covariance per position of the common frame (Eq. 6), in one pass.
 
     Padding counts: it continues the image plausibly, and without it positions near the edge would have fewer images
     than the rest, and larger distances of fresh normals.
@@ -168,7 +168,7 @@ def learn_gaussians(scorer: FYDScorer, parts: Sequence[ImageSet], run: Run[FYD])
 
 @torch.no_grad()
 def _compactness(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> dict[str, float]:
-    """Distance variance (Eq. 10) of some normals, and relative to their mean squared distance."""
+    """Return the distance variance (Eq. 10) of some normals, absolute and relative to their mean squared distance."""
     count, sums, squares = (torch.zeros(scorer.hw, device=run.device, dtype=torch.float64) for _ in range(3))
     for number, found in enumerate(_aligned(scorer, images, run)):
         if number * run.batch_size >= COMPARED:

@@ -50,18 +50,18 @@ from anomem.types import Record
 POSITIVE = Range(0.0, low_open=True)
 RANGE_TEST_STEPS = 100
 HIGHEST_RATE = 1.0
-"""Where a range test ends."""
+"""Highest learning rate of a range test."""
 ADAPTIVITY_ROWS = 512
-"""Normals that the perturbator's dependence on its input is read from."""
+"""Number of normals used to measure the perturbator's dependence on its input."""
 VARIANCE_FLOOR = 0.01
-"""Added to every dimension's variance before features are divided by its root, in shares of the mean variance: a
+"""Ridge added to every dimension's variance before whitening, in shares of the mean variance: a
 dimension that hardly varies among normals would otherwise decide alone."""
 SHRINKAGE = 0.1
-"""Of the covariance that features are whitened by: with fewer images than dimensions it has directions without any."""
+"""Shrinkage of the covariance for whitening: with fewer images than dimensions some directions have no variance."""
 
 
 class PerturbedNormals(nn.Module):
-    """What PLUME trains: normalisation, perturbator and classifier, with the loss of Eq. 8.
+    """Trained modules of PLUME: normalisation, perturbator and classifier, with the loss of Eq. 8.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class PerturbedNormals(nn.Module):
     p : Plume
         Hyperparameters of :class:`Plume`.
     rng : torch.Generator
-        Of latent draws and noise.
+        Generator of latent draws and noise.
     """
 
     def __init__(self, scorer: PlumeScorer, p: Plume, rng: torch.Generator) -> None:
@@ -88,7 +88,7 @@ class PerturbedNormals(nn.Module):
             self.perturbator = Perturbator(dim, p.perturbator_width, self.target if p.identity_start else None)
 
     def perturb(self, x: Tensor) -> tuple[Tensor, Perturbation | None]:
-        """Pseudo-anomalies (N, D) of normalised features (N, D), and the parameters that made them."""
+        """Return pseudo-anomalies (N, D) of normalised features (N, D), and the parameters that made them."""
         if self.perturbator is None:
             return gaussian(x, self.p.noise, self.rng), None
         drawn: Perturbation = self.perturbator(x, self.rng)
@@ -102,7 +102,7 @@ class PerturbedNormals(nn.Module):
         return linear_map(x, self.scale * alpha, beta), drawn
 
     def classify(self, x: Tensor, pseudo: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Embeddings of normals and of pseudo-anomalies, then their logits."""
+        """Return embeddings of normals and of pseudo-anomalies, then their logits."""
         if self.p.joint:
             embedded, logits = self.classifier(torch.cat([x, pseudo]))
             return *embedded.chunk(2), *logits.chunk(2)
@@ -111,7 +111,7 @@ class PerturbedNormals(nn.Module):
         return z, z_pseudo, logit, logit_pseudo
 
     def loss(self, features: Tensor) -> tuple[Tensor, Mapping[str, float]]:
-        """Eq. 8 of a batch of features (N, D), with its terms and what the perturbation is like."""
+        """Return Eq. 8 of a batch of features (N, D), with its terms and statistics of the perturbation."""
         x = self.norm(features)
         pseudo, drawn = self.perturb(x)
         z, z_pseudo, logit, logit_pseudo = self.classify(x, pseudo)
@@ -133,7 +133,7 @@ class PerturbedNormals(nn.Module):
         return total_loss(**terms, weights=self.weights), figures
 
     def adaptivity(self, features: Tensor) -> float | None:
-        """Tell how far alpha depends on the sample (0: not at all, 1: wholly), from features of normals (N, D)."""
+        """Return how far alpha depends on the sample (0: not at all, 1: wholly), from features of normals (N, D)."""
         if self.perturbator is None or len(features) < 2:
             return None
         with torch.no_grad():
@@ -145,8 +145,8 @@ class Plume(Pretrained):
     """Perturbation learning on frozen features: a classifier of normals against their own linear perturbations.
 
     A variational auto-encoder, the perturbator, draws for every normal feature x a map A = I + alpha beta^T (Eq. 2);
-    A x is a pseudo-anomaly. A small classifier learns to tell both apart while a contrastive loss draws normal
-    embeddings together (Eq. 7); then the perturbator is thrown away. The score is the classifier's negative logit: of
+    A x is a pseudo-anomaly. A small classifier learns to separate both while a contrastive loss draws normal
+    embeddings together (Eq. 7); then the perturbator is discarded. The score is the classifier's negative logit: for
     whole images, without maps.
 
     References
@@ -211,10 +211,10 @@ class Plume(Pretrained):
         1.0, POSITIVE, doc="Standard deviation of perturbation=gaussian, in units of the normalised features."
     )
     cooperative: bool = param(
-        False, FLAG, doc="Train the perturbator by the classifier's losses too, as Eq. 8 has it.", preset=True
+        False, FLAG, doc="Train the perturbator on the classifier's losses too, as in Eq. 8.", preset=True
     )
     identity_start: bool = param(
-        True, FLAG, doc="Start the perturbator where Eq. 1 pulls it, instead of at random.", preset=True
+        True, FLAG, doc="Initialise the perturbator at the targets of Eq. 1 instead of at random.", preset=True
     )
     likelihood: bool = param(
         True,
@@ -231,17 +231,17 @@ class Plume(Pretrained):
     constraint_sum: bool = param(
         False, FLAG, doc="Sum Eq. 1 over D, as printed, instead of taking the mean.", preset=True
     )
-    constraint_weight: float = param(5.0, POSITIVE, doc="lambda of Eq. 8.")
-    divergence_weight: float = param(1.0, Range(0.0), doc="nu of Eq. 8.")
-    contrast_weight: float = param(1.0, Range(0.0), doc="gamma of Eq. 8.")
+    constraint_weight: float = param(5.0, POSITIVE, doc="Weight lambda of the constraint (Eq. 8).")
+    divergence_weight: float = param(1.0, Range(0.0), doc="Weight nu of the divergence (Eq. 8).")
+    contrast_weight: float = param(1.0, Range(0.0), doc="Weight gamma of the contrastive term (Eq. 8).")
     contrast: Contrast = param(
         "full", OneOf(("full", "mean", "none")), doc="Contrastive term: Eq. 7, against the two means, or none."
     )
-    temperature: float = param(0.5, POSITIVE, doc="tau of Eq. 6.")
+    temperature: float = param(0.5, POSITIVE, doc="Temperature tau of Eq. 6.")
     joint: bool = param(
         True,
         FLAG,
-        doc="Pass normals and pseudo-anomalies through the classifier in one batch, which share its statistics.",
+        doc="Pass normals and pseudo-anomalies through the classifier in one batch, with shared statistics.",
         preset=True,
     )
     hidden: tuple[int, ...] = param((1024, 512), Each(Range(1, 65536, integer=True)), doc="Widths of the classifier.")
@@ -277,7 +277,7 @@ class Plume(Pretrained):
 
 @torch.no_grad()
 def learn_norm(norm: nn.Module, store: FeatureStore, normalise: str) -> None:
-    """Fix the normalisation from all features; "batch" learns along with the classifier."""
+    """Learn the normalisation from all features; "batch" learns along with the classifier."""
     if isinstance(norm, Whitening):
         moments = FeatureMoments(store.dim)
         for block in store.blocks():

@@ -1,10 +1,10 @@
-"""Losses of classifiers that learn from normals and their own perturbations: PLUME, and PLAD before it.
+"""Losses of classifiers of normals against their own perturbations: PLUME's and its predecessor PLAD's.
 
 Equation numbers are those of PLUME (Hermary, Gaudilliere, Shabayek, Aouada, "Removing Geometric Bias in One-Class
 Anomaly Detection with Adaptive Feature Perturbation", 2025). The paper writes y = 1 for normal, and so does its
 classifier: a high logit is a normal sample, and the anomaly score of anomem is the logit's negative.
 
-Shapes: N normal samples of a batch, each with one pseudo-anomaly; D values a sample; E values an embedding.
+Shapes: N normal samples of a batch, each with one pseudo-anomaly; D values per sample; E values per embedding.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Contrast = Literal["full", "mean", "none"]
 Target = tuple[float, float]
 
 PRINTED: Target = (1.0, 0.0)
-"""What Eq. 1 pulls alpha and beta to. It keeps alpha * x + beta near x."""
+"""Targets of alpha and beta in Eq. 1 that keep alpha * x + beta near x."""
 REVERSED: Target = (0.0, 1.0)
-"""What the authors' code pulls them to. It keeps x + alpha (beta^T x) near x."""
+"""Targets of the authors' code, which keep x + alpha (beta^T x) near x."""
 
 
 def noise_constraint(alpha: Tensor, beta: Tensor, target: Target = REVERSED, *, summed: bool = False) -> Tensor:
-    """Keep pseudo-anomalies near their samples, Eq. 1: ||alpha - target_0||^2 + ||beta - target_1||^2.
+    """Return the distance of alpha and beta from their targets, Eq. 1: ||alpha - target_0||^2 + ||beta - target_1||^2.
 
     As printed the targets are 1 and 0. With Eq. 2 this drives all columns of A - I along the vector of ones, so that
     every pseudo-anomaly lies in that one direction from its sample; the authors' code drives alpha to 0 and beta to 1,
@@ -38,7 +38,7 @@ def noise_constraint(alpha: Tensor, beta: Tensor, target: Target = REVERSED, *, 
     Parameters
     ----------
     alpha, beta : Tensor, (N, D), floating
-        Parameters of the perturbation of each sample.
+        Parameters of the perturbation per sample.
     target : (float, float)
         :data:`REVERSED` (default) or :data:`PRINTED`.
     summed : bool
@@ -55,7 +55,7 @@ def noise_constraint(alpha: Tensor, beta: Tensor, target: Target = REVERSED, *, 
 
 
 def kl_divergence(mu: Tensor, log_variance: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of each sample's latent distribution from N(0, I), Eq. 4.
+    """Return the Kullback-Leibler divergence of each sample's latent distribution from N(0, I), Eq. 4.
 
     Parameters
     ----------
@@ -71,12 +71,12 @@ def kl_divergence(mu: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def classification_loss(normal: Tensor, pseudo: Tensor) -> Tensor:
-    """Binary cross entropy of the classifier, Eq. 5, with target 1 for normals and 0 for pseudo-anomalies.
+    """Return the classifier's binary cross entropy, Eq. 5, with target 1 for normals and 0 for pseudo-anomalies.
 
     Parameters
     ----------
     normal, pseudo : Tensor, (N,), floating
-        Logits, high where the classifier takes a sample for normal.
+        Logits, high where the classifier predicts normal.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def classification_loss(normal: Tensor, pseudo: Tensor) -> Tensor:
 
 
 def contrastive_loss(normal: Tensor, pseudo: Tensor, temperature: float = 0.5) -> Tensor:
-    """Draw normal embeddings together and away from those of pseudo-anomalies, Eq. 7 with the similarity of Eq. 6.
+    """Return the contrast of normal embeddings with those of pseudo-anomalies, Eq. 7 with the similarity of Eq. 6.
 
     Every normal is an anchor; all other normals are its positives; its denominator holds all other normals and all
     pseudo-anomalies, s(z_i, z~_l) for every l. Pseudo-anomalies are never anchors.
@@ -102,7 +102,7 @@ def contrastive_loss(normal: Tensor, pseudo: Tensor, temperature: float = 0.5) -
     Returns
     -------
     Tensor, ()
-        Mean over N; 0 for N = 1, where nothing is positive.
+        Mean over N; 0 for N = 1, where there are no positives.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def contrastive_loss(normal: Tensor, pseudo: Tensor, temperature: float = 0.5) -
 
 
 def mean_contrastive_loss(normal: Tensor, pseudo: Tensor, temperature: float = 0.5) -> Tensor:
-    """Eq. 7 with the two mean embeddings in place of all pairs: the row "Mean" of Table 1c.
+    """Return Eq. 7 with the two mean embeddings in place of all pairs: the row "Mean" of Table 1c.
 
     The equation is in a supplement; the authors' code has -log(exp s(z_i, mean z) / exp s(z_i, mean z~)) without the
     temperature, which Eq. 6 has and which is kept here.

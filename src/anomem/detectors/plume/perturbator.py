@@ -1,4 +1,4 @@
-"""Variational perturbators: networks that say, sample by sample, how a normal sample becomes a pseudo-anomaly.
+"""Variational perturbators: networks that predict, per sample, the change of a normal sample into a pseudo-anomaly.
 
 Equation numbers are those of PLUME (Hermary et al., 2025). PLAD (Cai and Fan, "Perturbation Learning Based Anomaly
 Detection", NeurIPS 2022) has the same generator and perturbs by alpha * x + beta.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Perturbation(NamedTuple):
-    """What a perturbator says of a batch.
+    """Outputs of a perturbator for a batch.
 
     Parameters
     ----------
@@ -30,18 +30,18 @@ class Perturbation(NamedTuple):
 
 
 class Perturbator(nn.Module):
-    """A variational auto-encoder (Kingma and Welling 2014) whose decoder gives alpha and beta instead of x.
+    """Variational auto-encoder (Kingma and Welling 2014) whose decoder gives alpha and beta instead of x.
 
     D -> W, LeakyReLU -> (mu, log sigma^2) in R^L; a draw from N(mu, sigma^2) -> W, LeakyReLU -> 2D = (alpha, beta).
 
     Parameters
     ----------
     dim : int
-        D, values a sample.
+        D, values per sample.
     width : int or None
         W and L; None: D, as in PLUME.
     start : (float, float) or None
-        Alpha and beta that the decoder begins near: a hundredth of its random last layer is left, around these. None:
+        Initial alpha and beta: the decoder's random last layer is scaled to a hundredth, around these. None:
         at random, as in PLUME.
     """
 
@@ -59,24 +59,24 @@ class Perturbator(nn.Module):
                 last.bias.mul_(0.01).add_(torch.tensor(start).repeat_interleave(dim))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of each sample's latent distribution: (N, D) to two (N, L)."""
+        """Return mean and log variance of each sample's latent distribution: (N, D) to two (N, L)."""
         hidden = self.encoder(x)
         return self.mu(hidden), self.log_variance(hidden)
 
     def decode(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Alpha and beta, (N, D) each, of latent vectors (N, L)."""
+        """Return alpha and beta, (N, D) each, of latent vectors (N, L)."""
         alpha, beta = self.decoder(latent).chunk(2, dim=1)
         return alpha, beta
 
     def forward(self, x: Tensor, rng: torch.Generator) -> Perturbation:
-        """Draw a perturbation for each sample.
+        """Draw a perturbation per sample.
 
         Parameters
         ----------
         x : Tensor
             (N, D) floating.
         rng : torch.Generator
-            On the CPU, so that the draw is the same on every device.
+            CPU generator, so that the draw is the same on every device.
         """
         mu, log_variance = self.encode(x)
         noise = torch.randn(mu.shape, generator=rng).to(mu)
@@ -85,14 +85,14 @@ class Perturbator(nn.Module):
 
     @torch.no_grad()
     def adaptivity(self, x: Tensor, rng: torch.Generator) -> float:
-        """Tell how far the decoder's alpha depends on x: the share of its variance that the samples explain, 0 to 1.
+        """Return how far the decoder's alpha depends on x: the share of its variance that the samples explain, 0 to 1.
 
         Parameters
         ----------
         x : Tensor
             (N, D), at least two samples.
         rng : torch.Generator
-            Of the draws that the share is measured against.
+            Generator of the draws that the share is measured against.
 
         Notes
         -----
@@ -109,7 +109,7 @@ class Perturbator(nn.Module):
 def draw_likelihood(
     alpha: Tensor, beta: Tensor, constraint_weight: float, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw alpha and beta around what the decoder says, (N, D) each.
+    """Draw alpha and beta around the decoder's output, (N, D) each.
 
     A decoder whose output is held to a target by lambda times the squared difference (Eq. 1) is one with a Gaussian
     likelihood of variance 1 / (2 lambda). Taken at its mean it becomes a constant once the constraint is met, and a
@@ -134,17 +134,17 @@ def linear_map(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
 
 
 def add_mult(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """PLAD's multiplicative and additive noise, alpha * x + beta, (N, D)."""
+    """Apply PLAD's multiplicative and additive noise, alpha * x + beta, (N, D)."""
     return alpha * x + beta
 
 
 def gaussian(x: Tensor, std: float, rng: torch.Generator) -> Tensor:
-    """Add Gaussian noise that adapts to nothing, (N, D): the row "Gaussian" of Table 1c."""
+    """Add Gaussian noise that is independent of the sample, (N, D): the row "Gaussian" of Table 1c."""
     return x + std * torch.randn(x.shape, generator=rng).to(x)
 
 
 def relative_size(x: Tensor, perturbed: Tensor) -> Tensor:
-    """||x~ - x|| / ||x|| of each sample, (N,)."""
+    """Return ||x~ - x|| / ||x|| per sample, (N,)."""
     moved = (perturbed - x).norm(dim=1)
     relative: Tensor = moved / x.norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
     return relative

@@ -1,4 +1,4 @@
-"""Training parameters of PLUME, its presets, and former names."""
+"""PLUME's training parameters, presets and former names."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Training(Parameters):
     lr: float | None = param(
         1e-3,
         POSITIVE,
-        doc="Peak learning rate; none: from a range test on the images learnt from.",
+        doc="Peak learning rate; none: from a range test on the training images.",
         optional=True,
         preset=True,
     )
     weight_decay: float = param(0.01, Range(0.0), doc="Decoupled weight decay.")
     cache_mb: int = param(
-        1024, Range(0, integer=True), doc="Memory for features, MB; the others lie in a temporary file."
+        1024, Range(0, integer=True), doc="Memory for features, MB; beyond it a temporary file is used."
     )
 
 
@@ -45,7 +45,7 @@ MOVED = {
     "weight_decay": "training.weight_decay",
     "cache_mb": "training.cache_mb",
 }
-"""Former name -> name within its group."""
+"""Map from former names to names within their group."""
 
 _LITERAL: dict[str, Any] = {
     "size": 224,

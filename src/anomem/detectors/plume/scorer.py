@@ -23,9 +23,9 @@ class Classifier(nn.Module):
     Parameters
     ----------
     dim : int
-        D, values a feature.
+        D, values per feature.
     hidden : sequence of int
-        Widths; the last is that of the embedding z.
+        Widths of the layers; the last is that of the embedding z.
     """
 
     def __init__(self, dim: int, hidden: Sequence[int]) -> None:
@@ -38,13 +38,13 @@ class Classifier(nn.Module):
         self.decide = nn.Linear(dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, E) and logits (B,), high where normal, of features (B, D)."""
+        """Return embeddings (B, E) and logits (B,), high where normal, of features (B, D)."""
         z = self.embed(x)
         return z, self.decide(z)[:, 0]
 
 
 class PlumeScorer(PooledScorer):
-    """Backbone, normalisation and classifier; the perturbator has no part in scoring and is not kept.
+    """Backbone, normalisation and classifier; the perturbator is not needed to score and is not kept.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ class PlumeScorer(PooledScorer):
         self.classifier = Classifier(config["dim"], config["hidden"])
 
     def embed(self, features: list[Tensor]) -> Tensor:
-        """Pooled embeddings brought to D values by adaptive average pooling, (B, D) float32."""
+        """Return pooled embeddings brought to D values by adaptive average pooling, (B, D) float32."""
         pooled = super().embed(features)
         dim = self.config["dim"]
         return pooled if pooled.shape[1] == dim else F.adaptive_avg_pool1d(pooled, dim)
 
     def forward(self, images: Tensor) -> Output:
-        """Score prepared images (B, 3, S, S): the negative logit; no maps."""
+        """Score prepared images (B, 3, S, S) by the negative logit; no maps."""
         x = self.embed(self.backbone(images))
         with torch.autocast(x.device.type, enabled=False):
             return Output(-self.classifier(self.norm(x))[1])

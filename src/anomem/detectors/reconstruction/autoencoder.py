@@ -1,4 +1,4 @@
-"""A U-Net-like autoencoder whose connections may pass features on, read them from a memory, or be missing."""
+"""U-Net-like autoencoder whose connections pass features on, read them from a memory, or are missing."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Autoencoder(nn.Module):
     Parameters
     ----------
     widths : sequence of int
-        Channels of each level, full resolution first; its length is L.
-    links : mapping of int to Module
-        For a level (from 0), what lies between its encoder and decoder: the identity for a skip connection, a memory
-        for its reads. Their output is concatenated with what comes up from below. A level that is missing has no
+        Channels per level, full resolution first; its length is L.
+    Module between encoder and decoder per level (from 0): the identity for a skip connection, a memory
+        for its reads. Its output is concatenated with the decoder's map from below. A level without a module has no
+        connection. The deepest level must have one: the decoder begins there.
         connection. The deepest level must have one: it is where the decoder begins.
     channels : int
-        Of the images.
+        Channels of the images.
 
     Raises
     ------
@@ -43,7 +43,7 @@ class Autoencoder(nn.Module):
     def __init__(self, widths: Sequence[int], links: Mapping[int, nn.Module], channels: int = 3) -> None:
         super().__init__()
         if not widths or len(widths) - 1 not in links:
-            raise ParameterError("an autoencoder needs a width for each level and a connection at the deepest")
+            raise ParameterError("autoencoder: a level has no width, or the deepest no connection; give both")
         deepest = len(widths) - 1
         self.links = nn.ModuleDict({str(level): links[level] for level in sorted(links)})
         self.down = nn.ModuleList(_stage(a, b) for a, b in zip([channels, *widths[:-1]], widths, strict=True))
@@ -52,17 +52,17 @@ class Autoencoder(nn.Module):
         self.last = nn.Conv2d(widths[0], channels, 1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """F_1 to F_L of images (B, 3, S, S): L feature maps (B, C_l, S / 2^(l-1), S / 2^(l-1))."""
+        """Return F_1 to F_L of images (B, 3, S, S): L feature maps (B, C_l, S / 2^(l-1), S / 2^(l-1))."""
         maps: list[Tensor] = []
         for stage in self.down:
             maps.append(stage(F.max_pool2d(maps[-1], 2) if maps else images))
         return maps
 
     def decode(self, passed: Sequence[Tensor | None]) -> Tensor:
-        """From what each level passes on (None where nothing) to images (B, 3, S, S)."""
+        """Decode what each level passes on (None where nothing) to images (B, 3, S, S)."""
         found = passed[-1]
         if found is None:
-            raise ParameterError("the deepest level passes nothing on: the decoder has nothing to begin with")
+            raise ParameterError("the deepest level passes nothing on; give it a connection")
         for level in reversed(range(len(self.up))):
             above, risen = passed[level], self.up[level](found)
             found = self.merge[level](risen if above is None else torch.cat([above, risen], dim=1))

@@ -19,13 +19,13 @@ KINDS = ("mse+ssim", "mse", "ssim")
 
 WINDOW = 11
 SIGMA = 1.5
-"""Wang et al.'s Gaussian window for SSIM, pixels."""
+"""Side and deviation of Wang et al.'s Gaussian window for SSIM, pixels."""
 _C1, _C2 = 0.01**2, 0.03**2
 """Wang et al.'s constants for values from 0 to 1."""
 
 
 def squared_error(images: Tensor, reconstructed: Tensor) -> Tensor:
-    """Mean squared error, Eq. 7.
+    """Return the mean squared error, Eq. 7.
 
     The paper prints a norm; as in its weighting against Eq. 8, which is a mean, the mean of the squares is taken.
 
@@ -41,9 +41,9 @@ def squared_error(images: Tensor, reconstructed: Tensor) -> Tensor:
 
 
 def structural_similarity(images: Tensor, reconstructed: Tensor, window: int = WINDOW, sigma: float = SIGMA) -> Tensor:
-    """SSIM at every pixel of every channel (Wang et al., "Image quality assessment", IEEE TIP 2004).
+    """Return SSIM at every pixel of every channel (Wang et al., "Image quality assessment", IEEE TIP 2004).
 
-    Moments are weighted by a Gaussian; at the border by what of it lies within the image, so that every pixel counts as
+    Moments are weighted by a Gaussian; at the border, by its part within the image, so that every pixel counts as
     Eq. 8 asks. Variances are those of the population.
 
     Parameters
@@ -81,14 +81,14 @@ def structural_similarity(images: Tensor, reconstructed: Tensor, window: int = W
 
 
 def dissimilarity(images: Tensor, reconstructed: Tensor, window: int = WINDOW) -> Tensor:
-    """Mean of 1 - SSIM over pixels, channels and images, Eq. 8; arguments as for `structural_similarity`."""
+    """Return the mean of 1 - SSIM over pixels, channels and images, Eq. 8; arguments as for `structural_similarity`."""
     return 1 - structural_similarity(images, reconstructed, window).mean()
 
 
 def reconstruction_loss(
     images: Tensor, reconstructed: Tensor, kind: Kind = "mse+ssim", ssim_weight: float = 0.1, window: int = WINDOW
 ) -> Tensor:
-    """Squared error + lambda_SSIM (1 - SSIM), Eq. 9, or one of the two alone.
+    """Return squared error + lambda_SSIM (1 - SSIM), Eq. 9, or one of the two alone.
 
     Parameters
     ----------
@@ -119,17 +119,17 @@ def reconstruction_loss(
 
 
 def addressing_entropy(weights: Tensor) -> Tensor:
-    """Entropy of a memory's weights, mean over queries (Gong et al., MemAE, ICCV 2019, Eq. 9).
+    """Return the entropy of a memory's weights, mean over queries (Gong et al., MemAE, ICCV 2019, Eq. 9).
 
     Parameters
     ----------
     weights : Tensor, (..., m), at least 0
-        Of m items; each row sums to 1.
+        Weights of m items; each row sums to 1.
 
     Returns
     -------
     Tensor, ()
-        From 0 (one item each) to log m.
+        Entropy from 0 (one item each) to log m.
     """
     full = _full(weights)
     negative: Tensor = torch.special.xlogy(full, full.clamp_min(1e-12)).sum(dim=-1).mean()
@@ -137,7 +137,7 @@ def addressing_entropy(weights: Tensor) -> Tensor:
 
 
 def _blurring(side: int, window: int, sigma: float, like: Tensor) -> Tensor:
-    """(side, side): row i holds the weights of the window around pixel i, of sum 1."""
+    """Return the blur as a matrix (side, side): row i holds the weights of the window around pixel i, of sum 1."""
     positions = torch.arange(side, device=like.device, dtype=like.dtype)
     apart = (positions[:, None] - positions).abs()
     weights = torch.exp(-apart.square() / (2 * sigma**2)) * (apart <= window // 2)
@@ -145,5 +145,5 @@ def _blurring(side: int, window: int, sigma: float, like: Tensor) -> Tensor:
 
 
 def _full(values: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
+    """Convert half precision to float32; leave float32 and float64 as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

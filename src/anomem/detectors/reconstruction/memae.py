@@ -1,4 +1,4 @@
-"""MemAE: an autoencoder that decodes what a memory of normal features holds of its code."""
+"""MemAE: an autoencoder whose code is read from a memory of normal features."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MemAE(Detector):
 
     The code of a plain convolutional autoencoder, at each of its positions, is replaced by a weighted sum of learnt
     items. Weights are a softmax of cosines; those below a threshold are dropped and the others scaled to a sum of 1.
-    The score is the squared error of the reconstruction, its map the error of each pixel.
+    The score is the squared error of the reconstruction, its map the error per pixel.
 
     References
     ----------
@@ -61,8 +61,8 @@ class MemAE(Detector):
         "lr": 0.01,
     }
     contract_skips: ClassVar[dict[str, str]] = {
-        "defects_rank_above_normals": "an autoencoder learns photographs of a texture in minutes, not in a second",
-        "maps_peak_on_defects": "an autoencoder learns photographs of a texture in minutes, not in a second",
+        "defects_rank_above_normals": "training on photographs of a texture takes minutes, not a second",
+        "maps_peak_on_defects": "training on photographs of a texture takes minutes, not a second",
     }
 
     size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
@@ -106,11 +106,11 @@ class MemAE(Detector):
 
 
 def recall(scorer: ReconstructionScorer, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruct images (B, 3, S, S), 0 to 1, and say with which weights the memory was read, (1, B h w, N)."""
+    """Reconstruct images (B, 3, S, S), 0 to 1, and return the weights of the memory read, (1, B h w, N)."""
     model = scorer.autoencoder
     maps = model.encode(images)
     (memory,) = model.links.values()
     if not isinstance(memory, BlockMemory):
-        raise TypeError("MemAE has one memory, at the deepest level")
+        raise TypeError("links: no memory at the deepest level; MemAE has its one memory there")
     read, weights = memory.look_up(maps[-1])
     return model.decode([None] * (len(maps) - 1) + [read]), weights

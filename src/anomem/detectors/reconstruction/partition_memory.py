@@ -1,11 +1,11 @@
-"""Memories that replace a feature map by what they have learnt of normal ones: PMB's, MemAE's and DAAD's.
+"""Memories that replace a feature map by a combination of learnt normal features: PMB's, MemAE's and DAAD's.
 
 All three address learnable items by a softmax of cosines, drop small weights and return a weighted sum of items. They
 differ in what one query is (Fig. 1 of Xing and Li, "Visual Anomaly Detection Via Partition Memory Bank Module and Error
 Estimation"): one channel of one horizontal strip of the map (:class:`PartitionMemory`), all channels of one position
 (MemAE), or all channels of one block of positions (DAAD; both :class:`BlockMemory`).
 
-Shapes: G groups of items that share nothing, N queries of each, d values a query, m items a group.
+Shapes: G independent groups of items, N queries per group, d values per query, m items per group.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from anomem.errors import ParameterError
 SHRINKS = ("subtract", "cut")
 INITIAL_STD = 0.02
 _SHORTEST = 1e-6
-"""Queries and items are divided by their norm, or by this where they are shorter: a dead channel addresses nothing."""
+"""Minimum norm that queries and items are divided by: a dead channel addresses nothing."""
 _EMPTY = 1e-12
-"""Smallest sum that weights are divided by; below it all weights are (almost) equal and the read fades to zero."""
+"""Minimum sum that weights are divided by; below it all weights are (almost) equal and the read fades to zero."""
 _CACHE_ELEMENTS = 2**19
-"""Elements of queries, weights and items that are worked on at once on a processor."""
+"""Number of elements of queries, weights and items processed at once on a processor."""
 
 
 @dataclass(frozen=True)
 class Addressing:
-    """How cosines become weights, Eq. 3 and 4.
+    """Settings that turn cosines into weights, Eq. 3 and 4.
 
     Parameters
     ----------
     temperature : float, > 0
         The softmax is taken of cosine / temperature; 1 is the papers' form, in which m items weigh almost the same.
     threshold : float, >= 0
-        delta_m in units of 1/m.
+        delta_m, in units of 1/m.
     shrink : {"subtract", "cut"}
-        Above the threshold a weight becomes w - delta_m (Eq. 4 of PMB), or stays w (Eq. 7 of MemAE).
+        Treatment of a weight above the threshold: w - delta_m (Eq. 4 of PMB), or w (Eq. 7 of MemAE).
     renormalise : bool
-        Scale the weights that are left to a sum of 1, as MemAE does. False is PMB to the letter, whose reads have a
+        Scale the remaining weights to a sum of 1, as MemAE does. False is PMB to the letter, whose reads have a
         few hundredths of an item's norm.
 
     Raises
@@ -68,7 +68,7 @@ class Addressing:
 
 
 def address(queries: Tensor, items: Tensor, how: Addressing) -> Tensor:
-    """Weights of every item for every query, Eq. 2 to 4.
+    """Return the weight of every item for every query, Eq. 2 to 4.
 
     Parameters
     ----------
@@ -90,23 +90,23 @@ def address(queries: Tensor, items: Tensor, how: Addressing) -> Tensor:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Scale vectors (..., d) to norm 1 (Eq. 2); of almost zero ones nothing is made."""
+    """Scale vectors (..., d) to norm 1 (Eq. 2); vectors of almost zero norm stay short."""
     norms: Tensor = torch.linalg.vector_norm(_full(vectors), dim=-1, keepdim=True)
     return vectors * norms.clamp_min(_SHORTEST).reciprocal().to(vectors.dtype)
 
 
 class Memory(nn.Module):
-    """What the three memories share: items, the read, and the way there and back.
+    """Base of the three memories: items, the read, and the reshaping of maps to queries and back.
 
     Parameters
     ----------
     groups, n_items, dim : int, >= 1
         G, m and d.
     addressing : Addressing
-        How queries become weights.
+        Conversion of cosines to weights.
     generator : torch.Generator or None
-        Draws the first items from N(0, 0.02), on the CPU. Equal items would get weights of exactly zero and no
-        gradient for ever. None: one seeded with 0; the global random state is never used.
+        Generator of the first items, from N(0, 0.02), on the CPU. Equal items would get weights of exactly zero and
+        never a gradient. None: one seeded with 0; the global random state is never used.
 
     Attributes
     ----------
@@ -123,20 +123,20 @@ class Memory(nn.Module):
 
     @abstractmethod
     def gather(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) features to (G, N, d) queries."""
+        """Reshape (B, C, h, w) features to (G, N, d) queries."""
 
     @abstractmethod
     def scatter(self, reads: Tensor, channels: int) -> Tensor:
-        """(G, N, d) reads to (B, C, h, w) features, channels last: the inverse of :meth:`gather`."""
+        """Reshape (G, N, d) reads to (B, C, h, w) features, channels last: the inverse of :meth:`gather`."""
 
     def look_up(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Read (Eq. 2 to 5), and say with which weights: (B, C, h, w) and (G, N, m)."""
+        """Read the memory (Eq. 2 to 5), and return the weights as well: (B, C, h, w) and (G, N, m)."""
         weights = address(self.gather(maps), self.items, self.addressing)
         reads = weights.to(maps.dtype) @ self.items.to(maps.dtype)
         return self.scatter(reads, maps.shape[1]), weights
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) features to what the memory holds of them, (B, C, h, w)."""
+        """Replace (B, C, h, w) features by their read from the memory, (B, C, h, w)."""
         if torch.is_grad_enabled() and (maps.requires_grad or self.items.requires_grad):
             trained: Tensor = _Read.apply(maps, self.items, self)
             return trained
@@ -185,12 +185,12 @@ class PartitionMemory(Memory):
         super().__init__(partitions, n_items, self.rows * width, addressing, generator)
 
     def gather(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) to (k, B C, (h / k) w)."""
+        """Reshape (B, C, h, w) to (k, B C, (h / k) w)."""
         strips: Tensor = maps.unflatten(2, (-1, self.rows)).permute(2, 0, 1, 3, 4)
         return strips.reshape(len(self.items), -1, self.rows * self.width)
 
     def scatter(self, reads: Tensor, channels: int) -> Tensor:
-        """(k, B C, (h / k) w) to (B, C, h, w)."""
+        """Reshape (k, B C, (h / k) w) to (B, C, h, w)."""
         strips = reads.reshape(len(self.items), -1, channels, self.rows, self.width)
         last: Tensor = strips.permute(1, 0, 3, 4, 2).flatten(1, 2).contiguous()
         return last.permute(0, 3, 1, 2)
@@ -240,22 +240,22 @@ class BlockMemory(Memory):
         super().__init__(1, n_items, channels * block * block, addressing, generator)
 
     def gather(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) to (1, B (h / a) (w / a), a a C)."""
+        """Reshape (B, C, h, w) to (1, B (h / a) (w / a), a a C)."""
         rows: Tensor = maps.unflatten(3, (-1, self.block))
         blocks: Tensor = rows.unflatten(2, (-1, self.block)).permute(0, 2, 4, 3, 5, 1)
         return blocks.reshape(1, -1, self.items.shape[2])
 
     def scatter(self, reads: Tensor, channels: int) -> Tensor:
-        """(1, B (h / a) (w / a), a a C) to (B, C, h, w)."""
+        """Reshape (1, B (h / a) (w / a), a a C) to (B, C, h, w)."""
         blocks = reads.reshape(-1, *self.grid, self.block, self.block, channels)
         last: Tensor = blocks.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2).contiguous()
         return last.permute(0, 3, 1, 2)
 
 
 class _Read(torch.autograd.Function):
-    """The read with a gradient of its own, which makes far fewer passes over memory than automatic differentiation.
+    """Memory read with a gradient of its own: far fewer passes over memory than automatic differentiation.
 
-    Groups are independent: on a processor they are taken in portions that stay in its cache.
+    Groups are independent: on a processor they are processed in portions that fit its cache.
     """
 
     @staticmethod
@@ -290,22 +290,22 @@ class _Read(torch.autograd.Function):
 
 
 class _Held(NamedTuple):
-    """What a read keeps for its gradient, each of G groups."""
+    """Tensors that a read saves for its gradient, each of G groups."""
 
     items: Tensor
     directions: Tensor
-    """(G, N, d): queries of unit norm."""
+    """Queries of unit norm, (G, N, d)."""
     share: Tensor
-    """(G, N, m): the softmax, Eq. 3."""
+    """Softmax of Eq. 3, (G, N, m)."""
     weights: Tensor
-    """(G, N, m): Eq. 4, renormalised or not."""
+    """Weights of Eq. 4, (G, N, m), renormalised or not."""
     shorter: Tensor
-    """(G, N, 1): what queries were scaled by."""
+    """Scale factors of the queries, (G, N, 1)."""
     larger: Tensor
-    """(G, N, 1): what weights were scaled by."""
+    """Scale factors of the weights, (G, N, 1)."""
 
     def part(self, groups: slice) -> _Held:
-        """Some of the groups."""
+        """Return the tensors of some of the groups."""
         return _Held(*(tensor[groups] for tensor in self))
 
     def read(self, queries: Tensor, how: Addressing, reads: Tensor) -> None:
@@ -325,7 +325,7 @@ class _Held(NamedTuple):
         torch.bmm(self.weights, self.items.to(dtype), out=reads)
 
     def flow_back(self, into_reads: Tensor, how: Addressing, into_items: Tensor, into_queries: Tensor) -> None:
-        """Fill in the gradients of items and queries from that of the reads."""
+        """Fill in the gradients of items and queries from the gradient of the reads."""
         dtype = into_reads.dtype
         into_weights = torch.bmm(into_reads, self.items.to(dtype).mT)
         if how.renormalise:
@@ -352,7 +352,7 @@ class _Held(NamedTuple):
 
 
 def _across(gradient: Tensor, directions: Tensor) -> Tensor:
-    """Take the part along unit vectors out of a gradient, in place: their length is fixed."""
+    """Remove from a gradient, in place, its component along unit vectors, whose length is fixed."""
     along = (gradient * directions).sum(dim=-1, keepdim=True)
     return gradient.addcmul_(directions, along, value=-1)
 
@@ -366,11 +366,11 @@ def _portions(queries: Tensor, items: Tensor) -> list[slice]:
 
 
 def _shrunk(share: Tensor, threshold: float, shrink: str) -> Tensor:
-    """Drop the weights that the threshold does not reach (Eq. 4)."""
+    """Set weights below the threshold to 0 (Eq. 4)."""
     # A share is never negative: there the shrinkage of both signs is max(0, w - threshold), in one pass.
     return F.softshrink(share, threshold) if shrink == "subtract" else F.hardshrink(share, threshold)
 
 
 def _full(values: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
+    """Convert half precision to float32; leave float32 and float64 as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

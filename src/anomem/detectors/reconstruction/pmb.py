@@ -76,9 +76,9 @@ class PMB(Detector):
     """Partition memory bank autoencoder with histogram error estimation.
 
     A U-Net-like autoencoder is trained from scratch to reconstruct normal images. Its finest p levels reach the decoder
-    only as what memories of normal features hold of them: every channel of every horizontal strip of such a feature map
-    is a query, replaced by a weighted sum of learnt items (Eq. 2 to 5). What the memories do not hold is reconstructed
-    badly. The error that an image has everywhere is taken off (Eq. 6); the rest is the map, and its sum the score.
+    only as reads from memories of normal features: every channel of every horizontal strip of such a feature map
+    is a query, replaced by a weighted sum of learnt items (Eq. 2 to 5). Content missing from the memories is
+    reconstructed badly. The unavoidable error is subtracted (Eq. 6); the rest is the map, and its sum the score.
 
     References
     ----------
@@ -104,7 +104,7 @@ class PMB(Detector):
         "lr": 0.03,
     }
     contract_skips: ClassVar[dict[str, str]] = {
-        "defects_rank_above_normals": "an autoencoder learns photographs of a texture in minutes, not in a second"
+        "defects_rank_above_normals": "training on photographs of a texture takes minutes, not a second"
     }
 
     size: int = param(
@@ -136,12 +136,12 @@ class PMB(Detector):
         "the encoder's features, or nothing.",
     )
     partitions: tuple[int, ...] = param(
-        None, Each(COUNT), doc="Strips of equal height per level, k; one value for all.", preset=True
+        None, Each(COUNT), doc="Number k of strips of equal height, per level; one value for all.", preset=True
     )
     items: tuple[int, ...] = param(
         None,
         Each(COUNT),
-        doc="Items per strip (per memory of positions or blocks), by level, m; one value for all.",
+        doc="Number m of items per strip (or per memory of positions or blocks), per level; one value for all.",
         preset=True,
     )
     block: int = param(4, COUNT, doc="Side of the squares of memory=block, positions.")
@@ -152,7 +152,7 @@ class PMB(Detector):
     error_share: float = param(
         0.5,
         Range(0.0, 1.0),
-        doc="Share of an image's pixels, those of the smallest errors, whose mean error is subtracted, delta_H.",
+        doc="Share delta_H of an image's pixels, those of the smallest errors, whose mean error is subtracted.",
     )
     loss: Kind = param("mse+ssim", OneOf(KINDS), doc="Reconstruction loss: Eq. 9, or one of its terms.")
     ssim_weight: float = param(0.1, Range(0.0), doc="Weight of the SSIM term, lambda_SSIM.")
@@ -179,7 +179,7 @@ class PMB(Detector):
 
 
 def links(p: PMB) -> list[dict[str, Any] | None]:
-    """What lies between encoder and decoder at each level, as :class:`ReconstructionScorer` takes it.
+    """Return the modules between encoder and decoder, one per level, as :class:`ReconstructionScorer` takes them.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def links(p: PMB) -> list[dict[str, Any] | None]:
 def _link(p: PMB, level: int) -> dict[str, Any] | None:
     if level >= p.memory_levels or p.memory == "skip":
         return {"kind": "skip"}
-    if p.memory == "none":  # but the decoder must begin with something
+    if p.memory == "none":  # The decoder needs an input at the deepest level.
         return {"kind": "skip"} if level == p.levels - 1 else None
     shared = {
         "n_items": _at("items", p.items, level),
@@ -208,6 +208,6 @@ def _link(p: PMB, level: int) -> dict[str, Any] | None:
 def _at(name: str, values: tuple[int, ...], level: int) -> int:
     if 1 < len(values) <= level:
         raise ParameterError(
-            f"PMB: {name}={values} has no value for level {level + 1}; give one a level, or one for all"
+            f"PMB: {name}={values} has no value for level {level + 1}; give one per level, or one for all"
         )
     return values[0] if len(values) == 1 else values[level]

@@ -1,4 +1,4 @@
-"""What the detectors that reconstruct an image share: the scorer, and the training of its autoencoder."""
+"""Scorer and training shared by the detectors that reconstruct an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from anomem.training import Recipe, train
 from anomem.types import Record
 
 Loss = Callable[[Tensor], tuple[Tensor, Mapping[str, float]]]
-"""From images (B, 3, S, S) of values 0 to 1 to the loss and figures worth a line."""
+"""Function from images (B, 3, S, S) of values 0 to 1 to the loss and the figures of a record."""
 
 
 class Reconstructs(Shared, Protocol):
@@ -27,7 +27,7 @@ class Reconstructs(Shared, Protocol):
 
     @property
     def train_steps(self) -> int:
-        """Optimiser steps."""
+        """Number of optimiser steps."""
 
     @property
     def train_batch(self) -> int:
@@ -43,16 +43,16 @@ class Reconstructs(Shared, Protocol):
 
 
 class ReconstructionScorer(Scorer):
-    """What an autoencoder that knows normal images only gets wrong.
+    """Reconstruction error of an autoencoder trained on normal images only.
 
     Parameters
     ----------
     config : dict
-        ``size`` (pixels), ``widths`` (channels of each level), ``links`` (for each level None, or a dict with ``kind``
+        ``size`` (pixels), ``widths`` (channels per level), ``links`` (per level None, or a dict with ``kind``
         "skip", "partition" or "block" and a memory's arguments), ``error`` ("absolute" or "squared") and
         ``error_share`` (delta_H of the absolute error).
     generator : torch.Generator or None
-        Draws the first items of the memories.
+        Generator of the memories' first items.
     """
 
     def __init__(self, config: dict[str, Any], generator: torch.Generator | None = None) -> None:
@@ -66,12 +66,12 @@ class ReconstructionScorer(Scorer):
         self.autoencoder = Autoencoder(config["widths"], links)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """From prepared images (B, 3, S, S), 0 to 255, to what the autoencoder makes of them, float32, about 0 to 1."""
+        """Reconstruct prepared images (B, 3, S, S), 0 to 255, as float32 of about 0 to 1."""
         reconstructed: Tensor = self.autoencoder(images.float() / 255)
         return reconstructed.float()
 
     def forward(self, images: Tensor) -> Output:
-        """Score prepared images: the error of each pixel, and its sum."""
+        """Score prepared images: the error per pixel, and its sum."""
         shown, reconstructed = images.float() / 255, self.reconstruct(images)
         if self.config["error"] == "squared":
             error = (shown - reconstructed).square().mean(dim=1)
@@ -83,7 +83,7 @@ class ReconstructionScorer(Scorer):
 def _link(link: dict[str, Any], width: int, side: int, generator: torch.Generator | None) -> nn.Module:
     kind = link.pop("kind")
     if kind not in ("skip", "partition", "block"):
-        raise ParameterError(f"a link of the unknown kind {kind!r}")
+        raise ParameterError(f"links: unknown kind {kind!r}")
     if kind == "skip":
         return nn.Identity()
     how = Addressing(**link.pop("addressing"))
@@ -101,7 +101,7 @@ def new_scorer(
     error: str = "absolute",
     error_share: float = 0.0,
 ) -> ReconstructionScorer:
-    """Build a scorer that is still to be trained, for inputs of ``run.params.size``; one width and one link a level.
+    """Build an untrained scorer for inputs of ``run.params.size``, with one width and one link per level.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def new_scorer(
     """
     size, halvings = run.params.size, len(links) - 1
     if len(widths) < len(links):
-        raise ParameterError(f"{method}: widths={widths} are too few for {len(links)} levels; give one a level")
+        raise ParameterError(f"{method}: widths={widths} are too few for {len(links)} levels; give one per level")
     if size % 2**halvings:
         raise ParameterError(
             f"{method}: size={size} cannot be halved {halvings} times; give a multiple of {2**halvings}"
@@ -140,22 +140,22 @@ def train_autoencoder(
         images = batch[0].to(run.device).float() / 255
         return loss(images.contiguous(memory_format=torch.channels_last))
 
-    recipe = Recipe(p.train_steps, p.lr, "adamw")  # without weight decay, AdamW is Adam
+    recipe = Recipe(p.train_steps, p.lr, "adamw")  # Without weight decay, AdamW is Adam.
     feed = Feed(learn, None, p.train_batch, p.cache_mb, run.rng)
     yield from train(scorer, of_batch, feed, recipe, device=run.device, precision=run.fit_precision)
-    scorer.to(memory_format=torch.contiguous_format)  # as a file will bring it back
+    scorer.to(memory_format=torch.contiguous_format)  # Same state as after loading from a file.
     scorer.eval().requires_grad_(False)
 
 
 def unavoidable_error(error: Tensor, share: float) -> Tensor:
-    """mu: the mean of the smallest errors of an image, which the reconstruction makes on normal pixels too.
+    """Return mu, the mean of the smallest errors of an image, which the reconstruction makes on normal pixels too.
 
     Parameters
     ----------
     error : Tensor, (B, H, W)
-        A = |X - X_R| of each pixel, at least 0.
+        A = |X - X_R| per pixel, at least 0.
     share : float, from 0 to 1
-        delta_H: how many of the pixels count. 0: mu is 0.
+        delta_H, the share of the pixels that count. 0: mu is 0.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def unavoidable_error(error: Tensor, share: float) -> Tensor:
 
 
 def corrected_error(images: Tensor, reconstructed: Tensor, share: float) -> Tensor:
-    """A': absolute error, mean over channels, without what is unavoidable (Eq. 1 and 6).
+    """Return A', the absolute error, mean over channels, minus the unavoidable error (Eq. 1 and 6).
 
     Parameters
     ----------

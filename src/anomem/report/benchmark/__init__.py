@@ -1,1 +1,1 @@
-"""Tables, comparisons and one page from benchmark runs."""
+"""Benchmark report: tables, comparisons and one page from run lines."""

@@ -1,4 +1,4 @@
-"""Bars: limits in one file, each held against a figure of committed lines."""
+"""Bars: a file of limits, each checked against a figure of committed lines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Bar:
-    """One limit.
+    """Limit for one figure.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Bar:
     key : str
         Figure, as for `find_figure`.
     against : str
-        Figure that is taken off; empty: none.
+        Figure to subtract; empty: none.
     limit : float
     direction : str
         ">=" or "<=".
@@ -54,7 +54,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A bar with the figure found, and whether it is met."""
+    """Bar with the figure found; `met` is True where the limit holds."""
 
     bar: Bar
     value: float
@@ -94,7 +94,7 @@ def _bar(row: Mapping[str, Any], path: Path, number: int) -> Bar:
 
 
 def check_bars(path: str | Path) -> list[Outcome]:
-    """Hold every bar of a file against its figure.
+    """Check every bar of a file against its figure.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Every method against one: paired differences over the units that both have done, table by table."""
+"""Comparison of every method with a baseline: paired differences over common units, per table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT = "anomem"
 
 @dataclass(frozen=True)
 class Versus:
-    """A method against the baseline, on what both have done of a table."""
+    """Comparison of a method with the baseline, over their common units of a table."""
 
     table: Table
     baseline: Row
@@ -27,14 +27,14 @@ class Versus:
 
 
 def choose_baseline(tables: Sequence[Table], wanted: str | None) -> str:
-    """Return the label of the method that others are compared with.
+    """Return the label of the baseline, the method that others are compared with.
 
     Parameters
     ----------
     tables : sequence of Table
     wanted : str or None
-        A label, or a method's name where one label alone has it. None: "anomem" where it is there, else the one that
-        has most rows.
+        A label, or a method's name where a single label has it. None: "anomem" where present, else the label with
+        most rows.
 
     Raises
     ------
@@ -54,11 +54,11 @@ def choose_baseline(tables: Sequence[Table], wanted: str | None) -> str:
         return wanted
     if len(methods.get(wanted, {})) == 1:
         return next(iter(methods[wanted]))
-    raise InputError(f"--baseline {wanted}: no line is of it; {suggestion(wanted, labels)}")
+    raise InputError(f"--baseline {wanted}: no line has this label; {suggestion(wanted, labels)}")
 
 
 def versus(tables: Sequence[Table], baseline: str, kept: StoredScores, *, demanded: bool = False) -> list[Versus]:
-    """Compare every row with the baseline's, in every table that has both.
+    """Compare every row with the baseline's row of its table.
 
     Parameters
     ----------
@@ -67,12 +67,12 @@ def versus(tables: Sequence[Table], baseline: str, kept: StoredScores, *, demand
         A label.
     kept : StoredScores
     demanded : bool
-        Whether it is an error if there is nothing to compare.
+        Raise an error where nothing can be compared.
 
     Returns
     -------
     list of Versus
-        Rows that share no unit with the baseline are left out. In a sweep, each point is compared with the first.
+        Without rows that share no unit with the baseline. In a sweep, each point is compared with the first.
 
     Raises
     ------
@@ -94,6 +94,6 @@ def versus(tables: Sequence[Table], baseline: str, kept: StoredScores, *, demand
                 found.append(Versus(table, against, row, compared))
     if demanded and not found:
         raise InputError(
-            f"--baseline {baseline}: no other method was judged on the same images, by the same seed and draw"
+            f"--baseline {baseline}: no other method has the same images, seed and draw; choose another baseline"
         )
     return found

@@ -1,4 +1,4 @@
-"""What protocols, settings and figures are called in a report, and how figures are written."""
+"""Captions of protocols and settings, and formats of figures, in reports."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = [
 
 
 METRIC_WORDS = {name: metric for name, metric in METRICS.items() if metric.tabled}
-"""Figures that get tables."""
+"""Metrics that have tables."""
 
 
 @dataclass(frozen=True)
 class ProtocolWords:
-    """A section's heading and what it asks."""
+    """Heading and introduction of a section."""
 
     title: str
     text: str
@@ -42,41 +42,39 @@ PROTOCOLS: dict[str, ProtocolWords] = {
         "k labelled defects join the normal images. Every k of a draw is judged on the same remaining images.",
     ),
     "localisation": ProtocolWords(
-        "Defects without labels", "Fitted to normal images alone: which images have a defect, and where is it?"
+        "Defects without labels", "Detection and localisation by methods fitted to normal images alone."
     ),
     "one-vs-rest": ProtocolWords(
         "One class against the rest",
         "Each class in turn is normal, all others are not. γ is the share of labelled anomalies among training images.",
     ),
-    "cross-type": ProtocolWords(
-        "Types that no label showed", "A column is a type: it is judged, and no labelled image was of it."
-    ),
+    "cross-type": ProtocolWords("Unseen defect types", "A column is a judged type; no labelled image is of this type."),
     "out-of-distribution": ProtocolWords(
-        "Out of distribution", "Fitted to one whole set; a column is another set that is to be told from it."
+        "Out of distribution", "Fitted to one whole set; a column is another set, whose images are anomalous."
     ),
     "disturbed": ProtocolWords(
         "Disturbed images", "Every training and test image is disturbed once, in pose or in colour."
     ),
     "linear-evaluation": ProtocolWords(
-        "Linear evaluation", "A linear classifier on the frozen encoder tells the classes apart."
+        "Linear evaluation", "Accuracy of a linear classifier on the frozen features of the encoder."
     ),
     "distance-variance": ProtocolWords(
-        "How compact normals are",
+        "Compactness of normals",
         "Variance of the distances of normal images to their centre at each position; smaller is more compact.",
     ),
     "promise": ProtocolWords(
-        "The promised rate",
-        "Calibration and fresh normals of one pool are re-split repeatedly. The rate then holds by construction, "
-        "whatever the model; false alarms on the test normals of the sets are the other half of the evidence.",
+        "Promised false-alarm rate",
+        "Calibration and fresh normals of one pool are re-split repeatedly. The rate then holds by construction for "
+        "any model; false alarms on the sets' test normals show the rate on separate images.",
     ),
 }
-"""In the order of a report's sections; sweeps and protocols of others come after them."""
+"""Sections in a report's order; sweeps and other protocols follow."""
 
 _HIDDEN = ("maps", "redraws", "most")
 
 
 def figure(value: float, *, fraction: bool = True) -> str:
-    """Write a figure: fractions in percent without the sign, never rounded to all or to nothing.
+    """Format a figure: fractions in percent without the sign, never rounded to 0 or 100.
 
     Examples
     --------
@@ -89,7 +87,7 @@ def figure(value: float, *, fraction: bool = True) -> str:
 
 
 def change(value: float, *, fraction: bool = True) -> str:
-    """Write a difference with its sign: of fractions in percentage points.
+    """Format a difference with its sign; of fractions in percentage points.
 
     Examples
     --------
@@ -101,7 +99,7 @@ def change(value: float, *, fraction: bool = True) -> str:
 
 
 def setting_words(protocol: str, facts: Mapping[str, Any]) -> str:
-    """What a task asks, in words; what never varies is left out.
+    """Describe a task's setting in words, without facts that never vary.
 
     Examples
     --------
@@ -114,7 +112,8 @@ def setting_words(protocol: str, facts: Mapping[str, Any]) -> str:
         words = [f"γ = {100 * facts['gamma']:g} %"]
         words += ["labels of the next class alone"] if facts.get("anomalies") == "one" else []
         return ", ".join(
-            words + {"refit": ["second stage refitted"], "anew": ["fitted anew"]}.get(str(facts.get("labels")), [])
+            words
+            + {"refit": ["second stage refitted"], "anew": ["all stages refitted"]}.get(str(facts.get("labels")), [])
         )
     if protocol == "few-labels" and "k" in facts:
         words = [f"k = {facts['k']}"]
@@ -131,7 +130,7 @@ def setting_words(protocol: str, facts: Mapping[str, Any]) -> str:
 
 
 def set_title(family: str) -> str:
-    """The name of a set as its provider writes it, where the catalogue has it.
+    """Return a set's name as its provider writes it, where the catalogue has it.
 
     Examples
     --------
@@ -145,7 +144,7 @@ def set_title(family: str) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """Cut text that is too long.
+    """Shorten text to at most `longest` characters.
 
     Examples
     --------
@@ -156,7 +155,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def trial_words(run: Run) -> str:
-    """What makes a line a try; empty for a result."""
+    """Describe the limits that make a line a trial; empty for a result."""
     limit, steps = run.trial
     words = [f"{limit} images of each kind" if limit is not None else "", f"{steps} steps" if steps is not None else ""]
     return " and ".join(filter(None, words))

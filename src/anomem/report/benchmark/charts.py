@@ -1,4 +1,4 @@
-"""Plots other than lines over values: ROC curves, AUROC by type, items in use, the promised rate."""
+"""Charts other than line plots: ROC curves, AUROC by type, items in use, the promised rate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_CURVES, MOST_BARS, MOST_CHARTS = 6, 4, 8
 
 @dataclass(frozen=True)
 class Line:
-    """What a chart shows of one method: places, values, and names of the places where they have some."""
+    """Line of a chart, one per method: places, values, and names of places where they have names."""
 
     name: str
     label: str
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """One pair of axes; `kind` is "roc", "types", "memory" or "promise"."""
+    """Chart with one pair of axes; `kind` is "roc", "types", "memory" or "promise"."""
 
     kind: str
     title: str
@@ -50,17 +50,17 @@ class Chart:
 
 
 def roc_charts(tables: Iterable[Table], first: str) -> list[Chart]:
-    """ROC curves of methods fitted without labels, a chart a set; of several fits the mean at equal false alarms."""
+    """Make a ROC chart per set for methods fitted without labels; several fits are averaged at equal false alarms."""
     return _charts(tables, first, MOST_CURVES, _roc_line, "roc")
 
 
 def type_charts(tables: Iterable[Table], first: str) -> list[Chart]:
-    """AUROC of each type of defect against all normals, a chart a set of two types or more."""
+    """Make a chart per set with two or more defect types: AUROC of each type against all normals."""
     return _charts(tables, first, MOST_BARS, _type_line, "types")
 
 
 def memory_chart(runs: Iterable[Run]) -> Chart | None:
-    """Effective number of items in use against those that the memory holds, of the last scale that a fit reported."""
+    """Make the chart of items in effective use against items held, for the last scale that a fit reported."""
     found: dict[str, dict[tuple[float, float], None]] = {}
     for run in runs:
         if run.memory:
@@ -75,7 +75,7 @@ def memory_chart(runs: Iterable[Run]) -> Chart | None:
 
 
 def promise_chart(kept: Iterable[FalseAlarms], first: str) -> Chart | None:
-    """Share of fresh normals rejected against the share promised; a dot a set and promise."""
+    """Make the chart of fresh normals rejected against the promised rate, a dot per set and rate."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in kept:
         if row.rate is not None and row.expected is not None:
@@ -85,7 +85,7 @@ def promise_chart(kept: Iterable[FalseAlarms], first: str) -> Chart | None:
         for name, points in found.items()
     ]
     lines.sort(key=lambda line: line.label != first)
-    return Chart("promise", "The promised rate", tuple(lines[:MOST_CURVES])) if lines else None
+    return Chart("promise", "Promised false-alarm rate", tuple(lines[:MOST_CURVES])) if lines else None
 
 
 def chart_svg(chart: Chart, colours: Colours, prefix: str) -> str:
@@ -99,7 +99,7 @@ def chart_svg(chart: Chart, colours: Colours, prefix: str) -> str:
 
 
 def chart_figure(charts: Sequence[Chart], colours: Colours) -> Figure:
-    """Draw charts of one kind beside each other, four a row, with one legend, for a file."""
+    """Draw charts of one kind for a file, four per row, with one legend."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -164,7 +164,7 @@ def _roc_line(runs: Sequence[Run]) -> tuple[Doubles, Doubles, tuple[str, ...]] |
     if len(curves) < 2:
         return (*curves[0], ()) if curves else None
     grid = np.unique(np.concatenate([np.linspace(0, 1, 101), *(x for x, _ in curves)]))
-    # Nudged, as a curve may rise straight up: of its values at one place the highest counts.
+    # Shifted slightly, as a curve may rise vertically: the highest value at a place is used.
     levels = [np.interp(grid, x - 1e-12 * np.arange(len(x))[::-1], y) for x, y in curves]
     return np.r_[0.0, grid], np.r_[0.0, np.mean([np.maximum.accumulate(y) for y in levels], axis=0)], ()
 
@@ -210,7 +210,7 @@ def _draw_types(axes: Axes, chart: Chart, colours: Colours, ink: Ink) -> None:
     thick = 0.8 / len(chart.lines)
     for place, line in enumerate(chart.lines):
         heights = np.asarray(line.x) + (place - (len(chart.lines) - 1) / 2) * thick
-        # From chance on: a bar's length is what the method adds to guessing.
+        # Bars begin at chance: their length is the gain over guessing.
         colour = _colour(line, colours, ink)
         axes.barh(
             heights,
@@ -242,7 +242,7 @@ def _draw_memory(axes: Axes, chart: Chart, colours: Colours, ink: Ink) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("items held", color=ink.quiet, fontsize=9)
-    axes.set_ylabel("items in use, effectively", color=ink.quiet, fontsize=9)
+    axes.set_ylabel("items in effective use", color=ink.quiet, fontsize=9)
 
 
 def _draw_promise(axes: Axes, chart: Chart, colours: Colours, ink: Ink) -> None:

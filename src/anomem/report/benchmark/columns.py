@@ -1,4 +1,4 @@
-"""Columns of tables: sets and categories, what is said of each, and the means that follow them."""
+"""Table columns: sets and categories, their flags, and the means over them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anomem.report.benchmark.runs import Column, Run
 __all__ = ["TableColumn", "table_columns"]
 
 TOGETHER = 8
-"""Up to so many columns of several sets stand in one table; of more, each set of several categories has its own."""
+"""Maximum columns of a table of several sets; above it, each set of several categories has its own table."""
 
 _IMAGE_LEVEL = ("image_auroc", "image_ap")
 _GROUPS = {"object": "objects", "texture": "textures"}
@@ -20,7 +20,7 @@ _GROUPS = {"object": "objects", "texture": "textures"}
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column.
+    """Column of a table.
 
     Parameters
     ----------
@@ -28,14 +28,14 @@ class TableColumn:
         Unique in the table.
     title : str
     kind : str
-        "one" category, "group" (mean of objects, or of textures), "mean" of all, "clear" (mean of those unflagged).
+        "one" category, "group" (mean of objects or textures), "mean" of all, "clear" (mean of unflagged ones).
     members : tuple of Column
     family : str
-        The set; empty where the columns are of several.
+        Name of the set; empty for columns of several sets.
     development : bool
-        Whether defaults were chosen on it.
+        True where defaults were chosen on it.
     confounded : bool
-        Whether a trivial feature does about as well as the best method.
+        True where a trivial feature comes near the best method.
     """
 
     key: str
@@ -48,12 +48,12 @@ class TableColumn:
 
 
 def table_columns(runs: Sequence[Run], confounds: Confounds, metric: str) -> list[tuple[TableColumn, ...]]:
-    """The columns of each table that some lines of one figure make.
+    """Return the columns of each table that run lines make for one figure.
 
     Parameters
     ----------
     runs : sequence of Run
-        Of one protocol and setting.
+        Lines of one protocol and setting.
     confounds : Confounds
     metric : str
 
@@ -92,7 +92,7 @@ def _columns(runs: dict[Column, list[Run]], confounds: Confounds, metric: str) -
         )
         for place, key in enumerate(keys)
     ]
-    # Means first: of many categories the last stand beyond the edge of the screen.
+    # Means first: the last of many categories are beyond the edge of the screen.
     return (*(_means(runs, found, family) if len(keys) > 1 else ()), *found)
 
 
@@ -108,7 +108,7 @@ def _means(runs: dict[Column, list[Run]], columns: Sequence[TableColumn], family
 
 
 def _titles(runs: dict[Column, list[Run]], *, one_set: bool) -> dict[Column, str]:
-    """Short names, as long as they differ."""
+    """Return short titles where they are unique."""
     several = len({key[:2] for key in runs}) > 1
     short = {}
     for key, part in runs.items():

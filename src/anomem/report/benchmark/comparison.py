@@ -1,4 +1,4 @@
-"""Run lines of two methods paired by unit, and the stored scores that make their intervals narrower."""
+"""Pairing of two methods' run lines by unit, and stored scores, which narrow the intervals."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def pairs_of(
     metric: str,
     kept: StoredScores,
 ) -> list[Pair]:
-    """Pair two rows' lines.
+    """Pair the lines of two rows by unit.
 
     Parameters
     ----------
     a, b : mapping of Column to runs
     members : sequence of Column
-        Only these.
+        Columns to pair.
     metric : str
     kept : StoredScores
-        Where both lines' scores are kept, the standard error over test images is that of a paired difference; else
-        it comes from both lines' own intervals as if their luck had nothing in common, which is wider.
+        With stored scores of both lines, the standard error over test images is that of a paired difference; else it
+        comes from both lines' intervals as if they were independent, and is wider.
     """
     found = []
     for column in members:
@@ -58,28 +58,30 @@ def _error(a: Run, b: Run, metric: str, kept: StoredScores) -> float | None:
 
 
 class StoredScores:
-    """The files that ``anomem bench --scores DIR`` has written, one for each line.
+    """Score files written by ``anomem bench --scores DIR``, one per line.
 
     Parameters
     ----------
     folders : sequence of Path
-        Where ``KEY.npz`` may lie.
+        Folders to search for ``KEY.npz``.
 
     Raises
     ------
     InputError
-        There is no such folder.
+        A folder is missing.
     """
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
         for folder in folders:
             if not folder.is_dir():
-                raise InputError(f"{folder}: no such folder: name the one that anomem bench --scores has filled")
+                raise InputError(f"{folder}: no such folder; name the one written by anomem bench --scores")
         self._folders = tuple(folders)
         self._components: dict[str, Components | None] = {}
 
     def error(self, a: Run, b: Run) -> float | None:
-        """Standard error of the difference of two lines' image AUROC on the same images; None where scores are missing.
+        """Return the standard error of the difference of two lines' image AUROC; None where scores are missing.
+
+        Both lines are of the same images.
 
         Raises
         ------
@@ -97,12 +99,12 @@ class StoredScores:
         return self._components[run.key]
 
     def _read(self, run: Run, key: str) -> Components | None:
-        # The key comes from a file: no part of a path.
+        # The key comes from a file and must not contain a path.
         paths = [folder / f"{key}.npz" for folder in self._folders] if key.isalnum() else []
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
             return None
-        # Imported here, as they bring torch along, which nothing else of a report needs.
+        # Imported here: they import torch, which no other part of a report needs.
         from anomem.benchmark.execute import load_scores
         from anomem.benchmark.unit import scores_digest
 
@@ -110,7 +112,7 @@ class StoredScores:
             stored = load_scores(path)
             scores, labels = stored["scores"], stored["labels"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: no scores that anomem bench has kept: remove the file") from error
+            raise InputError(f"{path}: no scores of anomem bench; remove the file") from error
         if scores_digest(scores) != run.scores or len(labels) != len(scores):
-            raise InputError(f"{path}: not the scores of {run.where}: remove the file, or name the folder of that run")
+            raise InputError(f"{path}: not the scores of {run.where}; remove the file, or name the folder of that run")
         return auroc_components(scores, labels == ANOMALOUS)

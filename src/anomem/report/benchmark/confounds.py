@@ -1,4 +1,4 @@
-"""The confound check: what mean and deviation of grey, image size and file size alone tell apart on each set."""
+"""Confound check: image AUROC per set of grey mean, grey deviation, image size and file size alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Check", "Confounds"]
 
 @dataclass(frozen=True)
 class Check:
-    """What trivial features reach on the test images of one column.
+    """Confound check of one column's test images.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Check:
     best_method : float or None
         Image AUROC of the best method, at its best setting, on the same images.
     confounded : bool
-        Whether a trivial feature does about as well as the best method, and better than luck.
+        True where a trivial feature comes near the best method and exceeds chance.
     """
 
     areas: Mapping[str, float | None]
@@ -34,14 +34,14 @@ class Check:
 
     @property
     def measured(self) -> bool:
-        """Whether any feature was."""
+        """True where any feature was measured."""
         return any(area is not None for area in self.areas.values())
 
 
 class Confounds:
-    """Trivial features of all test images that the lines of a report judge.
+    """Trivial features of all test images of a report.
 
-    Lines of peers need not have them: what one line says holds for every line with the same images.
+    Lines of peers need not have them: features of one line apply to every line with the same images.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Confounds:
         Parameters
         ----------
         runs : sequence of Run
-            Those of one column, of all methods.
+            Lines of one column, all methods.
         """
         images = dict.fromkeys(run.images for run in runs if run.images is not None)
         known = [self._areas[name] for name in images if name in self._areas]
@@ -86,7 +86,7 @@ class Confounds:
 
 
 def column_runs(runs: Iterable[Run]) -> list[list[Run]]:
-    """Lines of each protocol and column, tries apart, in the order of first appearance."""
+    """Group lines by protocol and column, trials separately, in order of first appearance."""
     found: dict[tuple[str, Column, tuple[Any, Any]], list[Run]] = {}
     for run in runs:
         found.setdefault((run.protocol, run.column, run.trial), []).append(run)

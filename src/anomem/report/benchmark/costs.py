@@ -14,7 +14,7 @@ from anomem.report.benchmark.sets import MARK, MeasuredSet, marked
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method took on one set: medians over fits; None where it was not measured."""
+    """Cost of a method on one set: medians over fits; None where not measured."""
 
     method: str
     where: str
@@ -27,7 +27,7 @@ class Cost:
 
 
 def costs(runs: Iterable[Run], sets: Sequence[MeasuredSet] = ()) -> list[Cost]:
-    """Seconds and megabytes of fits without labels; seconds that came from a cache of maps are no measurements."""
+    """Return the cost of fits without labels, without seconds of fits whose maps came from a cache."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         plain = run.protocol == "localisation" or (run.protocol == "one-vs-rest" and not run.facts.get("gamma"))
@@ -52,7 +52,7 @@ def costs(runs: Iterable[Run], sets: Sequence[MeasuredSet] = ()) -> list[Cost]:
 
 
 def _set(run: Run) -> str:
-    """The set that was fitted on; of class sets all classes together."""
+    """Return the name of the fitted set; all classes of a set of classes share it."""
     data, category, _ = run.column
     title = set_title(run.family)
     return f"{title} {category}" if data.endswith(f"/{category}") else title

@@ -1,4 +1,4 @@
-"""Line plots: a line a method, its standard error as a band, its name at its end."""
+"""Line plots: a line per method, its standard error as a band, its name at its end."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["curve_figure", "curve_svg", "draw_panel"]
 
 Colours = Mapping[str, int]
-"""Of a method's label the number of its colour, the same in all plots of a report."""
+"""Label of a method -> number of its colour, the same in all plots of a report."""
 
 _WIDTH, _HEIGHT = 2.4, 2.1
 _LABEL_WIDTH = 1.25
 _LABEL_GAP = 0.145
-"""Inches between the names of two lines."""
+"""Minimum distance between the names of two lines, inches."""
 
 
 def curve_svg(panel: Panel, colours: Colours, prefix: str) -> str:
@@ -42,7 +42,7 @@ def curve_svg(panel: Panel, colours: Colours, prefix: str) -> str:
 
 
 def curve_figure(panels: Sequence[Panel], colours: Colours) -> Figure:
-    """Draw panels beside each other, three a row, for a file."""
+    """Draw panels for a file, three per row."""
     from matplotlib.figure import Figure
 
     across = min(3, len(panels))
@@ -60,7 +60,7 @@ def curve_figure(panels: Sequence[Panel], colours: Colours) -> Figure:
 
 
 def draw_panel(axes: Axes, panel: Panel, colours: Colours, ink: Ink, *, title: bool, y_title: bool = True) -> None:
-    """Draw a panel into axes of the size that names at line ends are laid out for."""
+    """Draw a panel into axes whose size suits names at line ends."""
     from matplotlib.ticker import MaxNLocator
 
     plain_axes(axes, ink)
@@ -71,7 +71,7 @@ def draw_panel(axes: Axes, panel: Panel, colours: Colours, ink: Ink, *, title: b
     axes.set_xlim(min(places) - margin, max(places) + margin)
     axes.grid(axis="y", color=ink.line, linewidth=0.6, alpha=0.8)
     axes.set_axisbelow(True)
-    # The last drawn lies on top: that is the one that matters most.
+    # Most important last: the last line is drawn on top.
     for series in reversed(panel.series):
         _draw_series(axes, series, colours.get(series.label, 0), ink)
     _name_ends(axes, panel.series, colours, ink)
@@ -116,7 +116,7 @@ def _draw_series(axes: Axes, series: Series, number: int, ink: Ink) -> None:
 
 
 def _name_ends(axes: Axes, series: Sequence[Series], colours: Colours, ink: Ink) -> None:
-    """Write each line's name at its right end, moved apart where lines end close to each other."""
+    """Write each line's name at its right end, moved apart where line ends are close."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
     ends = [line.points[-1] for line in series]
@@ -159,14 +159,14 @@ def _y_range(panel: Panel) -> tuple[float, float]:
     low, high = min(edges), max(edges)
     if panel.fraction:
         low, high = max(0.0, low), min(1.0, high)
-    # At least a point, so that what is equal looks equal.
+    # At least one percentage point, so that equal values look equal.
     room = max(0.08 * (high - low), 0.002 if panel.fraction else 0.0, 1e-12)
     short = max(0.0, 0.01 - (high - low)) if panel.fraction else 0.0
     return low - room - short, high + room
 
 
 def _thin_ticks(axes: Axes, places: Sequence[float]) -> None:
-    """Slant long names of values; they would run into each other."""
+    """Rotate long tick labels, which would overlap."""
     longest = max((len(label.get_text()) for label in axes.get_xticklabels()), default=0)
     if longest * len(places) > 27:
         for label in axes.get_xticklabels():
@@ -181,14 +181,14 @@ def _box(figure: Figure, left: float, bottom: float) -> tuple[float, float, floa
 __all__ = ["MOST_SERIES", "Panel", "Point", "Series", "few_label_panels", "gamma_panels", "sweep_panels"]
 
 MOST_SERIES = 8
-"""Lines of one panel; more could not be told apart."""
+"""Maximum number of lines per panel, for legibility."""
 
 _MOST_LABELS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Point:
-    """A mean at a place of the axis, with its standard error over repetitions, None of a single one."""
+    """Mean at a place of the axis, with its standard error over repetitions; None for a single one."""
 
     place: float
     mean: float
@@ -198,7 +198,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name, the method's label, which has a colour, and whether it is a peer's."""
+    """Line of a panel: its name, the method's label, which has a colour; `peer` is True for peers."""
 
     name: str
     label: str
@@ -208,7 +208,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """Panel with one pair of axes.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ class Panel:
         Names of lines beyond `MOST_SERIES`.
     trial : str
     fraction : bool
-        Whether values are fractions, shown in percent.
+        True for fractions, shown in percent.
     """
 
     title: str
@@ -240,12 +240,12 @@ class _Draft:
 
 
 def few_label_panels(tables: Iterable[Table], first: str = "") -> list[Panel]:
-    """AUROC against the number of labelled defects, a panel a set.
+    """Make a panel per set: AUROC against the number of labelled defects.
 
     Parameters
     ----------
     tables : iterable of Table
-        All of a report.
+        All tables of a report.
     first : str
         Label of the line that is drawn on top and never left out.
     """
@@ -258,7 +258,7 @@ def few_label_panels(tables: Iterable[Table], first: str = "") -> list[Panel]:
 
 
 def gamma_panels(tables: Iterable[Table], first: str = "") -> list[Panel]:
-    """AUROC against the share of labelled anomalies in training, a panel a set; parameters as above."""
+    """Make a panel per set: AUROC against the share of labelled anomalies in training; parameters as above."""
     chosen = [t for t in tables if t.protocol == "one-vs-rest" and t.metric == "image_auroc" and not t.sweep]
     chosen = [t for t in chosen if finite(t.facts.get("gamma")) is not None]
     ways = {str(t.facts.get("labels")) for t in chosen if t.facts.get("gamma")}
@@ -274,7 +274,7 @@ def gamma_panels(tables: Iterable[Table], first: str = "") -> list[Panel]:
 
 
 def sweep_panels(tables: Iterable[Table], first: str = "") -> dict[str, list[Panel]]:
-    """A figure against the values of one hyperparameter: of each sweep its panels, one a figure and set."""
+    """Make the panels of each sweep, one per figure and set: figure against value."""
     found: dict[str, list[Panel]] = {}
     for table in tables:
         if not table.sweep:
@@ -300,7 +300,7 @@ def sweep_panels(tables: Iterable[Table], first: str = "") -> dict[str, list[Pan
 
 
 def _drafts(tables: Sequence[Table], fact: str, suffix: Any) -> list[_Draft]:
-    """Cells by panel, line and place; what is the same without labels begins every line of a method."""
+    """Collect cells by panel, line and place; the result without labels begins every line of a method."""
     drafts: dict[tuple[Any, ...], _Draft] = {}
     for table in tables:
         for column in _columns(table):
@@ -319,7 +319,7 @@ def _drafts(tables: Sequence[Table], fact: str, suffix: Any) -> list[_Draft]:
 
 
 def _columns(table: Table) -> list[TableColumn]:
-    """What has panels: the whole, of one set's classes; else each column."""
+    """Return the columns that have panels: the mean for one set's classes, else every column."""
     if table.whole.kind == "mean" and table.whole.family:
         return [table.whole]
     return [column for column in table.columns if column.kind == "one"]
@@ -330,7 +330,7 @@ def _panels(drafts: Iterable[_Draft], places: dict[Any, float], x_title: str, me
     panels = []
     for draft in drafts:
         series = [_series(name, suffix, line, places) for (name, suffix), line in draft.lines.items() if line]
-        # What comes first must not be left out; of the others those that reach furthest stay.
+        # The first line is never left out; of the others, those with the highest values stay.
         series.sort(
             key=lambda s: (s.label != first, not s.peer, -max(p.mean for p in s.points) * (1 if words.higher else -1))
         )

@@ -1,4 +1,4 @@
-"""The promised false-alarm rate against what was found, and what methods cost: tables of their own."""
+"""Promised against measured false-alarm rates."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ __all__ = ["RULE", "FalseAlarms", "promises"]
 
 RULE = (
     "± is the standard error of the rate, clustered by fit, as splits of one fit share its model. Kept: the rate "
-    "exceeds the promised one by two errors at most, and no more than 5 % of splits, and two errors, lie beyond the "
-    "95 % quantile."
+    "exceeds the promised one by at most two errors, and at most 5 % of splits, plus two errors, exceed the 95 % "
+    "quantile."
 )
-"""What the column of verdicts means."""
+"""Caption of the column of verdicts."""
 
-_BEYOND = 0.05  # share of splits that a 95 % quantile leaves beyond itself
+_BEYOND = 0.05  # expected share of splits above the 95 % quantile
 
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    r"""How one promise of one method on one set was kept, over all fits and splits.
+    r"""Check of one promised rate of one method on one set, over all fits and splits.
 
     Parameters
     ----------
     method, where, trial : str
     alpha : float
-        Promised.
+        Promised rate.
     expected : float or None
-        What a fit's calibration set can promise, k / (n + 1); None where alpha is not attainable.
+        Exact rate of a fit's calibration set, k / (n + 1); None where alpha is not attainable.
     rate, detection : float or None
-        Found: share of fresh normals rejected, share of anomalies found.
+        Measured: share of fresh normals rejected, share of anomalies found.
     error : float or None
-        Standard error of the rate, clustered by fit: splits of one fit share its model. It is what a bootstrap that
-        draws fits, each with all its splits, comes to, enlarged by :math:`\sqrt{n / (n - 1)}`, which a bootstrap of
-        n fits lacks. None of one fit.
+        Standard error of the rate, clustered by fit: splits of one fit share its model. It equals
+        a bootstrap over fits, each with all its splits, times :math:`\sqrt{n / (n - 1)}`, the correction for n fits.
+        None for one fit.
     n_fits, n_splits : int
     n_within : int
-        Splits whose false alarms lie within the 95 % quantile of the promise.
+        Splits with false alarms within the 95 % quantile.
     beyond_error : float or None
-        Standard error, clustered alike, of the share of splits that do not.
+        Standard error, also clustered by fit, of the share of the other splits.
     """
 
     method: str
@@ -63,33 +63,33 @@ class FalseAlarms:
 
     @property
     def rate_holds(self) -> bool | None:
-        """Whether the rate found exceeds the promised one by two errors at most; None where there is no error."""
+        """True where the measured rate exceeds the promised one by at most two errors; None without an error."""
         if self.rate is None or self.error is None:
             return None
         return self.rate - self.alpha <= 2 * self.error
 
     @property
     def quantile_holds(self) -> bool | None:
-        """Whether at most 5 % of splits, and two errors, lie beyond the 95 % quantile of the promise."""
+        """True where at most 5 % of splits, plus two errors, exceed the 95 % quantile."""
         if not self.n_splits or self.beyond_error is None:
             return None
         return 1 - self.n_within / self.n_splits - _BEYOND <= 2 * self.beyond_error
 
     @property
     def verdict(self) -> str:
-        """Whether the promise was kept, in a few words."""
+        """Verdict in a few words."""
         if None in (self.rate_holds, self.quantile_holds):
             return "not judged"
         broken = [
             words
-            for holds, words in ((self.rate_holds, "rate too high"), (self.quantile_holds, "too many splits beyond"))
+            for holds, words in ((self.rate_holds, "rate too high"), (self.quantile_holds, "too many splits above"))
             if not holds
         ]
         return ", ".join(broken) or "kept"
 
 
 def promises(runs: Iterable[Run], sets: Sequence[MeasuredSet] = ()) -> list[FalseAlarms]:
-    """Gather the lines of the promise, smaller alpha first; sets that are not the official ones are marked."""
+    """Collect the checks of promised rates, smaller alpha first; unofficial sets are marked."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         if run.protocol == "promise" and run.alpha is not None:

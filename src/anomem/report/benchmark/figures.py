@@ -1,4 +1,4 @@
-"""Figures of run lines: where a line has them, and how they are shown."""
+"""Metrics of run lines: their location in a line, and their format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["METRICS", "Metric"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a run line.
+    """Metric of run lines.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class Metric:
     higher : bool
         True where more is better.
     tabled : bool
-        True where it gets tables of its own.
+        True where it has its own tables.
     """
 
     path: tuple[str, ...]
@@ -47,4 +47,4 @@ METRICS: dict[str, Metric] = {
     "false_alarm_rate": Metric(("splits", "rate"), "false alarms", higher=False, tabled=False),
     "detection_rate": Metric(("splits", "detection"), "detected", tabled=False),
 }
-"""Every figure that is averaged, in the order of tables."""
+"""Every averaged metric, in the order of tables."""

@@ -1,4 +1,4 @@
-"""One run line, read and cleaned: everything a report needs of it, typed and printable."""
+"""Run line, parsed and cleaned: typed and printable content for reports."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from anomem.report.benchmark.figures import METRICS
 __all__ = ["Column", "Cost", "Curve", "Decision", "Run", "Sweep", "clean", "finite", "run_of"]
 
 Column: TypeAlias = tuple[str, str, str]
-"""Data, category, and the type or set that a task sets apart: what a table has a column for."""
+"""Key of a table column: data, category, and the held-out type or other set."""
 
 Curve: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-"""Places, which rise, and values of a curve."""
+"""Increasing places, and values, of a curve."""
 
 _NOT_SETTING = ("draw", "apart", "against")
 _NORMAL_95 = 1.959964
 _LONGEST = 120
-_OTHER = "name a file that anomem bench has written, or mend the line"
+_OTHER = "name a file written by anomem bench, or correct the line"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Decision:
-    """Decision at alpha on the judged images; None where the line does not say."""
+    """Decision at alpha on the judged images; None where the line has no value."""
 
     alpha: float | None
     n_false: float | None
@@ -52,9 +52,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and megabytes (10**6 bytes) of a fit and of scoring; None where the line does not say.
+    """Seconds and megabytes (10**6 bytes) of a fit and of scoring; None where the line has no value.
 
-    `from_cache` is True where maps of a backbone came from a cache, so that seconds and memory are no measurements.
+    `from_cache` is True where maps of a backbone came from a cache, so that seconds and memory are not measurements.
     """
 
     fit_seconds: float | None
@@ -66,42 +66,42 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished unit of work. All text is printable; what the line lacks or holds in another form is None or empty.
+    """Finished unit of work. Text is printable; missing or malformed values are None or empty.
 
     Parameters
     ----------
     key : str
         As in the file.
     unit : str
-        Canonical identity of the unit, whatever its key: two lines that agree in it answer the same question.
+        Canonical identity of the unit, independent of its key: lines with equal identities answer the same question.
     where : str
         File and line number, for messages.
     protocol, method, label : str
-        ``label`` is what tables call the method.
+        ``label`` is the method's name in tables.
     set, family, group : str
         Name of the set; with its variant; "object", "texture" or nothing.
     development : bool
         True where defaults were chosen on the set.
     column : Column
     apart, against : str
-        Type or set that the task sets apart.
+        Held-out type; other set.
     facts : mapping
-        The task, but for the draw and what is apart.
+        Facts of the task, without draw, `apart` and `against`.
     repeat : tuple
         Seed and draw.
     params : mapping
         Hyperparameters given.
     parameters : str
-        The same as JSON of one form.
+        The same as canonical JSON.
     sweep : Sweep or None
     trial : tuple
-        Limits of images and of steps that make the line a try, not a result; (None, None) of results.
+        Limits of images and of steps, which make the line a trial; (None, None) for results.
     values : mapping of str to float
         Every figure of `METRICS` that the line has.
     intervals : mapping of str to (float, float)
-        95 % intervals over test images of those that have one.
+        95 % intervals over test images, where the figure has one.
     images, scores : str or None
-        Hashes of the judged images and of their scores; None where none were judged one by one.
+        Hashes of the judged images and of their scores; None where images were not judged one by one.
     n_normal, n_anomalous : float or None
         Judged images of each label.
     trivial : mapping of str to float
@@ -113,9 +113,9 @@ class Run:
     memory : tuple of (float, float)
         Items held and items in effective use, as stages of the fit reported them.
     expected : float or None
-        False-alarm rate that a calibration set can promise exactly.
+        Exact false-alarm rate of a calibration set.
     within : tuple of bool
-        For each split of a pool True where its false alarms lie within the 95 % quantile.
+        Per split of a pool, True where its false alarms are within the 95 % quantile.
     cost : Cost
     made_by : mapping of str to str
         Software and hardware.
@@ -158,12 +158,12 @@ class Run:
 
     @property
     def peer(self) -> bool:
-        """True where another library was run."""
+        """True for runs of another library."""
         return self.method not in DETECTORS
 
     @property
     def alpha(self) -> float | None:
-        """Promised false-alarm rate that the task names."""
+        """Promised false-alarm rate of the task."""
         return finite(self.facts.get("alpha"))
 
     def error(self, metric: str) -> float | None:
@@ -175,7 +175,7 @@ class Run:
 
 
 def clean(text: str, longest: int = _LONGEST) -> str:
-    r"""Return printable text: what cannot be shown becomes an escape, what is too long is cut.
+    r"""Return printable text: unprintable characters are escaped, long text is cut.
 
     Examples
     --------
@@ -198,19 +198,19 @@ def finite(value: Any) -> float | None:
 
 
 def run_of(line: Mapping[str, Any], where: str) -> Run:
-    """Read and clean one run line.
+    """Parse and clean one run line.
 
     Parameters
     ----------
     line : mapping
-        As `anomem.benchmark.run_file.read_runs` gives it.
+        From `anomem.benchmark.run_file.read_runs`.
     where : str
         File and line number, for messages.
 
     Raises
     ------
     InputError
-        The line lacks what a table needs, or holds a figure that cannot be one.
+        The line lacks required values, or has an impossible figure.
     """
     _check(line, where)
     task, sweep = line["task"], line.get("sweep")
@@ -263,17 +263,17 @@ def _check(line: Mapping[str, Any], where: str) -> None:
     for name in ("protocol", "data", "category", "method"):
         value = line.get(name)
         if not isinstance(value, str) or not value:
-            raise InputError(f"{where}: {name} is {value!r}, not a name: {_OTHER}")
+            raise InputError(f"{where}: {name} is {value!r}, not a name; {_OTHER}")
     seed, task, sweep = line.get("seed"), line.get("task"), line.get("sweep")
     if type(seed) is not int:
-        raise InputError(f"{where}: seed is {seed!r}, not a whole number: {_OTHER}")
+        raise InputError(f"{where}: seed is {seed!r}, not a whole number; {_OTHER}")
     if not isinstance(task, Mapping) or not isinstance(line.get("parameters") or {}, Mapping):
-        raise InputError(f"{where}: task and parameters must be objects: {_OTHER}")
+        raise InputError(f"{where}: task and parameters must be objects; {_OTHER}")
     if sweep is not None and not (isinstance(sweep, Mapping) and {"name", "parameter", "value"} <= sweep.keys()):
-        raise InputError(f"{where}: sweep needs name, parameter and value: {_OTHER}")
+        raise InputError(f"{where}: sweep needs name, parameter and value; {_OTHER}")
     for name, number in (("draw", task.get("draw")), *((n, line.get(n)) for n in ("limit", "dry_steps"))):
         if number is not None and type(number) is not int:
-            raise InputError(f"{where}: {name} is {number!r}, not a whole number: {_OTHER}")
+            raise InputError(f"{where}: {name} is {number!r}, not a whole number; {_OTHER}")
 
 
 def _values(line: Mapping[str, Any], where: str) -> dict[str, float]:
@@ -286,7 +286,7 @@ def _values(line: Mapping[str, Any], where: str) -> dict[str, float]:
         if number is None or (metric.fraction and not 0 <= number <= 1):
             wanted = "a fraction from 0 to 1" if metric.fraction else "a finite number"
             shown = clean(repr(value), 30)
-            raise InputError(f"{where}: {'.'.join(metric.path)} is {shown}, not {wanted} or null: mend the line")
+            raise InputError(f"{where}: {'.'.join(metric.path)} is {shown}, not {wanted} or null; correct the line")
         found[name] = number
     return found
 
@@ -300,7 +300,7 @@ def _intervals(line: Mapping[str, Any], where: str) -> dict[str, tuple[float, fl
         numbers = [finite(bound) for bound in bounds] if isinstance(bounds, list) else []
         if len(numbers) != 2 or numbers[0] is None or numbers[1] is None or not 0 <= numbers[0] <= numbers[1] <= 1:
             shown = clean(repr(bounds), 40)
-            raise InputError(f"{where}: {'.'.join(metric.interval)} is {shown}, not an interval: mend the line")
+            raise InputError(f"{where}: {'.'.join(metric.interval)} is {shown}, not an interval; correct the line")
         found[name] = (numbers[0], numbers[1])
     return found
 
@@ -357,7 +357,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:
-    """Value somewhere inside an object; None where something on the way is missing or no object."""
+    """Return a nested value of an object; None where the path does not exist."""
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
@@ -368,7 +368,7 @@ def _number(line: Mapping[str, Any], *path: str) -> float | None:
 
 
 def _cleaned(value: Any) -> Any:
-    """A JSON value whose text is printable."""
+    """Return a JSON value with printable text."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Means of run lines: over draws and seeds, then over the categories of a set, of objects and textures apart."""
+"""Means of run lines: over draws and seeds, then over categories; objects and textures separately, too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean figures of one method at one setting on one set.
+    """Mean figures of one method, setting and set.
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ class Mean:
     group : str
         "all" categories, or "object" or "texture" ones.
     setting : dict
-        Facts of the task, the sweep's value among them.
+        Facts of the task, including the sweep's value.
     categories : tuple of str
     n : int
-        Draws and seeds that the spread is over.
+        Number of draws and seeds in the spread.
     values : dict
-        Metric to (mean, standard deviation over draws and seeds of the mean over categories).
+        Metric -> (mean, standard deviation over draws and seeds of the mean over categories).
     """
 
     protocol: str
@@ -46,19 +46,17 @@ class Mean:
 
 
 def means(runs: Iterable[Run]) -> list[Mean]:
-    """Average run lines.
+    """Average run lines over repetitions and categories.
 
     Parameters
     ----------
     runs : iterable of Run
-        Those of another seed or draw are repetitions; those of other hyperparameters, limits or settings are kept
-        apart.
+        Seeds and draws are repetitions; other hyperparameters, limits or settings are averaged separately.
 
     Returns
     -------
     list of Mean
-        In the order of first appearance. Sets whose categories are objects and textures have a row for each, then one
-        for all.
+        In order of first appearance. Sets of objects and textures have an entry for each, then one for all.
     """
     tables: dict[str, list[Run]] = {}
     for run in runs:
@@ -82,7 +80,7 @@ def _table_key(run: Run) -> str:
 
 
 def _setting(run: Run) -> dict[str, Any]:
-    # What a cross-type task sets apart is its category: a row per type, and their mean.
+    # The held-out type of a cross-type task is its category: an entry per type, and their mean.
     facts = {**run.facts, "against": run.against} if run.against else dict(run.facts)
     return facts if run.sweep is None else {**facts, run.sweep.parameter: run.sweep.value}
 

@@ -1,4 +1,4 @@
-"""Measurement lines: figures of benchmark scripts that are no run of a method on an image set."""
+"""Measurement lines: figures of benchmark scripts other than runs of a method on an image set."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from anomem.report.benchmark.runs import clean, finite
 
 __all__ = ["Measurement", "circumstances", "figure_words", "measured_value", "read_measurements", "sections", "split"]
 
-_OTHER = "name a file that a benchmark script has written"
+_OTHER = "name a file written by a benchmark script"
 _TEXT = 500
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measurement line.
+    """Measurement line.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Measurement:
     table, case : str
         Row of a table: seconds of one setting, images per second of one runtime.
     figures : mapping of str to Any
-        Column to number, text, null, or a spread: ``mean``, ``sd`` and ``n``.
+        Column -> number, text, null, or a spread: ``mean``, ``sd`` and ``n``.
     line : mapping
         The line as read, with ``made_by``, ``command`` and ``notes``.
     """
@@ -42,7 +42,7 @@ class Measurement:
 
     @property
     def earlier(self) -> bool:
-        """Whether the figure is kept from an earlier script that nothing repeats as a whole."""
+        """True for figures of an earlier script that no current script repeats as a whole."""
         return self.line.get("earlier") is True
 
 
@@ -89,7 +89,7 @@ def _measurement(line: Mapping[str, Any], where: str) -> Measurement:
 
 
 def measured_value(value: Any) -> float | None:
-    """Return the number that a figure stands for: the mean of a spread; None for text.
+    """Return a figure as a number: the mean of a spread; None for text.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def measured_value(value: Any) -> float | None:
 
 
 def figure_words(value: Any) -> str:
-    """Write a figure: a mean with its standard deviation, a number, text, or a dash.
+    """Format a figure: a mean with its standard deviation, a number, text, or a dash.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def circumstances(measurement: Measurement) -> str:
 
 
 def _revision(made: Mapping[str, Any]) -> str:
-    """Write the revision, with those of the units where they were measured at others."""
+    """Write the revision, with those of units measured at other revisions."""
     if not made.get("revision"):
         return ""
     units = dict.fromkeys(str(unit).partition(" ")[0] for unit in made.get("units") or ())

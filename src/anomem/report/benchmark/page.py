@@ -1,4 +1,4 @@
-"""Benchmark runs as one HTML file that needs nothing else, and as tables and plots beside it."""
+"""Benchmark report files: one self-contained HTML page, with tables and plots beside it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ __all__ = ["REPORT", "report_page", "slugs", "write_report"]
 
 REPORT = "report.html"
 _BANDS = "Lines: means; bands: their standard error over seeds and draws."
-_ROC = "Of several fits the mean curve, at equal shares of false alarms."
+_ROC = "Several fits are averaged at equal false-alarm rates."
 _TYPES = "Each type against all normal test images."
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: one protocol, or one sweep."""
+    """Section of the page: one protocol, or one sweep."""
 
     id: str
     title: str
@@ -54,7 +54,7 @@ class Section:
 def write_report(
     report: Report, folder: Path, measurements: Sequence[Measurement] = (), bars: Sequence[Outcome] = ()
 ) -> list[Path]:
-    """Write the page, the tables and the plots into a folder that exists; measurements and bars where there are any.
+    """Write page, tables and plots, and measurements and bars if any, into an existing folder.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def write_report(
 
 
 def report_page(report: Report) -> str:
-    """Render the page: no scripts, no fonts, no network."""
+    """Render the page, without scripts, fonts or network access."""
     plots, colours = report.plots, report.colours
 
     def drawn(chart: Chart | None, name: str) -> tuple[Chart, Any] | None:
@@ -125,7 +125,7 @@ def _write_plots(report: Report, folder: Path) -> list[Path]:
 
 
 def _sections(report: Report) -> list[Section]:
-    """Protocols in their order, then sweeps; a section for the promise where there are lines of it."""
+    """Return the sections: protocols in their order, then sweeps."""
     by_protocol: dict[str, list[Table]] = {}
     by_sweep: dict[str, list[Table]] = {}
     for table in report.tables:
@@ -137,7 +137,7 @@ def _sections(report: Report) -> list[Section]:
     ids = slugs(report.plots.sweeps, "sweep-")
     for name, tables in by_sweep.items():
         svgs = _drawn(report, report.plots.sweeps[name], ids[name])
-        text = "One hyperparameter, several values, everything else alike."
+        text = "One hyperparameter at several values, all else equal."
         sections.append(Section(ids[name], f"Sweep: {name}", text, tuple(tables), _of(report, tables), svgs))
     return sections
 
@@ -176,7 +176,7 @@ def _drawn(report: Report, panels: Sequence[Panel], prefix: str) -> tuple[tuple[
 
 
 def _lines_of(charts: Sequence[tuple[Chart, Any]]) -> list[Line]:
-    """One line of each method that some charts show, for their legend."""
+    """Return one line per method of some charts, for their legend."""
     return list({line.label: line for chart, _ in charts for line in chart.lines}.values())
 
 
@@ -194,29 +194,29 @@ def _summary(report: Report) -> str:
 
 
 def _caption(table: Table) -> str:
-    """What is to be known of a table: repetitions, and why marks are absent."""
+    """Return a table's caption: repetitions, and the reason where marks are absent."""
     words = captions.METRIC_WORDS[table.metric]
     counts = sorted({cell.n for row in table.measured for cell in row.cells.values()})
     repeats = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     parts = [f"{'Percent' if words.fraction else 'Smaller is better'}; {repeats} repetition{'s' * (counts[-1] > 1)}."]
     if len(table.measured) > 1 and not any(cell.mark for row in table.measured for cell in row.cells.values()):
-        parts.append("Nothing is marked: no two rows were judged on the same test images by the same seed and draw.")
+        parts.append("No marks: no two rows were judged on the same test images, seed and draw.")
     return " ".join(parts)
 
 
 def _is_last_mean(table: Table, column: TableColumn) -> bool:
-    """Whether means end with this column."""
+    """Return True for the last column of means."""
     means = [other for other in table.columns if other.kind != "one"]
     return bool(means) and means[-1] is column
 
 
 def _judged(versus: Versus) -> Any:
-    """A comparison's verdict in a word."""
+    """Return a comparison's verdict as markup."""
     higher = captions.METRIC_WORDS[versus.table.metric].higher
     sign = versus.found.verdict * (1 if higher else -1)
     if versus.found.low is None:
         return safe('<span class="even">–</span>')
-    word, tone = {1: ("better", "better"), -1: ("worse", "worse"), 0: ("not told apart", "even")}[sign]
+    word, tone = {1: ("better", "better"), -1: ("worse", "worse"), 0: ("no clear difference", "even")}[sign]
     return safe(f'<span class="{tone}">{word}</span>')
 
 
@@ -225,7 +225,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def slugs(names: Iterable[str], prefix: str) -> dict[str, str]:
-    """Short names for files and anchors, one for each name, all different.
+    """Return a unique short name, for files and anchors, per name.
 
     Examples
     --------
@@ -243,7 +243,7 @@ def slugs(names: Iterable[str], prefix: str) -> dict[str, str]:
 
 
 def _breakable(text: str) -> Any:
-    """Let long names of columns break where their words end."""
+    """Allow line breaks between the words of long column names."""
     from markupsafe import escape
 
     words = [str(escape(word)) for word in text.split(" ")]

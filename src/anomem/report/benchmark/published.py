@@ -1,4 +1,4 @@
-"""Published figures beside measured ones: which row of which paper a table's columns can be held against."""
+"""Published figures beside measured ones: rows of papers that match a table's columns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _DATA = {
     "spark:cropped": ("SPARK", 0),
     "kermany": ("Retinal-OCT", 0),
 }
-"""Of each set the name in the papers, and how many categories a published mean is over."""
+"""Set -> its name in the papers, and the number of categories of a published mean."""
 
 _GROUP_SIZES = {"MVTec AD": {"objects": 10, "textures": 5}}
 _PROTOCOLS = {
@@ -64,10 +64,10 @@ _LEFT_OUT = ("maximum of runs",)
 
 
 def with_published(table: Table) -> Table:
-    """Add rows of published figures of the table's methods, and notes that name their sources.
+    """Add rows of published figures of the table's methods, and notes with their sources.
 
-    Only what was asked of the same images in the same way: same set, protocol, gamma or disturbance and figure; no
-    ablations. A published mean stands beside a mean over as many categories, and is left out beside one over fewer.
+    Only figures of the same set, protocol, gamma or disturbance and metric; no ablations. A published mean is shown
+    beside a mean over as many categories, and left out beside one over fewer.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def with_published(table: Table) -> Table:
     for cells in found.values():
         sources.update(dict.fromkeys(cell.note for cell in cells.values()))
     added = [Row(_name(*key), "published", cells, label=key[0]) for key, cells in found.items()]
-    # What is said with a note is not said without it again.
+    # A source with a note is not repeated without it.
     told = [source for source in sources if not any(other.startswith(f"{source}:") for other in sources)]
     notes = (f"Published: {'; '.join(told)}.",) if told else ()
     return replace(table, rows=(*table.rows, *added), notes=(*table.notes, *notes))
@@ -110,11 +110,11 @@ def _methods(table: Table) -> list[str]:
 
 
 def _fits(figure: Published, table: Table) -> bool:
-    """Whether a figure answers the table's question."""
+    """Return True where a figure is of the table's protocol and setting."""
     parts = figure.setting.split("; ")
     if any(part in _LEFT_OUT for part in parts):
         return False
-    # What a linear evaluation compares are ablations, the whole method among them.
+    # A linear evaluation compares ablations, including the whole method.
     if "ablation" in parts and table.protocol != "linear-evaluation":
         return False
     if table.protocol == "one-vs-rest":
@@ -136,7 +136,7 @@ def _fits(figure: Published, table: Table) -> bool:
 
 
 def _parted(figure: Published) -> tuple[str, str]:
-    """What names the column, and what is left of the setting."""
+    """Return the part of the setting that names the column, and the rest."""
     parts = [part for part in figure.setting.split("; ") if part]
     places = [part for part in parts if part in _MEANS or part == "one-class" or part.startswith(_PLACES)]
     dropped = (*places, "ablation")
@@ -157,7 +157,7 @@ def _column(figure: Published, place: str, columns: Sequence[TableColumn]) -> Ta
             named = place.partition("=")[2] if place.startswith(_PLACES) else None
             if named is not None and _plain(apart or category) == _plain(named):
                 return column
-            # Of a set without parts the only figure is that of the set.
+            # A set without categories has a single figure.
             if named is None and not whole:
                 return column
             if named is None and figure.protocol == "linear evaluation":
@@ -177,7 +177,7 @@ def _plain(name: str) -> str:
 def _without_repeats(
     rows: Mapping[tuple[str, str, str], dict[str, Cell]],
 ) -> dict[tuple[str, str, str], dict[str, Cell]]:
-    """Rows with figures; of two versions of a paper that print the same, the later one."""
+    """Return rows with figures; where two versions of a paper print the same, the later one."""
     found: dict[tuple[str, str, str], dict[str, Cell]] = {}
     for (method, paper, rest), cells in rows.items():
         values = {key: cell.mean for key, cell in cells.items()}
@@ -196,22 +196,22 @@ def _name(method: str, paper: str, rest: str) -> str:
 
 @dataclass(frozen=True)
 class Published:
-    """One figure as printed.
+    """Published figure, as printed.
 
     Parameters
     ----------
     method : str
-        Whose result it is, under one name for all papers; ``note`` says where a paper prints another one.
+        Method, under one name for all papers; ``note`` gives the printed name where it differs.
     paper : str
-        Which paper prints it: "AnoMem v1", "AnoMem v2", "PLUME", "FYD" or "PMB".
+        Paper that prints it: "AnoMem v1", "AnoMem v2", "PLUME", "FYD" or "PMB".
     year : int
-        Of that paper's preprint.
+        Year of the paper's preprint.
     data : str
         Data set.
     protocol : str
         "one-vs-rest", "per category", "cross-type", "linear evaluation" and the like.
     setting : str
-        Parts separated by "; ": "mean" or one category first, then gamma, backbone, "ablation" and what was changed.
+        Parts separated by "; ": "mean" or one category first, then gamma, backbone, "ablation" and the change.
     metric : str
         "image AUROC", "pixel AUROC", "PRO", "accuracy" (percent), or "distance variance" (a plain number).
     value : float
@@ -220,7 +220,7 @@ class Published:
     source : str
         Table, section and, where known, page.
     note : str
-        What must be known before the figure is compared with another; empty mostly.
+        Caveat for comparisons with other figures; usually empty.
     """
 
     method: str
@@ -242,12 +242,12 @@ def published(method: str | None = None, data: str | None = None, protocol: str 
     Parameters
     ----------
     method, data, protocol : str, optional
-        Only those of this method, data set or protocol; upper and lower case are alike.
+        Filters by method, data set and protocol; case is ignored.
 
     Raises
     ------
     ParameterError
-        For a name that no figure has; the nearest one is suggested. Names that never stand together give no figure.
+        A name is unknown; the nearest one is suggested. Known names without a common figure return no figures.
 
     Examples
     --------

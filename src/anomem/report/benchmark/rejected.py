@@ -1,4 +1,4 @@
-"""Test normals that were rejected at the calibrated alpha: the promised rate where nothing was re-split."""
+"""Test normals rejected at the calibrated alpha, without re-splitting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Rejected:
     ----------
     method, where : str
     alpha : float
-        Calibrated; where fits differ, their mean.
+        Calibrated alpha; where fits differ, their mean.
     n_false, n_normal : int
         Normal test images rejected, and all of them, summed over fits.
     detection : float
@@ -40,12 +40,12 @@ class Rejected:
 
     @property
     def rate(self) -> float:
-        """Share of the normal test images rejected."""
+        """Share of normal test images rejected."""
         return self.n_false / self.n_normal
 
 
 def rejected_normals(runs: Iterable[Run], label: str, sets: Sequence[MeasuredSet] = ()) -> list[Rejected]:
-    """Count decisions of one method in the order of its sets; sweeps and tries are left out."""
+    """Count decisions of one method per set, in order; sweeps and trials are left out."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         plain = run.protocol == "localisation" or (run.protocol == "one-vs-rest" and not run.facts.get("gamma"))

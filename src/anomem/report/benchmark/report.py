@@ -1,4 +1,4 @@
-"""A report's content, from run files to tables, comparisons, checks and plots: what pages and files are made of."""
+"""Content of a report: tables, comparisons, checks and plots from run files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Checked", "Maker", "Plots", "Report", "colour_numbers", "gather"]
 
 @dataclass(frozen=True)
 class Checked:
-    """The confound check of one column of one protocol."""
+    """Confound check of one column of one protocol."""
 
     where: str
     protocol: str
@@ -36,7 +36,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Maker:
-    """What made some of the lines: software, machine, and of how many lines of which methods."""
+    """Software and machine that made some lines, with their number and methods."""
 
     software: str
     machine: str
@@ -46,7 +46,7 @@ class Maker:
 
 @dataclass(frozen=True)
 class Plots:
-    """What is drawn; empty where the lines hold nothing for it."""
+    """Plots of a report; empty where the lines have no data for them."""
 
     few_labels: tuple[Panel, ...]
     gamma: tuple[Panel, ...]
@@ -57,7 +57,7 @@ class Plots:
     promise: Chart | None
 
     def together(self) -> list[list[str]]:
-        """Labels that some plot shows together, plots that share a legend as one."""
+        """Return the labels that plots show together; plots with a common legend count as one."""
         panels = [*self.few_labels, *self.gamma, *(panel for found in self.sweeps.values() for panel in found)]
         groups = [[series.label for series in panel.series] for panel in panels]
         single = [[chart] for chart in (self.memory, self.promise) if chart is not None]
@@ -69,14 +69,14 @@ class Plots:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report says.
+    """Content of a report.
 
     Parameters
     ----------
     runs : Runs
     tables : tuple of Table
     baseline : str
-        Label of the method that others are compared with; empty where there are no tables.
+        Label of the method that others are compared with; empty without tables.
     comparisons : tuple of Versus
     promises : tuple of FalseAlarms
     costs : tuple of Cost
@@ -84,10 +84,10 @@ class Report:
     plots : Plots
     makers : tuple of Maker
     colours : dict
-        Label to the number of its colour.
+        Label -> number of its colour.
     notes : tuple of str
     sets : tuple of MeasuredSet
-        Image sets as they were measured, where they are described.
+        Measured image sets, where described.
     """
 
     runs: Runs
@@ -111,17 +111,17 @@ def gather(
     baseline: str | None = None,
     sets: Sequence[MeasuredSet] = (),
 ) -> Report:
-    """Read run files and work out what a report says.
+    """Read run files and compute a report's content.
 
     Parameters
     ----------
     paths : sequence of str or Path
     scores : sequence of Path
-        Folders of kept scores.
+        Folders of stored scores.
     baseline : str or None
         Label of the method that others are compared with; see `anomem.report.benchmark.baseline.choose_baseline`.
     sets : sequence of MeasuredSet
-        Image sets as they were measured; those that are not the official ones are marked.
+        Measured image sets; unofficial ones are marked.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def gather(
     Raises
     ------
     InputError
-        A file cannot be used, no line is of the baseline, or none can be compared with it.
+        A file cannot be used, or no line has the baseline's label or can be compared with it.
     """
     kept = StoredScores(scores)
     read = read_all(paths)
@@ -168,12 +168,12 @@ def _plots(runs: Sequence[Run], tables: Sequence[Table], kept: Sequence[FalseAla
 
 
 def colour_numbers(groups: Iterable[Sequence[str]], first: str) -> dict[str, int]:
-    """Number the colours of methods: the same in all plots, different in each, as far as there are enough.
+    """Assign colour numbers to methods: equal in all plots, distinct within each while colours last.
 
     Parameters
     ----------
     groups : iterable of sequence of str
-        Labels that stand together.
+        Labels that are shown together.
     first : str
         The label that has colour 0.
 
@@ -187,7 +187,7 @@ def colour_numbers(groups: Iterable[Sequence[str]], first: str) -> dict[str, int
         for label in group:
             neighbours.setdefault(label, set()).update(group)
     found: dict[str, int] = {}
-    # Who stands with most others chooses first.
+    # Labels shown with most others come first.
     for label in sorted(neighbours, key=lambda name: (name != first, -len(neighbours[name]))):
         taken = {found[other] for other in neighbours[label] if other in found}
         free = (number for number in range(len(PAGE.series)) if number not in taken)
@@ -231,7 +231,7 @@ def _machine(run: Run) -> str:
 
 def _said(run: Run, names: dict[str, str]) -> str:
     words = [f"{title} {run.made_by[name]}".strip() for title, name in names.items() if name in run.made_by]
-    return ", ".join(words) or "not said"
+    return ", ".join(words) or "not recorded"
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
@@ -239,7 +239,7 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     tries = [run for run in runs if run.trial != (None, None)]
     if tries:
         words = ", ".join(dict.fromkeys(trial_words(run) for run in tries))
-        notes.append(f"{len(tries):,} of {len(runs):,} lines are tries ({words} at most): no results.")
+        notes.append(f"{len(tries):,} of {len(runs):,} lines are trials ({words} at most), not results.")
     if any(run.made_by.get("revision", "").endswith("+") for run in runs):
         notes.append("Some lines were made with files that differ from their revision (marked +).")
     return notes

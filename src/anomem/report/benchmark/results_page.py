@@ -1,4 +1,4 @@
-"""The page of results that a repository keeps: an overview, a table per question, measurements and bars."""
+"""Results page for a repository: an overview, a table per protocol, measurements and bars."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SINGLE, _GROUPS = "one", ("mean", "group")
 
 @dataclass(frozen=True)
 class _Merged:
-    """A row of one or several tables, with its cells by the title of their column."""
+    """Row merged from one or several tables, with its cells by column title."""
 
     name: str
     row: Row
@@ -42,17 +42,17 @@ class _Merged:
 def results_page(
     report: Report, measurements: Sequence[Measurement] = (), bars: Sequence[Outcome] = (), *, command: str = ""
 ) -> str:
-    """Write the page as Markdown.
+    """Write the results page as Markdown.
 
     Parameters
     ----------
     report : Report
     measurements : sequence of Measurement
-        A section per script, of the tables that a bar is held against; all where there are no bars. Of earlier ones
-        their titles and circumstances.
+        A section per script, with the tables that a bar checks, or all without bars. Of earlier scripts, titles and
+        circumstances.
     bars : sequence of Outcome
     command : str
-        Command that makes the page; shown in its first lines.
+        Command that writes the page; shown in its first lines.
     """
     lines = ["# Results", "", *([f"Made by `{command}`.", ""] if command else []), READING, ""]
     lines += [*(f"- {md(note)}" for note in report.notes), ""] if report.notes else []
@@ -68,7 +68,7 @@ def results_page(
 
 
 def overview(report: Report) -> list[str]:
-    """Write one table: methods that draw maps on sets that say what is normal, with trivial features beside them.
+    """Write one table: methods that localize, on sets that define their normals, with trivial features.
 
     Methods with image AUROC on less than half of the sets are left out.
     """
@@ -105,7 +105,7 @@ def _trivial(report: Report, titles: Mapping[str, Column]) -> list[str]:
 
 
 def bar_lines(bars: Sequence[Outcome]) -> list[str]:
-    """Write how many bars are met, and a table of those that are missed."""
+    """Write the number of bars met, and a table of missed ones."""
     if not bars:
         return []
     missed = [outcome for outcome in bars if not outcome.met]
@@ -123,7 +123,7 @@ def _is_result(table: Table) -> bool:
 
 
 def _protocol_lines(protocol: str, tables: Sequence[Table]) -> list[str]:
-    """Write a section: of each figure the settings of the same sets in one table."""
+    """Write a section: per figure, a table of all settings of the same sets."""
     words = PROTOCOLS.get(protocol, ProtocolWords(protocol, ""))
     lines = [f"## {md(words.title)}", "", *([words.text, ""] if words.text else [])]
     parts: dict[tuple[str, tuple[str, ...]], list[Table]] = {}
@@ -179,7 +179,7 @@ def _rate_lines(report: Report) -> list[str]:
 
 
 def _belongs(measurement: Measurement, bars: Sequence[Outcome]) -> bool:
-    """Return whether a measurement's table stands on the page."""
+    """Return True where a measurement's table is on the page."""
     barred = {tuple(outcome.bar.key.split(SEPARATOR)[:2]) for outcome in bars}
     return not measurement.earlier and (not bars or (measurement.protocol, measurement.table) in barred)
 
@@ -191,7 +191,7 @@ def _earlier_lines(measurements: Sequence[Measurement]) -> list[str]:
     lines = [
         "## Figures of earlier scripts",
         "",
-        "Kept as they were measured, in full in `measurements.md` of the report.",
+        "As measured then; in full in `measurements.md` of the report.",
         "",
     ]
     lines += [f"- {m.title}: {circumstances(m)}" for m in reversed(firsts.values())]
@@ -199,6 +199,6 @@ def _earlier_lines(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _maker_lines(report: Report) -> list[str]:
-    lines = ["## How it was made", "", "| lines | software | machine |", "|---:|---|---|"]
+    lines = ["## Software and machines", "", "| lines | software | machine |", "|---:|---|---|"]
     lines += [md_row([str(made.n), md(made.software), md(made.machine)]) for made in report.makers]
     return [*lines, ""]

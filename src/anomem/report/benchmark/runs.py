@@ -1,4 +1,4 @@
-"""Run files read for a report: all their lines, checked against each other."""
+"""Run files of a report: all lines, checked for consistency."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["FEATURES", "Column", "Run", "Runs", "Sweep", "clean", "finite", "rea
 
 @dataclass(frozen=True)
 class Runs:
-    """All lines of a report.
+    """Run lines of a report.
 
     Parameters
     ----------
     runs : tuple of Run
     files : tuple of str
     notes : tuple of str
-        What a reader must know about the files.
+        Remarks about the files, for the reader.
     """
 
     runs: tuple[Run, ...]
@@ -38,7 +38,7 @@ def read_all(paths: Sequence[str | Path]) -> Runs:
     Parameters
     ----------
     paths : sequence of str or Path
-        Of one format. A line that two files share is taken once.
+        Files of one format. A line that two files share is counted once.
 
     Returns
     -------
@@ -47,8 +47,8 @@ def read_all(paths: Sequence[str | Path]) -> Runs:
     Raises
     ------
     InputError
-        A file is no run file or is of another format, a line lacks what a table needs or holds a figure that cannot be
-        one, two lines say different things about one unit of work, or there is no line at all.
+        A file is no run file or has another format, a line lacks required values or has an impossible figure, two lines
+        contradict each other about one unit, or no line exists.
     """
     runs: dict[str, Run] = {}
     by_unit: dict[str, Run] = {}
@@ -63,13 +63,13 @@ def read_all(paths: Sequence[str | Path]) -> Runs:
             elif _answer(earlier) == _answer(run):
                 doubled += 1
             else:
-                raise InputError(f"{run.where} is of the same unit of work as {earlier.where}: leave one of them out")
+                raise InputError(f"{run.where}: same unit of work as {earlier.where}; leave one of them out")
         if doubled:
-            notes.append(f"{path}: {doubled} lines stand in an earlier file too, and count once.")
+            notes.append(f"{path}: {doubled} lines are also in an earlier file; counted once.")
         if _torn(path):
-            notes.append(f"{path}: its last line was not finished and is left out; the bench that wrote it goes on.")
+            notes.append(f"{path}: incomplete last line left out; rerun its bench command to resume.")
     if not runs:
-        raise InputError(f"{', '.join(map(str, paths))}: no finished unit of work: run anomem bench first")
+        raise InputError(f"{', '.join(map(str, paths))}: no finished unit of work; run anomem bench first")
     return Runs(
         tuple(runs.values()), tuple(clean(str(path)) for path in paths), tuple(clean(note, 500) for note in notes)
     )

@@ -1,4 +1,4 @@
-"""Image sets as they were measured: copies, splits, and the mark of those that are not the official ones."""
+"""Measured image sets: copies, splits, and the mark of unofficial ones."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from anomem.report.benchmark.tables import Table
 __all__ = ["MARK", "MARK_WORDS", "MeasuredSet", "marked", "read_sets", "with_marks"]
 
 MARK = "°"
-"""Behind the name of a set whose images or split are not the official ones."""
+"""Mark after the name of a set with unofficial images or split."""
 
-MARK_WORDS = f"{MARK} reduced copies or another split than the official one: see the image sets."
+MARK_WORDS = f"{MARK}: reduced copies, or a split other than the official one; see the image sets."
 COLUMNS = ("data", "official", "images", "split", "used")
 _LONGEST = 400
 
 
 @dataclass(frozen=True)
 class MeasuredSet:
-    """One image set as it was measured.
+    """Measured image set.
 
     Parameters
     ----------
     data : str
-        Name as benchmarks ask for it, without a variant.
+        Name in benchmarks, without a variant.
     official : bool
-        Whether images and split are those of the provider.
+        True where images and split are the provider's.
     images, split : str
         Size and compression; origin of the split.
     used : str
@@ -79,7 +79,7 @@ def read_sets(path: str | Path) -> tuple[MeasuredSet, ...]:
 
 
 def marked(data: str, sets: Sequence[MeasuredSet]) -> bool:
-    """Return whether a set, or the one that it is a variant of, is not the official one.
+    """Return True where a set, or the set that it is a variant of, is not the official one.
 
     Examples
     --------
@@ -92,12 +92,12 @@ def marked(data: str, sets: Sequence[MeasuredSet]) -> bool:
 
 
 def with_marks(table: Table, sets: Sequence[MeasuredSet]) -> Table:
-    """Mark the columns of sets that are not the official ones; say so below published figures."""
+    """Mark the columns of unofficial sets, with a note below published figures."""
     columns = tuple(_with_mark(column, sets) for column in table.columns)
     altered = any(before is not after for before, after in zip(table.columns, columns, strict=True))
     if not altered or not any(row.kind == "published" for row in table.rows):
         return replace(table, columns=columns)
-    note = f"Published figures are of the official images and splits, those of {MARK} columns are not."
+    note = f"Published figures are of the official images and splits; columns with {MARK} are not."
     return replace(table, columns=columns, notes=(*table.notes, note))
 
 

@@ -1,4 +1,4 @@
-"""Tables of runs: a row a method, a column a set or category, means at the end; the best and what equals it marked."""
+"""Tables of runs: a row per method, a column per set or category, means; the best and its equals are marked."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from anomem.report.benchmark.runs import Column, Run, finite
 __all__ = ["BEST", "EQUAL", "Cell", "Row", "Table", "make_tables", "marks", "shown_value"]
 
 BEST, EQUAL = "best", "equal"
-"""Marks: the best of a column; a paired difference to it whose 95 % interval holds 0."""
+"""Marks: the best of a column; a paired difference to it whose 95 % interval contains 0."""
 
 SWEPT = "sweep"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry.
+    """Cell of a table.
 
     Parameters
     ----------
     mean : float
-        Over repetitions, then over categories.
+        Mean over repetitions, then over categories.
     sd : float or None
-        Standard deviation over repetitions (seeds and draws); None where there is one.
+        Standard deviation over repetitions (seeds and draws); None for a single one.
     n : int
-        Repetitions.
+        Number of repetitions.
     interval : tuple of float or None
-        95 % interval over test images, of one category.
+        95 % interval over test images; single categories only.
     mark : str
         `BEST`, `EQUAL` or nothing.
     lacking : int
-        Categories of the column that the row does not have.
+        Number of the column's categories that the row lacks.
     apart : bool
-        Whether it was judged on other test images than the column's best, so that the two do not compare.
+        True where it was judged on other test images than the column's best, and cannot be compared.
     note : str
         Source of a published figure.
     """
@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A method; `kind` is "ours", "peer" or "published"."""
+    """Row of a method; `kind` is "ours", "peer" or "published"."""
 
     name: str
     kind: str
@@ -71,16 +71,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One figure of one protocol at one setting, on some sets.
+    """Table of one metric, protocol and setting, on some sets.
 
     Parameters
     ----------
     name : str
-        Unique among a report's tables; a file's stem.
+        Unique within a report; used as file stem.
     protocol, sweep, metric : str
-        ``sweep`` is empty where nothing is varied.
+        ``sweep`` is empty outside sweeps.
     title, setting, trial : str
-        In words; ``trial`` says what makes the lines tries, empty of results.
+        In words; ``trial`` has the limits of trials, and is empty for results.
     columns : tuple of TableColumn
     rows : tuple of Row
     notes : tuple of str
@@ -100,29 +100,29 @@ class Table:
 
     @property
     def measured(self) -> tuple[Row, ...]:
-        """Rows of lines, published ones left out."""
+        """Measured rows, without published ones."""
         return tuple(row for row in self.rows if row.kind != "published")
 
     @property
     def whole(self) -> TableColumn:
-        """The column over all categories: the mean, or the only one."""
+        """Column over all categories: the mean, or the only one."""
         return next((column for column in self.columns if column.kind == "mean"), self.columns[-1])
 
 
 def make_tables(runs: Sequence[Run], kept: StoredScores, confounds: Confounds) -> list[Table]:
-    """Turn run lines into tables.
+    """Make tables from run lines.
 
     Parameters
     ----------
     runs : sequence of Run
     kept : StoredScores
-        Where kept scores lie, which make intervals of paired differences narrower.
+        Stored scores, which narrow intervals of paired differences.
     confounds : Confounds
 
     Returns
     -------
     list of Table
-        Protocols in the order of `PROTOCOLS`, sweeps after them; within one, smaller k and gamma first.
+        Protocols in the order of `PROTOCOLS`, then sweeps; within each, smaller k and gamma first.
     """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -140,14 +140,14 @@ def make_tables(runs: Sequence[Run], kept: StoredScores, confounds: Confounds) -
 
 
 def _group(run: Run) -> tuple[Any, ...]:
-    """Lines of a table agree in this."""
+    """Return the key that the lines of a table share."""
     if run.sweep is not None:
         return run.protocol, run.sweep.name, "", run.trial
     return run.protocol, "", canonical(_setting(run)), run.trial
 
 
 def _setting(run: Run) -> dict[str, Any]:
-    # How many a draw labels at most follows from the set; it shows in which images were judged.
+    # A draw's largest k follows from the set; the judged images depend on it.
     return {name: value for name, value in run.facts.items() if name != "most"}
 
 
@@ -156,7 +156,7 @@ def _place(runs: Sequence[Run]) -> tuple[Any, ...]:
     known = list(PROTOCOLS)
     place = known.index(first.protocol) if first.protocol in known else len(known)
     amounts = [first.facts.get(name) for name in ("gamma", "k")]
-    # "all" comes after every number.
+    # "all" sorts after every number.
     numbers = [finite(amount) for amount in amounts]
     amount = [n if n is not None else float("inf") if a else 0.0 for n, a in zip(numbers, amounts, strict=True)]
     return first.sweep is not None, first.sweep.name if first.sweep else "", place, amount, first.trial != (None, None)
@@ -182,10 +182,10 @@ def _table(runs: Sequence[Run], columns: Sequence[TableColumn], metric: str, kep
 
 
 def _rows_of(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Lines of each row, with its name.
+    """Return name and lines of each row.
 
-    Variants of one label with other hyperparameters on other categories are one row (a preset for objects, one for
-    textures); on the same category they are rows of their own, named by what differs.
+    Variants of one label on different categories are one row (a preset for objects, one for textures); on the same
+    category they are separate rows, named by their differing hyperparameters.
     """
     labels: dict[tuple[str, str], dict[str, list[Run]]] = {}
     for run in runs:
@@ -207,7 +207,7 @@ def _rows_of(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
 
 
 def shown_value(run: Run) -> str:
-    """The value of a sweep's point: a tuple of one is that one."""
+    """Format the value of a sweep's point; a tuple of one as its element."""
     value: Any = None if run.sweep is None else run.sweep.value
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -215,7 +215,7 @@ def shown_value(run: Run) -> str:
 
 
 def _differences(parts: Sequence[Sequence[Run]]) -> list[str]:
-    """What each variant has that not all have."""
+    """Describe, per variant, the hyperparameters that not all variants share."""
     given = [{**part[0].params, "most": part[0].facts.get("most")} for part in parts]
     shared = {
         key
@@ -246,7 +246,7 @@ def _cell(runs: Mapping[Column, Sequence[Run]], members: Sequence[Column], metri
     for part in there:
         for run in part:
             by_repeat.setdefault(run.repeat, []).append(run.values[metric])
-    # Of a run that is not finished some repetitions lack categories: they would show as spread.
+    # Repetitions of an unfinished run may lack categories, which would look like spread.
     complete = [statistics.fmean(values) for values in by_repeat.values() if len(values) == len(there)]
     interval = None
     if len(members) == 1:
@@ -263,7 +263,7 @@ def _cell(runs: Mapping[Column, Sequence[Run]], members: Sequence[Column], metri
 
 
 def _marked(rows: Sequence[Row], columns: Iterable[TableColumn], metric: str, kept: StoredScores) -> list[Row]:
-    """Mark the best of every column and what equals it, among rows that were judged on the same images."""
+    """Mark the best of every column and its equals, among rows judged on the same images."""
     cells = [dict(row.cells) for row in rows]
     for column in columns:
         for place, changes in marks(rows, column, metric, kept).items():
@@ -272,10 +272,10 @@ def _marked(rows: Sequence[Row], columns: Iterable[TableColumn], metric: str, ke
 
 
 def marks(rows: Sequence[Row], column: TableColumn, metric: str, kept: StoredScores) -> dict[int, dict[str, Any]]:
-    """What is to be said of each row in a column.
+    """Return the fields of each row's cell that marking changes, for one column.
 
-    Only rows that have every category of the column, on the same test images, seeds and draws as another one, take
-    part. Of them the best mean is `BEST`; `EQUAL` is whose paired difference to it has a 95 % interval that holds 0.
+    Only rows with every category of the column, on the same test images, seeds and draws as another row, are compared.
+    The best mean is `BEST`; a row is `EQUAL` where its paired difference to the best has a 95 % interval around 0.
     """
     higher = METRIC_WORDS[metric].higher
     whole = [i for i, row in enumerate(rows) if column.key in row.cells and not row.cells[column.key].lacking]
@@ -306,7 +306,10 @@ def marks(rows: Sequence[Row], column: TableColumn, metric: str, kept: StoredSco
 
 
 def _largest_circle(rows: Sequence[Row], whole: Sequence[int], column: TableColumn) -> list[int]:
-    """The most rows of which one shares a unit of every category with each: same images, seed and draw."""
+    """Return the largest group of rows around one that shares a unit of every category with each.
+
+    Shared units have the same images, seed and draw.
+    """
     units = {
         i: [{(run.repeat, run.images) for run in rows[i].runs[key] if run.images is not None} for key in column.members]
         for i in whole

@@ -1,4 +1,4 @@
-"""A report's tables as Markdown, as CSV and as plain values."""
+"""Tables of a report as Markdown, CSV and plain values."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ _VERSUS_COLUMNS = (
 
 
 def heading(table: Table) -> str:
-    """Setting, figure and what makes it a try, in one line."""
+    """Return setting, metric and limits of trials in one line."""
     words = [f"Sweep {table.sweep}" if table.sweep else "", table.setting, table.title]
-    return ", ".join(filter(None, words)) + (f" (a try: {table.trial} at most)" if table.trial else "")
+    return ", ".join(filter(None, words)) + (f" (trial: {table.trial} at most)" if table.trial else "")
 
 
 def markdown(report: Report) -> str:
-    """All tables, comparisons and the confound check as Markdown."""
+    """Write all tables, comparisons and the confound check as Markdown."""
     lines = ["# Results", "", READING, ""]
     if report.notes:
         lines += [*(f"- {md(note)}" for note in report.notes), ""]
@@ -64,20 +64,21 @@ def markdown(report: Report) -> str:
     if report.comparisons:
         lines += [f"## Against {md(report.baseline)}", "", *_versus_lines(report), ""]
     if report.promises:
-        lines += ["## The promised rate", "", *promise_lines(report), "", RULE, ""]
-    lines += ["## Confound check: what trivial features alone tell apart, image AUROC %", "", *_check_lines(report), ""]
+        lines += ["## Promised false-alarm rate", "", *promise_lines(report), "", RULE, ""]
+    lines += ["## Confound check: image AUROC % of trivial features alone", "", *_check_lines(report), ""]
     return "\n".join(lines)
 
 
 READING = (
     "Fractions in percent; mean ± standard deviation over seeds and draws. Bold: the best of a column, and every entry "
-    "whose paired difference to it has a 95 % interval that holds 0. ‡ other test images than the best: not compared. "
-    "† lacks categories of the mean: not compared. § a trivial feature does about as well. Italics: published figures."
+    "whose paired difference to it has a 95 % interval that contains 0. ‡: other test images than the best, not "
+    "compared. †: lacks categories of the mean, not compared. §: a trivial feature comes near the best method. "
+    "Italics: published figures."
 )
 
 
 def set_lines(sets: Sequence[MeasuredSet]) -> list[str]:
-    """Write the image sets as they were measured, as Markdown lines; nothing without any."""
+    """Write the measured image sets as Markdown lines; none without sets."""
     if not sets:
         return []
     rows = [md_row([s.title, md(s.images), md(s.split), s.used]) for s in sets]
@@ -85,7 +86,7 @@ def set_lines(sets: Sequence[MeasuredSet]) -> list[str]:
 
 
 def tables_csv(report: Report) -> str:
-    """Every entry of every table, one a line, fractions from 0 to 1."""
+    """Write every entry of every table as CSV, one per line, fractions from 0 to 1."""
     rows: list[Sequence[Any]] = [_TABLE_COLUMNS]
     for table in report.tables:
         for row in table.rows:
@@ -104,7 +105,7 @@ def tables_csv(report: Report) -> str:
 
 
 def comparisons_csv(report: Report) -> str:
-    """Every comparison, one a line."""
+    """Write every comparison as CSV, one per line."""
     rows: list[Sequence[Any]] = [_VERSUS_COLUMNS]
     for versus in report.comparisons:
         found = versus.found
@@ -121,7 +122,7 @@ def comparisons_csv(report: Report) -> str:
 
 
 def confound_csv(report: Report) -> str:
-    """The confound check, one line a set."""
+    """Write the confound check as CSV, one line per set."""
     rows: list[Sequence[Any]] = [("protocol", "set", "trial", *FEATURES, "best_method", "confounded")]
     for checked in report.checks:
         areas = ["" if checked.check.areas[name] is None else checked.check.areas[name] for name in FEATURES]
@@ -131,7 +132,7 @@ def confound_csv(report: Report) -> str:
 
 
 def plain(report: Report) -> dict[str, Any]:
-    """The report's figures as plain values, as ``anomem report --json`` prints them."""
+    """Return the report's figures as plain values, as ``anomem report --json`` prints them."""
     return {
         "files": list(report.runs.files),
         "n_units": len(report.runs.runs),
@@ -188,7 +189,7 @@ def _yes(value: bool) -> str:
 
 
 def md(text: str) -> str:
-    """Escape text that Markdown takes for nothing else."""
+    """Escape text for Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
 
 
@@ -207,7 +208,7 @@ def _table_lines(table: Table) -> list[str]:
 
 
 def md_name(row: Row) -> str:
-    """Write the name of a row: published ones in italics, peers named so."""
+    """Write the name of a row: published ones in italics, peers with a suffix."""
     if row.kind == "published":
         return f"*{md(row.name)} (published)*"
     return md(row.name) + (" (peer)" if row.kind == "peer" else "")
@@ -275,7 +276,7 @@ def promise_lines(report: Report) -> list[str]:
 
 
 def _check_lines(report: Report) -> list[str]:
-    heads = ["", "asked", *FEATURE_WORDS.values(), "best method", "verdict"]
+    heads = ["", "protocol", *FEATURE_WORDS.values(), "best method", "verdict"]
     lines = [md_row(heads), "|---|---" + "|---:" * 5 + "|---|"]
     for checked in report.checks:
         areas = [checked.check.areas[name] for name in FEATURES]
@@ -285,7 +286,7 @@ def _check_lines(report: Report) -> list[str]:
             md_row(
                 [
                     md(checked.where),
-                    md(checked.protocol) + (" (a try)" if checked.trial else ""),
+                    md(checked.protocol) + (" (trial)" if checked.trial else ""),
                     *shown,
                     best,
                     verdict(checked.check),
@@ -296,5 +297,5 @@ def _check_lines(report: Report) -> list[str]:
 
 
 def verdict(check: Any) -> str:
-    """What the confound check says of a set, in two words."""
+    """Return the verdict of the confound check in a few words."""
     return "possibly confounded" if check.confounded else "no shortcut found" if check.measured else "not measured"

@@ -1,1 +1,1 @@
-"""The page about one model on one data set."""
+"""Evaluation report: a page for one model on one data set."""

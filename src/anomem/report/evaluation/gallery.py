@@ -1,4 +1,4 @@
-"""Pictures of a report: small, with overlays and outlines, as data URIs."""
+"""Pictures of a report: thumbnails with overlays and outlines, as data URIs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from anomem.loading import Model
 
 _SIDE = 360
-"""Longest side of a picture in the page, pixels."""
+"""Longest side of a picture, pixels."""
 _LOSSLESS_UP_TO = 128
 _OUTLINE = np.array([0, 229, 255], np.uint8)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a gallery: data URIs of the image and its overlay (None without maps)."""
+    """Picture of a gallery: data URIs of the image and its overlay (None without maps)."""
 
     row: ImageRow
     image: str
@@ -39,7 +39,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures under one heading."""
+    """Gallery of pictures under one heading."""
 
     title: str
     note: str
@@ -47,13 +47,13 @@ class Gallery:
 
 
 def choose(evaluation: Evaluation, count: int) -> list[tuple[str, str, list[ImageRow]]]:
-    """Choose the images worth looking at: title, note and rows of each gallery.
+    """Choose informative images: title, note and rows of each gallery.
 
     Parameters
     ----------
     evaluation : Evaluation
     count : int
-        Images in each gallery, at most.
+        Maximum number of images per gallery.
     """
     by_score = sorted(evaluation.results, key=lambda row: row.score)
     normals = [row for row in reversed(by_score) if row.label == NORMAL]
@@ -61,17 +61,17 @@ def choose(evaluation: Evaluation, count: int) -> list[tuple[str, str, list[Imag
     return [
         (
             "Highest-scoring normal images",
-            "Where a false alarm is, or would be next. Look for defects that were labelled normal.",
+            "False alarms, or the nearest to one. Check for defects that were labelled normal.",
             normals[:count],
         ),
         (
             "Lowest-scoring anomalous images",
-            "Where a defect is missed, or would be next. Labelling some of these helps most.",
+            "Missed defects, or the nearest to one. Labelling some of these helps most.",
             anomalies[:count],
         ),
         (
             "Typical detections",
-            "Detected images in the middle of their defect type's scores.",
+            "Detected images with median scores of their defect type.",
             _typical([row for row in anomalies[count:] if row.anomalous], count),
         ),
     ]
@@ -80,10 +80,9 @@ def choose(evaluation: Evaluation, count: int) -> list[tuple[str, str, list[Imag
 def galleries(
     evaluation: Evaluation, detector: Model, *, count: int, batch_size: int, workers: int | None
 ) -> list[Gallery]:
-    """Draw the chosen images; maps come from the detector's own scoring path.
+    """Draw the chosen images; maps come from the detector's scoring path.
 
-    Images that have gone or changed into something unreadable since are left out; an evaluation without its images has
-    no pictures.
+    Images that have been removed or become unreadable are left out; an evaluation without images has no pictures.
     """
     if evaluation.images is None:
         return []
@@ -97,12 +96,12 @@ def galleries(
 
 
 def colour_bar() -> str:
-    """Give the colour scale from low to high as a data URI, 256 x 1 pixels."""
+    """Return the colour scale from low to high as a data URI, 256 x 1 pixels."""
     return data_uri(colourise(np.linspace(0.0, 1.0, 256, dtype=np.float32)[None, :]))
 
 
 def data_uri(image: UInt8Image) -> str:
-    """Encode an image for an ``src`` attribute: PNG where it is small, JPEG else."""
+    """Encode an image for a ``src`` attribute: small ones as PNG, others as JPEG."""
     buffer = io.BytesIO()
     if max(image.shape[:2]) <= _LOSSLESS_UP_TO or image.shape[0] == 1:
         kind = "png"
@@ -114,7 +113,7 @@ def data_uri(image: UInt8Image) -> str:
 
 
 def thumbnail(image: UInt8Image, side: int = _SIDE) -> UInt8Image:
-    """Shrink an image (H, W, 3) to at most ``side`` pixels; smaller ones stay as they are."""
+    """Shrink an image (H, W, 3) to at most ``side`` pixels; smaller ones are unchanged."""
     return resize(image, _fitting(image.shape[:2], side)) if max(image.shape[:2]) > side else image
 
 

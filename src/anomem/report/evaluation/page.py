@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file that needs nothing else: no scripts, no fonts, no network."""
+"""Evaluation as one self-contained HTML file, without scripts, fonts or network access."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def write_evaluation_page(
     Parameters
     ----------
     evaluation : Evaluation
-        As `anomem.evaluation.evaluate.evaluate` returns it.
+        From `anomem.evaluation.evaluate.evaluate`.
     detector : Detector or Session
-        The detector evaluated; the pictures shown are scored again for their maps.
+        The evaluated detector; shown pictures are scored again for their maps.
     path : str or Path
-        A file ending in ``.html`` or ``.htm``, or a folder, which is made where it is missing and
-        in which the file is called ``report.html``.
+        A file ending in ``.html`` or ``.htm``, or a folder, which is created where missing and
+        gets a file ``report.html``.
     title : str
-        What was evaluated, say the data set's name.
+        Title, such as the data set's name.
     facts : mapping of str to str, optional
-        Further lines for the table about the model, such as the names of its file and the data.
+        Further lines of the model's table, such as the names of its file and the data.
     prototypes : sequence of (caption, image), optional
-        Pictures, (H, W, 3) uint8, of what the memory holds; by default what
-        ``detector.prototypes()`` returns, where the detector has such a method.
+        Pictures, (H, W, 3) uint8, of memory items; by default from
+        ``detector.prototypes()``, where the detector has this method.
     n_pictures : int
-        Images in each gallery, at most.
+        Maximum number of images per gallery.
     batch_size, workers
         For scoring the pictures.
 
@@ -74,7 +74,7 @@ def write_evaluation_page(
     Raises
     ------
     InputError
-        The place cannot be written, or is a file of another suffix.
+        The path cannot be written, or is a file with another suffix.
     """
     target = _target(Path(path))
     html = evaluation_page(
@@ -88,7 +88,7 @@ def write_evaluation_page(
         workers=workers,
     )
     with atomic_path(target) as part:
-        # A file name that is no text (lone surrogates) must not keep the report from being written.
+        # A file name that is not text (lone surrogates) must not prevent the report.
         part.write_text(html, encoding="utf-8", errors="backslashreplace")
     return target
 
@@ -135,12 +135,12 @@ def evaluation_page(
 def _target(path: Path) -> Path:
     named = path.suffix.lower() in (".html", ".htm") and not path.is_dir()
     if not named and path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file: name a folder, or a file ending in .html")
+        raise InputError(f"{path}: is a file; name a folder, or a file ending in .html")
     folder = path.parent if named else path
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: {error.strerror}: name a folder that can be written") from error
+        raise InputError(f"{folder}: {error.strerror}; name a writable folder") from error
     return path if named else path / DEFAULT_NAME
 
 
@@ -159,13 +159,13 @@ def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, s
 
 
 def _parameter_lines(detector: Model) -> list[tuple[str, str, bool]]:
-    """Name, value, and whether the preset chose it."""
+    """Return name, value and preset flag of each parameter."""
     given, resolved = _flat(detector.get_params()), _flat(detector.resolved_)
     return [(name, _shown(value), value is not None and given.get(name) is None) for name, value in resolved.items()]
 
 
 def _flat(values: Any) -> dict[str, Any]:
-    """Return parameters by name, members of nested objects by their dotted one."""
+    """Return parameters by name, members of nested objects by dotted name."""
     found: dict[str, Any] = {}
     for name in values.keys():  # noqa: SIM118 - resolved parameters are no mapping
         if values[name] is BY_PRESET:
@@ -190,7 +190,7 @@ def _shown(value: Any) -> str:
 
 
 def safe(markup: str) -> Any:
-    """Mark text of our own making, and nothing from outside, as finished markup."""
+    """Mark our own text as markup; never use it on external text."""
     from markupsafe import Markup
 
     return Markup(markup)

@@ -1,4 +1,4 @@
-"""Plots as inline SVG whose colours and font come from the page around them."""
+"""Plots as inline SVG with the colours and font of the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG_FROM = 30.0
 
 
 def score_histogram(normal: Sequence[float], anomalous: Sequence[float], threshold: float) -> str:
-    """Histograms of scores, normals above anomalies on one axis, with the threshold.
+    """Draw histograms of scores, normals above anomalies on one axis, with the threshold.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def score_histogram(normal: Sequence[float], anomalous: Sequence[float], thresho
     Returns
     -------
     str
-        An ``<svg>`` element. Counts have a scale of their own for each label; the score axis is
+        An ``<svg>`` element. Each label has its own count scale; the score axis is
         logarithmic where positive scores span more than a factor of 30.
     """
     from matplotlib.figure import Figure
@@ -89,9 +89,9 @@ def roc_plot(roc: RocPoints, operating: tuple[float, float]) -> str:
 
 
 def _edges(scores: npt.NDArray[np.float64], threshold: float) -> tuple[npt.NDArray[np.float64], bool]:
-    """Bin edges over all scores, one of them at the threshold; and whether the axis is logarithmic.
+    """Return bin edges over all scores, one at the threshold; and True for a logarithmic axis.
 
-    A score that equals the threshold is accepted, so the edge lies just above it.
+    A score equal to the threshold is accepted, so the edge is just above it.
     """
     split = float(np.nextafter(threshold, np.inf))
     low, high = min(float(scores.min()), split), max(float(scores.max()), split)
@@ -107,7 +107,7 @@ def _edges(scores: npt.NDArray[np.float64], threshold: float) -> tuple[npt.NDArr
 
 
 def _steps_through(anchor: float, low: float, high: float, bins: int) -> npt.NDArray[np.float64]:
-    """Equal steps that hit the anchor and cover low to high, with a little to spare."""
+    """Return equally spaced edges that include the anchor and cover low to high with a margin."""
     step = (high - low) / bins
     before, after = (int(np.floor(side / step)) + 1 for side in (anchor - low, high - anchor))
     return anchor + step * np.arange(-before, after + 1, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Sentences of an evaluation's page: its figures in words."""
+"""Sentences of an evaluation page: its figures in words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FEATURES = {
 
 @dataclass(frozen=True)
 class Card:
-    """One headline figure: a fraction, its name and what to know about it."""
+    """Headline figure: a fraction, its name and a note."""
 
     name: str
     value: float
@@ -35,7 +35,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judgement: `tone` is "good", "doubt" or "bad"."""
+    """Verdict with a tone: "good", "doubt" or "bad"."""
 
     tone: str
     short: str
@@ -48,16 +48,16 @@ rate = partial(runtime_text.rate, space=NO_BREAK)
 
 
 def headline(evaluation: Evaluation) -> list[Card]:
-    """Give the figures at the top of the page."""
+    """Return the figures at the top of the page."""
     image, pixel = evaluation.image, evaluation.pixel
     cards = [
         Card("Image AUROC", image.auroc, "95\xa0% bootstrap interval", image.auroc_ci),
-        Card("Average precision", image.ap, "by chance: the share of anomalous images", image.ap_ci),
-        Card("F1 max", image.f1_max, "an oracle: threshold chosen on these labels", image.f1_max_ci),
+        Card("Average precision", image.ap, "chance level: the share of anomalous images", image.ap_ci),
+        Card("F1 max", image.f1_max, "oracle: threshold chosen on these labels", image.f1_max_ci),
         Card(
             "FPR at 95\xa0% TPR",
             image.fpr95,
-            "lower is better: false alarms when 95\xa0% are found",
+            "lower is better: false-alarm rate at 95\xa0% detection",
             image.fpr95_ci,
             lower_is_better=True,
         ),
@@ -71,16 +71,16 @@ def headline(evaluation: Evaluation) -> list[Card]:
 
 
 def promise(evaluation: Evaluation | NormalsEvaluation) -> Verdict:
-    """Judge whether the false alarms on this set fit the promised rate."""
+    """Compare the false alarms on this set with the promised rate."""
     made, decided = evaluation.promise, evaluation.at_alpha
     if not decided.n_false:
-        return Verdict("good", "in keeping with the promise", "No false alarms: nothing speaks against it.")
+        return Verdict("good", "consistent with the promised rate", "No false alarms.")
     event = f"{decided.n_false:,} or more false alarms in {evaluation.n_normal:,}"
     likely = percent(made.chance, 1 if made.chance >= _CHANCE_DOUBT else 2)
     if made.chance >= _CHANCE_DOUBT:
         return Verdict(
             "good",
-            "in keeping with the promise",
+            "consistent with the promised rate",
             f"If these normals are like those of the calibration, {event} have a probability of {likely}.",
         )
     rare = f"If these normals were like those of the calibration, {event} would have a probability of only {likely}. "
@@ -88,7 +88,7 @@ def promise(evaluation: Evaluation | NormalsEvaluation) -> Verdict:
         return Verdict(
             "doubt",
             "more false alarms than expected",
-            rare + "Bad luck, or these normals differ: look at the highest-scoring ones below.",
+            rare + "Chance, or these normals differ: check the highest-scoring ones below.",
         )
     return Verdict(
         "bad",
@@ -99,40 +99,40 @@ def promise(evaluation: Evaluation | NormalsEvaluation) -> Verdict:
 
 
 def confound(evaluation: Evaluation) -> tuple[list[tuple[str, float]], Verdict]:
-    """Give AUROC by trivial features beside the detector's, and what that says."""
+    """Return AUROC of trivial features beside the detector's, and the verdict."""
     areas = asdict(evaluation.trivial)
     lines = [("This detector", evaluation.image.auroc)]
     lines += [(f"{_FEATURES[name]} alone", area) for name, area in areas.items() if area is not None]
     found = check_confound(areas, evaluation.image.auroc, evaluation.n_normal, evaluation.n_anomalous)
     if found.best is None:
-        return lines, Verdict("doubt", "not measured", "No trivial feature is known of every image.")
+        return lines, Verdict("doubt", "not measured", "No trivial feature is known for every image.")
     feature, best = _FEATURES[found.feature].lower(), found.best
     if found.confounded:
         return lines, Verdict(
             "doubt",
             "possibly confounded",
             f"The {feature} alone reaches {percent(best)}. Normal and anomalous images of this set "
-            "may differ in more than their defects, so that image-level figures say less than they "
-            "seem to.",
+            "may differ in more than their defects, so that image-level figures may overstate "
+            "detection.",
         )
     return lines, Verdict(
         "good",
         "no shortcut found",
         f"The best of them, the {feature}, reaches {percent(best)}. Each counts in its better "
-        f"direction; on a set of this size the best of four reaches up to {percent(found.luck)} by luck.",
+        f"direction; on a set of this size the best of four reaches up to {percent(found.luck)} by chance.",
     )
 
 
 def set_lines(evaluation: Evaluation) -> list[str]:
-    """Say which images were judged, and which were not."""
+    """Describe the images that were judged and left out."""
     lines = []
     if evaluation.n_left_out:
         lines.append(
-            f"{_images(evaluation.n_left_out)} left out: the model learnt from, was tuned, calibrated "
-            "or labelled with the same content."
+            f"{_images(evaluation.n_left_out)} left out: the model was fitted, tuned, calibrated or "
+            "labelled with the same content."
         )
     else:
-        lines.append("None of these images had a part in making the model.")
+        lines.append("The model was made without these images.")
     if evaluation.n_unlabelled:
         lines.append(f"{_images(evaluation.n_unlabelled)} without a label not judged.")
     if evaluation.pixel is not None and evaluation.pixel.n_without_mask:
@@ -146,7 +146,7 @@ def set_lines(evaluation: Evaluation) -> list[str]:
 
 
 def shortener(paths: Sequence[str]) -> Callable[[str], str]:
-    """Return what cuts the folder that all paths share off a path, and makes it printable."""
+    """Return a function that removes the common folder from a path and makes it printable."""
     parents = [str(PurePath(path).parent) for path in paths]
     try:
         shared = os.path.commonpath(parents) if parents else ""

@@ -1,0 +1,66 @@
+"""Detectors to fit, as a command line describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from anomem.cli.output import Output
+from anomem.cli.session import note
+from anomem.errors import InputError
+from anomem.runtime.precision import PRECISIONS
+from anomem.runtime.text import count
+
+if TYPE_CHECKING:
+    from anomem.detector import Detector
+
+
+def configured(
+    method: str, assignments: Sequence[str], precision: str | None, bits: str | None, seed: int | None
+) -> Detector:
+    """Build a detector from ``--set`` and the options that stand for hyperparameters; checked before any work."""
+    from anomem.detectors import get
+    from anomem.params import parse_assignments
+
+    kind = get(method)
+    values = parse_assignments(kind, assignments)
+    if precision is not None:
+        values["precision"] = PRECISIONS[precision]
+    if bits is not None:
+        values["bits"] = bits if bits == "auto" else int(bits)
+    if seed is not None:
+        values["seed"] = seed
+    detector = kind(**values)
+    detector.resolve()
+    return detector
+
+
+def extended(model: Path, output: Output) -> Detector:
+    """Load a detector to be fitted again with more images, and say what does not stay as it is."""
+    from anomem.data.store import store_of
+    from anomem.detectors import load
+
+    context = click.get_current_context()
+    options = {
+        "method": "--method",
+        "assignments": "--set",
+        "precision": "--precision",
+        "bits": "--bits",
+        "seed": "--seed",
+    }
+    given = [o for name, o in options.items() if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        named = ", ".join(given)
+        raise InputError(f"{named}: --extend fits as {model} was fitted; leave it out, or fit again on all images")
+    detector = load(model)
+    output.line(f"{model}: its normals ({store_of(model)}) are learnt together with these, all anew")
+    if context.params["alpha"] is None:
+        note(f"alpha is chosen anew; --alpha {detector.calibration_.alpha:.3g} keeps that of {model}")
+    labelled = detector.counts_["n_labelled"]
+    if labelled:
+        note(f"the {count(labelled, 'earlier label')} of {model} will not be kept; --labels gives them again")
+    return detector

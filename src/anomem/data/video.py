@@ -1,0 +1,217 @@
+"""Frames of video files as images: ``clip.mp4#000123``, decoded when they are asked for; a clip is one group.
+
+Needs PyAV: ``pip install 'anomem[video]'``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anomem.data.samples import Dataset, Sample
+from anomem.errors import ImageError, InputError, MissingExtraError, one_line
+from anomem.runtime.limits import MAX_PIXELS
+from anomem.runtime.listing import list_folder
+from anomem.runtime.text import count
+from anomem.runtime.words import class_of
+from anomem.types import NORMAL, UInt8Image
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+__all__ = ["EVERY", "frames", "is_frame", "is_video", "read_frame", "read_videos", "videos_in"]
+
+EVERY = 10
+"""Every so many frames of a video one is an image, by default: 3 a second of 30."""
+
+_SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
+_KEPT_BYTES = 128 << 20
+"""Decoded frames that are kept per video: threads ask for frames out of order."""
+
+_SOUGHT = 300
+"""Frames ahead that are decoded rather than sought."""
+
+
+def is_video(path: object) -> bool:
+    """Tell by its suffix whether a path names a video file."""
+    return isinstance(path, (str, Path)) and Path(path).suffix.lower() in _SUFFIXES
+
+
+def is_frame(path: str | Path) -> bool:
+    """Tell whether a path names a frame of a video file."""
+    clip, mark, number = Path(path).name.rpartition("#")
+    return bool(mark) and number.isdecimal() and is_video(clip)
+
+
+def videos_in(folder: Path) -> list[Path]:
+    """List the video files of a folder without images; none where it has images, which are what it holds then."""
+    if not any(is_video(name) for _, _, names in os.walk(folder) for name in names):  # far quicker than a listing
+        return []
+    listing = list_folder(folder)
+    return [] if listing.images else [path for path, _ in listing.unread if is_video(path)]
+
+
+def frames(video: str | Path, every: int = EVERY) -> list[Path]:
+    """List frames of a video file, from the first on.
+
+    Parameters
+    ----------
+    video : str or Path
+        MP4, AVI, MOV, MKV, WebM, ...: whatever FFmpeg decodes.
+    every : int
+        Take one of so many frames.
+
+    Returns
+    -------
+    list of Path
+        ``clip.mp4#000000``, ``clip.mp4#000010``, ...: paths that every call takes as images.
+
+    Raises
+    ------
+    ImageError
+        The video cannot be decoded.
+    MissingExtraError
+        PyAV is not installed.
+    """
+    place = Path(video)
+    if every < 1:
+        raise InputError(f"every={every}: takes no frame; give 1 or more")
+    return [place.with_name(f"{place.name}#{number:06d}") for number in range(0, len(_opened(place).times), every)]
+
+
+def read_videos(videos: Sequence[Path], root: Path, every: int = EVERY) -> Dataset:
+    """Return the frames of video files as a dataset, each clip a group.
+
+    Parameters
+    ----------
+    videos : sequence of Path
+    root : Path
+        The folder of the videos, or the one video. Class words in folders below it label their frames; others are
+        normal.
+    every : int
+        As for `frames`.
+    """
+    train: list[Sample] = []
+    test: list[Sample] = []
+    for video in videos:
+        below = video.relative_to(root).parts[:-1]
+        labels = [label for label in map(class_of, below) if label is not None]
+        label = labels[-1] if labels else NORMAL
+        chosen = train if label == NORMAL else test
+        chosen += [Sample(path, label, group=str(video)) for path in frames(video, every)]
+    n = len(train) + len(test)
+    note = (
+        f"one of {every} frames of {count(len(videos), 'video')} ({n:,}; every=, --every); a video counts as one group"
+    )
+    return Dataset("video", root, tuple(train), tuple(test), split=False, notes=(note,))
+
+
+def read_frame(path: Path) -> UInt8Image:
+    """Decode one frame to RGB, (H, W, 3) uint8, turned upright; ImageError where it cannot be."""
+    clip, _, number = path.name.rpartition("#")
+    return _opened(path.with_name(clip)).image(int(number), str(path))
+
+
+def _opened(video: Path) -> _Clip:
+    try:
+        facts = video.stat()
+    except OSError as error:
+        raise ImageError(str(video), "there is no such file; check the path") from error
+    return _cached(video, (facts.st_size, facts.st_mtime_ns), os.getpid())
+
+
+@lru_cache(maxsize=2)
+def _cached(video: Path, _state: tuple[int, int], _process: int) -> _Clip:
+    return _Clip(video)
+
+
+class _Clip:
+    """An open video: its frames by number, from any thread, fastest in their order.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import av
+        except ImportError as error:
+            raise MissingExtraError("av", "video") from error
+        self._path, self._av, self._lock = path, av, threading.Lock()
+        self._frames: Iterator[VideoFrame] = iter(())
+        self._at = 0
+        self._kept: OrderedDict[int, VideoFrame] = OrderedDict()
+        self._open()
+        try:
+            packets = self._container.demux(self._stream)
+            self.times = sorted(packet.pts for packet in packets if packet.pts is not None)
+        except av.FFmpegError as error:
+            raise self._damaged(error) from error
+        if not self.times or len(set(self.times)) < len(self.times):
+            raise ImageError(str(path), "a video whose frames have no times of their own; convert it to MP4")
+        self._open()
+
+    def image(self, number: int, name: str) -> UInt8Image:
+        """Return a frame as RGB."""
+        if number >= len(self.times):
+            raise ImageError(name, f"the video has {len(self.times):,} frames; check the number")
+        with self._lock:
+            try:
+                frame = self._found(number)
+                if frame is None:
+                    raise ImageError(name, "this frame cannot be decoded; convert the video again")
+                image = frame.to_ndarray(format="rgb24")
+            except self._av.FFmpegError as error:
+                raise self._damaged(error) from error
+        return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+
+    def _found(self, number: int) -> VideoFrame | None:
+        time = self.times[number]
+        if time in self._kept:
+            return self._kept[time]
+        if not self._at <= number <= self._at + _SOUGHT:
+            self._container.seek(time, stream=self._stream)
+            self._frames = self._container.decode(self._stream)
+        found = self._forward(time)
+        if found is None:  # sought to where this frame is never shown: from the start it is
+            self._open()
+            found = self._forward(time)
+        self._at = number
+        return found
+
+    def _forward(self, time: int) -> VideoFrame | None:
+        """Decode up to a time, keeping the last frames on the way."""
+        for frame in self._frames:
+            if frame.pts is None:
+                continue
+            self._kept[frame.pts] = frame
+            while len(self._kept) > max(_KEPT_BYTES // (2 * frame.width * frame.height), 1):
+                self._kept.popitem(last=False)
+            if frame.pts >= time:
+                return self._kept.get(time)
+        return None
+
+    def _open(self) -> None:
+        try:
+            self._container: Any = self._av.open(str(self._path))
+            streams = self._container.streams.video
+        except (self._av.FFmpegError, OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        if not streams:
+            raise ImageError(str(self._path), "holds no video; name a video file")
+        self._stream = streams[0]
+        if self._stream.codec_context.width * self._stream.codec_context.height > MAX_PIXELS:
+            raise ImageError(str(self._path), f"frames of more than {MAX_PIXELS:,} pixels; make them smaller")
+        self._frames = self._container.decode(self._stream)
+        self._at = 0
+
+    def _damaged(self, error: Exception) -> ImageError:
+        return ImageError(str(self._path), f"not a readable video ({one_line(error, 100)}); copy or convert it again")

@@ -1,0 +1,130 @@
+"""Frames of video files as images."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from anomem.cli import options
+from anomem.data import video
+from anomem.data.corpus import read_corpus
+from anomem.data.official.inside import read_file
+from anomem.data.sources import PathSource, list_images, normal_samples, open_source, read_dataset
+from anomem.errors import AnomemWarning, ImageError, InputError, MissingExtraError
+from anomem.runtime.progress import run_to_end
+from anomem.types import ANOMALOUS, NORMAL
+
+STEP = 5
+"""By so much each frame is brighter than the one before."""
+
+
+def film(place: Path, n: int = 50, *, codec: str = "mpeg4", gap: int = 12, first: int = 0) -> Path:
+    """Write a video of grey frames of rising brightness; a frame of its own every `gap`."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(place), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.bit_rate = 4_000_000
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", gap
+        for i in range(n):
+            pixels = np.full((48, 64, 3), first + STEP * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return place
+
+
+def number_of(image: np.ndarray) -> int:
+    return round(float(image.mean()) / STEP)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mpeg4"), ("a.avi", "mpeg4"), ("a.mkv", "mpeg2video")])
+def test_frames_are_images_by_number(tmp_path: Path, name: str, codec: str) -> None:
+    clip = film(tmp_path / name, codec=codec)
+    paths = video.frames(clip, 5)
+    assert [path.name for path in paths[:3]] == [f"{name}#000000", f"{name}#000005", f"{name}#000010"]
+    assert len(paths) == 10
+    source = PathSource(paths)
+    shapes = {source.load(i).shape for i in range(10)}
+    assert shapes == {(48, 64, 3)}
+    assert [number_of(source.load(i)) for i in range(10)] == list(range(0, 50, 5))
+
+
+def test_any_order_gives_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "_KEPT_BYTES", 3 * 2 * 64 * 48)
+    monkeypatch.setattr(video, "_SOUGHT", 7)
+    source = PathSource(video.frames(film(tmp_path / "a.mp4"), 1))
+    inorder = [source.digest(i) for i in range(50)]
+    mixed = random.Random(0).sample(range(50), 50)
+    assert [source.digest(i) for i in mixed] == [inorder[i] for i in mixed]
+    found: dict[int, int] = {}
+    threads = [
+        threading.Thread(target=lambda part: found.update({i: source.digest(i) for i in part}), args=(mixed[k::3],))
+        for k in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[i] for i in range(50)] == inorder
+    (clip,) = {video._opened(tmp_path / "a.mp4")}
+    assert len(clip._kept) <= 3
+
+
+def test_frames_of_a_clip_are_one_group(tmp_path: Path) -> None:
+    for i in range(3):
+        film(tmp_path / "clips" / f"{i}.mp4", 20, first=i)
+    film(tmp_path / "clips" / "ng" / "x.mp4", 20)
+    dataset = read_dataset(tmp_path / "clips", every=4)
+    assert [sample.label for sample in dataset.test] == [ANOMALOUS] * 5
+    assert len(dataset.train) == 15
+    assert len({sample.group for sample in dataset.train}) == 3
+    assert "one of 4 frames of 4 videos (20; every=, --every); a video counts as one group" in dataset.describe()
+    with pytest.warns(AnomemWarning, match="one of 10 frames"):
+        _, groups = normal_samples(tmp_path / "clips")
+    assert groups is not None
+    assert len(set(groups)) == 3
+    corpus = run_to_end(read_corpus([tmp_path / "clips" / f"{i}.mp4" for i in range(3)]), None)
+    assert len(set(corpus.groups)) == 3
+    assert [int(label) for label in corpus.labels] == [NORMAL] * 6
+
+
+def test_videos_stand_for_their_frames(tmp_path: Path) -> None:
+    clip = film(tmp_path / "clips" / "a.mp4", 20)
+    assert list_images(clip, among=False, every=10) == [Path(f"{clip}#000000"), Path(f"{clip}#000010")]
+    assert len(open_source(tmp_path / "clips")) == 2
+    assert len(open_source([clip, clip])) == 4
+    assert read_file(f"{clip}#000003").startswith(b"P6 64 48 255\n")
+    assert {parameter.default for parameter in options.every(lambda: None).__click_params__} == {video.EVERY}
+
+
+def test_what_is_no_video_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = film(tmp_path / "a.mp4", 20)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(clip.read_bytes()[:500])
+    for broken in (cut, tmp_path / "text.avi"):
+        broken.touch()
+        with pytest.raises(ImageError, match="not a readable video") as error:
+            list_images(broken, among=False)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ImageError, match=r"a\.mp4#000020: the video has 20 frames"):
+        read_file(f"{clip}#000020")
+    with pytest.raises(ImageError, match=r"no\.mp4: there is no such file"):
+        read_file(tmp_path / "no.mp4#000020")
+    with pytest.raises(InputError, match="every=0: takes no frame"):
+        video.frames(clip, 0)
+    monkeypatch.setattr(video, "MAX_PIXELS", 3000)
+    with pytest.raises(ImageError, match="frames of more than 3,000 pixels"):
+        video.frames(film(tmp_path / "large.mp4", 3))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match=r"av is not installed: pip install 'anomem\[video\]'"):
+        video.frames(film_free(tmp_path / "b.mp4", clip))
+
+
+def film_free(place: Path, clip: Path) -> Path:
+    place.write_bytes(clip.read_bytes())
+    return place
