@@ -22,7 +22,7 @@ __all__ = ["EXPORT_SUFFIXES", "LABEL_WORDS", "Labelled", "labelled_by", "read_ex
 EXPORT_SUFFIXES = frozenset({".json", ".xml"})
 
 MASK_SUFFIX = ".regions"
-"""Suffix of a path that goes on inside an export: the regions of its n-th image, ``labels.json/12.regions``."""
+"""Suffix of a path into an export, for the regions of its n-th image: ``labels.json/12.regions``."""
 
 LABEL_WORDS = {
     **dict.fromkeys(("0", "0.0", "good", "normal", "ok"), NORMAL),
@@ -30,7 +30,7 @@ LABEL_WORDS = {
     **dict.fromkeys(("defect", "defective", "bad", "ng"), ANOMALOUS),
     **dict.fromkeys(("", "-1", "-1.0", "unknown"), UNKNOWN),
 }
-"""Words for a label in tables; none of them is a kind of defect."""
+"""Label words of tables, none of which is a type of defect."""
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 _LARGEST = 64 << 20
@@ -38,7 +38,7 @@ _LARGEST = 64 << 20
 
 @dataclass(frozen=True)
 class Labelled:
-    """Facts of one image of an export: where it stands, its file, label, mask and kind of defect."""
+    """Facts of an image of an export: position, file, label, mask and type of defect."""
 
     where: str
     path: Path
@@ -180,7 +180,7 @@ def _kind(image: Annotated) -> str | None:
 
 
 def _file(export: Path, image: Annotated) -> Path:
-    """Find the file of an image: where the export says, or below its folder at the end of that path."""
+    """Find the file of an image: at the path of the export, or at the end of that path below the export's folder."""
     parts = _parts(image.written)
     direct = [Path(image.written)] if "://" not in image.written else []
     ends = [Path(*parts[i:]) for i in range(len(parts))]

@@ -18,11 +18,11 @@ _FORMAT = "export as JSON from Label Studio"
 _KNOWN = frozenset(
     {"id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time", "agreement", "predictions"}
 )
-"""Columns of a flat export that are no annotation."""
+"""Columns of a flat export without annotations."""
 
 
 def is_csv(columns: Sequence[str]) -> bool:
-    """Tell by its columns whether a table is an export of Label Studio."""
+    """Return True for the columns of a Label Studio export."""
     return "path" not in columns and "image" in columns and bool({"choice", "annotation_id", "annotator"} & {*columns})
 
 
@@ -95,7 +95,7 @@ def _flat(row: Mapping[str, Any], where: str) -> Annotated:
 
 
 def _parsed(entry: Any) -> Any:
-    """Read a cell that holds JSON; any other stays as it is."""
+    """Parse a cell as JSON; other cells are returned unchanged."""
     if isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):
         return json.loads(entry)
     return entry
@@ -108,7 +108,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _regions(values: Iterable[Any]) -> list[Region]:
-    """Read regions by their key ``...labels``: polygons with their corners, any other without."""
+    """Read regions by their key ``...labels``: polygons with corners, others without."""
     regions = []
     for value in values:
         if not isinstance(value, Mapping):
@@ -122,7 +122,7 @@ def _regions(values: Iterable[Any]) -> list[Region]:
 
 
 def _image(data: Mapping[str, Any], where: str) -> str:
-    """Find the image among the data of a task: under "image", or the one entry that names an image file."""
+    """Find the image in the data of a task: under "image", or the one entry with an image file."""
     texts = {name: text for name, text in data.items() if isinstance(text, str)}
     named = [text for text in texts.values() if Path(text.partition("&")[0]).suffix.lower() in IMAGE_SUFFIXES]
     if "image" in texts:

@@ -88,7 +88,7 @@ def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EV
 
 
 def _videos(root: Path) -> list[Path]:
-    """List the videos that a path stands for: itself, or those of a folder without images."""
+    """List the videos of a path: the file itself, or those of a folder without images."""
     if is_folder(root):
         return videos_in(root)
     return [root] if is_video(root) else []
@@ -134,7 +134,7 @@ def training_samples(images: ImagesLike) -> list[Sample] | None:
 
 
 def _file_samples(path: str | Path) -> list[Sample]:
-    """Return one file as normal: a sample, or one per frame of a video, which are a group."""
+    """Return the normal samples of a file: one, or one per frame of a video, which form a group."""
     if is_video(path):
         return [Sample(frame, NORMAL, group=str(path)) for frame in frames(path)]
     return [Sample(Path(path), NORMAL)]

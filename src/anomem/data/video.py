@@ -1,4 +1,4 @@
-"""Frames of video files as images: ``clip.mp4#000123``, decoded when they are asked for; a clip is one group.
+"""Frames of video files as images: ``clip.mp4#000123``, decoded on access; a clip is one group.
 
 Needs PyAV: ``pip install 'anomem[video]'``.
 """
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 __all__ = ["EVERY", "frames", "is_frame", "is_video", "read_frame", "read_videos", "videos_in"]
 
 EVERY = 10
-"""Every so many frames of a video one is an image, by default: 3 a second of 30."""
+"""Default interval of the frames used of a video: 3 of 30 frames per second."""
 
 _SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 _KEPT_BYTES = 128 << 20
-"""Decoded frames that are kept per video: threads ask for frames out of order."""
+"""Decoded frames cached per video, since threads request frames out of order."""
 
 _SOUGHT = 300
-"""Frames ahead that are decoded rather than sought."""
+"""Maximum number of frames decoded ahead instead of seeking."""
 
 
 def is_video(path: object) -> bool:
-    """Tell by its suffix whether a path names a video file."""
+    """Return True for the suffix of a video file."""
     return isinstance(path, (str, Path)) and Path(path).suffix.lower() in _SUFFIXES
 
 
 def is_frame(path: str | Path) -> bool:
-    """Tell whether a path names a frame of a video file."""
+    """Return True for the path of a video frame."""
     clip, mark, number = Path(path).name.rpartition("#")
     return bool(mark) and number.isdecimal() and is_video(clip)
 
 
 def videos_in(folder: Path) -> list[Path]:
-    """List the video files of a folder without images; none where it has images, which are what it holds then."""
+    """List the video files of a folder; none if it contains images."""
     if not any(is_video(name) for _, _, names in os.walk(folder) for name in names):  # far quicker than a listing
         return []
     listing = list_folder(folder)
@@ -59,7 +59,7 @@ def videos_in(folder: Path) -> list[Path]:
 
 
 def frames(video: str | Path, every: int = EVERY) -> list[Path]:
-    """List frames of a video file, from the first on.
+    """List the frames of a video file, from the first.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def read_videos(videos: Sequence[Path], root: Path, every: int = EVERY) -> Datas
 
 
 def read_frame(path: Path) -> UInt8Image:
-    """Decode one frame to RGB, (H, W, 3) uint8, turned upright; ImageError where it cannot be."""
+    """Decode a frame to RGB, (H, W, 3) uint8, turned upright; ImageError if it cannot be decoded."""
     clip, _, number = path.name.rpartition("#")
     return _opened(path.with_name(clip)).image(int(number), str(path))
 
@@ -133,7 +133,7 @@ def _cached(video: Path, _state: tuple[int, int], _process: int) -> _Clip:
 
 
 class _Clip:
-    """An open video: its frames by number, from any thread, fastest in their order.
+    """Open video with thread-safe access to frames by number, fastest in order.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ class _Clip:
         return found
 
     def _forward(self, time: int) -> VideoFrame | None:
-        """Decode up to a time, keeping the last frames on the way."""
+        """Decode up to a time and cache the last frames."""
         for frame in self._frames:
             if frame.pts is None:
                 continue
