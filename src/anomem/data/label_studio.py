@@ -37,9 +37,9 @@ def read(export: Path) -> list[Annotated]:
     try:
         tasks = json.loads(export.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
-        raise InputError(f"{export}: not readable as JSON ({one_line(error)}): {_FORMAT}") from error
+        raise InputError(f"{export}: not readable as JSON ({one_line(error)}); {_FORMAT}") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise InputError(f"{export}: a JSON file, but no list of tasks: {_FORMAT}")
+        raise InputError(f"{export}: a JSON file, but no list of tasks; {_FORMAT}")
     return [_checked(task, f"{export}, task {task.get('id', n)}") for n, task in enumerate(tasks, start=1)]
 
 
@@ -50,7 +50,7 @@ def read_csv(export: Path) -> list[Annotated]:
             table = csv.DictReader(stream)
             return [_checked(row, f"{export}:{table.line_num}") for row in table]
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{export}: not readable as CSV ({one_line(error)}): {_FORMAT}") from error
+        raise InputError(f"{export}: not readable as CSV ({one_line(error)}); {_FORMAT}") from error
 
 
 def _checked(task: Mapping[str, Any], where: str) -> Annotated:
@@ -59,7 +59,7 @@ def _checked(task: Mapping[str, Any], where: str) -> Annotated:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where}: damaged ({one_line(error)}): {_FORMAT}") from error
+        raise InputError(f"{where}: damaged ({one_line(error)}); {_FORMAT}") from error
 
 
 def _task(task: Mapping[str, Any], where: str) -> Annotated:

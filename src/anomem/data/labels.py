@@ -56,9 +56,9 @@ def extended(corpus: Corpus, earlier: Sequence[LabelRow], known: frozenset[int])
     """
     new = label_rows(corpus, range(len(corpus.labels)))
     if known and not earlier:
-        raise InputError(f"the model does not know the files of its earlier labels: {_REMEDY}")
+        raise InputError(f"the model does not know the files of its earlier labels; {_REMEDY}")
     if not new:
-        raise InputError(f"labels are added to earlier ones as image files, not as arrays: {_REMEDY}")
+        raise InputError(f"labels are added to earlier ones as image files, not as arrays; {_REMEDY}")
     old, limit = [_sample(row) for row in earlier], corpus.source.reading.max_pixels
     try:
         found = (yield from read_corpus(old, max_pixels=limit)) if old else None
