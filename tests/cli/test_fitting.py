@@ -100,7 +100,7 @@ def test_labels_for_a_method_without_use_for_them_are_a_note(shop: Shop, here: R
     labels = write_labels(tmp_path / "l.csv", [(path, 1) for path in defects(shop)], shop)
     code, out, err = here("fit", shop.data, "--labels", labels, "--out", "m", *KNN, "--alpha", 0.1, "--json")
     assert code == 0
-    assert "knn learns from normal images only" in err
+    assert "knn: learns from normal images only" in err
     facts = json.loads(out)
     assert facts["n_labelled"] == 0
     assert facts["threshold"] == shop.fitted["knn"]["threshold"]

@@ -97,7 +97,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="does not exist; create it first"):
         check_file(tmp_path / "no" / "m", Session())
-    with pytest.raises(InputError, match="is a folder: name the model inside it"):
+    with pytest.raises(InputError, match="is a folder; name the model inside it"):
         check_file(tmp_path / "folder", Session(), what="model")
     with pytest.raises(InputError, match="does not exist"):
         check_file(tmp_path / "file" / "m", Session())
