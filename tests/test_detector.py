@@ -372,5 +372,5 @@ def test_labels_are_added_to_files_that_are_as_they_were(fitted: AnoMem, defects
     with pytest.raises(InputError, match=r"00\.png: has changed since it was labelled"):
         copy.copy(detector).label(paths[2:3], add=True)
     paths[0].unlink()
-    with pytest.raises(InputError, match=r"00\.png: .*it was labelled earlier: put it back"):
+    with pytest.raises(InputError, match=r"00\.png: .*it was labelled earlier; put it back"):
         copy.copy(detector).label(paths[2:3], add=True)

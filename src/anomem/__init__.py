@@ -1,4 +1,4 @@
-"""Visual anomaly detection: show it normal images, and it scores, localises and promises.
+"""Visual anomaly detection: learn from normal images, then score, localise and decide on new ones.
 
 Examples
 --------
@@ -17,7 +17,7 @@ from anomem.version import __version__
 silence()
 install()
 
-# The command handles interrupts once this module is imported: nothing else is imported until it is needed.
+# Interrupts are handled only after this module is imported, so everything else is imported lazily.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -41,7 +41,7 @@ __all__ = ["DETECTORS", "AnoMem", "Detector", "Model", "Scored", "__version__", 
 
 
 def __getattr__(name: str) -> Any:
-    """Import the heavy rooms only when one of their names is asked for (PEP 562)."""
+    """Import a public name on first access (PEP 562)."""
     if name not in _LAZY:
         raise AttributeError(f"module 'anomem' has no attribute {name!r}")
     from importlib import import_module
@@ -53,7 +53,7 @@ def __getattr__(name: str) -> Any:
             raise
         from anomem.errors import MissingExtraError
 
-        # The distribution anomem-runtime alone.
+        # Only the distribution anomem-runtime is installed.
         raise MissingExtraError(f"anomem.{name}") from error
 
 

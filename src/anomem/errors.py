@@ -1,19 +1,19 @@
-"""Every error that anomem raises on purpose.
+"""Errors and warnings raised by anomem.
 
 ::
 
     AnomemError
-    ├── InputError (ValueError)         a path, table, array or label that cannot be used
-    │   └── ImageError                  one image that cannot be decoded
-    ├── OutputError (OSError)           a file that cannot be written
-    ├── ParameterError (ValueError)     a hyperparameter outside its declared range
-    ├── CalibrationError (ValueError)   an alpha that the calibration normals cannot carry
-    ├── ModelFileError                  a file that is not an anomem model, or of an unknown version
-    ├── NotFittedError                  a fitted detector was needed
-    ├── ExportError                     an exported file that does not score as its model; none is left
-    └── MissingExtraError (ImportError) an optional dependency is not installed
+    ├── InputError (ValueError)         unusable path, table, array or label
+    │   └── ImageError                  image that cannot be decoded
+    ├── OutputError (OSError)           file that cannot be written
+    ├── ParameterError (ValueError)     hyperparameter outside its declared range
+    ├── CalibrationError (ValueError)   alpha too small for the number of calibration normals
+    ├── ModelFileError                  file that is not an anomem model, or has an unknown version
+    ├── NotFittedError                  detector used before `fit`
+    ├── ExportError                     exported scores differ from the model's; no file is written
+    └── MissingExtraError (ImportError) missing optional dependency
 
-Messages are one line: what is wrong, with the file or the parameter named, then how to mend it.
+Messages are one line: the subject (file or parameter), the problem, the fix.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from collections.abc import Iterable
 
 
 class AnomemError(Exception):
-    """Base of all errors that anomem raises on purpose."""
+    """Base class of all errors raised by anomem."""
 
 
 class InputError(AnomemError, ValueError):
-    """A path, table, array or label that cannot be used."""
+    """Unusable path, table, array or label."""
 
 
 class ImageError(InputError):
-    """One image that cannot be decoded.
+    """Image that cannot be decoded.
 
     Parameters
     ----------
     name : str
-        The file (or the position in the input) that failed.
+        File, or position in the input, of the image.
     reason : str
-        What is wrong with it, and where possible how to mend it.
+        The problem, and the fix where one is known.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -48,14 +48,14 @@ class ImageError(InputError):
 
 
 class OutputError(AnomemError, OSError):
-    """A file that cannot be written.
+    """File that cannot be written.
 
     Parameters
     ----------
     path : str
-        The file as the caller named it.
+        File as named by the caller.
     error : OSError
-        What the system says.
+        Error of the operating system.
     """
 
     def __init__(self, path: str, error: OSError) -> None:
@@ -68,36 +68,36 @@ class OutputError(AnomemError, OSError):
 
 
 class ParameterError(AnomemError, ValueError):
-    """A hyperparameter outside its declared range."""
+    """Hyperparameter outside its declared range."""
 
 
 class CalibrationError(AnomemError, ValueError):
-    """An alpha that the calibration normals cannot carry."""
+    """Alpha too small for the number of calibration normals."""
 
 
 class ModelFileError(AnomemError):
-    """A file that is not an anomem model, or one of an unknown version."""
+    """File that is not an anomem model, or has an unknown version."""
 
 
 class NotFittedError(AnomemError):
-    """A fitted detector was needed and this one is not."""
+    """Detector used before `fit`."""
 
 
 class ExportError(AnomemError):
-    """An export failed its check: nothing was written."""
+    """Export that failed its check; no file is written."""
 
 
 class MissingExtraError(AnomemError, ImportError):
-    """An optional dependency, or all of anomem beyond its runtime, is not installed.
+    """Missing optional dependency, or anomem beyond its runtime.
 
     Parameters
     ----------
     package : str
-        What is missing.
+        Missing package.
     extra : str
-        That brings it along; empty where the distribution itself does.
+        Extra that installs the package; empty if the distribution itself does.
     distribution : str
-        Whose extra it is.
+        Distribution that has the extra.
     """
 
     def __init__(self, package: str, extra: str = "", distribution: str = "anomem") -> None:
@@ -114,26 +114,26 @@ def _remedy(number: int | None) -> str:
 
 
 class AnomemWarning(UserWarning):
-    """Something was done otherwise than asked; the line says what and why."""
+    """Deviation from the request, or a condition that affects results."""
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the known name most like another one; None where none is alike by the share `cutoff`."""
+    """Return the known name most similar to `name`, or None if no similarity reaches `cutoff`."""
     import difflib
 
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def suggestion(name: str, known: Iterable[str], *, among: Iterable[str] | None = None) -> str:
-    """Return the end of a message about an unknown name: the nearest known one, or all of them.
+    """Return a hint for an unknown name: the nearest known name, or all known names.
 
     Parameters
     ----------
     name : str
     known : iterable of str
-        Names listed where none is alike.
+        Names listed if none is similar.
     among : iterable of str, optional
-        Names that may be suggested, by default the same.
+        Names that may be suggested; by default `known`.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def suggestion(name: str, known: Iterable[str], *, among: Iterable[str] | None =
 
 
 def one_line(text: object, longest: int | None = None) -> str:
-    r"""Return text, or an error's message, on one line; an error without a message by its kind.
+    r"""Return text or an error's message on one line; the class name for an error without a message.
 
     Examples
     --------
@@ -158,4 +158,4 @@ def one_line(text: object, longest: int | None = None) -> str:
 
 
 class RenamedWarning(AnomemWarning, FutureWarning):
-    """An old name was used; the line gives the new one, and the old one works in this version only."""
+    """Use of a deprecated name; the message gives the new one, and the old one works in this version only."""

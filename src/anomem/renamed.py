@@ -1,11 +1,11 @@
-"""Names of version 0.1: each warns and works for one version more; docs/migration.md lists them."""
+"""Deprecated names of version 0.1, which warn and work for one more version; docs/migration.md lists them."""
 
 from __future__ import annotations
 
 import sys
 from types import ModuleType
 
-# Imported by every start of the command, before it handles interrupts: nothing else is imported until it is needed.
+# Imported at every start of the command, before interrupts are handled: all other imports are lazy.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableSequence, Sequence
@@ -44,14 +44,14 @@ MODULES: dict[str, tuple[str, ...]] = {
     "runtime.calibrating": ("runtime.recalibration",),
     "runtime.judge": ("runtime.model",),
 }
-"""Module of version 0.1, below ``anomem`` -> modules that hold its names today."""
+"""Module of version 0.1 below ``anomem`` -> current modules of its names."""
 
 CLASSES = {"BenchSet": "BenchmarkSet", "Journal": "RunFile", "Judge": "Model", "Workbench": "Workspace"}
-"""Class of version 0.1 -> class of today."""
+"""Class of version 0.1 -> current class."""
 
 
 def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
-    """Warn that `old` is called `new` today."""
+    """Warn that `old` is renamed to `new`."""
     import warnings
 
     from anomem.errors import RenamedWarning
@@ -60,9 +60,9 @@ def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
 
 
 class _OldModule(ModuleType):
-    """A module of version 0.1 that looks its names up in today's modules."""
+    """Module of version 0.1 that looks up its names in the current modules."""
 
-    __path__: MutableSequence[str] = []  # noqa: RUF012 - a package: it has modules below it
+    __path__: MutableSequence[str] = []  # noqa: RUF012 - marks a package
 
     def __getattr__(self, name: str) -> object:
         from importlib import import_module
@@ -77,7 +77,7 @@ class _OldModule(ModuleType):
 
 
 class _Finder:
-    """Import hook for the modules of version 0.1; asked only for what nobody else finds."""
+    """Import hook for the modules of version 0.1; consulted after all other finders."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -87,35 +87,35 @@ class _Finder:
             return None
         from importlib.machinery import ModuleSpec
 
-        return ModuleSpec(fullname, self, is_package=True)  # type: ignore[arg-type] # a loader by its methods
+        return ModuleSpec(fullname, self, is_package=True)  # type: ignore[arg-type] # a loader by duck typing
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _OldModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is to be run: names are looked up when they are asked for."""
+        """Do nothing: names are looked up on access."""
 
 
 class OldNames:
-    """Methods of version 0.1: iterators of records became calls that take ``progress=``."""
+    """Deprecated methods of version 0.1; iterators of records became calls with ``progress=``."""
 
     def fit_steps(self: Any, *given: object, **options: object) -> Iterator[object]:
-        """Fit, and yield records; today :meth:`fit` with `progress`."""
+        """Fit and yield records; replaced by :meth:`fit` with `progress`."""
         warn_renamed("fit_steps", "fit(..., progress=)")
         return iter(self._fit_steps(*given, **options))
 
     def refit_labels(self: Any, images: object, y: object = None, **options: object) -> Any:
-        """Refit the second stage; today :meth:`label`."""
+        """Refit the second stage; replaced by :meth:`label`."""
         warn_renamed("refit_labels", "label")
         return self.label(images, y, **options)
 
     def refit_labels_steps(self: Any, *given: object, **options: object) -> Iterator[object]:
-        """Refit the second stage, and yield records; today :meth:`label` with `progress`."""
+        """Refit the second stage and yield records; replaced by :meth:`label` with `progress`."""
         warn_renamed("refit_labels_steps", "label(..., progress=)")
         return iter(self._label_steps(*given, **options))
 
     def calibrate_steps(self: Any, normals: object, alpha: float | None = None, **options: object) -> Iterator[object]:
-        """Calibrate, and yield records; today :meth:`calibrate` with `progress`."""
+        """Calibrate and yield records; replaced by :meth:`calibrate` with `progress`."""
         warn_renamed("calibrate_steps", "calibrate(..., progress=)")
         opening = {name: options.pop(name, None) for name in ("workers", "max_pixels")}
         opening["skip_bad"] = options.pop("skip_bad", False)
@@ -123,17 +123,17 @@ class OldNames:
         return iter(self._calibrated(self._prepared(normals, **opening), alpha, **running))
 
     def export_steps(self: Any, *given: object, **options: object) -> Iterator[object]:
-        """Export, and yield records; today :meth:`export` with `progress`."""
+        """Export and yield records; replaced by :meth:`export` with `progress`."""
         warn_renamed("export_steps", "export(..., progress=)")
         return iter(self._export_steps(*given, **options))
 
     def results(self: Any, images: object, **options: object) -> Iterator[object]:
-        """Run the network; today :meth:`raw_results`."""
+        """Run the network; replaced by :meth:`raw_results`."""
         warn_renamed("results", "raw_results")
         return iter(self.raw_results(images, **options))
 
 
 def install() -> None:
-    """Append the import hook, once."""
+    """Install the import hook once."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

@@ -1,4 +1,4 @@
-"""Names for the shapes of data that travel between the rooms."""
+"""Shared data types: images, arrays, labels, boxes, progress records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 UInt8Image: TypeAlias = npt.NDArray[np.uint8]
-"""One decoded image: (H, W, 3), RGB, values 0 to 255."""
+"""Decoded image: (H, W, 3), RGB, values 0 to 255."""
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.intp]
@@ -27,11 +27,11 @@ LabelsLike: TypeAlias = object
 NORMAL = 0
 ANOMALOUS = 1
 UNKNOWN = -1
-"""Labels everywhere in anomem. (The AnoMem and PLUME papers write 1 for normal.)"""
+"""Label values. (The AnoMem and PLUME papers write 1 for normal.)"""
 
 
 class Box(NamedTuple):
-    """A rectangle in an image's own frame, in pixels."""
+    """Rectangle in an image's own frame, in pixels."""
 
     top: int
     left: int
@@ -41,16 +41,16 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a fit's history.
+    """Progress record of a fit.
 
     Parameters
     ----------
     stage : str
-        What is being done, in words a user reads ("features", "stage 1", "calibrate").
+        Name of the current stage, shown to users ("features", "stage 1", "calibrate").
     step, total : int
-        How far it is; ``step`` counts from 1.
+        Current step, counted from 1, and number of steps.
     facts : mapping
-        Figures of this step: ``loss``, ``lr``, ``effective_items``, ``seconds`` and the like.
+        Measurements of this step: ``loss``, ``lr``, ``effective_items``, ``seconds`` and similar.
     """
 
     stage: str

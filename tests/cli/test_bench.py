@@ -47,7 +47,7 @@ def test_failures_are_named_and_tried_again(here: Run, tmp_path: Path) -> None:
         "anomem: note: failed: distance-variance textures/brick knn seed=0 ridge=0.01 most=256: "
         "knn: no distribution per position; use padim or fyd\n"
     )
-    assert "1 failed: the same command tries them again" in out
+    assert "1 failed; rerun the same command to retry" in out
     code, out, _ = here(*asked, "--json")
     assert code == 1
     assert json.loads(out)["failed"][0]["unit"].startswith("distance-variance textures/brick knn")
@@ -72,9 +72,9 @@ def test_failures_are_named_and_tried_again(here: Run, tmp_path: Path) -> None:
             "--set knn.k=0 is not allowed; expected an integer >= 1",
         ),
         (["smoke", "--set", "promise.alphas=[0]"], "--set promise.alphas=(0,) is not allowed"),
-        (["smoke", "--seeds", "0,one"], "0,one: expected whole numbers"),
+        (["smoke", "--seeds", "0,one"], "0,one; expected whole numbers"),
         (["smoke", "--out", "no/r.jsonl"], "the folder"),
-        (["smoke", "--root", "nowhere"], "nowhere: no such folder: name the folder of the image sets"),
+        (["smoke", "--root", "nowhere"], "nowhere: no such folder; name the folder of the image sets"),
         (["smoke", "--jobs", "0"], "0 is not in the range x>=1"),
         ([], "Missing argument"),
     ],
@@ -123,5 +123,5 @@ def test_interrupted_it_says_how_to_go_on(anomem: Command, tmp_path: Path, jobs:
     held = len(read_runs(tmp_path / "r.jsonl"))
     assert process.returncode == 130
     assert out == ""
-    assert err == (f"anomem: interrupted; r.jsonl holds {held} of 120 units: the same command goes on from there\n")
+    assert err == (f"anomem: interrupted; r.jsonl holds {held} of 120 units; rerun the same command to resume\n")
     assert 1 <= held < 120

@@ -16,7 +16,7 @@ from tests.cli.process import Command, files
 def test_demo_refuses_other_peoples_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").write_text("mine")
     assert run(["demo", "--out", str(tmp_path)]) == 2
-    assert "holds other files than an earlier demo's: choose a new folder" in capsys.readouterr().err
+    assert "contains files that are not of an earlier demo; choose a new folder" in capsys.readouterr().err
     assert run(["demo", "--out", str(tmp_path / "mine")]) == 2
     assert run(["demo", "--out", str(tmp_path / "no" / "demo")]) == 2
     assert files(tmp_path) == {"mine"}

@@ -76,8 +76,8 @@ def test_bad_images_are_named_or_left_out(shop: Shop, tmp_path: Path, capsys: py
 
 def test_evaluate_refuses(shop: Shop, flat_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
-        (shop.data, "--out", tmp_path / "no" / "e.json"): "does not exist: create it first",
-        (shop.data, "--report", shop.knn): "is a file: name a folder",
+        (shop.data, "--out", tmp_path / "no" / "e.json"): "does not exist; create it first",
+        (shop.data, "--report", shop.knn): "is a file; name a folder",
         (flat_folder, "--report", tmp_path / "page"): "has no anomalous images",
         (tmp_path / "no",): "no such file or folder",
     }

@@ -63,7 +63,7 @@ def test_fit_talks_to_people(shop: Shop, here: Run) -> None:
     assert "95 % confidence" in out
     assert lines[-1] == "written to m; next: anomem score m IMAGES --heatmaps heatmaps"
     (line,) = err.splitlines()
-    assert line.startswith("anomem: note: 10 calibration normals carry")
+    assert line.startswith("anomem: note: 10 calibration normals allow")
     assert files(Path()) == {"m"}
 
 
@@ -100,7 +100,7 @@ def test_labels_for_a_method_without_use_for_them_are_a_note(shop: Shop, here: R
     labels = write_labels(tmp_path / "l.csv", [(path, 1) for path in defects(shop)], shop)
     code, out, err = here("fit", shop.data, "--labels", labels, "--out", "m", *KNN, "--alpha", 0.1, "--json")
     assert code == 0
-    assert "knn learns from normal images only" in err
+    assert "knn: learns from normal images only" in err
     facts = json.loads(out)
     assert facts["n_labelled"] == 0
     assert facts["threshold"] == shop.fitted["knn"]["threshold"]
@@ -151,8 +151,8 @@ def test_errors_come_before_the_work_and_leave_nothing(anomem: Command, tmp_path
         ("fit", "empty", "--out", "m"): "empty: 0 images, found nothing",
         ("fit", "texts", "--out", "m"): "1 .txt",
         ("fit", "texts/a.txt", "--out", "m"): "give a folder of images",
-        ("fit", "empty", "--out", "no/m"): "does not exist: create it first",
-        ("fit", "empty", "--out", "texts"): "texts: is a folder: name the model inside it",
+        ("fit", "empty", "--out", "no/m"): "does not exist; create it first",
+        ("fit", "empty", "--out", "texts"): "texts: is a folder; name the model inside it",
     }
     for arguments, expected in cases.items():
         ran = anomem(*arguments)

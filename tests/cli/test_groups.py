@@ -19,7 +19,7 @@ def test_groups_count_in_fit_and_calibrate(shop: Shop, here: Run) -> None:
     assert facts["found"]["parts"][0] == "train: 30 normal in train/good"
     code, out, err = here("calibrate", "m", shop.data / "test" / "good", "--alpha", 0.4, *by)
     assert code == 2
-    assert "alpha 0.4 needs 2 calibration groups of normals and there are 1: add 1 more" in err
+    assert "alpha 0.4 needs 2 calibration groups of normals and there are 1; add 1 more" in err
     code, out, _ = here("calibrate", "m", shop.data / "test" / "good", "--alpha", 0.5, *by)
     assert code == 0
     assert "calibrated on 5 normal images in 1 group (smallest attainable alpha 0.5)" in out

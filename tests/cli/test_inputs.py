@@ -14,7 +14,7 @@ from anomem.errors import InputError
 from anomem.runtime.images import decode, write_png
 from tests.cli.process import KNN, Run, Shop
 
-REFUSED = "is read by this command: name another file"
+REFUSED = "is read by this command; name another file"
 
 
 @pytest.mark.parametrize("how", ["the file", "another spelling", "a link", "a second name"])

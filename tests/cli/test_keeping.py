@@ -54,6 +54,6 @@ def test_a_fit_that_cannot_be_written_is_kept(
     (kept,) = refuge.rglob("m")
     assert code == 2
     assert "m: cannot be written (I/O error: No space left on device" in err
-    assert f"the fitted model is kept in {kept}: move it" in err
+    assert f"the fitted model is kept in {kept}; move it" in err
     assert library.load(kept).counts_["n_train"] > 0
     assert files(tmp_path) == {"refuge", f"refuge/{kept.parent.name}", f"refuge/{kept.parent.name}/m"}

@@ -95,17 +95,17 @@ def test_failing_write_leaves_the_old_file(tmp_path: Path, session: Session) -> 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="does not exist: create it first"):
+    with pytest.raises(InputError, match="does not exist; create it first"):
         check_file(tmp_path / "no" / "m", Session())
-    with pytest.raises(InputError, match="is a folder: name the model inside it"):
+    with pytest.raises(InputError, match="is a folder; name the model inside it"):
         check_file(tmp_path / "folder", Session(), what="model")
     with pytest.raises(InputError, match="does not exist"):
         check_file(tmp_path / "file" / "m", Session())
     with pytest.raises(InputError, match="not a regular file"):
         check_file(Path(os.devnull), Session())
-    with pytest.raises(InputError, match="is a file: name a folder"):
+    with pytest.raises(InputError, match="is a file; name a folder"):
         check_folder(tmp_path / "file")
-    with pytest.raises(InputError, match="does not exist: create it first"):
+    with pytest.raises(InputError, match="does not exist; create it first"):
         check_folder(tmp_path / "no" / "folder")
     with pytest.raises(InputError, match=r"\.csv, \.jsonl, \.parquet"):
         check_table(tmp_path / "r.xlsx", Session())
@@ -119,9 +119,9 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
 def test_folder_without_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="may not be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         check_file(tmp_path / "m", Session())
-    with pytest.raises(InputError, match="may not be written"):
+    with pytest.raises(InputError, match="permission denied"):
         check_folder(tmp_path / "d")
 
 

@@ -76,7 +76,7 @@ def test_json_is_one_object(here: Run, tmp_path: Path) -> None:
         (["r.jsonl", "other.jsonl"], "other.jsonl: line 1 has format 2, not 1"),
         (["r.jsonl", "--baseline", "kn"], "--baseline kn: no line has this label; did you mean knn?"),
         (["r.jsonl", "--baseline", "padim"], "--baseline padim: no other method has the same images"),
-        (["r.jsonl", "--out", "notes.txt"], "notes.txt: is a file: name a folder"),
+        (["r.jsonl", "--out", "notes.txt"], "notes.txt: is a file; name a folder"),
         (["r.jsonl", "--scores", "nowhere"], "nowhere: no such folder"),
         ([], "Missing argument"),
     ],

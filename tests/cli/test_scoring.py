@@ -165,9 +165,9 @@ def test_score_refuses_before_the_work(shop: Shop, anomem: Command, tmp_path: Pa
         (shop.knn, "no.png"): "no.png: no such file or folder",
         (shop.knn, "empty"): "empty: 0 images, found nothing",
         (shop.knn, images, "--out", "r.xlsx"): "choose one of these suffixes",
-        (shop.knn, images, "--out", "no/r.csv"): "does not exist: create it first",
-        (shop.knn, images, "--heatmaps", "file"): "file: is a file: name a folder",
-        (shop.knn, images, "--heatmaps", "no/maps"): "does not exist: create it first",
+        (shop.knn, images, "--out", "no/r.csv"): "does not exist; create it first",
+        (shop.knn, images, "--heatmaps", "file"): "file: is a file; name a folder",
+        (shop.knn, images, "--heatmaps", "no/maps"): "does not exist; create it first",
     }
     for arguments, expected in cases.items():
         ran = anomem("score", *arguments)

@@ -199,13 +199,13 @@ def test_cvat_images_become_labels(tmp_path: Path) -> None:
 BOMB = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "xxxxxxxx"><!ENTITY c "&b;&b;&b;">]><annotations>&c;</annotations>'
 REFUSED: dict[str, tuple[str, Any, str]] = {
     "words": ("l.json", [task(1, "a.png", choice("burr"))], "task 1: label 'burr' is not understood"),
-    "gone": ("l.json", [task(1, "no.png", choice("ok"))], "task 1: no.png: no such file: put the images beside"),
+    "gone": ("l.json", [task(1, "no.png", choice("ok"))], "task 1: no.png: no such file; put the images beside"),
     "both": ("l.json", [task(4, "a.png", choice("ok"), choice("ng"))], "a.png is annotated as normal and as a defect"),
     "region": ("l.json", [task(4, "a.png", choice("ok"), polygon("x", *SQUARE))], "as normal and as a defect"),
     "twice": ("l.json", [task(1, "x/a.png", choice("ok")), task(2, "y/a.png", choice("ok"))], "are both found at"),
     "again": ("l.json", [task(1, "a.png", choice("ok")), task(2, "a.png", choice("ng"))], "task 1 too, annotated"),
     "nothing": ("l.json", [], "0 images"),
-    "no tasks": ("l.json", {"images": []}, "no list of tasks: export as JSON from Label Studio"),
+    "no tasks": ("l.json", {"images": []}, "no list of tasks; export as JSON from Label Studio"),
     "no json": ("l.json", "[{", "not readable as JSON"),
     "deep": ("l.json", "[" * 200_000, "not readable as JSON"),
     "odd": ("l.json", [{"id": 3, "data": {"image": "a.png"}, "annotations": [{"result": [3]}]}], "task 3: damaged"),

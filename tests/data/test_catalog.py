@@ -95,9 +95,9 @@ def test_unknown_names() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "line"),
     [
-        ("mvtec_ad", {"category": "bottles"}, "category='bottles': choose one of bottle, cable"),
+        ("mvtec_ad", {"category": "bottles"}, "category='bottles'; choose one of bottle, cable"),
         ("cifar10", {"category": "cat"}, "category='cat': the set has none"),
-        ("cifar100", {"variant": "gross"}, "variant='gross': choose one of fine, coarse"),
+        ("cifar100", {"variant": "gross"}, "variant='gross'; choose one of fine, coarse"),
         ("mnist", {"variant": "fine"}, "variant='fine': the set has none"),
         ("btad", {"download": True}, "cannot be downloaded by anomem; BTAD"),
     ],
@@ -109,7 +109,7 @@ def test_wrong_options(tmp_path: Path, name: str, options: dict[str, object], li
 
 def test_normal_is_for_sets_of_classes(tmp_path: Path) -> None:
     put(tmp_path, "train/good/0.png", "test/good/0.png")
-    with pytest.raises(InputError, match="MVTec AD: normal='bad': its normal images are good: leave it out"):
+    with pytest.raises(InputError, match="MVTec AD: normal='bad': its normal images are good; leave it out"):
         open_set("mvtec_ad", tmp_path, normal="bad")
 
 
@@ -145,7 +145,7 @@ def test_a_zip_may_hold_the_folder_it_was_made_of(tmp_path: Path) -> None:
 
 def test_no_folder_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANOMEM_DATA", raising=False)
-    with pytest.raises(InputError, match="WMCA: no folder: give root=, or set ANOMEM_DATA.*idiap"):
+    with pytest.raises(InputError, match="WMCA: no folder; give root=, or set ANOMEM_DATA.*idiap"):
         open_set("wmca")
     with pytest.raises(InputError, match=r"gone: absent; WMCA can be asked for at https://www\.idiap\.ch"):
         open_set("wmca", tmp_path / "gone")

@@ -183,7 +183,7 @@ def test_cifar_pickles_that_are_not_the_official_ones_are_never_opened(tmp_path:
 
 def test_cifar_python_version_in_a_zip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_python(tmp_path / "copy", monkeypatch, CIFAR10, ["cat", "dog"])
-    with pytest.raises(InputError, match="inside a zip: unpack it, or use the binary version"):
+    with pytest.raises(InputError, match="inside a zip; unpack it, or use the binary version"):
         open_set("cifar10", zipped(tmp_path / "copy", tmp_path / "cifar10.zip"))
 
 

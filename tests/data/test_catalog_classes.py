@@ -295,7 +295,7 @@ def test_wmca_missing(tmp_path: Path) -> None:
     (tmp_path / "frames/prints/102_02_000_2_01").rmdir()
     missing("wmca", tmp_path, f"frames/<type>/102_02_000_2_01: absent ({tmp_path}")
     (tmp_path / "frames").rename(tmp_path / "face-station")
-    missing("wmca", tmp_path, "does not read the HDF5 recordings: export their colour frames to frames/<type>")
+    missing("wmca", tmp_path, "does not read the HDF5 recordings; export their colour frames to frames/<type>")
 
 
 def test_wmca_protocol_is_checked(tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_shanghaitech_missing(tmp_path: Path, place: str) -> None:
 
 def test_shanghaitech_videos_must_be_extracted(tmp_path: Path) -> None:
     (build_shanghaitech(tmp_path) / "training/frames").rename(tmp_path / "training/videos")
-    missing("shanghaitech", tmp_path, "does not read videos: extract each of training/videos")
+    missing("shanghaitech", tmp_path, "does not read videos; extract each of training/videos")
 
 
 def test_shanghaitech_partial_video(tmp_path: Path) -> None:

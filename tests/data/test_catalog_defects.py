@@ -295,7 +295,7 @@ def test_several_categories_need_a_name(tmp_path: Path) -> None:
     root = build(tmp_path, CASES[0])
     (root / "bottle").rename(root / "zipper")
     build(root, CASES[0])
-    with pytest.raises(InputError, match=r"holds 2 categories \(bottle, zipper\): name one"):
+    with pytest.raises(InputError, match=r"holds 2 categories \(bottle, zipper\); name one"):
         open_set("mvtec_ad", root)
     with pytest.raises(InputError, match=r"screw: absent; found bottle/, zipper/.*mvtec\.com"):
         open_set("mvtec_ad", root, category="screw")

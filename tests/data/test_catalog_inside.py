@@ -187,7 +187,7 @@ def test_damaged_zip(tmp_path: Path, content: bytes) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mvtec.tar.xz").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"a \.xz file: unpack it, or give a folder or a zip; MVTec AD can be asked"):
+    with pytest.raises(InputError, match=r"a \.xz file; unpack it, or give a folder or a zip; MVTec AD can be asked"):
         open_set("mvtec_ad", tmp_path / "mvtec.tar.xz")
 
 

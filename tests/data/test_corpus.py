@@ -26,7 +26,7 @@ def test_masks_may_stand_among_nones() -> None:
 
 @pytest.mark.parametrize("y", [0, "abc", np.asarray(1), torch.tensor(1)])
 def test_one_value_is_no_list_of_labels(y: object) -> None:
-    with pytest.raises(InputError, match="y is .*give one entry an image"):
+    with pytest.raises(InputError, match="y is .*give one entry per image"):
         run_to_end(read_corpus(IMAGES, y))
 
 

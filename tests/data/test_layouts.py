@@ -125,7 +125,7 @@ def test_loose_images_in_train(tmp_path: Path) -> None:
 
 def test_loose_images_beside_classes_are_refused(tmp_path: Path) -> None:
     put(tmp_path, "train/0.png", "train/good/1.png")
-    with pytest.raises(InputError, match=r"1 loose images beside the folders good \(1\): move"):
+    with pytest.raises(InputError, match=r"1 loose images beside the folders good \(1\); move"):
         read_dataset(tmp_path)
 
 
@@ -286,7 +286,7 @@ def test_flat_has_no_class(tmp_path: Path) -> None:
 
 def test_category_parent_is_listed(tmp_path: Path) -> None:
     put(tmp_path, "bottle/train/good/0.png", "screw/train/good/0.png", "readme.txt")
-    with pytest.raises(InputError, match=r"holds 2 datasets \(bottle, screw\): name one.*bottle"):
+    with pytest.raises(InputError, match=r"holds 2 datasets \(bottle, screw\); name one.*bottle"):
         read_dataset(tmp_path)
 
 

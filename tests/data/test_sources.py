@@ -207,7 +207,7 @@ def test_open_what_holds_files(paths: list[Path], tmp_path: Path) -> None:
         (3, "int holds no images"),
         (
             np.zeros((3, 24, 24), np.uint8),
-            r"array of shape \(3, 24, 24\) may be one image or 3 grey ones: give \(1, 3,",
+            r"array of shape \(3, 24, 24\) may be one image or 3 grey ones; give \(1, 3,",
         ),
         (np.zeros((4, 24, 24), np.uint8), r"may be one image or 4 grey ones"),
         ([b"png", "a.png"], "bytes, str holds no images"),

@@ -89,7 +89,7 @@ def test_entries_of_a_zip_are_judged_where_they_lie(scene: tuple[SpotDetector, l
 def test_images_without_labels_are_refused(scene: tuple[SpotDetector, list[Sample]]) -> None:
     detector, samples = scene
     arrays = [decode(s.path) for s in samples]
-    with pytest.raises(InputError, match="the images carry no labels: give y"):
+    with pytest.raises(InputError, match="the images have no labels; give y"):
         evaluate(detector, arrays)
     with pytest.raises(InputError, match="y has 2 labels for 22 images"):
         evaluate(detector, arrays, [0, 1])

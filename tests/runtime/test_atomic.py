@@ -92,7 +92,7 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     cases = {
         tmp_path: "is a folder",
-        tmp_path / "no" / "a.csv": "does not exist: create it",
+        tmp_path / "no" / "a.csv": "does not exist; create it",
         tmp_path / "pipe": "not a regular file",
     }
     for path, message in cases.items():
@@ -115,7 +115,7 @@ def test_a_read_only_file_stays(tmp_path: Path) -> None:
     target = tmp_path / "model"
     target.write_text("old")
     target.chmod(0o400)
-    with pytest.raises(InputError, match="is read-only: make it writable"), atomic_path(target):
+    with pytest.raises(InputError, match="is read-only; make it writable"), atomic_path(target):
         pytest.fail("the block must not run")
     assert target.read_text() == "old"
 

@@ -161,7 +161,7 @@ def test_p_values_of_normals_are_uniform_on_their_grid() -> None:
 
 def test_default_alpha_where_it_can_be_had() -> None:
     assert calibrate(np.arange(99)).alpha == 0.01
-    with pytest.warns(AnomemWarning, match=r"^98 calibration normals.*0\.01, for which 1 more") as got:
+    with pytest.warns(AnomemWarning, match=r"^98 calibration normals.*0\.01; add 1 more") as got:
         calibrated = calibrate(np.arange(98))
     assert len(got) == 1
     assert got[0].filename == __file__
@@ -178,7 +178,7 @@ def test_one_score_is_enough_for_something() -> None:
 
 def test_an_alpha_out_of_reach_says_how_many_are_missing() -> None:
     calibrated = calibrate(np.arange(19), 0.05)
-    with pytest.raises(CalibrationError, match="alpha 0.01 needs 99 .* there are 19: add 80 more"):
+    with pytest.raises(CalibrationError, match="alpha 0.01 needs 99 .* there are 19; add 80 more"):
         calibrated.with_alpha(0.01)
     for alpha in (0.05, 0.01, 0.003, 1 / 3, 0.07, 1e-6):
         with pytest.raises(CalibrationError) as caught:
@@ -318,9 +318,9 @@ def test_the_promise_holds_for_new_parts(within: float, size: int | None) -> Non
 
 def test_groups_count_in_the_smallest_alpha_and_its_refusal() -> None:
     groups = [i // 4 for i in range(40)]
-    with pytest.warns(AnomemWarning, match="10 calibration groups of normals carry a false-alarm rate of 0.0909"):
+    with pytest.warns(AnomemWarning, match="10 calibration groups of normals allow a false-alarm rate of 0.0909"):
         assert calibrate(range(40), groups=groups).alpha == 1 / 11
-    with pytest.raises(CalibrationError, match="needs 19 calibration groups of normals and there are 10: add 9 more"):
+    with pytest.raises(CalibrationError, match="needs 19 calibration groups of normals and there are 10; add 9 more"):
         calibrate(range(40), 0.05, groups=groups)
     with pytest.raises(InputError, match="3 groups for 40"):
         calibrate(range(40), 0.5, groups=["a", "b", "c"])

@@ -41,7 +41,7 @@ def test_groups_by_folder_expression_and_list() -> None:
     [
         ([1, 2], "has 2 entries for 4 images"),
         (3, "has no entries for 4 images"),
-        ("(", "no regular expression .*; an example"),
+        ("(", "not a regular expression .*; an example"),
         ("xyz", "matches none of 4 paths, such as lot1/a_0.png"),
     ],
 )

@@ -99,7 +99,7 @@ def written(path: Path, nodes: list[Any], shape: Any, out: Any, kind: int, extra
 def test_a_network_that_fails_where_it_computes_is_named(pair: Pair, tmp_path: Path) -> None:
     file = written(tmp_path / "net.onnx", [CAST, node("Reshape", "f axes", "r"), MEAN], IMAGES, ONE_EACH, BYTE)
     write_texts(file, read_texts(pair.file))
-    with pytest.raises(ModelFileError, match=r"net\.onnx: its network fails \(.*\): export it again"):
+    with pytest.raises(ModelFileError, match=r"net\.onnx: its network fails \(.*\); export it again"):
         Session.open(file, engine="onnxruntime").anomaly_score(np.zeros((1, 16, 16, 3), np.uint8))
 
 

@@ -134,7 +134,7 @@ def test_colours_under_transparent_pixels_do_not_matter() -> None:
 
 
 def test_an_image_without_a_visible_pixel_is_refused() -> None:
-    with pytest.raises(ImageError, match=r"^x\.png: every pixel is transparent: save it without its alpha channel$"):
+    with pytest.raises(ImageError, match=r"^x\.png: every pixel is transparent; save it without its alpha channel$"):
         decode(encoded(Image.new("RGBA", (4, 4), (1, 2, 3, 0)), "PNG"), name="x.png")
 
 
@@ -152,7 +152,7 @@ def test_lab_is_converted_or_named() -> None:
     try:
         Image.new("LAB", (1, 1)).convert("RGB")
     except ValueError:
-        with pytest.raises(ImageError, match=r"^lab\.tif: colour mode LAB: save it as RGB$"):
+        with pytest.raises(ImageError, match=r"^lab\.tif: colour mode LAB; save it as RGB$"):
             decode(data, name="lab.tif")
     else:
         image = decode(data, name="lab.tif")
@@ -234,12 +234,12 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     empty.touch()
     os.mkfifo(tmp_path / "pipe.png")
     cases = {
-        text: "not an image by its content: convert",
+        text: "not an image by its content; convert",
         empty: "the file is empty",
         tmp_path: "is a folder",
         tmp_path / "pipe.png": "is a pipe, device or socket",
         tmp_path / "missing.png": "there is no such file",
-        tmp_path / ("x" * 400): "name too long: check the path",
+        tmp_path / ("x" * 400): "name too long; check the path",
         tmp_path / "null\0byte.png": "null|no such file",
     }
     for path, message in cases.items():
@@ -261,7 +261,7 @@ def test_bombs_are_refused_by_their_header() -> None:
 def test_the_limit_is_per_call_and_exact() -> None:
     data = encoded(Image.fromarray(picture(10, 20)), "PNG")
     assert decode(data, max_pixels=200).shape == (10, 20, 3)
-    with pytest.raises(ImageError, match="20 x 10 pixels.*limit of 199: .*max_pixels"):
+    with pytest.raises(ImageError, match="20 x 10 pixels.*limit of 199; .*max_pixels"):
         decode(data, max_pixels=199)
 
 

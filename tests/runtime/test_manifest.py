@@ -104,7 +104,7 @@ def test_a_newer_format_asks_for_an_update() -> None:
     # Whatever else a newer version holds, the version is what the reader hears about.
     text = document(format_version=3, colour="red", counts=None)
     assert refusal(text) == (
-        "m.safetensors: written by a newer anomem (file format 3, this one reads 2): update with pip install -U anomem"
+        "m.safetensors: written by a newer anomem (file format 3, this one reads 2); update with pip install -U anomem"
     )
 
 

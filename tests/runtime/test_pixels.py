@@ -141,7 +141,7 @@ def test_samples_in_planes_are_read_right_or_named(samples: int, dtype: type) ->
     ],
 )
 def test_kinds_that_are_not_read_are_named(values: np.ndarray, options: dict, words: str) -> None:
-    with pytest.raises(ImageError, match=rf"^f\.tif: a TIFF of {words} is not read: save it with 8 or 16"):
+    with pytest.raises(ImageError, match=rf"^f\.tif: a TIFF of {words} is not read; save it with 8 or 16"):
         decode(tiff(values, **options), name="f.tif")
 
 

@@ -361,7 +361,7 @@ def test_an_image_of_too_many_tiles_is_refused(monkeypatch: pytest.MonkeyPatch) 
     from anomem.runtime import preprocess
 
     monkeypatch.setattr(preprocess, "MAX_TILES", 20)
-    with pytest.raises(InputError, match=r"50 x 70 pixels is 63 tiles, more than the limit of 20: take larger tiles"):
+    with pytest.raises(InputError, match=r"50 x 70 pixels is 63 tiles, more than the limit of 20; take larger tiles"):
         Preprocessing(16, tile=8, overlap=0).cut(noise(50, 70, 3))
 
 

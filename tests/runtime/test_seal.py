@@ -26,7 +26,7 @@ def test_any_changed_byte_is_noticed(before: int, tmp_path: Path) -> None:
         changed = bytearray(content)
         changed[at] ^= 1
         path.write_bytes(changed)
-        with pytest.raises(ModelFileError, match="file: damaged: its content is not what its digest says"):
+        with pytest.raises(ModelFileError, match="file: damaged: its content does not match its digest"):
             check_seal(path, expected=True)
     path.write_bytes(content[:-1])
     with pytest.raises(ModelFileError):

@@ -1,4 +1,4 @@
-"""The command that runs benchmarks: units of work, one line each, that go on where they were interrupted."""
+"""Command `bench`: run benchmarks as resumable units, one result line per unit."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 RUNS = "anomem-runs.jsonl"
 _UNSHOWN = ("image_ap", "distance_variance_scale_free")
-"""Figures that lines of the summary leave out."""
+"""Metrics left out of the printed summary."""
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
 
 
 def _split(value: Sequence[str]) -> tuple[str, ...]:
-    """Let a list be given by commas, or by naming the option again."""
+    """Split list values at commas; the option may also be repeated."""
     return tuple(entry for text in value for entry in text.split(",") if entry)
 
 
@@ -44,42 +44,40 @@ def _numbers(_: click.Context, __: click.Parameter, value: Sequence[str]) -> tup
     try:
         return tuple(int(entry) for entry in _split(value))
     except ValueError:
-        raise click.BadParameter(f"{','.join(value)}: expected whole numbers, for example 0,1,2") from None
+        raise click.BadParameter(f"{','.join(value)}; expected whole numbers, for example 0,1,2") from None
 
 
-@click.command(short_help="Run benchmarks; go on where an earlier run ended.")
+@click.command(short_help="Run benchmarks; finished units are skipped.")
 @click.argument("what", nargs=-1, required=True, metavar="SUITE|PROTOCOL...")
-@click.option("--methods", multiple=True, callback=_listed, metavar="A,B", help="Methods that take part.")
+@click.option("--methods", multiple=True, callback=_listed, metavar="A,B", help="Methods to run.")
 @click.option(
-    "--data", multiple=True, callback=_listed, metavar="NAME,...", help="Image sets: mvtec_ad/bottle, a folder."
+    "--data", multiple=True, callback=_listed, metavar="NAME,...", help="Image sets: mvtec_ad/bottle, or a folder."
 )
+@click.option("--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="Parameter of a method or protocol.")
+@click.option("--seeds", multiple=True, callback=_numbers, metavar="0,1,2", help="Random seeds of the fits.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="Set a method's or a protocol's parameter."
+    "--out", type=options.PATH, default=RUNS, show_default=True, metavar="FILE", help="File of results, appended to."
 )
-@click.option("--seeds", multiple=True, callback=_numbers, metavar="0,1,2", help="Seeds of the fits.")
-@click.option(
-    "--out", type=options.PATH, default=RUNS, show_default=True, metavar="FILE", help="Where lines are added."
-)
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes at a time.")
-@click.option("--limit", type=click.IntRange(1), help="Images of each kind at most: to try things out.")
-@click.option("--dry-steps", type=click.IntRange(1), help="Optimiser steps at most: to try recipes out.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Number of parallel processes.")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of images of each kind, for trial runs.")
+@click.option("--dry-steps", type=click.IntRange(1), help="Maximum number of optimiser steps, for trial runs.")
 @click.option("--root", type=options.PATH, metavar="DIR", help="Folder of the image sets.  [default: $ANOMEM_DATA]")
-@click.option("--scores", type=options.PATH, metavar="DIR", help="Keep the scores of every unit here.")
-@click.option("--features", type=options.PATH, metavar="DIR", help="Keep maps of frozen backbones here, to share them.")
+@click.option("--scores", type=options.PATH, metavar="DIR", help="Folder for the scores of every unit.")
+@click.option("--features", type=options.PATH, metavar="DIR", help="Folder for cached features of frozen backbones.")
 @click.option(
-    "--features-mb", type=click.IntRange(1), default=4096, show_default=True, help="Room for them, megabytes."
+    "--features-mb", type=click.IntRange(1), default=4096, show_default=True, help="Cache size limit, megabytes."
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each process.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per process.")
 @options.running
 @options.as_json
 @pass_session
 def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_json: bool, **given: Any) -> None:
     """Run benchmarks: SUITE (smoke, cpu, cpu-long, paper), PROTOCOL (one-vs-rest, few-labels, ...) or sweep:NAME.
 
-    Every unit of work (a task, a method, a seed) that is finished adds one JSON line to FILE. Units that stand there
-    are not done again: the same command goes on where an earlier one was interrupted, by whatever.
+    Every finished unit (task, method, seed) appends one JSON line to FILE. Finished units are skipped: rerun the same
+    command to resume.
 
-    A protocol needs --data; a suite brings its own, of which absent sets are left out.
+    A protocol needs --data; a suite has its own image sets, and missing sets are skipped.
     """
     output = Output(as_json)
     _check(out, given, session)
@@ -97,13 +95,13 @@ def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_j
             else:
                 done.append(outcome.unit.key)
     except KeyboardInterrupt:
-        _say_how_to_go_on(session, plan, out)
+        _exit_interrupted(session, plan, out)
     seconds = time.perf_counter() - started
     rows = _summary(plan, out, output)
     before = len(plan.units) - len(done) - len(failed)
     output.line(
         f"{out}: {count(len(plan.units), 'unit')} of work, {before:,} done before, {len(done):,} now ({seconds:.0f} s)"
-        + (f", {len(failed):,} failed: the same command tries them again" if failed else "")
+        + (f", {len(failed):,} failed; rerun the same command to retry" if failed else "")
     )
     output.result(
         {
@@ -122,14 +120,14 @@ def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_j
 
 
 def _check(out: Path, given: dict[str, Any], session: Session) -> None:
-    """Refuse what could not be written, before anything is computed."""
+    """Check paths before anything is computed."""
     session.reads(*given["data"])
     check_file(out, session, what="file of runs")
     for name in ("scores", "features"):
         if given[name] is not None:
             check_folder(given[name])
     if given["root"] is not None and not given["root"].is_dir():
-        raise InputError(f"{given['root']}: no such folder: name the folder of the image sets")
+        raise InputError(f"{given['root']}: no such folder; name the folder of the image sets")
 
 
 def _planned(what: Sequence[str], given: dict[str, Any]) -> Plan:
@@ -152,7 +150,7 @@ def _planned(what: Sequence[str], given: dict[str, Any]) -> Plan:
 def _outcomes(
     plan: Plan, out: Path, jobs: int, given: dict[str, Any], session: Session, *, quiet: bool
 ) -> Iterator[Outcome]:
-    """Do the units that are left to do, with a bar and the time that is left."""
+    """Run the unfinished units with a progress bar and the remaining time."""
     from anomem.benchmark.fits import Settings
     from anomem.benchmark.run import run
     from anomem.benchmark.run_file import RunFile
@@ -170,21 +168,21 @@ def _left(plan: Plan, run_file: RunFile) -> int:
     return sum(unit.key not in run_file.keys for unit in plan.units)
 
 
-def _say_how_to_go_on(session: Session, plan: Plan, out: Path) -> None:
-    """End as an interrupted command does, and say what the run file holds."""
+def _exit_interrupted(session: Session, plan: Plan, out: Path) -> None:
+    """Exit with the code of an interrupted command and report the contents of the run file."""
     from anomem.benchmark.run_file import read_runs
 
     finished = {line["key"] for line in read_runs(out)} if out.exists() else set()
     held = sum(unit.key in finished for unit in plan.units)
     number = session.signal or signal.SIGINT
     word = _WORDS.get(signal.Signals(number).name, "interrupted")
-    text = f"{word}; {out} holds {held} of {count(len(plan.units), 'unit')}: the same command goes on from there"
+    text = f"{word}; {out} holds {held} of {count(len(plan.units), 'unit')}; rerun the same command to resume"
     click.echo(f"anomem: {printable(text)}", err=True)
     click.get_current_context().exit(128 + number)
 
 
 def _summary(plan: Plan, out: Path, output: Output) -> list[dict[str, Any]]:
-    """Print mean figures of the units that are finished; return them."""
+    """Print and return mean metrics of the finished units."""
     from anomem.report.benchmark.means import means
     from anomem.report.benchmark.runs import read_some
 
@@ -204,7 +202,7 @@ def _summary(plan: Plan, out: Path, output: Output) -> list[dict[str, Any]]:
 
 
 def _row(row: Mean) -> str:
-    """One line of the summary."""
+    """Return one line of the summary."""
     from anomem.report.benchmark.figures import METRICS
 
     setting = ", ".join(f"{name} {value}" for name, value in row.setting.items() if not isinstance(value, bool))

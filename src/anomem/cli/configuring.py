@@ -1,4 +1,4 @@
-"""Detectors to fit, as a command line describes them."""
+"""Detectors configured from command line options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def configured(
     method: str, assignments: Sequence[str], precision: str | None, bits: str | None, seed: int | None
 ) -> Detector:
-    """Build a detector from ``--set`` and the options that stand for hyperparameters; checked before any work."""
+    """Build a detector from ``--set`` and the options for hyperparameters, and check the values."""
     from anomem.detectors import get
     from anomem.params import parse_assignments
 
@@ -40,7 +40,7 @@ def configured(
 
 
 def extended(model: Path, output: Output) -> Detector:
-    """Load a detector to be fitted again with more images, and say what does not stay as it is."""
+    """Load a detector to refit with more images, and print the facts that will change."""
     from anomem.data.store import store_of
     from anomem.detectors import load
 
@@ -55,7 +55,7 @@ def extended(model: Path, output: Output) -> Detector:
     given = [o for name, o in options.items() if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if given:
         named = ", ".join(given)
-        raise InputError(f"{named}: --extend fits as {model} was fitted: leave it out, or fit again on all images")
+        raise InputError(f"{named}: --extend fits as {model} was fitted; leave it out, or fit again on all images")
     detector = load(model)
     output.line(f"{model}: its normals ({store_of(model)}) are learnt together with these, all anew")
     if context.params["alpha"] is None:

@@ -1,4 +1,4 @@
-"""The command that shows the whole job on images that it makes itself."""
+"""Command `demo`: fit, score and evaluate on generated images."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ MARK = ".anomem-demo.json"
 MODEL = "model.safetensors"
 TEXTURE, SIZE = "brick", 224
 N_TRAIN, N_TEST, N_FRESH = 100, 30, 60
-"""Images to learn from; normal, and as many anomalous, to test on; normal, to calibrate on."""
+"""Number of normal training images; of normal, and of anomalous, test images; of calibration images."""
 ALPHA = 0.05
 _RUNNING = {"batch_size": 16, "workers": None}
 
 
-@click.command(short_help="See it work: textures, defects, a report.")
+@click.command(short_help="Run an example: textures, defects, a report.")
 @click.option(
-    "--out", type=options.PATH, metavar="DIR", default="anomem-demo", show_default=True, help="Where it goes."
+    "--out", type=options.PATH, metavar="DIR", default="anomem-demo", show_default=True, help="Folder to write."
 )
 @options.as_json
 @pass_session
 def demo(session: Session, /, out: Path, as_json: bool) -> None:
-    """Plant defects into photographs of bricks, learn what is normal, find the defects.
+    """Run an example: plant defects into photographs of bricks, fit on normal images, find the defects.
 
     Writes the images, the model and a report into DIR. Nothing is downloaded.
     """
@@ -50,20 +50,20 @@ def demo(session: Session, /, out: Path, as_json: bool) -> None:
 
 
 def _check(out: Path) -> None:
-    """Refuse a folder with anything in it but an earlier demo.
+    """Refuse a folder with other contents than an earlier demo.
 
     Raises
     ------
     InputError
-        Naming the folder.
+        The folder has other contents.
     """
     check_folder(out)
     if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
-        raise InputError(f"{out}: holds other files than an earlier demo's: choose a new folder with --out")
+        raise InputError(f"{out}: contains files that are not of an earlier demo; choose a new folder with --out")
 
 
 def _run(folder: Path, out: Path, output: Output, session: Session) -> dict[str, object]:
-    """Do all of it in `folder`, which becomes `out`; return the figures."""
+    """Run the example in `folder`, which becomes `out`; return the metrics."""
     from anomem.data.sources import read_dataset
     from anomem.data.synthetic import write_textures
     from anomem.detectors import get
@@ -101,9 +101,9 @@ def _run(folder: Path, out: Path, output: Output, session: Session) -> dict[str,
 
 
 def _write_fresh(folder: Path) -> list[Path]:
-    """Write normal images of the part that is tested on.
+    """Write normal images from the test half of the photograph.
 
-    Crops of the part that is learnt from overlap, so that those held out look too familiar to promise a rate from.
+    Crops of the training half overlap: held-out ones are too similar to the training images to calibrate on.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The command that measures a model on labelled images."""
+"""Command `evaluate`: measure a model on labelled images."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ REPORT = "report.html"
 @click.argument("data", type=options.PATH)
 @options.normal
 @options.every
-@click.option("--out", type=options.PATH, metavar="FILE", help="Write all figures and results as JSON.")
-@click.option("--report", type=options.PATH, metavar="DIR", help=f"Write DIR/{REPORT}, one self-contained page.")
-@options.alpha("Decide at this rate of false alarms.  [default: the model's]")
+@click.option("--out", type=options.PATH, metavar="FILE", help="Write all metrics and results as JSON.")
+@click.option("--report", type=options.PATH, metavar="DIR", help=f"Write DIR/{REPORT}, a self-contained page.")
+@options.alpha("False-alarm rate of the verdicts.  [default: the model's]")
 @options.running
 @options.skip_bad
 @options.max_pixels
@@ -52,8 +52,8 @@ def evaluate(
 ) -> None:
     """Measure MODEL on the test part of DATA.
 
-    DATA as for `fit`. Images that the model was made from are recognised by their content and left out. Masks, where
-    there are any, give pixel figures; they are never needed. Of normal images alone, the false-alarm rate is measured.
+    DATA is as for `fit`. Images used to make the model are recognised by their content and left out. Masks are
+    optional and add pixel metrics. Without anomalous images, only the false-alarm rate is measured.
     """
     import json
 
@@ -81,7 +81,7 @@ def evaluate(
     samples = dataset.for_evaluation()
     alone = {sample.label for sample in samples} <= {NORMAL, UNKNOWN}
     if alone and report is not None:
-        raise InputError(f"{data}: has no anomalous images, and a report needs some: leave --report out")
+        raise InputError(f"{data}: has no anomalous images, which a report needs; leave out --report")
     with bars(session, quiet=as_json) as progress:
         evaluation = (evaluate_normals if alone else evaluated)(detector, samples, progress=progress, **running)
     for image in evaluation.skipped:
@@ -109,7 +109,7 @@ def write_page(
     facts: dict[str, str],
     running: dict[str, Any],
 ) -> None:
-    """Write the report of an evaluation into a folder."""
+    """Write the report of an evaluation to a folder."""
     from anomem.report.evaluation.page import write_evaluation_page
 
     write_evaluation_page(
@@ -124,7 +124,7 @@ def write_page(
 
 
 def summary(evaluation: Evaluation) -> list[str]:
-    """Say what an evaluation found, in lines."""
+    """Return the results of an evaluation as lines of text."""
     from anomem.report.evaluation import text as words
 
     image, decided, pixel = evaluation.image, evaluation.at_alpha, evaluation.pixel
@@ -135,7 +135,7 @@ def summary(evaluation: Evaluation) -> list[str]:
         f"false-alarm rate where 95 % of the anomalous are found {percent(image.fpr95)}",
     ]
     if evaluation.n_left_out:
-        lines[0] += f"; {evaluation.n_left_out:,} left out because the model was made from them"
+        lines[0] += f"; {evaluation.n_left_out:,} left out because they were used to make the model"
     if pixel is None:
         lines.append("no pixel figures: there are no masks, or the method draws no maps")
     else:
@@ -158,11 +158,11 @@ def summary(evaluation: Evaluation) -> list[str]:
 
 
 def normals_summary(evaluation: NormalsEvaluation) -> list[str]:
-    """Say what an evaluation of normal images alone found, in lines."""
+    """Return the results of an evaluation of normal images alone as lines of text."""
     from anomem.report.evaluation import text as words
 
     decided, kept = evaluation.at_alpha, words.promise(evaluation)
-    left_out = f"; {evaluation.n_left_out:,} left out because the model was made from them"
+    left_out = f"; {evaluation.n_left_out:,} left out because they were used to make the model"
     rejected = f"{decided.n_false:,} of {evaluation.n_normal:,} normal images rejected"
     threshold = number(evaluation.promise.threshold)
     return [

@@ -1,4 +1,4 @@
-"""The command that writes a model for other runtimes."""
+"""Command `export`: write a model for other runtimes."""
 
 from __future__ import annotations
 
@@ -19,30 +19,34 @@ from anomem.types import NORMAL
 
 @click.command(short_help="Write a model for ONNX Runtime or OpenVINO.")
 @click.argument("model", type=options.PATH)
-@click.option("--out", type=options.PATH, metavar="FILE", required=True, help="FILE.onnx, or FILE.xml (OpenVINO).")
-@click.option("--format", type=click.Choice(("onnx", "openvino")), help="[default: what the suffix says]")
+@click.option(
+    "--out", type=options.PATH, metavar="FILE", required=True, help="File to write: FILE.onnx, or FILE.xml (OpenVINO)."
+)
+@click.option("--format", type=click.Choice(("onnx", "openvino")), help="File format.  [default: by the suffix]")
 @click.option(
     "--precision",
     type=click.Choice(("fp32", "bf16", "int8")),
     default="fp32",
     show_default=True,
-    help="In which the file scores; bf16 and int8 in OpenVINO.",
+    help="Arithmetic used for scoring; bf16 and int8 need OpenVINO.",
 )
 @click.option(
     "--normals",
     type=options.PATH,
     metavar="DATA",
-    help="Normal images that int8 is fitted to, and that bf16 and int8 are calibrated on as they score.",
+    help="Normal images for int8 quantisation and for the calibration of bf16 and int8.",
 )
 @options.normal
-@click.option("--check", type=options.PATH, metavar="IMAGES", help="Compare scores on these.  [default: textures]")
+@click.option(
+    "--check", type=options.PATH, metavar="IMAGES", help="Images on which scores are compared.  [default: textures]"
+)
 @click.option(
     "--eval-data",
     type=options.PATH,
     metavar="DATA",
-    help="Measure the cost in AUROC on its test part.  [default: int8 on planted defects]",
+    help="Data set whose test part measures the AUROC drop.  [default: int8 on planted defects]",
 )
-@click.option("--max-drop", type=click.FloatRange(0, 1), help="Accept this cost in AUROC.  [default: 0.01]")
+@click.option("--max-drop", type=click.FloatRange(0, 1), help="Maximum AUROC drop accepted.  [default: 0.01]")
 @options.as_json
 @pass_session
 def export(
@@ -59,11 +63,11 @@ def export(
     max_drop: float | None,
     as_json: bool,
 ) -> None:
-    """Write MODEL as an ONNX or OpenVINO file that scores the same without torch.
+    """Write MODEL as an ONNX or OpenVINO file that scores without torch.
 
-    The file carries preprocessing, calibration and alpha; `anomem score`, `evaluate` and `calibrate` take it like any
-    model. Scores are compared with the model's on image files before anything is written; an export that fails is exit
-    code 1 and leaves no file.
+    The file includes preprocessing, calibration and alpha; `score`, `evaluate` and `calibrate` accept it like any
+    model. Before the file is written, its scores are compared with the model's; a failed comparison exits with code 1
+    and leaves no file.
     """
     from anomem.data.sources import read_dataset
     from anomem.detectors import load
@@ -78,7 +82,7 @@ def export(
         given = [sample.path for sample in read_dataset(normals, normal=normal).train if sample.label == NORMAL]
         session.check_inputs(*given)
         if not given:
-            raise InputError(f"{normals}: has no normal images: give a folder of them")
+            raise InputError(f"{normals}: has no normal images; give a folder of normal images")
     data = None if eval_data is None else read_dataset(eval_data, normal=normal)
     detector = load(model)
     started = time.perf_counter()

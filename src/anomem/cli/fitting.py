@@ -1,4 +1,4 @@
-"""Commands that make or change a model: fit, label, calibrate."""
+"""Commands `fit`, `label` and `calibrate`: make or change a model."""
 
 from __future__ import annotations
 
@@ -31,43 +31,43 @@ if TYPE_CHECKING:
     from anomem.runtime.calibration import Calibration
 
 FITTED_IN = ("fp32", "bf16")
-"""Precisions that a fit calibrates in; int8 comes with an export."""
+"""Scoring precisions available to `fit`; int8 is available to `export`."""
 
 
 @click.command(short_help="Learn from normal images.")
 @click.argument("data", type=options.PATH)
-@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
+@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="Model file to write.")
 @options.normal
 @options.every
-@click.option("--method", default="anomem", show_default=True, help="See `anomem methods`.")
+@click.option("--method", default="anomem", show_default=True, help="Method; `anomem methods` lists all.")
 @click.option(
     "--set",
     "assignments",
     metavar="KEY=VALUE",
     multiple=True,
-    help="A hyperparameter, as often as needed; `anomem methods METHOD` lists them.",
+    help="Hyperparameter, repeatable; `anomem methods METHOD` lists all.",
 )
 @click.option(
     "--labels", type=options.PATH, metavar="CSV", help="Labelled images: path,label[,mask,type]; or an export."
 )
-@options.alpha("Promised rate of false alarms.  [default: 0.01, or what the number of images allows]")
+@options.alpha("Promised false-alarm rate.  [default: 0.01, or the smallest that the number of images allows]")
 @click.option("--precision", type=click.Choice(FITTED_IN), help="Arithmetic used for scoring.  [default: fp32]")
 @click.option(
     "--fit-precision",
     type=click.Choice(("auto", *FITTED_IN)),
     default="auto",
     show_default=True,
-    help="Precision of the features learnt from; auto takes bf16 where the processor has it.",
+    help="Arithmetic used for training features; auto uses bf16 if the processor supports it.",
 )
 @click.option(
     "--bits",
     type=click.Choice(("auto", "8", "10", "12", "14", "16")),
-    help="Bits that 16-bit images use.  [default: auto, those of the normal images]",
+    help="Bits used by 16-bit images.  [default: auto, from the normal images]",
 )
 @options.group_by
-@click.option("--seed", type=click.IntRange(0), help="Of everything random.  [default: 0]")
-@click.option("--extend", type=options.PATH, metavar="MODEL", help="Fit as MODEL, to its normals and those of DATA.")
-@click.option("--keep-store", is_flag=True, help="Write MODEL.store.csv, which --extend needs: paths of the normals.")
+@click.option("--seed", type=click.IntRange(0), help="Random seed.  [default: 0]")
+@click.option("--extend", type=options.PATH, metavar="MODEL", help="Refit MODEL with its normals and those of DATA.")
+@click.option("--keep-store", is_flag=True, help="Write MODEL.store.csv, paths of the normals, for --extend.")
 @options.running
 @options.skip_bad
 @options.max_pixels
@@ -94,14 +94,14 @@ def fit(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Learn from the normal images of DATA, and write MODEL.
+    """Learn from the normal images of DATA and write MODEL.
 
     DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
-    --normal CLASS; or a CSV or Parquet table with a column path and, where known, label (0 normal, 1 anomalous), mask,
-    type and group; or a folder of videos. Only its training part is read. Masks are never needed.
+    --normal CLASS; or a CSV or Parquet table with the column path and optional columns label (0 normal, 1 anomalous),
+    mask, type and group; or a folder of videos. Only the training part is read. Masks are optional.
 
-    --extend fits to the normals in the store of an earlier model, then those of DATA: as a fit to all of them would,
-    with the earlier model's method and hyperparameters.
+    --extend fits to the normals in the store of an earlier model and those of DATA, with the earlier model's method
+    and hyperparameters.
     """
     from anomem.data.store import store_of
 
@@ -131,7 +131,7 @@ def fit(
     _finish(detector, out, seconds, output, session, skipped=skipped, found=found, keep_store=keep_store)
 
 
-@click.command(short_help="Teach a model labelled defects; seconds.")
+@click.command(short_help="Refit with labelled defects.")
 @click.argument("model", type=options.PATH)
 @click.option(
     "--labels",
@@ -140,20 +140,21 @@ def fit(
     required=True,
     help="Labelled images: path,label[,mask,type]; or an export.",
 )
-@click.option("--add", is_flag=True, help="Keep the earlier labels too.  [default: they are replaced]")
-@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="The model file to write.")
+@click.option("--add", is_flag=True, help="Keep earlier labels.  [default: they are replaced]")
+@click.option("--out", type=options.PATH, metavar="MODEL", required=True, help="Model file to write.")
 @options.running
 @options.skip_bad
 @options.max_pixels
 @options.as_json
 @pass_session
 def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, as_json: bool, **running: Any) -> None:
-    """Refit the second stage of MODEL to labelled images.
+    """Refit MODEL with labelled defects.
 
-    The CSV has the columns path and label (1 anomalous, 0 normal) and, where known, mask and type; paths are relative
-    to its folder. An export of Label Studio (JSON, JSON-MIN, CSV) or CVAT (for images 1.1, XML) will do as well.
-    Defects alone are enough. The memory of normal images stays as it is; the calibration is computed anew, and
-    labelled images never enter it. With --add the files of earlier labels are read again: they must be where they were.
+    The CSV has the columns path and label (1 anomalous, 0 normal) and optional columns mask and type; paths are
+    relative to its folder. Exports of Label Studio (JSON, JSON-MIN, CSV) or CVAT (for images 1.1, XML) are accepted
+    too. Defects alone are enough. Only the second stage is refitted, in seconds; the memory of normal images is
+    unchanged. The calibration is recomputed without the labelled images. With --add, the image files of earlier labels
+    are read again and must still exist.
     """
     from anomem.data.sources import read_labels
 
@@ -175,14 +176,14 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
     _finish(detector, out, time.perf_counter() - started, output, session)
 
 
-@click.command(short_help="Promise another rate of false alarms.")
+@click.command(short_help="Set the false-alarm rate on fresh normals.")
 @click.argument("model", type=options.PATH)
 @click.argument("normals", type=options.PATH)
-@options.alpha("Promised rate of false alarms.", required=True)
+@options.alpha("Promised false-alarm rate.", required=True)
 @options.normal
 @options.every
 @options.group_by
-@click.option("--out", type=options.PATH, metavar="MODEL", help="The model file to write.  [default: in place]")
+@click.option("--out", type=options.PATH, metavar="MODEL", help="Model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
 @options.max_pixels
@@ -201,9 +202,9 @@ def calibrate(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Calibrate MODEL on fresh images of normal parts, NORMALS.
+    """Set the false-alarm rate of MODEL on fresh normal images, NORMALS.
 
-    Of images that the model has learnt from none is used. Of a data set with labels the normal training images are.
+    Images used to make the model are left out. A data set with labels contributes its normal training images.
     """
     from anomem.data.sources import PathSource, read_dataset
     from anomem.loading import load as load_any
@@ -218,7 +219,7 @@ def calibrate(
     found = show_found(dataset, output)
     chosen = [sample for sample in dataset.train if sample.label == NORMAL]
     if not chosen:
-        raise InputError(f"{normals}: has no normal images to calibrate on: give a folder of them")
+        raise InputError(f"{normals}: has no normal images to calibrate on; give a folder of normal images")
     detector = load_any(model)
     groups = group_by or ([sample.group for sample in chosen] if any(sample.group for sample in chosen) else None)
     source = PathSource(sample.path for sample in chosen)
@@ -255,7 +256,7 @@ def _inputs(
     picked = read_labels(labels) if labels else None
     session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
     if not any(sample.label == NORMAL for sample in dataset.train):
-        raise InputError(f"{data}: has no normal images to learn from: put them into train/good, or label them 0")
+        raise InputError(f"{data}: has no normal images to learn from; put them into train/good, or label them 0")
     return dataset, picked, found
 
 
@@ -267,18 +268,18 @@ def load(model: Path) -> Detector:
 
 
 def save(write: Callable[[Path], None], path: Path, session: Session) -> None:
-    """Write a model file, whole or not at all."""
+    """Write a model file atomically."""
     with session.putting_in_place(path):
         write(path)
 
 
 def keep(write: Callable[[Path], None], path: Path, session: Session) -> None:
-    """Write a model file; where its place is full, write it among the temporary files rather than lose the fit.
+    """Write a model file; on failure write it to a temporary folder, so that the fit is not lost.
 
     Raises
     ------
     OutputError
-        Its place cannot be written; the line says where the model is instead.
+        Neither the file nor a temporary one can be written.
     """
     try:
         save(write, path, session)
@@ -289,18 +290,18 @@ def keep(write: Callable[[Path], None], path: Path, session: Session) -> None:
         except (AnomemError, OSError):
             shutil.rmtree(refuge.parent, ignore_errors=True)
             raise error from None
-        raise InputError(f"{error}; the fitted model is kept in {refuge}: move it") from error
+        raise InputError(f"{error}; the fitted model is kept in {refuge}; move it") from error
 
 
 def _grouped(calibration: Calibration) -> str:
-    """Return the number of groups that count, as the end of a sentence; empty without groups."""
+    """Return the number of groups as the end of a sentence; empty without groups."""
     if calibration.groups is None:
         return ""
     return f" in {count(calibration.n_groups, 'group')} (smallest attainable alpha {calibration.alpha_min:.3g})"
 
 
 def promise(detector: Model) -> list[str]:
-    """Say what the threshold means, in lines."""
+    """Return threshold and false-alarm rate as lines of text."""
     calibration = detector.calibration_
     mean, limit = rate(calibration.alpha), rate(calibration.rate_limit_95)
     images = "images" if calibration.groups is None else "groups"
@@ -312,7 +313,7 @@ def promise(detector: Model) -> list[str]:
 
 
 def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, str]]:
-    """Name the images that could not be read, and say so."""
+    """Report unreadable images and return their paths and errors."""
     paths = {str(sample.path) for sample in samples}
     skipped = []
     for error in detector.skipped_:
@@ -333,7 +334,7 @@ def _finish(
     found: dict[str, Any] | None = None,
     keep_store: bool = False,
 ) -> None:
-    """Write the model and say what it is."""
+    """Write the model and print its summary."""
     keep(partial(detector.save, keep_store=keep_store), out, session)
     counts, calibration = detector.counts_, detector.calibration_
     output.line(

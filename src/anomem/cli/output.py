@@ -1,4 +1,4 @@
-"""What commands write: lines or one JSON object on stdout, and files that appear whole or not at all."""
+"""Output of commands: lines or one JSON object on stdout, and files written atomically."""
 
 from __future__ import annotations
 
@@ -29,52 +29,52 @@ PATH_COLUMNS = ("path", "heatmap")
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command's results go: lines for people, or with ``--json`` one object and nothing else."""
+    """Printer of results: lines of text, or one object with ``--json``."""
 
     as_json: bool
 
     def line(self, text: str = "") -> None:
-        """Print a line for people; tabs separate columns, other control characters are written out."""
+        """Print a line of text; tabs separate columns, other control characters are escaped."""
         if not self.as_json:
             click.echo(printable(text, keep="\t"))
 
     def result(self, content: Mapping[str, Any]) -> None:
-        """Print the JSON object."""
+        """Print the result as a JSON object with ``--json``."""
         if self.as_json:
             click.echo(json.dumps(plain(content), allow_nan=False))
 
 
 def check_file(path: Path, session: Session, *, what: str = "file") -> None:
-    """Refuse, before any work is done, a file that could not be written at its end, or that is one of the inputs.
+    """Check, before any work is done, that a file can be written and is not an input.
 
     Raises
     ------
     InputError
-        As for `check_target`; it is an input of this command, or another of its outputs.
+        As for `check_target`; the file is an input, or another output, of this command.
     """
     check_target(path, what=what)
     session.plan(path)
 
 
 def check_folder(path: Path) -> None:
-    """Refuse, before any work is done, a folder that could not be made or filled at its end.
+    """Check, before any work is done, that a folder can be made and written.
 
     Raises
     ------
     InputError
-        It is a file, the folder around it is missing, or it may not be written.
+        The path is a file, its parent folder is missing, or permission is denied.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir():
-        raise InputError(f"{path}: is a file: name a folder")
+        raise InputError(f"{path}: is a file; name a folder")
     if not target.exists() and not target.parent.is_dir():
-        raise InputError(f"{path}: the folder {target.parent} does not exist: create it first")
+        raise InputError(f"{path}: the folder {target.parent} does not exist; create it first")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise InputError(f"{path}: may not be written: choose another folder")
+        raise InputError(f"{path}: permission denied; choose another folder")
 
 
 def check_table(path: Path, session: Session) -> None:
-    """Refuse a table of results that could not be written: as `check_file`, and by its suffix.
+    """Check that a table of results can be written: its suffix, and as `check_file`.
 
     Raises
     ------
@@ -84,36 +84,36 @@ def check_table(path: Path, session: Session) -> None:
         Parquet without pyarrow.
     """
     if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise InputError(f"{path}: results are written as {', '.join(TABLE_SUFFIXES)}: choose one of these suffixes")
+        raise InputError(f"{path}: results are written as {', '.join(TABLE_SUFFIXES)}; choose one of these suffixes")
     check_file(path, session)
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError("pyarrow", "tables")
 
 
 def files_of(samples: Iterable[Sample]) -> list[Path]:
-    """Image and mask files of samples."""
+    """Return the image and mask files of samples."""
     return [Path(file) for sample in samples for file in (sample.path, sample.mask) if file is not None]
 
 
 def write_text(path: Path, text: str, session: Session) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically."""
     with session.putting_in_place(path), atomic_path(path) as part:
         part.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type], session: Session) -> None:
-    """Write rows as CSV, JSON lines or Parquet, by the suffix; whole or not at all.
+    """Write rows atomically as CSV, JSON lines or Parquet, by the suffix.
 
     Parameters
     ----------
     path : Path
         Ending in one of `TABLE_SUFFIXES`.
     rows : sequence of mappings
-        Each with all of `columns`; None where there is nothing.
+        Rows with all of `columns`; None for a missing value.
     columns : mapping of str to type
         Names and types (str, float, bool), in order.
     session : Session
-        Notes what has been written.
+        Session that records written files.
     """
     content = [{name: plain(row[name]) for name in columns} for row in rows]
     if path.suffix.lower() == ".parquet":
@@ -126,7 +126,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]) -> str:
-    """Rows as CSV: file names that open from the current directory, and that no spreadsheet takes for formulas."""
+    """Return rows as CSV; file names open from the current directory and are not read as formulas by spreadsheets."""
     cells = ([_cell(name, value) for name, value in row.items()] for row in rows)
     return csv_text([list(columns), *cells])
 
@@ -150,30 +150,30 @@ def _write_parquet(part: Path, rows: Sequence[Mapping[str, Any]], columns: Mappi
 
 
 def _unicode(text: str) -> str:
-    """Parquet holds nothing but Unicode; bytes of a file name that are no text become escapes."""
+    """Return valid Unicode, as Parquet requires; undecodable bytes of a file name become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextmanager
 def filled_folder(path: Path, session: Session) -> Iterator[Path]:
-    """Fill a hidden folder, and when all of it is there, move it to its place.
+    """Fill a hidden folder, and move it to its place once complete.
 
-    Files that are in the folder already stay, unless one of the same name is written.
+    Existing files in the folder stay unless overwritten.
 
     Parameters
     ----------
     path : Path
-        The folder; it is made where it is missing.
+        Target folder; created if missing.
     session : Session
-        Notes what has been written.
+        Session that records written files.
 
     Yields
     ------
     Path
-        An empty folder. Write there.
+        Empty folder to write to.
     """
     target = Path(os.path.realpath(path))
-    # Inside, where the folder exists: it may be a file system of its own.
+    # An existing folder may be a separate file system, so stage inside it.
     around = target if target.is_dir() else target.parent
     with stage(around, target.name, private=False) as room, _naming(path, room):
         yield room
@@ -183,7 +183,7 @@ def filled_folder(path: Path, session: Session) -> Iterator[Path]:
 
 @contextmanager
 def _naming(path: Path, room: Path) -> Iterator[None]:
-    """Name what could not be written by where it would have been: nobody knows the hidden folder."""
+    """Raise write errors with the final path instead of the hidden folder's."""
     try:
         yield
     except OSError as error:
@@ -212,6 +212,6 @@ def _move(room: Path, target: Path, session: Session) -> None:
 
 
 def peak_mb() -> float | None:
-    """Return the largest memory that this process has held so far, megabytes; None where the system does not tell."""
+    """Return the peak memory of this process in megabytes; None if the system does not report it."""
     peak = machine.peak_mb()
     return None if peak is None else round(peak, 1)

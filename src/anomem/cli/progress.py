@@ -1,4 +1,4 @@
-"""Progress on stderr: bars where somebody is looking, now and then a line in a log."""
+"""Progress on stderr: bars on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from anomem.runtime.progress import Progress
 from anomem.types import Record
 
 LINE_EVERY_S = 10.0
-"""Time between two lines in a log, seconds."""
+"""Minimum time between two lines in a log, seconds."""
 
 T = TypeVar("T")
 Show = Callable[[str, int, int, str], None]
-"""Takes a stage's name, steps done, steps in all, and a remark."""
+"""Callback with a stage's name, finished steps, total steps and a remark."""
 
 
 @contextmanager
 def bars(session: Session, *, quiet: bool) -> Iterator[Progress]:
-    """Give a progress callback that draws one bar per stage.
+    """Provide a progress callback that draws one bar per stage.
 
     Parameters
     ----------
     session : Session
-        Asked at every record whether to go on.
+        Session checked for interrupts at every record.
     quiet : bool
-        Draw nothing. Without a terminal a line is written every `LINE_EVERY_S` seconds.
+        Draw nothing. Without a terminal, a line is written every `LINE_EVERY_S` seconds.
     """
     with _bars(quiet) as show:
 
@@ -41,7 +41,7 @@ def bars(session: Session, *, quiet: bool) -> Iterator[Progress]:
 
 
 def counted(items: Iterable[T], total: int, stage: str, session: Session, *, quiet: bool) -> Iterator[T]:
-    """Pass items on and draw how many have come; parameters as for `bars`."""
+    """Yield items and draw their count; parameters as for `bars`."""
     with _closing(items), _bars(quiet) as show:
         for done, item in enumerate(items, start=1):
             session.check()
@@ -50,7 +50,7 @@ def counted(items: Iterable[T], total: int, stage: str, session: Session, *, qui
 
 
 def _remark(record: Record) -> str:
-    """Loss and learning rate of a training step, and how many items of each memory are in use."""
+    """Return loss, learning rate and number of memory items in use of a training step as text."""
     facts = record.facts
     shown = [f"{name} {facts[name]:.4g}" for name in ("loss", "lr") if name in facts]
     used = [f"{value:.0f}" for name, value in facts.items() if name.startswith("effective_items")]
@@ -59,7 +59,7 @@ def _remark(record: Record) -> str:
 
 @contextmanager
 def _closing(items: Any) -> Iterator[None]:
-    """End a generator, and the threads it holds, when its reader ends early."""
+    """Close a generator, and its threads, when its reader stops early."""
     if not hasattr(items, "close"):
         yield
         return
@@ -68,12 +68,12 @@ def _closing(items: Any) -> Iterator[None]:
 
 
 def logged(clock: Callable[[], float] = time.monotonic) -> Show:
-    """Return what writes progress into a log: a line at most every `LINE_EVERY_S` seconds, none for what is short.
+    """Return a callback that logs progress: at most one line per `LINE_EVERY_S` seconds, none for short stages.
 
     Parameters
     ----------
     clock : callable
-        Seconds since any time.
+        Monotonic clock, seconds.
     """
     stages: dict[str, float] = {}
     last = clock()
@@ -95,7 +95,7 @@ def logged(clock: Callable[[], float] = time.monotonic) -> Show:
 
 
 def _duration(seconds: float) -> str:
-    """Show a duration as hours, minutes and seconds.
+    """Return a duration as hours, minutes and seconds.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The command that turns benchmark runs into tables, plots and one page."""
+"""Command `report`: turn benchmark runs into tables, plots and one page."""
 
 from __future__ import annotations
 
@@ -23,26 +23,24 @@ if TYPE_CHECKING:
 DEFAULT = "anomem-report"
 COMPARISONS = "comparisons.csv"
 SHOWN = 12
-"""Comparisons on the screen at most."""
+"""Maximum number of comparisons printed."""
 
 
 @click.command(short_help="Turn benchmark runs into tables, plots and one page.")
 @click.argument("runs", nargs=-1, required=True, type=options.PATH, metavar="RUNS.jsonl...")
-@click.option(
-    "--out", type=options.PATH, default=DEFAULT, show_default=True, metavar="DIR", help="Where it is written."
-)
-@click.option("--baseline", metavar="METHOD", help="Compare all others with this one.  [default: anomem]")
+@click.option("--out", type=options.PATH, default=DEFAULT, show_default=True, metavar="DIR", help="Folder to write.")
+@click.option("--baseline", metavar="METHOD", help="Method that all others are compared with.  [default: anomem]")
 @click.option(
     "--scores",
     type=options.PATH,
     multiple=True,
     metavar="DIR",
-    help="Scores kept by bench --scores: narrower intervals.",
+    help="Folder written by `bench --scores`; narrows the intervals.",
 )
-@click.option("--markdown", type=options.PATH, metavar="FILE", help="Also write one page of results as Markdown.")
-@click.option("--table", type=options.PATH, metavar="FILE", help="Also write the overview table alone as Markdown.")
-@click.option("--bars", type=options.PATH, metavar="CSV", help="Check these limits; exit code 1 where one is missed.")
-@click.option("--sets", type=options.PATH, metavar="CSV", help="Image sets as measured: size, compression, split.")
+@click.option("--markdown", type=options.PATH, metavar="FILE", help="Write the page of results as Markdown.")
+@click.option("--table", type=options.PATH, metavar="FILE", help="Write the overview table as Markdown.")
+@click.option("--bars", type=options.PATH, metavar="CSV", help="Limits to check; exit code 1 if one is missed.")
+@click.option("--sets", type=options.PATH, metavar="CSV", help="Facts of the image sets: size, compression, split.")
 @options.as_json
 @pass_session
 def report(
@@ -58,11 +56,11 @@ def report(
     sets: Path | None,
     as_json: bool,
 ) -> None:
-    """Turn RUNS, files that `anomem bench` has written, into DIR/report.html, tables (Markdown, CSV) and plots.
+    """Turn RUNS, files written by `anomem bench`, into DIR/report.html, tables (Markdown, CSV) and plots.
 
-    Several files may be named, also those of peers: lines of the same form whose method is none of anomem's. What two
-    methods have both done, on the same test images with the same seed and draw, is compared in pairs. Files of
-    measurements (seconds, images per second) become DIR/measurements.md and sections of the page of results.
+    RUNS may include files of methods outside anomem in the same format. Results of two methods on the same test images,
+    seed and draw are compared in pairs. Files of measurements (seconds, images per second) become DIR/measurements.md
+    and sections of the page of results.
     """
     from anomem.report.benchmark.bars import bar_values, check_bars
     from anomem.report.benchmark.measurements import read_measurements, split
@@ -94,7 +92,7 @@ def report(
 
 
 def _say(output: Output, found: Report, outcomes: Sequence[Outcome], out: Path, page: Path) -> None:
-    """Print comparisons, confounded sets, what was written, and missed bars."""
+    """Print comparisons, confounded sets, written files and missed bars."""
     compared = [versus for versus in found.comparisons if not versus.table.sweep]
     for versus in compared[:SHOWN]:
         output.line(_line(versus))
@@ -102,7 +100,7 @@ def _say(output: Output, found: Report, outcomes: Sequence[Outcome], out: Path, 
         output.line(f"and {len(compared) - SHOWN} more comparisons: {out / COMPARISONS}")
     confounded = [checked.where for checked in found.checks if checked.check.confounded]
     if confounded:
-        output.line(f"possibly confounded: {', '.join(dict.fromkeys(confounded))}: see the confound check")
+        output.line(f"possibly confounded: {', '.join(dict.fromkeys(confounded))}; see the confound check")
     output.line(f"{count(len(found.runs.runs), 'unit')} of work, {count(len(found.tables), 'table')}: {page}")
     missed = [outcome for outcome in outcomes if not outcome.met]
     for outcome in missed:
@@ -116,7 +114,7 @@ def _say(output: Output, found: Report, outcomes: Sequence[Outcome], out: Path, 
 def _write_pages(
     found: Report, measured: Sequence[Measurement], outcomes: Sequence[Outcome], paths: dict[str, Path | None]
 ) -> list[Path]:
-    """Write the page of results and the overview table, whole or not at all."""
+    """Write the page of results and the overview table atomically."""
     from anomem.report.benchmark.results_page import overview, results_page
     from anomem.runtime.atomic import atomic_path
 
@@ -135,7 +133,7 @@ def _lines(lines: Sequence[str]) -> str:
 
 
 def _line(versus: Versus) -> str:
-    """One comparison in a line."""
+    """Return one comparison as a line of text."""
     from anomem.report.benchmark.captions import METRIC_WORDS, change
     from anomem.report.benchmark.text_tables import heading
 

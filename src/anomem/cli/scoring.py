@@ -1,4 +1,4 @@
-"""The command that scores images."""
+"""Command `score`: score images."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ if TYPE_CHECKING:
 COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
 _SHOWN_ON_A_TERMINAL = 40
 _TITLE = "anomem heatmap"
-"""Text that a heatmap carries: only a heatmap is replaced by another one."""
+"""Title text in heatmap files; only files with this title are overwritten by heatmaps."""
 
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """Where the heatmap of each image goes.
+    """Heatmap path of each image.
 
     Parameters
     ----------
     folder : Path
-        As the user named it.
+        Folder as given by the user.
     places : mapping of str to Path
-        From an image's path to its heatmap's, relative to the folder.
+        Image path -> heatmap path relative to the folder.
     """
 
     folder: Path
     places: Mapping[str, Path]
 
     def of(self, path: str) -> str:
-        """Path of an image's heatmap, from the current directory."""
+        """Return the heatmap path of an image, relative to the current directory."""
         return str(self.folder / self.places[path])
 
 
-@click.command(short_help="Score images; draw where they deviate.")
+@click.command(short_help="Score images; draw heatmaps.")
 @click.argument("model", type=options.PATH)
 @click.argument("images", type=options.PATH, nargs=-1, required=True)
-@click.option("--out", type=options.PATH, metavar="FILE", help="Write the results as .csv, .jsonl or .parquet.")
-@click.option("--heatmaps", type=options.PATH, metavar="DIR", help="Write a PNG for each image: its map drawn over it.")
-@options.alpha("Decide at this rate of false alarms.  [default: the model's]")
+@click.option("--out", type=options.PATH, metavar="FILE", help="Table of results to write: .csv, .jsonl or .parquet.")
+@click.option("--heatmaps", type=options.PATH, metavar="DIR", help="Folder for heatmaps: one PNG per image.")
+@options.alpha("False-alarm rate of the verdicts.  [default: the model's]")
 @click.option(
     "--engine",
     type=click.Choice(("auto", "onnxruntime", "openvino")),
     default="auto",
     show_default=True,
-    help="What computes an exported model.",
+    help="Inference engine of an exported model.",
 )
 @click.option(
     "--precision",
     type=click.Choice(("auto", "fp32", "bf16", "int8")),
     default="auto",
     show_default=True,
-    help="Score in this precision, or refuse; auto: in the one that the file is calibrated in.",
+    help="Arithmetic used for scoring; refused if the file does not support it; auto: that of its calibration.",
 )
 @options.every
 @options.running
@@ -94,8 +94,8 @@ def score(
 ) -> None:
     """Score IMAGES (files, tables, videos, and folders with all images below them) with MODEL.
 
-    For each image: the raw score (higher is more anomalous), the p-value (how rare such a score is among normal
-    images) and the verdict, which is anomalous where the p-value is at most alpha.
+    Prints per image the raw score (higher is more anomalous), the p-value (share of normal images with this score or a
+    higher one) and the verdict: anomalous if the p-value is at most alpha.
     """
     from anomem.data.sources import PathSource
     from anomem.loading import load
@@ -134,14 +134,14 @@ def score(
 
 
 def _listed(images: Sequence[Path], every: int) -> tuple[list[Path], list[dict[str, Any]]]:
-    """List the image files that the arguments stand for, each one that opens from here; and say what was left out.
+    """List the image files of the arguments, and note files left out.
 
     Returns
     -------
     paths : list of Path
         Image files.
     found : list of dict
-        For each folder or table its path and its number of images; what was left out is a note of its own.
+        Path, number of images and notes of each folder or table.
     """
     from anomem.data.sources import list_images
     from anomem.runtime.listing import warn_of_pages
@@ -160,7 +160,7 @@ def _listed(images: Sequence[Path], every: int) -> tuple[list[Path], list[dict[s
 
 @contextmanager
 def noted() -> Iterator[list[str]]:
-    """Collect the warnings of a block, and show them as notes when it ends."""
+    """Collect the warnings of a block and show them as notes at its end."""
     lines: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AnomemWarning)
@@ -171,13 +171,13 @@ def noted() -> Iterator[list[str]]:
 
 
 def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Heatmaps:
-    """Choose each heatmap's place: the images' own structure, without two of one name.
+    """Choose unique heatmap paths that mirror the folders of the images.
 
     Raises
     ------
     InputError
-        The folder cannot be made, lies inside a scored one (heatmaps would be scored the next time), or a heatmap would
-        take the place of something else.
+        The folder cannot be made or lies inside a scored one (heatmaps would be scored the next time), or a heatmap
+        would overwrite another file.
     """
     from anomem.runtime.images import has_title
 
@@ -185,7 +185,7 @@ def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Hea
     target = os.path.realpath(folder)
     for place in images:
         if place.is_dir() and Path(target).is_relative_to(os.path.realpath(place)):
-            raise InputError(f"{folder}: lies inside {place}, whose images are scored: choose a folder outside")
+            raise InputError(f"{folder}: lies inside {place}, whose images are scored; choose a folder outside")
     base = _common_folder(images)
     places: dict[str, Path] = {}
     taken: set[str] = set()
@@ -194,7 +194,7 @@ def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Hea
             places[str(path)] = _free(_png(_relative(path, base)), taken)
     for place in places.values():
         if (folder / place).exists() and not has_title(folder / place, _TITLE):
-            raise InputError(f"{folder / place}: exists and is not a heatmap: choose another folder for heatmaps")
+            raise InputError(f"{folder / place}: exists and is not a heatmap; choose another folder for heatmaps")
     return Heatmaps(folder, places)
 
 
@@ -212,19 +212,19 @@ def _relative(path: Path, base: str) -> Path:
 
 
 def _absolute(path: Path) -> str:
-    """Make a path absolute without following links: they are part of the structure that is mirrored."""
+    """Return an absolute path without following links, which are part of the mirrored structure."""
     return os.path.normpath(path.absolute())
 
 
 def _png(place: Path, number: str = "") -> Path:
-    """Give a heatmap its name: that of its image, cut where a suffix or a number makes it too long for a disk."""
+    """Return the heatmap name of an image, cut to the longest file name allowed."""
     ending = f"{number}.png"
     stem = place.stem + place.suffix.partition("#")[2].join(("-", "")) if "#" in place.suffix else place.stem
     return place.with_name(shortened(stem, NAME_BYTES - len(ending)) + ending)
 
 
 def _free(place: Path, taken: set[str]) -> Path:
-    """Number a place until nobody has it; capitals make no difference, as on many disks."""
+    """Number a path until it is unique, ignoring case as many file systems do."""
     chosen, attempt = place, 2
     while str(chosen).casefold() in taken:
         chosen, attempt = _png(place, f"-{attempt}"), attempt + 1
@@ -235,7 +235,7 @@ def _free(place: Path, taken: set[str]) -> Path:
 def _collect(
     scored: Iterable[Scored], detector: Model, drawn: Heatmaps | None, folder: Path | None, max_pixels: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Gather rows and unreadable images; draw heatmaps as the maps come, since they are too large to keep."""
+    """Collect rows and unreadable images; draw each heatmap at once, since maps are too large to keep."""
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     for result in scored:
@@ -281,7 +281,7 @@ def _show(
     drawn: Heatmaps | None,
     output: Output,
 ) -> None:
-    """Print a line an image, unless a file has them; then a summary."""
+    """Print one line per image unless they are written to a file, then a summary."""
     if out is None:
         for text in _lines(rows):
             output.line(text)
@@ -295,12 +295,12 @@ def _show(
         + (f"; heatmaps in {drawn.folder}" if drawn else "")
     )
     if not output.as_json:
-        # Whoever reads stdout by program wants nothing but the table there.
+        # A program that reads stdout expects only the table there.
         click.echo(printable(summary), err=out is None and not sys.stdout.isatty())
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Tab-separated lines: all for a program, the most anomalous for somebody at a terminal."""
+    """Yield tab-separated lines: all of them for a program, the most anomalous on a terminal."""
     shown = rows
     if sys.stdout.isatty() and len(rows) > _SHOWN_ON_A_TERMINAL:
         shown = sorted(rows, key=lambda row: -float(row["score"]))[:_SHOWN_ON_A_TERMINAL]

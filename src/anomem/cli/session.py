@@ -1,4 +1,4 @@
-"""One run of a command: signals, notes, and what has been written so far."""
+"""Run of a command: signals, notes, written files."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
 _CLEANING_UP_S = 2.0
 _IMPORTED_S = 0.05
-"""Time between two looks whether an import is over, seconds."""
+"""Time between two checks for the end of an import, seconds."""
 _GROUP = "anomem.cli.group"
 
 
 @dataclass
 class Session:
-    """What one run of a command has come to.
+    """State of one run of a command.
 
     Parameters
     ----------
     signal : int
-        The signal that asked this process to end, 0 before one came.
+        Signal received, 0 for none.
     can_skip : bool
-        Whether the command takes ``--skip-bad`` and was run without it.
+        True if the command has ``--skip-bad`` and was run without it.
     written : list of str
-        Files and folders that are complete and in place.
+        Complete files and folders.
     """
 
     signal: int = 0
@@ -52,43 +52,42 @@ class Session:
     _since: float = 0.0
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt where a signal came and some library swallowed the exception."""
+        """Raise KeyboardInterrupt after a signal, in case a library swallowed the exception."""
         if self.signal and not self._held:
             raise KeyboardInterrupt
 
     def reads(self, *places: str | Path | None) -> None:
-        """Note files that this command reads: none of its outputs may replace one.
+        """Register input files, which no output may replace.
 
         Parameters
         ----------
         *places : str, Path or None
-            Files, or folders, which stand for all images below them. None is passed over, and so is what does not
-            exist.
+            Files, or folders for all images below them. None and missing paths are ignored.
         """
         self._inputs += [Path(place) for place in places if place is not None]
 
     def plan(self, *targets: Path) -> None:
-        """Note files that this command will write, and refuse those that it reads or writes already."""
+        """Register output files; InputError for an input or an output registered twice."""
         for target in targets:
             self.check_target(target)
             place = Path(os.path.realpath(target))
             if place in self._planned:
-                raise InputError(f"{target}: two results would be written to this file: name another")
+                raise InputError(f"{target}: two results would be written to this file; name another")
             self._planned.append(place)
 
     def check_inputs(self, *places: str | Path | None) -> None:
-        """Note files that this command reads, once they are known, and refuse an output among them."""
+        """Register input files after the outputs; InputError if one is an output."""
         self.reads(*places)
         for target in self._planned:
             self.check_target(target)
 
     def check_target(self, target: str | Path) -> None:
-        """Refuse a target that is one of this command's inputs, under whatever name.
+        """Refuse a target that is the same file as an input.
 
         Raises
         ------
         InputError
-            Naming the target.
+            The target is an input of this command.
         """
         try:
             found = os.stat(target)  # noqa: PTH116 - follows links, as writing does
@@ -97,16 +96,16 @@ class Session:
         if not stat.S_ISREG(found.st_mode):
             return
         if any(_is_part(target, found, place) for place in self._inputs):
-            raise InputError(f"{target}: is read by this command: name another file for the result")
+            raise InputError(f"{target}: is read by this command; name another file for the result")
 
     @contextmanager
     def putting_in_place(self, *targets: str | Path) -> Iterator[None]:
-        """Hold signals back for the moment in which finished files get their names.
+        """Defer signals while finished files are moved to their places.
 
         Parameters
         ----------
         *targets : str or Path
-            What is in place afterwards.
+            Files and folders complete at the end.
         """
         self.check()
         for target in targets:
@@ -120,26 +119,26 @@ class Session:
         self.check()
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: end at once, or as soon as finished files are in place or an import is over."""
+        """Handle a signal: end at once, or after a pending move of finished files or import."""
         if _importing(frame) and hasattr(signal, "setitimer"):
-            # An exception would pass through a library's start-up in C++, which aborts the process.
+            # An exception in a library's C++ initialisation aborts the process.
             signal.signal(signal.SIGALRM, lambda _, later: self.receive(number, later))
             signal.setitimer(signal.ITIMER_REAL, _IMPORTED_S)
             return
         again = self.signal and time.monotonic() - self._since < _CLEANING_UP_S
         self.signal, self._since = number, time.monotonic()
-        if not again:  # pressing Ctrl-C twice must not interrupt the cleaning up
+        if not again:  # a second Ctrl-C must not interrupt the clean-up
             self.check()
 
     def farewell(self) -> str:
-        """Say how an ended command left the disk."""
+        """Return a line on the files left by an interrupted command."""
         name = signal.Signals(self.signal or signal.SIGINT).name
         left = f"{', '.join(self.written)} is complete" if self.written else "nothing was written"
         return f"{_WORDS.get(name, 'interrupted')}; {left}"
 
 
 def _is_part(target: str | Path, found: os.stat_result, place: Path) -> bool:
-    """Whether a file is an input, or an image in a folder that is one."""
+    """Return True for an input file, or an image in an input folder."""
     from anomem.runtime.images import IMAGE_SUFFIXES
 
     try:
@@ -153,8 +152,8 @@ def _is_part(target: str | Path, found: os.stat_result, place: Path) -> bool:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether code is interrupted that an import statement runs."""
-    while frame is not None and frame.f_globals.get("__name__") != _GROUP:  # whose caller may be a module
+    """Return True if the interrupted code runs inside an import statement."""
+    while frame is not None and frame.f_globals.get("__name__") != _GROUP:  # called by a module
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
         frame = frame.f_back
@@ -163,9 +162,9 @@ def _importing(frame: FrameType | None) -> bool:
 
 @contextmanager
 def catch_signals(session: Session) -> Iterator[None]:
-    """Turn the signals that end a process into KeyboardInterrupt, so that whatever is half done is cleaned up.
+    """Turn the signals that end a process into KeyboardInterrupt, so that unfinished files are removed.
 
-    A signal that the parent told us to ignore (``nohup``, a shell's background jobs) stays ignored.
+    Signals ignored by the parent (``nohup``, background jobs of a shell) stay ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -187,13 +186,13 @@ def catch_signals(session: Session) -> Iterator[None]:
 
 
 def _quiet(hook: Callable[[Any], object]) -> Callable[[Any], object]:
-    """Pass on what is raised where nobody can catch it, but for interrupts: `Session.check` raises them again."""
+    """Return a hook for unraisable exceptions that drops interrupts, since `Session.check` raises them again."""
     return lambda unraisable: None if issubclass(unraisable.exc_type, KeyboardInterrupt) else hook(unraisable)
 
 
 @contextmanager
 def show_notes() -> Iterator[None]:
-    """Show our own warnings as one line each; those of libraries only where the user asked for them (``-W``)."""
+    """Show anomem's warnings as one line each, and those of libraries only with ``-W``."""
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
@@ -218,8 +217,8 @@ def show_notes() -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Write one line for the user on stderr, above a progress bar where there is one."""
-    # Not click.echo: a progress bar stands in for sys.stderr and moves out of the way.
+    """Write one line to stderr, above any progress bar."""
+    # Not click.echo: a progress bar replaces sys.stderr and redraws itself below the line.
     sys.stderr.write("anomem: note: " + printable(one_line(text)) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, or that cannot show every file name."""
+"""Standard streams: reopened if closed, able to print every file name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _ERRORS = "anomem-names"
 
 
 def open_streams() -> None:
-    """Let every standard stream exist, and write whatever a file name may hold.
+    """Open closed standard streams, and let all of them print any file name.
 
-    Services, ``2>&-`` and pythonw close them. What is written there is lost; but a closed descriptor must be taken:
-    else the next file that is opened gets its number, and what a library writes to stderr.
+    Services, ``2>&-`` and pythonw close them. A closed descriptor must be replaced: otherwise the next opened file gets
+    its number, and with it the stderr output of libraries.
     """
     for descriptor in range(3):
         try:
@@ -32,7 +32,7 @@ def open_streams() -> None:
 
 
 def _shown(error: UnicodeError) -> tuple[bytes, int]:
-    """Bytes for what an encoding lacks: those of file names that are no text as they are, other characters escaped."""
+    """Encode characters missing from an encoding: undecodable bytes of file names as they are, others escaped."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

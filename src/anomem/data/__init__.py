@@ -1,1 +1,1 @@
-"""Where images come from, how normals are split, synthetic defects and augmentation."""
+"""Data: image sources, labels, splits, synthetic defects, augmentation, image sets."""

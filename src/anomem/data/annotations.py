@@ -22,7 +22,7 @@ __all__ = ["EXPORT_SUFFIXES", "LABEL_WORDS", "Labelled", "labelled_by", "read_ex
 EXPORT_SUFFIXES = frozenset({".json", ".xml"})
 
 MASK_SUFFIX = ".regions"
-"""Suffix of a path that goes on inside an export: the regions of its n-th image, ``labels.json/12.regions``."""
+"""Suffix of a path into an export, for the regions of its n-th image: ``labels.json/12.regions``."""
 
 LABEL_WORDS = {
     **dict.fromkeys(("0", "0.0", "good", "normal", "ok"), NORMAL),
@@ -30,7 +30,7 @@ LABEL_WORDS = {
     **dict.fromkeys(("defect", "defective", "bad", "ng"), ANOMALOUS),
     **dict.fromkeys(("", "-1", "-1.0", "unknown"), UNKNOWN),
 }
-"""Words for a label in tables; none of them is a kind of defect."""
+"""Label words of tables, none of which is a type of defect."""
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 _LARGEST = 64 << 20
@@ -38,7 +38,7 @@ _LARGEST = 64 << 20
 
 @dataclass(frozen=True)
 class Labelled:
-    """Facts of one image of an export: where it stands, its file, label, mask and kind of defect."""
+    """Facts of an image of an export: position, file, label, mask and type of defect."""
 
     where: str
     path: Path
@@ -74,7 +74,7 @@ def read_export(export: Path) -> list[Labelled]:
 def labelled_by(export: Path, images: Sequence[Annotated]) -> list[Labelled]:
     """Label the images of an export; see `read_export`."""
     if not images:
-        raise InputError(f"{export}: 0 images: the export is empty: export the annotated tasks")
+        raise InputError(f"{export}: 0 images: the export is empty; export the annotated tasks")
     beside_normal = any(_meaning(word) == NORMAL for image in images for word in image.words)
     found: dict[Path, str] = {}
     rows = []
@@ -83,7 +83,7 @@ def labelled_by(export: Path, images: Sequence[Annotated]) -> list[Labelled]:
         earlier = found.setdefault(path, image.written)
         if earlier != image.written:
             raise InputError(
-                f"{image.where}: {image.written} and {earlier} are both found at {path}: keep the images' folders"
+                f"{image.where}: {image.written} and {earlier} are both found at {path}; keep the images' folders"
             )
         label = _label(image, beside_normal)
         masked = label == ANOMALOUS and bool(image.regions) and all(region.has_area for region in image.regions)
@@ -120,7 +120,7 @@ def read_regions(place: Path, height_width: tuple[int, int] | None = None) -> Bo
         raise ImageError(str(place), "no regions there: the export has changed; read its labels again") from error
     size = height_width or image.height_width
     if size is None:
-        raise ImageError(str(place), "the export does not say the image's size: export it again")
+        raise ImageError(str(place), "the export does not say the image's size; export it again")
     mask = np.zeros(size, dtype=bool)
     for region in _defects(image.regions):
         mask |= drawn(region, size)
@@ -134,11 +134,11 @@ def _cached(export: Path, _state: tuple[int, int]) -> list[Annotated]:
 
 def _annotated(export: Path) -> list[Annotated]:
     if not export.is_file():
-        raise InputError(f"{export}: no such file: check the path")
+        raise InputError(f"{export}: no such file; check the path")
     size = export.stat().st_size
     if size > _LARGEST:
         raise InputError(
-            f"{export}: {size >> 20} MB of annotations, at most {_LARGEST >> 20} are read: export in parts"
+            f"{export}: {size >> 20} MB of annotations, at most {_LARGEST >> 20} are read; export in parts"
         )
     if export.suffix.lower() == ".xml":
         return cvat.read(export)
@@ -162,7 +162,7 @@ def _label(image: Annotated, beside_normal: bool) -> int:
         label = _meaning(word)
         if label is None and not beside_normal:
             raise InputError(
-                f"{image.where}: label {word!r} is not understood: name it normal or defect; beside images labelled "
+                f"{image.where}: label {word!r} is not understood; name it normal or defect; beside images labelled "
                 "normal, any other label is a kind of defect"
             )
         labels.add(ANOMALOUS if label is None else label)
@@ -180,7 +180,7 @@ def _kind(image: Annotated) -> str | None:
 
 
 def _file(export: Path, image: Annotated) -> Path:
-    """Find the file of an image: where the export says, or below its folder at the end of that path."""
+    """Find the file of an image: at the path of the export, or at the end of that path below the export's folder."""
     parts = _parts(image.written)
     direct = [Path(image.written)] if "://" not in image.written else []
     ends = [Path(*parts[i:]) for i in range(len(parts))]
@@ -192,7 +192,7 @@ def _file(export: Path, image: Annotated) -> Path:
                 return path
         except (OSError, ValueError):
             continue
-    raise InputError(f"{image.where}: {image.written}: no such file: put the images beside {export}")
+    raise InputError(f"{image.where}: {image.written}: no such file; put the images beside {export}")
 
 
 def _parts(written: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""Two augmented views of each image of a batch, seeded by a generator alone.
+"""Augmented views: two per image of a batch, seeded by a generator.
 
-Written in plain torch: crop and flip are one resampling, and brightness, contrast, saturation, hue
-and grey are one 3 x 4 matrix per image, which takes less than half the time of kornia's pipeline
-on a CPU; and kornia draws from torch's global generator, which must stay untouched here.
+Implemented in plain torch: crop and flip are one resampling, and brightness, contrast, saturation,
+hue and grey are one 3 x 4 matrix per image, which takes less than half the time of kornia's pipeline
+on a CPU. Also, kornia uses torch's global generator, which must not change here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ASPECT = 4 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Strengths of the random changes that make a view.
+    """Strengths of the random augmentations.
 
     The defaults are the AnoMem paper's list (crop with rescale, flip, brightness, contrast,
     saturation, Gaussian blur, noise) with SimCLR's strengths, which the paper does not give. Hue
@@ -33,32 +33,32 @@ class Augmentation:
     Parameters
     ----------
     crop_scale : (float, float)
-        Share of the area that the crop keeps, least and most, in (0, 1]. Its aspect varies from
-        3/4 to 4/3 as far as it fits, and not at all with (1, 1).
+        Minimum and maximum share of the area kept by the crop, in (0, 1]. The aspect varies from
+        3/4 to 4/3 as far as it fits; with (1, 1) it is fixed.
     flip : float
         Probability of a left-right flip.
     brightness, contrast, saturation : float
         Factors are drawn from 1 - s to 1 + s, s in [0, 1].
     hue : float
-        Largest turn of the colours about the grey axis, in full turns, in [0, 0.5].
+        Maximum rotation of the colours about the grey axis, in full turns, in [0, 0.5].
     grey : float
-        Probability of losing the colours.
+        Probability of conversion to grey.
     blur : float
         Probability of a Gaussian blur.
     noise : float
-        Largest standard deviation of the added Gaussian noise, in [0, 1], the images' range being 1.
+        Maximum standard deviation of the added Gaussian noise, in [0, 1], relative to the range.
     jitter_probability : float
         Probability that brightness, contrast, saturation and hue change.
     blur_sigma : float
-        Largest standard deviation of the blur relative to the shorter side, in [0, 0.1]. The smallest is a twentieth of
+        Maximum standard deviation of the blur relative to the shorter side, in [0, 0.1]. The minimum is a twentieth of
         it (SimCLR: 0.1 to 2 px at 224 px).
     size : int, optional
-        Side of the square views in pixels; by default as large as the images.
+        Side of the square views in pixels; the size of the images by default.
 
     Raises
     ------
     ParameterError
-        A value outside its range.
+        Value outside its range.
     """
 
     crop_scale: tuple[float, float] = (0.2, 1.0)
@@ -77,18 +77,18 @@ class Augmentation:
     def __post_init__(self) -> None:
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise ParameterError(f"crop_scale {self.crop_scale}: give 0 < least <= most <= 1")
+            raise ParameterError(f"crop_scale {self.crop_scale}; give 0 < least <= most <= 1")
         if self.size is not None and self.size < 1:
-            raise ParameterError(f"size {self.size}: give a number of pixels, or None")
+            raise ParameterError(f"size {self.size}; give a number of pixels, or None")
         most = {"hue": 0.5, "blur_sigma": 0.1}
         for name in (field.name for field in fields(self)):
             value, limit = getattr(self, name), most.get(name, 1.0)
             if name not in ("crop_scale", "size") and not 0 <= value <= limit:
-                raise ParameterError(f"{name} {value}: give 0 to {limit:g}")
+                raise ParameterError(f"{name} {value}; give 0 to {limit:g}")
 
 
 LITERAL = Augmentation()
-"""The AnoMem paper's list of augmentations."""
+"""Augmentations listed in the AnoMem paper."""
 
 
 def views(
@@ -107,9 +107,9 @@ def views(
     augmentation : Augmentation
     shared_geometry : bool
         Crop and flip both views alike, so that equal positions show equal content, and change
-        colours, sharpness and noise independently. Else everything is independent.
+        colours, sharpness and noise independently. Otherwise all changes are independent.
     generator : torch.Generator
-        The only source of randomness. On the CPU it gives the same parameters for any device.
+        Source of randomness. A CPU generator gives the same parameters for any device.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def views(
     Raises
     ------
     InputError
-        Another shape or an integer dtype.
+        Other shape, or integer dtype.
     """
     if not shared_geometry:
         first = view(images, augmentation, generator=generator)
@@ -139,12 +139,12 @@ def view(images: Tensor, augmentation: Augmentation, *, generator: torch.Generat
 
 def _checked(images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise InputError(f"images of shape {tuple(images.shape)}, {images.dtype}: give (B, 3, H, W) float")
+        raise InputError(f"images of shape {tuple(images.shape)}, {images.dtype}; give (B, 3, H, W) float")
     return images.float()
 
 
 def _uniform(low: float, high: float, count: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw (count,) numbers, on the generator's device first, so that a seed means one thing."""
+    """Draw (count,) numbers on the generator's device, so that a seed gives the same numbers for any device."""
     drawn = torch.rand(count, generator=generator, device=generator.device)
     return (low + (high - low) * drawn).to(like.device)
 
@@ -153,7 +153,7 @@ def _crop_and_flip(images: Tensor, augmentation: Augmentation, generator: torch.
     count, _, height, width = images.shape
     area = _uniform(*augmentation.crop_scale, count, images, generator)
     aspect = _uniform(-math.log(_ASPECT), math.log(_ASPECT), count, images, generator).exp()
-    # An aspect that does not fit is brought nearer to 1, so that the area stays as drawn.
+    # An aspect that does not fit is moved towards 1, so that the area stays as drawn.
     aspect = aspect.clamp(min=area, max=1 / area)
     tall, wide = (area / aspect).sqrt(), (area * aspect).sqrt()
     top = (1 - tall) * _uniform(-1, 1, count, images, generator)
@@ -167,7 +167,7 @@ def _crop_and_flip(images: Tensor, augmentation: Augmentation, generator: torch.
     if count == 0:
         return images.new_zeros(0, 3, *shape)
     if max(height / shape[0], width / shape[1]) > 2:
-        # Resampling looks at four pixels only: shrink first, or thin structures flicker.
+        # Bilinear resampling uses four pixels: shrink first to avoid aliasing.
         rough = (min(height, 2 * shape[0]), min(width, 2 * shape[1]))
         images = functional.interpolate(images, rough, mode="bilinear", antialias=True)
     grid = functional.affine_grid(theta, [count, 3, *shape], align_corners=False)
@@ -205,13 +205,13 @@ def _jitter(images: Tensor, augmentation: Augmentation, generator: torch.Generat
     offset = brightness * (1 - contrast) * mean_grey
     jittered = matrix @ images.flatten(2) + offset
     kept = _uniform(0, 1, count, images, generator) >= augmentation.jitter_probability
-    # Grey has a probability of its own.
+    # Grey has a separate probability.
     plain = torch.where(lost[:, None, None], luma, eye) @ images.flatten(2)
     return torch.where(kept[:, None, None], plain, jittered).reshape(images.shape).clamp(0, 1)
 
 
 def _turn_about_grey(angle: Tensor) -> Tensor:
-    """Rotations (B, 3, 3) of RGB space about (1, 1, 1), by Rodrigues' formula; angle (B, 1, 1)."""
+    """Return rotations (B, 3, 3) of RGB space about (1, 1, 1) by angle (B, 1, 1), by Rodrigues' formula."""
     a = 1 / math.sqrt(3)
     cross = angle.new_tensor([[0, -a, a], [a, 0, -a], [-a, a, 0]])
     along = angle.new_full((3, 3), 1 / 3)
@@ -237,7 +237,7 @@ def _gaussian(images: Tensor, sigma: Tensor, reach: int) -> Tensor:
     """Blur each image (B, 3, H, W) by its own sigma (B,) in pixels; mirrored at the edges."""
     count, channels, height, width = images.shape
     steps = torch.arange(-reach, reach + 1, device=images.device)
-    # Below a hundredth of a pixel nothing is blurred, and near 0 the quotient would be undefined.
+    # A sigma below 0.01 pixels has no effect, and near 0 the quotient is undefined.
     kernel = torch.exp(-0.5 * (steps / sigma.clamp(min=0.01)[:, None]) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, 0)
     planes = functional.pad(images, (reach,) * 4, mode="reflect")

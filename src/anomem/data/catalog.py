@@ -1,4 +1,4 @@
-"""Image sets by name: find a local copy, read it in its provider's layout, say what is absent.
+"""Image sets by name: find and read a local copy in its provider's layout.
 
 >>> sorted(CATALOG)[:3]
 ['btad', 'cifar10', 'cifar100']
@@ -34,24 +34,24 @@ def open_set(
 ) -> OfficialSet:
     """Open a local copy of an image set in its provider's layout.
 
-    Nothing is decoded before it is asked for, and nothing is downloaded unless ``download`` says so.
+    Images are decoded on access. Nothing is downloaded without ``download``.
 
     Parameters
     ----------
     name : str
         A key of `CATALOG`.
     root : str or Path, optional
-        The copy, a folder or a zip that is read as it is; or a folder that holds the copy under one of its usual names
+        The copy, a folder or a zip read in place; or a folder with the copy under one of its usual names
         (``CATALOG[name].folders``). By default the folder ``$ANOMEM_DATA``.
     category : str, optional
-        Which part of the set; needed where the copy holds several.
+        Part of the set; required if the copy has several.
     normal : str or collection of str, optional
         The normal classes of a set of classes; all others are anomalous. Without it the labels of such a set are -1
         until `OfficialSet.one_vs_rest` names them. Sets of defects, attacks or diseases have their own.
     variant : str, optional
-        One of ``CATALOG[name].variants``, the first by default: a split, or what the labels are.
+        One of ``CATALOG[name].variants``, a split or a labelling; the first by default.
     download : bool
-        Let torchvision fetch CIFAR, MNIST, Fashion-MNIST or SVHN into ``root`` first.
+        Download CIFAR, MNIST, Fashion-MNIST or SVHN with torchvision into ``root`` first.
 
     Returns
     -------
@@ -61,8 +61,7 @@ def open_set(
     Raises
     ------
     InputError
-        An unknown name, category, variant or class; something absent, which is named together with where it can be
-        asked for; something damaged.
+        Unknown name, category, variant or class; missing files, with the place to request them; damaged files.
 
     Examples
     --------
@@ -84,7 +83,7 @@ def open_set(
 
 
 def known(name: str) -> Catalogued:
-    """Return what is known of a set; InputError with the nearest name for one that is not in the catalogue."""
+    """Return the catalogue entry of a set; InputError with the nearest name for an unknown set."""
     if name in CATALOG:
         return CATALOG[name]
     raise InputError(f"no image set {name!r}; {suggestion(name, CATALOG)}")
@@ -94,14 +93,14 @@ def _choice(name: str, what: str, value: str | None, choices: tuple[str, ...]) -
     if value is None or value in choices:
         return value
     if not any(choices):
-        raise InputError(f"{name}: {what}={value!r}: the set has none: leave it out")
-    raise InputError(f"{name}: {what}={value!r}: choose one of {_list(choices)}")
+        raise InputError(f"{name}: {what}={value!r}: the set has none; leave it out")
+    raise InputError(f"{name}: {what}={value!r}; choose one of {_list(choices)}")
 
 
 def _normal(info: Catalogued, listing: Listing, given: str | Collection[str] | None) -> tuple[str, ...]:
     if given is not None and (info.normal or info.anomalous):
         own = f"are {_list(info.normal)}" if info.normal else f"are all but {info.anomalous[0]}"
-        raise InputError(f"{info.title}: normal={given!r}: its normal images {own}: leave it out")
+        raise InputError(f"{info.title}: normal={given!r}: its normal images {own}; leave it out")
     if given is not None:
         return (given,) if isinstance(given, str) else tuple(given)
     if info.anomalous:
@@ -110,7 +109,7 @@ def _normal(info: Catalogued, listing: Listing, given: str | Collection[str] | N
 
 
 def _find(info: Catalogued, root: str | Path | None, category: str | None) -> Tree:
-    """Find the copy: under one of its names in the folder, or else the folder itself, where it was given."""
+    """Find the copy: under one of its names in the folder, or else the folder itself if it was given."""
     place = Path(root) if root is not None else _data_folder(info)
     candidates = list(_candidates(info, place, category))
     found = next((path for path in candidates if path.exists()), None)
@@ -132,7 +131,7 @@ def _data_folder(info: Catalogued) -> Path:
     value = os.environ.get("ANOMEM_DATA")
     if not value:
         raise InputError(
-            f"{info.title}: no folder: give root=, or set ANOMEM_DATA to a folder of image sets; {info.ask}"
+            f"{info.title}: no folder; give root=, or set ANOMEM_DATA to a folder of image sets; {info.ask}"
         )
     return Path(value)
 

@@ -1,4 +1,4 @@
-"""Labels of images by the folders around them."""
+"""Labels of images from the folders around them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Placed", "classify", "match_class"]
 
 @dataclass(frozen=True)
 class Placed:
-    """Label of an image by its folders.
+    """Label of an image from its folders.
 
     Parameters
     ----------
     label : int or None
-        0 normal, 1 anomalous, None where no folder gives a label.
+        0 normal, 1 anomalous, None if no folder gives a label.
     at : int or None
-        Index of the folder that gives it.
+        Index of the folder that gives the label.
     named : bool
-        True where its name gives it; False where it lies beside a folder of normal images.
+        True if the folder's name gives the label; False if it lies beside a folder of normal images.
     """
 
     label: int | None = None
@@ -36,17 +36,16 @@ class Placed:
 def classify(below: Sequence[tuple[str, ...]], normal: str | None, place: Path) -> list[Placed]:
     """Label images by the class words in their folders, at any depth.
 
-    The deepest class word counts. Without one, a folder that lies beside a folder of normal images holds anomalous
-    ones.
+    The deepest class word counts. Without one, images in a folder beside a folder of normal images are anomalous.
 
     Parameters
     ----------
     below : sequence of tuple of str
-        Per image the folders around it, from the outermost.
+        Folders around each image, from the outermost.
     normal : str or None
-        Class folder of normal images in place of the class words for them.
+        Class folder of normal images, instead of class words.
     place : Path
-        Name of it all in errors.
+        Data set, for errors.
 
     Returns
     -------
@@ -55,7 +54,7 @@ def classify(below: Sequence[tuple[str, ...]], normal: str | None, place: Path) 
     Raises
     ------
     InputError
-        A folder of normal images lies in one of anomalous images.
+        A folder of normal images lies inside a folder of anomalous images.
     """
     label_of = _labeller(normal)
     folders = {parts[: i + 1] for parts in set(below) for i in range(len(parts))}
@@ -65,12 +64,12 @@ def classify(below: Sequence[tuple[str, ...]], normal: str | None, place: Path) 
 
 
 def match_class(place: Path, below: Iterable[tuple[str, ...]], normal: str) -> str:
-    """Return the name of the class folder that a user asked for, as it is written on the disk.
+    """Return the name of the requested class folder as spelled on disk.
 
     Raises
     ------
     InputError
-        There is none, or several that differ in capitals alone.
+        No match, or several that differ only in case.
     """
     counts = Counter(name for parts in set(below) for name in parts)
     if normal in counts:

@@ -1,4 +1,4 @@
-"""What a fit is given, put in order: images with labels, types, masks, groups and content hashes."""
+"""Training corpus of a fit: images with labels, types, masks, groups and content hashes."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from anomem.runtime.sources import FileSource, highest_level
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, LabelsLike, Record
 
 _LOOKED_AT = 1000
-"""Normals among which near-duplicates are looked for unasked, at most."""
+"""Maximum number of normals in the default search for near-duplicates."""
 
 _REPEATS_NOTED = 0.1
-"""Share of near-duplicates beyond one per group from which on they are noted."""
+"""Minimum share of near-duplicates, beyond one per group, for a warning."""
 
 Mask = BoolArray | Path | str | None
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Images with all that is known about them.
+    """Images with labels and further facts.
 
     Parameters
     ----------
@@ -44,15 +44,15 @@ class Corpus:
     labels : ndarray
         (N,) 0 normal, 1 anomalous, -1 unknown.
     digests : tuple of int
-        Content hashes, 8 bytes each; 0 for an image that was left out as unreadable.
+        Content hashes, 8 bytes each; 0 for an unreadable image that was left out.
     masks : tuple
-        For each image a mask, a path to one, or None.
+        Mask, path to a mask, or None per image.
     types, groups : tuple
-        For each image the defect type's name, and what it must not be separated from; None where unknown.
+        Defect type, and group that must not be split, per image; None if unknown.
     skipped : tuple of str
-        One line for each image that could not be read.
+        One line per unreadable image.
     picked : frozenset of int
-        Positions of normals that somebody picked and labelled; they never calibrate.
+        Positions of individually labelled normals, which are never used for calibration.
     """
 
     source: ImageSource
@@ -65,16 +65,16 @@ class Corpus:
     picked: frozenset[int] = frozenset()
 
     def positions(self, label: int) -> IntArray:
-        """Where the images of this label stand, unreadable ones left out."""
+        """Return the positions of the images with a label, without unreadable ones."""
         readable = np.asarray([d != 0 for d in self.digests], dtype=bool)
         return np.flatnonzero((self.labels == label) & readable)
 
     def found_normals(self) -> IntArray:
-        """Positions of the normals that nobody picked: they are split into learn, tune and calibration."""
+        """Positions of the normals that are split into learn, tune and calibration, without picked ones."""
         return np.asarray([i for i in self.positions(NORMAL) if i not in self.picked], dtype=np.intp)
 
     def picked_normals(self, *, seen: frozenset[int]) -> IntArray:
-        """Positions of the picked normals, those whose content is in `seen` left out."""
+        """Return the positions of the picked normals, without those with content in `seen`."""
         fresh = [i for i in self.positions(NORMAL) if i in self.picked and self.digests[i] not in seen]
         return np.asarray(fresh, dtype=np.intp)
 
@@ -108,26 +108,26 @@ def read_corpus(
     preprocessing: Preprocessing | None = None,
     earlier: Sequence[Stored] = (),
 ) -> Generator[Record, None, Corpus]:
-    """Put in order what a user passes to ``fit``; yields its progress through the files.
+    """Build a corpus from the arguments of ``fit``; yields progress per file.
 
     Parameters
     ----------
     images : folder, list of paths, arrays, tensors, list of Sample, or ImageSource
-        To fit on (`default_label` 0), a folder or table is read by its layout, its training part only; to label, a
-        folder is every image in it, with the labels that its folders' names give.
+        For a fit (`default_label` 0), the training part of a folder or table, by its layout; for labels, all images of
+        a folder, labelled by the names of its subfolders.
     y : sequence of int, optional
-        0 normal, 1 anomalous, -1 unknown; by default what the samples say, else `default_label`.
+        0 normal, 1 anomalous, -1 unknown; by default the labels of samples, else `default_label`.
     labels : table of labels or list of Sample, optional
-        Labelled images that somebody picked, merged with `images`, which are files then.
+        Individually labelled images, merged with `images`, which must be files then.
     masks, groups, types : sequences, optional
-        One entry per image; of groups also "near", "folder" or a regular expression.
+        One entry per image; for groups also "near", "folder" or a regular expression.
     skip_bad : bool
-        Decode every image and mask once and leave the unreadable ones out, instead of failing at the first; those
-        too that `preprocessing` cannot cut.
+        Decode every image and mask once and leave out unreadable ones, and those that `preprocessing` cannot cut,
+        instead of failing at the first.
     max_pixels : int, optional
-        The largest width times height accepted.
+        Maximum number of pixels per image.
     preprocessing : Preprocessing, optional
-        How the images will be brought to the model's frame.
+        Steps from an image to the network's input.
     earlier : sequence of Stored
         Normals of an earlier fit, to stand before `images`, which are files then.
 
@@ -169,10 +169,10 @@ def _files(images: ImagesLike, samples: Sequence[Sample] | None) -> Sequence[Sam
 
 
 def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corpus]:
-    """Return a corpus with its normals in groups, named as by `anomem.runtime.groups.resolve_groups`.
+    """Return a corpus with grouped normals; see `anomem.runtime.groups.resolve_groups`.
 
-    Where neither `groups` nor the images name groups, near-duplicates are looked for among at most 1,000 normals, and
-    a warning names the setting that groups them.
+    Without groups from `groups` or the images, near-duplicates are searched among at most 1,000 normals, and a warning
+    names the setting that groups them.
     """
     normals = corpus.found_normals()
     if groups is None:
@@ -187,7 +187,7 @@ def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corp
 
 
 def _visible(corpus: Corpus, positions: Sequence[int] | IntArray) -> ImageSource:
-    """Images of a corpus, read in the bits that their samples use."""
+    """Return the images of a corpus, read with the bits used by their samples."""
     source = corpus.source.subset(positions)
     highest = highest_level(source)
     return source.with_bits(fitting_bits(highest)) if highest else source
@@ -214,16 +214,16 @@ def _look_for_alike(corpus: Corpus, normals: IntArray) -> Generator[Record, None
 
 
 def labels_of(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:
-    """Return the labels given, or those of samples where none are; `default` for an image without.
+    """Return the given labels, or else those of samples; `default` for images without a label.
 
     Raises
     ------
     InputError
-        Another length than `n`, or labels other than 0, 1, -1.
+        Length other than `n`, or labels other than 0, 1, -1.
     """
     given = [s.label if s else default for s in known] if y is None else _listed(y, "y")
     if len(given) != n:
-        raise InputError(f"y has {len(given)} labels for {n} images; give one an image")
+        raise InputError(f"y has {len(given)} labels for {n} images; give one per image")
     if not all(np.ndim(label) == 0 and label in (NORMAL, ANOMALOUS, UNKNOWN) for label in given):
         raise InputError("y holds other labels than 0 (normal), 1 (anomalous) and -1 (unknown)")
     return np.asarray([int(label) for label in given], dtype=np.intp)
@@ -231,15 +231,15 @@ def labels_of(y: Sequence[int] | None, known: Sequence[Sample | None], default: 
 
 def _listed(values: Sequence[Any], name: str) -> list[Any]:
     if isinstance(values, str) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
-        raise InputError(f"{name} is {values!r}; give one entry an image")
+        raise InputError(f"{name} is {values!r}; give one entry per image")
     return list(values)
 
 
 def column_of(given: Sequence[Any] | None, known: Sequence[Any], name: str, n: int) -> tuple[Any, ...]:
-    """Return the entries given, or those that samples have under `name`; InputError for another length than `n`."""
+    """Return the given entries, or else the samples' entries `name`; InputError for a length other than `n`."""
     values = [getattr(s, name, None) for s in known] if given is None else _listed(given, f"{name}s")
     if len(values) != n:
-        raise InputError(f"{name}s has {len(values)} entries for {n} images; give one an image")
+        raise InputError(f"{name}s has {len(values)} entries for {n} images; give one per image")
     return tuple(values)
 
 
@@ -265,7 +265,7 @@ def _digests(
 
 
 def _usable(corpus: Corpus, i: int, preprocessing: Preprocessing | None) -> int:
-    """Hash image `i`; ImageError where it, its mask, or what is to be cut out of it cannot be used."""
+    """Hash image `i`; ImageError if the image, its mask or its inputs cannot be used."""
     image, digest = corpus.source.load_with_digest(i)
     height_width = (image.shape[0], image.shape[1])
     try:

@@ -35,13 +35,13 @@ def read(export: Path) -> list[Annotated]:
     try:
         root = ET.fromstring(export.read_bytes(), parser=ET.XMLParser(target=_Builder()))
     except _DeclaredError:
-        raise InputError(f"{export}: has a document type, which no export has: {_FORMAT}") from None
+        raise InputError(f"{export}: has a document type, which no export has; {_FORMAT}") from None
     except (ET.ParseError, LookupError, ValueError, OSError) as error:
-        raise InputError(f"{export}: not readable as XML ({one_line(error)}): {_FORMAT}") from error
+        raise InputError(f"{export}: not readable as XML ({one_line(error)}); {_FORMAT}") from error
     if root.tag != "annotations":
-        raise InputError(f"{export}: an XML file, but no annotations of CVAT: {_FORMAT}")
+        raise InputError(f"{export}: an XML file, but no annotations of CVAT; {_FORMAT}")
     if root.find("track") is not None:
-        raise InputError(f"{export}: annotations of a video: {_FORMAT}")
+        raise InputError(f"{export}: annotations of a video; {_FORMAT}")
     return [_image(element, f"{export}, image {number}") for number, element in enumerate(root.iter("image"), start=1)]
 
 
@@ -54,7 +54,7 @@ def _image(element: ET.Element, where: str) -> Annotated:
         words = tuple(tag.attrib["label"] for tag in element.findall("tag"))
         return Annotated(where, element.attrib["name"], words, regions, size)
     except (KeyError, ValueError) as error:
-        raise InputError(f"{where}: damaged ({one_line(error)}): {_FORMAT}") from error
+        raise InputError(f"{where}: damaged ({one_line(error)}); {_FORMAT}") from error
 
 
 def _region(shape: ET.Element, size: tuple[int, int]) -> Region:

@@ -1,4 +1,4 @@
-"""Defects planted into an image, each with the exact mask of what it changed."""
+"""Synthetic defects planted into images, with exact masks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from anomem.types import BoolArray, FloatArray, UInt8Image
 __all__ = ["DEFECTS", "VISIBLE", "plant"]
 
 VISIBLE = 8
-"""Least change, in grey levels of 255, of a pixel that belongs to a defect."""
+"""Minimum change of a defective pixel, in grey levels of 255."""
 
 _Painted: TypeAlias = tuple[FloatArray, FloatArray]
-"""What is painted (H, W, 3), 0 to 255, and how opaquely (H, W), 0 to 1."""
+"""Painted colours (H, W, 3), 0 to 255, and their opacity (H, W), 0 to 1."""
 
 _EDGE = 0.2
-"""Where a defect is less opaque than this, the image stays as it was."""
+"""Opacity below which the image is unchanged."""
 
 
 def plant(image: UInt8Image, kind: str, rng: np.random.Generator, size: float = 0.22) -> tuple[UInt8Image, BoolArray]:
-    """Plant one defect at a random place.
+    """Plant a defect at a random place.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3)
-        At least 16 x 16; it is left alone.
+        Image of at least 16 x 16 pixels; not modified.
     kind : {"scratch", "blob", "hole", "stain", "cutpaste"}
         A thin tapered line, an opaque lump, a dark pit with a lit rim, a translucent darkening, or
         a turned and shaded piece of the same image (as in CutPaste, Li et al., CVPR 2021).
@@ -49,21 +49,21 @@ def plant(image: UInt8Image, kind: str, rng: np.random.Generator, size: float = 
     Raises
     ------
     InputError
-        An unknown kind, a size out of range, an image that is too small or not (H, W, 3) uint8.
+        Unknown kind, size out of range, or image that is too small or not (H, W, 3) uint8.
     """
     if kind not in _PAINTERS:
-        raise InputError(f"no defect {kind!r}: choose one of {', '.join(DEFECTS)}")
+        raise InputError(f"no defect {kind!r}; choose one of {', '.join(DEFECTS)}")
     if not 0.02 <= size <= 0.6:
-        raise InputError(f"size {size}: give 0.02 to 0.6")
+        raise InputError(f"size {size}; give 0.02 to 0.6")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 16:
-        raise InputError(f"an image of shape {image.shape}, {image.dtype}: give (H, W, 3) uint8, 16 px or more")
+        raise InputError(f"an image of shape {image.shape}, {image.dtype}; give (H, W, 3) uint8, 16 px or more")
     diameter = max(size * min(image.shape[:2]), 3.0)
     painted, opacity = _PAINTERS[kind](image.astype(np.float32), rng, diameter)
     return _commit(image, painted, opacity)
 
 
 def _commit(image: UInt8Image, painted: FloatArray, opacity: FloatArray) -> tuple[UInt8Image, BoolArray]:
-    """Blend, and make mask and change one thing: nothing outside, something visible inside."""
+    """Blend the paint into the image, so that pixels change visibly inside the mask and not at all outside."""
     mask = opacity >= _EDGE
     old = image.astype(np.int16)
     blended = old + opacity[..., None] * (painted - old)
@@ -99,7 +99,7 @@ def _scratch(image: FloatArray, rng: np.random.Generator, diameter: float) -> _P
 
 
 def _draw_line(line: np.ndarray, radius: np.ndarray, size: tuple[int, int]) -> FloatArray:
-    """Draw discs along a line, at four times the resolution, and average down."""
+    """Draw discs along a line at four times the resolution, and downsample."""
     fine = 4
     canvas = Image.new("L", (size[1] * fine, size[0] * fine))
     draw = ImageDraw.Draw(canvas)
@@ -112,7 +112,7 @@ def _blob(image: FloatArray, rng: np.random.Generator, diameter: float) -> _Pain
     depth, (slope_y, slope_x) = _shape(image, rng, diameter, roughness=0.22)
     opacity = _ramp(depth, 0.12)
     level = _contrast(image, opacity >= _EDGE, rng, 35, 65)
-    # Light from the upper left, on a lump that is round towards its edge.
+    # Light from the upper left on a lump with a rounded edge.
     light = -(slope_y + slope_x) * 22 * np.clip(1 - depth, 0, 1) ** 2
     grain = _noise(image, rng, 3.0) * 5
     return (level + light + grain)[..., None].repeat(3, axis=2), opacity
@@ -131,7 +131,7 @@ def _stain(image: FloatArray, rng: np.random.Generator, diameter: float) -> _Pai
     depth, _ = _shape(image, rng, 1.3 * diameter, roughness=0.28)
     opacity = _ramp(depth, 0.3)
     uneven = 1 + 0.18 * _noise(image, rng, diameter / 4)
-    # What dries last leaves the darker line near the edge.
+    # A drying stain leaves a darker line near its edge.
     line = 1 - 0.16 * np.exp(-(((depth - 0.18) / 0.09) ** 2))
     return image * (rng.uniform(0.5, 0.66) * uneven * line)[..., None].astype(np.float32), opacity
 
@@ -156,7 +156,7 @@ def _cutpaste(image: FloatArray, rng: np.random.Generator, diameter: float) -> _
 
 
 def _place(image: FloatArray, rng: np.random.Generator, reach_y: float, reach_x: float) -> np.ndarray:
-    """Draw a centre so that what reaches that far lies inside, or the middle if nothing does."""
+    """Draw a centre at least the given reach from the border, or the middle if there is none."""
     height, width = image.shape[:2]
     y, x = min(reach_y, height / 2), min(reach_x, width / 2)
     return np.array([rng.uniform(y, height - y), rng.uniform(x, width - x)])
@@ -191,20 +191,20 @@ def _shape(
 
 
 def _ramp(depth: FloatArray, width: float) -> FloatArray:
-    """Opacity from the edge of a shape inwards: 0 to 1 over ``width`` of its depth."""
+    """Return the opacity of a shape, rising from 0 at its edge to 1 over ``width`` of its depth."""
     opacity: FloatArray = np.clip(depth / np.float32(width), 0, 1).astype(np.float32)
     return opacity
 
 
 def _noise(image: FloatArray, rng: np.random.Generator, grain_px: float) -> FloatArray:
-    """Smooth noise (H, W) of mean 0 and standard deviation about 1, with spots of one size."""
+    """Return smooth noise (H, W) of mean 0 and standard deviation about 1, with spots of one size."""
     height, width = image.shape[:2]
     coarse = (max(int(height / grain_px), 2), max(int(width / grain_px), 2))
     return resize_map(rng.normal(size=coarse).astype(np.float32), (height, width)) * np.float32(1.5)
 
 
 def _contrast(image: FloatArray, where: BoolArray, rng: np.random.Generator, least: float, most: float) -> float:
-    """Draw a grey level that stands out from the pixels it covers."""
+    """Draw a grey level that differs clearly from the covered pixels."""
     level = float(image[where].mean()) if where.any() else float(image.mean())
     step = rng.uniform(least, most)
     upwards = rng.random() < 0.5 if most < level < 255 - most else level < 128
@@ -220,4 +220,4 @@ _PAINTERS: dict[str, Callable[[FloatArray, np.random.Generator, float], _Painted
 }
 
 DEFECTS = tuple(_PAINTERS)
-"""Kinds of defects that `plant` knows: scratch, blob, hole, stain, cutpaste."""
+"""Kinds of defects for `plant`: scratch, blob, hole, stain, cutpaste."""

@@ -1,4 +1,4 @@
-"""Disturbances of pose and colour: images as they would lie, and be lit, on a less orderly line.
+"""Disturbances of pose and colour, as on a line with less control of position and light.
 
 The FYD paper ("Performance for Disturbed MVTec" and Table 3) disturbs every training and test image once, either in
 space (zoom in, zoom out, rotation, flip) or in colour (brightness and contrast, contrast-limited adaptive histogram
@@ -18,10 +18,10 @@ from anomem.types import BoolArray, UInt8Image
 __all__ = ["COLOUR", "SPATIAL", "Disturbance", "Drawn", "disturbance_for", "draw", "equalise"]
 
 NO_COLOUR = ("tile", "wood", "capsule")
-"""Categories of MVTec AD where another colour is an anomaly: the paper does not disturb their colours."""
+"""Categories of MVTec AD with colour anomalies, whose colours the paper does not disturb."""
 
 NO_TURN = ("transistor",)
-"""Categories that lie in a demanded direction: the paper neither flips nor rotates them."""
+"""Categories with a required orientation, which the paper neither flips nor rotates."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -30,29 +30,29 @@ _LIMITS = {"rotation": 180.0, "mirror": 1.0, "upside_down": 1.0, "brightness": 1
 
 @dataclass(frozen=True)
 class Disturbance:
-    """How strongly images are disturbed; all zeros (and a zoom of 1) leave them as they are.
+    """Strengths of a disturbance; zeros (and a zoom of 1) leave images unchanged.
 
     Parameters
     ----------
     zoom : tuple of float
-        Least and largest magnification about the image's centre, above 0; drawn evenly on a logarithmic scale.
+        Minimum and maximum magnification about the image's centre, above 0; drawn uniformly on a logarithmic scale.
     rotation : float
-        Largest angle either way, degrees, in [0, 180].
+        Maximum angle in either direction, degrees, in [0, 180].
     mirror, upside_down : float
         Probability of a left-right and of a top-bottom flip, in [0, 1].
     brightness : float
-        Largest shift either way, relative to white, in [0, 1].
+        Maximum shift in either direction, relative to white, in [0, 1].
     contrast : float
         Factors are drawn from 1 - contrast to 1 + contrast, in [0, 1].
     clahe : float
         Probability of an adaptive equalisation, in [0, 1].
     clip_limit : float
-        Its largest slope, drawn from 1 to this; at least 1.
+        Maximum slope of the equalisation, drawn from 1 to this; at least 1.
 
     Raises
     ------
     ParameterError
-        A value outside its range.
+        Value outside its range.
     """
 
     zoom: tuple[float, float] = (1.0, 1.0)
@@ -67,12 +67,12 @@ class Disturbance:
     def __post_init__(self) -> None:
         low, high = self.zoom
         if not 0 < low <= high:
-            raise ParameterError(f"zoom {self.zoom}: give 0 < least <= largest")
+            raise ParameterError(f"zoom {self.zoom}; give 0 < least <= largest")
         if self.clip_limit < 1:
-            raise ParameterError(f"clip_limit {self.clip_limit}: give at least 1")
+            raise ParameterError(f"clip_limit {self.clip_limit}; give at least 1")
         for name in (field.name for field in fields(self) if field.name in _LIMITS):
             if not 0 <= getattr(self, name) <= _LIMITS[name]:
-                raise ParameterError(f"{name} {getattr(self, name)}: give 0 to {_LIMITS[name]:g}")
+                raise ParameterError(f"{name} {getattr(self, name)}; give 0 to {_LIMITS[name]:g}")
 
 
 SPATIAL = Disturbance(zoom=(0.8, 1.25), rotation=45.0, mirror=0.5, upside_down=0.5)
@@ -83,21 +83,21 @@ COLOUR = Disturbance(brightness=0.2, contrast=0.2, clahe=0.5)
 
 
 def disturbance_for(kind: str, category: str) -> Disturbance:
-    """Return what the paper applies to a category of MVTec AD.
+    """Return the paper's disturbance of a category of MVTec AD.
 
     Parameters
     ----------
     kind : {"spatial", "colour"}
     category : str
-        Name of the set, such as ``"bottle"``; unknown names get everything.
+        Name of the category, such as ``"bottle"``; unknown names get all disturbances.
 
     Raises
     ------
     InputError
-        Another kind, or colour on tile, wood and capsule, where another colour is a defect.
+        Unknown kind, or colour on tile, wood and capsule, which have colour defects.
     """
     if kind not in ("spatial", "colour"):
-        raise InputError(f"no disturbance {kind!r}: choose spatial or colour")
+        raise InputError(f"no disturbance {kind!r}; choose spatial or colour")
     if kind == "colour":
         if category in NO_COLOUR:
             raise InputError(f"{category}: another colour is a defect there; disturb it in space only")
@@ -107,7 +107,7 @@ def disturbance_for(kind: str, category: str) -> Disturbance:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One disturbance as drawn, to be applied to an image and to its mask alike.
+    """Drawn disturbance, applied alike to an image and its mask.
 
     Parameters
     ----------
@@ -118,11 +118,11 @@ class Drawn:
     mirrored, upside_down : bool
         Flips.
     shift : float
-        Added, relative to white.
+        Brightness added, relative to white.
     gain : float
         Contrast about the image's mean grey.
     clip_limit : float
-        Largest slope of the adaptive equalisation; 0: none.
+        Maximum slope of the adaptive equalisation; 0 for none.
     """
 
     zoom: float = 1.0
@@ -134,21 +134,21 @@ class Drawn:
     clip_limit: float = 0.0
 
     def image(self, image: UInt8Image) -> UInt8Image:
-        """Disturb an image (H, W, 3) uint8; bilinear; beyond the border its pixels go on."""
+        """Disturb an image (H, W, 3) uint8, with bilinear interpolation and replicated border pixels."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise InputError(f"an image of shape {image.shape}, {image.dtype}: give (H, W, 3) uint8")
+            raise InputError(f"an image of shape {image.shape}, {image.dtype}; give (H, W, 3) uint8")
         return self._recoloured(self._moved(image, order=1))
 
     def mask(self, mask: BoolArray) -> BoolArray:
-        """Move a mask (H, W) bool as the image was moved; the nearest pixel counts."""
+        """Disturb a mask (H, W) bool like its image, with nearest-neighbour interpolation."""
         if mask.dtype != np.bool_ or mask.ndim != 2:
-            raise InputError(f"a mask of shape {mask.shape}, {mask.dtype}: give (H, W) bool")
+            raise InputError(f"a mask of shape {mask.shape}, {mask.dtype}; give (H, W) bool")
         return self._moved(mask[..., None].astype(np.uint8), order=0)[..., 0].astype(bool)
 
     def matrix(self) -> npt.NDArray[np.float64]:
-        """Where a pixel comes from: (2, 2), from (row, column) about the centre of the result to the original's."""
+        """Return the (2, 2) matrix from (row, column) about the centre of the result to that of the original."""
         turn = np.deg2rad(self.angle)
-        # Rows run downwards: a counter-clockwise turn as seen takes its source clockwise.
+        # Rows run downwards: a visibly counter-clockwise rotation samples its source clockwise.
         turned = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         flips = np.diag([-1.0 if self.upside_down else 1.0, -1.0 if self.mirrored else 1.0])
         return np.asarray(flips @ turned / self.zoom)
@@ -174,7 +174,7 @@ class Drawn:
 
 
 def draw(disturbance: Disturbance, rng: np.random.Generator) -> Drawn:
-    """Draw one disturbance; the number of draws does not depend on the strengths."""
+    """Draw a disturbance; the number of draws does not depend on the strengths."""
     zoom, angle, mirrored, upside_down, shift, gain, equalised, slope = rng.random(8)
     low, high = disturbance.zoom
     return Drawn(
@@ -194,12 +194,12 @@ def equalise(image: UInt8Image, clip_limit: float, tiles: int = 8) -> UInt8Image
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3)
-        RGB; the chroma stays.
+        RGB image; the chroma is unchanged.
     clip_limit : float
-        No grey level may be more frequent in a tile than this many times the average; what exceeds it is spread over
-        all levels. It bounds the slope of the mapping.
+        Maximum frequency of a grey level in a tile, relative to the average; the excess is spread over all levels. It
+        bounds the slope of the mapping.
     tiles : int
-        Tiles a side; fewer where the image has fewer pixels.
+        Tiles per side; fewer if the image has fewer pixels.
 
     References
     ----------
@@ -219,13 +219,13 @@ def equalise(image: UInt8Image, clip_limit: float, tiles: int = 8) -> UInt8Image
     top = mapped(above, left) * (1 - across) + mapped(above, right) * across
     bottom = mapped(below, left) * (1 - across) + mapped(below, right) * across
     blended = top * (1 - down[:, None]) + bottom * down[:, None]
-    # Red, green and blue move together: the differences between them, the chroma, stay.
+    # Red, green and blue shift together, so that their differences, the chroma, are unchanged.
     equalised: UInt8Image = np.clip(np.rint(image + (blended - luminance)[..., None]), 0, 255).astype(np.uint8)
     return equalised
 
 
 def _mappings(grey: npt.NDArray[np.uint8], rows: int, columns: int, clip_limit: float) -> npt.NDArray[np.float64]:
-    """Each tile's mapping of grey levels: (rows, columns, 256), values 0 to 255."""
+    """Return the grey level mapping of each tile: (rows, columns, 256), values 0 to 255."""
     mappings = np.empty((rows, columns, 256))
     for r, strip in enumerate(np.array_split(grey, rows, axis=0)):
         for c, tile in enumerate(np.array_split(strip, columns, axis=1)):
@@ -238,7 +238,7 @@ def _mappings(grey: npt.NDArray[np.uint8], rows: int, columns: int, clip_limit: 
 
 
 def _neighbours(side: int, count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """For each pixel of a side the two tiles whose centres enclose it, and how far it is towards the second."""
+    """Return, per pixel along a side, the two tiles with centres around it and the weight of the second."""
     place = (np.arange(side) + 0.5) * count / side - 0.5
     first = np.clip(np.floor(place).astype(np.intp), 0, count - 1)
     second = np.minimum(first + 1, count - 1)

@@ -1,4 +1,4 @@
-"""Images of a source as a model sees them: decoded, resized or cut into tiles, in batches."""
+"""Image sets as model inputs: decoded, resized or cut into tiles, in batches."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["Batch", "ImageSet", "Prepared", "to_tensor"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Tiles of several images: (B, 3, S, S) uint8, and for each the position of its image in the set."""
+    """Batch of tiles: (B, 3, S, S) uint8, with the position of each tile's image in the set."""
 
     images: Tensor
     owner: Tensor
 
 
 class ImageSet(PreparedImages):
-    """Some images of a source, prepared on the way in, in batches; parameters as for its base."""
+    """Images of a source, prepared on access, in batches; parameters as for the base class."""
 
     def batches(self, batch_size: int, order: IntArray | None = None) -> Iterator[Batch]:
-        """Yield batches of at most `batch_size` tiles; owners count along `order`."""
+        """Yield batches of at most `batch_size` tiles; image positions refer to `order`."""
         first = 0
         for images in self.prepared(batch_size, order):
             owner = np.repeat(np.arange(first, first + len(images)), [len(i.tiles) for i in images])
@@ -37,5 +37,5 @@ class ImageSet(PreparedImages):
 
 
 def to_tensor(tiles: UInt8Image) -> Tensor:
-    """(B, S, S, 3) uint8 array to a (B, 3, S, S) tensor of the same memory, channels last."""
+    """Return a (B, S, S, 3) uint8 array as a (B, 3, S, S) tensor of the same memory, channels last."""
     return torch.from_numpy(np.ascontiguousarray(tiles)).permute(0, 3, 1, 2)

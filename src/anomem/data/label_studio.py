@@ -18,11 +18,11 @@ _FORMAT = "export as JSON from Label Studio"
 _KNOWN = frozenset(
     {"id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time", "agreement", "predictions"}
 )
-"""Columns of a flat export that are no annotation."""
+"""Columns of a flat export without annotations."""
 
 
 def is_csv(columns: Sequence[str]) -> bool:
-    """Tell by its columns whether a table is an export of Label Studio."""
+    """Return True for the columns of a Label Studio export."""
     return "path" not in columns and "image" in columns and bool({"choice", "annotation_id", "annotator"} & {*columns})
 
 
@@ -37,9 +37,9 @@ def read(export: Path) -> list[Annotated]:
     try:
         tasks = json.loads(export.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
-        raise InputError(f"{export}: not readable as JSON ({one_line(error)}): {_FORMAT}") from error
+        raise InputError(f"{export}: not readable as JSON ({one_line(error)}); {_FORMAT}") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise InputError(f"{export}: a JSON file, but no list of tasks: {_FORMAT}")
+        raise InputError(f"{export}: a JSON file, but no list of tasks; {_FORMAT}")
     return [_checked(task, f"{export}, task {task.get('id', n)}") for n, task in enumerate(tasks, start=1)]
 
 
@@ -50,7 +50,7 @@ def read_csv(export: Path) -> list[Annotated]:
             table = csv.DictReader(stream)
             return [_checked(row, f"{export}:{table.line_num}") for row in table]
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{export}: not readable as CSV ({one_line(error)}): {_FORMAT}") from error
+        raise InputError(f"{export}: not readable as CSV ({one_line(error)}); {_FORMAT}") from error
 
 
 def _checked(task: Mapping[str, Any], where: str) -> Annotated:
@@ -59,7 +59,7 @@ def _checked(task: Mapping[str, Any], where: str) -> Annotated:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where}: damaged ({one_line(error)}): {_FORMAT}") from error
+        raise InputError(f"{where}: damaged ({one_line(error)}); {_FORMAT}") from error
 
 
 def _task(task: Mapping[str, Any], where: str) -> Annotated:
@@ -95,7 +95,7 @@ def _flat(row: Mapping[str, Any], where: str) -> Annotated:
 
 
 def _parsed(entry: Any) -> Any:
-    """Read a cell that holds JSON; any other stays as it is."""
+    """Parse a cell as JSON; other cells are returned unchanged."""
     if isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):
         return json.loads(entry)
     return entry
@@ -108,7 +108,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _regions(values: Iterable[Any]) -> list[Region]:
-    """Read regions by their key ``...labels``: polygons with their corners, any other without."""
+    """Read regions by their key ``...labels``: polygons with corners, others without."""
     regions = []
     for value in values:
         if not isinstance(value, Mapping):
@@ -122,11 +122,11 @@ def _regions(values: Iterable[Any]) -> list[Region]:
 
 
 def _image(data: Mapping[str, Any], where: str) -> str:
-    """Find the image among the data of a task: under "image", or the one entry that names an image file."""
+    """Find the image in the data of a task: under "image", or the one entry with an image file."""
     texts = {name: text for name, text in data.items() if isinstance(text, str)}
     named = [text for text in texts.values() if Path(text.partition("&")[0]).suffix.lower() in IMAGE_SUFFIXES]
     if "image" in texts:
         return texts["image"]
     if len(named) != 1:
-        raise InputError(f"{where}: {len(named)} entries name an image file: name the data's image 'image'")
+        raise InputError(f"{where}: {len(named)} entries name an image file; name the data's image 'image'")
     return named[0]

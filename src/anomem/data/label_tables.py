@@ -1,4 +1,4 @@
-"""Labels that somebody gives beside a data set: read and merged."""
+"""Labels given in addition to a data set: reading and merging."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["merge_labels"]
 
 
 def merge_labels(samples: Sequence[Sample], labels: LabelsLike) -> tuple[list[Sample], frozenset[int]]:
-    """Merge labelled images with those of a data set.
+    """Merge labelled images with the images of a data set.
 
     Parameters
     ----------
     samples : sequence of Sample
-        The data set's own images.
+        Images of the data set.
     labels : path or sequence of Sample
-        A table of labels, or labelled images; a label for one of `samples` replaces its own.
+        Table of labels, or labelled images; a label for one of `samples` replaces its label.
 
     Returns
     -------
     samples : list of Sample
-        The data set's images, then further anomalies, then further normals.
+        Images of the data set, then further anomalies, then further normals.
     picked : frozenset of int
-        Positions of the further normals: somebody picked them, so that they must not calibrate.
+        Positions of the further normals, which must not be used for calibration.
     """
     labelled = read_labels(labels) if isinstance(labels, (str, Path)) else labels
     if not isinstance(labelled, Sequence) or not all(isinstance(sample, Sample) for sample in labelled):

@@ -1,4 +1,4 @@
-"""Labelled images in one order, from files, archives or memory: what is judged, and what protocols fit to."""
+"""Labelled images from files, archives or memory, for evaluation and benchmark protocols."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ __all__ = ["DisturbedSource", "Images", "JoinedSource", "as_labelled"]
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Some images with what is known about them.
+    """Images with labels and further facts.
 
     Parameters
     ----------
     name : str
-        Distinguishes them from other images of one process: what was computed about them is kept under it.
+        Name unique within the process; key of cached results.
     source : ImageSource
         (N) images.
     labels : ndarray of intp, shape (N,)
         0 normal, 1 anomalous.
     kinds : tuple of str
-        Class or type of defect of each; empty where it is not known.
+        Class or type of defect per image; empty if unknown.
     masks : tuple
-        For each a path (which may go on inside a file), a bool array (H, W), or None; empty: none at all.
+        Path (which may lead into a file), bool array (H, W), or None per image; empty for no masks.
     groups : tuple
-        What must not be split apart; empty: no groups.
+        Groups that must not be split; empty for no groups.
     paths : tuple of Path
-        Files, for their sizes; empty: images in memory.
+        Files, for their sizes; empty for images in memory.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Images:
 
     @classmethod
     def of_samples(cls, name: str, samples: Sequence[Sample]) -> Images:
-        """Open the images of samples, in their order; kinds are their types."""
+        """Open the images of samples in order; kinds are their types."""
         return cls(
             name,
             PathSource(sample.path for sample in samples),
@@ -70,11 +70,11 @@ class Images:
         return len(self.labels)
 
     def positions(self, label: int) -> IntArray:
-        """Where the images of a label stand."""
+        """Return the positions of the images with a label."""
         return np.flatnonzero(self.labels == label)
 
     def subset(self, positions: Iterable[int], name: str) -> Images:
-        """Some of the images, in the order of `positions`."""
+        """Return the images at `positions`, in their order."""
         chosen = [int(i) for i in positions]
 
         def of(column: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -91,7 +91,7 @@ class Images:
         )
 
     def relabelled(self, normal: Sequence[str], name: str) -> Images:
-        """The same images, of which the kinds `normal` are normal and all others anomalous."""
+        """Return the same images with the kinds `normal` labelled normal and all others anomalous."""
         labels = np.asarray([NORMAL if kind in normal else ANOMALOUS for kind in self.kinds], dtype=np.intp)
         return replace(self, name=name, labels=labels)
 
@@ -109,13 +109,13 @@ class Images:
         return source.drawn(place).mask(found)
 
     def file_size(self, position: int) -> float:
-        """Bytes of an image's file, NaN for one in memory."""
+        """Return the size of an image's file in bytes; NaN for an image in memory."""
         if not self.paths:
             return float("nan")
         return float(file_size(self.paths[position]))
 
     def joined(self, other: Images, name: str) -> Images:
-        """These images, then others."""
+        """Return these images followed by others."""
 
         def both(column: str, absent: Any) -> tuple[Any, ...]:
             parts = [getattr(part, column) or (absent,) * len(part) for part in (self, other)]
@@ -132,7 +132,7 @@ class Images:
         )
 
     def disturbed(self, disturbance: Disturbance, number: int, name: str) -> Images:
-        """The same images, each disturbed once; their masks move with them."""
+        """Return the same images and their masks, each disturbed once."""
         return replace(self, name=name, source=DisturbedSource(self.source, disturbance, number))
 
 
@@ -144,18 +144,18 @@ def as_labelled(
     types: Sequence[str | None] | None = None,
     max_pixels: int | None = None,
 ) -> Images:
-    """Open whatever holds labelled images.
+    """Open labelled images of any supported input.
 
     Parameters
     ----------
     images : Images, folder, table, Dataset, sequence of Sample, or anything that `open_source` takes
-        A folder or table is read by its layout. Of a Dataset the images for evaluation are taken.
+        Input. A folder or table is read by its layout; a Dataset gives its images for evaluation.
     y : sequence of int, length N, optional
-        0 normal, 1 anomalous, -1 unknown; in place of labels that the images carry.
+        0 normal, 1 anomalous, -1 unknown; replaces the labels of the input.
     masks, types : sequence, length N, optional
-        In place of those that the images carry.
+        Masks and types; replace those of the input.
     max_pixels : int, optional
-        The largest width times height accepted of images and masks.
+        Maximum number of pixels of images and masks.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def as_labelled(
     Raises
     ------
     InputError
-        No labels, or lengths that differ.
+        No labels, or different lengths.
     """
     found = _carried(images, y is None)
     if max_pixels is not None:
@@ -181,7 +181,7 @@ def as_labelled(
 
 
 def _carried(images: ImagesLike, need_labels: bool) -> Images:
-    """Images with what they carry themselves."""
+    """Return images with the labels and facts of the input."""
     if isinstance(images, Images):
         return images
     if isinstance(images, (str, Path)) and need_labels:
@@ -192,14 +192,14 @@ def _carried(images: ImagesLike, need_labels: bool) -> Images:
     if isinstance(items, Sequence) and items and all(isinstance(item, Sample) for item in items):
         return Images.of_samples("samples", items)
     if need_labels:
-        raise InputError("the images carry no labels: give y, one entry per image (0 normal, 1 anomalous, -1 unknown)")
+        raise InputError("the images have no labels; give y, one entry per image (0 normal, 1 anomalous, -1 unknown)")
     source = open_source(items)
     paths = tuple(Path(source.name(i)) for i in range(len(source))) if isinstance(source, PathSource) else ()
     return Images("images", source, np.full(len(source), UNKNOWN, dtype=np.intp), ("",) * len(source), paths=paths)
 
 
 class JoinedSource(ImageSource):
-    """Images of several sources, one source after the other."""
+    """Concatenated images of several sources."""
 
     def __init__(self, sources: Sequence[ImageSource]) -> None:
         self._places = [(source, i) for source in sources for i in range(len(source))]
@@ -211,7 +211,7 @@ class JoinedSource(ImageSource):
         return len(self._places)
 
     def place(self, i: int) -> tuple[ImageSource, int]:
-        """Return the source of image ``i``, and its position there."""
+        """Return the source of image ``i`` and its position there."""
         return self._places[i]
 
     def load(self, i: int) -> UInt8Image:
@@ -220,7 +220,7 @@ class JoinedSource(ImageSource):
         return source.load(place)
 
     def name(self, i: int) -> str:
-        """Name image ``i``."""
+        """Return the name of image ``i``."""
         source, place = self._places[i]
         return source.name(place)
 
@@ -240,7 +240,7 @@ class JoinedSource(ImageSource):
         return source.peak(place)
 
     def with_reading(self, reading: Reading) -> Self:
-        """Return the same images, each source read otherwise."""
+        """Return the same images with other conversion settings."""
         changed = super().with_reading(reading)
         sources = {id(source): source for source, _ in self._places}
         read = {key: source.with_reading(reading) for key, source in sources.items()}
@@ -255,15 +255,15 @@ class JoinedSource(ImageSource):
 
 
 class DisturbedSource(ImageSource):
-    """Images of another source, each disturbed once, by its content and a number: the same in any order.
+    """Images of another source, each disturbed once, seeded by its content and a number.
 
     Parameters
     ----------
     source : ImageSource
     disturbance : Disturbance
-        How strongly.
+        Strengths of the disturbance.
     number : int
-        Another number draws other disturbances.
+        Seed of the disturbances.
     """
 
     def __init__(self, source: ImageSource, disturbance: Disturbance, number: int) -> None:
@@ -275,23 +275,23 @@ class DisturbedSource(ImageSource):
         return len(self._source)
 
     def drawn(self, i: int) -> Drawn:
-        """Return what is done to image ``i``."""
+        """Return the disturbance of image ``i``."""
         return self._drawn(self._source.digest(i))
 
     def load(self, i: int) -> UInt8Image:
-        """Load image ``i``, disturbed."""
+        """Load and disturb image ``i``."""
         return self.load_with_digest(i)[0]
 
     def name(self, i: int) -> str:
-        """Name image ``i``."""
+        """Return the name of image ``i``."""
         return self._source.name(i)
 
     def digest(self, i: int) -> int:
-        """Hash the image and what is done to it."""
+        """Hash image ``i`` and its disturbance."""
         return self._disturbed_digest(self._source.digest(i))
 
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
-        """Load image ``i``, disturbed, and hash it."""
+        """Load, disturb and hash image ``i``."""
         image, digest = self._source.load_with_digest(i)
         return self._drawn(digest).image(image), self._disturbed_digest(digest)
 
@@ -300,7 +300,7 @@ class DisturbedSource(ImageSource):
         return self._source.peak(i)
 
     def with_reading(self, reading: Reading) -> Self:
-        """Return the same images, disturbed as before, read otherwise."""
+        """Return the same disturbed images with other conversion settings."""
         changed = super().with_reading(reading)
         changed._source = self._source.with_reading(reading)
         return changed

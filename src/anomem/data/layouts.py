@@ -1,4 +1,4 @@
-"""Folders of images as datasets: MVTec style, ImageFolder style, class folders at any depth, flat."""
+"""Folder layouts of data sets: MVTec style, ImageFolder style, class folders at any depth, flat."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class _Part:
-    """Images of one part of a data set, with the folders between it and each image."""
+    """Part of a data set: its images, with the folders between the part and each image."""
 
     folder: Path
     images: tuple[Path, ...]
@@ -46,12 +46,12 @@ class _Part:
         return sum(not below for below in self.below)
 
     def is_one_class(self) -> bool:
-        """Return True where no folders stand side by side that may be classes."""
+        """Return True if there are no sibling folders that may be classes."""
         folders = self.first_folders()
         return len(folders) <= 1 or all(map(is_enumerated, folders))
 
     def class_name(self, i: int, place: Placed) -> str:
-        """Return the path of the folder that gives image i its label."""
+        """Return the path of the folder that labels image i."""
         return "/".join(self.below[i][: 1 if place.at is None else place.at + 1])
 
     def wrappers(self, chosen: str | None) -> set[str]:
@@ -68,7 +68,7 @@ def read_folder(root: Path, normal: str | None) -> Dataset:
     root : Path
         An existing folder.
     normal : str, optional
-        The class folder that holds the normal images.
+        Class folder of the normal images.
 
     Returns
     -------
@@ -77,8 +77,8 @@ def read_folder(root: Path, normal: str | None) -> Dataset:
     Raises
     ------
     InputError
-        No image, several datasets or several classes without ``normal``, an unknown ``normal``, a folder of normal
-        images inside one of anomalous images.
+        No image, several datasets, several classes without ``normal``, unknown ``normal``, or a folder of normal images
+        inside a folder of anomalous images.
     """
     listing = list_folder(root, images_in=normal)
     if not listing.images:
@@ -100,7 +100,7 @@ def read_folder(root: Path, normal: str | None) -> Dataset:
 
 
 def type_by_place(path: Path) -> str | None:
-    """Name the kind of defect by an anomalous image's place in MVTec style, ``test/<type>/<image>``; else None.
+    """Return the type of defect from a path in MVTec style, ``test/<type>/<image>``; None for other paths.
 
     Examples
     --------
@@ -113,12 +113,12 @@ def type_by_place(path: Path) -> str | None:
 
 
 def _base(listing: Listing) -> Path:
-    """Return the folder in which the layout begins: wrappers without a meaning are entered.
+    """Return the folder in which the layout begins, below wrapper folders.
 
     Raises
     ------
     InputError
-        Several folders hold train/ or test/, or one does beside other images.
+        Several folders contain train/ or test/, or one does and other images lie beside it.
     """
     root = listing.folder
     all_parts = [path.relative_to(root).parts[:-1] for path in listing.images]
@@ -130,14 +130,14 @@ def _base(listing: Listing) -> Path:
     if len(wrappers) > 1:
         names = sorted("/".join(wrapper) or "." for wrapper in wrappers)
         raise InputError(
-            f"{root}: holds {len(wrappers)} datasets ({', '.join(names)}): name one of them, such as {root / names[0]}"
+            f"{root}: holds {len(wrappers)} datasets ({', '.join(names)}); name one of them, such as {root / names[0]}"
         )
     if wrappers:
         (wrapper,) = wrappers
         beside = [parts for parts in all_parts if parts[: len(wrapper)] != wrapper]
         if beside:
             raise InputError(
-                f"{root}: {'/'.join(wrapper)} is a dataset and {len(beside):,} images lie beside it: "
+                f"{root}: {'/'.join(wrapper)} is a dataset and {len(beside):,} images lie beside it; "
                 f"name {root.joinpath(*wrapper)}"
             )
         return root.joinpath(*wrapper)
@@ -145,13 +145,13 @@ def _base(listing: Listing) -> Path:
     for parts in all_parts:
         shared = next((i for i, (a, b) in enumerate(zip(common, parts, strict=False)) if a != b), None)
         common = common[: min(len(common), len(parts)) if shared is None else shared]
-    # A class is no wrapper, and neither is a folder beside others that it explains.
+    # Neither a class folder nor a folder with siblings that depend on its name is a wrapper.
     known = next((i for i, part in enumerate(common) if class_of(part) is not None), len(common))
     return root.joinpath(*common[:known])
 
 
 def _split_folders(base: Path) -> dict[str, list[Path]]:
-    """Folders of parts of a data set, by part, with images or without."""
+    """Return the folders of each part of a data set, with or without images."""
     found: dict[str, list[Path]] = defaultdict(list)
     for entry in sorted(base.iterdir()):
         split = split_of(entry.name)
@@ -161,7 +161,7 @@ def _split_folders(base: Path) -> dict[str, list[Path]]:
 
 
 def _parts(base: Path, below: Mapping[Path, tuple[str, ...]]) -> tuple[dict[str, _Part], list[str]]:
-    """Sort images by part of the data set; the rest is counted in notes."""
+    """Sort images by part of the data set; others are counted in notes."""
     images: dict[str, list[Path]] = defaultdict(list)
     folders: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     places: dict[str, Path] = {}
@@ -172,7 +172,7 @@ def _parts(base: Path, below: Mapping[Path, tuple[str, ...]]) -> tuple[dict[str,
             unused[f"{parts[0]}/" if parts else "loose images"] += 1
             continue
         split = split_of(parts[at]) or "test"
-        # A name such as train_good is a part and a class.
+        # A name such as train_good names a part and a class.
         kept = (parts[at],) if class_of(parts[at]) is not None else ()
         images[split].append(path)
         folders[split].append((*parts[:at], *kept, *parts[at + 1 :]))
@@ -182,7 +182,7 @@ def _parts(base: Path, below: Mapping[Path, tuple[str, ...]]) -> tuple[dict[str,
 
 
 def _read_split(base: Path, below: Mapping[Path, tuple[str, ...]], normal: str | None, pairs: Pairs) -> Dataset:
-    """Read a folder with parts for training and testing."""
+    """Read a folder with training and test parts."""
     parts, notes = _parts(base, below)
     on_disk = _split_folders(base)
     empty = _Part(base, (), ())
@@ -213,7 +213,7 @@ def _read_split(base: Path, below: Mapping[Path, tuple[str, ...]], normal: str |
 def _training(
     base: Path, train: _Part, normal: str | None, pairs: Pairs
 ) -> tuple[tuple[Sample, ...], str | None, list[str]]:
-    """Return the normal images of a training part, the name of their class, and notes on what was left out."""
+    """Return the normal images of a training part, the name of their class, and notes on images left out."""
     if not len(train):
         return (), None, []
     if train.loose():
@@ -232,7 +232,7 @@ def _training(
         raise _which_class(base, train)
     names = dict.fromkeys(train.class_name(i, place) for i, place in enumerate(placed))
     if not any(place.label == NORMAL for place in placed):
-        raise InputError(f"{train.folder}: only {', '.join(names)}/, no normal images: add train/good; {EXPECTED}")
+        raise InputError(f"{train.folder}: only {', '.join(names)}/, no normal images; add train/good; {EXPECTED}")
     kept = [i for i, place in enumerate(placed) if place.label == NORMAL]
     left_out = Counter(train.class_name(i, place) for i, place in enumerate(placed) if place.label != NORMAL)
     notes = [f"{train.folder.name}/{name} not used ({count:,} images)" for name, count in left_out.items()]
@@ -241,7 +241,7 @@ def _training(
 
 
 def _test_samples(base: Path, test: _Part, chosen: str | None, train: _Part, pairs: Pairs) -> tuple[Sample, ...]:
-    """Label the images of a test part; loose ones by their mask, or not at all."""
+    """Label the images of a test part; loose images by their mask if any."""
     placed = classify(test.below, chosen, test.folder)
     unnamed = {below[0] for below, place in zip(test.below, placed, strict=True) if below and place.label is None}
     nothing_named = all(place.label is None for place in placed) and not len(train) and not pairs.masks
@@ -265,7 +265,7 @@ def _test_samples(base: Path, test: _Part, chosen: str | None, train: _Part, pai
 
 
 def _read_classes(part: _Part, normal: str | None, pairs: Pairs, root: Path) -> Dataset:
-    """Read class folders without train/ and test/ around them, or a flat folder of normal images."""
+    """Read class folders without train/ and test/, or a flat folder of normal images."""
     if normal is not None and not part.first_folders():
         raise InputError(f"{root}: no class folder {normal!r}: the images lie in one flat folder")
     if normal is not None:
@@ -278,7 +278,7 @@ def _read_classes(part: _Part, normal: str | None, pairs: Pairs, root: Path) -> 
     has_normals = any(place.label == NORMAL for place in placed)
     bad = next((below[place.at] for below, place in zip(part.below, placed, strict=True) if place.at is not None), "")
     if unknown and not has_normals and set(unknown) & holders:
-        raise InputError(f"{root}: holds loose images beside {bad}/: move the normal ones into good/; {EXPECTED}")
+        raise InputError(f"{root}: holds loose images beside {bad}/; move the normal ones into good/; {EXPECTED}")
     if normal is None and set(unknown) - holders:
         raise _which_class(root, part)
     train, test = [], []
@@ -305,7 +305,7 @@ def _read_flat(part: _Part, pairs: Pairs, root: Path) -> Dataset:
 
 
 def _by_mask(images: Iterable[Path], pairs: Pairs) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Separate images taken for normal from those whose mask marks a defect."""
+    """Separate normal images from those with a defect in their mask."""
     images = list(images)
     defects = {path for path in images if _label_by_mask(path, pairs) == ANOMALOUS}
     return (
@@ -315,13 +315,13 @@ def _by_mask(images: Iterable[Path], pairs: Pairs) -> tuple[tuple[Sample, ...], 
 
 
 def _label_by_mask(path: Path, pairs: Pairs) -> int:
-    """Label an image by its mask: anomalous where one marks a defect, normal where one is black."""
+    """Label an image by its mask: anomalous if it marks a defect, normal if it is black."""
     if path not in pairs.masks:
         return UNKNOWN
     try:
         return ANOMALOUS if read_mask(pairs.masks[path]).any() else NORMAL
     except ImageError:
-        return ANOMALOUS  # a mask that cannot be read must not make an image normal
+        return ANOMALOUS  # an unreadable mask must not make an image normal
 
 
 def _left_out_by_mask(defects: Sequence[Sample]) -> list[str]:
@@ -331,7 +331,7 @@ def _left_out_by_mask(defects: Sequence[Sample]) -> list[str]:
 def _check_loose(train: _Part, normal: str | None) -> None:
     if train.first_folders():
         raise InputError(
-            f"{train.folder}: holds {train.loose()} loose images beside the folders {train.listing()}: "
+            f"{train.folder}: holds {train.loose()} loose images beside the folders {train.listing()}; "
             f"move the normal ones into train/good; {EXPECTED}"
         )
     if normal is not None and class_of(normal) != NORMAL:

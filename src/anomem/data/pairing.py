@@ -1,4 +1,4 @@
-"""Masks and the images that they belong to."""
+"""Matching of masks to images."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["Pairs", "pair_masks"]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Masks by image, and those without one.
+    """Masks by image, and unmatched masks.
 
     Parameters
     ----------
     masks : dict of Path to Path
-        Mask of each image that has one: a file, or a folder whose masks are parts of one.
+        Mask per image: a file, or a folder of partial masks.
     unmatched : tuple of Path
-        Masks that belong to no image, or to one of several.
+        Masks without an image, or with several candidates.
     """
 
     masks: dict[Path, Path]
     unmatched: tuple[Path, ...]
 
     def notes(self, root: Path) -> tuple[str, ...]:
-        """Name the masks without an image."""
+        """Notes on masks without an image."""
         if not self.unmatched:
             return ()
         named = ", ".join(path.relative_to(root).as_posix() for path in self.unmatched[:3])
@@ -52,14 +52,14 @@ class _Image:
 def pair_masks(root: Path, images: Iterable[Path], masks: Sequence[Path]) -> Pairs:
     """Find the image of each mask by name and folder.
 
-    A mask has the stem of its image, alone or with a word for a mask (``_mask``, ``_GT``), or lies in a folder of that
-    name. Its folders are those of the image; folders of masks, of images and of parts of the data set do not count,
-    and folders of the image may be absent.
+    A mask has the stem of its image, alone or with a word for masks (``_mask``, ``_GT``), or lies in a folder of that
+    name. Its folders match those of the image, except folders of masks, images and parts of the data set; folders of
+    the image may be missing.
 
     Parameters
     ----------
     root : Path
-        Folder of both.
+        Common folder of images and masks.
     images : iterable of Path
     masks : sequence of Path
 
@@ -100,7 +100,7 @@ def _image_of(root: Path, mask: Path, by_stem: dict[str, list[_Image]]) -> tuple
 
 
 def _choose(images: Iterable[_Image], folders: tuple[str, ...], split: str | None) -> Path | None:
-    """Return the one image whose folders fit best; None where none or several do."""
+    """Return the image with the best matching folders; None for no or several best matches."""
     fitting = [image for image in images if _is_within(folders, image.folders)]
     for better in (
         [image for image in fitting if split is None or image.split == split],
@@ -123,6 +123,6 @@ def _split(parts: Sequence[str]) -> str | None:
 
 
 def _is_within(some: Sequence[str], all_: Sequence[str]) -> bool:
-    """Return True where `some` stand in `all_` in this order."""
+    """Return True if `some` is a subsequence of `all_`."""
     rest = iter(all_)
     return all(part in rest for part in some)

@@ -1,4 +1,4 @@
-"""Annotated images and their regions, as annotation tools export them."""
+"""Annotated images and regions of annotation tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_CORNERS = 100_000
 
 @dataclass(frozen=True)
 class Runs:
-    """Pixels of a rectangle of an image, row by row, as lengths of runs: outside, inside, outside, ..."""
+    """Run-length encoded pixels of a rectangle, row by row: outside, inside, outside, ..."""
 
     left: int
     top: int
@@ -30,7 +30,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Region:
-    """A labelled region.
+    """Labelled region.
 
     Parameters
     ----------
@@ -52,13 +52,13 @@ class Region:
 
     @property
     def has_area(self) -> bool:
-        """True where the region's pixels are known; a box or a brush stroke labels an image and gives no mask."""
+        """True if the region's pixels are known; a box or a brush stroke labels an image without a mask."""
         return len(self.polygon) > 2 or self.runs is not None
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """One image of an export.
+    """Image of an export.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def finite(value: Any) -> float:
 
 
 def drawn(region: Region, height_width: tuple[int, int]) -> BoolArray:
-    """Draw a region into an empty mask of this size, (H, W) bool."""
+    """Return a mask of the given size with the region, (H, W) bool."""
     if region.runs is not None:
         return _unrolled(region.runs, height_width)
     mask = _filled(np.asarray(region.polygon) * height_width[::-1], height_width)
@@ -101,7 +101,7 @@ def drawn(region: Region, height_width: tuple[int, int]) -> BoolArray:
 
 
 def _filled(corners: npt.NDArray[np.float64], height_width: tuple[int, int]) -> BoolArray:
-    """Fill the pixels whose centres lie inside a polygon, by the even-odd rule; corners (N, 2) are x, y in pixels."""
+    """Fill the pixels with centres inside a polygon, by the even-odd rule; corners (N, 2) are x, y in pixels."""
     height, width = height_width
     mask = np.zeros(height_width, dtype=bool)
     corners = corners.clip(-1e6, 1e6)

@@ -1,4 +1,4 @@
-"""One image with what is known about it, and a dataset of them."""
+"""Samples (image files with labels and facts) and datasets of samples."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _FOLDERS_NAMED = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """One image file with what is known about it.
+    """Image file with label and further facts.
 
     Parameters
     ----------
     path : Path
-        The image.
+        Image file.
     label : int
         0 normal, 1 anomalous, -1 unknown.
     mask : Path, optional
-        Mask image of the defect: whatever is not black is defect.
+        Mask image of the defect; pixels that are not black are defective.
     type : str, optional
-        Kind of defect, of anomalous images only.
+        Type of defect; for anomalous images only.
     group : str, optional
-        What the image shares with others (part, lot, burst): such images are never split apart.
+        Part, lot or burst shared with other images; groups are never split.
     """
 
     path: Path
@@ -45,23 +45,23 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images to train on and images to test on, as a folder or a table gives them.
+    """Training and test images of a folder or table.
 
     No file is in both parts.
 
     Parameters
     ----------
     layout : {"mvtec", "imagefolder", "flat", "table", "video"}
-        What was recognised.
+        Recognised layout.
     root : Path
-        The folder or the table.
+        Folder or table.
     train, test : tuple of Sample
-        Either may be empty, never both.
+        Training and test images; at most one part is empty.
     split : bool
-        Whether the source itself tells training from test images (``train`` and ``test`` folders,
-        a column ``split``).
+        True if the source separates training from test images (``train`` and ``test`` folders, a
+        column ``split``).
     notes : tuple of str
-        What a user should know: what was left out, which masks are missing.
+        Notes for the user: files left out, missing masks.
     """
 
     layout: Layout
@@ -72,18 +72,18 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def for_evaluation(self) -> tuple[Sample, ...]:
-        """Images to evaluate a model on.
+        """Return the images for evaluating a model.
 
         Returns
         -------
         tuple of Sample
-            ``test`` where the source tells training from test images, else every image. Whoever
-            evaluates leaves out, by content hash, what the model has seen in fitting.
+            ``test`` if the source separates training from test images, otherwise all images. The
+            evaluation leaves out images used in fitting, by content hash.
         """
         return self.test if self.split else (*self.train, *self.test)
 
     def counts(self) -> dict[str, int]:
-        """Numbers of images per part and label, of masks and of types of defects.
+        """Return the number of images per part and label, of masks and of types of defects.
 
         Returns
         -------
@@ -101,7 +101,7 @@ class Dataset:
         return counts
 
     def describe(self) -> str:
-        """Say in one line what was found."""
+        """Return a one-line summary of the data set."""
         counts = self.counts()
         kinds = f" of {counts['types']} types" if counts["types"] else ""
         parts = [
@@ -113,7 +113,7 @@ class Dataset:
         return f"{self.root} ({self.layout} layout): {'; '.join(parts)}"
 
     def parts(self) -> tuple[str, ...]:
-        """Describe each part: its images by label, and the folders that they lie in."""
+        """Return a description per part: images by label, and their folders."""
         lines = []
         for part, samples in (("train", self.train), ("test", self.test)):
             for label, word in _WORDS.items():
@@ -123,7 +123,7 @@ class Dataset:
         return tuple(lines)
 
     def report(self) -> dict[str, Any]:
-        """Return what was found as JSON-ready facts: layout, root, counts, parts and notes."""
+        """Return JSON-ready facts: layout, root, counts, parts and notes."""
         return {
             "layout": self.layout,
             "root": str(self.root),
@@ -134,7 +134,7 @@ class Dataset:
 
 
 def _places(paths: Iterable[Path], root: Path) -> str:
-    """Name the folders of files relative to a root; their common folder where they are many."""
+    """Return the folders of files relative to a root, or their common folder if there are many."""
     folders = sorted({path.parent for path in paths})
     if len(folders) > _FOLDERS_NAMED:
         common = Path(os.path.commonpath(folders))
@@ -156,7 +156,7 @@ def _tally(counts: dict[str, int], part: str) -> str:
 
 
 def mask_note(samples: Iterable[Sample]) -> tuple[str, ...]:
-    """Remark on anomalous images without a mask, where others of the set have one."""
+    """Return notes on anomalous images without a mask, if other images of the set have one."""
     anomalous = [sample for sample in samples if sample.label == ANOMALOUS]
     bare = sum(sample.mask is None for sample in anomalous)
     if bare in (0, len(anomalous)):

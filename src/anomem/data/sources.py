@@ -1,4 +1,4 @@
-"""Images to read one at a time: files, arrays, tensors; and datasets of labelled files."""
+"""Image sources (files, arrays, tensors) and datasets of labelled files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EVERY) -> Dataset:
-    """Recognise a folder or table of images and list what is for training and what for testing.
+    """Read a folder or table as a dataset of training and test images.
 
     Recognised are MVTec style (``train/good``, ``test/<type>``, ``ground_truth/<type>`` with
     ``<stem>_mask.png`` or ``<stem>.png``; ``train`` or ``test`` may be missing, masks too),
@@ -54,10 +54,10 @@ def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EV
     path : str or Path
         Folder, CSV or Parquet file.
     normal : str, optional
-        The class folder of normal images; needed when the training folder holds several. Only it
-        is trained on; test images of all other classes are anomalous, with ``type`` the class.
+        Class folder of normal images; required if the training folder has several. Only this class
+        is used for training; test images of all other classes are anomalous, with ``type`` the class.
     every : int
-        Take one of so many frames of a video.
+        Interval of the frames used of a video.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EV
     Raises
     ------
     InputError
-        Nothing usable: the line says what was found and what is expected.
+        No usable images; the message names the files found and the expected layouts.
     MissingExtraError
         A Parquet table without pyarrow.
     """
@@ -78,40 +78,40 @@ def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EV
         return read_folder(root, normal)
     if is_file(root) and root.suffix.lower() in TABLE_SUFFIXES:
         if normal is not None:
-            raise InputError(f"{root}: normal={normal!r} is for class folders: use the label column")
+            raise InputError(f"{root}: normal={normal!r} is for class folders; use the label column")
         return read_table(root)
     if is_file(root):
         raise InputError(
-            f"{root}: found one {root.suffix or 'nameless'} file: give a folder of images or a CSV/Parquet table"
+            f"{root}: found one {root.suffix or 'nameless'} file; give a folder of images or a CSV/Parquet table"
         )
-    raise InputError(f"{root}: no such file or folder: check the path")
+    raise InputError(f"{root}: no such file or folder; check the path")
 
 
 def _videos(root: Path) -> list[Path]:
-    """List the videos that a path stands for: itself, or those of a folder without images."""
+    """List the videos of a path: the file itself, or those of a folder without images."""
     if is_folder(root):
         return videos_in(root)
     return [root] if is_video(root) else []
 
 
 def training_samples(images: ImagesLike) -> list[Sample] | None:
-    """List what a fit may use of a data set; fits never see test images.
+    """Return the training samples of a data set, without test images.
 
     Parameters
     ----------
     images : object
-        Whatever `open_source` takes, or a Dataset.
+        Input of `open_source`, or a Dataset.
 
     Returns
     -------
     list of Sample or None
-        The training part of a folder, a table or a Dataset, or the given Samples; None for
-        anything else (paths, arrays, sources), about which nothing is known.
+        Training part of a folder, a table or a Dataset, or the given Samples; None for other inputs
+        (paths, arrays, sources), which have no labels.
 
     Raises
     ------
     InputError
-        As for `read_dataset`, and when there are no training images.
+        As for `read_dataset`, and for no training images.
     """
     if isinstance(images, (str, Path)):
         path = Path(images)
@@ -134,14 +134,14 @@ def training_samples(images: ImagesLike) -> list[Sample] | None:
 
 
 def _file_samples(path: str | Path) -> list[Sample]:
-    """Return one file as normal: a sample, or one per frame of a video, which are a group."""
+    """Return the normal samples of a file: one, or one per frame of a video, which form a group."""
     if is_video(path):
         return [Sample(frame, NORMAL, group=str(path)) for frame in frames(path)]
     return [Sample(Path(path), NORMAL)]
 
 
 def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
-    """List every image of a folder, labelled by the class words in its folders' names, else with the default."""
+    """Return all images of a folder, labelled by class words in folder names, or else with the default."""
     samples = []
     for path in map(Path, list_images(folder, among=False)):
         named = [label for label in map(class_of, path.relative_to(folder).parts[:-1]) if label is not None]
@@ -150,7 +150,7 @@ def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
 
 
 def normal_samples(images: ImagesLike) -> tuple[Any, list[Hashable | None] | None]:
-    """Choose the normal images of a data set to calibrate on, and their groups.
+    """Return the normal images of a data set for calibration, and their groups.
 
     Parameters
     ----------
@@ -160,14 +160,14 @@ def normal_samples(images: ImagesLike) -> tuple[Any, list[Hashable | None] | Non
     Returns
     -------
     images : list of Sample, or object
-        The normal training images of a data set; anything else as it is given.
+        Normal training images of a data set; other inputs unchanged.
     groups : list of hashable or None
-        Per image, where the data set names groups.
+        Group per image, if the data set has groups.
 
     Raises
     ------
     InputError
-        As for `training_samples`, and a data set without normal images.
+        As for `training_samples`, and for a data set without normal images.
     """
     samples = training_samples(images)
     if samples is None:
@@ -180,24 +180,24 @@ def normal_samples(images: ImagesLike) -> tuple[Any, list[Hashable | None] | Non
 
 
 class PathSource(FileSource):
-    """Image files, and images inside files; see `anomem.data.official.inside` for paths that go on inside one."""
+    """Image files, and images inside files; see `anomem.data.official.inside` for paths into files."""
 
     def content(self, i: int) -> bytes:
-        """Read the bytes of file ``i``; ImageError when it cannot be read or begins like no image."""
+        """Read the bytes of file ``i``; ImageError if it cannot be read or is not an image."""
         path = self._paths[i]
         return super().content(i) if exists(path) else read_file(path, image_bytes(self.reading.max_pixels))
 
 
 def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSource:
-    """Open whatever holds images.
+    """Open images of any supported input.
 
     Parameters
     ----------
     images : ImageSource, path, array, tensor, Pillow image, bytes, or sequence of these or of Samples
-        A folder is searched recursively, a table gives the images of all its rows. Several paths
-        may mix files and folders.
+        Input. A folder is searched recursively, a table gives the images of all its rows. Several
+        paths may mix files and folders.
     max_pixels : int, optional
-        The largest width times height accepted; by default `anomem.runtime.limits.MAX_PIXELS`.
+        Maximum number of pixels per image; `anomem.runtime.limits.MAX_PIXELS` by default.
 
     Returns
     -------
@@ -206,10 +206,10 @@ def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSo
     Raises
     ------
     InputError
-        No image at all, a missing folder, or something that holds no images.
+        No images, a missing folder, or an unsupported input.
     """
     if isinstance(images, Dataset):
-        raise InputError("a Dataset has two parts: give dataset.train or dataset.test")
+        raise InputError("a Dataset has two parts; give dataset.train or dataset.test")
     if isinstance(images, Iterator):
         images = list(images)
     if isinstance(images, Sequence) and images and all(isinstance(item, Sample) for item in images):
@@ -218,7 +218,7 @@ def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSo
 
 
 def list_images(path: str | Path, *, among: bool, every: int = EVERY) -> Sequence[str | Path]:
-    """List the image files that a path names: as `anomem.runtime.listing.image_files`, rows of a table, frames."""
+    """List the image files of a path like `anomem.runtime.listing.image_files`, rows of a table, or video frames."""
     place = Path(path)
     known = among and place.suffix.lower() in IMAGE_SUFFIXES  # no look at the disk: there may be very many
     videos = _videos(place) if not known and exists(place) else []

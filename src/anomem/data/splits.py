@@ -1,4 +1,4 @@
-"""Split normals into *learn*, *tune* and *calibrate*, by content."""
+"""Split of normals into *learn*, *tune* and *calibrate*, by content."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from anomem.types import IntArray
 __all__ = ["Split", "groups_of", "split_normals"]
 
 _FEW = 30
-"""Below this many normals, percentages would leave too little anywhere: a third each."""
+"""Number of normals below which each part gets a third."""
 
 _LEARN, _TUNE, _CALIBRATE = range(3)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of disjoint parts that together hold every normal.
+    """Indices of disjoint parts that together contain all normals.
 
     Parameters
     ----------
     learn : ndarray of intp, sorted
-        For the backbone and the memory.
+        Normals for training the backbone and the memory.
     tune : ndarray of intp, sorted
-        For standardisation, early stopping and as normals of the second stage.
+        Normals for standardisation, early stopping and the second stage.
     calibrate : ndarray of intp, sorted
-        For the p-values and nothing else: one image of each group, so that they are independent.
+        Normals for p-values only: one image per group, so that they are independent.
     beside : ndarray of intp, sorted
-        The other images of those groups; they sharpen p-values that count groups, and serve for nothing else.
+        Other images of those groups, used only in p-values that count groups.
     """
 
     learn: IntArray
@@ -44,21 +44,21 @@ class Split:
 
 
 def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | None = None, *, seed: int) -> Split:
-    """Split normals once, so that no content and no group stands on two sides.
+    """Split normals without dividing equal contents or groups.
 
     *tune* gets 15 % (at least 8, at most 1,024), *calibrate* 20 % (at least 10, at most 2,048),
     *learn* the rest; below 30 normals, or 30 groups of them, each gets a third. Images of equal content,
-    and images of one group, stay together, which may shift the sizes; no part is ever empty. The parts
-    depend on contents, groups and seed alone, not on the order of the images.
+    and images of one group, stay together, which may shift the sizes; no part is empty. The parts
+    depend only on contents, groups and seed, not on the order of the images.
 
     Parameters
     ----------
     digests : sequence of int, length N
         Content hashes.
     groups : sequence of hashable or None, length N, optional
-        What must not be torn apart (same part, lot or burst); None: on its own.
+        Part, lot or burst that must not be split; None for a group of its own.
     seed : int
-        Another seed draws another split.
+        Random seed of the split.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | No
     Raises
     ------
     InputError
-        Fewer than 3 normals, fewer than 3 that may be separated, or lengths that differ.
+        Fewer than 3 normals, fewer than 3 that may be separated, or different lengths.
 
     Warns
     -----
@@ -82,7 +82,7 @@ def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | No
     """
     n = len(digests)
     if groups is not None and len(groups) != n:
-        raise InputError(f"{len(groups)} groups for {n} images: give one each (None: no group)")
+        raise InputError(f"{len(groups)} groups for {n} images; give one each (None: no group)")
     if n < 3:
         raise InputError(f"{n} normal images: at least 3 are needed, 30 or more are advisable")
     units = _units([int(digest) for digest in digests], groups)
@@ -111,14 +111,14 @@ def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | No
 
 
 def groups_of(digests: Sequence[int], groups: Sequence[Hashable | None] | None = None) -> list[int]:
-    """Number the groups that a split keeps together, (N,): images linked by content or group, also through others."""
+    """Return (N,) numbers of the groups kept together: images linked by content or group, also indirectly."""
     units = _units([int(digest) for digest in digests], groups)
     numbers = {i: number for number, unit in enumerate(units) for i in unit}
     return [numbers[i] for i in range(len(digests))]
 
 
 def _targets(n: int, *, few: bool) -> list[int]:
-    """Sizes of learn, tune and calibrate for ``n`` images that may all be separated."""
+    """Return the sizes of learn, tune and calibrate for ``n`` separable images."""
     if few:
         third, left = divmod(n, 3)
         return [third + (left > 0), third, third + (left > 1)]
@@ -128,7 +128,7 @@ def _targets(n: int, *, few: bool) -> list[int]:
 
 
 def _units(digests: Sequence[int], groups: Sequence[Hashable | None] | None) -> list[list[int]]:
-    """Join indices that must stay together: linked by equal content or group, also through others."""
+    """Join indices linked by equal content or group, also indirectly."""
     parent = list(range(len(digests)))
 
     def root(i: int) -> int:
@@ -151,7 +151,7 @@ def _units(digests: Sequence[int], groups: Sequence[Hashable | None] | None) -> 
 
 
 def _shuffled(units: list[list[int]], digests: Sequence[int], seed: int) -> list[list[int]]:
-    """Order units by a seeded hash of their content: random, and the same in any input order."""
+    """Order units by a seeded hash of their content, independently of the input order."""
 
     def draw(unit: list[int]) -> bytes:
         content = min(int(digests[i]) for i in unit)
@@ -161,8 +161,8 @@ def _shuffled(units: list[list[int]], digests: Sequence[int], seed: int) -> list
 
 
 def _assign(units: list[list[int]], targets: list[int]) -> list[list[int]]:
-    """Give each unit to the part that lacks most; the last ones to parts that are still empty."""
-    # A group that outweighs half of the smallest part goes first, while there is room to place it.
+    """Assign each unit to the part with the largest deficit; the last ones to empty parts."""
+    # Groups larger than half of the smallest part are placed first, while there is room.
     limit = max(min(targets) // 2, 1)
     giants = sorted((unit for unit in units if len(unit) > limit), key=len, reverse=True)
     order = giants + [unit for unit in units if len(unit) <= limit]

@@ -1,4 +1,4 @@
-"""Store of the normals of a fit: paths and content hashes in a table beside the model, to fit again with more."""
+"""Store of the normals of a fit: paths and content hashes in a table beside the model, for refitting with more."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Stored:
 
 
 def store_of(model: str | Path) -> Path:
-    """Return the path of the store that belongs to a model file: its name with ``.store.csv``."""
+    """Return the path of a model file's store: its name with ``.store.csv``."""
     return Path(f"{model}.store.csv")
 
 
 def stored_normals(corpus: Corpus) -> tuple[Stored, ...]:
-    """List the found normals of a corpus for its store; none where they are arrays."""
+    """Return the found normals of a corpus for its store; none if they are arrays."""
     if not isinstance(corpus.source, PathSource):
         return ()
     return tuple(
@@ -65,7 +65,7 @@ def stored_normals(corpus: Corpus) -> tuple[Stored, ...]:
 
 
 def write_store(model: str | Path, normals: Sequence[Stored]) -> None:
-    """Write the store of a model beside it, whole or not at all.
+    """Write the store of a model beside it atomically.
 
     Raises
     ------
@@ -111,9 +111,9 @@ def read_store(model: str | Path, learnt: frozenset[int]) -> tuple[Stored, ...]:
         with place.open(newline="", **_TEXT) as stream:
             normals = tuple(map(_stored, csv.DictReader(stream)))
     except (KeyError, TypeError, ValueError, csv.Error, OSError) as error:
-        raise InputError(f"{place}: no store of normals, or damaged: {_REMEDY}") from error
+        raise InputError(f"{place}: no store of normals, or damaged; {_REMEDY}") from error
     if not learnt <= {normal.digest for normal in normals}:
-        raise InputError(f"{place}: the store of another model than {model}: put its own there, or {_REMEDY}")
+        raise InputError(f"{place}: the store of another model than {model}; put its own there, or {_REMEDY}")
     return normals
 
 
@@ -122,7 +122,7 @@ def _stored(row: Mapping[str, str]) -> Stored:
 
 
 def with_earlier(earlier: Sequence[Stored], samples: Sequence[Sample]) -> Generator[Record, None, list[Sample]]:
-    """Return earlier normals, then new samples; an image in both stands once. Yields progress.
+    """Return earlier normals, then new samples, without duplicates; yields progress.
 
     Raises
     ------
@@ -134,9 +134,9 @@ def with_earlier(earlier: Sequence[Stored], samples: Sequence[Sample]) -> Genera
         try:
             digest = source.digest(i)
         except ImageError as error:
-            raise InputError(f"{error}; the earlier fit learnt from it: put it back, or {_REMEDY}") from error
+            raise InputError(f"{error}; the earlier fit learnt from it; put it back, or {_REMEDY}") from error
         if digest != normal.digest:
-            raise InputError(f"{normal.path}: has changed since the earlier fit: put it back, or {_REMEDY}")
+            raise InputError(f"{normal.path}: has changed since the earlier fit; put it back, or {_REMEDY}")
         yield Record("earlier files", i + 1, len(earlier))
     known = {normal.digest for normal in earlier}
     return [
@@ -146,7 +146,7 @@ def with_earlier(earlier: Sequence[Stored], samples: Sequence[Sample]) -> Genera
 
 
 def _is_known(sample: Sample, known: set[int]) -> bool:
-    """Tell whether a normal image is one of those known; an unreadable one is left for the fit to report."""
+    """Return True for a known normal image; unreadable images are left for the fit to report."""
     try:
         return sample.label == NORMAL and PathSource([sample.path]).digest(0) in known
     except ImageError:

@@ -1,6 +1,6 @@
-"""Three real textures with planted defects: a data set that needs no download.
+"""Data set of three photographed textures with planted defects, included in the package.
 
-The photographs lie beside this module; ``textures/SOURCE.md`` names origin and licence (CC0).
+The photographs are stored beside this module; ``textures/SOURCE.md`` gives origin and licence (CC0).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ TEXTURES = ("brick", "grass", "gravel")
 Half = Literal["train", "test"]
 
 _WINDOW = 160
-"""Side of the window that a crop shows, in pixels of the photograph."""
+"""Side of a crop's window, in pixels of the photograph."""
 
 
 @functools.cache
 def _photograph(name: str) -> UInt8Image:
     if name not in TEXTURES:
-        raise InputError(f"no texture {name!r}: choose one of {', '.join(TEXTURES)}")
+        raise InputError(f"no texture {name!r}; choose one of {', '.join(TEXTURES)}")
     file = resources.files("anomem.data") / "textures" / f"{name}.png"
     image = decode(file.read_bytes(), name=f"{name}.png")
     image.setflags(write=False)
@@ -50,7 +50,7 @@ def _photograph(name: str) -> UInt8Image:
 
 
 def texture(name: str) -> UInt8Image:
-    """Return one of the photographs.
+    """Return a photograph.
 
     Parameters
     ----------
@@ -64,16 +64,16 @@ def texture(name: str) -> UInt8Image:
     Raises
     ------
     InputError
-        Another name.
+        Unknown name.
     """
     return _photograph(name).copy()
 
 
 def half_box(name: str, half: Half) -> Box:
-    """Return the part of a photograph that training (left half) or testing (right half) may show."""
+    """Return the half of a photograph for training (left) or testing (right)."""
     height, width, _ = _photograph(name).shape
     if half not in ("train", "test"):
-        raise InputError(f"no half {half!r}: choose train or test")
+        raise InputError(f"no half {half!r}; choose train or test")
     return Box(0, 0 if half == "train" else width // 2, height, width // 2)
 
 
@@ -92,7 +92,7 @@ def crops(name: str, count: int, *, size: int, half: Half, rng: np.random.Genera
     size : int
         Side of each crop in pixels, at least 16.
     half : {"train", "test"}
-        The half of the photograph.
+        Half of the photograph.
     rng : numpy.random.Generator
 
     Returns
@@ -102,10 +102,10 @@ def crops(name: str, count: int, *, size: int, half: Half, rng: np.random.Genera
     Raises
     ------
     InputError
-        An unknown name or half, a size below 16.
+        Unknown name or half, or size below 16.
     """
     if size < 16:
-        raise InputError(f"size {size} is too small for a texture: give at least 16")
+        raise InputError(f"size {size} is too small for a texture; give at least 16")
     top, left, height, width = half_box(name, half)
     part = _photograph(name)[top : top + height, left : left + width]
     images = np.empty((count, size, size, 3), np.uint8)
@@ -114,7 +114,7 @@ def crops(name: str, count: int, *, size: int, half: Half, rng: np.random.Genera
         window = round(side)
         y, x = rng.integers(height - window + 1), rng.integers(width - window + 1)
         crop = resize(np.ascontiguousarray(part[y : y + window, x : x + window]), (size, size))
-        if rng.random() < 0.5:  # the halves of the bricks lean to opposite sides
+        if rng.random() < 0.5:  # the halves of the brick photograph lean to opposite sides
             crop = crop[:, ::-1]
         image[...] = np.clip(np.rint(crop * rng.uniform(0.94, 1.06)), 0, 255)
     return images
@@ -134,32 +134,31 @@ def write_textures(
     Parameters
     ----------
     folder : str or Path
-        Made when missing; each texture gets a folder inside.
+        Folder, created if missing, with a subfolder per texture.
     n_train : int
-        Normal training images of each texture.
+        Number of normal training images per texture.
     n_test : int
-        Normal test images of each texture, and as many anomalous ones, whose defects are taken in
-        turn from `DEFECTS`.
+        Number of normal, and of anomalous, test images per texture; defects are taken in turn from
+        `DEFECTS`.
     size : int
         Side of the images in pixels.
     seed : int
-        Equal seeds write equal images. The training images do not depend on ``n_test``, nor the
-        test images on ``n_train``.
+        Random seed. Training images do not depend on ``n_test``, nor test images on ``n_train``.
     textures : sequence of str
-        Which of `TEXTURES`.
+        Names from `TEXTURES`.
 
     Returns
     -------
     tuple of Path
-        The folders of the textures.
+        Folders of the textures.
 
     Raises
     ------
     InputError
-        A folder that holds other images already; arguments out of range.
+        Folder with other images, or arguments out of range.
     """
     if n_train < 1 or n_test < 1:
-        raise InputError(f"n_train {n_train} and n_test {n_test}: give at least 1 each")
+        raise InputError(f"n_train {n_train} and n_test {n_test}; give at least 1 each")
     roots = []
     for name in textures:
         root = Path(folder) / name
@@ -174,7 +173,7 @@ def write_textures(
 
 
 def _make(name: str, n_train: int, n_test: int, size: int, seed: int) -> dict[str, UInt8Image]:
-    """Make all files of one texture by their place in the data set."""
+    """Return all images of a texture by their path in the data set."""
     _photograph(name)
     streams = [np.random.default_rng([seed, TEXTURES.index(name), part]) for part in range(3)]
     train = crops(name, n_train, size=size, half="train", rng=streams[0])
@@ -191,9 +190,9 @@ def _make(name: str, n_train: int, n_test: int, size: int, seed: int) -> dict[st
 
 
 def _refuse_others(root: Path, files: dict[str, UInt8Image]) -> None:
-    """Refuse to mix with images of another run, which would end up in training or testing."""
+    """Refuse a folder with images of another run, which would mix into training or testing."""
     if not root.is_dir():
         return
     others = [path for path in find_images(root) if path.relative_to(root).as_posix() not in files]
     if others:
-        raise InputError(f"{others[0]}: stands there already: remove {root} or choose another folder")
+        raise InputError(f"{others[0]}: already exists; remove {root} or choose another folder")

@@ -45,15 +45,15 @@ def read_table(table: Path) -> Dataset:
 
     Columns are ``path`` and, each optional, ``label`` (0, good, normal, ok; 1, anomalous, defect,
     bad, ng; -1 or empty for unknown), ``mask``, ``type``, ``group`` and ``split`` (train, test; val
-    serves as test where there is no test). Rows without a split are for training, with the label
-    that they have. Without a label column, training rows are normal, as in a flat folder. Paths are
+    serves as test if there is no test). Rows without a split are for training, with their label.
+    Without a label column, training rows are normal, as in a flat folder. Paths are
     absolute or relative to the table's folder. An anomalous image without a type that lies in MVTec
     style, ``test/<type>/<image>``, has its folder's name as type.
 
     Parameters
     ----------
     table : Path
-        A CSV file (UTF-8 or UTF-16; comma, semicolon or tab) or a Parquet file.
+        CSV file (UTF-8 or UTF-16; comma, semicolon or tab) or Parquet file.
 
     Returns
     -------
@@ -62,8 +62,8 @@ def read_table(table: Path) -> Dataset:
     Raises
     ------
     InputError
-        Naming the line: a file that is missing, a label or split that is not understood, one image
-        in two contradicting rows.
+        Missing file, invalid label or split, or contradicting rows of an image; the message gives
+        the line.
     MissingExtraError
         Parquet without pyarrow.
     """
@@ -100,25 +100,25 @@ def read_labels(table: str | Path) -> tuple[Sample, ...]:
     Returns
     -------
     tuple of Sample
-        In the order of the table.
+        Labelled images in the order of the table.
 
     Raises
     ------
     InputError
-        As for `read_table`, and when the column ``label`` is missing.
+        As for `read_table`, and for a missing column ``label``.
     MissingExtraError
         Parquet without pyarrow.
     """
     table = Path(table)
     columns, rows = _read(table)
     if "label" not in columns:
-        raise InputError(f"{table}: no column 'label' (found: {', '.join(columns)}): add it")
+        raise InputError(f"{table}: no column 'label' (found: {', '.join(columns)}); add it")
     return tuple(row.sample for row in rows)
 
 
 def _read(table: Path) -> tuple[list[str], list[_Row]]:
     if not is_file(table):
-        raise InputError(f"{table}: no such table: give a CSV or Parquet file")
+        raise InputError(f"{table}: no such table; give a CSV or Parquet file")
     if table.suffix.lower() in EXPORT_SUFFIXES:
         return _exported(read_export(table))
     read = _parquet_rows if table.suffix.lower() in {".parquet", ".pq"} else _csv_rows
@@ -131,9 +131,7 @@ def _read(table: Path) -> tuple[list[str], list[_Row]]:
         row = _row(table, where, cell)
         earlier = rows.setdefault(row.sample.path, row)
         if (earlier.sample, earlier.part) != (row.sample, row.part):
-            raise InputError(
-                f"{where}: {row.sample.path} stands in {earlier.where} with other facts: keep one of the two rows"
-            )
+            raise InputError(f"{where}: {row.sample.path} contradicts {earlier.where}; keep one of the two rows")
     if not rows:
         raise InputError(f"{table}: 0 images: the table has a header and no rows")
     return columns, list(rows.values())
@@ -147,7 +145,7 @@ def _exported(images: list[Labelled]) -> tuple[list[str], list[_Row]]:
         earlier = rows.setdefault(image.path, row)
         if row.sample != earlier.sample:
             raise InputError(
-                f"{row.where}: {image.path} stands in {earlier.where} too, annotated otherwise: keep one of the two"
+                f"{row.where}: {image.path} stands in {earlier.where} too, annotated otherwise; keep one of the two"
             )
     return ["path", "label", "mask", "type"], list(rows.values())
 
@@ -160,24 +158,24 @@ def _check_columns(table: Path, columns: list[str]) -> None:
             raise InputError(f"{table}: column {name!r}: did you mean {close!r}?")
     if "path" not in columns:
         found = ", ".join(name for name in columns if name) or "none"
-        raise InputError(f"{table}: no column 'path' (columns found: {found}): add it as header")
+        raise InputError(f"{table}: no column 'path' (columns found: {found}); add it as header")
     twice = [name for name in _COLUMNS if columns.count(name) > 1]
     if twice:
-        raise InputError(f"{table}: column {twice[0]!r} occurs twice: remove one")
+        raise InputError(f"{table}: column {twice[0]!r} occurs twice; remove one")
 
 
 def _row(table: Path, where: str, cell: Mapping[str, str]) -> _Row:
     if not cell["path"]:
-        raise InputError(f"{where}: empty path: fill it in or remove the row")
+        raise InputError(f"{where}: empty path; fill it in or remove the row")
     label = LABEL_WORDS.get(cell.get("label", "").casefold())
     if label is None:
         raise InputError(
-            f"{where}: label {cell['label']!r} is not understood: write 0, good, normal or ok; "
+            f"{where}: label {cell['label']!r} is not understood; write 0, good, normal or ok; "
             f"1, anomalous, defect, bad or ng; the kind of defect goes into the column 'type'"
         )
     part = _SPLITS.get(cell.get("split", "").casefold())
     if part is None:
-        raise InputError(f"{where}: split {cell['split']!r} is not understood: write train or test")
+        raise InputError(f"{where}: split {cell['split']!r} is not understood; write train or test")
     mask = cell.get("mask")
     path = _file(table, where, cell["path"])
     return _Row(
@@ -202,7 +200,7 @@ def _file(table: Path, where: str, written: str) -> Path:
             return path
     wrong = "is a folder" if is_folder(candidates[0]) else "no such file"
     hint = f"absolute or relative to {table.parent}"
-    raise InputError(f"{where}: {written}: {wrong}: give the path of an image, {hint}")
+    raise InputError(f"{where}: {written}: {wrong}; give the path of an image, {hint}")
 
 
 def _csv_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
@@ -215,14 +213,14 @@ def _csv_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]
     except csv.Error as error:
         raise InputError(f"{table}:{reader.line_num}: not a CSV line ({error})") from error
     if not lines:
-        raise InputError(f"{table}: empty: expected a header with the column 'path'")
+        raise InputError(f"{table}: empty; expected a header with the column 'path'")
     columns = [name.strip().casefold() for name in lines[0][1]]
     rows = []
     for number, fields in lines[1:]:
         where = f"{table}:{number}"
         if any(map(str.strip, fields[len(columns) :])):
             raise InputError(
-                f"{where}: {len(fields)} fields under {len(columns)} columns: quote fields that contain {delimiter!r}"
+                f"{where}: {len(fields)} fields under {len(columns)} columns; quote fields that contain {delimiter!r}"
             )
         values = (field.strip() for field in (*fields, *[""] * len(columns)))
         rows.append((where, dict(zip(columns, values, strict=False))))
@@ -238,7 +236,7 @@ def _decode(table: Path) -> str:
         text = raw.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise InputError(f"{table}:{line}: not UTF-8: save the table as 'CSV UTF-8'") from error
+        raise InputError(f"{table}:{line}: not UTF-8; save the table as 'CSV UTF-8'") from error
     if "\0" in text:
         raise InputError(f"{table}: holds zero bytes: not a CSV table")
     return text
@@ -253,7 +251,7 @@ def _parquet_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str
     try:
         with pyarrow.parquet.ParquetFile(table) as file:
             names = file.schema_arrow.names
-        # Repeated texts stay one text each, as they are in the file.
+        # Dictionary encoding keeps repeated texts as single objects.
         with pyarrow.parquet.ParquetFile(table, read_dictionary=names) as file:
             columns = [str(name).strip().casefold() for name in names]
             wanted = [place for place, name in enumerate(columns) if name in _COLUMNS]
@@ -273,7 +271,7 @@ def _parquet_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str
 
 
 def _records(table: Path, file: Any, wanted: list[int]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of some columns as texts, a few at a time, as far as the limit on all texts."""
+    """Yield the rows of some columns as texts in batches, up to the limit on all texts."""
     columns, size = [file.schema_arrow.names[place] for place in wanted], 0
     for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
         for row in zip(*((_text(value.as_py()) for value in column) for column in batch.columns), strict=True):
@@ -289,7 +287,7 @@ def _cells(table: Path, names: list[str], rows: Iterator[tuple[str, ...]]) -> It
 
 
 def _too_large(table: Path, limit: str) -> InputError:
-    return InputError(f"{table}: more than the limit of {limit}: split the table")
+    return InputError(f"{table}: more than the limit of {limit}; split the table")
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Frames of video files as images: ``clip.mp4#000123``, decoded when they are asked for; a clip is one group.
+"""Frames of video files as images: ``clip.mp4#000123``, decoded on access; a clip is one group.
 
 Needs PyAV: ``pip install 'anomem[video]'``.
 """
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 __all__ = ["EVERY", "frames", "is_frame", "is_video", "read_frame", "read_videos", "videos_in"]
 
 EVERY = 10
-"""Every so many frames of a video one is an image, by default: 3 a second of 30."""
+"""Default interval of the frames used of a video: 3 of 30 frames per second."""
 
 _SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 _KEPT_BYTES = 128 << 20
-"""Decoded frames that are kept per video: threads ask for frames out of order."""
+"""Decoded frames cached per video, since threads request frames out of order."""
 
 _SOUGHT = 300
-"""Frames ahead that are decoded rather than sought."""
+"""Maximum number of frames decoded ahead instead of seeking."""
 
 
 def is_video(path: object) -> bool:
-    """Tell by its suffix whether a path names a video file."""
+    """Return True for the suffix of a video file."""
     return isinstance(path, (str, Path)) and Path(path).suffix.lower() in _SUFFIXES
 
 
 def is_frame(path: str | Path) -> bool:
-    """Tell whether a path names a frame of a video file."""
+    """Return True for the path of a video frame."""
     clip, mark, number = Path(path).name.rpartition("#")
     return bool(mark) and number.isdecimal() and is_video(clip)
 
 
 def videos_in(folder: Path) -> list[Path]:
-    """List the video files of a folder without images; none where it has images, which are what it holds then."""
+    """List the video files of a folder; none if it contains images."""
     if not any(is_video(name) for _, _, names in os.walk(folder) for name in names):  # far quicker than a listing
         return []
     listing = list_folder(folder)
@@ -59,7 +59,7 @@ def videos_in(folder: Path) -> list[Path]:
 
 
 def frames(video: str | Path, every: int = EVERY) -> list[Path]:
-    """List frames of a video file, from the first on.
+    """List the frames of a video file, from the first.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def frames(video: str | Path, every: int = EVERY) -> list[Path]:
     """
     place = Path(video)
     if every < 1:
-        raise InputError(f"every={every}: takes no frame: give 1 or more")
+        raise InputError(f"every={every}: takes no frame; give 1 or more")
     return [place.with_name(f"{place.name}#{number:06d}") for number in range(0, len(_opened(place).times), every)]
 
 
@@ -114,7 +114,7 @@ def read_videos(videos: Sequence[Path], root: Path, every: int = EVERY) -> Datas
 
 
 def read_frame(path: Path) -> UInt8Image:
-    """Decode one frame to RGB, (H, W, 3) uint8, turned upright; ImageError where it cannot be."""
+    """Decode a frame to RGB, (H, W, 3) uint8, turned upright; ImageError if it cannot be decoded."""
     clip, _, number = path.name.rpartition("#")
     return _opened(path.with_name(clip)).image(int(number), str(path))
 
@@ -123,7 +123,7 @@ def _opened(video: Path) -> _Clip:
     try:
         facts = video.stat()
     except OSError as error:
-        raise ImageError(str(video), "there is no such file: check the path") from error
+        raise ImageError(str(video), "there is no such file; check the path") from error
     return _cached(video, (facts.st_size, facts.st_mtime_ns), os.getpid())
 
 
@@ -133,7 +133,7 @@ def _cached(video: Path, _state: tuple[int, int], _process: int) -> _Clip:
 
 
 class _Clip:
-    """An open video: its frames by number, from any thread, fastest in their order.
+    """Open video with thread-safe access to frames by number, fastest in order.
 
     Parameters
     ----------
@@ -156,18 +156,18 @@ class _Clip:
         except av.FFmpegError as error:
             raise self._damaged(error) from error
         if not self.times or len(set(self.times)) < len(self.times):
-            raise ImageError(str(path), "a video whose frames have no times of their own: convert it to MP4")
+            raise ImageError(str(path), "a video whose frames have no times of their own; convert it to MP4")
         self._open()
 
     def image(self, number: int, name: str) -> UInt8Image:
         """Return a frame as RGB."""
         if number >= len(self.times):
-            raise ImageError(name, f"the video has {len(self.times):,} frames: check the number")
+            raise ImageError(name, f"the video has {len(self.times):,} frames; check the number")
         with self._lock:
             try:
                 frame = self._found(number)
                 if frame is None:
-                    raise ImageError(name, "this frame cannot be decoded: convert the video again")
+                    raise ImageError(name, "this frame cannot be decoded; convert the video again")
                 image = frame.to_ndarray(format="rgb24")
             except self._av.FFmpegError as error:
                 raise self._damaged(error) from error
@@ -188,7 +188,7 @@ class _Clip:
         return found
 
     def _forward(self, time: int) -> VideoFrame | None:
-        """Decode up to a time, keeping the last frames on the way."""
+        """Decode up to a time and cache the last frames."""
         for frame in self._frames:
             if frame.pts is None:
                 continue
@@ -206,12 +206,12 @@ class _Clip:
         except (self._av.FFmpegError, OSError, ValueError) as error:
             raise self._damaged(error) from error
         if not streams:
-            raise ImageError(str(self._path), "holds no video: name a video file")
+            raise ImageError(str(self._path), "holds no video; name a video file")
         self._stream = streams[0]
         if self._stream.codec_context.width * self._stream.codec_context.height > MAX_PIXELS:
-            raise ImageError(str(self._path), f"frames of more than {MAX_PIXELS:,} pixels: make them smaller")
+            raise ImageError(str(self._path), f"frames of more than {MAX_PIXELS:,} pixels; make them smaller")
         self._frames = self._container.decode(self._stream)
         self._at = 0
 
     def _damaged(self, error: Exception) -> ImageError:
-        return ImageError(str(self._path), f"not a readable video ({one_line(error, 100)}): copy or convert it again")
+        return ImageError(str(self._path), f"not a readable video ({one_line(error, 100)}); copy or convert it again")

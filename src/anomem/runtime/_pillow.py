@@ -1,4 +1,4 @@
-"""Image files opened by Pillow, without a setting that a whole process shares."""
+"""Image decoding with Pillow, independent of Pillow's process-wide settings."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ _ORIENTATIONS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image, as far as Pillow knows it.
+    """Image decoded by Pillow, with facts from its header.
 
     Parameters
     ----------
     image : Image
-        Turned upright.
+        Image, turned upright.
     format : str
-        Its file's format.
+        File format.
     orientation : int
-        The EXIF orientation by which it was turned, 1 to 8.
+        EXIF orientation applied, 1 to 8.
     bits : int or None
-        Bits of a sample as its header says, where it is kept in more.
+        Bits per sample in the header, if the samples are stored in more.
     white_is_zero : bool
-        True where the smallest value is white and Pillow leaves that alone.
+        True if the smallest value is white and Pillow does not invert it.
     low : Image or None
-        The lower bytes of 16-bit colours, of which Pillow keeps the upper alone; only where they were asked for.
+        Lower bytes of 16-bit colours, which Pillow drops; None unless requested.
     """
 
     image: Image.Image
@@ -77,16 +77,16 @@ class _Tiff(TiffImageFile):
 
 
 def load(source: str | Path | bytes, label: str, max_pixels: int, *, deep: bool = False) -> Picture:
-    """Decode the first frame of an image, upright.
+    """Decode the first frame of an image and turn it upright.
 
     Parameters
     ----------
     source : str, Path or bytes
-        A file, or a file's content.
+        File, or content of a file.
     label : str
         Name of the image in errors.
     max_pixels : int
-        The largest width times height accepted, checked before anything is decoded.
+        Maximum number of pixels (width times height), checked before decoding.
     deep : bool
         Decode the lower bytes of 16-bit colours too.
 
@@ -103,7 +103,7 @@ def load(source: str | Path | bytes, label: str, max_pixels: int, *, deep: bool 
         except ImageError:
             raise
         except MemoryError as error:
-            raise ImageError(label, "needs more memory than there is: shrink it, cut it or leave it out") from error
+            raise ImageError(label, "needs more memory than there is; shrink it, cut it or leave it out") from error
         except Exception as error:  # decoders raise nearly everything on damaged files
             raise ImageError(label, _complaint(kind, stream, error)) from error
 
@@ -114,7 +114,7 @@ def file_orientation(source: str | Path | bytes, label: str, max_pixels: int) ->
 
 
 def is_deep(source: str | Path | bytes, label: str, max_pixels: int) -> bool:
-    """Read from an image's header whether its samples have more than 8 bits; ImageError as for `load`."""
+    """Return True if an image's samples have more than 8 bits, read from its header; ImageError as for `load`."""
     return _from_header(source, label, max_pixels, lambda i: i.mode.startswith("I") or ";16" in _raw_mode(i))
 
 
@@ -132,7 +132,7 @@ def _from_header(
 
 
 def check_kind(prefix: bytes, label: str) -> type[ImageFile.ImageFile]:
-    """Recognise an image's format by the first 16 bytes of its file; ImageError where they begin no image."""
+    """Return an image's format from the first 16 bytes of its file; ImageError for other files."""
     starts: tuple[tuple[tuple[bytes, ...], type[ImageFile.ImageFile]], ...] = (
         ((b"\xff\xd8\xff",), JpegImageFile),
         ((b"\x89PNG\r\n\x1a\n",), PngImageFile),
@@ -142,21 +142,21 @@ def check_kind(prefix: bytes, label: str) -> type[ImageFile.ImageFile]:
         ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImageFile),
     )
     if not prefix:
-        raise ImageError(label, "the file is empty: copy it again or leave it out")
+        raise ImageError(label, "the file is empty; copy it again or leave it out")
     if prefix[:4] == b"RIFF" and prefix[8:12] == b"WEBP":
         return WebPImageFile
     for magic, opener in starts:
         if prefix.startswith(magic):
             return opener
     known = "JPEG, PNG, TIFF, BMP, WebP, GIF or PNM"
-    raise ImageError(label, f"not an image by its content: convert it to {known}, or leave it out")
+    raise ImageError(label, f"not an image by its content; convert it to {known}, or leave it out")
 
 
 def picture_of(image: Image.Image, label: str, max_pixels: int) -> Picture:
-    """Take a Pillow image as it is, upright; ImageError as for `load`."""
+    """Return a Pillow image turned upright; ImageError as for `load`."""
     _check_size(image, label, max_pixels)
     try:
-        tags = {} if getattr(image, "_im", None) else _tiff_facts(image, label)  # loaded, its pixels are what they are
+        tags = {} if getattr(image, "_im", None) else _tiff_facts(image, label)  # a loaded image cannot be read again
         orientation = _orientation(image)
         image.load()
         return Picture(turned(image, _orientation(image)).copy(), "Pillow", orientation, **tags)
@@ -164,11 +164,11 @@ def picture_of(image: Image.Image, label: str, max_pixels: int) -> Picture:
         raise
     except Exception as error:  # as in `load`
         said = one_line(error)
-        raise ImageError(label, f"a Pillow image that cannot be decoded ({said}): open its file again") from error
+        raise ImageError(label, f"a Pillow image that cannot be decoded ({said}); open its file again") from error
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return an image's EXIF orientation, 1 to 8; 1 where it has none that can be read."""
+    """Return an image's EXIF orientation, 1 to 8; 1 if it is missing or unreadable."""
     try:
         found = image.getexif().get(_ORIENTATION_TAG, 1)
         return int(found) if found in _ORIENTATIONS else 1
@@ -177,7 +177,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn an image as an EXIF orientation says."""
+    """Turn an image by an EXIF orientation."""
     method = _ORIENTATIONS.get(orientation)
     return image if method is None else image.transpose(method)
 
@@ -188,18 +188,18 @@ def _opened(source: str | Path | bytes, label: str, max_pixels: int) -> IO[bytes
     try:
         return open_regular(source, label, image_bytes(max_pixels))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(label, "there is no such file: check the path") from error
+        raise ImageError(label, "there is no such file; check the path") from error
 
 
 def _header(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.ImageFile:
-    """Open an image without decoding it: not by Image.open, which obeys a limit that the whole process shares."""
+    """Open an image without decoding it and without Image.open, whose pixel limit is process-wide."""
     stream.seek(0)
     try:
         image = kind(stream, label)
     except ValueError:
         if kind is not PngImageFile:
             raise
-        stream.seek(0)  # more text than Pillow reads: pixels do not depend on it
+        stream.seek(0)  # more text than Pillow reads; pixels do not depend on it
         image = kind(_png.without_large_texts(stream), label)
     _check_size(image, label, max_pixels)
     return image
@@ -209,7 +209,7 @@ def _check_size(image: Image.Image, label: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         size = f"{width} x {height} pixels are more than the limit of {max_pixels}"
-        raise ImageError(label, f"{size}: shrink or cut it, or raise max_pixels (--max-pixels)")
+        raise ImageError(label, f"{size}; shrink or cut it, or raise max_pixels (--max-pixels)")
 
 
 def _decoded(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max_pixels: int, *, deep: bool) -> Picture:
@@ -217,7 +217,7 @@ def _decoded(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max
     tags = _tiff_facts(image, label)
     raw_mode = _raw_mode(image)
     orientation = _orientation(image)
-    image.load()  # a TIFF is upright afterwards, and says so
+    image.load()  # Pillow turns a TIFF upright and resets its tag
     low = None
     if deep and ";16" in raw_mode and image.mode in ("RGB", "RGBA"):
         low = _lower_bytes(_header(kind, stream, label, max_pixels), raw_mode)
@@ -225,7 +225,7 @@ def _decoded(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max
 
 
 def _tiff_facts(image: Image.Image, label: str) -> dict[str, Any]:
-    """Return what Pillow passes over in a TIFF; ImageError where it would decode other pixels than the file's."""
+    """Return the facts of a TIFF that Pillow ignores; ImageError if Pillow would decode wrong pixels."""
     if not isinstance(image, TiffImageFile):
         return {}
     problem = _tiff.problem(image)
@@ -235,8 +235,8 @@ def _tiff_facts(image: Image.Image, label: str) -> dict[str, Any]:
 
 
 def _lower_bytes(image: ImageFile.ImageFile, raw_mode: str) -> Image.Image:
-    """Decode the lower byte of each 16-bit sample: Pillow keeps the upper, or the lower where it is told wrongly."""
-    if raw_mode == "LA;16B":  # four bytes a pixel: upper, lower, and two of alpha
+    """Decode the lower byte of each 16-bit sample by giving Pillow the opposite byte order."""
+    if raw_mode == "LA;16B":  # four bytes per pixel: upper, lower, and two of alpha
         swapped, image._mode = "RGBA", "RGBA"
     else:
         native = {"little": "L", "big": "B"}[sys.byteorder]
@@ -258,20 +258,20 @@ def _with_raw_mode(args: Any, raw_mode: str) -> Any:
 
 
 def _check_plain(stream: IO[bytes], kind: type[ImageFile.ImageFile], label: str) -> None:
-    """Refuse pixels written as text that would take minutes to read."""
+    """Refuse pixels stored as text that would take minutes to read."""
     if kind is not PpmImageFile:
         return
     stream.seek(0)
     plain = stream.read(2) in (b"P1", b"P2", b"P3")
     if plain and stream.seek(0, io.SEEK_END) > MAX_PLAIN_BYTES:
-        raise ImageError(label, f"more than {MAX_PLAIN_BYTES >> 20} MiB of pixels as text: save it as PNG")
+        raise ImageError(label, f"more than {MAX_PLAIN_BYTES >> 20} MiB of pixels as text; save it as PNG")
 
 
 def _complaint(kind: type[ImageFile.ImageFile], stream: IO[bytes], error: Exception) -> str:
-    """Say why an image cannot be decoded: of a kind that is not read, or damaged."""
+    """Return the reason for a failed decoding: unsupported kind or damage."""
     said = one_line(error)
     if kind is _Tiff and said == "unknown pixel mode":
-        return f"{_tiff.described(stream)} is not read: save it with 8 or 16 bits a sample"
+        return f"{_tiff.described(stream)} is not read; save it with 8 or 16 bits per sample"
     if said.startswith(("cannot handle", "Unsupported", "unsupported", "unknown data organization")):
-        return f"a kind of {kind.format} file that is not read ({said}): save it as PNG"
-    return f"damaged or incomplete {kind.format} file ({said}): copy it again or leave it out"
+        return f"a kind of {kind.format} file that is not read ({said}); save it as PNG"
+    return f"damaged or incomplete {kind.format} file ({said}); copy it again or leave it out"

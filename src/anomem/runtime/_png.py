@@ -1,4 +1,4 @@
-"""PNG files with more text in them than Pillow reads."""
+"""PNG files with more embedded text than Pillow accepts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import IO
 __all__ = ["without_large_texts"]
 
 _MOST_OF_ONE = 1 << 20
-"""Bytes up to which Pillow reads one text; all together it reads 64 times as many."""
+"""Pillow's limit on one text, bytes; its limit on all texts is 64 times as large."""
 
 _MOST = 32 << 20
 _SIGNATURE = 8
@@ -17,7 +17,7 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
 def without_large_texts(stream: IO[bytes]) -> IO[bytes]:
-    """Copy a PNG without the texts and colour profiles that are too large; what is damaged stays damaged."""
+    """Copy a PNG without oversized texts and colour profiles; damaged parts are copied as they are."""
     out = io.BytesIO()
     out.write(stream.read(_SIGNATURE))
     total = 0
@@ -35,7 +35,7 @@ def without_large_texts(stream: IO[bytes]) -> IO[bytes]:
 
 
 def _unpacked_size(name: bytes, content: bytes) -> int:
-    """Count the bytes of a text, as far as the limit."""
+    """Return the unpacked size of a text in bytes, counted up to the limit."""
     after = content.partition(b"\0")[2]
     if name == b"iTXt":
         compressed, after = after[:1] == b"\1", after[2:].partition(b"\0")[2].partition(b"\0")[2]

@@ -1,4 +1,4 @@
-"""Facts of a TIFF that Pillow passes over."""
+"""Facts of a TIFF that Pillow ignores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 
 
 
 def facts(image: TiffImageFile) -> dict[str, Any]:
-    """Return `bits` and `white_is_zero` as of :class:`~anomem.runtime._pillow.Picture`."""
+    """Return `bits` and `white_is_zero` of :class:`~anomem.runtime._pillow.Picture`."""
     bits = _numbers(image.tag_v2, _BITS, 1)
     wide = image.mode == "F" or image.mode.startswith("I")
     return {
@@ -24,18 +24,18 @@ def facts(image: TiffImageFile) -> dict[str, Any]:
 
 
 def problem(image: TiffImageFile) -> str | None:
-    """Return a sentence on a TIFF that Pillow would decode to other pixels than it holds; None for any other."""
+    """Return the problem of a TIFF whose pixels Pillow would decode wrongly; None for any other."""
     tags = image.tag_v2
     if _numbers(tags, _PLANES, 1)[0] != 2 or _numbers(tags, _COMPRESSION, 1)[0] != 1:
         return None
     inverted = _numbers(tags, _PHOTOMETRIC, 1)[0] == 0
     if set(_numbers(tags, _BITS, 1)) == {8} and not inverted:
         return None
-    return f"{_sentence(tags)} in separate planes is not read: save it with its colours interleaved, or compressed"
+    return f"{_sentence(tags)} in separate planes is not read; save it with its colours interleaved, or compressed"
 
 
 def described(stream: IO[bytes]) -> str:
-    """Describe the first image of a TIFF in a few words, by its tags."""
+    """Return a short description of the first image of a TIFF from its tags."""
     try:
         stream.seek(0)
         tags = ImageFileDirectory_v2(stream.read(8))

@@ -28,23 +28,23 @@ _SHIFTS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
 
 
 def find_alike(source: ImageSource, *, workers: int | None = None) -> Generator[Record, None, list[int]]:
-    """Group images with their near-duplicates; yields progress.
+    """Group near-duplicate images; yields progress.
 
-    A thumbnail of 64 x 64 grey levels without its coarse shades stands for an image. The mean of all thumbnails is
-    taken off, so that parts of one kind in one place are no duplicates. Two images are alike where the correlation is
-    above 0.9, also after a flip, a quarter turn or a shift of a 64th. Images alike to a third are of one group.
+    Images are compared as high-pass filtered grey thumbnails of 64 x 64 pixels. The mean of all thumbnails is
+    subtracted, so that images of similar parts in the same place are no duplicates. Two images are near-duplicates if
+    their correlation exceeds 0.9, also after a flip, a quarter turn or a shift of a 64th. Groups are transitive.
 
     Parameters
     ----------
     source : ImageSource
-        Images; unreadable ones are in groups of their own.
+        Images; each unreadable one forms a group of its own.
     workers : int, optional
-        Threads that decode; by default 4.
+        Number of decoding threads; 4 by default.
 
     Returns
     -------
     list of int
-        Per image the number of its group, from 0 in the order of appearance.
+        Group number per image, from 0 in the order of appearance.
     """
     n = len(source)
     thumbnails = np.zeros((n, _SIDE, _SIDE), np.float32)
@@ -56,7 +56,7 @@ def find_alike(source: ImageSource, *, workers: int | None = None) -> Generator[
 
 
 def alike_groups(thumbnails: FloatArray) -> list[int]:
-    """Group thumbnails, (N, 64, 64) float32, that are near-duplicates; returns (N,) group numbers."""
+    """Return the (N,) group numbers of thumbnails, (N, 64, 64) float32, grouped by near-duplicates."""
     parent = list(range(len(thumbnails)))
 
     def root(i: int) -> int:
@@ -73,7 +73,7 @@ def alike_groups(thumbnails: FloatArray) -> list[int]:
 
 
 def _thumbnail(source: ImageSource, i: int) -> FloatArray:
-    """Read image i as a thumbnail without coarse shades; zeros where it cannot be read."""
+    """Return image i as a high-pass filtered thumbnail; zeros if it cannot be read."""
     try:
         grey = resize(source.load(i), (_SIDE, _SIDE)).astype(np.float32).mean(2)
     except ImageError:
@@ -91,7 +91,7 @@ def _blurred(grey: FloatArray, axis: int) -> FloatArray:
 
 
 def _pairs(thumbnails: FloatArray) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of images that are alike."""
+    """Yield pairs of near-duplicate images."""
     n = len(thumbnails)
     if n < 2:
         return
@@ -110,7 +110,7 @@ def _pairs(thumbnails: FloatArray) -> Iterator[tuple[int, int]]:
 
 
 def _changes() -> Sequence[Callable[[FloatArray], FloatArray]]:
-    """Eight flips and turns, the identity first, and eight shifts by one position."""
+    """Yield eight flips and turns, the identity first, and eight shifts by one position."""
     turns = [lambda t, k=k: np.rot90(t, k, axes=(1, 2)) for k in range(4)]
     flips = [lambda t, k=k: np.rot90(t, k, axes=(1, 2))[:, :, ::-1] for k in range(4)]
     shifts = [lambda t, by=by: np.roll(t, by, axis=(1, 2)) for by in _SHIFTS]
@@ -118,7 +118,7 @@ def _changes() -> Sequence[Callable[[FloatArray], FloatArray]]:
 
 
 def _described(thumbnails: FloatArray, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return unit vectors of thumbnails without their mean, (N, 4096), and of their coarse forms, (N, 256)."""
+    """Return centred thumbnails as unit vectors, (N, 4096), and their coarse versions, (N, 256)."""
     rest = _unit(thumbnails) - mean
     step = _SIDE // _COARSE
     coarse = rest.reshape(len(rest), _COARSE, step, _COARSE, step).mean((2, 4))

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the removal of whatever a killed run left unfinished."""
+"""Atomic file writes, and removal of unfinished files of killed processes."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ except ImportError:  # Windows
 __all__ = ["NAME_BYTES", "atomic_files", "atomic_path", "check_target", "put", "scratch", "shortened", "stage"]
 
 NAME_BYTES = 255
-"""Longest file name that common file systems take, bytes."""
+"""Maximum length of a file name on common file systems, bytes."""
 
 _UNFINISHED = re.compile(r"\..*-anomem-[0-9a-f]{12}", re.DOTALL)
 _PREFIX_BYTES = 40
 _ABANDONED_S = 24 * 3600
-"""Age at which an unfinished folder counts as abandoned where locks do not exist."""
+"""Age from which an unfinished folder counts as abandoned on file systems without locks, seconds."""
 
 _cleaned: set[str] = set()
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Write a file beside its place and move it there when it is complete.
+    """Write a file in a hidden folder beside its place and move it there once complete.
 
     Readers see the old file or the new one, never a part. After an error or an interrupt inside the
-    block the old file is untouched and nothing is left beside it. A file that is replaced keeps its permissions.
+    block the old file is unchanged and no temporary file remains. A replaced file keeps its permissions.
 
     Parameters
     ----------
     path : str or Path
-        Where the file is to end up. A symbolic link is followed: the file it points to is replaced.
+        Final path. A symbolic link is followed: the file it points to is replaced.
 
     Yields
     ------
     Path
-        A path that does not exist yet, of the same name in a hidden folder beside it. Write there.
+        Path to write to, of the same name in a hidden folder.
 
     Raises
     ------
     InputError
         The folder is missing or not writable, or ``path`` is read-only or something other than a regular file.
     OutputError
-        The file cannot be written: no space is left, for example.
+        The file cannot be written, for example on a full disk.
 
     Examples
     --------
@@ -73,21 +73,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_files(*paths: str | Path) -> Iterator[list[Path]]:
-    """Write files that belong together beside their places, and move them there when all are complete.
+    """Write several files in a hidden folder and move them to their places once all are complete.
 
-    Each is moved at once; between two moves a reader may see one that is new and one that is old, so the file that
-    vouches for the others comes last.
+    Each move is atomic, the sequence of moves is not: put the file that validates the others last.
 
     Parameters
     ----------
     *paths : str or Path
-        Where the files are to end up, all in one folder, in the order in which they are moved.
+        Final paths, all in one folder, in the order of the moves.
 
     Yields
     ------
     list of Path
-        As many paths in a folder of their own, with the names that they will have. Write there. What is not written is
-        not moved. After an error or an interrupt nothing is left.
+        Paths to write to, with the final names, in a hidden folder. Files that are not written are not moved. After an
+        error or an interrupt no temporary file remains.
 
     Raises
     ------
@@ -118,29 +117,29 @@ def atomic_files(*paths: str | Path) -> Iterator[list[Path]]:
 
 @contextmanager
 def stage(folder: Path, name: str, *, private: bool = True) -> Iterator[Path]:
-    """Make a hidden folder for unfinished files, and remove it afterwards unless it was moved.
+    """Create a hidden folder for unfinished files, and remove it at the end unless it was moved.
 
-    The folder is locked while it is in use. Folders of this kind whose lock is free were left by killed processes; the
-    first call for a folder removes them.
+    The folder is locked while in use. Unlocked folders of this kind were left by killed processes and are removed by
+    the first call in the same parent.
 
     Parameters
     ----------
     folder : Path
-        Where it is made.
+        Parent folder.
     name : str
-        Its name begins with this, shortened.
+        Start of the folder's name, shortened.
     private : bool
-        Readable by its owner only.
+        Make the folder readable by its owner only.
 
     Yields
     ------
     Path
-        An empty folder.
+        Empty folder.
     """
     _remove_abandoned(folder)
     room = folder / f".{shortened(name, _PREFIX_BYTES)}-anomem-{secrets.token_hex(6)}"
     with ExitStack() as held:
-        with _locked(folder, shared=True):  # nobody takes the folder for abandoned before it is locked
+        with _locked(folder, shared=True):  # no process may remove the folder before it is locked
             room.mkdir(0o700 if private else 0o777)
             held.enter_context(_locked(room, shared=True))
         try:
@@ -151,37 +150,37 @@ def stage(folder: Path, name: str, *, private: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
-    """Make a temporary folder as `stage` does, in the folder for temporary files."""
+    """Create a temporary folder like `stage`, in the system's temporary folder."""
     with stage(Path(tempfile.gettempdir()), name) as room:
         yield room
 
 
 def put(part: Path, target: Path) -> None:
-    """Move a finished file to its place; a file that is replaced keeps its permissions."""
+    """Move a finished file to its place; a replaced file keeps its permissions."""
     _finish(part, target)
     part.replace(target)
 
 
 def check_target(path: str | Path, *, what: str = "file") -> None:
-    """Refuse a file that cannot be written.
+    """Check that a file can be written.
 
     Raises
     ------
     InputError
-        Its folder is missing or not writable, or it is read-only or something other than a regular file.
+        The folder is missing or not writable, or the file is read-only or not a regular file.
     """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
-        raise InputError(f"{path}: the folder {target.parent} does not exist: create it first")
+        raise InputError(f"{path}: the folder {target.parent} does not exist; create it first")
     if target.is_dir():
-        raise InputError(f"{path}: is a folder: name the {what} inside it")
+        raise InputError(f"{path}: is a folder; name the {what} inside it")
     if target.exists() and not target.is_file():
-        raise InputError(f"{path}: is not a regular file: name another {what}")
-    # Replacing a file takes no permission of the file itself, and root has every permission: its mode is the request.
+        raise InputError(f"{path}: is not a regular file; name another {what}")
+    # Replacing a file needs no permission of the file, and root has all of them: respect its mode instead.
     if target.exists() and not target.stat().st_mode & 0o222:
-        raise InputError(f"{path}: is read-only: make it writable, or name another {what}")
+        raise InputError(f"{path}: is read-only; make it writable, or name another {what}")
     if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {target.parent} may not be written: choose another")
+        raise InputError(f"{path}: the folder {target.parent} cannot be written; choose another")
 
 
 def shortened(name: str, most: int = NAME_BYTES) -> str:
@@ -199,7 +198,7 @@ def shortened(name: str, most: int = NAME_BYTES) -> str:
 
 @contextmanager
 def _naming(path: str, folder: Path) -> Iterator[None]:
-    """Name the file that could not be written: errors of a full disk name none, or one that is hidden."""
+    """Raise write errors with the final path; errors of a full disk name no file or a hidden one."""
     try:
         yield
     except FileNotFoundError:
@@ -211,7 +210,7 @@ def _naming(path: str, folder: Path) -> Iterator[None]:
 
 
 def _is_unfinished(filename: object, folder: Path) -> bool:
-    """Whether an error is about an unfinished file, or names none as those of a full disk do."""
+    """Return True for an error about an unfinished file, or without a file as on a full disk."""
     if not isinstance(filename, (str, bytes)):
         return True
     place = Path(os.fsdecode(filename))
@@ -219,13 +218,13 @@ def _is_unfinished(filename: object, folder: Path) -> bool:
 
 
 def _finish(part: Path, target: Path) -> None:
-    """Give a file the permissions that its place has or would have, and flush it to the disk."""
+    """Set the permissions of the existing or a new file at the final path, and flush to disk."""
     try:
         old = target.stat()
     except FileNotFoundError:
         part.chmod(_usual_mode(part))
     else:
-        with suppress(OSError):  # only root may give files away
+        with suppress(OSError):  # only root may change the owner
             if (old.st_uid, old.st_gid) != (part.stat().st_uid, part.stat().st_gid):
                 os.chown(part, old.st_uid, old.st_gid)
         part.chmod(stat.S_IMODE(old.st_mode))
@@ -235,7 +234,7 @@ def _finish(part: Path, target: Path) -> None:
 
 
 def _usual_mode(part: Path) -> int:
-    """Permissions of a new file; some writers hide theirs."""
+    """Return the permissions of a new file, since some writers restrict theirs."""
     probe = part.with_name(f".mode-{secrets.token_hex(6)}")
     probe.touch()
     try:
@@ -273,12 +272,12 @@ def _remove_if_abandoned(room: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path, *, shared: bool) -> Iterator[bool]:
-    """Lock a folder until the block ends or the process does; an exclusive lock is not waited for.
+    """Lock a folder until the end of the block or process, without waiting for an exclusive lock.
 
     Yields
     ------
     bool
-        Whether it is locked. Some file systems have no locks; then nothing on them is taken for abandoned.
+        True if locked. On file systems without locks, no folder counts as abandoned.
     """
     if fcntl is None:
         yield False

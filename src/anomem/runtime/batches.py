@@ -1,4 +1,4 @@
-"""Batches of decoded images, in order, loaded ahead by a few threads."""
+"""Batches loaded ahead by threads, in order."""
 
 from __future__ import annotations
 
@@ -17,36 +17,35 @@ T = TypeVar("T")
 def load_batches(
     count: int, load: Callable[[int], T], *, batch_size: int, workers: int
 ) -> Generator[list[T], None, None]:
-    """Yield ``load(0)``, ``load(1)``, ... in lists of ``batch_size``, loading ahead in threads.
+    """Yield ``load(0)``, ``load(1)``, ... in lists of ``batch_size``, loaded ahead in threads.
 
     Parameters
     ----------
     count : int
-        How many items there are.
+        Number of items.
     load : callable
-        Gives item ``i``; called from several threads, once per item.
+        Function that returns item ``i``; called from several threads, once per item.
     batch_size : int
-        Items in a batch, at least 1; the last may be shorter.
+        Items per batch, at least 1; the last batch may be shorter.
     workers : int
-        Threads; with 0 everything happens in the caller's thread, when it is asked for.
+        Number of threads; with 0, items are loaded in the caller's thread on demand.
 
     Yields
     ------
     list
-        The next items, in order. At most ``batch_size + 2 * workers`` items are loaded or loading
-        beyond the yielded ones, however slow the consumer is.
+        Next items, in order. At most ``batch_size + 2 * workers`` items are loaded or loading
+        beyond the yielded ones.
 
     Raises
     ------
     ParameterError
         ``batch_size`` below 1 or ``workers`` below 0, at the call.
     Exception
-        Whatever ``load`` raises, when its batch is due; batches before it come first.
+        Exceptions of ``load``, raised after all earlier batches were yielded.
 
     Notes
     -----
-    Closing the generator, or leaving it by an error, cancels what has not begun and returns when
-    the threads have ended.
+    Closing the generator, also by an error, cancels pending items and waits for running threads.
 
     Examples
     --------

@@ -12,7 +12,7 @@ __all__ = ["beta_quantile"]
 
 
 def beta_quantile(q: float, a: int, b: int) -> float:
-    """Quantile of the Beta(a, b) distribution for whole a and b.
+    """Return a quantile of the Beta(a, b) distribution for integers a and b.
 
     Bisects x in P(Beta(a, b) <= x) = P(Bin(a + b - 1, x) >= a) = q.
 

@@ -1,4 +1,4 @@
-"""From scores to conformal p-values, and to a promised rate of false alarms; photographs of one part count once."""
+"""Conformal calibration: p-values, threshold and promised false-alarm rate from scores of normals."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = [
 ]
 
 DEFAULT_ALPHA = 0.01
-"""The rate of false alarms that is promised unless another one is asked for."""
+"""Default promised false-alarm rate."""
 
 _MOST_GROUPED = 100_000
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Scores of held-out normals, and what they say about a new score.
+    """Calibration scores of held-out normals, with p-values and verdicts of new scores.
 
     With n calibration scores s_i, the p-value of a score s is ``(1 + #{s_i >= s}) / (n + 1)``, and
     an image is anomalous iff ``p <= alpha``. Averaged over calibration sets, at most alpha of the
@@ -51,21 +51,21 @@ class Calibration:
     Parameters
     ----------
     scores : ndarray of float32, shape (n,)
-        Sorted from low to high, finite.
+        Calibration scores, ascending, finite.
     alpha : float
-        The promised rate, from 1 / (G + 1) to below 1; G is n without groups.
+        Promised false-alarm rate, from 1 / (G + 1) to below 1; G is n without groups.
     precision : str
-        The arithmetic that computed the scores ("float32", "bfloat16"); scores of another
-        precision are not exchangeable with them.
+        Arithmetic used for the scores ("float32", "bfloat16"); scores of another precision are
+        not exchangeable with them.
     groups : ndarray of intp, shape (n,), optional
-        Number of the group of each score, from 0 to G - 1. None: every score by itself.
+        Group number of each score, from 0 to G - 1; None if every score is a group of its own.
 
     Raises
     ------
     CalibrationError
-        An alpha that n scores, or G groups, cannot carry.
+        Alpha below 1 / (n + 1), or 1 / (G + 1) with groups.
     InputError
-        Scores that are not as described.
+        Invalid scores or groups.
 
     References
     ----------
@@ -94,7 +94,7 @@ class Calibration:
     groups: IntArray | None = None
 
     def __post_init__(self) -> None:
-        """Check the scores and alpha, and keep a read-only copy."""
+        """Check scores and alpha, and store a read-only copy."""
         scores = self.scores
         if scores.dtype != np.float32 or scores.ndim != 1:
             raise InputError("calibration scores must be a float32 array of shape (n,)")
@@ -107,7 +107,7 @@ class Calibration:
         object.__setattr__(self, "alpha", _checked_alpha(self.alpha, self.n_groups, _counted(self.groups)))
 
     def __eq__(self, other: object) -> bool:
-        """Whether both give the same p-values and decisions."""
+        """Return True if both give the same p-values and verdicts."""
         if not isinstance(other, Calibration):
             return NotImplemented
         same_facts = (self.alpha, self.precision) == (other.alpha, other.precision)
@@ -117,7 +117,7 @@ class Calibration:
         )
 
     def __hash__(self) -> int:
-        """Agree with equality."""
+        """Return a hash consistent with equality."""
         return hash((self.alpha, self.precision, self.n))
 
     @property
@@ -127,17 +127,17 @@ class Calibration:
 
     @cached_property
     def n_groups(self) -> int:
-        """Number of groups G: independent parts; the number of scores where there are no groups."""
+        """Number of independent groups G; the number of scores without groups."""
         return self.n if self.groups is None else int(self.groups.max()) + 1
 
     @property
     def alpha_min(self) -> float:
-        """The smallest rate that can be promised: 1 / (G + 1)."""
+        """Smallest attainable alpha, 1 / (G + 1)."""
         return 1 / (self.n_groups + 1)
 
     @cached_property
     def _p_by_rank(self) -> npt.NDArray[np.float64]:
-        """P-value of a score with j calibration scores below it, j = 0..n; falling."""
+        """P-values of a score above j calibration scores, j = 0..n, descending."""
         if self.groups is None:
             return (1 + np.arange(self.n, -1, -1)) / (self.n + 1)
         # Whole numbers: sums of fractions would depend on their order.
@@ -150,16 +150,16 @@ class Calibration:
 
     @property
     def threshold(self) -> float:
-        """The largest score that is still accepted; without groups the k-th largest, k = floor(alpha (n + 1)).
+        """Largest accepted score; without groups the k-th largest, k = floor(alpha (n + 1)).
 
-        ``p <= alpha`` holds exactly for the scores above the threshold, ties included: the p-value depends on the
-        number of calibration scores below alone, and is above alpha up to the threshold.
+        ``p <= alpha`` holds exactly for scores above the threshold, ties included, because the p-value depends only
+        on the number of calibration scores below.
         """
         return float(self.scores[int((self._p_by_rank > self.alpha).sum()) - 1])
 
     @cached_property
     def rate_limit_95(self) -> float:
-        """With 95 % confidence, this calibration set's own rate of false alarms stays below this.
+        """Upper 95 % confidence limit of the false-alarm rate of this calibration set.
 
         Over calibration sets with scores that do not tie, the rate follows Beta(k, G + 1 - k),
         k = floor(alpha (G + 1)); this is its 0.95-quantile. With ties the rate is lower; where images of a group
@@ -174,12 +174,12 @@ class Calibration:
         Parameters
         ----------
         scores : array_like of float
-            Of any shape; infinities are allowed.
+            Scores of any shape; infinities are allowed.
 
         Returns
         -------
         ndarray of float64, of the same shape
-            From 1 / (G + 1) to 1; the smaller, the more anomalous.
+            P-values from 1 / (G + 1) to 1; smaller is more anomalous.
 
         Raises
         ------
@@ -190,9 +190,9 @@ class Calibration:
         return np.asarray(self._p_by_rank[lower], np.float64)
 
     def group_p_value(self, scores: npt.ArrayLike) -> float:
-        """Return the p-value of one new group from all of its scores, (m,): its maximum among the groups' maxima.
+        """Return the p-value of a new group with scores (m,): its maximum compared with the groups' maxima.
 
-        Valid where new groups have as many images as those of the calibration.
+        Valid if new groups have as many images as the calibration groups.
         """
         highest = _checked_scores(scores).max()
         groups = np.arange(self.n) if self.groups is None else self.groups
@@ -201,7 +201,7 @@ class Calibration:
         return float((1 + (top >= highest).sum()) / (self.n_groups + 1))
 
     def decide(self, scores: npt.ArrayLike) -> BoolArray:
-        """Say which scores are anomalous: ``score > threshold``, which is ``p_value <= alpha``.
+        """Return verdicts: True for ``score > threshold``, equivalent to ``p_value <= alpha``.
 
         Raises
         ------
@@ -211,17 +211,17 @@ class Calibration:
         return np.asarray(_checked_scores(scores) > self.threshold)
 
     def facts(self) -> dict[str, float | int | str]:
-        """Return what a manifest holds of a calibration: its facts without the scores."""
+        """Return the facts of the calibration for a manifest, without the scores."""
         facts: dict[str, float | int | str] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
         return facts if self.groups is None else {**facts, "groups": self.n_groups}
 
     def with_alpha(self, alpha: float) -> Calibration:
-        """Promise another rate from the same scores.
+        """Return the same calibration with another false-alarm rate.
 
         Raises
         ------
         CalibrationError
-            More normals are needed for it; the message says how many.
+            Too few normals; the message gives the number missing.
         """
         return replace(self, alpha=alpha)
 
@@ -232,19 +232,19 @@ def calibrate(
     precision: str = "float32",
     groups: Sequence[Hashable | None] | None = None,
 ) -> Calibration:
-    """Calibrate on the scores of held-out normals.
+    """Calibrate on scores of held-out normals.
 
     Parameters
     ----------
     scores : array_like of float, shape (n,)
-        In any order.
+        Scores in any order.
     alpha : float, optional
-        The promised rate of false alarms. By default 0.01, or 1 / (G + 1) with one warning where there are too few
-        groups (without groups: images) for it.
+        Promised false-alarm rate. By default 0.01, or 1 / (G + 1) with a warning if there are too few groups (without
+        groups: images).
     precision : str
-        The arithmetic that computed the scores.
+        Arithmetic used for the scores.
     groups : sequence of hashable or None, shape (n,), optional
-        Part, lot or burst of each score; None: by itself. P-values count groups.
+        Part, lot or burst of each score; None for a group of its own. P-values count groups.
 
     Returns
     -------
@@ -253,7 +253,7 @@ def calibrate(
     Raises
     ------
     CalibrationError
-        An explicit alpha that n scores, or G groups, cannot carry.
+        Explicit alpha below 1 / (n + 1), or 1 / (G + 1) with groups.
     InputError
         No scores, more than one axis, scores that are not finite, or another number of groups.
     """
@@ -264,9 +264,9 @@ def calibrate(
         values = values.astype(np.float32)
     bad = int((~np.isfinite(values)).sum())
     if bad:
-        raise InputError(f"{bad} of {values.size} calibration scores are not finite: check images")
+        raise InputError(f"{bad} of {values.size} calibration scores are not finite; check images")
     if groups is not None and len(groups) != values.size:
-        raise InputError(f"{len(groups)} groups for {values.size} calibration scores: give one each (None: no group)")
+        raise InputError(f"{len(groups)} groups for {values.size} calibration scores; give one each (None: no group)")
     order = np.argsort(values, kind="stable")
     numbers = None if groups is None else _checked_groups(group_numbers([groups[i] for i in order]), values.size)
     n = values.size if numbers is None else int(numbers.max()) + 1
@@ -276,8 +276,8 @@ def calibrate(
             alpha = 1 / (n + 1)
             short = _normals_needed(DEFAULT_ALPHA) - n
             warnings.warn(
-                f"{n} calibration {_counted(numbers)} carry a false-alarm rate of {alpha:.3g}, not"
-                f" {DEFAULT_ALPHA}, for which {short} more are needed: calibrating at {alpha:.3g}",
+                f"{n} calibration {_counted(numbers)} allow a false-alarm rate of {alpha:.3g}, not"
+                f" {DEFAULT_ALPHA}; add {short} more for it; calibrating at {alpha:.3g}",
                 AnomemWarning,
                 stacklevel=2,
             )
@@ -285,7 +285,7 @@ def calibrate(
 
 
 def group_numbers(groups: Sequence[Hashable | None]) -> IntArray:
-    """Number groups from 0 in the order of appearance; None is a group by itself.
+    """Number groups from 0 in the order of appearance; each None is a group of its own.
 
     Examples
     --------
@@ -298,12 +298,12 @@ def group_numbers(groups: Sequence[Hashable | None]) -> IntArray:
 
 
 def check_alpha(alpha: float | None, n: int, *, grouped: bool = False) -> None:
-    """Refuse an alpha that ``n`` calibration normals, or groups of them, cannot carry, before any of them is scored.
+    """Check, before scoring, that ``n`` calibration normals or groups are enough for alpha.
 
     Parameters
     ----------
     alpha : float or None
-        None stands for the default, which always finds something that n can carry.
+        False-alarm rate; None for the default, which is adapted to n.
     n : int
         Number of calibration normals, or of groups of them.
     grouped : bool
@@ -312,7 +312,7 @@ def check_alpha(alpha: float | None, n: int, *, grouped: bool = False) -> None:
     Raises
     ------
     CalibrationError
-        The message says how many are missing.
+        Too few normals; the message gives the number missing.
     """
     if alpha is not None:
         _checked_alpha(alpha, n, "groups of normals" if grouped else "normals")
@@ -334,7 +334,7 @@ def rejected_ranks(alpha: float, n: int) -> int:
     Returns
     -------
     int
-        From 0 (n scores cannot carry alpha) to n.
+        Number of rejected ranks, from 0 (n is too small for alpha) to n.
 
     Examples
     --------
@@ -350,7 +350,7 @@ def rejected_ranks(alpha: float, n: int) -> int:
 
 
 def _normals_needed(alpha: float) -> int:
-    """Smallest n with 1 / (n + 1) <= alpha."""
+    """Return the smallest n with 1 / (n + 1) <= alpha."""
     total = math.ceil(1 / Fraction(alpha))
     return total - 2 if total > 2 and 1 / (total - 1) <= alpha else total - 1
 
@@ -365,14 +365,14 @@ def _checked_alpha(alpha: float, n: int, normals: str = "normals") -> float:
     if not rejected_ranks(value, n):
         needed = _normals_needed(value)
         raise CalibrationError(
-            f"alpha {value:g} needs {needed} calibration {normals} and there are {n}:"
-            f" add {needed - n} more, or ask for alpha {1 / (n + 1):.3g} or above"
+            f"alpha {value:g} needs {needed} calibration {normals} and there are {n};"
+            f" add {needed - n} more, or use alpha {1 / (n + 1):.3g} or above"
         )
     return value
 
 
 def _checked_groups(groups: IntArray | None, n: int) -> IntArray | None:
-    """Return group numbers as they first appear, read-only; None where every group is one score."""
+    """Return read-only group numbers in the order of appearance; None if every group is one score."""
     if groups is None:
         return None
     if groups.shape != (n,) or groups.dtype.kind not in "iu" or n > _MOST_GROUPED:
@@ -396,5 +396,5 @@ def _checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
     values = np.asarray(scores, np.float64)
     bad = int(np.isnan(values).sum())
     if bad:
-        raise InputError(f"{bad} of {values.size} scores are not a number: check the images")
+        raise InputError(f"{bad} of {values.size} scores are not a number; check the images")
     return values

@@ -1,4 +1,4 @@
-"""Dependencies that would report to their makers, imported so that they do not.
+"""Imports of dependencies without their telemetry.
 
 ONNX Runtime keeps a device id and a database of events, which it tries to send; OpenVINO and nncf report every import.
 Nothing else here uses the network, and the same variables stop both in child processes.
@@ -24,7 +24,7 @@ _importing = RLock()
 
 
 def installed(package: str) -> bool:
-    """Tell whether a package can be imported."""
+    """Return True if a package can be imported."""
     return importlib.util.find_spec(package) is not None
 
 
@@ -35,12 +35,12 @@ def import_quietly(package: str, extra: str, distribution: str = "anomem-runtime
     ----------
     package : str
     extra, distribution : str
-        What brings it along.
+        Extra, and its distribution, that installs the package.
 
     Raises
     ------
     MissingExtraError
-        It is not installed.
+        The package is not installed.
     """
     if not installed(package):
         raise MissingExtraError(package, extra, distribution)
@@ -51,7 +51,7 @@ def import_quietly(package: str, extra: str, distribution: str = "anomem-runtime
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Hide ``openvino_telemetry`` from what is imported inside; whoever imports it outside gets it all the same."""
+    """Hide ``openvino_telemetry`` from imports inside the block only."""
     with _importing:
         if _REPORTER in sys.modules:
             yield

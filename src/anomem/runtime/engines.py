@@ -1,4 +1,4 @@
-"""What computes an exported network: ONNX Runtime or OpenVINO, on this machine's processor."""
+"""Inference engines for exported networks: ONNX Runtime and OpenVINO, on the CPU."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ ENGINES = ("auto", "onnxruntime", "openvino")
 
 
 class Engine(ABC):
-    """A network that is ready to compute, in memory of its own: its file may be replaced.
+    """Network loaded into memory, independent of its file.
 
     Parameters
     ----------
     threads : int or None
-        Threads of arithmetic; None: one per core.
+        Number of inference threads; None for one per core.
 
     Attributes
     ----------
     name : str
         "onnxruntime" or "openvino".
     size : int or None
-        Side of its square inputs in pixels, where the file fixes it.
+        Side of the square inputs in pixels; None if the file does not fix it.
     localizes : bool
-        Whether it gives maps.
+        True if the network returns maps.
     arithmetic : str
-        "f32" or "bf16": what this processor computes in, where int8 does not.
+        Arithmetic of the non-int8 operations on this processor, "f32" or "bf16".
     """
 
     name: str
@@ -54,7 +54,7 @@ class Engine(ABC):
 
     @abstractmethod
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
-        """Compute: (T, S, S, 3) uint8 to what the network says of each tile, safe to call from several threads."""
+        """Run the network on tiles, (T, S, S, 3) uint8; thread-safe."""
 
 
 class _OnnxRuntime(Engine):
@@ -66,14 +66,14 @@ class _OnnxRuntime(Engine):
         onnxruntime = import_quietly(self.name, self.name)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, which are raised anyway
-        # Threads that wait for work in a loop take the processor from those that decode.
+        # Spinning inference threads slow down the decoding threads.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
             content = path.read_bytes()
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its own kinds, which all mean the same to a user
+        except Exception as error:  # engine-specific classes
             raise ModelFileError(f"{path}: not an ONNX model that can be run ({one_line(error, 200)})") from error
         self._path, self._outputs = path, [o.name for o in self._session.get_outputs()]
         inputs = [(i.name, i.type == "tensor(uint8)", len(i.shape)) for i in self._session.get_inputs()]
@@ -85,12 +85,12 @@ class _OnnxRuntime(Engine):
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
         _check_tiles(tiles)
         wanted = [name for name in self._outputs if maps or name != "map"]
-        # One by one: what is computed of a tile stays in a core's cache.
+        # Single tiles keep their activations in a core's cache.
         try:
             runs = [self._session.run(wanted, {"image": _channels_first(tiles[i : i + 1])}) for i in range(len(tiles))]
-        except Exception as error:  # its own kinds, which all mean the same to a user
+        except Exception as error:  # engine-specific classes
             raise ModelFileError(
-                f"{self._path}: its network fails ({one_line(error, 180)}): export it again"
+                f"{self._path}: its network fails ({one_line(error, 180)}); export it again"
             ) from error
         found = dict(zip(wanted, map(np.concatenate, zip(*runs, strict=True)), strict=True))
         return TileOutput(found["score"], found.get("map"), found.get("one_class"))
@@ -101,7 +101,7 @@ class _OpenVino(Engine):
 
     def __init__(self, path: Path, threads: int | None, precision: str) -> None:
         super().__init__(threads)
-        # Unless it is told, a processor with bfloat16 computes in it, whatever the file holds.
+        # By default, OpenVINO uses bfloat16 on processors that support it, regardless of the file.
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision]}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
@@ -121,12 +121,14 @@ class _OpenVino(Engine):
         side = self._model.inputs[0].get_partial_shape()[2]
         self.size = side.get_length() if side.is_static else None
         self.localizes = "map" in self._ports
-        # A processor without bfloat16 takes float32 instead.
+        # Processors without bfloat16 fall back to float32.
         self.arithmetic = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
         _check_tiles(tiles)
-        _refuse_in_fork(self.name, self._path)  # its threads are the parent's: it would wait for ever
+        _refuse_in_fork(
+            self.name, self._path
+        )  # the engine's threads exist only in the parent, so a call would deadlock
         wanted = [name for name in ("score", "map", "one_class") if name in self._ports and (maps or name != "map")]
         alone = len(tiles) == 1 or self._streams == 1
         try:
@@ -134,15 +136,15 @@ class _OpenVino(Engine):
             found = self._found(model, tiles, wanted, 1 if alone else 2 * self._streams)
         except RuntimeError as error:
             raise ModelFileError(
-                f"{self._path}: its network fails ({one_line(error, 180)}): export it again"
+                f"{self._path}: its network fails ({one_line(error, 180)}); export it again"
             ) from error
         parts = {name: np.concatenate([one[name] for one in found]) for name in wanted}
         return TileOutput(parts["score"], parts.get("map"), parts.get("one_class"))
 
     def _found(self, model: Any, tiles: UInt8Image, wanted: Sequence[str], count: int) -> list[dict[str, Any]]:
-        """Compute tile by tile, `count` of them under way: what is computed of one stays in a core's cache."""
+        """Run single tiles, `count` at a time, so that activations stay in a core's cache."""
         requests = [model.create_infer_request() for _ in range(min(count, len(tiles)))]
-        given: list[Any] = [None] * len(requests)  # shared with the requests, so kept until they are done
+        given: list[Any] = [None] * len(requests)  # shared with the requests, so kept until they finish
         found: list[dict[str, Any]] = []
 
         def take() -> None:
@@ -162,7 +164,7 @@ class _OpenVino(Engine):
         return found
 
     def _beside(self) -> Any:
-        """The network for many tiles: one a core, instead of all cores on one, who wait for one another."""
+        """Return the network compiled for throughput: one tile per core instead of all cores per tile."""
         with self._lock:
             if self._side_by_side is None:
                 self._side_by_side = self._compiled(NUM_STREAMS=self._streams)
@@ -173,27 +175,27 @@ class _OpenVino(Engine):
 
 
 _process: dict[str, int] = {}
-"""The process in which each engine was first used."""
+"""Process id of the first use of each engine."""
 
 
 def _refuse_in_fork(engine: str, path: Path) -> None:
-    """Refuse to start an engine for the second time, in a forked process: it would wait for its parent's threads.
+    """Refuse to start an engine again in a forked process, where it would deadlock.
 
     Raises
     ------
     InputError
-        Saying what to do instead.
+        The engine was started before the fork.
     """
     if _process.setdefault(engine, os.getpid()) != os.getpid():
         raise InputError(
-            f"{path}: {engine} was started before this process was forked, and cannot start again: start workers by "
+            f"{path}: {engine} was started before this process was forked, and cannot start again; start workers by "
             "spawn (multiprocessing.get_context('spawn')), or load models in the workers only"
             + (", or before the fork" if engine == "onnxruntime" else "")
         )
 
 
 def _read_network(core: Any, path: Path) -> Any:
-    """Read a network into memory; OpenVINO would map its weights from the file."""
+    """Read a network into memory without mapping the weights file."""
     core.set_property({"ENABLE_MMAP": False})
     weights = weights_of(path)
     if weights is None:
@@ -209,16 +211,16 @@ def open_engine(path: str | Path, *, precision: str, threads: int | None = None,
     path : str or Path
         A .onnx file, or the .xml of an OpenVINO IR.
     precision : {"float32", "bfloat16", "int8"}
-        In which it was calibrated, and is computed.
+        Arithmetic used for calibration and scoring.
     threads : int, optional
-        Threads of arithmetic; by default one a core.
+        Number of inference threads; one per core by default.
     engine : {"auto", "onnxruntime", "openvino"}
-        auto: OpenVINO for an IR; for ONNX what is installed, ONNX Runtime first.
+        auto: OpenVINO for an IR; for ONNX the first installed of ONNX Runtime and OpenVINO.
 
     Raises
     ------
     ParameterError
-        An unknown engine, or one that does not read this file; fewer than 1 thread.
+        Unknown engine, engine that does not read this file, or fewer than 1 thread.
     MissingExtraError
         The engine is not installed.
     ModelFileError
@@ -240,7 +242,7 @@ def _choose(place: Path, engine: str) -> str:
         raise ParameterError(f"engine={engine!r} is not allowed; expected {', '.join(ENGINES)}")
     if place.suffix.lower() == ".xml":
         if engine == "onnxruntime":
-            raise ParameterError(f"{place}: onnxruntime reads no OpenVINO IR: take engine='openvino'")
+            raise ParameterError(f"{place}: onnxruntime reads no OpenVINO IR; take engine='openvino'")
         return "openvino"
     if engine != "auto":
         return engine
@@ -248,15 +250,15 @@ def _choose(place: Path, engine: str) -> str:
 
 
 def _check_network(path: Path, inputs: list[tuple[str, bool, int]], outputs: dict[str, int]) -> None:
-    """Refuse a network that is not from images (T, 3, S, S) uint8 to scores and maps; axes by number, -1 unknown."""
+    """Check that a network maps images (T, 3, S, S) uint8 to scores and maps; -1 is an unknown axis."""
     wanted = {"score": 1, "one_class": 1, "map": 3}
     wrong = [name for name, axes in outputs.items() if name in wanted and axes not in (wanted[name], -1)]
     if inputs != [("image", True, 4)] or "score" not in outputs or wrong:
-        raise ModelFileError(f"{path}: its network does not go from images to scores: export it again")
+        raise ModelFileError(f"{path}: its network does not go from images to scores; export it again")
 
 
 def _named(port: Any, name: str) -> tuple[str, bool]:
-    """Name of an OpenVINO input, and whether it takes uint8."""
+    """Return the name of an OpenVINO input, and True if it accepts uint8."""
     found = name if name in port.get_names() else ", ".join(sorted(port.get_names()))
     return found, port.get_element_type().get_type_name() == "u8"
 

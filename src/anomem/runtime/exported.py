@@ -1,4 +1,4 @@
-"""What an exported file says about itself: manifest, calibration, region of interest, images it was made from."""
+"""Facts of an exported file: manifest, calibration, region of interest, content hashes."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from anomem.runtime.seal import SEAL, check_seal
 __all__ = ["ROLES", "ExportedFacts", "read_facts", "write_facts"]
 
 ROLES = ("learn", "tune", "calibration", "labelled")
-"""What an image may have done for a model."""
+"""Roles of images in a model."""
 
 _DTYPES = ("<f4", "<u8", "|b1")
 
 
 @dataclass(frozen=True)
 class ExportedFacts:
-    """Everything about a model but its network.
+    """Facts of an exported model without its network.
 
     Parameters
     ----------
     manifest : Manifest
-        As in a model file; ``facts["export"]`` says how it was exported.
+        Manifest as in a model file, with the export settings in ``facts["export"]``.
     preprocessing : Preprocessing
-        How images are brought to the network's frame.
+        Steps from an image to the network's input.
     calibration : Calibration
         Calibration scores and alpha.
     digests : mapping of str to frozenset of int
-        Content hashes of the images that the model was made from, by role.
+        Content hashes of the images used to make the model, by role.
     """
 
     manifest: Manifest
@@ -54,7 +54,7 @@ class ExportedFacts:
 
     @property
     def export(self) -> Mapping[str, Any]:
-        """How the file was exported."""
+        """Settings of the export."""
         found = self.manifest.facts.get("export", {})
         return found if isinstance(found, Mapping) else {}
 
@@ -65,7 +65,7 @@ class ExportedFacts:
         digests: frozenset[int] | None = None,
         scale: tuple[float, float] | None = None,
     ) -> ExportedFacts:
-        """Return the same facts with another calibration, and where it is of other images, their hashes and scale."""
+        """Return the same facts with another calibration, and the hashes and colour scale of its images if given."""
         manifest = replace(
             self.manifest,
             calibration=calibration.facts(),
@@ -77,12 +77,12 @@ class ExportedFacts:
         return replace(self, manifest=manifest, calibration=calibration, digests=known)
 
     def with_arithmetic(self, arithmetic: str) -> ExportedFacts:
-        """Return the same facts, calibrated in an arithmetic ("f32", "bf16") around what is int8."""
+        """Return the same facts with the arithmetic ("f32", "bf16") of the non-int8 operations."""
         facts = {**self.manifest.facts, "export": {**self.export, "arithmetic": arithmetic}}
         return replace(self, manifest=replace(self.manifest, facts=facts))
 
     def to_texts(self) -> dict[str, str]:
-        """Write all of it as texts, inverse of :meth:`from_texts`."""
+        """Return the facts as texts, inverse of :meth:`from_texts`."""
         arrays: dict[str, npt.NDArray[Any]] = {"calibration_scores": self.calibration.scores.astype("<f4")}
         if self.calibration.groups is not None:
             arrays["calibration_groups"] = self.calibration.groups.astype("<u8")
@@ -95,21 +95,21 @@ class ExportedFacts:
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, str], *, name: str) -> ExportedFacts:
-        """Read what :meth:`to_texts` wrote.
+        """Parse the texts of :meth:`to_texts`.
 
         Parameters
         ----------
         texts : mapping of str to str
         name : str
-            What errors call the file.
+            Name of the file in errors.
 
         Raises
         ------
         ModelFileError
-            Something is missing or was changed.
+            A text is missing or was changed.
         """
         if "manifest" not in texts:
-            raise ModelFileError(f"{name}: without anomem's manifest: give a file that `anomem export` wrote")
+            raise ModelFileError(f"{name}: without anomem's manifest; give a file that `anomem export` wrote")
         manifest = Manifest.from_json(texts["manifest"], name=name)
         try:
             arrays = _all_unpacked(json.loads(texts.get("arrays", "{}")))
@@ -125,17 +125,17 @@ class ExportedFacts:
                 ),
                 {role: frozenset(arrays[f"digests_{role}"].tolist()) for role in ROLES},
             )
-        except Exception as error:  # facts that somebody changed fail in any way there is
+        except Exception as error:  # changed facts raise nearly everything
             raise ModelFileError(f"{name}: damaged: its facts do not fit together ({one_line(error, 200)})") from error
 
 
 def read_facts(path: str | Path) -> ExportedFacts:
-    """Read the facts of an exported file, without its network.
+    """Read the facts of an exported file without its network.
 
     Raises
     ------
     ModelFileError
-        The file is missing, damaged, or not one that anomem exported; weights beside an IR are missing or not its own.
+        The file is missing, damaged or not exported by anomem, or the weights of an IR are missing or do not match.
     """
     texts = read_texts(path)
     check_seal(path, expected=SEAL in texts)
@@ -143,21 +143,21 @@ def read_facts(path: str | Path) -> ExportedFacts:
     weights = weights_of(path)
     if weights is not None:
         if not weights.is_file():
-            raise ModelFileError(f"{path}: its weights, {weights.name}, are missing: keep both files together")
+            raise ModelFileError(f"{path}: its weights, {weights.name}, are missing; keep both files together")
         if checksum(weights) != texts.get("weights"):
-            raise ModelFileError(f"{weights}: damaged, or of another export than {Path(path).name}: export it again")
+            raise ModelFileError(f"{weights}: damaged, or of another export than {Path(path).name}; export it again")
     return facts
 
 
 def write_facts(path: str | Path, facts: ExportedFacts, target: str | Path | None = None) -> None:
-    """Put other facts into an exported file, whole or not at all; its network stays.
+    """Replace the facts in an exported file atomically; the network is unchanged.
 
     Parameters
     ----------
     path : str or Path
     facts : ExportedFacts
     target : str or Path, optional
-        Write there instead: for ONNX only, since the weights of an IR belong to a file of its name.
+        File to write instead; for ONNX only, since the weights of an IR belong to a file of the same name.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
 
 
 def _all_unpacked(packed: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """Unpack the arrays that a model has, and no others; all together they have a limit."""
+    """Unpack the known arrays of a model, within a limit on their total size."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name in ("calibration_scores", "roi", *(f"digests_{role}" for role in ROLES)):
         if name in packed:
@@ -188,7 +188,7 @@ def _all_unpacked(packed: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
 
 
 def _unpacked(packed: Mapping[str, Any], max_bytes: int) -> npt.NDArray[Any]:
-    """Unpack an array; what claims to be larger than its data is refused before any memory is taken for it."""
+    """Unpack an array; a wrong size is refused before memory is allocated."""
     shape = tuple(packed["shape"])
     if packed["dtype"] not in _DTYPES or not all(isinstance(side, int) and side >= 0 for side in shape):
         raise ValueError("an array of an unknown kind")
@@ -200,7 +200,7 @@ def _unpacked(packed: Mapping[str, Any], max_bytes: int) -> npt.NDArray[Any]:
         unpacker = zlib.decompressobj()
         content = unpacker.decompress(base64.b64decode(packed["data"], validate=True), wanted + 1)
     except binascii.Error as error:
-        raise ValueError("an array that is no text of base 64") from error
+        raise ValueError("an array that is not base64") from error
     if len(content) != wanted:
-        raise ValueError("an array of another size than it says")
+        raise ValueError("an array of another size than declared")
     return np.frombuffer(content, dtype).reshape(shape).copy()

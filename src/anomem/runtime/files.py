@@ -1,4 +1,4 @@
-"""Files that are safe to open: regular ones, of a bounded size."""
+"""Safe file access: regular files of bounded size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["exists", "is_file", "is_folder", "open_regular", "read_regular"]
 
 
 def is_file(path: str | Path) -> bool:
-    """Return whether a path leads to a regular file; False too for a path that no file can have."""
+    """Return True for an existing regular file; False also for an invalid path."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):  # too long a name, a zero byte
@@ -22,7 +22,7 @@ def is_file(path: str | Path) -> bool:
 
 
 def exists(path: str | Path) -> bool:
-    """Return whether a path leads anywhere; False too for a path that no file can have."""
+    """Return True for an existing path; False also for an invalid path."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -30,7 +30,7 @@ def exists(path: str | Path) -> bool:
 
 
 def is_folder(path: str | Path) -> bool:
-    """Return whether a path leads to a folder; False too for a path that no folder can have."""
+    """Return True for an existing folder; False also for an invalid path."""
     try:
         return Path(path).is_dir()
     except (OSError, ValueError):
@@ -38,7 +38,7 @@ def is_folder(path: str | Path) -> bool:
 
 
 def open_regular(path: str | Path, label: str, max_bytes: int) -> BinaryIO:
-    """Open a regular file; a pipe would block, a device might never end.
+    """Open a regular file and refuse pipes and devices, which may block or never end.
 
     Parameters
     ----------
@@ -46,25 +46,25 @@ def open_regular(path: str | Path, label: str, max_bytes: int) -> BinaryIO:
     label : str
         Name of the file in errors.
     max_bytes : int
-        The largest size accepted.
+        Maximum size.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
         There is no such file.
     ImageError
-        It is of another kind, too large, or cannot be opened.
+        The file is not regular, too large, or cannot be opened.
     """
     try:
         _check(Path(path).stat(), label, max_bytes)
-        # Should a pipe take the file's place in between, opening it does not wait for a writer.
+        # If a pipe replaces the file in the meantime, opening it does not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         stream = os.fdopen(descriptor, "rb")
     except (FileNotFoundError, NotADirectoryError, ImageError):
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise ImageError(label, f"{reason}: check the path") from error
+        raise ImageError(label, f"{reason}; check the path") from error
     try:
         _check(os.fstat(descriptor), label, max_bytes)
     except ImageError:
@@ -81,8 +81,7 @@ def read_regular(
     Parameters
     ----------
     check : callable, optional
-        Called with the first 16 bytes and the label before the rest is read, which may be much; raises where that is
-        in vain.
+        Check of the first 16 bytes, called with them and the label before the rest is read; raises to refuse the file.
     """
     with open_regular(path, label, max_bytes) as stream:
         try:
@@ -91,10 +90,10 @@ def read_regular(
                 check(head, label)
             content = head + stream.read(max_bytes)
         except OSError as error:
-            raise ImageError(label, f"{error.strerror}: check the disk") from error
+            raise ImageError(label, f"{error.strerror}; check the disk") from error
         except MemoryError as error:
-            raise ImageError(label, "needs more memory than there is: shrink it or leave it out") from error
-    if len(content) > max_bytes:  # it grows, or its size is not known beforehand
+            raise ImageError(label, "needs more memory than there is; shrink it or leave it out") from error
+    if len(content) > max_bytes:  # the file grows, or its size is unknown
         raise _too_large(label, len(content), max_bytes)
     return content
 
@@ -102,11 +101,11 @@ def read_regular(
 def _check(facts: os.stat_result, label: str, max_bytes: int) -> None:
     if not stat.S_ISREG(facts.st_mode):
         kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, device or socket"
-        raise ImageError(label, f"is {kind}, not a file: name an image file")
+        raise ImageError(label, f"is {kind}, not a file; name an image file")
     if facts.st_size > max_bytes:
         raise _too_large(label, facts.st_size, max_bytes)
 
 
 def _too_large(label: str, size: int, max_bytes: int) -> ImageError:
     problem = f"{size:,} bytes are more than the limit of {max_bytes:,}"
-    return ImageError(label, f"{problem}: leave it out, or raise max_pixels (--max-pixels), which raises it too")
+    return ImageError(label, f"{problem}; leave it out, or raise max_pixels (--max-pixels), which raises it too")

@@ -1,4 +1,4 @@
-"""Groups of images that are not independent: named by a user, by a folder, by a file name, or found."""
+"""Groups of dependent images: given, by folder, by file name, or near-duplicates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anomem.types import Record
 __all__ = ["Groups", "resolve_groups"]
 
 Groups: TypeAlias = Sequence[Hashable | None] | str | None
-"""One entry per image (None: by itself); or "near", "folder" or a regular expression."""
+"""Group entry per image (None for a group of its own); or "near", "folder" or a regular expression."""
 
 
 def resolve_groups(
@@ -26,19 +26,19 @@ def resolve_groups(
     Parameters
     ----------
     groups : sequence, str or None
-        A sequence is returned as it is. ``"near"``: near-duplicates are of one group (see
-        `anomem.runtime.alike.find_alike`). ``"folder"``: images directly in one folder. Any other text: a regular
-        expression that is searched in each path; its first parenthesis, or else the whole match, names the group, and
-        an image without a match is by itself.
+        A sequence is returned unchanged. ``"near"``: near-duplicates form a group (see
+        `anomem.runtime.alike.find_alike`). ``"folder"``: images directly in one folder form a group. Any other text: a
+        regular expression searched in each path; its first parenthesis, or else the whole match, names the group, and
+        an image without a match is a group of its own.
     source : ImageSource
         The images.
     workers : int, optional
-        Threads that decode.
+        Number of decoding threads.
 
     Raises
     ------
     InputError
-        A sequence of another length, an expression that is none or matches nothing, or paths where there are none.
+        Sequence of another length, invalid expression or one without a match, or images without paths.
     """
     if groups is None:
         return None
@@ -69,7 +69,7 @@ def _matched(expression: str, names: Sequence[str]) -> tuple[Hashable | None, ..
         pattern = re.compile(expression)
     except re.error as error:
         raise InputError(
-            f"groups={expression!r}: no regular expression ({error}); an example that takes what stands before the "
+            f"groups={expression!r}: not a regular expression ({error}); an example that takes the part before the "
             r"last underscore: '([^/]+)_[^_]*$'"
         ) from error
     matches = [pattern.search(Path(name).as_posix()) for name in names]

@@ -1,4 +1,4 @@
-"""Image files and arrays as (H, W, 3) uint8, and the one resize that everything uses."""
+"""Images as (H, W, 3) uint8: decoding, conversion, resizing, writing."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ IMAGE_SUFFIXES = frozenset(
 def decode(
     source: str | Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS, bits: int = 16
 ) -> UInt8Image:
-    """Decode one image to RGB, turned upright by its EXIF orientation.
+    """Decode an image to RGB, turned upright by its EXIF orientation.
 
     Reads JPEG, PNG, TIFF, BMP, WebP, GIF and PNM, recognised by content, not by suffix; of several
     frames or pages the first. 16-bit grey is divided by 257 and rounded, never stretched; `bits`
-    says where the range of a camera of fewer bits ends. Float grey must lie in [0, 1]; palettes,
+    gives the range of a camera of fewer bits. Float grey must lie in [0, 1]; palettes,
     grey and CMYK become RGB; transparent pixels are composed on mid-grey (127).
 
     Safe to call from several threads; no setting of Pillow is read or changed on the way, except
@@ -54,19 +54,19 @@ def decode(
     Parameters
     ----------
     source : str, Path or bytes
-        A file, or a file's content.
+        File, or content of a file.
     name : str, optional
-        What errors call the image; the path by default.
+        Name of the image in errors; the path by default.
     max_pixels : int
-        The largest width times height accepted, checked in the header; with it rises the limit on
-        the file's bytes.
+        Maximum number of pixels (width times height), checked in the header; the limit on the
+        file's bytes follows from it.
     bits : {8, 10, 12, 14, 16}
-        Bits that 16-bit samples use: 2 ** bits - 1 is white. 8-bit images stay as they are.
+        Bits used by 16-bit samples: 2 ** bits - 1 is white. 8-bit images are unchanged.
 
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
-        A writable array of its own.
+        Writable array.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def read_image(source: str | Path | bytes | Image.Image, label: str, reading: Re
     try:
         return picture_to_rgb(picture, label, reading)
     except MemoryError as error:
-        raise ImageError(label, "needs more memory than there is: shrink it, cut it or leave it out") from error
+        raise ImageError(label, "needs more memory than there is; shrink it, cut it or leave it out") from error
 
 
 def peak_level(source: str | Path | bytes, label: str, max_pixels: int = MAX_PIXELS) -> int | None:
@@ -118,12 +118,12 @@ def as_rgb(array: npt.ArrayLike, *, name: str = "array", bits: int = 16) -> UInt
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
-        Shares memory with ``array`` where nothing had to change.
+        RGB image; shares memory with ``array`` if no conversion was needed.
 
     Raises
     ------
     ImageError
-        Another shape or dtype, no pixels, float values outside [0, 1], or transparent everywhere.
+        Other shape or dtype, no pixels, float values outside [0, 1], or transparent everywhere.
 
     Examples
     --------
@@ -134,10 +134,10 @@ def as_rgb(array: npt.ArrayLike, *, name: str = "array", bits: int = 16) -> UInt
 
 
 def resize(image: UInt8Image, height_width: tuple[int, int]) -> UInt8Image:
-    """Resize an image with a triangle filter, antialiased when it shrinks.
+    """Resize an image with a triangle filter, antialiased on reduction.
 
-    Every image that is fitted or scored goes through this function, so that scores do not depend on
-    which tool resized.
+    All images for fitting and scoring are resized by this function, so that scores do not depend on
+    the resizing tool.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def resize_map(
     *,
     region: tuple[float, float, float, float] | None = None,
 ) -> FloatArray:
-    """Resize an anomaly map with the same filter as images; a constant map stays exactly constant.
+    """Resize an anomaly map with the filter of `resize`; a constant map stays exactly constant.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def resize_map(
     height_width : (int, int)
         The new size.
     region : (top, left, height, width), optional
-        The part of ``values`` that is to fill the new size, in its own pixels, fractions allowed.
+        Part of ``values`` that fills the new size, in pixels of ``values``, fractions allowed.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def resize_map(
 
 def resize_mask(mask: BoolArray, height_width: tuple[int, int]) -> BoolArray:
     """Resize a mask by the nearest pixel: (h, w) bool to (H, W) bool."""
-    # Whole numbers alone: a pixel's centre on an edge falls on the same side everywhere.
+    # Integer arithmetic, so that ties round alike on every machine.
     rows, columns = (
         (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape, height_width, strict=True)
     )
@@ -212,23 +212,23 @@ def read_mask(
     image: str | Path | bytes | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> BoolArray:
-    """Read a defect mask: whatever is not black is defect.
+    """Read a defect mask, in which pixels that are not black are defective.
 
-    JPEG and WebP do not keep exact zeros, so that there the limit is half of white. In other
-    formats masks of 0 and 1 work as well as masks of 0 and 255. Where some pixels are transparent,
-    defect is what is visible, unless visible pixels are both black and not: then those that are not.
+    JPEG and WebP do not preserve exact zeros, so their limit is half of white. In other formats masks
+    of 0 and 1 work like masks of 0 and 255. If some pixels are transparent, the visible pixels are
+    defective, or, if only some visible pixels are black, the visible pixels that are not black.
 
     Parameters
     ----------
     source : str, Path or bytes
-        An image of any format that `decode` reads.
+        Image of any format read by `decode`.
     height_width : (int, int), optional
-        Size of the upright image that it belongs to: the mask is resized to it (nearest pixel).
+        Size of the upright image; the mask is resized to it (nearest pixel).
     name : str, optional
         Name of the mask in errors; the path by default.
     image : str, Path or bytes, optional
-        The image that it belongs to. A mask drawn on the pixels as stored is turned with it by its
-        EXIF orientation.
+        Image of the mask. A mask drawn on the pixels as stored is turned by the image's EXIF
+        orientation.
     max_pixels : int
         As for `decode`.
 
@@ -239,14 +239,14 @@ def read_mask(
     Raises
     ------
     ImageError
-        As for `decode`; or its shape is not the image's, or fits it both ways round.
+        As for `decode`; or the mask's shape does not match the image's, or matches it in two orientations.
     """
     label = name or ("mask bytes" if isinstance(source, bytes) else str(source))
     picture = _pillow.load(source, label, max_pixels)
     mask = mask_pixels.marked(picture, label)
     if height_width is None:
         return mask
-    if not mask.any():  # nothing is marked, however it lies
+    if not mask.any():  # nothing is marked, in any orientation
         return np.zeros(height_width, bool)
     own = picture.orientation
     mask = mask_pixels.in_frame(mask, height_width, label, own=own, image=image, max_pixels=max_pixels)
@@ -254,19 +254,19 @@ def read_mask(
 
 
 def write_png(path: str | Path, image: npt.NDArray[np.uint8], *, title: str = "") -> None:
-    """Write a PNG that appears whole or not at all.
+    """Write a PNG atomically.
 
     Parameters
     ----------
     path : str or Path
     image : ndarray of uint8, shape (H, W, 3) or (H, W)
     title : str
-        Text that the file carries; see `has_title`.
+        Title text stored in the file; see `has_title`.
 
     Raises
     ------
     InputError
-        ``image`` is something else, or the folder cannot be written.
+        ``image`` has another shape or dtype, or the folder cannot be written.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise InputError(f"{path}: a PNG takes (H, W[, 3]) uint8, not {image.shape} {image.dtype}")
@@ -278,7 +278,7 @@ def write_png(path: str | Path, image: npt.NDArray[np.uint8], *, title: str = ""
 
 
 def has_title(path: str | Path, title: str) -> bool:
-    """Tell whether a file is a PNG that `write_png` has given this title."""
+    """Return True for a PNG written by `write_png` with this title."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return image.info.get("Title") == title

@@ -1,7 +1,7 @@
-"""Limits on whatever is read, in one place: a file beyond one of them is refused in one line, before memory is taken.
+"""Limits on input files; a larger file is refused before memory is allocated.
 
-`MAX_PIXELS` is a default: `max_pixels=` of every method that takes images and ``--max-pixels`` of every command raise
-it, and the limits on an image file's bytes with it. The others are far beyond what a sound file holds.
+`MAX_PIXELS` is a default: `max_pixels=` of methods and ``--max-pixels`` of commands raise it, and with it the limits on
+an image file's bytes. The other limits are far above the contents of valid files.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ __all__ = [
 ]
 
 MAX_PIXELS = 120_000_000
-"""Pixels of an image (width times height), read from its header."""
+"""Pixels per image (width times height), read from its header."""
 
 MAX_PLAIN_BYTES = 16 << 20
-"""Bytes of a PNM file whose pixels are written as text, which take far longer to read than others."""
+"""Bytes of a PNM file with pixels as text, which is slow to read."""
 
 MAX_UNPACKED_BYTES = 2 << 30
-"""Bytes that a file of records (``.gz``, ``.npy``, an entry of a zip that holds records) may unpack to."""
+"""Unpacked bytes of a file of records (``.gz``, ``.npy``, or such an entry of a zip)."""
 
 MAX_TABLE_ROWS = 2_000_000
-"""Rows of a table."""
+"""Rows per table."""
 
 MAX_TABLE_BYTES = 256 << 20
-"""Bytes of a CSV file, and of the texts that a Parquet file unpacks to."""
+"""Bytes of a CSV file, or of the unpacked texts of a Parquet file."""
 
 MAX_TEXT_BYTES = 128 << 20
 """Bytes of each text (manifest, arrays) in a model file, and of the .xml of an OpenVINO IR."""
 
 MAX_ARRAY_BYTES = 256 << 20
-"""Bytes that all arrays among the texts of an exported file may unpack to."""
+"""Unpacked bytes of all arrays in an exported file."""
 
 MAX_ARCHITECTURE_ENTRIES = 4096
-"""Keys and values in a manifest's ``architecture``; the largest that a fit writes has some hundred."""
+"""Keys and values in a manifest's ``architecture``; the largest one written has some hundred."""
 
 MAX_SIDE = 4096
-"""Pixels of a side of a network's input."""
+"""Pixels per side of a network's input."""
 
 MAX_TILES = 1 << 18
-"""Tiles of one image."""
+"""Tiles per image."""
 
 MAX_TILE_MAP_BYTES = 2 << 30
 """Bytes of the anomaly maps of all tiles of one image."""
 
 TILES_AT_ONCE_BYTES = 64 << 20
-"""Bytes up to which an image's tiles are cut at once; beyond, they are cut batch by batch."""
+"""Bytes up to which all tiles of an image are cut at once; larger ones are cut per batch."""
 
 
 def image_bytes(max_pixels: int = MAX_PIXELS) -> int:
-    """Return the most bytes of an image file: `max_pixels` uncompressed in 16-bit colours with alpha, and 64 MiB.
+    """Return the maximum size of an image file: `max_pixels` uncompressed with 16-bit RGBA, plus 64 MiB.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Image files below a folder, and all that was left out of them, with the reason."""
+"""Image files below a folder, with files left out and the reasons."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Listing:
-    """Files below one folder by what they are.
+    """Files below a folder, by kind.
 
     Parameters
     ----------
     folder : Path
-        The folder.
+        Folder.
     images : tuple of Path, sorted
         Image files, by suffix or by content.
     masks : tuple of Path, sorted
@@ -80,7 +80,7 @@ class Listing:
     others : tuple of Path
         Files that are no images by their content.
     pages : tuple of (Path, int)
-        Images of several pages or frames, of which the first is read.
+        Images of several pages or frames; only the first is read.
     """
 
     folder: Path
@@ -92,7 +92,7 @@ class Listing:
     pages: tuple[tuple[Path, int], ...] = ()
 
     def notes(self, *, masks: bool = True) -> tuple[str, ...]:
-        """Describe what was left out, one line per kind; masks only where asked for."""
+        """Return one line per kind of files left out; masks only on request."""
         lines = []
         if masks and self.masks:
             lines.append(f"{_count(len(self.masks), 'mask')} not read as images ({self._places(self.masks)})")
@@ -121,19 +121,19 @@ class Listing:
 
 
 def list_folder(folder: str | Path, *, images_in: str | None = None) -> Listing:
-    """List the files below a folder by what they are.
+    """List the files below a folder by kind.
 
     Parameters
     ----------
     folder : str or Path
-        Searched recursively. Links to folders are followed, except back to a folder around them.
+        Folder, searched recursively. Links to folders are followed, except to a folder around them.
     images_in : str, optional
-        Name of folders that hold images though it is that of a folder of masks.
+        Name of folders that contain images despite a mask folder's name.
 
     Returns
     -------
     Listing
-        Its paths begin with ``folder``.
+        Files, with paths that begin with ``folder``.
 
     Raises
     ------
@@ -163,51 +163,51 @@ def list_folder(folder: str | Path, *, images_in: str | None = None) -> Listing:
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """List the image files below a folder, sorted; see `list_folder` for the parameter, errors and the rest."""
+    """List the image files below a folder, sorted; see `list_folder` for parameters and errors."""
     return list(list_folder(folder).images)
 
 
 def image_files(path: str | Path, *, among: bool) -> Sequence[str | Path]:
-    """List the image files that a path names: itself, or all below a folder.
+    """List the image files of a path: the file itself, or all below a folder.
 
     Parameters
     ----------
     path : str or Path
     among : bool
-        True for one of several paths; then a file need not exist yet.
+        True for one of several paths; the file need not exist then.
 
     Raises
     ------
     InputError
-        A folder without images, or a path that does not exist.
+        Folder without images, or missing path.
 
     Warns
     -----
     AnomemWarning
-        One line for all that was left out of a folder.
+        Files were left out of a folder; one line for all.
     """
     place = Path(path)
     if among and place.suffix.lower() in IMAGE_SUFFIXES:
-        return (path,)  # no look at the disk: there may be very many
+        return (path,)  # no disk access, since there may be very many
     if is_folder(place):
         listing = list_folder(place)
         notes = "; ".join(listing.notes())
         if not listing.images:
-            raise InputError(f"{place}: 0 images, found {notes or found_in(place)}: name a folder of images")
+            raise InputError(f"{place}: 0 images, found {notes or found_in(place)}; name a folder of images")
         if notes:
             warnings.warn(f"{place}: {notes}", AnomemWarning, stacklevel=5)
         return listing.images
     if not among and not exists(place):
-        raise InputError(f"{place}: no such file or folder: check the path")
+        raise InputError(f"{place}: no such file or folder; check the path")
     return (path,)
 
 
 def found_in(folder: Path) -> str:
-    """Describe in a few words what a folder holds."""
+    """Return a short description of a folder's contents."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
     except OSError as error:
-        raise InputError(f"{folder}: {error.strerror}: name a readable folder") from error
+        raise InputError(f"{folder}: {error.strerror}; name a readable folder") from error
     folders = [entry.name for entry in entries if entry.is_dir()]
     suffixes = Counter(entry.suffix.lower() or entry.name for entry in entries if entry.is_file())
     parts = []
@@ -220,7 +220,7 @@ def found_in(folder: Path) -> str:
 
 
 def count_pages(path: Path) -> int:
-    """Count the pages or frames of an image file; 1 where it cannot be opened, which reading it will report."""
+    """Return the number of pages or frames of an image file; 1 if it cannot be opened."""
     if path.suffix.lower() not in _PAGED or not is_file(path):
         return 1
     try:
@@ -235,7 +235,7 @@ def count_pages(path: Path) -> int:
 
 
 def warn_of_pages(paths: Iterable[str | Path]) -> None:
-    """Warn of pages and frames that are not read of files given by name; PNG files are not opened for it."""
+    """Warn of unread pages and frames in files given by name; PNG files are not opened."""
     several = (path for path in map(Path, paths) if path.suffix.lower() in _PAGED - {".png"})
     pages = [(str(path), n) for path in several if (n := count_pages(path)) > 1]
     if pages:
@@ -243,23 +243,23 @@ def warn_of_pages(paths: Iterable[str | Path]) -> None:
 
 
 def page_note(pages: Iterable[tuple[str, int]]) -> str:
-    """Describe the pages and frames that are not read."""
+    """Return a note on pages and frames that are not read."""
     named = [f"{name} ({n - 1:,} more)" for name, n in pages]
     return f"only the first page or frame is read of {_some(named)}; save each as one file"
 
 
 def _walk(folder: Path, around: tuple[str, ...], masks: bool, images_in: str) -> Iterator[tuple[str, Path]]:
-    """Yield each file with what it is: image, mask, hidden, other, or the name of a format that is not read."""
+    """Yield each file with its kind: image, mask, hidden, other, or the name of an unsupported format."""
     place = os.path.realpath(folder)
-    if place in around:  # a link back to a folder that holds it
+    if place in around:  # a link to a folder around it
         return
     try:
         entries = list(os.scandir(folder))
     except NotADirectoryError as error:
-        raise InputError(f"{folder}: is a file: name a folder of images") from error
+        raise InputError(f"{folder}: is a file; name a folder of images") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise InputError(f"{folder}: {reason}: name a readable folder") from error
+        raise InputError(f"{folder}: {reason}; name a readable folder") from error
     for entry in entries:
         path = folder / entry.name
         if _is_hidden(entry.name):
@@ -283,7 +283,7 @@ def _kind(path: Path) -> str:
     if suffix in _UNREAD_SUFFIXES:
         return _UNREAD_SUFFIXES[suffix]
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block, a device might never end
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may block, a device may never end
             return "not a regular file"
         with path.open("rb") as stream:
             head = stream.read(132)
@@ -303,7 +303,7 @@ def _kind_by_content(head: bytes, name: str) -> str:
         return "video"
     if head[128:132] == b"DICM":
         return "DICOM"
-    # Letters begin many texts as well: look at the bytes behind them.
+    # Texts may begin with the same letters: check the following bytes.
     if head.startswith(b"BM") and head[6:10] != b"\0\0\0\0":
         return "other"
     if head[:1] == b"P" and not (head[1:2] in b"456" and head[2:3] in b"\n\r\t #"):
@@ -320,7 +320,7 @@ def _count(number: int, word: str) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """Join the first few names."""
+    """Return the first few names, joined."""
     listed = list(names)
     more = ", ..." if len(listed) > _NAMED else ""
     return ", ".join(listed[:_NAMED]) + more

@@ -14,7 +14,7 @@ _CPU_FACTS, _STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 
 
 def processor() -> str:
-    """Return the name of the processor; that of its architecture where the system names no model."""
+    """Return the name of the processor, or of its architecture if the system reports no model."""
     if _CPU_FACTS.exists():
         for line in _CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -23,13 +23,13 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_mb() -> float | None:
     """Return the highest resident memory of this process so far, megabytes of 10**6 bytes; None on Windows."""
-    # Where there is one, not getrusage: its maximum starts from that of the process that started this one.
+    # Preferred to getrusage, whose maximum is inherited from the parent process.
     if _STATUS.exists():
         for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM"):
@@ -43,6 +43,6 @@ def peak_mb() -> float | None:
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew from the present memory, where the system allows it (Linux)."""
+    """Reset the peak to the current memory, if the system allows it (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

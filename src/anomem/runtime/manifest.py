@@ -1,10 +1,9 @@
-"""What a model file says about itself, as strict JSON.
+"""Manifest of a model file, as strict JSON.
 
-Version 1 has exactly the keys below. Version 2 adds ``groups`` to ``calibration`` and is written only where p-values
-count groups, so that readers of version 1 refuse such a file. Whoever adds, drops or reinterprets a key raises
-`FORMAT_VERSION`; readers refuse every version but their own rather than guess, and a reader of several versions
-converts the older ones here, in `Manifest.from_json`, and nowhere else. What may grow freely is inside ``params``,
-``resolved``, ``architecture`` and ``facts``, which belong to the method.
+Version 1 has exactly the keys below. Version 2 adds ``groups`` to ``calibration`` and is written only if p-values
+count groups, so that readers of version 1 refuse such a file. A change that adds, drops or reinterprets a key must
+raise `FORMAT_VERSION`; readers refuse unknown versions, and convert older ones only in `Manifest.from_json`. The
+contents of ``params``, ``resolved``, ``architecture`` and ``facts`` belong to the method and may grow freely.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _SCALE_KEYS = ("low", "high")
 
 @dataclass(frozen=True)
 class Manifest:
-    """Facts of a fitted detector, beside its weights.
+    """Facts of a fitted detector, stored beside its weights.
 
     Parameters
     ----------
@@ -41,29 +40,29 @@ class Manifest:
     version : str
         Version of anomem that wrote the file.
     params : mapping
-        Hyperparameters as the user gave them.
+        Hyperparameters as given by the user.
     resolved : mapping
-        Hyperparameters as presets and defaults made them.
+        Hyperparameters with the values of presets and defaults.
     architecture : mapping
-        What the method needs to build its network before the weights are read.
+        Facts needed by the method to build its network before the weights are read.
     preprocessing : mapping
-        As of `anomem.runtime.preprocess.Preprocessing.to_dict`.
+        Output of `anomem.runtime.preprocess.Preprocessing.to_dict`.
     calibration : mapping
-        ``alpha``, ``n``, ``precision``, and where p-values count groups their number, ``groups``; scores and group of
-        each are with the weights.
+        ``alpha``, ``n``, ``precision``, and the number of ``groups`` if p-values count groups; scores and group numbers
+        are stored with the weights.
     counts : mapping
         ``n_train``, ``n_tune``, ``n_calibration``, ``n_labelled``: images of each kind.
     precision : str
-        Arithmetic of scoring ("float32", "bfloat16").
+        Arithmetic used for scoring ("float32", "bfloat16").
     map_scale : mapping or None
         ``low`` and ``high`` of the colour scale; None for methods without maps.
     facts : mapping
-        Anything else that the method wants to say.
+        Further facts of the method.
 
     Raises
     ------
     ModelFileError
-        A value of another kind.
+        Value of another type.
     """
 
     method: str
@@ -79,7 +78,7 @@ class Manifest:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the kind of every value."""
+        """Check the type of every value."""
         for name in ("method", "version", "precision"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ModelFileError(f"manifest: {name} must be text")
@@ -103,12 +102,12 @@ class Manifest:
                 raise ModelFileError("manifest: map_scale must rise from low to high")
 
     def to_json(self) -> str:
-        """Write the manifest as one JSON object; the same manifest gives the same text.
+        """Return the manifest as a JSON object; equal manifests give equal texts.
 
         Raises
         ------
         ModelFileError
-            A value that strict JSON cannot hold: NaN, infinity, a key or value of another kind.
+            Value not representable in strict JSON: NaN, infinity, or a key or value of another type.
         """
         content = {"format": FORMAT, "format_version": 2 if "groups" in self.calibration else 1}
         content |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
@@ -119,23 +118,23 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str, *, name: str = "manifest") -> Manifest:
-        """Read what `to_json` wrote, and nothing else.
+        """Parse the output of `to_json` strictly.
 
         Parameters
         ----------
         text : str
         name : str
-            What errors call the file.
+            Name of the file in errors.
 
         Raises
         ------
         ModelFileError
-            Not strict JSON, another format or version, unknown or missing keys, values of another
-            kind.
+            Not strict JSON, other format or version, unknown or missing keys, or values of another
+            type.
         """
         content = _parse(text, name)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ModelFileError(f"{name}: not an anomem model: give a file that anomem saved")
+            raise ModelFileError(f"{name}: not an anomem model; give a file that anomem saved")
         _check_version(content.get("format_version"), name)
         known = {"format", "format_version", *(entry.name for entry in fields(cls))}
         unknown = sorted(set(content) - known)
@@ -148,8 +147,8 @@ class Manifest:
             return cls(**values)
         except ModelFileError as error:
             raise ModelFileError(f"{name}: {error}") from error
-        except Exception as error:  # values of kinds that nobody thought of
-            raise ModelFileError(f"{name}: manifest cannot be read ({error}): save the model again") from error
+        except Exception as error:  # values of unexpected types
+            raise ModelFileError(f"{name}: manifest cannot be read ({error}); save the model again") from error
 
 
 def _parse(text: str, name: str) -> Any:
@@ -167,11 +166,11 @@ def _parse(text: str, name: str) -> Any:
 
 def _check_version(version: object, name: str) -> None:
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ModelFileError(f"{name}: no valid format version: give a file that anomem saved")
+        raise ModelFileError(f"{name}: no valid format version; give a file that anomem saved")
     if version > FORMAT_VERSION:
         raise ModelFileError(
             f"{name}: written by a newer anomem (file format {version}, this one reads"
-            f" {FORMAT_VERSION}): update with pip install -U anomem"
+            f" {FORMAT_VERSION}); update with pip install -U anomem"
         )
 
 
@@ -216,7 +215,7 @@ def _check_calibration(calibration: Mapping[str, Any]) -> None:
 
 
 def _entries(value: Any) -> int:
-    """Count the keys and values of nested objects and lists."""
+    """Return the number of keys and values in nested objects and lists."""
     if isinstance(value, Mapping):
         return sum(1 + _entries(entry) for entry in value.values())
     return sum(map(_entries, value)) if isinstance(value, list | tuple) else 1
@@ -231,5 +230,5 @@ def _is_number(value: object) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer beyond the range of floats
         return False

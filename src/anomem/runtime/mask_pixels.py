@@ -1,4 +1,4 @@
-"""Masks: from a picture to pixels that are marked, in the frame of the image they belong to."""
+"""Marked pixels of mask images, in the frame of their image."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LOSSY_FORMATS = frozenset({"JPEG", "WEBP"})
 
 
 def marked(picture: Picture, label: str) -> BoolArray:
-    """Return the marked pixels of a mask, (H, W): those that are not black, or where it is drawn in alpha, visible.
+    """Return the marked pixels of a mask, (H, W) bool: not black, or visible if the mask is drawn in alpha.
 
-    Of an image with transparent pixels the visible ones count, where they are all black or all not; else the visible
-    ones that are not black.
+    With transparent pixels, the visible pixels are marked if they are all black or all not black; otherwise the visible
+    pixels that are not black.
 
     Raises
     ------
     ImageError
-        Every pixel is transparent, or a colour mode that is not read.
+        Every pixel is transparent, or the colour mode is not supported.
     """
     image = picture.image
     if image.mode == "F" or image.mode.startswith("I"):
@@ -42,7 +42,7 @@ def marked(picture: Picture, label: str) -> BoolArray:
         return drawn
     visible: BoolArray = alpha > 0
     if not visible.any():
-        raise ImageError(label, "every pixel is transparent: save it without its alpha channel")
+        raise ImageError(label, "every pixel is transparent; save it without its alpha channel")
     seen = drawn[visible]
     return visible if seen.all() or not seen.any() else visible & drawn
 
@@ -56,26 +56,26 @@ def in_frame(
     image: str | Path | bytes | None = None,
     max_pixels: int,
 ) -> BoolArray:
-    """Turn a mask as its image is turned; its size stays.
+    """Turn a mask to the orientation of its image; its resolution is unchanged.
 
     Parameters
     ----------
     mask : ndarray of bool, shape (h, w)
     height_width : (int, int)
-        The image's size, upright.
+        Size of the upright image.
     label : str
         Name of the mask in errors.
     own : int
-        The mask's own EXIF orientation, by which it has been turned.
+        EXIF orientation of the mask, already applied.
     image : str, Path or bytes, optional
-        The image, whose EXIF orientation is looked up.
+        Image whose EXIF orientation is read.
     max_pixels : int
-        The largest width times height of the image.
+        Maximum number of pixels of the image.
 
     Raises
     ------
     ImageError
-        The mask has another aspect; or it may lie in the image's frame as stored as well as in the upright one.
+        The mask has another aspect, or matches both the stored and the upright frame of the image.
     """
     orientation = 1 if image is None or own != 1 else _pillow.file_orientation(image, label, max_pixels)
     fits = same_aspect(mask.shape, height_width)
@@ -90,12 +90,12 @@ def in_frame(
         raise ImageError(label, _other_aspect(mask.shape, height_width))
     if fits:
         problem = f"its image is turned by EXIF orientation {orientation}, and nothing says whether the mask is, too"
-        raise ImageError(label, f"{problem}: save the image upright, without an orientation")
+        raise ImageError(label, f"{problem}; save the image upright, without an orientation")
     return np.array(_pillow.turned(Image.fromarray(mask), orientation))
 
 
 def same_aspect(mask_hw: tuple[int, ...], image_hw: tuple[int, ...]) -> bool:
-    """Return whether two sizes have the same aspect, up to 2 % and the rounding of a size to whole pixels.
+    """Return True for two sizes of the same aspect, up to 2 % and rounding to whole pixels.
 
     Examples
     --------

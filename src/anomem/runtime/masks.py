@@ -1,4 +1,4 @@
-"""Defect masks told from images by their folder, their name and their content."""
+"""Recognition of defect masks by folder, file name and content."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def words_of(name: str) -> list[str]:
     >>> words_of("NODefect_images"), words_of("defect-free"), words_of("OK2")
     (['no', 'defect', 'images'], ['defect', 'free'], ['ok', '2'])
     """
-    # Two capitals before a small letter: the last one begins the next word.
+    # Of several capitals before a small letter, the last begins the next word.
     spaced = re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     return [word.casefold() for word in _WORDS.findall(spaced)]
 
@@ -78,14 +78,14 @@ def is_mask_folder(name: str) -> bool:
 
 
 def mask_bases(stem: str, *, weak: bool = False) -> list[str]:
-    """List the stems of the images that a mask of this name may belong to, in lower case; empty for other names.
+    """Return possible image stems of a mask's name, in lower case; empty for other names.
 
     Parameters
     ----------
     stem : str
         File name without suffix.
     weak : bool
-        Also take words that photographs carry as well (``_label``, ``_seg``, ``_m``).
+        Also accept words that occur in names of photographs (``_label``, ``_seg``, ``_m``).
 
     Examples
     --------
@@ -98,7 +98,7 @@ def mask_bases(stem: str, *, weak: bool = False) -> list[str]:
 
 
 def masks_beside(images: Sequence[Path]) -> set[Path]:
-    """Find the masks among image files: by name beside or away from their image, or as its twin of another suffix.
+    """Find the masks among image files: by name, or as a twin of an image with another suffix.
 
     Parameters
     ----------
@@ -108,8 +108,8 @@ def masks_beside(images: Sequence[Path]) -> set[Path]:
     Returns
     -------
     set of Path
-        ``N_GT.png``, ``N_mask.png``, ``mask_N.png`` where there is an image ``N``; ``N_label.png`` beside ``N`` and
-        ``N.png`` beside ``N.jpg`` where their content is that of a mask.
+        ``N_GT.png``, ``N_mask.png``, ``mask_N.png`` if there is an image ``N``; ``N_label.png`` beside ``N`` and
+        ``N.png`` beside ``N.jpg`` if the content is that of a mask.
     """
     here = {(path.parent, path.stem.casefold()) for path in images}
     anywhere = {path.stem.casefold() for path in images if not mask_bases(path.stem)}
@@ -126,7 +126,7 @@ def masks_beside(images: Sequence[Path]) -> set[Path]:
 
 
 def _twins(images: Iterable[Path]) -> set[Path]:
-    """Find masks that differ from their image in the suffix alone."""
+    """Find masks that differ from their image only in the suffix."""
     by_stem: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in images:
         by_stem[path.parent, path.stem].append(path)
@@ -140,7 +140,7 @@ def _twins(images: Iterable[Path]) -> set[Path]:
             candidates[folder] += alike if len(alike) == 1 else []
     found: set[Path] = set()
     for paths in candidates.values():
-        # A few stand for all of a folder, so that large ones are listed quickly.
+        # A few files represent the folder, so that large folders are listed quickly.
         looked_at = paths[:: max(len(paths) // _LOOKED_AT, 1)]
         alike = [path for path in looked_at if _looks_like_mask(path)]
         found |= set(paths if len(alike) == len(looked_at) else filter(_looks_like_mask, paths))
@@ -148,7 +148,7 @@ def _twins(images: Iterable[Path]) -> set[Path]:
 
 
 def _looks_like_mask(path: Path) -> bool:
-    """Return True for a picture of few grey levels, or nearly all of whose pixels have one of two."""
+    """Return True for a picture with few grey levels, or with nearly all pixels at one of two levels."""
     try:
         grey = np.asarray(load(path, str(path), MAX_PIXELS).image.convert("L"))
     except (ImageError, ValueError, MemoryError):

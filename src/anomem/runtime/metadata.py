@@ -1,7 +1,7 @@
-"""Texts that travel inside an exported file: read and replaced without the library that wrote it.
+"""Metadata texts of exported files, read and replaced without ONNX or OpenVINO.
 
-An ONNX file is one protocol-buffer message, whose top level is a handful of fields: what is no text of ours is passed
-on byte by byte. An OpenVINO IR is an XML file (with a .bin of weights beside it), whose ``rt_info`` holds texts.
+An ONNX file is a protocol-buffer message with few top-level fields; fields other than anomem's texts are copied byte by
+byte. An OpenVINO IR is an XML file (with a .bin of weights beside it), with texts in ``rt_info``.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from anomem.runtime.seal import BLANK, SEAL, seal
 __all__ = ["checksum", "is_exported", "read_texts", "weights_of", "write_texts"]
 
 _METADATA = 14
-"""Field of ONNX's ModelProto that holds ``metadata_props``, each a key (1) and a value (2)."""
+"""Field number of ``metadata_props`` in ONNX's ModelProto; each entry has a key (1) and a value (2)."""
 
 _MESSAGE = 2
-"""Wire type of texts, bytes and messages: a length, then so many bytes."""
+"""Wire type of texts, bytes and messages: a length, then as many bytes."""
 
 _PIECE = 1 << 22
 _ROOM = "anomem"
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a path names an exported file: .onnx, or .xml of an OpenVINO IR."""
+    """Return True for the path of an exported file: .onnx, or .xml of an OpenVINO IR."""
     return Path(path).suffix.lower() in (".onnx", ".xml")
 
 
 def weights_of(path: str | Path) -> Path | None:
-    """The file of weights that belongs to an OpenVINO IR; None for ONNX, which is one file."""
+    """Return the weights file of an OpenVINO IR; None for ONNX, which is one file."""
     place = Path(path)
     return place.with_suffix(".bin") if place.suffix.lower() == ".xml" else None
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
-    """Read our texts from an exported file.
+    """Read anomem's texts from an exported file.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ def read_texts(path: str | Path) -> dict[str, str]:
     Returns
     -------
     dict
-        Empty where the file carries none.
+        Texts by key; empty if the file has none.
 
     Raises
     ------
     ModelFileError
-        The file is missing, cut off or of another kind.
+        The file is missing, truncated or of another kind.
     """
     place = _existing(path)
     if place.suffix.lower() == ".xml":
@@ -71,16 +71,16 @@ def read_texts(path: str | Path) -> dict[str, str]:
 
 
 def write_texts(path: str | Path, texts: Mapping[str, str], target: str | Path | None = None) -> None:
-    """Replace our texts in an exported file; all else stays as it is, to the byte in ONNX.
+    """Replace anomem's texts in an exported file; all other content is unchanged, in ONNX byte for byte.
 
     Parameters
     ----------
     path : str or Path
         As for `read_texts`.
     texts : mapping of str to str
-        Keys are letters, digits and underscores.
+        Texts by key; keys consist of letters, digits and underscores.
     target : str or Path, optional
-        Write there instead; of an IR only the .xml.
+        File to write instead; for an IR only the .xml.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def _write_onnx(place: Path, texts: Mapping[str, str], part: Path) -> None:
 
 
 def checksum(path: str | Path) -> str:
-    """Size and CRC-32 of a file, as text: enough to tell that it is not the one that belongs here."""
+    """Return size and CRC-32 of a file as text, to detect a mismatched file."""
     size, value = 0, 0
     with Path(path).open("rb") as stream:
         while piece := stream.read(_PIECE):
@@ -130,7 +130,7 @@ def _tree(place: Path) -> ET.Element:
     try:
         root = ET.parse(place).getroot()
     except Exception as error:  # the parser raises nearly everything on damaged files
-        raise ModelFileError(f"{place}: not an OpenVINO IR, or damaged: export it again") from error
+        raise ModelFileError(f"{place}: not an OpenVINO IR, or damaged; export it again") from error
     if root.tag != "net":
         raise ModelFileError(f"{place}: an XML file, but not an OpenVINO IR")
     return root
@@ -148,7 +148,7 @@ def _write_xml(root: ET.Element, texts: Mapping[str, str], part: Path) -> None:
 
 
 class _Field:
-    """One field of a message: its number, and where it and its content lie in the file."""
+    """Field of a message: its number, and the positions of the field and its content in the file."""
 
     def __init__(self, number: int, wire: int, start: int, content: int, end: int) -> None:
         self.number, self.wire, self.start, self.content, self.end = number, wire, start, content, end
@@ -159,7 +159,7 @@ class _Field:
 
 
 def _fields(stream: BinaryIO, place: Path) -> Iterator[_Field]:
-    """Walk the top level of a message; a file that ends midway, or is something else, is refused."""
+    """Yield the top-level fields of a message; ModelFileError for a truncated or other file."""
     size = os.fstat(stream.fileno()).st_size
     start, known = 0, 0
     while start < size:
@@ -173,7 +173,7 @@ def _fields(stream: BinaryIO, place: Path) -> Iterator[_Field]:
         end = stream.tell() + length + {1: 8, 5: 4}.get(wire, 0)
         if wire not in (0, 1, 2, 5) or number == 0 or end > size:
             raise _damaged(place)
-        known += number in (7, 8)  # a model has a graph and says which operators it means
+        known += number in (7, 8)  # a model has a graph and operator sets
         yield _Field(number, wire, start, content, end)
         start = end
     if known < 2:
@@ -188,7 +188,7 @@ def _content(stream: BinaryIO, field: _Field, place: Path) -> bytes:
 
 
 def _entry(content: bytes, place: Path) -> tuple[str, str]:
-    """Key and value of one entry of ``metadata_props``."""
+    """Return key and value of an entry of ``metadata_props``."""
     found, at = {1: b"", 2: b""}, 0
     while at < len(content):
         key, at = _varint_at(content, at, place)
@@ -252,4 +252,4 @@ def _too_much_text(place: Path) -> ModelFileError:
 
 
 def _damaged(place: Path) -> ModelFileError:
-    return ModelFileError(f"{place}: not an ONNX model, or damaged: export it again")
+    return ModelFileError(f"{place}: not an ONNX model, or damaged; export it again")

@@ -27,26 +27,26 @@ __all__ = ["Model", "Scored", "describe"]
 
 @dataclass(frozen=True)
 class Scored:
-    """One image's result.
+    """Result of one image.
 
     Parameters
     ----------
     index : int
-        Position among the images given.
+        Position of the image in the input.
     name : str
         Path, or position in an array.
     digest : int
         Content hash.
     score : float
-        Raw anomaly score, higher = more anomalous; NaN where `error` is set.
+        Raw anomaly score, higher = more anomalous; NaN if `error` is set.
     p_value : float
         Conformal p-value, (1 + #{calibration scores >= score}) / (n + 1).
     anomalous : bool
-        Whether p_value <= alpha.
+        True if p_value <= alpha.
     map : ndarray or None
         (H, W) float32 in the image's own frame and size.
     error : str or None
-        Why the image could not be read.
+        Reason why the image could not be read.
     """
 
     index: int
@@ -79,7 +79,7 @@ def describe(result: ImageResult, name: str, preprocessing: Preprocessing, calib
 
 
 class Model(OldNames, ABC):
-    """What users hold: a detector, fitted or loaded, or an exported model; all scoring goes through :meth:`score`."""
+    """Interface shared by fitted detectors and exported models; all scoring goes through :meth:`score`."""
 
     @property
     @abstractmethod
@@ -94,7 +94,7 @@ class Model(OldNames, ABC):
     @property
     @abstractmethod
     def localizes(self) -> bool:
-        """True where the model draws anomaly maps."""
+        """True if the model draws anomaly maps."""
 
     @property
     @abstractmethod
@@ -114,7 +114,7 @@ class Model(OldNames, ABC):
     @property
     @abstractmethod
     def map_scale_(self) -> tuple[float, float]:
-        """Low and high end of the one colour scale on which this model's maps are drawn; (0, 1) without maps."""
+        """Limits of the colour scale of the model's maps; (0, 1) without maps."""
 
     @property
     @abstractmethod
@@ -128,11 +128,11 @@ class Model(OldNames, ABC):
 
     @abstractmethod
     def get_params(self) -> dict[str, Any]:
-        """Return the hyperparameters as they were given."""
+        """Return the hyperparameters as given."""
 
     @abstractmethod
     def save(self, path: str | Path) -> None:
-        """Write the model file; whole or not at all."""
+        """Write the model file atomically."""
 
     @abstractmethod
     def _prepared(
@@ -158,15 +158,15 @@ class Model(OldNames, ABC):
         device: str,
         groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
-        """Replace the calibration by one on fresh normals."""
+        """Replace the calibration with one on fresh normals."""
 
     def _normals(self, normals: ImagesLike) -> tuple[Any, Sequence[Hashable | None] | None]:
-        """Return the normal images of what users give to calibrate on, and their groups where these are known.
+        """Return the normal images of a user's calibration input, and their groups if known.
 
         Raises
         ------
         InputError
-            A folder that holds anomalous images by the name of a folder inside.
+            Folder with a subfolder named for anomalous images.
         """
         if isinstance(normals, (str, Path)) and Path(normals).is_dir():
             found = image_files(normals, among=False)
@@ -175,16 +175,16 @@ class Model(OldNames, ABC):
         return normals, None
 
     def _before_scoring(self) -> None:
-        """Warn where p-values cannot be trusted."""
+        """Warn if p-values may be invalid."""
 
     @property
     def bits_(self) -> int:
-        """Bits that 16-bit samples use: 8, 10, 12, 14 or 16."""
+        """Bits used by 16-bit samples: 8, 10, 12, 14 or 16."""
         return self.preprocessing_.bits
 
     @property
     def digests_(self) -> frozenset[int]:
-        """Content hashes of every image that trained, tuned, calibrated or labelled the model."""
+        """Content hashes of all images used for training, tuning, calibration or labels."""
         return frozenset().union(*self.digests_by_role_.values())
 
     def score(
@@ -198,24 +198,24 @@ class Model(OldNames, ABC):
         device: str = "auto",
         max_pixels: int | None = None,
     ) -> Iterator[Scored]:
-        """Score images lazily and in order; Python, commands, reports and benchmarks all take this path.
+        """Score images lazily, in order; Python, commands, reports and benchmarks all use this method.
 
         Parameters
         ----------
         images : folder, file, array, tensor, Pillow image, bytes, or list of these
             All images of a folder, whatever its layout. Arrays are RGB, bytes the content of an image file.
         maps : bool
-            Return anomaly maps too, each in its image's own size; refused where the method draws none.
+            Return anomaly maps too, each in its image's own size; InputError if the method draws none.
         batch_size : int
-            Images per forward pass; scores depend on it by rounding only.
+            Images per forward pass; affects scores by rounding only.
         workers : int, optional
             Decoding threads; by default one per core, at most eight.
         skip_bad : bool
-            List unreadable images instead of failing.
+            Yield unreadable images with their error instead of failing.
         device : str
             "auto", "cpu", "cuda", "cuda:1", ...; exported models run on the processor.
         max_pixels : int, optional
-            Images with more pixels are refused before they are decoded; by default 120 million.
+            Maximum number of pixels per image, checked before decoding; by default 120 million.
 
         Yields
         ------
@@ -224,9 +224,9 @@ class Model(OldNames, ABC):
         Raises
         ------
         InputError
-            For images that cannot be opened; for maps of a method that draws none.
+            Images that cannot be opened, or maps of a method that draws none.
         ImageError
-            For an image that cannot be read, unless `skip_bad`.
+            Unreadable image, unless `skip_bad`.
         """
         self._before_scoring()
         calibration = self.calibration_
@@ -248,12 +248,12 @@ class Model(OldNames, ABC):
         device: str = "auto",
         max_pixels: int | None = None,
     ) -> Iterator[ImageResult]:
-        """Run the network over images lazily and in order, without p-values and verdicts.
+        """Run the network over images lazily, in order, without p-values and verdicts.
 
         Parameters
         ----------
         images
-            As for :meth:`score`; or PreparedImages, which carry `workers` and `skip_bad` themselves.
+            As for :meth:`score`; or PreparedImages, with their own `workers` and `skip_bad`.
         maps : bool
             Keep the map of each tile.
         batch_size, workers, skip_bad, device, max_pixels
@@ -329,12 +329,12 @@ class Model(OldNames, ABC):
         return np.asarray([-1 if r.error else int(r.anomalous) for r in scored], dtype=np.intp)
 
     def set_alpha(self, alpha: float) -> Self:
-        """Set the promised false-alarm rate, and return self; scores and calibration stay.
+        """Set the promised false-alarm rate and return self; scores and calibration are unchanged.
 
         Raises
         ------
         CalibrationError
-            For an alpha that the calibration images cannot carry.
+            Alpha too small for the number of calibration images.
         """
         self._with_alpha(alpha)
         return self
@@ -352,16 +352,17 @@ class Model(OldNames, ABC):
         groups: Groups = None,
         progress: Progress | None = None,
     ) -> Self:
-        """Calibrate on fresh normals, and return self.
+        """Calibrate on fresh normals and return self.
 
         Parameters
         ----------
         normals : images
-            As for :meth:`score`. Images that the model has learnt from or was tuned on are left out with a warning.
+            As for :meth:`score`. Images used for training or tuning are left out with a warning.
         alpha : float, optional
-            Promised false-alarm rate; by default the present one where the normals carry it.
+            Promised false-alarm rate; by default the current one if there are enough normals.
         groups : sequence, "near", "folder" or regular expression, optional
-            Images of one part, lot or burst; p-values count groups. See `anomem.runtime.groups.resolve_groups`.
+            Groups of images of one part, lot or burst; p-values count groups. See
+            `anomem.runtime.groups.resolve_groups`.
         batch_size, workers, device, skip_bad, max_pixels
             As for :meth:`score`.
         progress : callable, optional
@@ -370,9 +371,9 @@ class Model(OldNames, ABC):
         Raises
         ------
         CalibrationError
-            For an alpha that the normals, or their groups, cannot carry.
+            Alpha too small for the number of normals or groups.
         InputError
-            Where no image is new to the model; a folder that holds anomalous images by its folders' names.
+            No image is new to the model, or a folder with a subfolder named for anomalous images.
         """
         if normals is None:
             warn_renamed("calibrate(alpha=...) without normals", "set_alpha(alpha)")

@@ -1,4 +1,4 @@
-"""Text of others, file names above all, made harmless for terminals, web pages and spreadsheets."""
+"""Escaping of external text, such as file names, for terminals, web pages and spreadsheets."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 __all__ = ["cell", "csv_text", "path_cell", "plain_only", "printable"]
 
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-"""Control characters, line and paragraph separators, and marks that turn the direction of writing."""
+"""Control characters, line and paragraph separators, and marks that change the text direction."""
 
 _ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _CONTROLS}
 _ESCAPES |= {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
-_ESCAPES |= {0xDC00 + code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}  # bytes that are no text
+_ESCAPES |= {0xDC00 + code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}  # undecodable bytes
 
 _CELL_ESCAPES = {code: text for code, text in _ESCAPES.items() if code < 0xA0 and chr(code) not in "\t\n\r"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -21,14 +21,14 @@ _QUOTED = frozenset(',;"\t\r\n')
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return a text with its control characters written out, for a terminal or a page.
+    r"""Return a text with escaped control characters, for a terminal or a page.
 
     Parameters
     ----------
     text : str
-        Anything, a file name above all; bytes that are no text are lone surrogates, as from `os.fsdecode`.
+        Any text, such as a file name; undecodable bytes are lone surrogates, as from `os.fsdecode`.
     keep : str
-        Control characters that stay.
+        Control characters left unescaped.
 
     Examples
     --------
@@ -40,18 +40,18 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def plain_only(value: object) -> Any:
-    """Return plain text as `printable` does and anything else as it is: the ``finalize`` of a page's templates."""
+    """Escape plain text like `printable` and return other values unchanged, for a template's ``finalize``."""
     return printable(value, keep="\n\t") if type(value) is str else value
 
 
 def cell(text: str) -> str:
-    """Return a text that a spreadsheet takes for text: never a formula, without codes for terminals."""
+    """Return a text that spreadsheets do not read as a formula, without terminal codes."""
     harmless = text.translate(_CELL_ESCAPES)
     return f"'{harmless}" if harmless.lstrip(" ").startswith(_FORMULA) else harmless
 
 
 def path_cell(path: str) -> str:
-    """Return a path as `cell` does, with "./" in front of what looks like a formula, so that it still opens."""
+    """Return a path like `cell`, with "./" before an apparent formula, so that it still opens."""
     harmless = path.translate(_CELL_ESCAPES)
     return f".{os.sep}{harmless}" if harmless.lstrip(" ").startswith(_FORMULA) else harmless
 
@@ -70,6 +70,6 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
 def _field(value: object) -> str:
     if value is None:
         return ""
-    # A path that has been made harmless stays as it is.
+    # An escaped path is unchanged.
     text = cell(value) if isinstance(value, str) else str(value)
     return '"' + text.replace('"', '""') + '"' if _QUOTED & set(text) else text

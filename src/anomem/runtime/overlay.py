@@ -1,4 +1,4 @@
-"""Anomaly maps as pictures, on a scale that stays the same from image to image."""
+"""Anomaly maps as pictures, on a colour scale fixed per model."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _TABLE = _table()
 
 
 def colourise(values: npt.NDArray[np.floating[Any]]) -> UInt8Image:
-    """Show values from 0 to 1 as colours from dark violet over red to light yellow.
+    """Map values from 0 to 1 to colours from dark violet over red to light yellow.
 
     Parameters
     ----------
     values : ndarray of float, shape (H, W)
-        Clipped to [0, 1]; NaN becomes grey.
+        Values, clipped to [0, 1]; NaN becomes grey.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def colourise(values: npt.NDArray[np.floating[Any]]) -> UInt8Image:
     Raises
     ------
     InputError
-        ``values`` has another number of axes.
+        ``values`` is not two-dimensional.
     """
     if values.ndim != 2:
         raise InputError(f"colourise takes (H, W), not {values.shape}")
@@ -78,22 +78,21 @@ def overlay(
     high: float,
     opacity: float = 0.5,
 ) -> UInt8Image:
-    """Draw an anomaly map over its image.
+    """Overlay an anomaly map on its image.
 
     The caller fixes the scale once per model, so that the same colour means the same deviation in
-    every picture. Where the map is at ``low`` or below, or NaN, the image stays as it is; from a
-    quarter of the scale on the colours have their full opacity.
+    every picture. Pixels with a map value of at most ``low``, or NaN, are unchanged; from a quarter
+    of the scale on, colours have full opacity.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3)
     values : ndarray of float, shape (H, W)
-        The anomaly map, in the image's frame.
+        Anomaly map, in the image's frame.
     low, high : float
-        The values shown as 0 and 1 of `colourise`. With ``low == high`` everything above counts
-        as 1.
+        Map values shown as 0 and 1 of `colourise`. With ``low == high``, larger values count as 1.
     opacity : float
-        The colours' greatest share in the picture, from 0 to 1.
+        Maximum opacity of the colours, from 0 to 1.
 
     Returns
     -------
@@ -102,7 +101,7 @@ def overlay(
     Raises
     ------
     InputError
-        Sizes that differ, ``low`` above ``high`` or not finite, or an opacity outside [0, 1].
+        Different sizes, ``low`` above ``high`` or not finite, or an opacity outside [0, 1].
     """
     if image.ndim != 3 or image.dtype != np.uint8 or image.shape != (*values.shape, 3):
         raise InputError(f"a map of {values.shape} does not fit an image of {image.shape}")

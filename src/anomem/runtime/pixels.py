@@ -1,4 +1,4 @@
-"""From samples of any kind to 8-bit RGB: bit depth, alpha, inverted scales."""
+"""Conversion of pixel samples to 8-bit RGB: bit depth, alpha, inverted scales."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from anomem.types import UInt8Image
 __all__ = ["BITS", "GREY", "Reading", "array_to_rgb", "fitting_bits", "peak_of", "picture_to_rgb", "split_alpha"]
 
 BITS = (8, 10, 12, 14, 16)
-"""Bit depths that 16-bit samples may use."""
+"""Bit depths in use within 16-bit samples."""
 
 GREY = 127
-"""Grey level under transparent pixels, of letterbox borders and of pixels outside the region of interest."""
+"""Grey level of transparent pixels, letterbox borders and pixels outside the region of interest."""
 
 _DARK = 1 << 14
-"""16-bit images that stay below use a quarter of their range at most."""
+"""Level below which 16-bit images use at most a quarter of their range."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Settings by which images become 8-bit RGB.
+    """Settings for the conversion of images to 8-bit RGB.
 
     Parameters
     ----------
     max_pixels : int
-        Images with more pixels are refused before anything is decoded.
+        Maximum number of pixels per image, checked before decoding.
     bits : {8, 10, 12, 14, 16}
-        Bits that 16-bit samples use: 2 ** bits - 1 is white. 8-bit images are taken as they are.
+        Bits used by 16-bit samples: 2 ** bits - 1 is white. 8-bit images are unchanged.
 
     Raises
     ------
     ParameterError
-        A value outside its range.
+        Value outside its range.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -56,7 +56,7 @@ class Reading:
             raise ParameterError(f"max_pixels={self.max_pixels!r} is not allowed; expected an integer >= 1")
 
     def check_peak(self, peak: int, name: str) -> None:
-        """Warn, once each, about 16-bit samples beyond the bits, and about those that use a fraction of 16."""
+        """Warn once about 16-bit samples above the given bits, and once about samples using a fraction of 16 bits."""
         if peak >= 1 << self.bits:
             self._note("beyond", f"{name}: values up to {peak} are beyond {self.bits} bits and become white")
         elif self.bits == 16 and 0 < peak < _DARK:
@@ -70,7 +70,7 @@ class Reading:
 
 
 def fitting_bits(peak: int) -> int:
-    """Return the smallest of `BITS` that holds a value.
+    """Return the smallest of `BITS` that can represent a value.
 
     Examples
     --------
@@ -81,14 +81,14 @@ def fitting_bits(peak: int) -> int:
 
 
 def picture_to_rgb(picture: Picture, label: str, reading: Reading) -> UInt8Image:
-    """Turn a decoded image into (H, W, 3) uint8, transparent pixels composed on `GREY`."""
+    """Convert a decoded image to (H, W, 3) uint8, with transparent pixels composed on `GREY`."""
     image = picture.image
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image)
         if image.mode == "I":
             values = _as_16_bits(values, label)
         own = Reading(reading.max_pixels, 16) if picture.bits else reading
-        if picture.bits:  # its header says what is white
+        if picture.bits:  # its header gives the white level
             values = np.minimum(values.astype(np.uint32) * 65535 // (2**picture.bits - 1), 65535).astype(np.uint16)
         rgb = array_to_rgb(values, label, own)
         return np.uint8(255) - rgb if picture.white_is_zero else rgb
@@ -101,7 +101,7 @@ def picture_to_rgb(picture: Picture, label: str, reading: Reading) -> UInt8Image
 
 
 def split_alpha(image: Image.Image, label: str) -> tuple[UInt8Image, npt.NDArray[np.uint8] | None]:
-    """Convert an 8-bit image to colours (H, W, 3) and alpha (H, W); None where every pixel is opaque."""
+    """Split an 8-bit image into colours (H, W, 3) and alpha (H, W); alpha is None if every pixel is opaque."""
     try:
         alpha = None
         if image.has_transparency_data:
@@ -110,14 +110,16 @@ def split_alpha(image: Image.Image, label: str) -> tuple[UInt8Image, npt.NDArray
             alpha = np.asarray(full.getchannel("A"))
             if alpha.min() < 255:
                 return np.array(full.convert("RGB")), alpha
-            image.info.pop("transparency", None)  # else Pillow converts by it, and warns about palettes
+            image.info.pop(
+                "transparency", None
+            )  # otherwise Pillow applies it in the conversion, and warns about palettes
         return np.array(image.convert("RGB")), None
     except ValueError as error:
-        raise ImageError(label, f"colour mode {image.mode}: save it as RGB") from error
+        raise ImageError(label, f"colour mode {image.mode}; save it as RGB") from error
 
 
 def peak_of(picture: Picture) -> int | None:
-    """Return the largest 16-bit sample; None for 8 bits, floats, and where the header says what is white."""
+    """Return the largest 16-bit sample; None for 8 bits, floats, and a white level in the header."""
     image = picture.image
     if picture.bits or image.mode == "F":
         return None
@@ -129,17 +131,17 @@ def peak_of(picture: Picture) -> int | None:
 
 
 def array_to_rgb(array: npt.ArrayLike, name: str, reading: Reading) -> UInt8Image:
-    """Turn an array into (H, W, 3) uint8; see `anomem.runtime.images.as_rgb`."""
+    """Convert an array to (H, W, 3) uint8; see `anomem.runtime.images.as_rgb`."""
     values = np.asarray(array)
     if values.ndim == 2:
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
         shape = np.shape(array)
-        raise ImageError(name, f"shape {shape} is not an image: give (H, W) or (H, W, 1, 3 or 4)")
+        raise ImageError(name, f"shape {shape} is not an image; give (H, W) or (H, W, 1, 3 or 4)")
     height, width = values.shape[:2]
     if height * width > reading.max_pixels:
         size = f"{width} x {height} pixels are more than the limit of {reading.max_pixels}"
-        raise ImageError(name, f"{size}: shrink or cut it, or raise max_pixels (--max-pixels)")
+        raise ImageError(name, f"{size}; shrink or cut it, or raise max_pixels (--max-pixels)")
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         reading.check_peak(int(values[:, :, :3].max()), name)
     levels = _levels(values, name, reading.bits)
@@ -162,13 +164,13 @@ def _levels(values: npt.NDArray[Any], name: str, bits: int) -> UInt8Image:
         low, high = float(values.min()), float(values.max())
         if not (low >= -1e-6 and high <= 1 + 1e-6):
             found = f"float values from {low:.4g} to {high:.4g}"
-            raise ImageError(name, f"{found}: scale them to [0, 1] or give uint8")
+            raise ImageError(name, f"{found}; scale them to [0, 1] or give uint8")
         return np.rint(np.clip(values.astype(np.float32), 0, 1) * 255).astype(np.uint8)
-    raise ImageError(name, f"dtype {values.dtype}: give uint8, uint16, bool or float in [0, 1]")
+    raise ImageError(name, f"dtype {values.dtype}; give uint8, uint16, bool or float in [0, 1]")
 
 
 def _scaled(values: npt.NDArray[Any], bits: int) -> UInt8Image:
-    """Scale 16-bit samples so that 2 ** bits - 1 becomes 255, and what is beyond too."""
+    """Scale 16-bit samples so that 2 ** bits - 1 becomes 255; larger samples are clipped."""
     if bits == 16:
         # 257 takes 65535 to 255; half of it rounds to the nearest, and there are no ties.
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -179,7 +181,7 @@ def _scaled(values: npt.NDArray[Any], bits: int) -> UInt8Image:
 
 def _composed(colours: UInt8Image, alpha: npt.NDArray[np.uint8], name: str) -> UInt8Image:
     if not alpha.any():
-        raise ImageError(name, "every pixel is transparent: save it without its alpha channel")
+        raise ImageError(name, "every pixel is transparent; save it without its alpha channel")
     opacity = alpha[:, :, None].astype(np.uint32)
     composed: UInt8Image = ((colours * opacity + GREY * (255 - opacity) + 127) // 255).astype(np.uint8)
     return composed
@@ -192,5 +194,5 @@ def _with_lower_bytes(upper: UInt8Image, low: Image.Image) -> npt.NDArray[np.uin
 
 def _as_16_bits(values: npt.NDArray[Any], label: str) -> npt.NDArray[np.uint16]:
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError(label, "32-bit values outside 0 to 65535: save it with 8 or 16 bits")
+        raise ImageError(label, "32-bit values outside 0 to 65535; save it with 8 or 16 bits")
     return values.astype(np.uint16)

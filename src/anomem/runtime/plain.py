@@ -1,4 +1,4 @@
-"""Values as JSON knows them."""
+"""Conversion of values to JSON types."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["plain"]
 
 
 def plain(value: Any, *, strict: bool = False) -> Any:
-    """Return mappings, sequences, arrays, paths and numpy scalars as what JSON knows; NaN and infinity become None.
+    """Convert mappings, sequences, arrays, paths and numpy scalars to JSON types; NaN and infinity become None.
 
     Parameters
     ----------
     value : object
     strict : bool
-        Convert mappings, sequences and numpy scalars only; NaN and anything else stay, so that a strict writer refuses
-        them.
+        Convert mappings, sequences and numpy scalars only; NaN and other values are unchanged, so that a strict writer
+        refuses them.
 
     Raises
     ------
     TypeError
-        A key is no text, and `strict`.
+        A key is not text, and `strict`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""From an image to what a network sees, and from its maps back to the image's frame."""
+"""Preprocessing: from an image to network inputs, and from maps back to the image's frame."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from anomem.types import BoolArray, Box, FloatArray, UInt8Image
 __all__ = ["GREY", "MAX_OVERLAP", "Preprocessing", "Tiles"]
 
 MAX_OVERLAP = 0.9
-"""Largest share of a tile that may overlap with the next."""
+"""Maximum share of a tile that overlaps with the next."""
 
 _KEYS = ("size", "letterbox", "tile", "overlap", "roi")
 
 
 @dataclass(frozen=True, eq=False)
 class Preprocessing:
-    """How images are cut and resized before scoring, and maps put together after it.
+    """Cutting and resizing of images before scoring, and assembly of maps after it.
 
     Parameters
     ----------
     size : int
         Side of the square inputs in pixels.
     letterbox : bool
-        Keep the aspect and fill up with grey, instead of stretching to a square.
+        Keep the aspect and pad with grey, instead of stretching to a square.
     tile : int, optional
         Cut images larger than this into overlapping tiles of ``tile`` x ``tile`` pixels.
     overlap : float
-        Share of a tile that overlaps with the next, from 0 to 0.9. With 0 there is nothing to
-        blend, and seams may show.
+        Share of a tile that overlaps with the next, from 0 to 0.9. With 0, tiles are not blended
+        and seams may show.
     roi : ndarray of bool, shape (h, w), optional
-        True where to look, in the frame of the images; scaled (nearest pixel) to images of another
-        size, unless they lie the other way round. Pixels outside have no influence on anything, not
-        by a single bit.
+        Region of interest, True inside, in the frame of the images; scaled (nearest pixel) to images
+        of another size, but not of another orientation. Pixels outside do not affect any result, to
+        the bit.
     bits : {8, 10, 12, 14, 16}
-        Bits that 16-bit samples use; see :class:`~anomem.runtime.pixels.Reading`.
+        Bits used by 16-bit samples; see :class:`~anomem.runtime.pixels.Reading`.
 
     Raises
     ------
     ParameterError
-        A value outside its range.
+        Value outside its range.
     """
 
     size: int
@@ -61,7 +61,7 @@ class Preprocessing:
     bits: int = 16
 
     def __post_init__(self) -> None:
-        """Check the ranges, and keep a read-only copy of ``roi``."""
+        """Check the ranges and store a read-only copy of ``roi``."""
         for name in ("size", "tile"):
             value = getattr(self, name)
             if not (value is None and name == "tile") and not _is_positive_integer(value):
@@ -80,7 +80,7 @@ class Preprocessing:
             object.__setattr__(self, "roi", _checked_roi(self.roi))
 
     def __eq__(self, other: object) -> bool:
-        """Whether both treat every image alike."""
+        """Return True if both treat every image alike."""
         if not isinstance(other, Preprocessing):
             return NotImplemented
         if self.to_dict() != other.to_dict():
@@ -88,11 +88,11 @@ class Preprocessing:
         return self.roi is None or other.roi is None or np.array_equal(self.roi, other.roi)
 
     def __hash__(self) -> int:
-        """Agree with equality."""
+        """Return a hash consistent with equality."""
         return hash(tuple(self.to_dict().values()))
 
     def boxes(self, height_width: tuple[int, int]) -> list[Box]:
-        """Say which parts of an image are looked at.
+        """Return the parts of an image that become inputs.
 
         Parameters
         ----------
@@ -102,15 +102,15 @@ class Preprocessing:
         Returns
         -------
         list of Box
-            Row by row. Without ``tile`` the whole image; else tiles that cover it, the last of a
-            row or column shifted inwards, a side shorter than the tile taken whole. Boxes without a
-            pixel of the region of interest are left out.
+            Boxes, row by row. Without ``tile`` the whole image; otherwise tiles that cover it, the
+            last of a row or column shifted inwards, a side shorter than the tile taken whole. Boxes
+            outside the region of interest are left out.
 
         Raises
         ------
         InputError
-            The image has no pixels or too many tiles; the region of interest lies the other way
-            round, or is empty at its size.
+            The image has no pixels or too many tiles; the region of interest has another
+            orientation, or is empty at the image's size.
         """
         height, width = height_width
         if height < 1 or width < 1:
@@ -118,7 +118,7 @@ class Preprocessing:
         count = len(self._spans(height)) * len(self._spans(width))
         if count > MAX_TILES:
             problem = f"an image of {height} x {width} pixels is {count:,} tiles, more than the limit of {MAX_TILES:,}"
-            raise InputError(f"{problem}: take larger tiles, or less overlap")
+            raise InputError(f"{problem}; take larger tiles, or less overlap")
         boxes = [
             Box(top, left, box_height, box_width)
             for top, box_height in self._spans(height)
@@ -130,11 +130,11 @@ class Preprocessing:
         kept = [box for box in boxes if _crop(roi, box).any()]
         if not kept:
             found = f"the region of interest is empty at {height} x {width} pixels"
-            raise InputError(f"{found}: mark with white where to look")
+            raise InputError(f"{found}; mark with white where to look")
         return kept
 
     def cut(self, image: UInt8Image) -> npt.NDArray[np.uint8] | Tiles:
-        """Cut an image into inputs.
+        """Cut an image into network inputs.
 
         Parameters
         ----------
@@ -143,46 +143,45 @@ class Preprocessing:
         Returns
         -------
         ndarray of uint8, shape (T, size, size, 3), or Tiles
-            One for each box of `boxes`, in its order; where they are many, cut when they are asked
-            for.
+            One input per box of `boxes`, in order; many inputs are cut on access.
 
         Raises
         ------
         InputError
-            ``image`` is something else, or as for `boxes`.
+            ``image`` has another shape or dtype, or as for `boxes`.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(f"cut takes (H, W, 3) uint8, not {image.shape} {image.dtype}")
         boxes = self.boxes((image.shape[0], image.shape[1]))
         roi = self._roi_at((image.shape[0], image.shape[1]))
         if roi is not None:
-            # Before any resize, so that nothing of the outside can leak in.
+            # Before any resize, so that pixels outside cannot leak in.
             image = np.where(roi[:, :, None], image, np.uint8(GREY))
         tiles = Tiles(image, boxes, self)
         return tiles if len(tiles) * self.size * self.size * 3 > TILES_AT_ONCE_BYTES else tiles[:]
 
     def assemble(self, maps: FloatArray, height_width: tuple[int, int]) -> FloatArray:
-        """Put the maps of an image's inputs together in the image's frame.
+        """Assemble the maps of an image's inputs in the image's frame.
 
-        Where tiles overlap, they are averaged with weights that fall smoothly towards the inner
-        edges of a tile (not at the image's border), so that seams leave no trace.
+        Overlapping tiles are averaged with weights that fall smoothly towards the inner edges of a
+        tile (not at the image's border), which hides the seams.
 
         Parameters
         ----------
         maps : ndarray of float32, shape (T, h, w)
-            One for each input of `cut`, at any resolution.
+            One map per input of `cut`, at any resolution.
         height_width : (int, int)
             The image's size.
 
         Returns
         -------
         ndarray of float32, shape (H, W)
-            Outside the region of interest: the smallest value inside it.
+            Assembled map; outside the region of interest, the smallest value inside it.
 
         Raises
         ------
         InputError
-            The number of maps does not fit the image, or as for `boxes`.
+            Wrong number of maps for the image, or as for `boxes`.
         """
         boxes = self.boxes(height_width)
         if maps.ndim != 3 or len(maps) != len(boxes):
@@ -197,20 +196,20 @@ class Preprocessing:
         return whole
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the pixels of ``roi``, of which it only says whether there is one."""
+        """Return all settings, with a flag in place of the pixels of ``roi``."""
         return {
             "size": int(self.size),
             "letterbox": self.letterbox,
             "tile": None if self.tile is None else int(self.tile),
             "overlap": float(self.overlap),
             "roi": self.roi is not None,
-            # Only where it matters: an older anomem refuses what it would read otherwise, and nothing else.
+            # Written only if it differs from the default, so that older versions refuse only files they would misread.
             **({} if self.bits == 16 else {"bits": int(self.bits)}),
         }
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any], roi: BoolArray | None = None) -> Preprocessing:
-        """Inverse of `to_dict`; the region of interest travels beside it.
+        """Build from the output of `to_dict` and the region of interest, which is stored separately.
 
         Raises
         ------
@@ -235,7 +234,7 @@ class Preprocessing:
         return [(start, self.tile) for start in starts]
 
     def _shared(self) -> int:
-        """Pixels that neighbouring tiles share; always at least one new pixel per tile."""
+        """Overlap of neighbouring tiles in pixels, less than a tile."""
         return 0 if self.tile is None else min(round(self.tile * self.overlap), self.tile - 1)
 
     def _roi_at(self, height_width: tuple[int, int]) -> BoolArray | None:
@@ -244,11 +243,11 @@ class Preprocessing:
         if same_aspect(self.roi.shape[::-1], height_width) and not same_aspect(self.roi.shape, height_width):
             sizes = [f"{width} x {height}" for height, width in (self.roi.shape, height_width)]
             problem = f"the region of interest, {sizes[0]} pixels, lies the other way round than the image, {sizes[1]}"
-            raise InputError(f"{problem}: turn the image, or fit for it separately")
+            raise InputError(f"{problem}; turn the image, or fit for it separately")
         return resize_mask(self.roi, height_width)
 
     def _inner(self, box: Box) -> Box:
-        """Where the box's pixels lie in its size x size input."""
+        """Return the area of the box's pixels in its size x size input."""
         if not self.letterbox:
             return Box(0, 0, self.size, self.size)
         longest = max(box.height, box.width)
@@ -274,10 +273,10 @@ class Preprocessing:
         return total.astype(np.float32)
 
     def _shares(self, length: int) -> dict[int, npt.NDArray[np.float64]]:
-        """For each tile start along one axis, the tile's share in each of its pixels.
+        """Return the weights of each tile in each of its pixels along one axis.
 
-        The shares at a pixel add up to 1 over all tiles of the axis. Tiles left out for the region
-        of interest change nothing: none of them holds a pixel of it.
+        The weights at a pixel add up to 1 over all tiles of the axis. Tiles left out do not matter:
+        they have no pixel in the region of interest.
         """
         spans = self._spans(length)
         ramp = _rising(self._shared())
@@ -295,23 +294,23 @@ class Preprocessing:
 
 
 class Tiles:
-    """The inputs of one image, cut when they are asked for.
+    """Inputs of one image, cut on access.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3)
-        Grey outside the region of interest.
+        Image, grey outside the region of interest.
     boxes : list of Box
-        Its parts that are looked at.
+        Parts of the image that become inputs.
     preprocessing : Preprocessing
-        How a part becomes an input.
+        Steps from a part to an input.
     """
 
     def __init__(self, image: UInt8Image, boxes: list[Box], preprocessing: Preprocessing) -> None:
         self._image, self._boxes, self._preprocessing = image, boxes, preprocessing
 
     def __len__(self) -> int:
-        """Count the inputs."""
+        """Return the number of inputs."""
         return len(self._boxes)
 
     @property
@@ -321,7 +320,7 @@ class Tiles:
         return len(self), size, size, 3
 
     def __getitem__(self, part: slice) -> npt.NDArray[np.uint8]:
-        """Cut some inputs, (T, size, size, 3) uint8."""
+        """Return some inputs, (T, size, size, 3) uint8."""
         boxes, size = self._boxes[part], self._preprocessing.size
         if len(boxes) == 1 and not self._preprocessing.letterbox:
             return resize(_crop(self._image, boxes[0]), (size, size))[None]
@@ -333,7 +332,7 @@ class Tiles:
 
 
 def _rising(count: int) -> npt.NDArray[np.float64]:
-    """Give a sin^2 ramp, above 0 everywhere; with its mirror image it adds up to 1."""
+    """Return a sin^2 ramp, positive everywhere, which adds up to 1 with its mirror image."""
     return np.asarray(np.sin(0.5 * math.pi * (np.arange(count) + 0.5) / max(count, 1)) ** 2)
 
 
@@ -343,7 +342,7 @@ def _crop(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
 
 def _checked_roi(roi: BoolArray) -> BoolArray:
     if getattr(roi, "dtype", None) != np.bool_ or roi.ndim != 2 or 0 in roi.shape:
-        raise ParameterError("roi must be a bool array of shape (h, w): read it with read_mask")
+        raise ParameterError("roi must be a bool array of shape (h, w); read it with read_mask")
     copy = np.array(roi)
     copy.flags.writeable = False
     return copy

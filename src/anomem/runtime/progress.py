@@ -1,4 +1,4 @@
-"""Progress of long calls: a callback that takes records, and one way to run a generator of them to its end."""
+"""Progress of long calls: the callback type, and a runner for generators of records."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Progress", "run_to_end"]
 S = TypeVar("S")
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[Record], object]
-"""Takes each record as it comes; an exception that it raises ends the call, which then leaves nothing half done."""
+"""Callback for each record; an exception it raises ends the call without leaving partial results."""
 
 
 def run_to_end(steps: Generator[S, None, T], each: Callable[[S], object] | None = None) -> T:
-    """Run a generator to its end, hand what it yields to `each`, and return its value.
+    """Run a generator to its end, pass its items to `each`, and return its value.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Calibrating anew: which images may take part, and the colour scale that their maps give."""
+"""Recalibration: eligible images, and the colour scale of their maps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from anomem.types import FloatArray
 __all__ = ["CALIBRATE_MAX", "MapScale", "calibrated_anew", "fresh_normals", "unseen"]
 
 CALIBRATE_MAX = 2048
-"""Normals that a promise is made on at most."""
+"""Maximum number of calibration images."""
 
 SCALE_IMAGES = 64
-"""How many calibration images the one fixed colour scale is read from."""
+"""Number of calibration images used for the colour scale."""
 
 
 def unseen(images: PreparedImages, seen: frozenset[int]) -> list[int]:
@@ -31,18 +31,18 @@ def unseen(images: PreparedImages, seen: frozenset[int]) -> list[int]:
     images : PreparedImages
         Normals.
     seen : frozenset of int
-        Content hashes of the images that the model has learnt from, was tuned on or was taught by labels.
+        Content hashes of the images used for training, tuning or labels.
 
     Returns
     -------
     list of int
-        Positions of those that it has not seen, each content once, in order; at most :data:`CALIBRATE_MAX`, drawn by
-        content, so that neither order nor names matter. A warning says what was left out.
+        Positions of unseen images, without duplicates, in order; at most :data:`CALIBRATE_MAX`, drawn by content
+        independently of order and names. A warning names the number left out.
 
     Raises
     ------
     InputError
-        None is left.
+        No image is left.
     """
     first: dict[int, int] = {}
     unreadable: list[int] = []
@@ -63,7 +63,7 @@ def unseen(images: PreparedImages, seen: frozenset[int]) -> list[int]:
     if not first:
         raise InputError("no image to calibrate on is new to the model; give normals that it has not seen")
     if len(first) <= CALIBRATE_MAX:
-        return sorted([*first.values(), *unreadable])  # scoring says why they cannot be read
+        return sorted([*first.values(), *unreadable])  # scoring reports why they cannot be read
     line = f"calibrating on {CALIBRATE_MAX} of {len(first)} images, drawn by content: more hardly sharpen a promise"
     warnings.warn(line, AnomemWarning, stacklevel=4)
     drawn = sorted(first, key=lambda digest: hashlib.sha256(digest.to_bytes(8, "big")).digest())
@@ -78,9 +78,9 @@ def fresh_normals(
     Raises
     ------
     InputError
-        None is new to the model, or another number of groups than of images.
+        No image is new to the model, or the number of groups differs from that of images.
     CalibrationError
-        An alpha that they, or their groups, cannot carry.
+        Alpha too small for the number of images or groups.
     """
     if groups is not None and len(groups) != len(images):
         raise InputError(f"groups has {len(groups)} entries for {len(images)} images; give one per image")
@@ -98,7 +98,7 @@ def calibrated_anew(
     groups: Sequence[Hashable | None] | None,
     precision: str | None = None,
 ) -> Calibration:
-    """Calibrate on fresh scores: at the former alpha where none is given and they carry it."""
+    """Calibrate on fresh scores, by default at the former alpha if there are enough scores."""
     n = np.size(scores) if groups is None else len(set(group_numbers(groups).tolist()))
     if alpha is None and former.alpha >= 1 / (n + 1):
         alpha = former.alpha
@@ -106,7 +106,7 @@ def calibrated_anew(
 
 
 class MapScale:
-    """The one colour scale of a model, gathered from the maps of its first calibration normals.
+    """Colour scale of a model, collected from the maps of its first calibration normals.
 
     Examples
     --------
@@ -118,12 +118,12 @@ class MapScale:
         self._values: list[FloatArray] = []
 
     def add(self, result: ImageResult) -> None:
-        """Look at the map of the tile that stands for an image, if there is one."""
+        """Add the map of an image's highest-scoring tile, if any."""
         if result.tile_maps is not None and len(self._values) < SCALE_IMAGES:
             self._values.append(result.tile_maps[result.tile].ravel())
 
     def result(self) -> tuple[float, float]:
-        """Low and high: dark is a normal pixel, full brightness three times what normals reach; (0, 1) without maps."""
+        """Limits (low, high): normal pixels are dark, full brightness is three times the normals' range."""
         if not self._values:
             return 0.0, 1.0
         low, top = np.quantile(np.concatenate(self._values), (0.5, 0.999))

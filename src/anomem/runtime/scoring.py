@@ -1,6 +1,6 @@
-"""The scoring path without a network: images in, tiles out; what a network says of tiles, back to one result an image.
+"""Scoring path around the network: images to tiles, and tile outputs to one result per image.
 
-Every engine takes it: torch, ONNX Runtime, OpenVINO.
+Used with all engines: torch, ONNX Runtime, OpenVINO.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = ["ImageResult", "Prepared", "PreparedImages", "TileOutput", "score_til
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image, ready for a model.
+    """Image prepared for a model.
 
     Parameters
     ----------
     index : int
-        Its position in the source.
+        Position in the source.
     digest : int
-        Its content hash, 8 bytes.
+        Content hash, 8 bytes.
     tiles : ndarray or Tiles
-        (T, S, S, 3) uint8; T is 1 unless the image was cut into tiles. Empty where `error` is set.
+        (T, S, S, 3) uint8; T is 1 unless the image was cut into tiles. Empty if `error` is set.
     height_width : tuple of int
-        Its own size in pixels.
+        Size of the image in pixels.
     error : str or None
-        Why it could not be decoded (only where bad images are skipped).
+        Reason why the image could not be decoded (only if bad images are skipped).
     """
 
     index: int
@@ -49,18 +49,18 @@ class Prepared:
 
 
 class PreparedImages:
-    """Some images of a source, prepared on the way in; never more than a few batches in memory.
+    """Images of a source, prepared on access with at most a few batches in memory.
 
     Parameters
     ----------
     source : ImageSource
-        Where the images come from.
+        Source of the images.
     preprocessing : Preprocessing
-        How they are brought to the model's frame.
+        Steps from an image to the network's input.
     indices : array-like of int, optional
-        Which images of the source, in order; all by default.
+        Positions of the images in the source, in order; all by default.
     workers : int, optional
-        Decoding threads; by default one a core, at most eight.
+        Number of decoding threads; by default one per core, at most eight.
     skip_bad : bool
         Yield images that cannot be decoded with their error instead of raising.
     """
@@ -90,7 +90,7 @@ class PreparedImages:
     def prepared(self, batch_size: int, order: IntArray | None = None) -> Iterator[list[Prepared]]:
         """Yield lists of prepared images, decoding ahead in threads.
 
-        An image that is cut into tiles counts as many, so that the memory held stays bounded.
+        An image cut into tiles counts as that many images, which bounds the memory.
         """
         if batch_size < 1:
             raise ParameterError(f"batch_size must be at least 1, not {batch_size}")
@@ -117,15 +117,15 @@ class PreparedImages:
     def _cut(self, image: UInt8Image, index: int) -> UInt8Image | Tiles:
         try:
             return self.preprocessing.cut(image)
-        except InputError as error:  # one image's fault: its size, or where the region of interest lies at it
+        except InputError as error:  # caused by one image: its size, or the region of interest at that size
             raise ImageError(self.source.name(index), str(error)) from error
         except MemoryError as error:
-            problem = "needs more memory than there is: shrink it, cut it or leave it out"
+            problem = "needs more memory than there is; shrink it, cut it or leave it out"
             raise ImageError(self.source.name(index), problem) from error
 
 
 def tile_batches(images: Sequence[Prepared], batch_size: int) -> Iterator[UInt8Image]:
-    """Yield the tiles of several images, in order, at most `batch_size` at a time."""
+    """Yield the tiles of several images in order, at most `batch_size` per batch."""
     parts: list[UInt8Image] = []
     for image in images:
         start, count = 0, len(image.tiles)
@@ -141,18 +141,18 @@ def tile_batches(images: Sequence[Prepared], batch_size: int) -> Iterator[UInt8I
 
 
 class TileOutput(NamedTuple):
-    """What a network says of a batch of tiles.
+    """Network output for a batch of tiles.
 
     Parameters
     ----------
     score : ndarray
         (T,) float32, higher = more anomalous, raw.
     map : ndarray or None
-        (T, h, w) float32 in the frame of the tiles, at any resolution; None where the method does not localise.
+        (T, h, w) float32 in the frame of the tiles, at any resolution; None if the method does not localise.
     one_class : ndarray or None
-        (T,) float32, the score before labels had a say; None where that is `score` itself.
+        (T,) float32, score without the influence of labels; None if equal to `score`.
     evidence : ndarray or None
-        (T, D), what a second stage is fitted to; only where it is asked for.
+        (T, D) inputs of the second stage; None unless requested.
     """
 
     score: FloatArray
@@ -163,22 +163,22 @@ class TileOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What a network says of one image.
+    """Network output for one image.
 
     Parameters
     ----------
     index, digest, height_width, error
         As in :class:`Prepared`.
     score : float
-        Raw anomaly score; NaN where `error` is set.
+        Raw anomaly score; NaN if `error` is set.
     one_class : float
-        The score before labels had a say.
+        Score without the influence of labels.
     evidence : ndarray, tensor or None
-        (D,) of the tile that stands for the image.
+        (D,) inputs of the second stage from the image's selected tile.
     tile_maps : ndarray or None
-        (T, h, w) float32, one map a tile, in the frame of the prepared tiles; None unless asked for.
+        (T, h, w) float32, one map per tile, in the frame of the prepared tiles; None unless requested.
     tile : int
-        Which tile stands for the image: the one with the highest one-class score.
+        Index of the selected tile, which has the highest one-class score.
     """
 
     index: int
@@ -204,13 +204,13 @@ def score_tiles(
     Parameters
     ----------
     chunks : iterable of list of Prepared
-        From :meth:`PreparedImages.prepared`.
+        Output of :meth:`PreparedImages.prepared`.
     forward : callable
-        From tiles (T, S, S, 3) uint8, at most `batch_size` of them, to what the network says of them.
+        Network: from tiles (T, S, S, 3) uint8, at most `batch_size` of them, to their output.
     batch_size : int
-        Tiles a forward pass; the scores do not depend on it beyond rounding.
+        Tiles per forward pass; affects scores by rounding only.
     maps : bool
-        Whether to keep the anomaly maps.
+        Keep the anomaly maps.
     """
     for chunk in chunks:
         good = [image for image in chunk if image.error is None]
@@ -228,7 +228,7 @@ def score_tiles(
 def _forward(
     forward: Callable[[UInt8Image], TileOutput], images: list[Prepared], batch_size: int, maps: bool
 ) -> TileOutput:
-    """One output for the tiles of all `images`."""
+    """Return one output for the tiles of all `images`."""
     outputs: list[TileOutput] = []
     count = sum(len(image.tiles) for image in images)
     for tiles in tile_batches(images, batch_size):
@@ -247,7 +247,7 @@ def _forward(
 def _check_maps(bytes_per_tile: int, count: int) -> None:
     if bytes_per_tile * count > MAX_TILE_MAP_BYTES:
         problem = f"the maps of {count:,} tiles are more than the limit of {MAX_TILE_MAP_BYTES >> 30} GiB"
-        raise InputError(f"{problem}: take larger tiles, or less overlap")
+        raise InputError(f"{problem}; take larger tiles, or less overlap")
 
 
 def _joined(parts: list[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:

@@ -1,7 +1,7 @@
-"""Digest of a whole file inside that file, so that a changed one is noticed.
+"""Digest of a file stored inside the file, to detect changes.
 
-The file holds a mark and 64 digits; the digits are the SHA-256 of the file with zeros in their place. It notices
-damage, not malice: whoever changes a file on purpose can seal it again.
+The file contains a mark and 64 digits: the SHA-256 of the file with zeros in their place. It detects damage,
+not malice: anyone can compute a new one.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from anomem.errors import ModelFileError
 __all__ = ["BLANK", "SEAL", "check_seal", "seal"]
 
 SEAL = "seal"
-"""Key under which a file's texts hold the mark."""
+"""Key of the mark in a file's texts."""
 
 _MARK = b"anomem-sha256:"
 _DIGITS = 64
 _PIECE = 1 << 22
 
 BLANK = _MARK.decode() + "0" * _DIGITS
-"""Text that a file must hold for :func:`seal`."""
+"""Placeholder text required by :func:`seal`."""
 
 
 def seal(path: str | Path) -> None:
-    """Write the digest of a file into the place that `BLANK` holds free in it."""
+    """Write the digest of a file in place of `BLANK`."""
     with Path(path).open("r+b") as file:
         place = _place(file)
         if place is None:
@@ -38,20 +38,20 @@ def seal(path: str | Path) -> None:
 
 
 def check_seal(path: str | Path, *, expected: bool, content: bytes | None = None) -> None:
-    """Compare a file with the digest in it.
+    """Check a file against its stored digest.
 
     Parameters
     ----------
     path : str or Path
     expected : bool
-        Whether its texts say that there is one; older files have none.
+        True if the file's texts announce a digest; older files have none.
     content : bytes, optional
-        Content of the file, where it has been read already.
+        Content of the file, if already read.
 
     Raises
     ------
     ModelFileError
-        The file is not as it was written.
+        The file has changed since it was written.
     """
     with Path(path).open("rb") if content is None else io.BytesIO(content) as file:
         place = _place(file)
@@ -62,11 +62,11 @@ def check_seal(path: str | Path, *, expected: bool, content: bytes | None = None
             file.seek(place)
             if file.read(_DIGITS) == wanted:
                 return
-    raise ModelFileError(f"{path}: damaged: its content is not what its digest says; copy it again, or save it anew")
+    raise ModelFileError(f"{path}: damaged: its content does not match its digest; copy it again, or save it anew")
 
 
 def _place(file: BinaryIO) -> int | None:
-    """Find where the digits begin."""
+    """Return the position of the digits."""
     file.seek(0)
     start, overlap = 0, b""
     while piece := file.read(_PIECE):

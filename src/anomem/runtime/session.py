@@ -1,4 +1,4 @@
-"""Scoring with an exported model: numpy, Pillow, and ONNX Runtime or OpenVINO."""
+"""Scoring with exported models: needs numpy, Pillow, and ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ __all__ = ["Session"]
 
 
 class Session(Model):
-    """An exported model that scores as the model it was exported from; made by :meth:`open`.
+    """Exported model that scores like its original; created by :meth:`open`.
 
     Parameters
     ----------
     path : Path
-        The file.
+        Exported file.
     facts : ExportedFacts
-        What it says about itself.
+        Facts of the file.
     engine : Engine
-        What computes its network.
+        Inference engine with the loaded network.
 
     Examples
     --------
-    A file that ``anomem export model.safetensors --out model.onnx`` wrote::
+    A file written by ``anomem export model.safetensors --out model.onnx``::
 
         session = Session.open("model.onnx")
         session.anomaly_score("photos")  # (N,) float32
@@ -67,29 +67,29 @@ class Session(Model):
         path : str or Path
             A .onnx file, or the .xml of an OpenVINO IR, its .bin beside it.
         threads : int, optional
-            Threads of arithmetic; by default one a core.
+            Number of inference threads; one per core by default.
         engine : {"auto", "onnxruntime", "openvino"}
-            auto: OpenVINO for an IR; for ONNX what is installed, ONNX Runtime first.
+            auto: OpenVINO for an IR; for ONNX the first installed of ONNX Runtime and OpenVINO.
 
         Raises
         ------
         ModelFileError
-            The file is missing, damaged, or not one that anomem exported.
+            The file is missing, damaged or not exported by anomem.
         MissingExtraError
             The engine is not installed.
         ParameterError
-            An engine that does not read this file, or fewer than 1 thread.
+            Engine that does not read this file, or fewer than 1 thread.
         """
         if not is_exported(path):
-            raise ModelFileError(f"{path}: not an exported model: give a .onnx file, or the .xml of an OpenVINO IR")
+            raise ModelFileError(f"{path}: not an exported model; give a .onnx file, or the .xml of an OpenVINO IR")
         facts = read_facts(path)
         found = open_engine(path, precision=facts.manifest.precision, threads=threads, engine=engine)
         if found.size not in (None, facts.preprocessing.size):
-            raise ModelFileError(f"{path}: damaged: its network takes {found.size} px, its manifest says otherwise")
+            raise ModelFileError(f"{path}: damaged: network and manifest differ in input size; export it again")
         return cls(Path(path), facts, found)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by path: whoever unpickles opens the file again, with the calibration as it is here."""
+        """Pickle the path and the current calibration; unpickling opens the file again."""
         return _reopen, (*self._key(), self._facts)
 
     def _key(self) -> tuple[Path, int | None, str, tuple[str, ...]]:
@@ -103,17 +103,17 @@ class Session(Model):
 
     @property
     def name(self) -> str:
-        """The method's name."""
+        """Name of the method."""
         return self._facts.manifest.method
 
     @property
     def localizes(self) -> bool:
-        """Whether it gives maps."""
+        """True if the model draws anomaly maps."""
         return self.engine.localizes
 
     @property
     def manifest(self) -> Manifest:
-        """Everything the model says about itself."""
+        """Manifest of the model."""
         return self._facts.manifest
 
     @property
@@ -123,13 +123,13 @@ class Session(Model):
 
     @property
     def map_scale_(self) -> tuple[float, float]:
-        """Low and high of the one colour scale on which this model's maps are drawn."""
+        """Limits of the colour scale of the model's maps."""
         scale = self._facts.manifest.map_scale
         return (scale["low"], scale["high"]) if scale else (0.0, 1.0)
 
     @property
     def counts_(self) -> dict[str, int]:
-        """Images by role: n_train, n_tune, n_calibration, n_labelled."""
+        """Number of images by role: n_train, n_tune, n_calibration, n_labelled."""
         return dict(self._facts.manifest.counts)
 
     @property
@@ -149,11 +149,11 @@ class Session(Model):
 
     @property
     def paper(self) -> str:
-        """Where the method was published."""
+        """Publication of the method."""
         return str(self._facts.export.get("paper", ""))
 
     def get_params(self) -> dict[str, Any]:
-        """Return the hyperparameters as they were given to the model."""
+        """Return the hyperparameters as given to the model."""
         return dict(self._facts.manifest.params)
 
     def __repr__(self) -> str:
@@ -214,12 +214,12 @@ class Session(Model):
         self._facts = facts.with_arithmetic(self.engine.arithmetic)
 
     def save(self, path: str | Path | None = None) -> None:
-        """Write the calibration as it is now into the file, or into a copy of an ONNX file.
+        """Write the current calibration to the file, or to a copy of an ONNX file.
 
         Raises
         ------
         InputError
-            A copy of another kind, or of an IR, which is two files; the folder cannot be written.
+            Copy of another format, or of an IR, which is two files; or the folder cannot be written.
         """
         target = self.path if path is None else Path(path)
         moves = target.resolve() != self.path.resolve()
@@ -231,7 +231,7 @@ class Session(Model):
 
 
 _engines: WeakValueDictionary[tuple[Path, int | None, str, tuple[str, ...]], Engine] = WeakValueDictionary()
-"""Engines of this process by file; a forked process cannot start others."""
+"""Engines of this process by file, since a forked process cannot start new ones."""
 
 
 def _reopen(path: Path, threads: int | None, engine: str, file: tuple[str, ...], facts: ExportedFacts) -> Session:
@@ -240,18 +240,18 @@ def _reopen(path: Path, threads: int | None, engine: str, file: tuple[str, ...],
     Raises
     ------
     ModelFileError
-        The file is missing, or another one than the session was opened from.
+        The file is missing or has been replaced.
     """
     found = _engines.get((path, threads, engine, file))
     if found is not None:
         return Session._around(path, facts, found, file)
     session = Session.open(path, threads, engine)
     if session._file != file:
-        raise ModelFileError(f"{path}: has been replaced since the session was opened: open it again")
+        raise ModelFileError(f"{path}: has been replaced since the session was opened; open it again")
     session._facts = facts
     return session
 
 
 def _fingerprint(path: Path) -> tuple[str, ...]:
-    """Checksums of an exported model's files."""
+    """Return the checksums of an exported model's files."""
     return tuple(checksum(file) for file in (path, weights_of(path)) if file is not None)

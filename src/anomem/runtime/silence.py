@@ -1,4 +1,4 @@
-"""Environment variables by which dependencies are told not to report to their makers."""
+"""Environment variables that disable the telemetry of dependencies."""
 
 import os
 
@@ -8,5 +8,5 @@ _SILENT = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def silence() -> None:
-    """Tell dependencies not to report, before any of them is imported; child processes inherit it."""
+    """Disable the telemetry of dependencies before their import; child processes inherit the setting."""
     os.environ.update(_SILENT)

@@ -1,4 +1,4 @@
-"""Images to read one at a time: files and arrays. Nothing is decoded or converted before it is asked for."""
+"""Image sources: files and arrays, decoded on access."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ __all__ = ["ArraySource", "Expand", "FileSource", "ImageSource", "highest_level"
 _CHANNELS = (1, 3, 4)
 
 OBSERVED = 256
-"""Images whose bit depth is looked at."""
+"""Number of images whose bit depth is examined."""
 
 
 class Expand(Protocol):
-    """From a path to the image files that it stands for."""
+    """Function from a path to its image files."""
 
     def __call__(self, path: str | Path, /, *, among: bool) -> Sequence[str | Path]:
-        """List them; ``among`` others a path need not exist yet."""
+        """List the image files; with ``among`` (one of several paths) the path need not exist."""
 
 
 class ImageSource(ABC):
-    """A sequence of images that are read when they are asked for."""
+    """Sequence of images read on access."""
 
     reading: Reading = Reading()
-    """Settings by which its images become 8-bit RGB."""
+    """Settings for the conversion to 8-bit RGB."""
 
     def with_bits(self, bits: int) -> Self:
-        """Return the same images, 16-bit samples read as `bits` bits; see :class:`~anomem.runtime.pixels.Reading`."""
+        """Return the same images with 16-bit samples read as `bits` bits; see `Reading`."""
         return self if bits == self.reading.bits else self.with_reading(replace(self.reading, bits=bits))
 
     def with_reading(self, reading: Reading) -> Self:
-        """Return the same images, read otherwise."""
+        """Return the same images with other conversion settings."""
         changed = copy.copy(self)
         changed.reading = reading
         return changed
@@ -68,15 +68,15 @@ class ImageSource(ABC):
 
     @abstractmethod
     def name(self, i: int) -> str:
-        """Name image ``i``: its path, or its place in the input."""
+        """Return the name of image ``i``: its path, or its position in the input."""
 
     @abstractmethod
     def digest(self, i: int) -> int:
-        """Hash the content of image ``i``: the first 8 bytes of a SHA-256, as unsigned number."""
+        """Return the content hash of image ``i``: the first 8 bytes of a SHA-256, as an unsigned integer."""
 
     @abstractmethod
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
-        """Do `load` and `digest` of image ``i``, touching the file once."""
+        """Return `load` and `digest` of image ``i`` from one read."""
 
     @abstractmethod
     def subset(self, indices: Iterable[int]) -> ImageSource:
@@ -84,7 +84,7 @@ class ImageSource(ABC):
 
 
 def highest_level(images: ImageSource) -> int:
-    """Return the largest 16-bit sample of an even sample of the images; 0 where there is none."""
+    """Return the largest 16-bit sample of evenly chosen images; 0 without 16-bit images."""
     chosen = np.unique(np.linspace(0, len(images) - 1, OBSERVED).round().astype(int)) if len(images) else ()
     return max((images.peak(int(i)) or 0 for i in chosen), default=0)
 
@@ -95,7 +95,7 @@ class FileSource(ImageSource):
     Parameters
     ----------
     paths : iterable of str or Path
-        Nothing is opened here; a missing file shows when it is loaded.
+        Paths, opened on access; a missing file is an error when loaded.
     """
 
     def __init__(self, paths: Iterable[str | Path], reading: Reading | None = None) -> None:
@@ -107,12 +107,12 @@ class FileSource(ImageSource):
         return len(self._paths)
 
     def content(self, i: int) -> bytes:
-        """Read the bytes of file ``i``; ImageError when it cannot be read or begins like no image."""
+        """Read the bytes of file ``i``; ImageError if it cannot be read or is not an image."""
         label, limit = self.name(i), image_bytes(self.reading.max_pixels)
         try:
             return read_regular(self._paths[i], label, limit, check_kind)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ImageError(label, "there is no such file: check the path") from error
+            raise ImageError(label, "there is no such file; check the path") from error
 
     def load(self, i: int) -> UInt8Image:
         """Decode file ``i``."""
@@ -124,11 +124,11 @@ class FileSource(ImageSource):
         return peak_level(path if is_file(path) else self.content(i), self.name(i), self.reading.max_pixels)
 
     def name(self, i: int) -> str:
-        """Return the path of file ``i`` as it was given."""
+        """Return the path of file ``i`` as given."""
         return str(self._paths[i])
 
     def digest(self, i: int) -> int:
-        """Hash the bytes of file ``i``; ImageError when it cannot be read."""
+        """Hash the bytes of file ``i``; ImageError if it cannot be read."""
         return _first_bytes(hashlib.sha256(self.content(i)).digest())
 
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
@@ -143,7 +143,7 @@ class FileSource(ImageSource):
 
 
 class ArraySource(ImageSource):
-    """Images in memory: arrays, tensors, Pillow images and files' contents, converted when they are asked for.
+    """Images in memory: arrays, tensors, Pillow images and contents of files, converted on access.
 
     Parameters
     ----------
@@ -153,12 +153,12 @@ class ArraySource(ImageSource):
         could be the channels, a tensor has them first and an array last. Values as in
         `anomem.runtime.images.as_rgb`. Bytes are the content of an image file.
     reading : Reading, optional
-        How they become 8-bit RGB.
+        Settings for the conversion to 8-bit RGB.
 
     Raises
     ------
     InputError
-        Other shapes. (Values are looked at when the image is loaded.)
+        Other shapes. (Values are checked when the image is loaded.)
     """
 
     def __init__(self, items: Any, reading: Reading | None = None) -> None:
@@ -182,7 +182,7 @@ class ArraySource(ImageSource):
         return f"image {self._indices[i]}"
 
     def digest(self, i: int) -> int:
-        """Hash image ``i``: shape, dtype and values, or as a file where it is bytes."""
+        """Hash image ``i``: shape, dtype and values, or the content if it is bytes."""
         return _digest(self._item(i), self.name(i))
 
     def load_with_digest(self, i: int) -> tuple[UInt8Image, int]:
@@ -239,11 +239,11 @@ def open_images(
         A folder is searched recursively. Several paths may mix files and folders; paths do not mix
         with images in memory.
     files : type
-        What opens paths.
+        Class that opens paths.
     expand : callable
-        From a path, and whether it stands ``among`` others, to the image files that it stands for.
+        Function from a path, and ``among`` (one of several paths), to its image files.
     max_pixels : int, optional
-        The largest width times height accepted; by default `anomem.runtime.limits.MAX_PIXELS`.
+        Maximum number of pixels per image; `anomem.runtime.limits.MAX_PIXELS` by default.
 
     Returns
     -------
@@ -252,7 +252,7 @@ def open_images(
     Raises
     ------
     InputError
-        No image at all, a missing folder, or something that holds no images.
+        No images, a missing folder, or an unsupported input.
     """
     if isinstance(images, ImageSource):
         if max_pixels is None:
@@ -267,7 +267,7 @@ def open_images(
     if hasattr(images, "shape") and not _lists_objects(images):
         return ArraySource(images, reading)
     if isinstance(images, dict) or not isinstance(images, Iterable):
-        raise InputError(f"{type(images).__name__} holds no images: give a folder, paths, arrays or tensors")
+        raise InputError(f"{type(images).__name__} holds no images; give a folder, paths, arrays or tensors")
     items = list(images)
     if not items:
         raise InputError("0 images: the list is empty")
@@ -277,7 +277,7 @@ def open_images(
     if all(_in_memory(item) for item in items):
         return ArraySource(items, reading)
     kinds = ", ".join(sorted({type(item).__name__ for item in items}))
-    raise InputError(f"a list of {kinds} holds no images: give only paths, or only arrays, Pillow images and bytes")
+    raise InputError(f"a list of {kinds} holds no images; give only paths, or only arrays, Pillow images and bytes")
 
 
 def _in_memory(item: object) -> bool:
@@ -285,12 +285,12 @@ def _in_memory(item: object) -> bool:
 
 
 def _lists_objects(array: Any) -> bool:
-    """Return whether an array, or a column of a table, lists paths or images instead of holding pixels."""
+    """Return True for an array or table column of paths or images instead of pixels."""
     return len(array.shape) == 1 and getattr(array.dtype, "kind", "O") in "OUST"
 
 
 def _as_batch(arrays: Any) -> Any:
-    """Give one array or tensor its axis of images."""
+    """Return an array or tensor with a leading axis of images."""
     shape = tuple(arrays.shape)
     if 0 in shape:
         raise InputError(f"0 images: an array of shape {shape}")
@@ -300,7 +300,7 @@ def _as_batch(arrays: Any) -> Any:
     if len(shape) == 3 and shape[0] in (3, 4):
         kind = "a tensor" if hasattr(arrays, "detach") else "an array"
         raise InputError(
-            f"{kind} of shape {shape} may be one image or {shape[0]} grey ones: "
+            f"{kind} of shape {shape} may be one image or {shape[0]} grey ones; "
             f"give (1, {shape[0]}, H, W) or ({shape[0]}, 1, H, W)"
         )
     if len(shape) == 3:
@@ -308,7 +308,7 @@ def _as_batch(arrays: Any) -> Any:
     if len(shape) == 4 and (shape[1] in _CHANNELS or shape[3] in _CHANNELS):
         return arrays
     raise InputError(
-        f"an array of shape {shape} holds no images: give (N, H, W), (N, H, W, C) "
+        f"an array of shape {shape} holds no images; give (N, H, W), (N, H, W, C) "
         f"or (N, C, H, W) with 1, 3 or 4 channels"
     )
 
@@ -337,7 +337,7 @@ def _digest(item: npt.NDArray[Any] | bytes | Image.Image, name: str) -> int:
         try:
             facts, pixels = f"{item.size} {item.mode} ", item.tobytes()
         except Exception as error:  # decoders raise nearly everything on damaged files
-            raise ImageError(name, f"a Pillow image that cannot be decoded ({error}): open its file again") from error
+            raise ImageError(name, f"a Pillow image that cannot be decoded ({error}); open its file again") from error
     else:
         facts, pixels = f"{item.shape} {item.dtype.str} ", np.ascontiguousarray(item).tobytes()
     return _first_bytes(hashlib.sha256(facts.encode() + pixels).digest())

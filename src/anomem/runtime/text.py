@@ -1,4 +1,4 @@
-"""Figures as text: fractions in percent, raw scores, counts."""
+"""Number formatting: percentages, raw scores, counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["count", "number", "percent", "percent_digits", "rate"]
 
 
 def percent_digits(fraction: float, digits: int = 1) -> str:
-    """Return a measured fraction in percent without the sign, never rounded to all or to nothing.
+    """Return a measured fraction in percent without the sign, never rounded to 0 or 100.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def percent_digits(fraction: float, digits: int = 1) -> str:
 
 
 def percent(fraction: float, digits: int = 1, *, space: str = " ") -> str:
-    """Return a measured fraction in percent; parameters as for `percent_digits`, `space` stands before the sign.
+    """Return a measured fraction in percent; parameters as for `percent_digits`, with `space` before the sign.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def percent(fraction: float, digits: int = 1, *, space: str = " ") -> str:
 
 
 def rate(fraction: float, *, space: str = " ") -> str:
-    """Return a chosen rate in percent, without digits that were not chosen.
+    """Return a chosen rate in percent, without trailing digits.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def number(value: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return a count with its noun, in the plural unless it is one.
+    """Return a count with its noun, in the plural unless the count is 1.
 
     Examples
     --------

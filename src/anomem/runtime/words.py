@@ -1,4 +1,4 @@
-"""Names of folders that name a class of images, a part of a data set or a plain wrapper."""
+"""Meaning of folder names: class of images, part of a data set, or plain wrapper."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ENUMERATED = word_set(
 
 @lru_cache(maxsize=8192)
 def class_of(name: str) -> int | None:
-    """Return the label that a folder's name gives its images: 0 normal, 1 anomalous, None for any other name.
+    """Return the label implied by a folder's name: 0 normal, 1 anomalous, None for other names.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def class_of(name: str) -> int | None:
 
 @lru_cache(maxsize=8192)
 def split_of(name: str) -> Literal["train", "test", "val"] | None:
-    """Return the part of a data set that a folder's name means, alone or with a class beside it.
+    """Return the part of a data set implied by a folder's name, alone or with a class.
 
     Examples
     --------
@@ -78,12 +78,12 @@ def split_of(name: str) -> Literal["train", "test", "val"] | None:
 
 
 def is_neutral(name: str) -> bool:
-    """Return True for a folder's name that says no more than that it holds images."""
+    """Return True for a generic folder name such as ``images``."""
     return "".join(words_of(name)) in _NEUTRAL
 
 
 def is_enumerated(name: str) -> bool:
-    """Return True for the name of one of many like it, ``lot 3`` or ``cam-2``: no class.
+    """Return True for an enumerated name, ``lot 3`` or ``cam-2``, which is not a class.
 
     Examples
     --------
@@ -96,12 +96,12 @@ def is_enumerated(name: str) -> bool:
 
 
 def check_no_defects(paths: Iterable[str | Path], root: str | Path) -> None:
-    """Refuse images to be taken for normal, of which a folder below `root` says otherwise.
+    """Refuse normal images in a folder below `root` named for anomalous ones.
 
     Raises
     ------
     InputError
-        It names the folder.
+        A folder is named for anomalous images.
     """
     for path in paths:
         parts = Path(path).relative_to(root).parts[:-1]

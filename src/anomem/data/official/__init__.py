@@ -1,1 +1,1 @@
-"""Readers of image sets in their providers' own layouts: one module for each family of layouts."""
+"""Readers of image sets in their providers' layouts, one module per family of layouts."""

@@ -27,7 +27,7 @@ FASHION = (
 
 
 class _Cifar(NamedTuple):
-    """How one of the two sets calls its folders, batches and lists of class names (coarse first)."""
+    """Names of folders, batches and class name lists (coarse first) of one of the two sets."""
 
     binary: str
     python: str
@@ -54,7 +54,7 @@ CIFAR = {
 def read_cifar(tree: Tree, wanted: Wanted) -> Listing:
     """Read CIFAR-10 or CIFAR-100: class folders, the binary version, or the Python version through torchvision.
 
-    The variant "coarse" gives CIFAR-100's images their coarse class.
+    The variant "coarse" labels CIFAR-100's images with their coarse class.
     """
     facts, coarse = CIFAR[wanted.name], wanted.variant == "coarse"
     found = class_folders(tree, coarse=coarse)
@@ -123,7 +123,7 @@ def _pickled_cifar(tree: Tree, facts: _Cifar, *, coarse: bool) -> Listing:
     for batch in (*facts.batches["train"], *facts.batches["test"]):
         tree.need(batch)
     if not tree.root.is_dir():
-        raise InputError(f"{tree.root}: CIFAR's Python version inside a zip: unpack it, or use the binary version")
+        raise InputError(f"{tree.root}: CIFAR's Python version inside a zip; unpack it, or use the binary version")
     content = pickled_cifar(tree.root)
     classes = tuple(COARSE) if coarse else content.classes
     items: list[Item] = []
@@ -140,14 +140,14 @@ def _records(part: Part, file: Path, kinds: Iterable[str], suffix: str = "pgm") 
 
 def _named(file: Path, numbers: npt.NDArray[Any], classes: tuple[str, ...]) -> list[str]:
     if numbers.size and int(numbers.max()) >= len(classes):
-        raise InputError(f"{file}: class number {int(numbers.max())} of {len(classes)} classes: copy the file again")
+        raise InputError(f"{file}: class number {int(numbers.max())} of {len(classes)} classes; copy the file again")
     return [classes[number] for number in numbers]
 
 
 def _same_length(images: Path, labels: Path) -> None:
     n_images, n_labels = len(read_array(images)), len(read_array(labels))
     if n_images != n_labels:
-        raise InputError(f"{labels}: {n_labels:,} labels for {n_images:,} images in {images.name}: copy both again")
+        raise InputError(f"{labels}: {n_labels:,} labels for {n_images:,} images in {images.name}; copy both again")
 
 
 def _idx_file(tree: Tree, file: str) -> str:

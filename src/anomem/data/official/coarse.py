@@ -1,4 +1,4 @@
-"""The 20 coarse classes of CIFAR-100 and the five fine classes of each, as its authors publish them."""
+"""Coarse classes of CIFAR-100, 20, with five fine classes each, as published by its authors."""
 
 from __future__ import annotations
 
@@ -26,4 +26,4 @@ COARSE = {
 }
 
 COARSE_OF = {fine: coarse for coarse, members in COARSE.items() for fine in members}
-"""The coarse class of each fine one."""
+"""Coarse class of each fine class."""

@@ -1,4 +1,4 @@
-"""Which image sets anomem knows: a literal table."""
+"""Catalogue of known image sets."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ Role = Literal["development", "report", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogued:
-    """What is known about an image set before it is opened.
+    """Catalogue entry of an image set.
 
     Parameters
     ----------
     title : str
-        As its provider calls it.
+        Name given by its provider.
     tasks : tuple of str
-        What protocols use it for.
+        Tasks of the protocols that use the set.
     reader : str
         ``module:function`` in `anomem.data.official`.
     source : str
-        Where it can be asked for.
+        Place to request the set.
     licence : str
-        What its provider says; binding is what stands there.
+        Licence stated by the provider; only the provider's text is binding.
     folders : tuple of str
-        What a copy may be called: a folder, or with ``.zip`` a file.
+        Possible names of a copy: a folder, or with ``.zip`` a file.
     categories : tuple of str
-        Its parts that can be opened by themselves; empty where there are none.
+        Parts that can be opened separately; empty for none.
     variants : tuple of str
-        Its splits or labellings, the default first; empty where there is one.
+        Splits or labellings, the default first; empty if there is only one.
     normal, anomalous : tuple of str
-        Classes that are normal, or else all that are anomalous; both empty where any class may be called normal.
+        Normal classes, or else all anomalous classes; both empty if any class may be normal.
     role : {"development", "report", "none"}
-        Whether defaults of anomem were chosen on it, or whether its figures are published only.
+        "development" if defaults of anomem were chosen on the set, "report" if it is used for reporting only.
     roles : mapping
         Roles of single categories.
     download : str
-        The dataset class in torchvision that can fetch it; empty where it must be asked for.
+        Dataset class in torchvision that can download the set; empty if it must be requested.
     """
 
     title: str
@@ -60,11 +60,11 @@ class Catalogued:
 
     @property
     def ask(self) -> str:
-        """One clause: whose set it is, and where to ask for it."""
+        """Clause that names the provider and the place to request the set."""
         return f"{self.title} can be asked for at {self.source}"
 
     def role_of(self, category: str | None) -> Role:
-        """Role of a category, or of the whole."""
+        """Return the role of a category, or of the whole set."""
         return self.roles.get(category or "", self.role)
 
 

@@ -1,4 +1,4 @@
-"""Sets of class folders: one folder for each class, mostly below a folder for each part."""
+"""Sets of class folders, mostly one folder per class below one folder per part."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OCTID: Mapping[str, tuple[str, ...]] = {
     "DR": ("DR", "Diabetic_retinopathy"),
     "MH": ("MH", "Macular_Hole"),
 }
-"""OCTID's five classes, and how their folders are called in its several releases."""
+"""OCTID's five classes, with the folder names of its releases."""
 
 
 def class_folders(tree: Tree, *, coarse: bool = False) -> Listing | None:
-    """Read ``train/<class>``, ``test/<class>`` and, where it is there, ``val/<class>``.
+    """Read ``train/<class>``, ``test/<class>`` and ``val/<class>`` if present.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def class_folders(tree: Tree, *, coarse: bool = False) -> Listing | None:
     Returns
     -------
     Listing or None
-        None where there is no folder ``train`` with class folders.
+        None if there is no folder ``train`` with class folders.
     """
     classes = tree.folders("train")
     if not classes:
@@ -71,7 +71,7 @@ def read_kermany(tree: Tree, _: Wanted) -> Listing:
 
 
 def read_octid(tree: Tree, _: Wanted) -> Listing:
-    """Read OCTID, five class folders without a split of the provider's own."""
+    """Read OCTID, five class folders without a split by the provider."""
     items = [
         Item("train", tree.path(place), kind)
         for kind, names in OCTID.items()
@@ -81,7 +81,7 @@ def read_octid(tree: Tree, _: Wanted) -> Listing:
 
 
 def read_lsun(tree: Tree, _: Wanted) -> Listing:
-    """Read LSUN as its own tool exports it: ``<scene>_train`` and ``<scene>_val`` hold JPEG or WebP files.
+    """Read LSUN as exported by its own tool: ``<scene>_train`` and ``<scene>_val`` with JPEG or WebP files.
 
     One scene is enough; the databases themselves (LMDB) are not read.
     """
@@ -89,7 +89,7 @@ def read_lsun(tree: Tree, _: Wanted) -> Listing:
     databases = [folder for folder in tree.folders() if folder.endswith("_lmdb")]
     if not scenes and databases:
         raise tree.absent(
-            f"{tree.path(databases[0])}: an LMDB database, which anomem does not read: export it with LSUN's own "
+            f"{tree.path(databases[0])}: an LMDB database, which anomem does not read; export it with LSUN's own "
             f"data.py (it needs the package lmdb): data.py export {databases[0]} "
             f"--out_dir {databases[0].removesuffix('_lmdb')}"
         )

@@ -19,9 +19,9 @@ KINDS = ("normal", "anomalous")
 
 
 def read_shanghaitech(tree: Tree, wanted: Wanted) -> Listing:
-    """Read frames of all scenes or, the category being "01" to "13", of one.
+    """Read the frames of all scenes, or of one scene for a category "01" to "13".
 
-    Expected are ``training/frames/<video>/*.jpg`` (extracted from the videos that the provider hands out),
+    Expected are ``training/frames/<video>/*.jpg`` (extracted from the provider's videos),
     ``testing/frames/<video>/*.jpg``, ``testing/test_frame_mask/<video>.npy`` (frames) and
     ``testing/test_pixel_mask/<video>.npy`` (frames, rows, columns). A video is the group. The variant "every_fifth"
     takes every fifth frame of each video, as the FYD paper does.
@@ -29,7 +29,7 @@ def read_shanghaitech(tree: Tree, wanted: Wanted) -> Listing:
     step = 5 if wanted.variant == "every_fifth" else 1
     if not tree.has("training/frames") and tree.has("training/videos"):
         raise tree.absent(
-            f"{tree.path('training/frames')}: absent: anomem does not read videos: extract each of training/videos to "
+            f"{tree.path('training/frames')}: absent: anomem does not read videos; extract each of training/videos to "
             f"training/frames/<video>/000.jpg, 001.jpg, ..."
         )
     items = [
@@ -50,7 +50,7 @@ def _videos(tree: Tree, folder: str, scene: str | None) -> list[str]:
 
 
 def _frames(tree: Tree, folder: str) -> list[str]:
-    # 1000.jpg comes after 999.jpg, whatever the alphabet says.
+    # Numeric order: 1000.jpg comes after 999.jpg.
     return sorted(tree.need_images(folder), key=lambda place: (len(place), place))
 
 
@@ -68,5 +68,5 @@ def _test_frames(tree: Tree, video: str) -> Iterator[Item]:
 def _array(tree: Tree, place: str, count: int) -> npt.NDArray[np.uint8]:
     array = read_array(tree.path(tree.need(place)))
     if len(array) != count:
-        raise InputError(f"{tree.path(place)}: {len(array):,} entries for {count:,} frames: copy both again")
+        raise InputError(f"{tree.path(place)}: {len(array):,} entries for {count:,} frames; copy both again")
     return array

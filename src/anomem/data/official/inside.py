@@ -1,6 +1,6 @@
 """Files, and images inside files: entries of a zip, records of an array file, a box of a larger image.
 
-A path may go on inside a file::
+A path may lead into a file::
 
     cifar10.zip/test/cat/0001.png               an entry of a zip
     train-images-idx3-ubyte/00042.pgm           a record of an array file, counted from 0
@@ -42,23 +42,23 @@ ZIP_SUFFIXES = frozenset({".zip", ".npz"})
 
 
 def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
-    """Read a file, or what a path means that goes on inside a file.
+    """Read a file, or the content of a path into a file.
 
     Parameters
     ----------
     path : str or Path
     max_bytes : int
-        The largest size accepted, unpacked.
+        Maximum size, unpacked.
 
     Returns
     -------
     bytes
-        The file, the entry of a zip, or the record or box as a PNM file.
+        Content of the file or zip entry, or the record or box as a PNM file.
 
     Raises
     ------
     ImageError
-        There is no such file, entry, record or box, or it is larger.
+        The file, entry, record or box is missing or too large.
     """
     place = Path(path)
     try:
@@ -71,17 +71,17 @@ def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
     if zipped is not None and zipped[1] in zipped[0].names:
         return zipped[0].read(zipped[1], max_bytes)
     if place.parent.suffix.lower() in ZIP_SUFFIXES or not _is_file(place.parent):
-        raise ImageError(str(place), "there is no such file: check the path")
+        raise ImageError(str(place), "there is no such file; check the path")
     try:
         return _pnm(_box(place) if place.stem.startswith("box-") else _record(place))
     except ImageError:
         raise
-    except InputError as error:  # of the file around the image, which is one image's error too
+    except InputError as error:  # an error of the file around the image, reported as the image's
         raise ImageError(str(place), str(error)) from error
 
 
 def file_size(path: str | Path) -> int:
-    """Count the bytes of a file, or of what a path means that goes on inside a file; ImageError as for `read_file`."""
+    """Return the size in bytes of a file or of a path into a file; ImageError as for `read_file`."""
     place = Path(path)
     return place.stat().st_size if is_file(place) else len(read_file(place))
 
@@ -92,12 +92,12 @@ def read_array(path: str | Path) -> npt.NDArray[np.uint8]:
     Parameters
     ----------
     path : str or Path
-        A file, or an entry of a zip.
+        File, or entry of a zip.
 
     Returns
     -------
     ndarray
-        The first axis counts the records. A file on the disk is mapped where its format allows it.
+        Records along the first axis. A file on disk is memory-mapped if its format allows it.
     """
     place = Path(path)
     return _cached_array(place, _stamp(place))
@@ -110,18 +110,18 @@ def read_mask(
     image: str | Path | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> BoolArray:
-    """Read a defect mask: whatever is not black is defect; a folder stands for the union of its images.
+    """Read a defect mask, in which pixels that are not black are defective; a folder is the union of its masks.
 
     Parameters
     ----------
     path : str or Path
-        May go on inside a file; there, masks of 8 bits are expected.
+        Path, possibly into a file; masks inside files must have 8 bits.
     height_width : (int, int), optional
-        Size of the upright image that it belongs to: the mask is resized to it (nearest pixel).
+        Size of the upright image; the mask is resized to it (nearest pixel).
     image : str or Path, optional
-        The image that it belongs to, by whose EXIF orientation it may have to be turned.
+        Image of the mask, whose EXIF orientation may apply to it.
     max_pixels : int
-        The largest width times height accepted.
+        Maximum number of pixels.
 
     Returns
     -------
@@ -130,8 +130,8 @@ def read_mask(
     Raises
     ------
     ImageError
-        As for `read_file` and `anomem.runtime.images.read_mask`, masks of a folder that differ in size, or a folder
-        without any.
+        As for `read_file` and `anomem.runtime.images.read_mask`, or a folder with masks of different sizes or without
+        masks.
     """
     place = Path(path)
     if place.suffix == MASK_SUFFIX:
@@ -147,13 +147,13 @@ def read_mask(
         content = read_file(place, image_bytes(max_pixels))
         masks = [images.read_mask(content, height_width, name=str(place), **options)]
     if len({mask.shape for mask in masks}) > 1:
-        raise ImageError(str(place), "its masks differ in size: copy the folder again")
+        raise ImageError(str(place), "its masks differ in size; copy the folder again")
     union: BoolArray = np.logical_or.reduce(masks)
     return union
 
 
 def entries(folder: Path) -> list[Path]:
-    """List the images directly inside a folder, on the disk or in a zip; empty where there is no such folder."""
+    """List the images directly inside a folder, on disk or in a zip; empty for a missing folder."""
     if folder.is_dir():
         names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     else:
@@ -163,20 +163,20 @@ def entries(folder: Path) -> list[Path]:
 
 
 class Archive:
-    """An open zip: its entries by name, read one at a time, from any thread."""
+    """Open zip, with thread-safe reads of entries by name."""
 
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
         except Exception as error:  # as below
-            raise InputError(f"{path}: not a readable zip ({error}): copy it again") from error
+            raise InputError(f"{path}: not a readable zip ({error}); copy it again") from error
         self._path = path
         self._lock = threading.Lock()
         self.names = frozenset(name for name in self._zip.namelist() if _is_plain(name))
 
     @cached_property
     def folders(self) -> dict[str, tuple[list[str], list[str]]]:
-        """For each folder the visible folders and files directly in it, sorted; the zip itself is ``""``."""
+        """Visible folders and files directly in each folder, sorted; the zip itself is ``""``."""
         index: dict[str, tuple[set[str], set[str]]] = {}
         for entry in self.names:
             if any(part.startswith((".", "__MACOSX")) for part in entry.split("/")):
@@ -190,22 +190,22 @@ class Archive:
         return {folder: (sorted(below), sorted(files)) for folder, (below, files) in index.items()}
 
     def read(self, name: str, max_bytes: int) -> bytes:
-        """Read one entry; ImageError when it is damaged or encrypted, or says that it is larger than `max_bytes`."""
+        """Read an entry; ImageError if it is damaged, encrypted, or declared larger than `max_bytes`."""
         size = self._zip.getinfo(name).file_size  # zipfile unpacks no more than that
         if size > max_bytes:
             problem = f"unpacks to {size:,} bytes, more than the limit of {max_bytes:,}"
-            raise ImageError(str(self._path / name), f"{problem}: leave it out")
+            raise ImageError(str(self._path / name), f"{problem}; leave it out")
         try:
             with self._lock:
                 return self._zip.read(name)
         except Exception as error:  # unpackers raise nearly everything on damaged files
-            reason = f"cannot be read ({one_line(error)}): copy the zip again"
+            reason = f"cannot be read ({one_line(error)}); copy the zip again"
             raise ImageError(str(self._path / name), reason) from error
 
 
 def open_zip(path: Path) -> Archive:
-    """Open a zip, or return it as it is open already."""
-    # The process id: a forked process must not share the position in the file.
+    """Open a zip, or return the one already open."""
+    # Keyed by process id, since a forked process must not share the file position.
     return _cached_zip(path, _stamp(path), os.getpid())
 
 
@@ -220,16 +220,16 @@ def _cached_array(path: Path, _state: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of the file on the disk that a path leads through, so that a changed file is opened anew."""
+    """Return size and time of the file on disk that contains a path, so that a changed file is reopened."""
     for place in (path, *path.parents):
         if is_file(place):
             facts = place.stat()
             return facts.st_size, facts.st_mtime_ns
-    raise ImageError(str(path), "there is no such file: check the path")
+    raise ImageError(str(path), "there is no such file; check the path")
 
 
 def _zip_around(path: Path) -> tuple[Archive, str] | None:
-    """Find the zip that a path goes on inside, and the name in it."""
+    """Return the zip that contains a path, and the name inside it."""
     for place in path.parents:
         if place.suffix.lower() in ZIP_SUFFIXES and is_file(place):
             return open_zip(place), path.relative_to(place).as_posix()
@@ -251,10 +251,10 @@ def _is_plain(name: str) -> bool:
 def _record(path: Path) -> npt.NDArray[np.uint8]:
     records = read_array(path.parent)
     if not path.stem.isdecimal() or int(path.stem) >= len(records):
-        raise ImageError(str(path), f"no record {path.stem} among {len(records):,}: check the path")
+        raise ImageError(str(path), f"no record {path.stem} among {len(records):,}; check the path")
     record = np.asarray(records[int(path.stem)])
     if record.ndim not in (2, 3):
-        raise ImageError(str(path), f"a record of shape {record.shape} is no image: check the path")
+        raise ImageError(str(path), f"a record of shape {record.shape} is no image; check the path")
     return record
 
 
@@ -265,12 +265,12 @@ def _box(path: Path) -> UInt8Image:
         raise ImageError(str(path), "a box is box-TOP-LEFT-BOTTOM-RIGHT") from error
     box = decode(read_file(path.parent), name=str(path.parent))[top:bottom, left:right]
     if 0 in box.shape:
-        raise ImageError(str(path), "the box lies outside the image: check the label file")
+        raise ImageError(str(path), "the box lies outside the image; check the label file")
     return box
 
 
 def _pnm(image: npt.NDArray[np.uint8]) -> bytes:
-    """Write (H, W) or (H, W, 3) as a binary PGM or PPM; whatever is not uint8 is a mask."""
+    """Return (H, W) or (H, W, 3) as a binary PGM or PPM; arrays that are not uint8 are masks."""
     pixels = image if image.dtype == np.uint8 else (image != 0).astype(np.uint8) * np.uint8(255)
     height, width = pixels.shape[:2]
     stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Sets whose split and classes stand in lists: VisA, CUB-200-2011, SPARK, WMCA."""
+"""Sets with split and classes in list files: VisA, CUB-200-2011, SPARK, WMCA."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WMCA_GROUPS: Mapping[str, Part] = {"train": "train", "dev": "validation", "eval"
 
 
 def read_visa(tree: Tree, wanted: Wanted) -> Listing:
-    """Read one object of VisA: by ``split_csv/<variant>.csv``, or as its authors' script turns it into MVTec's layout.
+    """Read one object of VisA: by ``split_csv/<variant>.csv``, or in the MVTec layout of its authors' script.
 
     Normal images are of the kind ``good``, all others ``bad``, in both layouts.
     """
@@ -43,7 +43,7 @@ def read_visa(tree: Tree, wanted: Wanted) -> Listing:
     rows = list(tree.table(table, VISA_COLUMNS))
     objects = sorted({cells["object"] for _, cells in rows})
     if category is None:
-        raise InputError(f"{tree.root}: holds {len(objects)} categories ({', '.join(objects)}): name one of them")
+        raise InputError(f"{tree.root}: holds {len(objects)} categories ({', '.join(objects)}); name one of them")
     rows = [(where, cells) for where, cells in rows if cells["object"] == category]
     if not rows:
         raise tree.absent(f"{tree.path(table)}: lists no {category}")
@@ -52,7 +52,7 @@ def read_visa(tree: Tree, wanted: Wanted) -> Listing:
     for where, cells in rows:
         part, kind = _visa_part(where, cells["split"]), VISA_KINDS.get(cells["label"])
         if kind is None:
-            raise InputError(f"{where}: label {cells['label']!r}: expected normal or anomaly")
+            raise InputError(f"{where}: label {cells['label']!r}; expected normal or anomaly")
         for place in filter(None, (cells["image"], cells["mask"])):
             if place not in known:
                 raise tree.absent(f"{tree.path(place)}: absent ({where})")
@@ -62,7 +62,7 @@ def read_visa(tree: Tree, wanted: Wanted) -> Listing:
 
 
 def read_cub(tree: Tree, _: Wanted) -> Listing:
-    """Read CUB-200-2011 by its four lists; a class is called as in ``classes.txt``."""
+    """Read CUB-200-2011 by its four lists; class names are those of ``classes.txt``."""
     classes = _numbered(tree, "classes.txt")
     places = _numbered(tree, "images.txt")
     class_of, is_train = _numbered(tree, "image_class_labels.txt"), _numbered(tree, "train_test_split.txt")
@@ -74,13 +74,13 @@ def read_cub(tree: Tree, _: Wanted) -> Listing:
         try:
             kind, part = classes[class_of[number]], {"1": "train", "0": "test"}[is_train[number]]
         except KeyError as error:
-            raise InputError(f"{tree.root}: image {number} is not in all four lists: copy them again") from error
+            raise InputError(f"{tree.root}: image {number} is not in all four lists; copy them again") from error
         items.append(Item("train" if part == "train" else "test", tree.path(f"images/{place}"), kind))
     return Listing(tuple(items), tuple(classes.values()))
 
 
 def read_spark(tree: Tree, wanted: Wanted) -> Listing:
-    """Read SPARK's RGB images by its two label files; the validation images are what is tested on.
+    """Read SPARK's RGB images by its two label files; the validation images serve as test images.
 
     With the variant "cropped" each image is cut to its ground-truth box ``[row, column, row, column]``.
     """
@@ -112,7 +112,7 @@ def read_wmca(tree: Tree, wanted: Wanted) -> Listing:
     table = tree.need(protocols, f"wmca-protocols-csv/{protocols}")
     if not tree.has("frames"):
         raise tree.absent(
-            f"{tree.path('frames')}: absent: anomem does not read the HDF5 recordings: export their colour frames to "
+            f"{tree.path('frames')}: absent: anomem does not read the HDF5 recordings; export their colour frames to "
             f"frames/<type>/<recording>/*.png with <type> among {', '.join(WMCA_KINDS)}"
         )
     kind_of = {recording: kind for kind in WMCA_KINDS for recording in tree.folders(f"frames/{kind}")}
@@ -132,8 +132,8 @@ def _protocol(tree: Tree, table: str) -> Iterator[tuple[str, str, Part]]:
     for number, (where, cells) in enumerate(tree.rows(table)):
         part = WMCA_GROUPS.get(cells[-1])
         if part is None and number:
-            raise InputError(f"{where}: ends with {cells[-1]!r}: expected {', '.join(WMCA_GROUPS)}")
-        if part is not None:  # else the first row is a header
+            raise InputError(f"{where}: ends with {cells[-1]!r}; expected {', '.join(WMCA_GROUPS)}")
+        if part is not None:  # otherwise the first row is a header
             found = True
             yield where, PurePosixPath(cells[0]).name.removesuffix(".hdf5"), part
     if not found:
@@ -145,7 +145,7 @@ def _visa_part(where: str, word: str) -> Part:
         return "train"
     if word == "test":
         return "test"
-    raise InputError(f"{where}: split {word!r}: expected train or test")
+    raise InputError(f"{where}: split {word!r}; expected train or test")
 
 
 def _numbered(tree: Tree, place: str) -> dict[str, str]:
@@ -157,5 +157,5 @@ def _numbered(tree: Tree, place: str) -> dict[str, str]:
 def _box(where: str, written: str) -> list[str]:
     numbers = re.findall(r"\d+", written)
     if len(numbers) != 4:
-        raise InputError(f"{where}: box {written!r}: expected [row, column, row, column]")
+        raise InputError(f"{where}: box {written!r}; expected [row, column, row, column]")
     return numbers

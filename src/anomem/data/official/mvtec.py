@@ -1,4 +1,4 @@
-"""Sets in the manner of MVTec AD: a category, normal training images, a test folder for each type, masks."""
+"""Sets in the layout of MVTec AD: categories, normal training images, a test folder per type, masks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["LAYOUTS", "Layout", "category_of", "read"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where one category keeps what.
+    """Folders of a category.
 
     Parameters
     ----------
     normal : str
-        The folder of normal images, in ``train`` as in the test folder.
+        Folder of normal images, in ``train`` and in the test folder.
     test : str
-        The folder of the test images; one folder for each type, or loose images whose type is kept secret.
+        Folder of the test images: one folder per type, or loose images of unpublished type.
     inner : str
-        The folder of the photographs below a type's folder.
+        Folder of the photographs below a type's folder.
     truth : str
-        The folder of a type's masks. A mask is called as its image, or with ``_mask`` added; it may be a folder.
+        Folder of a type's masks. A mask has its image's name, or with ``_mask`` added; it may be a folder.
     validation : bool
-        Whether there are normal validation images.
+        True if there are normal validation images.
     """
 
     normal: str = "good"
@@ -56,14 +56,14 @@ def read(tree: Tree, wanted: Wanted) -> Listing:
     Raises
     ------
     InputError
-        Something is absent; several categories and none named.
+        Missing files, or several categories and none named.
     """
     layout = LAYOUTS[wanted.name, wanted.variant]
     return read_category(category_of(tree, wanted.category, f"train/{layout.normal}"), layout)
 
 
 def category_of(tree: Tree, category: str | None, inside: str) -> Tree:
-    """Find the folder of a category: the copy itself, or a folder in it that holds ``inside``."""
+    """Find the folder of a category: the copy itself, or a folder in it that contains ``inside``."""
     if tree.has(inside):
         if category is not None and tree.root.name != category and not tree.root.name.endswith(f"_{category}"):
             raise tree.absent(f"{tree.path(category)}: absent")
@@ -72,20 +72,20 @@ def category_of(tree: Tree, category: str | None, inside: str) -> Tree:
     if category is None and len(there) == 1:
         return tree.at(there[0])
     if category is None and there:
-        raise InputError(f"{tree.root}: holds {len(there)} categories ({', '.join(there)}): name one of them")
+        raise InputError(f"{tree.root}: holds {len(there)} categories ({', '.join(there)}); name one of them")
     chosen = tree.at(tree.need(category)) if category else tree
     chosen.need(inside)
     return chosen
 
 
 def read_category(tree: Tree, layout: Layout) -> Listing:
-    """Read one category whose folder is known."""
+    """Read a category from its folder."""
     items = list(_normal(tree, "train", "train", layout))
     if layout.validation:
         items += _normal(tree, "validation", "validation", layout)
     notes = []
     kinds = [kind for kind in tree.folders(tree.need(layout.test)) if tree.has(_join(layout.test, kind, layout.inner))]
-    if not kinds:  # what is wrong with these images is not published
+    if not kinds:  # labels of these images are not published
         items += [Item("test", tree.path(place), "") for place in tree.need_images(layout.test)]
         notes.append(f"{layout.test}/: labels and masks are kept by the provider")
     masked = any(tree.has(layout.truth.format(kind=kind)) for kind in kinds if kind != layout.normal)
@@ -105,7 +105,7 @@ def _normal(tree: Tree, part: Part, folder: str, layout: Layout) -> Iterator[Ite
 
 
 def _masks(tree: Tree, folder: str, places: list[str]) -> dict[str, Path]:
-    """Match the masks of one type to its images; InputError naming the first image or mask without its counterpart."""
+    """Match the masks of a type to its images; InputError for the first unmatched image or mask."""
     found = {PurePosixPath(place).stem: place for place in tree.images(tree.need(folder))}
     found |= {name: _join(folder, name) for name in tree.folders(folder)}
     matched = {}
@@ -121,14 +121,14 @@ def _masks(tree: Tree, folder: str, places: list[str]) -> dict[str, Path]:
 
 
 def _saturation(tree: Tree) -> list[str]:
-    """Mention MVTec LOCO's saturation thresholds, which the saturated overlap (sPRO) needs and masks as unions lose."""
+    """Return a note on MVTec LOCO's saturation thresholds, needed for sPRO and lost in united masks."""
     if not tree.has("defects_config.json"):
         return []
     try:
         config = json.loads(tree.text("defects_config.json"))
         absolute = sum(not entry["relative_saturation"] for entry in config)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{tree.path('defects_config.json')}: damaged ({error}): copy it again") from error
+        raise InputError(f"{tree.path('defects_config.json')}: damaged ({error}); copy it again") from error
     note = f"saturation thresholds of {len(config)} kinds of defects, {absolute} in pixels"
     return [f"masks are unions of their parts; defects_config.json holds {note}"]
 

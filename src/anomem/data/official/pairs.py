@@ -1,4 +1,4 @@
-"""Sets whose masks lie beside their images: KolektorSDD2, and the magnetic tiles as their authors publish them."""
+"""Sets with masks beside their images: KolektorSDD2, and the magnetic tiles in their original layout."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TILE_KINDS = ("Free", "Blowhole", "Break", "Crack", "Fray", "Uneven")
 def read_ksdd2(tree: Tree, _: Wanted) -> Listing:
     """Read KolektorSDD2: ``<number>.png`` with ``<number>_GT.png`` in ``train`` and ``test``.
 
-    Whether an image is defective, its mask says, so every mask is read once here. Stray copies such as
-    ``10301 (copy).png`` are left out.
+    Images are labelled by their masks, so every mask is read once. Stray copies such as ``10301 (copy).png`` are left
+    out.
     """
     items, strays = [], []
     parts: tuple[Part, ...] = ("train", "test")
@@ -39,7 +39,7 @@ def read_ksdd2(tree: Tree, _: Wanted) -> Listing:
 def read_magnetic_tile(tree: Tree, _: Wanted) -> Listing:
     """Read the magnetic tiles: ``MT_<kind>/Imgs`` with ``<image>.jpg`` and mask ``<image>.png``; or MVTec's layout.
 
-    The provider does not split them, so all tiles without defects are for training then.
+    The provider gives no split, so all tiles without defects are for training.
     """
     if not tree.has("MT_Free"):
         tree.need("MT_Free", "train")

@@ -1,4 +1,4 @@
-"""Array files whose records are images or labels: NumPy, IDX (MNIST), CIFAR's binary batches, SVHN's MAT files."""
+"""Array files of images or labels: NumPy, IDX (MNIST), CIFAR's binary batches, SVHN's MAT files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_records(path: Path, content: bytes | None = None) -> npt.NDArray[np.uin
         ``*.bin``, SVHN's ``*.mat``, or a batch of CIFAR's Python version: that is a pickle, which torchvision reads
         after it has compared its checksum with the official one.
     content : bytes, optional
-        The file's content where it does not lie on the disk.
+        Content of the file, if it is not on disk.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def read_records(path: Path, content: bytes | None = None) -> npt.NDArray[np.uin
     Raises
     ------
     InputError
-        Another format, or a damaged file.
+        Other format, or damaged file.
     """
     if path.parent.name in _PICKLED:
         return pickled_cifar(path.parent).batches[path.name][0]
@@ -52,11 +52,11 @@ def read_records(path: Path, content: bytes | None = None) -> npt.NDArray[np.uin
     except InputError:
         raise
     except Exception as error:  # parsers raise nearly everything on damaged files
-        raise InputError(f"{path}: damaged or incomplete ({one_line(error)}): copy it again") from error
+        raise InputError(f"{path}: damaged or incomplete ({one_line(error)}); copy it again") from error
     if records is None:
-        raise InputError(f"{path}: not an array file that is known: expected .npy, idx-ubyte, .bin or .mat")
+        raise InputError(f"{path}: not an array file that is known; expected .npy, idx-ubyte, .bin or .mat")
     if records.ndim < 1:
-        raise InputError(f"{path}: a single number, not records: give an array with one row per image")
+        raise InputError(f"{path}: a single number, not records; give an array with one row per image")
     return records
 
 
@@ -78,13 +78,13 @@ def cifar_labels(path: Path, content: bytes | None = None) -> npt.NDArray[np.uin
 
 
 def svhn_digits(path: Path, content: bytes | None = None) -> npt.NDArray[np.uint8]:
-    """Read the digits (N,) of an SVHN file, in which 10 stands for the digit 0."""
+    """Read the digits (N,) of an SVHN file, in which 10 is the digit 0."""
     return _mat(path, content, "y").reshape(-1) % 10
 
 
 @dataclass(frozen=True)
 class PickledCifar:
-    """CIFAR's Python version: for each batch file images (N, 32, 32, 3) and class numbers (N,); the class names."""
+    """CIFAR's Python version: images (N, 32, 32, 3) and class numbers (N,) per batch file; class names."""
 
     batches: Mapping[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]]
     classes: tuple[str, ...]
@@ -92,7 +92,7 @@ class PickledCifar:
 
 @lru_cache(maxsize=2)
 def pickled_cifar(folder: Path) -> PickledCifar:
-    """Read CIFAR's Python version through torchvision, which compares all checksums first.
+    """Read CIFAR's Python version with torchvision, which verifies all checksums first.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def pickled_cifar(folder: Path) -> PickledCifar:
     Raises
     ------
     InputError
-        A batch is missing or is not the official one.
+        A batch is missing or not the official one.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -114,7 +114,7 @@ def pickled_cifar(folder: Path) -> PickledCifar:
             images, numbers = np.split(part.data, len(files)), np.split(np.asarray(part.targets), len(files))
             batches |= {name: pair for (name, _), pair in zip(files, zip(images, numbers, strict=True), strict=True)}
     except (RuntimeError, OSError, ValueError) as error:
-        raise InputError(f"{folder}: a batch is missing or is not the official one: copy it again") from error
+        raise InputError(f"{folder}: a batch is missing or is not the official one; copy it again") from error
     return PickledCifar(batches, tuple(part.classes))
 
 
@@ -130,11 +130,11 @@ def _idx(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
         header = gzip.GzipFile(fileobj=file) if packed else file
         magic = header.read(4)
         if len(magic) < 4 or magic[:3] != _IDX_UINT8 or not magic[3]:
-            raise InputError(f"{path}: damaged, or not an IDX file of bytes: copy it again")
+            raise InputError(f"{path}: damaged, or not an IDX file of bytes; copy it again")
         shape = [int(side) for side in np.frombuffer(header.read(4 * magic[3]), ">u4", magic[3])]
         size = math.prod(shape)
         if size > MAX_UNPACKED_BYTES:
-            raise InputError(f"{path}: says it holds {size:,} bytes, more than the limit of {MAX_UNPACKED_BYTES:,}")
+            raise InputError(f"{path}: declares {size:,} bytes, more than the limit of {MAX_UNPACKED_BYTES:,}")
         if content is None and not packed:
             return np.memmap(path, np.uint8, "r", header.tell(), tuple(shape))
         return np.frombuffer(header.read(size), np.uint8, size).reshape(shape)
@@ -145,7 +145,7 @@ def _cifar(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
     width = _CIFAR_PIXELS + (2 if path.stem in ("train", "test") else 1)
     raw = np.memmap(path, np.uint8, "r") if content is None else np.frombuffer(content, np.uint8)
     if raw.size % width:
-        raise InputError(f"{path}: {raw.size:,} bytes are no whole number of records of {width:,}: copy it again")
+        raise InputError(f"{path}: {raw.size:,} bytes are no whole number of records of {width:,}; copy it again")
     return raw.reshape(-1, width)
 
 
@@ -155,4 +155,4 @@ def _mat(path: Path, content: bytes | None, field: str) -> npt.NDArray[np.uint8]
     try:
         return np.asarray(loadmat(io.BytesIO(content) if content is not None else path, variable_names=[field])[field])
     except Exception as error:  # the parser raises nearly everything on damaged files
-        raise InputError(f"{path}: not a readable SVHN file ({one_line(error)}): copy it again") from error
+        raise InputError(f"{path}: not a readable SVHN file ({one_line(error)}); copy it again") from error

@@ -1,4 +1,4 @@
-"""Image sets with a provider's own split: classes of every image, one-vs-rest labels, images inside files."""
+"""Image sets with their provider's split: classes, one-vs-rest labels, images inside files."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Part = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image as its provider lists it.
+    """Image as listed by its provider.
 
     Parameters
     ----------
     part : {"train", "validation", "test"}
     path : Path
-        May go on inside a file; see `anomem.data.official.inside`.
+        Path, possibly into a file; see `anomem.data.official.inside`.
     kind : str
-        Class or type of defect; empty where the provider keeps it to itself.
+        Class or type of defect; empty if not published.
     mask : Path, optional
-        As for ``path``; a folder stands for the union of its masks.
+        Mask, as for ``path``; a folder is the union of its masks.
     group : str, optional
-        What must not be split apart: a video, a patient, a person.
+        Group that must not be split: a video, a patient, a person.
     """
 
     part: Part
@@ -47,7 +47,7 @@ class Item:
 
 
 class Wanted(NamedTuple):
-    """What a reader is asked for: the set's name, a category or None, and one of its variants."""
+    """Request to a reader: the set's name, a category or None, and a variant."""
 
     name: str
     category: str | None
@@ -56,16 +56,16 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """What a reader found.
+    """Result of a reader.
 
     Parameters
     ----------
     items : tuple of Item
     classes : tuple of str
-        In the provider's order.
+        Classes in the provider's order.
     notes : tuple of str
     split : bool
-        Whether the provider tells training from test images.
+        True if the provider separates training from test images.
     """
 
     items: tuple[Item, ...]
@@ -76,21 +76,21 @@ class Listing:
 
 @dataclass(frozen=True)
 class OfficialSet(Dataset):
-    """An image set with the split of its provider.
+    """Image set with the split of its provider.
 
-    ``train`` holds the normal training images and ``test`` the test images. Training images of other classes, and
-    labelled defects among the training images, lie in ``spare``, so that a fit does not use them unasked; protocols
-    with labelled anomalies draw from there. Where no class has been called normal yet, ``train`` holds all training
-    images and all labels are -1.
+    ``train`` has the normal training images and ``test`` the test images. Training images of other classes, and
+    labelled defects among the training images, are in ``spare``, so that a fit does not use them by default; protocols
+    with labelled anomalies draw from it. Before normal classes are chosen, ``train`` has all training images and all
+    labels are -1.
 
     Parameters
     ----------
     name : str
-        In the catalogue.
+        Name in the catalogue.
     category : str, optional
-        The part of the set that was opened.
+        Opened part of the set.
     listing : Listing
-        What the reader found.
+        Result of the reader.
     validation, spare : tuple of Sample
         Validation images; labelled anomalies among the training images.
     """
@@ -108,30 +108,30 @@ class OfficialSet(Dataset):
 
     @property
     def on_disk(self) -> bool:
-        """Whether every image and mask is a file of its own."""
+        """True if every image and mask is a file of its own."""
         samples = (*self.train, *self.validation, *self.spare, *self.test)
         return all(s.path.is_file() and (s.mask is None or s.mask.is_file()) for s in samples)
 
     def class_of(self, sample: Sample) -> str:
-        """Class or type of defect of one of the images; empty where the provider keeps it to itself."""
+        """Return the class or type of defect of an image; empty if not published."""
         return self._kinds[sample.path]
 
     def one_vs_rest(self, normal: str | Collection[str]) -> OfficialSet:
-        """Call one class, or several, normal and all others anomalous.
+        """Return the set with one class, or several, as normal and all others as anomalous.
 
         Raises
         ------
         InputError
-            A class that the set does not have, or one without training images.
+            Unknown class, or class without training images.
         """
         return label(self, (normal,) if isinstance(normal, str) else tuple(normal))
 
     def with_spare(self) -> OfficialSet:
-        """Count the labelled anomalies among the training images to ``train``, for a fit with labels."""
+        """Return the set with the labelled anomalies of ``spare`` in ``train``, for a fit with labels."""
         return replace(self, train=(*self.train, *self.spare), spare=())
 
     def source(self, samples: Iterable[Sample]) -> PathSource:
-        """Open images of this set, wherever they lie: what ``fit`` and ``score`` take.
+        """Open images of this set, also inside files, for ``fit`` and ``score``.
 
         Examples
         --------
@@ -140,14 +140,14 @@ class OfficialSet(Dataset):
         return PathSource(sample.path for sample in samples)
 
     def unpack(self, folder: str | Path) -> OfficialSet:
-        """Write images and masks that lie inside files into a folder, as files of their own.
+        """Write images and masks inside files to a folder, as separate files.
 
-        Content hashes stay the same. Files that are there already are not written again.
+        Content hashes are unchanged. Existing files are not written again.
 
         Parameters
         ----------
         folder : str or Path
-            Made where it is missing; outside the set itself.
+            Folder outside the set, created if missing.
 
         Returns
         -------
@@ -157,11 +157,11 @@ class OfficialSet(Dataset):
         Raises
         ------
         InputError
-            The folder lies in the set.
+            The folder lies inside the set.
         """
         target = Path(folder)
         if target.resolve().is_relative_to(self.root.resolve()):
-            raise InputError(f"{target}: lies inside {self.root}: name another folder")
+            raise InputError(f"{target}: lies inside {self.root}; name another folder")
         items = tuple(
             replace(
                 item,
@@ -196,7 +196,7 @@ def label(data: OfficialSet, normal: tuple[str, ...]) -> OfficialSet:
     Raises
     ------
     InputError
-        A class that the set does not have, or one without training images.
+        Unknown class, or class without training images.
     """
     listing = data.listing
     unknown = [name for name in normal if name not in listing.classes]
@@ -209,11 +209,11 @@ def label(data: OfficialSet, normal: tuple[str, ...]) -> OfficialSet:
         kind = item.kind if sample_label == ANOMALOUS else None
         mask = item.mask if sample_label == ANOMALOUS else None
         aside = item.part == "train" and sample_label == ANOMALOUS and listing.split
-        # Without a split of its own, a set trains on what is normal and tests on the rest, as class folders do.
+        # Without a provider's split, normal images train and all others test, as for class folders.
         part = "test" if not listing.split and sample_label == ANOMALOUS else item.part
         by_part["spare" if aside else part].append(Sample(item.path, sample_label, mask, kind, item.group))
     if normal and not by_part["train"]:
-        raise InputError(f"{data.root}: 0 training images of {', '.join(normal)}: choose another class")
+        raise InputError(f"{data.root}: 0 training images of {', '.join(normal)}; choose another class")
     train, validation, test, spare = (tuple(samples) for samples in by_part.values())
     notes = [*listing.notes, *mask_note(test)]
     if spare:
@@ -251,4 +251,4 @@ def _store(target: Path, content: bytes) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     except OSError as error:
-        raise InputError(f"{target}: {error.strerror}: name a writable folder with room") from error
+        raise InputError(f"{target}: {error.strerror}; name a writable folder with room") from error

@@ -1,4 +1,4 @@
-"""A folder or a zip, listed alike; what is absent is named together with where it can be asked for."""
+"""Uniform access to folders and zips; errors about missing files name the place to request them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Tree", "open_tree"]
 
 
 class Tree(ABC):
-    """A copy of an image set. Places in it are written relative to its root, with ``/``; ``""`` is the root itself.
+    """Copy of an image set. Places in it are relative to its root, with ``/``; ``""`` is the root.
 
     Parameters
     ----------
     root : Path
-        The folder, the zip, or a folder inside the zip.
+        Folder, zip, or folder inside the zip.
     ask : str
-        Whose images these are and where they can be asked for: the end of every error about something absent.
+        Provider and place to request the images; the end of every error about missing files.
     """
 
     def __init__(self, root: Path, ask: str) -> None:
@@ -32,22 +32,22 @@ class Tree(ABC):
 
     @abstractmethod
     def listing(self, place: str = "") -> tuple[list[str], list[str]]:
-        """Visible folders and files directly in a folder, sorted; two empty lists where there is no such folder."""
+        """Return the visible folders and files directly in a folder, sorted; two empty lists if it is missing."""
 
     @abstractmethod
     def at(self, place: str) -> Tree:
-        """Open a folder of this copy as a copy of its own."""
+        """Return a folder of this copy as a separate copy."""
 
     def path(self, place: str = "") -> Path:
-        """Path of a place; it may go on inside a file."""
+        """Return the path of a place, possibly into a file."""
         return self.root / place
 
     def folders(self, place: str = "") -> list[str]:
-        """Names of the folders directly in a folder, ``ground_truth`` left out."""
+        """Return the names of the folders directly in a folder, without ``ground_truth``."""
         return [name for name in self.listing(place)[0] if name != "ground_truth"]
 
     def images(self, place: str = "", *, deep: bool = False) -> list[str]:
-        """Places of the images in a folder, sorted; with ``deep`` those of the folders below it too."""
+        """Return the places of the images in a folder, sorted; with ``deep`` also in the folders below."""
         folders, files = self.listing(place)
         found = [_join(place, name) for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
         if deep:
@@ -56,12 +56,12 @@ class Tree(ABC):
         return found
 
     def has(self, place: str) -> bool:
-        """Whether there is such a file or folder."""
+        """Return True for an existing file or folder."""
         parent, _, name = place.rpartition("/")
         return not name or any(name in names for names in self.listing(parent))
 
     def need(self, *places: str) -> str:
-        """Return the first of several places that is there; InputError naming the first when none is."""
+        """Return the first existing place of several; InputError if there is none."""
         found = next((place for place in places if self.has(place)), None)
         if found is None:
             others = f" (nor {', '.join(places[1:])})" if places[1:] else ""
@@ -69,29 +69,29 @@ class Tree(ABC):
         return found
 
     def need_images(self, place: str, *, deep: bool = False) -> list[str]:
-        """List the images of a folder that must hold some; InputError when it is absent or empty."""
+        """List the images of a folder; InputError if it is missing or empty."""
         found = self.images(self.need(place), deep=deep)
         if not found:
             raise self.absent(f"{self.path(place)}: 0 images")
         return found
 
     def absent(self, what: str) -> InputError:
-        """Say what is absent, what is there instead, and where to ask."""
+        """Return an error on missing files with the files found and the place to request the set."""
         folders, files = self.listing()
         names = [f"{name}/" for name in folders] + files
         there = f"found {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}" if names else "the folder is empty"
         return InputError(f"{what}; {there}; {self.ask}")
 
     def text(self, place: str) -> str:
-        """Read a text file that must be there."""
+        """Read a text file; InputError if it is missing."""
         content = read_file(self.path(self.need(place)))
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.path(place)}: not UTF-8: copy it again") from error
+            raise InputError(f"{self.path(place)}: not UTF-8; copy it again") from error
 
     def rows(self, place: str) -> Iterator[tuple[str, list[str]]]:
-        """Read a CSV file that must be there: for each line that is not empty where it stands, and its cells."""
+        """Return file position and cells of each non-empty line of a CSV file; InputError if it is missing."""
         reader = csv.reader(io.StringIO(self.text(place), newline=""))
         for cells in reader:
             if any(map(str.strip, cells)):
@@ -104,12 +104,12 @@ class Tree(ABC):
         ----------
         place : str
         columns : mapping
-            For each column that is needed the names it may have, in lower case.
+            Possible names of each required column, in lower case.
 
         Yields
         ------
         where, cells : str, dict
-            Where the row stands, and its cells by the keys of ``columns``.
+            File position of each row, and its cells by the keys of ``columns``.
         """
         rows = self.rows(place)
         header = [name.casefold() for name in next(rows, ("", []))[1]]
@@ -119,15 +119,15 @@ class Tree(ABC):
                 raise InputError(f"{self.path(place)}: no column {columns[key][0]!r} (found: {', '.join(header)})")
         for where, cells in rows:
             if len(cells) < len(header):
-                raise InputError(f"{where}: {len(cells)} cells under {len(header)} columns: copy the file again")
+                raise InputError(f"{where}: {len(cells)} cells under {len(header)} columns; copy the file again")
             yield where, {key: cells[index] for key, index in at.items() if index is not None}
 
 
 class FolderTree(Tree):
-    """A folder."""
+    """Copy in a folder."""
 
     def listing(self, place: str = "") -> tuple[list[str], list[str]]:
-        """Look into the folder now."""
+        """List the folder on disk."""
         folders: list[str] = []
         files: list[str] = []
         try:
@@ -138,25 +138,25 @@ class FolderTree(Tree):
         except (FileNotFoundError, NotADirectoryError):
             return [], []
         except OSError as error:
-            raise InputError(f"{self.path(place)}: {error.strerror}: name a readable folder") from error
+            raise InputError(f"{self.path(place)}: {error.strerror}; name a readable folder") from error
         return sorted(folders), sorted(files)
 
     def at(self, place: str) -> Tree:
-        """Open a folder below."""
+        """Return a subfolder as a copy."""
         return FolderTree(self.path(place), self.ask)
 
 
 class ZipTree(Tree):
-    """A zip, or a folder in it.
+    """Copy in a zip, or in a folder inside it.
 
     Parameters
     ----------
     file : Path
-        The zip.
+        Zip file.
     ask : str
         As for `Tree`.
     inner : str
-        The folder in it.
+        Folder inside the zip.
     """
 
     def __init__(self, file: Path, ask: str, inner: str = "") -> None:
@@ -164,11 +164,11 @@ class ZipTree(Tree):
         self._file, self._inner = file, inner
 
     def listing(self, place: str = "") -> tuple[list[str], list[str]]:
-        """Look it up among the names in the zip."""
+        """List the folder from the names in the zip."""
         return open_zip(self._file).folders.get(_join(self._inner, place), ([], []))
 
     def at(self, place: str) -> Tree:
-        """Open a folder below."""
+        """Return a subfolder as a copy."""
         return ZipTree(self._file, self.ask, _join(self._inner, place))
 
 
@@ -178,7 +178,7 @@ def open_tree(root: Path, ask: str) -> Tree:
     Raises
     ------
     InputError
-        Neither of them.
+        Neither a folder nor a zip.
     """
     if root.is_dir():
         return FolderTree(root, ask)
@@ -186,7 +186,7 @@ def open_tree(root: Path, ask: str) -> Tree:
         open_zip(root)
         return ZipTree(root, ask)
     if root.is_file():
-        raise InputError(f"{root}: a {root.suffix or 'nameless'} file: unpack it, or give a folder or a zip; {ask}")
+        raise InputError(f"{root}: a {root.suffix or 'nameless'} file; unpack it, or give a folder or a zip; {ask}")
     raise InputError(f"{root}: absent; {ask}")
 
 
