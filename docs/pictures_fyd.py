@@ -67,7 +67,7 @@ def draw(
     scores: FloatArray,
     target: Path,
 ) -> None:
-    """Normals, the same aligned, their means; below the defect on its way through, and the scores."""
+    """Draw normals, the same aligned, their means; below, the defect after each step, and the scores."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -23,7 +23,7 @@ def sources() -> Path:
 
 
 def version() -> str:
-    """The version, which stands in ``version.py`` alone."""
+    """Return the version, defined in ``version.py`` alone."""
     text = (sources() / "version.py").read_text(encoding="utf-8")
     return next(re.finditer(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE)).group(1)
 

@@ -309,7 +309,7 @@ def recalibrated(
 
 
 def only_groups(groups: Sequence[Hashable | None]) -> tuple[int, ...] | None:
-    """Number groups in their order; None where every image is a group by itself."""
+    """Return the number of each image's group; None where every image is a group by itself."""
     numbers = tuple(group_numbers(groups).tolist())
     return None if len(set(numbers)) == len(numbers) else numbers
 

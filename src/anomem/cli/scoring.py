@@ -224,7 +224,7 @@ def _png(place: Path, number: str = "") -> Path:
 
 
 def _free(place: Path, taken: set[str]) -> Path:
-    """Number a path until it is unique, ignoring case as many file systems do."""
+    """Return a path with a number that makes it unique, ignoring case as many file systems do."""
     chosen, attempt = place, 2
     while str(chosen).casefold() in taken:
         chosen, attempt = _png(place, f"-{attempt}"), attempt + 1

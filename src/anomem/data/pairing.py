@@ -30,7 +30,7 @@ class Pairs:
     unmatched: tuple[Path, ...]
 
     def notes(self, root: Path) -> tuple[str, ...]:
-        """Notes on masks without an image."""
+        """Return notes on masks without an image."""
         if not self.unmatched:
             return ()
         named = ", ".join(path.relative_to(root).as_posix() for path in self.unmatched[:3])

@@ -285,7 +285,7 @@ def calibrate(
 
 
 def group_numbers(groups: Sequence[Hashable | None]) -> IntArray:
-    """Number groups from 0 in the order of appearance; each None is a group of its own.
+    """Return group numbers from 0 in the order of appearance; each None is a group of its own.
 
     Examples
     --------

@@ -20,8 +20,6 @@ __all__ = ["BEST", "EQUAL", "Cell", "Row", "Table", "make_tables", "marks", "sho
 BEST, EQUAL = "best", "equal"
 """Marks: the best of a column; a paired difference to it whose 95 % interval contains 0."""
 
-SWEPT = "sweep"
-
 
 @dataclass(frozen=True)
 class Cell:
