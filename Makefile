@@ -10,7 +10,7 @@ RESULTS  := benchmarks/results
 CAMPAIGN := $(RESULTS)/campaign
 SPEED    := speed throughput latency retrieval roofline growth steps installed
 
-.PHONY: help venv demo test lint format bench results campaign clean
+.PHONY: help venv demo test lint format bench revisions results campaign clean
 
 help:
 	@echo "make demo      find planted defects on texture photographs, write anomem-demo/report.html"
@@ -64,6 +64,13 @@ bench: venv
 results: venv
 	$(BIN)/anomem report $(wildcard $(RESULTS)/*.jsonl) --out benchmarks/report --markdown benchmarks/RESULTS.md \
 		--table $(RESULTS)/table.md --bars $(RESULTS)/bars.csv --sets $(RESULTS)/sets.csv || test $$? = 1
+
+# What version 0.1 computed, bit for bit; the patterns name what is new or nested on purpose.
+revisions: venv
+	$(BIN)/python -m benchmarks.revisions --quick --threads 1 \
+		--expect '*:*params.*=nested, and bits is new' --expect '*:*resolved.*=nested, and bits is new' \
+		--expect 'commands/*:found.*=new key' --expect 'commands/*:n_groups=new key' --expect 'commands/*:alpha_min=new key' \
+		--expect '*:*seal*=digest of the file' --expect '*:anomem.facts.labels*=files of the labels'
 
 campaign: venv
 	mkdir -p $(CAMPAIGN)
