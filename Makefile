@@ -15,10 +15,11 @@ SPEED    := speed throughput latency retrieval roofline growth steps installed
 help:
 	@echo "make demo      find planted defects on texture photographs, write anomem-demo/report.html"
 	@echo "make test      the default tests and a small part of the slow and real-data ones"
-	@echo "make lint      ruff, mypy, import-linter"
+	@echo "make lint      ruff, mypy, import-linter, vulture"
 	@echo "make format    let ruff mend what it can"
 	@echo "make bench     measure accuracy and speed (hours), then make results"
 	@echo "make results   benchmarks/RESULTS.md and benchmarks/report from the committed lines; lists missed bars"
+	@echo "make revisions compare with version 0.1, bit for bit"
 	@echo "make campaign  all slow and real-data tests; results under $(CAMPAIGN)"
 	@echo "make venv      make or update $(VENV)"
 	@echo "make clean     remove $(VENV), caches and builds"

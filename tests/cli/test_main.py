@@ -139,7 +139,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         (InputError("two\n  lines"), 2, "error: two lines"),
         (ImageError("a.png", "the file is empty"), 2, "error: a.png: the file is empty"),
         (MissingExtraError("pyarrow", "tables"), 2, "error: pyarrow is not installed: pip install 'anomem[tables]'"),
-        (PermissionError(13, "Permission denied", "/root/m"), 2, "error: /root/m: Permission denied"),
+        (PermissionError(13, "Permission denied", "/models/m"), 2, "error: /models/m: Permission denied"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
         (
