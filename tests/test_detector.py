@@ -245,7 +245,7 @@ def test_fresh_normals_keep_the_present_alpha_where_they_carry_it(images: UInt8I
     detector = KNN(size=32).fit(images[:30], alpha=0.3)
     detector.calibrate(images[30:], batch_size=4)
     assert detector.calibration_.alpha == 0.3
-    with pytest.warns(AnomemWarning, match="more are needed"):
+    with pytest.warns(AnomemWarning, match="allow a false-alarm rate of 0.333, not 0.01; add 97 more"):
         detector.calibrate(images[30:32])
     assert detector.calibration_.alpha == pytest.approx(1 / 3)
     with pytest.raises(ParameterError, match="batch_size"):

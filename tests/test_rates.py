@@ -99,5 +99,5 @@ def test_a_range_test_ends_where_the_loss_is_no_longer_finite() -> None:
 def test_a_range_test_says_when_it_cannot_begin() -> None:
     line = _Line()
     poisoned = [(torch.ones(2, 1), torch.full((2, 1), torch.inf))]
-    with pytest.raises(ParameterError, match="range test is inf at step 1; lower lr"):
+    with pytest.raises(ParameterError, match="range test: the loss is inf at step 1; lower lr"):
         run_to_end(range_test(line, line.loss, poisoned, Recipe(100, 1.0, "adamw"), device=CPU))

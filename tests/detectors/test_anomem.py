@@ -343,6 +343,6 @@ def test_a_defect_too_small_to_survive_resizing_is_not_taken_for_clean(fitted: A
     nothing = dict.fromkeys(("learn", "tune", "calibration"), frozenset[int]())
     labelled, _ = gather_labelled(corpus, np.arange(1), Preprocessing(64), nothing, run)
     (prepared,) = next(labelled.images.prepared(1))
-    assert _tile_masks(labelled, 0, prepared)[0, 0, 12, 37] == 1
+    assert _tile_masks(labelled, 0, prepared)(slice(None))[0, 0, 12, 37] == 1
     letterboxed, _ = gather_labelled(corpus, np.arange(1), Preprocessing(64, letterbox=True), nothing, run)
-    assert 0 < float(_tile_masks(letterboxed, 0, prepared).mean()) < 0.01
+    assert 0 < float(_tile_masks(letterboxed, 0, prepared)(slice(None)).mean()) < 0.01

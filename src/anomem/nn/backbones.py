@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from anomem.errors import InputError, ParameterError
+from anomem.errors import InputError, ParameterError, nearest
 from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
 from anomem.nn.folding import fold_batch_norm
@@ -188,8 +187,8 @@ def _check_name(name: str) -> None:
     """Refuse names of no timm model, "hf-hub:..." too: loading a model file must not download anything."""
     if timm.is_model(name):
         return
-    near = difflib.get_close_matches(name, timm.list_models(), n=1)
-    hint = f"did you mean {near[0]}?" if near else "list them with timm.list_models()"
+    near = nearest(name, timm.list_models())
+    hint = f"did you mean {near}?" if near else "list them with timm.list_models()"
     raise ParameterError(f"backbone={name!r} is not a timm model; {hint}")
 
 

@@ -56,16 +56,16 @@ def every_kind_of_image(example: Example) -> None:
     shown = np.repeat(grey[..., None], 3, axis=2)
     rotated = Image.Exif()
     rotated[0x0112] = 6  # orientation: to be turned clockwise
-    alpha = np.arange(grey.size, dtype=np.uint8).reshape(grey.shape)
+    opaque = np.full_like(grey, 255)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{kind}.png" for kind in ("grey", "palette", "rgba", "sixteen", "rotated")]
         Image.fromarray(grey).save(files[0])
         Image.fromarray(grey).convert("P").save(files[1])
-        Image.fromarray(np.dstack([shown, alpha])).save(files[2])
+        Image.fromarray(np.dstack([shown, opaque])).save(files[2])
         Image.fromarray(grey.astype(np.uint16) * 257).save(files[3])
         Image.fromarray(np.ascontiguousarray(np.rot90(shown))).save(files[4], exif=rotated)
         results = list(example.fitted.score(files, maps=example.cls.localizes, device="cpu"))
-    arrays = [grey, np.dstack([shown, alpha]), grey.astype(np.uint16) * 257, grey[..., None]]
+    arrays = [grey, np.dstack([shown, opaque]), grey.astype(np.uint16) * 257, grey[..., None]]
     found = np.asarray([r.score for r in results] + [float(example.score(example.fitted, [a])[0]) for a in arrays])
     wanted = np.full_like(found, example.score(example.fitted, [shown])[0])
     require_close(found, wanted, example.scores, "the same picture has the same score in every format")
