@@ -139,13 +139,11 @@ def stage(folder: Path, name: str, *, private: bool = True) -> Iterator[Path]:
     _remove_abandoned(folder)
     room = folder / f".{shortened(name, _PREFIX_BYTES)}-anomem-{secrets.token_hex(6)}"
     with ExitStack() as held:
+        held.callback(shutil.rmtree, room, ignore_errors=True)  # also where a signal comes before the lock
         with _locked(folder, shared=True):  # no process may remove the folder before it is locked
             room.mkdir(0o700 if private else 0o777)
             held.enter_context(_locked(room, shared=True))
-        try:
-            yield room
-        finally:
-            shutil.rmtree(room, ignore_errors=True)
+        yield room
 
 
 @contextmanager
