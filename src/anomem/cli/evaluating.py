@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from anomem.runtime.text import count, number, percent
 from anomem.types import NORMAL, UNKNOWN
 
 if TYPE_CHECKING:
+    from anomem.data.samples import Sample
     from anomem.evaluation.figures import Evaluation, NormalsEvaluation
     from anomem.loading import Model
 
@@ -58,8 +60,6 @@ def evaluate(
     import json
 
     from anomem.data.sources import read_dataset
-    from anomem.evaluation.evaluate import evaluate as evaluated
-    from anomem.evaluation.evaluate import evaluate_normals
     from anomem.evaluation.figures import Evaluation
     from anomem.loading import load
     from anomem.runtime.metadata import weights_of
@@ -67,11 +67,7 @@ def evaluate(
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     session.reads(model, weights_of(model), data)
-    if out is not None:
-        check_file(out, session)
-    if report is not None:
-        check_folder(report)
-        session.plan(report / REPORT)
+    _check_outputs(session, out, report)
     dataset = read_dataset(data, normal=normal, every=every)
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
@@ -82,10 +78,7 @@ def evaluate(
     alone = {sample.label for sample in samples} <= {NORMAL, UNKNOWN}
     if alone and report is not None:
         raise InputError(f"{data}: has no anomalous images, which a report needs; leave out --report")
-    with bars(session, quiet=as_json) as progress:
-        evaluation = (evaluate_normals if alone else evaluated)(detector, samples, progress=progress, **running)
-    for image in evaluation.skipped:
-        note(f"left out {image.error}")
+    evaluation = _measure(session, detector, samples, alone=alone, quiet=as_json, running=running)
     content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict()), "found": found}
     if report is not None and isinstance(evaluation, Evaluation):
         facts = {"Model file": str(model), "Data": str(data)}
@@ -99,6 +92,28 @@ def evaluate(
     if report is not None:
         output.line(f"report: {report / REPORT}")
     output.result(content)
+
+
+def _check_outputs(session: Session, out: Path | None, report: Path | None) -> None:
+    """Check before any work that the outputs can be written."""
+    if out is not None:
+        check_file(out, session)
+    if report is not None:
+        check_folder(report)
+        session.plan(report / REPORT)
+
+
+def _measure(
+    session: Session, detector: Model, samples: Sequence[Sample], *, alone: bool, quiet: bool, running: dict[str, Any]
+) -> Evaluation | NormalsEvaluation:
+    """Evaluate a model, on normals alone where `alone`, and note the images left out."""
+    from anomem.evaluation.evaluate import evaluate, evaluate_normals
+
+    with bars(session, quiet=quiet) as progress:
+        evaluation = (evaluate_normals if alone else evaluate)(detector, samples, progress=progress, **running)
+    for image in evaluation.skipped:
+        note(f"left out {image.error}")
+    return evaluation
 
 
 def write_page(
