@@ -72,7 +72,9 @@ class Detector(Parameters, FittedModel):
         doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
         optional=True,
     )
-    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.")
+    tile_overlap: float = param(
+        0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.", when="tile"
+    )
     roi: Any = param(
         None,
         FileOrArray("a mask image's path, or an (H, W) array"),
@@ -272,7 +274,7 @@ class Detector(Parameters, FittedModel):
         **described: Any,
     ) -> Generator[Record, None, None]:
         state = self._state()
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         described["preprocessing"] = state.preprocessing
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
@@ -321,7 +323,7 @@ class Detector(Parameters, FittedModel):
         groups: Sequence[Hashable | None] | None,
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         self._fitted = yield from recalibrated(state, images, alpha, run, groups)
 

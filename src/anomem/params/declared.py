@@ -39,6 +39,7 @@ import numpy as np
 
 from anomem.errors import ParameterError
 from anomem.params.allowed import Allowed, OneOf, shortened, shown
+from anomem.params.effect import require_effect
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Parameters")
@@ -64,7 +65,15 @@ BY_PRESET = ByPreset()
 """Default of parameters that a preset decides and for which None is a valid value."""
 
 
-def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False, preset: bool = False) -> Any:
+def param(
+    default: object,
+    allowed: Allowed,
+    *,
+    doc: str,
+    optional: bool = False,
+    preset: bool = False,
+    when: str | None = None,
+) -> Any:
     """Declare one hyperparameter: its default, its allowed values, its documentation.
 
     Parameters
@@ -79,6 +88,9 @@ def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False
         Allow None ("off").
     preset : bool
         Leave the value to the preset unless given.
+    when : str, optional
+        Condition without which the parameter has no effect (see :mod:`anomem.params.effect`); a value other than the
+        default is then refused.
     """
     start = default if not preset else BY_PRESET if optional else None
     return field(
@@ -90,6 +102,7 @@ def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False
             "preset": preset,
             "usual": default,
             "group": None,
+            "when": when,
         },
     )
 
@@ -101,6 +114,7 @@ def group(
     optional: bool = False,
     off: tuple[str, object] | None = None,
     preset: bool = False,
+    when: str | None = None,
 ) -> Any:
     """Declare a group of hyperparameters that a method holds as one nested object.
 
@@ -116,6 +130,8 @@ def group(
         Former flat parameter, and its value that meant None.
     preset : bool
         Leave the group to the preset unless given; off where the preset names nothing.
+    when : str, optional
+        As for :func:`param`.
     """
     return field(
         default=BY_PRESET if preset else kind(),
@@ -127,6 +143,7 @@ def group(
             "usual": None if preset else kind(),
             "group": kind,
             "off": off,
+            "when": when,
         },
     )
 
@@ -243,19 +260,24 @@ class Parameters:
         """Return an unfitted copy with equal hyperparameters."""
         return type(self)(**copy.deepcopy(self.get_params(deep=False)))
 
-    def resolve(self) -> Self:
+    def resolve(self, *, strict: bool = True) -> Self:
         """Return a frozen copy with the preset's values filled in, all checked.
+
+        Parameters
+        ----------
+        strict : bool
+            Refuse values that have no effect; not for those of an earlier fit, where a preset's are among them.
 
         Raises
         ------
         ParameterError
-            If a value is not allowed; the line names the parameter, its value, the allowed range and an example.
+            If a value is not allowed or has no effect; the line names the parameter, its value and a fix.
         """
         preset = getattr(self, "preset", "")
         allowed = OneOf(tuple(self.presets))
         if self.presets and not allowed.accepts(preset):
             refuse(type(self), "preset", preset, allowed, example=next(iter(self.presets)))
-        return _resolved(self, type(self), self.presets.get(preset, {}), "")
+        return _resolved(self, type(self), self.presets.get(preset, {}), "", strict=strict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the hyperparameters as a nested dict of JSON values, without values decided by a preset.
@@ -313,7 +335,7 @@ def example_of(cls: type[Parameters], name: str, declared: Field[object]) -> obj
     return allowed.example()
 
 
-def _resolved(held: S, owner: type[Parameters], filling: Mapping[str, Any], path: str) -> S:
+def _resolved(held: S, owner: type[Parameters], filling: Mapping[str, Any], path: str, *, strict: bool) -> S:
     resolved: dict[str, Any] = {}
     for name, declared in held.declared().items():
         value, facts = getattr(held, name), declared.metadata
@@ -325,11 +347,24 @@ def _resolved(held: S, owner: type[Parameters], filling: Mapping[str, Any], path
             example = example_of(owner, path + name, declared)
             refuse(owner, path + name, value, facts["allowed"], example=example)
         if isinstance(value, Parameters):
-            value = _resolved(value, owner, filling, f"{path}{name}.")
+            value = _resolved(value, owner, filling, f"{path}{name}.", strict=strict)
         resolved[name] = tuple(value) if isinstance(value, list) else value
     copied = type(held)(**resolved)
     object.__setattr__(copied, "_resolved", True)
+    if strict:
+        _require_effects(held, copied, owner, filling, path)
     return copied
+
+
+def _require_effects(
+    given: Parameters, resolved: Parameters, owner: type[Parameters], filling: Mapping[str, Any], path: str
+) -> None:
+    """Refuse given values without effect; those of defaults and presets may have none."""
+    for name, declared in given.declared().items():
+        when, value = declared.metadata["when"], getattr(given, name)
+        usual = filling.get(path + name, declared.metadata["usual"])
+        if when is not None and not _same(value, declared.default) and not _same(value, usual):
+            require_effect(owner.__name__, path, name, value, when, resolved)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,53 @@
+"""Conditions under which a hyperparameter has an effect.
+
+A condition is ``name=value|value``, or ``name`` alone for a parameter that is on (neither None, False nor 0); several
+are joined by " or ". Names are those beside the parameter, dotted for members of a group; ``none`` is None.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from anomem.errors import ParameterError
+from anomem.params.allowed import shortened, shown
+
+
+class Values(Protocol):
+    """Resolved values by name."""
+
+    def __getitem__(self, name: str, /) -> object:
+        """Return the value of a name, which may be dotted."""
+
+
+def holds(when: str, values: Values) -> bool:
+    """Return True where any of the conditions is met."""
+    return any(_met(condition, values) for condition in when.split(" or "))
+
+
+def names(when: str) -> list[str]:
+    """Return the parameters that the conditions depend on."""
+    return [condition.partition("=")[0] for condition in when.split(" or ")]
+
+
+def require_effect(owner: str, path: str, name: str, value: object, when: str, values: Values) -> None:
+    """Refuse a value without effect.
+
+    Raises
+    ------
+    ParameterError
+        The conditions are not met; the line names them and the fix.
+    """
+    if holds(when, values):
+        return
+    found = " and ".join(f"{path}{other}={shown(values[other])}" for other in names(when))
+    wanted = " or ".join(f"{path}{condition}" for condition in when.replace("|", " or ").split(" or "))
+    line = f"{owner}: {path}{name}={shortened(value)} has no effect with {found}"
+    raise ParameterError(f"{line}; set {wanted}, or leave {path}{name} out")
+
+
+def _met(condition: str, values: Values) -> bool:
+    name, _, allowed = condition.partition("=")
+    value = values[name]
+    if not allowed:
+        return value is not None and value is not False and value != 0
+    return ("none" if value is None else str(value)) in allowed.split("|")
