@@ -29,8 +29,8 @@ class Roles:
         Labelled images that the fit uses, defects among them.
     digests : dict
         Content hashes by role: learn, tune, calibration, labelled.
-    Files of the labelled images, stored in the model.
-        Files of the labelled images, remembered by the model.
+    label_rows : tuple of mapping
+        Files of the labelled images, stored in the model.
     groups : list of int
         Group of each calibration image.
     """

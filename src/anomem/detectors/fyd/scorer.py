@@ -96,11 +96,11 @@ def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
 
     Parameters
     ----------
-    Resolved hyperparameters.
+    p : FYD
         Resolved hyperparameters.
-    Generator of the channels.
-        Draws the channels.
-    True for a single image, which cannot be aligned with another.
+    rng : torch.Generator
+        Generator of the channels.
+    alone : bool
         True for a single image, which cannot be aligned with another.
     """
     training = None if alone else p.training
