@@ -8,12 +8,22 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import AnomemWarning, CalibrationError, InputError
+from anomem.runtime.alpha import DEFAULT_ALPHA, check_alpha, checked_alpha, normals_needed, rejected_ranks
 from anomem.runtime.beta import beta_quantile
+from anomem.runtime.calibration_input import (
+    check_strata,
+    checked_groups,
+    checked_scores,
+    finite_scores,
+    group_numbers,
+)
+from anomem.runtime.strata import Strata, numbered
 from anomem.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
@@ -25,12 +35,6 @@ __all__ = [
     "group_numbers",
     "rejected_ranks",
 ]
-
-DEFAULT_ALPHA = 0.01
-"""Default promised false-alarm rate."""
-
-_MOST_GROUPED = 100_000
-
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
@@ -46,7 +50,13 @@ class Calibration:
     up to a factor of 2 in general; this one is without the factor where a new image comes from a new group like those
     of the calibration. Proof: among all G + 1 groups, let t be the lowest score that is rejected; the shares of images
     that score >= t, summed over groups, are at most alpha (G + 1), since the own group adds at most 1; and every group
-    is as likely to be the new one. Where every group is one image, this is the p-value above, to the bit.
+    is as likely to be the new one. Images of a group may depend on each other in any way, and groups may differ in
+    size; the rate is that of a random image of a random new group. Groups that only are exchangeable with one image
+    drawn from each, without being drawn independently from one process, need the factor: set alpha / 2. Where every
+    group is one image, this is the p-value above, to the bit.
+
+    With ``strata`` (camera, product, shift), the scores of each stratum are a calibration of its own, `of`; alpha is
+    one for all, and every stratum must carry it [1]_ (Mondrian prediction).
 
     Parameters
     ----------
@@ -59,17 +69,19 @@ class Calibration:
         not exchangeable with them.
     groups : ndarray of intp, shape (n,), optional
         Group number of each score, from 0 to G - 1; None if every score is a group of its own.
+    strata : Strata, optional
+        Stratum of each score; no group is in two.
 
     Raises
     ------
     CalibrationError
-        Alpha below 1 / (n + 1), or 1 / (G + 1) with groups.
+        Alpha below 1 / (n + 1), or 1 / (G + 1) with groups, in any stratum.
     InputError
-        Invalid scores or groups.
+        Invalid scores, groups or strata.
 
     References
     ----------
-    .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, ch. 2.
+    .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, ch. 2 and 4.
 
     Examples
     --------
@@ -86,15 +98,22 @@ class Calibration:
     >>> parts = calibrate([1.0, 2.0, 5.0, 6.0], 0.4, groups=["a", "a", "b", "b"])
     >>> parts.n_groups, parts.p_value([1.5, 5.5, 7.0]).round(3).tolist()
     (2, [0.833, 0.5, 0.333])
+
+    Two cameras:
+
+    >>> cameras = calibrate([1.0, 2.0, 5.0, 6.0], 0.4, strata=["left", "left", "right", "right"])
+    >>> cameras.of("left").threshold, cameras.of("right").threshold
+    (2.0, 6.0)
     """
 
     scores: FloatArray
     alpha: float
     precision: str = "float32"
     groups: IntArray | None = None
+    strata: Strata | None = None
 
     def __post_init__(self) -> None:
-        """Check scores and alpha, and store a read-only copy."""
+        """Check scores, groups, strata and alpha, and store a read-only copy."""
         scores = self.scores
         if scores.dtype != np.float32 or scores.ndim != 1:
             raise InputError("calibration scores must be a float32 array of shape (n,)")
@@ -103,14 +122,18 @@ class Calibration:
         scores = scores.copy()
         scores.flags.writeable = False
         object.__setattr__(self, "scores", scores)
-        object.__setattr__(self, "groups", _checked_groups(self.groups, scores.size))
-        object.__setattr__(self, "alpha", _checked_alpha(self.alpha, self.n_groups, _counted(self.groups)))
+        object.__setattr__(self, "groups", checked_groups(self.groups, scores.size))
+        if self.strata is None:
+            object.__setattr__(self, "alpha", checked_alpha(self.alpha, self.n_groups, _counted(self.groups)))
+        else:
+            check_strata(self.strata, self.groups, self.n)
+            object.__setattr__(self, "alpha", next(iter(self.parts.values())).alpha)
 
     def __eq__(self, other: object) -> bool:
         """Return True if both give the same p-values and verdicts."""
         if not isinstance(other, Calibration):
             return NotImplemented
-        same_facts = (self.alpha, self.precision) == (other.alpha, other.precision)
+        same_facts = (self.alpha, self.precision, self.strata) == (other.alpha, other.precision, other.strata)
         return same_facts and all(
             np.array_equal(mine, its)
             for mine, its in ((self.scores, other.scores), (_listed(self.groups), _listed(other.groups)))
@@ -130,10 +153,44 @@ class Calibration:
         """Number of independent groups G; the number of scores without groups."""
         return self.n if self.groups is None else int(self.groups.max()) + 1
 
+    @cached_property
+    def parts(self) -> dict[str, Calibration]:
+        """Calibration of each stratum by name; empty without strata."""
+        return {} if self.strata is None else {name: self._part(name) for name in self.strata.names}
+
+    def _part(self, name: str) -> Calibration:
+        assert self.strata is not None
+        chosen = self.strata.positions(name)
+        groups = None if self.groups is None else self.groups[chosen]
+        try:
+            return Calibration(self.scores[chosen], self.alpha, self.precision, groups)
+        except CalibrationError as error:
+            raise CalibrationError(f"stratum {name!r}: {error}") from error
+
+    def of(self, stratum: str | None) -> Calibration:
+        """Return the calibration of a stratum; without strata this calibration, for None.
+
+        Raises
+        ------
+        InputError
+            A stratum without calibration normals; or none where there are strata.
+        """
+        if self.strata is None and stratum is None:
+            return self
+        if stratum is not None and stratum in self.parts:
+            return self.parts[stratum]
+        known = ", ".join(self.parts) or "none"
+        if stratum is None:
+            raise InputError(f"strata are required: each has a threshold of its own; name one per image ({known})")
+        raise InputError(
+            f"stratum {stratum!r}: has no calibration normals, which carry no alpha below 1 (known: {known}); "
+            "calibrate on normals of all strata"
+        )
+
     @property
     def alpha_min(self) -> float:
-        """Smallest attainable alpha, 1 / (G + 1)."""
-        return 1 / (self.n_groups + 1)
+        """Smallest attainable alpha, 1 / (G + 1); with strata the one that all of them carry."""
+        return max((part.alpha_min for part in self.parts.values()), default=1 / (self.n_groups + 1))
 
     @cached_property
     def _p_by_rank(self) -> npt.NDArray[np.float64]:
@@ -154,7 +211,14 @@ class Calibration:
 
         ``p <= alpha`` holds exactly for scores above the threshold, ties included, because the p-value depends only
         on the number of calibration scores below.
+
+        Raises
+        ------
+        InputError
+            With strata, each of which has its own.
         """
+        if self.strata is not None:
+            raise InputError("threshold: each stratum has its own; take of(stratum).threshold")
         return float(self.scores[int((self._p_by_rank > self.alpha).sum()) - 1])
 
     @cached_property
@@ -163,18 +227,22 @@ class Calibration:
 
         Over calibration sets with scores that do not tie, the rate follows Beta(k, G + 1 - k),
         k = floor(alpha (G + 1)); this is its 0.95-quantile. With ties the rate is lower; where images of a group
-        differ as much as those of different groups, so is its spread.
+        differ as much as those of different groups, so is its spread. With strata, the largest of their limits.
         """
+        if self.strata is not None:
+            return max(part.rate_limit_95 for part in self.parts.values())
         ranks = rejected_ranks(self.alpha, self.n_groups)
         return beta_quantile(0.95, ranks, self.n_groups + 1 - ranks)
 
-    def p_value(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def p_value(self, scores: npt.ArrayLike, strata: Sequence[str] | None = None) -> npt.NDArray[np.float64]:
         """Compute the conformal p-value of each score.
 
         Parameters
         ----------
         scores : array_like of float
             Scores of any shape; infinities are allowed.
+        strata : sequence of str, optional
+            Stratum of each of (n,) scores; required with strata.
 
         Returns
         -------
@@ -184,36 +252,74 @@ class Calibration:
         Raises
         ------
         InputError
-            A score is NaN.
+            A score is NaN, or an unknown stratum.
         """
-        lower = np.searchsorted(self.scores.astype(np.float64), _checked_scores(scores), "left")
+        if self.strata is not None:
+            return self._by_stratum(lambda part, values: part.p_value(values), scores, strata, np.float64)
+        lower = np.searchsorted(self.scores.astype(np.float64), checked_scores(scores), "left")
         return np.asarray(self._p_by_rank[lower], np.float64)
 
-    def group_p_value(self, scores: npt.ArrayLike) -> float:
-        """Return the p-value of a new group with scores (m,): its maximum compared with the groups' maxima.
+    def group_p_value(self, scores: npt.ArrayLike, stratum: str | None = None) -> float:
+        """Return the p-value of a new group with scores (m,), all of one stratum, by its maximum.
 
-        Valid if new groups have as many images as the calibration groups.
+        The maximum is compared with the expected one of m images drawn without replacement from each of the G
+        calibration groups of at least m images: ``p = (1 + sum over these groups of the share of m-subsets with a
+        maximum >= the new one) / (G + 1)``. Valid without a factor for a new group of m images from the process of
+        those groups; the proof is that of single images with m-subsets in their place, and m = 1 is `p_value`. 1 where
+        no group has m images.
+
+        Examples
+        --------
+        >>> parts = calibrate([1.0, 2.0, 5.0, 6.0], 0.4, groups=["a", "a", "b", "b"])
+        >>> round(parts.group_p_value([0.0, 4.0]), 3)
+        0.667
         """
-        highest = _checked_scores(scores).max()
-        groups = np.arange(self.n) if self.groups is None else self.groups
-        top = np.full(self.n_groups, -np.inf)
-        np.maximum.at(top, groups, self.scores.astype(np.float64))
-        return float((1 + (top >= highest).sum()) / (self.n_groups + 1))
+        values = checked_scores(scores)
+        part, m = self.of(stratum), values.size
+        above, n_groups = Fraction(0), 0
+        for group in part.grouped_scores:
+            if len(group) >= m:
+                lower = int(np.searchsorted(group, values.max(), "left"))
+                above += 1 - Fraction(math.comb(lower, m), math.comb(len(group), m))
+                n_groups += 1
+        return float((1 + above) / (n_groups + 1))
 
-    def decide(self, scores: npt.ArrayLike) -> BoolArray:
+    @cached_property
+    def grouped_scores(self) -> list[npt.NDArray[np.float64]]:
+        """Scores of each group, ascending."""
+        groups = np.arange(self.n) if self.groups is None else self.groups
+        order = np.argsort(groups, kind="stable")
+        return np.split(self.scores[order].astype(np.float64), np.cumsum(np.bincount(groups))[:-1])
+
+    def decide(self, scores: npt.ArrayLike, strata: Sequence[str] | None = None) -> BoolArray:
         """Return verdicts: True for ``score > threshold``, equivalent to ``p_value <= alpha``.
 
         Raises
         ------
         InputError
-            A score is NaN.
+            A score is NaN, or an unknown stratum.
         """
-        return np.asarray(_checked_scores(scores) > self.threshold)
+        if self.strata is not None:
+            return self._by_stratum(lambda part, values: part.decide(values), scores, strata, np.bool_)
+        return np.asarray(checked_scores(scores) > self.threshold)
 
-    def facts(self) -> dict[str, float | int | str]:
+    def _by_stratum(self, of: Any, scores: npt.ArrayLike, strata: Sequence[str] | None, dtype: Any) -> Any:
+        values = np.asarray(scores, np.float64)
+        if strata is None or values.shape != (len(strata),):
+            self.of(None)  # raises
+        names, found = np.asarray(strata), np.empty(values.shape, dtype)
+        for name in dict.fromkeys(strata or ()):
+            found[names == name] = of(self.of(name), values[names == name])
+        return found
+
+    def facts(self) -> dict[str, Any]:
         """Return the facts of the calibration for a manifest, without the scores."""
-        facts: dict[str, float | int | str] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
-        return facts if self.groups is None else {**facts, "groups": self.n_groups}
+        facts: dict[str, Any] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
+        if self.groups is not None:
+            facts["groups"] = self.n_groups
+        if self.strata is not None:
+            facts |= {"strata": list(self.strata.names), "strata_by": self.strata.by}
+        return facts
 
     def with_alpha(self, alpha: float) -> Calibration:
         """Return the same calibration with another false-alarm rate.
@@ -231,6 +337,8 @@ def calibrate(
     alpha: float | None = None,
     precision: str = "float32",
     groups: Sequence[Hashable | None] | None = None,
+    strata: Sequence[str] | None = None,
+    strata_by: str = "",
 ) -> Calibration:
     """Calibrate on scores of held-out normals.
 
@@ -245,6 +353,10 @@ def calibrate(
         Arithmetic used for the scores.
     groups : sequence of hashable or None, shape (n,), optional
         Part, lot or burst of each score; None for a group of its own. P-values count groups.
+    strata : sequence of str, shape (n,), optional
+        Camera, product or shift of each score; each has a calibration of its own.
+    strata_by : str
+        Rule that names the strata; see `anomem.runtime.strata.Strata`.
 
     Returns
     -------
@@ -253,135 +365,44 @@ def calibrate(
     Raises
     ------
     CalibrationError
-        Explicit alpha below 1 / (n + 1), or 1 / (G + 1) with groups.
+        Explicit alpha below 1 / (n + 1), or 1 / (G + 1) with groups, in any stratum.
     InputError
-        No scores, more than one axis, scores that are not finite, or another number of groups.
+        No scores, more than one axis, scores that are not finite, or another number of groups or strata.
     """
-    values = np.asarray(scores, np.float64)
-    if values.ndim != 1 or not values.size:
-        raise InputError(f"calibration needs scores of shape (n,), n >= 1, not {values.shape}")
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32)
-    bad = int((~np.isfinite(values)).sum())
-    if bad:
-        raise InputError(f"{bad} of {values.size} calibration scores are not finite; check images")
-    if groups is not None and len(groups) != values.size:
-        raise InputError(f"{len(groups)} groups for {values.size} calibration scores; give one each (None: no group)")
+    values = finite_scores(scores)
+    for name, column in (("groups", groups), ("strata", strata)):
+        if column is not None and len(column) != values.size:
+            raise InputError(f"{len(column)} {name} for {values.size} calibration scores; give one each")
     order = np.argsort(values, kind="stable")
-    numbers = None if groups is None else _checked_groups(group_numbers([groups[i] for i in order]), values.size)
-    n = values.size if numbers is None else int(numbers.max()) + 1
+    ascending = values[order]
+    numbers = None if groups is None else checked_groups(group_numbers([groups[i] for i in order]), values.size)
+    known = None if strata is None else numbered([strata[i] for i in order], strata_by)
     if alpha is None:
-        alpha = DEFAULT_ALPHA
-        if not rejected_ranks(alpha, n):
-            alpha = 1 / (n + 1)
-            short = _normals_needed(DEFAULT_ALPHA) - n
-            warnings.warn(
-                f"{n} calibration {_counted(numbers)} allow a false-alarm rate of {alpha:.3g}, not"
-                f" {DEFAULT_ALPHA}; add {short} more for it; calibrating at {alpha:.3g}",
-                AnomemWarning,
-                stacklevel=2,
-            )
-    return Calibration(values[order].astype(np.float32), alpha, precision, numbers)
+        alpha = _default_alpha(*_fewest(values.size, numbers, known))
+    return Calibration(ascending, alpha, precision, numbers, known)
 
 
-def group_numbers(groups: Sequence[Hashable | None]) -> IntArray:
-    """Return group numbers from 0 in the order of appearance; each None is a group of its own.
-
-    Examples
-    --------
-    >>> group_numbers(["b", None, "a", "b", None]).tolist()
-    [0, 1, 2, 0, 3]
-    """
-    known: dict[Hashable, int] = {}
-    keys = [("alone", i) if group is None else ("group", group) for i, group in enumerate(groups)]
-    return np.asarray([known.setdefault(key, len(known)) for key in keys], dtype=np.intp)
+def _fewest(n: int, groups: IntArray | None, strata: Strata | None) -> tuple[int, str]:
+    """Return the smallest number of groups of any stratum, and the words for them."""
+    units = np.arange(n) if groups is None else groups
+    if strata is None:
+        return np.unique(units).size, _counted(groups)
+    fewest, name = min((np.unique(units[strata.positions(name)]).size, name) for name in strata.names)
+    return fewest, f"{_counted(groups)} of stratum {name!r}"
 
 
-def check_alpha(alpha: float | None, n: int, *, grouped: bool = False) -> None:
-    """Check, before scoring, that ``n`` calibration normals or groups are enough for alpha.
-
-    Parameters
-    ----------
-    alpha : float or None
-        False-alarm rate; None for the default, which is adapted to n.
-    n : int
-        Number of calibration normals, or of groups of them.
-    grouped : bool
-        True for groups.
-
-    Raises
-    ------
-    CalibrationError
-        Too few normals; the message gives the number missing.
-    """
-    if alpha is not None:
-        _checked_alpha(alpha, n, "groups of normals" if grouped else "normals")
-
-
-def rejected_ranks(alpha: float, n: int) -> int:
-    """Return floor(alpha (n + 1)), the number of ranks among n calibration scores that are rejected.
-
-    Counts the j in 1..n whose p-value j / (n + 1) is at most alpha, so it agrees with ``p <= alpha`` by definition. The
-    product alone may round down across a whole number (0.29 * 100 is 28.999999999999996).
-
-    Parameters
-    ----------
-    alpha : float
-        Above 0 and below 1.
-    n : int
-        Number of calibration scores, at least 0.
-
-    Returns
-    -------
-    int
-        Number of rejected ranks, from 0 (n is too small for alpha) to n.
-
-    Examples
-    --------
-    >>> rejected_ranks(0.29, 99), rejected_ranks(0.01, 98)
-    (29, 0)
-    """
-    ranks = min(n, math.floor(alpha * (n + 1)))
-    while ranks < n and (ranks + 1) / (n + 1) <= alpha:
-        ranks += 1
-    while ranks > 0 and ranks / (n + 1) > alpha:
-        ranks -= 1
-    return ranks
-
-
-def _normals_needed(alpha: float) -> int:
-    """Return the smallest n with 1 / (n + 1) <= alpha."""
-    total = math.ceil(1 / Fraction(alpha))
-    return total - 2 if total > 2 and 1 / (total - 1) <= alpha else total - 1
-
-
-def _checked_alpha(alpha: float, n: int, normals: str = "normals") -> float:
-    try:
-        value = float(alpha)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not 0 < value < 1:
-        raise CalibrationError(f"alpha must be above 0 and below 1, not {alpha!r}")
-    if not rejected_ranks(value, n):
-        needed = _normals_needed(value)
-        raise CalibrationError(
-            f"alpha {value:g} needs {needed} calibration {normals} and there are {n};"
-            f" add {needed - n} more, or use alpha {1 / (n + 1):.3g} or above"
-        )
-    return value
-
-
-def _checked_groups(groups: IntArray | None, n: int) -> IntArray | None:
-    """Return read-only group numbers in the order of appearance; None if every group is one score."""
-    if groups is None:
-        return None
-    if groups.shape != (n,) or groups.dtype.kind not in "iu" or n > _MOST_GROUPED:
-        raise InputError(f"calibration groups must be whole numbers of shape ({n},), at most {_MOST_GROUPED:,}")
-    numbers = group_numbers(groups.tolist())
-    if int(numbers.max()) + 1 == n:
-        return None
-    numbers.flags.writeable = False
-    return numbers
+def _default_alpha(n: int, counted: str) -> float:
+    """Return the default alpha, or the smallest that n carry, with a warning."""
+    if rejected_ranks(DEFAULT_ALPHA, n):
+        return DEFAULT_ALPHA
+    alpha = 1 / (n + 1)
+    warnings.warn(
+        f"{n} calibration {counted} allow a false-alarm rate of {alpha:.3g}, not"
+        f" {DEFAULT_ALPHA}; add {normals_needed(DEFAULT_ALPHA) - n} more for it; calibrating at {alpha:.3g}",
+        AnomemWarning,
+        stacklevel=3,
+    )
+    return alpha
 
 
 def _counted(groups: IntArray | None) -> str:
@@ -390,11 +411,3 @@ def _counted(groups: IntArray | None) -> str:
 
 def _listed(groups: IntArray | None) -> list[int]:
     return [] if groups is None else groups.tolist()
-
-
-def _checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    values = np.asarray(scores, np.float64)
-    bad = int(np.isnan(values).sum())
-    if bad:
-        raise InputError(f"{bad} of {values.size} scores are not a number; check the images")
-    return values

@@ -12,7 +12,7 @@ from anomem.runtime.alike import find_alike
 from anomem.runtime.sources import FileSource, ImageSource
 from anomem.types import Record
 
-__all__ = ["Groups", "resolve_groups"]
+__all__ = ["Groups", "matched_in_paths", "resolve_groups"]
 
 Groups: TypeAlias = Sequence[Hashable | None] | str | None
 """Group entry per image (None for a group of its own); or "near", "folder" or a regular expression."""
@@ -53,26 +53,47 @@ def resolve_groups(
     if groups == "near":
         found_groups = yield from find_alike(source, workers=workers)
         return tuple(found_groups)
-    if not isinstance(source, FileSource):
-        raise InputError(f"groups={groups!r}: these images have no paths; give 'near' or one entry per image")
-    names = [source.name(i) for i in range(len(source))]
     if groups == "folder":
-        folders = tuple(str(Path(name).parent) for name in names)
-        if len(set(folders)) == 1 and len(names) > 1:
+        folders = tuple(str(Path(name).parent) for name in _paths(source, groups, "groups"))
+        if len(set(folders)) == 1 and len(folders) > 1:
             raise InputError(f"groups='folder': all images lie in {folders[0]}; give a regular expression, or 'near'")
         return folders
-    return _matched(groups, names)
+    return matched_in_paths(groups, source, "groups")
 
 
-def _matched(expression: str, names: Sequence[str]) -> tuple[Hashable | None, ...]:
+def matched_in_paths(expression: str, source: ImageSource, what: str) -> tuple[str | None, ...]:
+    """Return per image the first parenthesis, or else the whole match, of an expression in its path; None without one.
+
+    Parameters
+    ----------
+    expression : str
+        Regular expression.
+    source : ImageSource
+        The images.
+    what : str
+        Name of the setting, for errors.
+
+    Raises
+    ------
+    InputError
+        Invalid expression, or one without any match, or images without paths.
+    """
     try:
         pattern = re.compile(expression)
     except re.error as error:
         raise InputError(
-            f"groups={expression!r}: not a regular expression ({error}); an example that takes the part before the "
+            f"{what}={expression!r}: not a regular expression ({error}); an example that takes the part before the "
             r"last underscore: '([^/]+)_[^_]*$'"
         ) from error
+    names = _paths(source, expression, what)
     matches = [pattern.search(Path(name).as_posix()) for name in names]
     if not any(matches):
-        raise InputError(f"groups={expression!r}: matches none of {len(names):,} paths, such as {names[0]}; change it")
+        raise InputError(f"{what}={expression!r}: matches none of {len(names):,} paths, such as {names[0]}; change it")
     return tuple(match[1 if pattern.groups else 0] if match else None for match in matches)
+
+
+def _paths(source: ImageSource, rule: str, what: str) -> list[str]:
+    if not isinstance(source, FileSource):
+        fix = "'near' or one entry per image" if what == "groups" else "one entry per image"
+        raise InputError(f"{what}={rule!r}: these images have no paths; give {fix}")
+    return [source.name(i) for i in range(len(source))]
