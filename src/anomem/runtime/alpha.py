@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from fractions import Fraction
 
-from anomem.errors import CalibrationError
+from anomem.errors import AnomemWarning, CalibrationError
 
-__all__ = ["DEFAULT_ALPHA", "check_alpha", "checked_alpha", "normals_needed", "rejected_ranks"]
+__all__ = ["DEFAULT_ALPHA", "check_alpha", "checked_alpha", "default_alpha", "normals_needed", "rejected_ranks"]
 
 DEFAULT_ALPHA = 0.01
 """Default promised false-alarm rate."""
@@ -86,3 +87,17 @@ def checked_alpha(alpha: float, n: int, normals: str = "normals") -> float:
             f" add {needed - n} more, or use alpha {1 / (n + 1):.3g} or above"
         )
     return value
+
+
+def default_alpha(n: int, counted: str) -> float:
+    """Return the default alpha, or the smallest that n carry, with a warning."""
+    if rejected_ranks(DEFAULT_ALPHA, n):
+        return DEFAULT_ALPHA
+    alpha = 1 / (n + 1)
+    warnings.warn(
+        f"{n} calibration {counted} allow a false-alarm rate of {alpha:.3g}, not"
+        f" {DEFAULT_ALPHA}; add {normals_needed(DEFAULT_ALPHA) - n} more for it; calibrating at {alpha:.3g}",
+        AnomemWarning,
+        stacklevel=3,
+    )
+    return alpha

@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import AnomemWarning, CalibrationError, InputError
-from anomem.runtime.alpha import DEFAULT_ALPHA, check_alpha, checked_alpha, normals_needed, rejected_ranks
+from anomem.runtime.alpha import DEFAULT_ALPHA, check_alpha, checked_alpha, default_alpha, rejected_ranks
 from anomem.runtime.beta import beta_quantile
 from anomem.runtime.calibration_input import (
     check_strata,
     checked_groups,
     checked_scores,
+    counted,
+    fewest_units,
     finite_scores,
     group_numbers,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "group_numbers",
     "rejected_ranks",
 ]
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
@@ -124,7 +127,7 @@ class Calibration:
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "groups", checked_groups(self.groups, scores.size))
         if self.strata is None:
-            object.__setattr__(self, "alpha", checked_alpha(self.alpha, self.n_groups, _counted(self.groups)))
+            object.__setattr__(self, "alpha", checked_alpha(self.alpha, self.n_groups, counted(self.groups)))
         else:
             check_strata(self.strata, self.groups, self.n)
             object.__setattr__(self, "alpha", next(iter(self.parts.values())).alpha)
@@ -378,35 +381,8 @@ def calibrate(
     numbers = None if groups is None else checked_groups(group_numbers([groups[i] for i in order]), values.size)
     known = None if strata is None else numbered([strata[i] for i in order], strata_by)
     if alpha is None:
-        alpha = _default_alpha(*_fewest(values.size, numbers, known))
+        alpha = default_alpha(*fewest_units(values.size, numbers, known))
     return Calibration(ascending, alpha, precision, numbers, known)
-
-
-def _fewest(n: int, groups: IntArray | None, strata: Strata | None) -> tuple[int, str]:
-    """Return the smallest number of groups of any stratum, and the words for them."""
-    units = np.arange(n) if groups is None else groups
-    if strata is None:
-        return np.unique(units).size, _counted(groups)
-    fewest, name = min((np.unique(units[strata.positions(name)]).size, name) for name in strata.names)
-    return fewest, f"{_counted(groups)} of stratum {name!r}"
-
-
-def _default_alpha(n: int, counted: str) -> float:
-    """Return the default alpha, or the smallest that n carry, with a warning."""
-    if rejected_ranks(DEFAULT_ALPHA, n):
-        return DEFAULT_ALPHA
-    alpha = 1 / (n + 1)
-    warnings.warn(
-        f"{n} calibration {counted} allow a false-alarm rate of {alpha:.3g}, not"
-        f" {DEFAULT_ALPHA}; add {normals_needed(DEFAULT_ALPHA) - n} more for it; calibrating at {alpha:.3g}",
-        AnomemWarning,
-        stacklevel=3,
-    )
-    return alpha
-
-
-def _counted(groups: IntArray | None) -> str:
-    return "normals" if groups is None else "groups of normals"
 
 
 def _listed(groups: IntArray | None) -> list[int]:

@@ -11,7 +11,15 @@ from anomem.errors import InputError
 from anomem.runtime.strata import Strata
 from anomem.types import FloatArray, IntArray
 
-__all__ = ["check_strata", "checked_groups", "checked_scores", "finite_scores", "group_numbers"]
+__all__ = [
+    "check_strata",
+    "checked_groups",
+    "checked_scores",
+    "counted",
+    "fewest_units",
+    "finite_scores",
+    "group_numbers",
+]
 
 _MOST_GROUPED = 100_000
 
@@ -73,3 +81,17 @@ def checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if bad:
         raise InputError(f"{bad} of {values.size} scores are not a number; check the images")
     return values
+
+
+def fewest_units(n: int, groups: IntArray | None, strata: Strata | None) -> tuple[int, str]:
+    """Return the smallest number of groups of any stratum, and the words for them."""
+    units = np.arange(n) if groups is None else groups
+    if strata is None:
+        return np.unique(units).size, counted(groups)
+    fewest, name = min((np.unique(units[strata.positions(name)]).size, name) for name in strata.names)
+    return fewest, f"{counted(groups)} of stratum {name!r}"
+
+
+def counted(groups: IntArray | None) -> str:
+    """Return the words for calibration normals, or groups of them."""
+    return "normals" if groups is None else "groups of normals"

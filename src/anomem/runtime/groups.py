@@ -1,9 +1,9 @@
-"""Groups of dependent images: given, by folder, by file name, or near-duplicates."""
+"""Groups of dependent images and strata: given, by folder, by file name, or near-duplicates."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Generator, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ from anomem.runtime.alike import find_alike
 from anomem.runtime.sources import FileSource, ImageSource
 from anomem.types import Record
 
-__all__ = ["Groups", "matched_in_paths", "resolve_groups"]
+__all__ = ["Groups", "resolve_groups", "resolve_strata"]
 
 Groups: TypeAlias = Sequence[Hashable | None] | str | None
 """Group entry per image (None for a group of its own); or "near", "folder" or a regular expression."""
@@ -58,10 +58,40 @@ def resolve_groups(
         if len(set(folders)) == 1 and len(folders) > 1:
             raise InputError(f"groups='folder': all images lie in {folders[0]}; give a regular expression, or 'near'")
         return folders
-    return matched_in_paths(groups, source, "groups")
+    return _matched(groups, source, "groups")
 
 
-def matched_in_paths(expression: str, source: ImageSource, what: str) -> tuple[str | None, ...]:
+def resolve_strata(strata: Groups, source: ImageSource) -> tuple[str, ...]:
+    """Return the stratum of each image.
+
+    Parameters
+    ----------
+    strata : sequence or str
+        One entry per image; or "folder" for the name of the image's folder; or a regular expression searched in each
+        path, whose first parenthesis, or else whole match, is the name.
+    source : ImageSource
+        The images.
+
+    Raises
+    ------
+    InputError
+        Sequence of another length, an image without a stratum, an invalid expression, or images without paths.
+    """
+    names = [source.name(i) for i in range(len(source))]
+    if isinstance(strata, str):
+        # The folder's own name, since new images lie elsewhere than those of the fit.
+        expression = r"([^/]+)/[^/]*$" if strata == "folder" else strata
+        return _required(_matched(expression, source, "strata"), names)
+    found = len(strata) if strata is not None and hasattr(strata, "__len__") else "no"
+    if strata is None or found != len(source):
+        raise InputError(
+            f"strata has {found} entries for {len(source)} images; give one per image, or 'folder' or a regular "
+            "expression"
+        )
+    return _required(strata, names)
+
+
+def _matched(expression: str, source: ImageSource, what: str) -> tuple[str | None, ...]:
     """Return per image the first parenthesis, or else the whole match, of an expression in its path; None without one.
 
     Parameters
@@ -97,3 +127,26 @@ def _paths(source: ImageSource, rule: str, what: str) -> list[str]:
         fix = "'near' or one entry per image" if what == "groups" else "one entry per image"
         raise InputError(f"{what}={rule!r}: these images have no paths; give {fix}")
     return [source.name(i) for i in range(len(source))]
+
+
+def _required(strata: Sequence[Hashable | None], names: Iterable[str]) -> tuple[str, ...]:
+    """Return the stratum of each image as text.
+
+    Parameters
+    ----------
+    strata : sequence of hashable or None
+        One entry per image.
+    names : iterable of str
+        Names of the images, for the error.
+
+    Raises
+    ------
+    InputError
+        An image without a stratum.
+    """
+    missing = [name for name, stratum in zip(names, strata, strict=True) if stratum in (None, "")]
+    if missing:
+        raise InputError(
+            f"{missing[0]}: has no stratum, as {len(missing):,} of {len(strata):,} images; name one per image"
+        )
+    return tuple(map(str, strata))
