@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomem.errors import AnomemWarning, CalibrationError, InputError
+from anomem.errors import CalibrationError, InputError
 from anomem.runtime.alpha import DEFAULT_ALPHA, check_alpha, checked_alpha, default_alpha, rejected_ranks
 from anomem.runtime.beta import beta_quantile
 from anomem.runtime.calibration_input import (

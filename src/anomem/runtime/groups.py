@@ -92,22 +92,7 @@ def resolve_strata(strata: Groups, source: ImageSource) -> tuple[str, ...]:
 
 
 def _matched(expression: str, source: ImageSource, what: str) -> tuple[str | None, ...]:
-    """Return per image the first parenthesis, or else the whole match, of an expression in its path; None without one.
-
-    Parameters
-    ----------
-    expression : str
-        Regular expression.
-    source : ImageSource
-        The images.
-    what : str
-        Name of the setting, for errors.
-
-    Raises
-    ------
-    InputError
-        Invalid expression, or one without any match, or images without paths.
-    """
+    """Return per image the first parenthesis, or else the whole match, of an expression in its path; None without one."""
     try:
         pattern = re.compile(expression)
     except re.error as error:
@@ -130,20 +115,7 @@ def _paths(source: ImageSource, rule: str, what: str) -> list[str]:
 
 
 def _required(strata: Sequence[Hashable | None], names: Iterable[str]) -> tuple[str, ...]:
-    """Return the stratum of each image as text.
-
-    Parameters
-    ----------
-    strata : sequence of hashable or None
-        One entry per image.
-    names : iterable of str
-        Names of the images, for the error.
-
-    Raises
-    ------
-    InputError
-        An image without a stratum.
-    """
+    """Return the stratum of each image as text; InputError for an image without one."""
     missing = [name for name, stratum in zip(names, strata, strict=True) if stratum in (None, "")]
     if missing:
         raise InputError(
