@@ -14,7 +14,7 @@ import torch
 from anomem.data.corpus import Corpus, Mask, read_corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
-from anomem.data.sources import normal_samples, open_source
+from anomem.data.sources import normal_samples, open_source, strata_of
 from anomem.data.store import stored_normals, write_store
 from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
@@ -43,6 +43,7 @@ from anomem.runtime.calibration import calibrate
 from anomem.runtime.groups import Groups
 from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
+from anomem.runtime.recalibration import Fresh
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, ImagesLike, LabelsLike, Record
@@ -110,6 +111,7 @@ class Detector(Parameters, FittedModel):
         labels: LabelsLike = None,
         masks: Sequence[Mask] | None = None,
         groups: Groups = None,
+        strata: Groups = None,
         types: Sequence[str | None] | None = None,
         alpha: float | None = None,
         extend: str | Path | None = None,
@@ -139,6 +141,9 @@ class Detector(Parameters, FittedModel):
             Images of one group (part, lot, burst) are never separated by the split, and p-values count groups. By
             default as the samples say; "near": near-duplicates, found by thumbnails; "folder": images of one folder;
             otherwise the expression's match in a path (its first parenthesis, if any).
+        strata : sequence, column of a table, "folder" or regular expression, optional
+            Camera, product or shift of each image: each gets a calibration of its own, and images of each are held out
+            for it. By default as the samples say; see `anomem.runtime.groups.resolve_strata`.
         types : sequence of str, optional
             Defect type of each labelled image.
         alpha : float, optional
@@ -166,6 +171,7 @@ class Detector(Parameters, FittedModel):
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha too small for n.
         """
         described: dict[str, Any] = {"labels": labels, "masks": masks, "groups": groups, "types": types}
+        described["strata"] = strata
         options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
         options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
         options["earlier"] = () if extend is None else earlier_normals(extend)
@@ -209,12 +215,20 @@ class Detector(Parameters, FittedModel):
             scorer,
             run.params.to_dict(),
             roles.learn.preprocessing,
-            calibrate(final_scores(scorer, results), alpha, run.params.precision, roles.groups),
+            calibrate(
+                final_scores(scorer, results),
+                alpha,
+                run.params.precision,
+                roles.groups,
+                roles.strata,
+                corpus.strata_by,
+            ),
             scale,
             roles.digests,
             corpus.skipped,
             labels=roles.label_rows,
             calibration_groups=only_groups(roles.groups),
+            calibration_strata=None if roles.strata is None else tuple(roles.strata),
             normals=stored_normals(corpus),
         )
 
@@ -308,22 +322,21 @@ class Detector(Parameters, FittedModel):
         state = self._state()
         self._fitted = state.replaced(calibration=state.calibration.with_alpha(alpha))
 
-    def _normals(self, normals: ImagesLike) -> tuple[Any, Sequence[Hashable | None] | None]:
-        return normal_samples(normals)
+    def _normals(
+        self, normals: ImagesLike, stratum: str | None = None
+    ) -> tuple[Any, dict[str, Sequence[Hashable | None] | None]]:
+        return normal_samples(normals, stratum)
+
+    def _strata_of(self, images: ImagesLike, column: str) -> Sequence[Hashable | None] | None:
+        return strata_of(images, column)
 
     def _calibrated(
-        self,
-        images: PreparedImages,
-        alpha: float | None,
-        *,
-        batch_size: int,
-        device: str,
-        groups: Sequence[Hashable | None] | None,
+        self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
         params = self.from_dict(state.resolved).resolve()
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
-        self._fitted = yield from recalibrated(state, images, alpha, run, groups)
+        self._fitted = yield from recalibrated(state, images, fresh, run)
 
     def save(self, path: str | Path, *, keep_store: bool = False) -> None:
         """Write the model as one safetensors file; with `keep_store` also the table that `extend` of a fit reads."""

@@ -20,11 +20,11 @@ from anomem.errors import AnomemWarning, InputError, ParameterError
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.runtime.calibration import Calibration, calibrate, check_alpha, group_numbers
+from anomem.runtime.calibration import Calibration, calibrate, group_numbers
 from anomem.runtime.images import read_mask
 from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
-from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
+from anomem.runtime.recalibration import Fresh, MapScale, calibrated_anew, fresh_normals, seen_before
 from anomem.runtime.scoring import PreparedImages
 from anomem.runtime.sources import ImageSource, highest_level
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
@@ -165,6 +165,8 @@ class Fitted:
         Files that the second stage is fitted to; see :func:`anomem.data.labels.label_rows`.
     calibration_groups : tuple of int or None
         Group of each calibration image, in a two-stage scorer's order; None: no groups.
+    calibration_strata : tuple of str or None
+        Stratum of each calibration image, in the same order; None: no strata.
     normals : tuple of Stored
         Files of the fit's normals, for a store beside the model; no part of the model file.
     """
@@ -179,6 +181,7 @@ class Fitted:
     history: tuple[Record, ...] = ()
     labels: tuple[LabelRow, ...] = ()
     calibration_groups: tuple[int, ...] | None = None
+    calibration_strata: tuple[str, ...] | None = None
     normals: tuple[Stored, ...] = ()
 
     @property
@@ -273,11 +276,7 @@ def calibration_pass(
 
 
 def recalibrated(
-    state: Fitted,
-    images: PreparedImages,
-    alpha: float | None,
-    run: Run[Shared],
-    groups: Sequence[Hashable | None] | None,
+    state: Fitted, images: PreparedImages, fresh: Fresh, run: Run[Shared]
 ) -> Generator[Record, None, Fitted]:
     """Calibrate on normals that the model has not used; others are left out with a warning.
 
@@ -288,23 +287,22 @@ def recalibrated(
     CalibrationError
         If alpha is too small for their number.
     """
-    check_alpha(alpha, len(images))
-    seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
-    fresh, counted = fresh_normals(images, seen, alpha, groups)
+    chosen, wanted = fresh_normals(images, seen_before(state.digests, fresh), fresh)
     scorer = copy_scorer(state.scorer, run.device)
-    scored, scale = yield from calibration_pass(scorer, fresh, run)
+    scored, scale = yield from calibration_pass(scorer, chosen, run)
     kept = [i for i, result in enumerate(scored) if result.error is None]
     if not kept:
         raise InputError("none of the images to calibrate on can be read; check their files")
-    results, numbers = [scored[i] for i in kept], only_groups([counted[i] for i in kept])
+    results, wanted = [scored[i] for i in kept], wanted.subset(kept)
     remember_calibration(scorer, results)
-    calibration = calibrated_anew(final_scores(scorer, results), alpha, state.calibration, numbers)
+    digests = frozenset(r.digest for r in results) | (state.digests["calibration"] if fresh.blend else frozenset())
     return state.replaced(
         scorer=scorer,
-        calibration=calibration,
+        calibration=calibrated_anew(final_scores(scorer, results), wanted, state.calibration),
         map_scale=scale,
-        digests={**state.digests, "calibration": frozenset(r.digest for r in results)},
-        calibration_groups=numbers,
+        digests={**state.digests, "calibration": digests},
+        calibration_groups=None if wanted.groups is None else only_groups(wanted.groups),
+        calibration_strata=None if wanted.strata is None else tuple(wanted.strata),
     )
 
 
@@ -329,9 +327,22 @@ def conclude(scorer: TwoStageScorer) -> FloatArray:
 
 
 def reconcluded(scorer: TwoStageScorer, state: Fitted) -> Calibration:
-    """Calibrate a refitted scorer on the normals that it carries."""
+    """Calibrate a refitted scorer on the normals that it carries.
+
+    Raises
+    ------
+    InputError
+        If the calibration is blended: the earlier scores cannot be computed anew.
+    """
     known = state.calibration
-    return calibrate(conclude(scorer), known.alpha, known.precision, state.calibration_groups)
+    if known.blended:
+        raise InputError(
+            "labels: the calibration is blended with fresh normals; label the model before, then calibrate"
+        )
+    by = "" if known.strata is None else known.strata.by
+    return calibrate(
+        conclude(scorer), known.alpha, known.precision, state.calibration_groups, state.calibration_strata, by
+    )
 
 
 def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow, label_rows
-from anomem.data.splits import groups_of, split_normals
+from anomem.data.splits import groups_of, split_within
 from anomem.errors import AnomemWarning, InputError
 from anomem.fitting import Labelled, Run, Shared, gather_labelled, read_preprocessing
-from anomem.runtime.calibration import check_alpha
+from anomem.runtime.recalibration import Fresh
 from anomem.types import ANOMALOUS
 
 
@@ -33,6 +33,8 @@ class Roles:
         Files of the labelled images, remembered by the model.
     groups : list of int
         Group of each calibration image.
+    strata : list of str or None
+        Stratum of each calibration image.
     """
 
     learn: ImageSet
@@ -42,6 +44,7 @@ class Roles:
     digests: dict[str, frozenset[int]] = field(default_factory=dict)
     label_rows: tuple[LabelRow, ...] = ()
     groups: list[int] = field(default_factory=list)
+    strata: list[str] | None = None
 
 
 def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
@@ -57,21 +60,23 @@ def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
     normals = corpus.found_normals()
     hashes, groups = [corpus.digests[i] for i in normals], [corpus.groups[i] for i in normals]
     grouped = any(group is not None for group in groups)
-    split = split_normals(hashes, groups if grouped else None, seed=run.params.seed)
+    strata = [str(corpus.strata[i]) for i in normals] if corpus.strata else None
+    split = split_within(hashes, groups if grouped else None, strata, seed=run.params.seed)
     held_out = np.sort(np.concatenate([split.calibrate, split.beside]))
     # A copy of an image is not a second observation: each content calibrates once.
     once = np.unique([hashes[i] for i in held_out], return_index=True)[1]
     parts = {"learn": split.learn, "tune": split.tune, "calibration": held_out[np.sort(once)]}
     units = groups_of(hashes, groups)
     counted = [units[i] for i in parts["calibration"]]
-    check_alpha(alpha, len(set(counted)), grouped=grouped)
+    named = None if strata is None else [strata[i] for i in parts["calibration"]]
+    Fresh(alpha, counted if grouped else None, named).check(len(counted))
     preprocessing = read_preprocessing(run.params, corpus.source.subset(normals[split.learn]))
     sets = {
         role: ImageSet(corpus.source, preprocessing, normals[part], workers=run.workers) for role, part in parts.items()
     }
     digests = {role: frozenset(corpus.digests[i] for i in images.indices) for role, images in sets.items()}
     digests["labelled"] = frozenset()
-    return Roles(sets["learn"], sets["tune"], sets["calibration"], digests=digests, groups=counted)
+    return Roles(sets["learn"], sets["tune"], sets["calibration"], digests=digests, groups=counted, strata=named)
 
 
 def add_labelled(

@@ -43,6 +43,8 @@ class Images:
         Groups that must not be split; empty for no groups.
     paths : tuple of Path
         Files, for their sizes; empty for images in memory.
+    strata : tuple
+        Strata with a calibration of their own; empty for no strata.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Images:
     masks: tuple[Any, ...] = ()
     groups: tuple[str | None, ...] = ()
     paths: tuple[Path, ...] = field(default=(), repr=False)
+    strata: tuple[str | None, ...] = ()
 
     @classmethod
     def of_samples(cls, name: str, samples: Sequence[Sample]) -> Images:
@@ -64,6 +67,7 @@ class Images:
             tuple(s.mask for s in samples) if any(s.mask for s in samples) else (),
             tuple(s.group for s in samples) if any(s.group for s in samples) else (),
             tuple(sample.path for sample in samples),
+            tuple(s.stratum for s in samples) if any(s.stratum for s in samples) else (),
         )
 
     def __len__(self) -> int:
@@ -88,6 +92,7 @@ class Images:
             of(self.masks),
             of(self.groups),
             of(self.paths),
+            of(self.strata),
         )
 
     def relabelled(self, normal: Sequence[str], name: str) -> Images:
@@ -129,6 +134,7 @@ class Images:
             both("masks", None),
             both("groups", None),
             self.paths + other.paths if self.paths and other.paths else (),
+            both("strata", None),
         )
 
     def disturbed(self, disturbance: Disturbance, number: int, name: str) -> Images:

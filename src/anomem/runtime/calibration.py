@@ -73,6 +73,8 @@ class Calibration:
         Group number of each score, from 0 to G - 1; None if every score is a group of its own.
     strata : Strata, optional
         Stratum of each score; no group is in two.
+    blended : int
+        Number of fresh scores among earlier ones moved to them; see `anomem.runtime.blend.blended`. 0: none is moved.
 
     Raises
     ------
@@ -113,6 +115,7 @@ class Calibration:
     precision: str = "float32"
     groups: IntArray | None = None
     strata: Strata | None = None
+    blended: int = 0
 
     def __post_init__(self) -> None:
         """Check scores, groups, strata and alpha, and store a read-only copy."""
@@ -135,11 +138,15 @@ class Calibration:
         """Return True if both give the same p-values and verdicts."""
         if not isinstance(other, Calibration):
             return NotImplemented
-        same_facts = (self.alpha, self.precision, self.strata) == (other.alpha, other.precision, other.strata)
+        same_facts = self._facts == other._facts
         return same_facts and all(
             np.array_equal(mine, its)
             for mine, its in ((self.scores, other.scores), (_listed(self.groups), _listed(other.groups)))
         )
+
+    @property
+    def _facts(self) -> tuple[object, ...]:
+        return self.alpha, self.precision, self.strata, self.blended
 
     def __hash__(self) -> int:
         """Return a hash consistent with equality."""
@@ -185,7 +192,7 @@ class Calibration:
         if stratum is None:
             raise InputError(f"strata are required: each has a threshold of its own; name one per image ({known})")
         raise InputError(
-            f"stratum {stratum!r}: has no calibration normals, which carry no alpha below 1 (known: {known}); "
+            f"stratum {stratum!r} has no calibration normals, so no alpha below 1 (known: {known}); "
             "calibrate on normals of all strata"
         )
 
@@ -319,6 +326,8 @@ class Calibration:
         facts: dict[str, Any] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
         if self.groups is not None:
             facts["groups"] = self.n_groups
+        if self.blended:
+            facts["blended"] = self.blended
         if self.strata is not None:
             facts |= {"strata": list(self.strata.names), "strata_by": self.strata.by}
         return facts
@@ -341,6 +350,7 @@ def calibrate(
     groups: Sequence[Hashable | None] | None = None,
     strata: Sequence[str] | None = None,
     strata_by: str = "",
+    blended: int = 0,
 ) -> Calibration:
     """Calibrate on scores of held-out normals.
 
@@ -359,6 +369,8 @@ def calibrate(
         Camera, product or shift of each score; each has a calibration of its own.
     strata_by : str
         Rule that names the strata; see `anomem.runtime.strata.Strata`.
+    blended : int
+        Number of fresh scores among earlier ones moved to them.
 
     Returns
     -------
@@ -381,7 +393,7 @@ def calibrate(
     known = None if strata is None else numbered([strata[i] for i in order], strata_by)
     if alpha is None:
         alpha = default_alpha(*fewest_units(values.size, numbers, known))
-    return Calibration(ascending, alpha, precision, numbers, known)
+    return Calibration(ascending, alpha, precision, numbers, known, blended)
 
 
 def _listed(groups: IntArray | None) -> list[int]:

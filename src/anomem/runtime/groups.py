@@ -9,10 +9,12 @@ from typing import TypeAlias
 
 from anomem.errors import InputError
 from anomem.runtime.alike import find_alike
+from anomem.runtime.calibration import Calibration
 from anomem.runtime.sources import FileSource, ImageSource
+from anomem.runtime.strata import COLUMN
 from anomem.types import Record
 
-__all__ = ["Groups", "resolve_groups", "resolve_strata"]
+__all__ = ["Groups", "fresh_strata", "image_strata", "resolve_groups", "resolve_strata"]
 
 Groups: TypeAlias = Sequence[Hashable | None] | str | None
 """Group entry per image (None for a group of its own); or "near", "folder" or a regular expression."""
@@ -91,8 +93,64 @@ def resolve_strata(strata: Groups, source: ImageSource) -> tuple[str, ...]:
     return _required(strata, names)
 
 
+def image_strata(calibration: Calibration, strata: Groups, source: ImageSource) -> tuple[str | None, ...]:
+    """Return the stratum whose calibration judges each image; None without strata in the calibration.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    strata : sequence or str, optional
+        As for `resolve_strata`; by default the rule of the calibration.
+    source : ImageSource
+        The images.
+
+    Raises
+    ------
+    InputError
+        An image of a stratum without calibration normals; or strata that the calibration does not have.
+    """
+    if calibration.strata is None:
+        if strata is not None:
+            raise InputError("strata: the model has one calibration for all images; calibrate with strata first")
+        return (None,) * len(source)
+    names = resolve_strata(_rule(calibration.strata.by) if strata is None else strata, source)
+    for name in dict.fromkeys(names):
+        try:
+            calibration.of(name)
+        except InputError as error:
+            raise InputError(f"{source.name(names.index(name))}: {error}") from error
+    return names
+
+
+def fresh_strata(
+    calibration: Calibration, strata: Groups, source: ImageSource, rule: Groups
+) -> tuple[tuple[str, ...] | None, str]:
+    """Return the strata of fresh normals, and the rule that names them; by default those of the calibration.
+
+    Raises
+    ------
+    InputError
+        By the calibration's own rule, a stratum without fresh normals.
+    """
+    if strata is not None:
+        return resolve_strata(strata, source), rule if isinstance(rule, str) else COLUMN
+    if calibration.strata is None:
+        return None, ""
+    names = resolve_strata(_rule(calibration.strata.by), source)
+    missing = sorted(set(calibration.parts) - set(names))
+    if missing:
+        raise InputError(f"stratum {missing[0]!r}: no fresh normals of it; give normals of all strata")
+    return names, calibration.strata.by
+
+
+def _rule(by: str) -> str:
+    if by in ("", COLUMN):
+        raise InputError("strata are required: each has a threshold of its own; name one per image")
+    return by
+
+
 def _matched(expression: str, source: ImageSource, what: str) -> tuple[str | None, ...]:
-    """Return per image the first parenthesis, or else the whole match, of an expression in its path; None without one."""
+    """Return per image the first parenthesis, or else the match, of an expression in its path; None without one."""
     try:
         pattern = re.compile(expression)
     except re.error as error:

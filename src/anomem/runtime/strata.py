@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from anomem.errors import InputError
 from anomem.types import IntArray
@@ -56,6 +58,13 @@ class Strata:
     def __hash__(self) -> int:
         """Return a hash consistent with equality."""
         return hash((self.names, self.by))
+
+    @classmethod
+    def stored(cls, facts: Mapping[str, Any], numbers: npt.ArrayLike | None) -> Strata | None:
+        """Return strata from the facts of a stored calibration and the numbers beside them; None without strata."""
+        if "strata" not in facts:
+            return None
+        return cls(tuple(facts["strata"]), np.asarray(numbers).astype(np.intp), facts["strata_by"])
 
     def positions(self, name: str) -> IntArray:
         """Return the positions of a stratum's scores."""
