@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow, label_rows
-from anomem.data.splits import groups_of, split_normals
+from anomem.data.splits import FEW, fold_normals, groups_of, split_normals
 from anomem.errors import AnomemWarning, InputError
 from anomem.fitting import Labelled, Run, Shared, gather_labelled, read_preprocessing
 from anomem.runtime.calibration import check_alpha
-from anomem.types import ANOMALOUS
+from anomem.types import ANOMALOUS, IntArray
 
 
 @dataclass
@@ -29,10 +30,12 @@ class Roles:
         Labelled images that the fit uses, defects among them.
     digests : dict
         Content hashes by role: learn, tune, calibration, labelled.
-    Files of the labelled images, stored in the model.
+    label_rows : tuple of mapping
         Files of the labelled images, remembered by the model.
     groups : list of int
         Group of each calibration image.
+    folds : ndarray of int or None
+        Fold of each calibration image where all three parts are the same images; None: a split.
     """
 
     learn: ImageSet
@@ -42,6 +45,17 @@ class Roles:
     digests: dict[str, frozenset[int]] = field(default_factory=dict)
     label_rows: tuple[LabelRow, ...] = ()
     groups: list[int] = field(default_factory=list)
+    folds: IntArray | None = None
+
+    @property
+    def kind_facts(self) -> dict[str, Any]:
+        """Kind and number of folds of the calibration."""
+        return {} if self.folds is None else {"kind": "cross", "folds": int(self.folds.max()) + 1}
+
+
+def assign_roles(corpus: Corpus, alpha: float | None, run: Run[Shared], kind: str) -> Roles:
+    """Assign roles to the found normals of a corpus, for a calibration of this kind; errors as of the two ways."""
+    return (split_roles if kind == "split" else cross_roles)(corpus, alpha, run)
 
 
 def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
@@ -72,6 +86,33 @@ def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
     digests = {role: frozenset(corpus.digests[i] for i in images.indices) for role, images in sets.items()}
     digests["labelled"] = frozenset()
     return Roles(sets["learn"], sets["tune"], sets["calibration"], digests=digests, groups=counted)
+
+
+def cross_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
+    """Assign every found normal to all three parts, each content once, and to a fold.
+
+    Raises
+    ------
+    InputError
+        If there are fewer normals than a fit needs.
+    CalibrationError
+        If alpha is too small for the number of normals.
+    """
+    normals = corpus.found_normals()
+    hashes, groups = [corpus.digests[i] for i in normals], [corpus.groups[i] for i in normals]
+    if len(normals) < 3:
+        raise InputError(f"{len(normals)} normal images: at least 3 are needed, {FEW} or more are advisable")
+    units = groups_of(hashes, groups)
+    once = np.sort(np.unique(hashes, return_index=True)[1])
+    counted = [units[i] for i in once]
+    grouped = any(group is not None for group in groups)
+    folds = fold_normals([hashes[i] for i in once], counted, seed=run.params.seed)
+    check_alpha(alpha, len(set(counted)), grouped=grouped)
+    preprocessing = read_preprocessing(run.params, corpus.source.subset(normals[once]))
+    images = ImageSet(corpus.source, preprocessing, normals[once], workers=run.workers)
+    own = frozenset(hashes)
+    digests = {"learn": own, "tune": own, "calibration": own, "labelled": frozenset[int]()}
+    return Roles(images, images, images, digests=digests, groups=counted, folds=folds)
 
 
 def add_labelled(

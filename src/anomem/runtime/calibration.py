@@ -18,6 +18,7 @@ from anomem.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "DEFAULT_ALPHA",
+    "KINDS",
     "Calibration",
     "beta_quantile",
     "calibrate",
@@ -28,6 +29,9 @@ __all__ = [
 
 DEFAULT_ALPHA = 0.01
 """Default promised false-alarm rate."""
+
+KINDS = ("split", "cross", "cross-exact")
+"""Kinds of calibration; see :class:`Calibration`."""
 
 _MOST_GROUPED = 100_000
 
@@ -59,6 +63,12 @@ class Calibration:
         not exchangeable with them.
     groups : ndarray of intp, shape (n,), optional
         Group number of each score, from 0 to G - 1; None if every score is a group of its own.
+    kind : {"split", "cross", "cross-exact"}
+        "split": the scores are those of normals that the model has not learnt from, and the theorem holds. "cross":
+        each is by a model without its fold, while new images are scored by a model of all; this has no
+        distribution-free bound. "cross-exact": new images are scored by the models of all folds (CV+) [2]_.
+    folds : int
+        Number of folds K; 0 for a split.
 
     Raises
     ------
@@ -70,6 +80,7 @@ class Calibration:
     References
     ----------
     .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, ch. 2.
+    .. [2] Barber, Candes, Ramdas and Tibshirani, "Predictive inference with the jackknife+", 2021.
 
     Examples
     --------
@@ -92,10 +103,14 @@ class Calibration:
     alpha: float
     precision: str = "float32"
     groups: IntArray | None = None
+    kind: str = "split"
+    folds: int = 0
 
     def __post_init__(self) -> None:
         """Check scores and alpha, and store a read-only copy."""
         scores = self.scores
+        if self.kind not in KINDS or (self.folds >= 2) != (self.kind != "split"):
+            raise InputError(f"calibration of kind {self.kind!r} with {self.folds} folds; expected {', '.join(KINDS)}")
         if scores.dtype != np.float32 or scores.ndim != 1:
             raise InputError("calibration scores must be a float32 array of shape (n,)")
         if not scores.size or not np.isfinite(scores).all() or (np.diff(scores) < 0).any():
@@ -110,7 +125,7 @@ class Calibration:
         """Return True if both give the same p-values and verdicts."""
         if not isinstance(other, Calibration):
             return NotImplemented
-        same_facts = (self.alpha, self.precision) == (other.alpha, other.precision)
+        same_facts = (self.alpha, self.precision, self.kind) == (other.alpha, other.precision, other.kind)
         return same_facts and all(
             np.array_equal(mine, its)
             for mine, its in ((self.scores, other.scores), (_listed(self.groups), _listed(other.groups)))
@@ -163,10 +178,25 @@ class Calibration:
 
         Over calibration sets with scores that do not tie, the rate follows Beta(k, G + 1 - k),
         k = floor(alpha (G + 1)); this is its 0.95-quantile. With ties the rate is lower; where images of a group
-        differ as much as those of different groups, so is its spread.
+        differ as much as those of different groups, so is its spread. For the kinds "cross" and "cross-exact" it is
+        computed as if calibration scores and new scores were exchangeable.
         """
         ranks = rejected_ranks(self.alpha, self.n_groups)
         return beta_quantile(0.95, ranks, self.n_groups + 1 - ranks)
+
+    @property
+    def bound(self) -> float | None:
+        """Proven bound of the mean false-alarm rate of exchangeable normals; None where there is none ("cross").
+
+        "split": alpha. "cross-exact": 2 alpha + min(2 (1 - 1/K) / (G/K + 1), (1 - K/G) / (K + 1)), Theorem 4 of [2]_ of
+        the class, which takes folds of equal size.
+        """
+        if self.kind == "split":
+            return self.alpha
+        if self.kind == "cross":
+            return None
+        k, n = self.folds, self.n_groups
+        return min(1.0, 2 * self.alpha + min(2 * (1 - 1 / k) / (n / k + 1), (1 - k / n) / (k + 1)))
 
     def p_value(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Compute the conformal p-value of each score.
@@ -213,7 +243,8 @@ class Calibration:
     def facts(self) -> dict[str, float | int | str]:
         """Return the facts of the calibration for a manifest, without the scores."""
         facts: dict[str, float | int | str] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
-        return facts if self.groups is None else {**facts, "groups": self.n_groups}
+        facts |= {} if self.groups is None else {"groups": self.n_groups}
+        return facts if self.kind == "split" else {**facts, "kind": self.kind, "folds": self.folds}
 
     def with_alpha(self, alpha: float) -> Calibration:
         """Return the same calibration with another false-alarm rate.
@@ -231,6 +262,9 @@ def calibrate(
     alpha: float | None = None,
     precision: str = "float32",
     groups: Sequence[Hashable | None] | None = None,
+    *,
+    kind: str = "split",
+    folds: int = 0,
 ) -> Calibration:
     """Calibrate on scores of held-out normals.
 
@@ -245,6 +279,8 @@ def calibrate(
         Arithmetic used for the scores.
     groups : sequence of hashable or None, shape (n,), optional
         Part, lot or burst of each score; None for a group of its own. P-values count groups.
+    kind, folds
+        As for :class:`Calibration`.
 
     Returns
     -------
@@ -281,7 +317,7 @@ def calibrate(
                 AnomemWarning,
                 stacklevel=2,
             )
-    return Calibration(values[order].astype(np.float32), alpha, precision, numbers)
+    return Calibration(values[order].astype(np.float32), alpha, precision, numbers, kind, folds)
 
 
 def group_numbers(groups: Sequence[Hashable | None]) -> IntArray:

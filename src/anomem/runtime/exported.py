@@ -122,6 +122,8 @@ class ExportedFacts:
                     float(facts["alpha"]),
                     str(facts["precision"]),
                     arrays["calibration_groups"].astype(np.intp) if "groups" in facts else None,
+                    str(facts.get("kind", "split")),
+                    int(facts.get("folds", 0)),
                 ),
                 {role: frozenset(arrays[f"digests_{role}"].tolist()) for role in ROLES},
             )
@@ -181,7 +183,7 @@ def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
 def _all_unpacked(packed: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """Unpack the known arrays of a model, within a limit on their total size."""
     arrays: dict[str, npt.NDArray[Any]] = {}
-    for name in ("calibration_scores", "roi", *(f"digests_{role}" for role in ROLES)):
+    for name in ("calibration_scores", "calibration_groups", "roi", *(f"digests_{role}" for role in ROLES)):
         if name in packed:
             arrays[name] = _unpacked(packed[name], MAX_ARRAY_BYTES - sum(array.nbytes for array in arrays.values()))
     return arrays

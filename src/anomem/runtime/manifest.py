@@ -1,7 +1,8 @@
 """Manifest of a model file, as strict JSON.
 
 Version 1 has exactly the keys below. Version 2 adds ``groups`` to ``calibration`` and is written only if p-values
-count groups, so that readers of version 1 refuse such a file. A change that adds, drops or reinterprets a key must
+count groups, so that readers of version 1 refuse such a file. Version 3 adds ``kind`` and ``folds`` to
+``calibration`` and is written only for cross-fitted calibration. A change that adds, drops or reinterprets a key must
 raise `FORMAT_VERSION`; readers refuse unknown versions, and convert older ones only in `Manifest.from_json`. The
 contents of ``params``, ``resolved``, ``architecture`` and ``facts`` belong to the method and may grow freely.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from anomem.errors import ModelFileError
+from anomem.runtime.calibration import KINDS
 from anomem.runtime.limits import MAX_ARCHITECTURE_ENTRIES
 from anomem.runtime.plain import plain
 from anomem.runtime.precision import PRECISIONS
@@ -22,7 +24,7 @@ from anomem.runtime.precision import PRECISIONS
 __all__ = ["FORMAT", "FORMAT_VERSION", "Manifest"]
 
 FORMAT = "anomem"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _CALIBRATION_KEYS = ("alpha", "n", "precision")
 _COUNT_KEYS = ("n_train", "n_tune", "n_calibration", "n_labelled")
@@ -48,8 +50,8 @@ class Manifest:
     preprocessing : mapping
         Output of `anomem.runtime.preprocess.Preprocessing.to_dict`.
     calibration : mapping
-        ``alpha``, ``n``, ``precision``, and the number of ``groups`` if p-values count groups; scores and group numbers
-        are stored with the weights.
+        ``alpha``, ``n``, ``precision``, the number of ``groups`` if p-values count groups, and ``kind`` and number of
+        ``folds`` if it is cross-fitted; scores and group numbers are stored with the weights.
     counts : mapping
         ``n_train``, ``n_tune``, ``n_calibration``, ``n_labelled``: images of each kind.
     precision : str
@@ -109,7 +111,8 @@ class Manifest:
         ModelFileError
             Value not representable in strict JSON: NaN, infinity, or a key or value of another type.
         """
-        content = {"format": FORMAT, "format_version": 2 if "groups" in self.calibration else 1}
+        version = 3 if "kind" in self.calibration else 2 if "groups" in self.calibration else 1
+        content: dict[str, Any] = {"format": FORMAT, "format_version": version}
         content |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
         try:
             return json.dumps(plain(content, strict=True), allow_nan=False, ensure_ascii=False)
@@ -198,8 +201,10 @@ def _check_keys(name: str, value: object, keys: tuple[str, ...]) -> None:
 
 
 def _check_calibration_keys(calibration: object) -> None:
-    grouped = isinstance(calibration, Mapping) and "groups" in calibration
-    _check_keys("calibration", calibration, (*_CALIBRATION_KEYS, "groups") if grouped else _CALIBRATION_KEYS)
+    known = calibration if isinstance(calibration, Mapping) else ()
+    grouped = ("groups",) if "groups" in known else ()
+    folded = ("kind", "folds") if "kind" in known else ()
+    _check_keys("calibration", calibration, (*_CALIBRATION_KEYS, *grouped, *folded))
 
 
 def _check_calibration(calibration: Mapping[str, Any]) -> None:
@@ -212,6 +217,12 @@ def _check_calibration(calibration: Mapping[str, Any]) -> None:
         raise ModelFileError(f"manifest: calibration.precision must be one of {', '.join(PRECISIONS.values())}")
     if not (_is_count(groups := calibration.get("groups", 1)) and 1 <= groups <= n):
         raise ModelFileError("manifest: calibration.groups must be a whole number from 1 to n")
+    if "kind" not in calibration:
+        return
+    if calibration["kind"] not in KINDS[1:]:
+        raise ModelFileError(f"manifest: calibration.kind must be one of {', '.join(KINDS[1:])}")
+    if not (_is_count(calibration["folds"]) and 2 <= calibration["folds"] <= n):
+        raise ModelFileError("manifest: calibration.folds must be a whole number from 2 to n")
 
 
 def _entries(value: Any) -> int:
