@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 
+from anomem.cross_fitting import ClosedForm, MapsTooLargeError, chosen_kind, cross_fit
 from anomem.data.corpus import Corpus, Mask, read_corpus
+from anomem.data.exclusion import Exclude, without_excluded
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
 from anomem.data.sources import normal_samples, open_source, strata_of
@@ -32,13 +34,14 @@ from anomem.fitting import (
     recalibrated,
     reconcluded,
     remember_calibration,
+    suspects_among,
 )
-from anomem.modelfile import earlier_normals, save_model
+from anomem.modelfile import earlier_calibration, earlier_normals, save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param, parameters
-from anomem.roles import add_labelled, split_roles
+from anomem.roles import Roles, add_labelled, assign_roles
 from anomem.runtime.calibration import calibrate
 from anomem.runtime.groups import Groups
 from anomem.runtime.pixels import BITS
@@ -49,6 +52,7 @@ from anomem.training import isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, ImagesLike, LabelsLike, Record
 
 Supervision = Literal["none", "optional", "required"]
+_Calibrated = tuple[Scorer, list[ImageResult], tuple[float, float]]
 
 
 @parameters
@@ -114,9 +118,12 @@ class Detector(Parameters, FittedModel):
         strata: Groups = None,
         types: Sequence[str | None] | None = None,
         alpha: float | None = None,
+        calibration: str = "auto",
+        exclude: Exclude = None,
         extend: str | Path | None = None,
         device: str = "auto",
         fit_precision: str = "auto",
+        features_mb: int = 1024,
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
@@ -148,12 +155,20 @@ class Detector(Parameters, FittedModel):
             Defect type of each labelled image.
         alpha : float, optional
             Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals are too few for it.
+        calibration : {"auto", "split", "cross"}
+            split: some normals are kept for calibration. cross: each calibrates by a model without its fold, and the
+            final model learns from all; see :class:`~anomem.runtime.calibration.Calibration`. auto: cross below 1,000
+            normals for methods that train nothing by gradient, else split; with `extend`, as that fit.
+        exclude : path, or list of paths or Samples, optional
+            Normals to leave out, such as a table of suspects; the rate then holds for normals unlike those.
         extend : path, optional
             A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew.
         device : str
             "auto", or a torch device.
         fit_precision : {"auto", "float32", "bfloat16"}
             Arithmetic of the features learnt from; auto takes bfloat16 where the processor multiplies it natively.
+        features_mb : int
+            Memory for features that cross reads several times, megabytes; beyond it they are in a temporary file.
         batch_size : int
             Images per forward pass.
         workers : int, optional
@@ -174,7 +189,10 @@ class Detector(Parameters, FittedModel):
         described["strata"] = strata
         options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
         options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
-        options["earlier"] = () if extend is None else earlier_normals(extend)
+        options |= {"exclude": exclude, "features_mb": features_mb, "calibration": calibration}
+        if extend is not None:
+            options["earlier"] = earlier_normals(extend)
+            options["calibration"] = earlier_calibration(extend) if calibration == "auto" else calibration
         run_to_end(self._fit_steps(images, y, **described, **options), progress)
         return self
 
@@ -184,29 +202,39 @@ class Detector(Parameters, FittedModel):
         y: Sequence[int] | None = None,
         *,
         alpha: float | None = None,
+        calibration: str = "auto",
+        exclude: Exclude = None,
         device: str = "auto",
         fit_precision: str = "auto",
+        features_mb: int = 1024,
         batch_size: int = 16,
         workers: int | None = None,
         **described: Any,
     ) -> Generator[Record, None, None]:
         self._fitted = None
-        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
+        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "features_mb": features_mb}
         run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
+        chosen_kind(calibration, self, self.name, run.params, 0)
         corpus = yield from read_corpus(images, y, preprocessing=read_preprocessing(run.params), **described)
+        corpus, excluded = without_excluded(corpus, exclude)
+        kind = chosen_kind(calibration, self, self.name, run.params, len(corpus.found_normals()))
         history: list[Record] = []
-        steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
-        state = yield from recorded(steps, history)
-        self._fitted = state.replaced(history=tuple(history))
+        try:
+            state = yield from recorded(isolated_rng(self._fit_state(corpus, alpha, run, kind), self.seed), history)
+        except MapsTooLargeError:
+            if calibration != "auto":
+                raise
+            state = yield from recorded(isolated_rng(self._fit_state(corpus, alpha, run, "split"), self.seed), history)
+        self._fitted = state.replaced(history=tuple(history), wanted=calibration, excluded=excluded)
 
-    def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run[Self]) -> Generator[Record, None, Fitted]:
-        roles = split_roles(corpus, alpha, run)
+    def _fit_state(
+        self, corpus: Corpus, alpha: float | None, run: Run[Self], kind: str
+    ) -> Generator[Record, None, Fitted]:
+        roles = assign_roles(corpus, alpha, run, kind)
         second_stage = type(self)._refit is not Detector._refit
         add_labelled(roles, corpus, run, method=self.name, supervision=self.supervision, second_stage=second_stage)
-        scorer = yield from self._fit(roles.learn, roles.tune, roles.labelled, run)
-        scorer.eval().requires_grad_(False).to(run.device)
-        results, scale = yield from calibration_pass(scorer, roles.calibration, run)
-        remember_calibration(scorer, results)
+        scorer, results, scale = yield from self._fit_kind(roles, run)
+        suspects = suspects_among(scorer, results, roles.calibration, roles.tune)
         if roles.labelled is not None and isinstance(scorer, TwoStageScorer):
             # Same draws as a later refit, so that labels given now or later lead to the same scores.
             fresh = replace(run, rng=torch.Generator().manual_seed(run.params.seed))
@@ -220,8 +248,9 @@ class Detector(Parameters, FittedModel):
                 alpha,
                 run.params.precision,
                 roles.groups,
-                roles.strata,
-                corpus.strata_by,
+                strata=roles.strata,
+                strata_by=corpus.strata_by,
+                **roles.kind_facts,
             ),
             scale,
             roles.digests,
@@ -230,7 +259,19 @@ class Detector(Parameters, FittedModel):
             calibration_groups=only_groups(roles.groups),
             calibration_strata=None if roles.strata is None else tuple(roles.strata),
             normals=stored_normals(corpus),
+            suspects=suspects,
         )
+
+    def _fit_kind(self, roles: Roles, run: Run[Self]) -> Generator[Record, None, _Calibrated]:
+        """Fit the first stage, and score the calibration normals."""
+        if roles.folds is not None and isinstance(self, ClosedForm):
+            fit = yield from cross_fit(self, roles.learn, roles.folds, run)
+            return fit.scorer, fit.results, fit.map_scale
+        scorer = yield from self._fit(roles.learn, roles.tune, roles.labelled, run)
+        scorer.eval().requires_grad_(False).to(run.device)
+        results, scale = yield from calibration_pass(scorer, roles.calibration, run)
+        remember_calibration(scorer, results)
+        return scorer, results, scale
 
     def label(
         self,

@@ -27,6 +27,7 @@ from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.recalibration import Fresh, MapScale, calibrated_anew, fresh_normals, seen_before
 from anomem.runtime.scoring import PreparedImages
 from anomem.runtime.sources import ImageSource, highest_level
+from anomem.runtime.suspects import Suspect, find_suspects
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
 
@@ -72,7 +73,7 @@ P_co = TypeVar("P_co", bound=Shared, covariant=True)
 
 @dataclass(frozen=True)
 class Run(Generic[P_co]):
-    """Circumstances of one fit: resolved hyperparameters, randomness, device and precision."""
+    """Circumstances of one fit: resolved hyperparameters, randomness, device, precision, memory for features."""
 
     params: P_co
     rng: torch.Generator
@@ -80,6 +81,7 @@ class Run(Generic[P_co]):
     fit_precision: str
     batch_size: int
     workers: int | None = None
+    features_mb: int = 1024
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,12 @@ class Fitted:
         Stratum of each calibration image, in the same order; None: no strata.
     normals : tuple of Stored
         Files of the fit's normals, for a store beside the model; no part of the model file.
+    wanted : str
+        Calibration that was asked for: "auto", "split", "cross" or "cross-exact".
+    suspects : tuple of Suspect
+        Normals of the fit with an extreme out-of-sample score, worst first.
+    excluded : int
+        Number of normals that a person left out.
     """
 
     scorer: Scorer
@@ -183,6 +191,9 @@ class Fitted:
     calibration_groups: tuple[int, ...] | None = None
     calibration_strata: tuple[str, ...] | None = None
     normals: tuple[Stored, ...] = ()
+    wanted: str = "split"
+    suspects: tuple[Suspect, ...] = ()
+    excluded: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -200,7 +211,9 @@ class Fitted:
         return dataclasses.replace(self, **changes)
 
 
-def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, workers: int | None) -> Run[P]:
+def make_run(
+    params: P, *, device: str, fit_precision: str, batch_size: int, workers: int | None, features_mb: int = 1024
+) -> Run[P]:
     """Validate the call arguments of a fit.
 
     Raises
@@ -216,7 +229,7 @@ def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, wor
     if fit_precision == "auto":
         fit_precision = "bfloat16" if has_native_bfloat16(where) else "float32"
     rng = torch.Generator().manual_seed(int(params.seed))
-    return Run(params, rng, where, fit_precision, batch_size, workers)
+    return Run(params, rng, where, fit_precision, batch_size, workers, features_mb)
 
 
 def read_preprocessing(params: Shared, normals: ImageSource | None = None) -> Preprocessing:
@@ -306,6 +319,20 @@ def recalibrated(
     )
 
 
+def suspects_among(
+    scorer: Scorer, results: Sequence[ImageResult], calibration: ImageSet, tune: ImageSet
+) -> tuple[Suspect, ...]:
+    """Find suspects among the normals that were scored by memories without them, labels aside.
+
+    Of a split these are the calibration normals and, where their scores are kept, the tune normals.
+    """
+    scored = [(calibration.source.name(r.index), r.one_class) for r in results]
+    if isinstance(scorer, TwoStageScorer) and scorer.folds is None:
+        names = [tune.source.name(int(i)) for i in tune.indices]
+        scored += zip(names, scorer.tune_one_class.tolist(), strict=True)
+    return find_suspects([name for name, _ in scored], [score for _, score in scored])
+
+
 def only_groups(groups: Sequence[Hashable | None]) -> tuple[int, ...] | None:
     """Return the number of each image's group; None where every image is a group by itself."""
     numbers = tuple(group_numbers(groups).tolist())
@@ -322,8 +349,7 @@ def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
 @torch.inference_mode()
 def conclude(scorer: TwoStageScorer) -> FloatArray:
     """Return scores of the calibration normals that a two-stage scorer carries, (n,) float32."""
-    scores = scorer.conclude(scorer.calibration_one_class, scorer.calibration_evidence)
-    return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
+    return np.asarray(scorer.calibration_scores().float().cpu().numpy(), dtype=np.float32)
 
 
 def reconcluded(scorer: TwoStageScorer, state: Fitted) -> Calibration:
@@ -339,9 +365,15 @@ def reconcluded(scorer: TwoStageScorer, state: Fitted) -> Calibration:
         raise InputError(
             "labels: the calibration is blended with fresh normals; label the model before, then calibrate"
         )
-    by = "" if known.strata is None else known.strata.by
     return calibrate(
-        conclude(scorer), known.alpha, known.precision, state.calibration_groups, state.calibration_strata, by
+        conclude(scorer),
+        known.alpha,
+        known.precision,
+        state.calibration_groups,
+        kind=known.kind,
+        folds=known.folds,
+        strata=state.calibration_strata,
+        strata_by="" if known.strata is None else known.strata.by,
     )
 
 

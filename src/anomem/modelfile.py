@@ -26,6 +26,7 @@ from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.seal import BLANK, SEAL, check_seal, seal
 from anomem.runtime.strata import Strata, numbered
+from anomem.runtime.suspects import Suspect
 from anomem.training import own_rng
 from anomem.types import BoolArray, IntArray, Record
 from anomem.version import __version__
@@ -75,8 +76,19 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
             "skipped": list(state.skipped),
             "history": [dataclasses.asdict(record) for record in state.history],
             "labels": [dict(row) for row in state.labels],
+            **_added(state),
         },
     )
+
+
+def _added(state: Fitted) -> dict[str, Any]:
+    """Return facts that files of version 0.1 have not, where they differ from what these say by leaving them out."""
+    facts = {"calibration": state.wanted, "suspects": [dict(row) for row in state.suspects], "excluded": state.excluded}
+    return {name: value for name, value in facts.items() if value not in ("split", [], 0)}
+
+
+def _suspect(row: Mapping[str, Any]) -> Suspect:
+    return Suspect(path=str(row["path"]), score=float(row["score"]), p_value=float(row["p_value"]))
 
 
 def load_model(
@@ -119,6 +131,8 @@ def load_model(
                 float(manifest.calibration["alpha"]),
                 str(manifest.calibration["precision"]),
                 _groups(tensors, "calibration.groups", manifest),
+                str(manifest.calibration.get("kind", "split")),
+                int(manifest.calibration.get("folds", 0)),
                 _strata(tensors, "calibration.strata", manifest),
                 manifest.calibration.get("blended", 0),
             ),
@@ -129,6 +143,9 @@ def load_model(
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
             _remembered(tensors, manifest),
             _remembered_strata(tensors, manifest),
+            wanted=str(manifest.facts.get("calibration", "split")),
+            suspects=tuple(_suspect(row) for row in manifest.facts.get("suspects", ())),
+            excluded=int(manifest.facts.get("excluded", 0)),
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
         raise
@@ -149,6 +166,11 @@ def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
     """
     tensors, _ = read_model(path)
     return read_store(path, digest_set(tensors["digests.learn"]))
+
+
+def earlier_calibration(path: str | Path) -> str:
+    """Return the calibration that a model's fit was asked for; "split" where its file does not say."""
+    return str(read_manifest(path).facts.get("calibration", "split"))
 
 
 def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:

@@ -8,7 +8,15 @@ from fractions import Fraction
 
 from anomem.errors import AnomemWarning, CalibrationError
 
-__all__ = ["DEFAULT_ALPHA", "check_alpha", "checked_alpha", "default_alpha", "normals_needed", "rejected_ranks"]
+__all__ = [
+    "DEFAULT_ALPHA",
+    "check_alpha",
+    "checked_alpha",
+    "cv_plus_bound",
+    "default_alpha",
+    "normals_needed",
+    "rejected_ranks",
+]
 
 DEFAULT_ALPHA = 0.01
 """Default promised false-alarm rate."""
@@ -64,6 +72,25 @@ def rejected_ranks(alpha: float, n: int) -> int:
     while ranks > 0 and ranks / (n + 1) > alpha:
         ranks -= 1
     return ranks
+
+
+def cv_plus_bound(alpha: float, folds: int, n: int) -> float:
+    """Return the bound of the rate by CV+, 2 alpha + min(2 (1 - 1/K) / (n/K + 1), (1 - K/n) / (K + 1)).
+
+    Parameters
+    ----------
+    alpha : float
+    folds : int
+        Number of folds K, taken as of equal size.
+    n : int
+        Number of calibration scores.
+
+    References
+    ----------
+    Barber, Candes, Ramdas and Tibshirani, "Predictive inference with the jackknife+", 2021, Theorem 4.
+    """
+    excess = min(2 * (1 - 1 / folds) / (n / folds + 1), (1 - folds / n) / (folds + 1))
+    return min(1.0, 2 * alpha + excess)
 
 
 def normals_needed(alpha: float) -> int:

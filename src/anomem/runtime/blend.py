@@ -15,7 +15,7 @@ from anomem.types import FloatArray
 __all__ = ["LEAST_FRESH", "aligned", "blended"]
 
 LEAST_FRESH = 10
-"""Smallest number of fresh normals of each stratum that earlier scores are moved to."""
+"""Smallest number of fresh normals that earlier scores are moved to."""
 
 
 def blended(
@@ -23,7 +23,6 @@ def blended(
     scores: npt.ArrayLike,
     alpha: float | None,
     groups: Sequence[Hashable | None] | None = None,
-    strata: Sequence[str] | None = None,
     precision: str | None = None,
 ) -> Calibration:
     """Calibrate on fresh scores and, moved and stretched to them by `aligned`, the scores of an earlier calibration.
@@ -37,22 +36,20 @@ def blended(
     Parameters
     ----------
     former : Calibration
-        Earlier calibration, not blended itself, without groups.
+        Earlier calibration, not blended itself, without groups and strata.
     scores : array_like of float, shape (m,)
-        Fresh scores, at least 10 per stratum.
+        Fresh scores, at least 10.
     alpha : float or None
         Promised false-alarm rate; by default the former one.
     groups : sequence, optional
         Must be None: groups are not blended.
-    strata : sequence of str, shape (m,), optional
-        Stratum of each fresh score, the same strata as those of `former`.
     precision : str, optional
         Arithmetic of the fresh scores; must be that of `former`.
 
     Raises
     ------
     InputError
-        Fewer fresh normals, groups, other strata, another precision, or an earlier calibration that is blended.
+        Fewer fresh normals, groups, strata, another precision, or an earlier calibration that is blended.
     CalibrationError
         Alpha below 1 / (n + m + 1).
     """
@@ -62,25 +59,11 @@ def blended(
         raise InputError("blend: not available where p-values count groups; calibrate on more groups of normals")
     if precision not in (None, former.precision):
         raise InputError(f"blend: scores in {precision} do not join those in {former.precision}; leave blend out")
+    if former.strata is not None:
+        raise InputError("blend: not available with strata; calibrate on more normals of each stratum")
     fresh = np.asarray(scores, np.float32)
-    names = [None] * fresh.size if strata is None else list(strata)
-    known: list[str | None] = list(former.parts) or [None]
-    if set(names) != set(known):
-        raise InputError("blend: the fresh normals have other strata than the model; leave blend out")
-    joined, of_joined = [fresh], names.copy()
-    for name in known:
-        chosen = fresh[[other == name for other in names]]
-        moved = aligned(former.of(name).scores, chosen)
-        joined.append(moved)
-        of_joined += [name] * moved.size
-    return calibrate(
-        np.concatenate(joined),
-        former.alpha if alpha is None else alpha,
-        former.precision,
-        strata=None if strata is None else [str(name) for name in of_joined],
-        strata_by="" if former.strata is None else former.strata.by,
-        blended=fresh.size,
-    )
+    joined = np.concatenate([fresh, aligned(former.scores, fresh)])
+    return calibrate(joined, former.alpha if alpha is None else alpha, former.precision, blended=fresh.size)
 
 
 def aligned(earlier: npt.ArrayLike, fresh: npt.ArrayLike) -> FloatArray:

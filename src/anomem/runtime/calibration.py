@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import CalibrationError, InputError
-from anomem.runtime.alpha import DEFAULT_ALPHA, check_alpha, checked_alpha, default_alpha, rejected_ranks
+from anomem.runtime.alpha import DEFAULT_ALPHA, check_alpha, checked_alpha, cv_plus_bound, default_alpha, rejected_ranks
 from anomem.runtime.beta import beta_quantile
 from anomem.runtime.calibration_input import (
     check_strata,
@@ -23,12 +23,15 @@ from anomem.runtime.calibration_input import (
     fewest_units,
     finite_scores,
     group_numbers,
+    maximum_p_value,
+    scores_by_group,
 )
 from anomem.runtime.strata import Strata, numbered
 from anomem.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "DEFAULT_ALPHA",
+    "KINDS",
     "Calibration",
     "beta_quantile",
     "calibrate",
@@ -36,6 +39,10 @@ __all__ = [
     "group_numbers",
     "rejected_ranks",
 ]
+
+
+KINDS = ("split", "cross", "cross-exact")
+"""Kinds of calibration; see :class:`Calibration`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +56,10 @@ class Calibration:
     With ``groups`` (photographs of one part, a burst, versions of one photograph), G groups count in place of n
     images: ``p = (1 + sum over groups of the share of the group's images that score >= s) / (G + 1)``. That is the
     p-value expected when one image is drawn from each group, computed without drawing. Averages of p-values are valid
-    up to a factor of 2 in general; this one is without the factor where a new image comes from a new group like those
+    up to a factor of 2 in general; this one is without the factor for a random image of a random new group like those
     of the calibration. Proof: among all G + 1 groups, let t be the lowest score that is rejected; the shares of images
     that score >= t, summed over groups, are at most alpha (G + 1), since the own group adds at most 1; and every group
-    is as likely to be the new one. Images of a group may depend on each other in any way, and groups may differ in
-    size; the rate is that of a random image of a random new group. Groups that only are exchangeable with one image
-    drawn from each, without being drawn independently from one process, need the factor: set alpha / 2. Where every
-    group is one image, this is the p-value above, to the bit.
+    is as likely to be the new one. Where every group is one image, this is the p-value above, to the bit.
 
     With ``strata`` (camera, product, shift), the scores of each stratum are a calibration of its own, `of`; alpha is
     one for all, and every stratum must carry it [1]_ (Mondrian prediction).
@@ -71,6 +75,12 @@ class Calibration:
         not exchangeable with them.
     groups : ndarray of intp, shape (n,), optional
         Group number of each score, from 0 to G - 1; None if every score is a group of its own.
+    kind : {"split", "cross", "cross-exact"}
+        "split": the scores are those of normals that the model has not learnt from, and the theorem holds. "cross":
+        each is by a model without its fold, while new images are scored by a model of all; this has no
+        distribution-free bound. "cross-exact": new images are scored by the models of all folds (CV+) [2]_.
+    folds : int
+        Number of folds K; 0 for a split.
     strata : Strata, optional
         Stratum of each score; no group is in two.
     blended : int
@@ -86,6 +96,7 @@ class Calibration:
     References
     ----------
     .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, ch. 2 and 4.
+    .. [2] Barber, Candes, Ramdas and Tibshirani, "Predictive inference with the jackknife+", 2021.
 
     Examples
     --------
@@ -102,24 +113,22 @@ class Calibration:
     >>> parts = calibrate([1.0, 2.0, 5.0, 6.0], 0.4, groups=["a", "a", "b", "b"])
     >>> parts.n_groups, parts.p_value([1.5, 5.5, 7.0]).round(3).tolist()
     (2, [0.833, 0.5, 0.333])
-
-    Two cameras:
-
-    >>> cameras = calibrate([1.0, 2.0, 5.0, 6.0], 0.4, strata=["left", "left", "right", "right"])
-    >>> cameras.of("left").threshold, cameras.of("right").threshold
-    (2.0, 6.0)
     """
 
     scores: FloatArray
     alpha: float
     precision: str = "float32"
     groups: IntArray | None = None
+    kind: str = "split"
+    folds: int = 0
     strata: Strata | None = None
     blended: int = 0
 
     def __post_init__(self) -> None:
         """Check scores, groups, strata and alpha, and store a read-only copy."""
         scores = self.scores
+        if self.kind not in KINDS or (self.folds >= 2) != (self.kind != "split"):
+            raise InputError(f"calibration of kind {self.kind!r} with {self.folds} folds; expected {', '.join(KINDS)}")
         if scores.dtype != np.float32 or scores.ndim != 1:
             raise InputError("calibration scores must be a float32 array of shape (n,)")
         if not scores.size or not np.isfinite(scores).all() or (np.diff(scores) < 0).any():
@@ -146,7 +155,7 @@ class Calibration:
 
     @property
     def _facts(self) -> tuple[object, ...]:
-        return self.alpha, self.precision, self.strata, self.blended
+        return self.alpha, self.precision, self.kind, self.folds, self.strata, self.blended
 
     def __hash__(self) -> int:
         """Return a hash consistent with equality."""
@@ -172,7 +181,7 @@ class Calibration:
         chosen = self.strata.positions(name)
         groups = None if self.groups is None else self.groups[chosen]
         try:
-            return Calibration(self.scores[chosen], self.alpha, self.precision, groups)
+            return Calibration(self.scores[chosen], self.alpha, self.precision, groups, self.kind, self.folds)
         except CalibrationError as error:
             raise CalibrationError(f"stratum {name!r}: {error}") from error
 
@@ -236,12 +245,25 @@ class Calibration:
 
         Over calibration sets with scores that do not tie, the rate follows Beta(k, G + 1 - k),
         k = floor(alpha (G + 1)); this is its 0.95-quantile. With ties the rate is lower; where images of a group
-        differ as much as those of different groups, so is its spread. With strata, the largest of their limits.
+        differ as much as those of different groups, so is its spread. For the kinds "cross" and "cross-exact" it is
+        computed as if calibration scores and new scores were exchangeable. With strata, the largest of their limits.
         """
         if self.strata is not None:
             return max(part.rate_limit_95 for part in self.parts.values())
         ranks = rejected_ranks(self.alpha, self.n_groups)
         return beta_quantile(0.95, ranks, self.n_groups + 1 - ranks)
+
+    @property
+    def bound(self) -> float | None:
+        """Proven bound of the mean false-alarm rate of exchangeable normals; None where there is none ("cross").
+
+        "split": alpha; where m fresh scores were blended at least 1 / (m + 1). "cross-exact": of `cv_plus_bound`.
+        """
+        if self.kind == "split":
+            return max(self.alpha, 1 / (self.blended + 1)) if self.blended else self.alpha
+        if self.kind == "cross":
+            return None
+        return cv_plus_bound(self.alpha, self.folds, self.n_groups)
 
     def p_value(self, scores: npt.ArrayLike, strata: Sequence[str] | None = None) -> npt.NDArray[np.float64]:
         """Compute the conformal p-value of each score.
@@ -264,9 +286,17 @@ class Calibration:
             A score is NaN, or an unknown stratum.
         """
         if self.strata is not None:
-            return self._by_stratum(lambda part, values: part.p_value(values), scores, strata, np.float64)
+            return self._by_stratum(np.asarray(scores, np.float64), strata)
         lower = np.searchsorted(self.scores.astype(np.float64), checked_scores(scores), "left")
         return np.asarray(self._p_by_rank[lower], np.float64)
+
+    def _by_stratum(self, scores: npt.NDArray[np.float64], strata: Sequence[str] | None) -> npt.NDArray[np.float64]:
+        if strata is None or scores.shape != (len(strata),):
+            raise InputError("strata: each has a threshold of its own; give one stratum per score")
+        names, found = np.asarray(strata), np.empty(scores.shape)
+        for name in dict.fromkeys(strata):
+            found[names == name] = self.of(name).p_value(scores[names == name])
+        return found
 
     def group_p_value(self, scores: npt.ArrayLike, stratum: str | None = None) -> float:
         """Return the p-value of a new group with scores (m,), all of one stratum, by its maximum.
@@ -283,22 +313,7 @@ class Calibration:
         >>> round(parts.group_p_value([0.0, 4.0]), 3)
         0.667
         """
-        values = checked_scores(scores)
-        part, m = self.of(stratum), values.size
-        above, n_groups = Fraction(0), 0
-        for group in part.grouped_scores:
-            if len(group) >= m:
-                lower = int(np.searchsorted(group, values.max(), "left"))
-                above += 1 - Fraction(math.comb(lower, m), math.comb(len(group), m))
-                n_groups += 1
-        return float((1 + above) / (n_groups + 1))
-
-    @cached_property
-    def grouped_scores(self) -> list[npt.NDArray[np.float64]]:
-        """Scores of each group, ascending."""
-        groups = np.arange(self.n) if self.groups is None else self.groups
-        order = np.argsort(groups, kind="stable")
-        return np.split(self.scores[order].astype(np.float64), np.cumsum(np.bincount(groups))[:-1])
+        return maximum_p_value(self.of(stratum)._by_group, checked_scores(scores))
 
     def decide(self, scores: npt.ArrayLike, strata: Sequence[str] | None = None) -> BoolArray:
         """Return verdicts: True for ``score > threshold``, equivalent to ``p_value <= alpha``.
@@ -309,28 +324,20 @@ class Calibration:
             A score is NaN, or an unknown stratum.
         """
         if self.strata is not None:
-            return self._by_stratum(lambda part, values: part.decide(values), scores, strata, np.bool_)
+            return np.asarray(self.p_value(scores, strata) <= self.alpha)
         return np.asarray(checked_scores(scores) > self.threshold)
 
-    def _by_stratum(self, of: Any, scores: npt.ArrayLike, strata: Sequence[str] | None, dtype: Any) -> Any:
-        values = np.asarray(scores, np.float64)
-        if strata is None or values.shape != (len(strata),):
-            self.of(None)  # raises
-        names, found = np.asarray(strata), np.empty(values.shape, dtype)
-        for name in dict.fromkeys(strata or ()):
-            found[names == name] = of(self.of(name), values[names == name])
-        return found
+    @cached_property
+    def _by_group(self) -> list[npt.NDArray[np.float64]]:
+        return scores_by_group(self.scores, self.groups)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the calibration for a manifest, without the scores."""
         facts: dict[str, Any] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
-        if self.groups is not None:
-            facts["groups"] = self.n_groups
-        if self.blended:
-            facts["blended"] = self.blended
-        if self.strata is not None:
-            facts |= {"strata": list(self.strata.names), "strata_by": self.strata.by}
-        return facts
+        facts |= {} if self.groups is None else {"groups": self.n_groups}
+        facts |= {} if self.kind == "split" else {"kind": self.kind, "folds": self.folds}
+        facts |= {"blended": self.blended} if self.blended else {}
+        return facts if self.strata is None else {**facts, **self.strata.facts()}
 
     def with_alpha(self, alpha: float) -> Calibration:
         """Return the same calibration with another false-alarm rate.
@@ -348,6 +355,9 @@ def calibrate(
     alpha: float | None = None,
     precision: str = "float32",
     groups: Sequence[Hashable | None] | None = None,
+    *,
+    kind: str = "split",
+    folds: int = 0,
     strata: Sequence[str] | None = None,
     strata_by: str = "",
     blended: int = 0,
@@ -365,6 +375,8 @@ def calibrate(
         Arithmetic used for the scores.
     groups : sequence of hashable or None, shape (n,), optional
         Part, lot or burst of each score; None for a group of its own. P-values count groups.
+    kind, folds
+        As for :class:`Calibration`.
     strata : sequence of str, shape (n,), optional
         Camera, product or shift of each score; each has a calibration of its own.
     strata_by : str
@@ -393,7 +405,7 @@ def calibrate(
     known = None if strata is None else numbered([strata[i] for i in order], strata_by)
     if alpha is None:
         alpha = default_alpha(*fewest_units(values.size, numbers, known))
-    return Calibration(ascending, alpha, precision, numbers, known, blended)
+    return Calibration(ascending, alpha, precision, numbers, kind, folds, known, blended)
 
 
 def _listed(groups: IntArray | None) -> list[int]:

@@ -1,8 +1,10 @@
-"""Checks of calibration scores, and numbers of their groups."""
+"""Calibration scores by group: checks, numbers, and the p-value of a group."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,8 @@ __all__ = [
     "fewest_units",
     "finite_scores",
     "group_numbers",
+    "maximum_p_value",
+    "scores_by_group",
 ]
 
 _MOST_GROUPED = 100_000
@@ -95,3 +99,29 @@ def fewest_units(n: int, groups: IntArray | None, strata: Strata | None) -> tupl
 def counted(groups: IntArray | None) -> str:
     """Return the words for calibration normals, or groups of them."""
     return "normals" if groups is None else "groups of normals"
+
+
+def maximum_p_value(groups: Sequence[npt.NDArray[np.float64]], scores: npt.NDArray[np.float64]) -> float:
+    """Return the p-value of the maximum of m scores among that of m drawn from each group of at least m.
+
+    Parameters
+    ----------
+    groups : sequence of ndarray
+        Scores of each calibration group, ascending.
+    scores : ndarray
+        Scores of the new group.
+    """
+    m, highest, above, count = scores.size, scores.max(), Fraction(0), 0
+    for group in groups:
+        if len(group) >= m:
+            lower = int(np.searchsorted(group, highest, "left"))
+            above += 1 - Fraction(math.comb(lower, m), math.comb(len(group), m))
+            count += 1
+    return float((1 + above) / (count + 1))
+
+
+def scores_by_group(scores: FloatArray, groups: IntArray | None) -> list[npt.NDArray[np.float64]]:
+    """Return the scores of each group, ascending, from all scores, ascending."""
+    numbers = np.arange(scores.size) if groups is None else groups
+    order = np.argsort(numbers, kind="stable")
+    return np.split(scores[order].astype(np.float64), np.cumsum(np.bincount(numbers))[:-1])

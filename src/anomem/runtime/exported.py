@@ -125,6 +125,8 @@ class ExportedFacts:
                     float(facts["alpha"]),
                     str(facts["precision"]),
                     arrays["calibration_groups"].astype(np.intp) if "groups" in facts else None,
+                    str(facts.get("kind", "split")),
+                    int(facts.get("folds", 0)),
                     Strata.stored(facts, arrays.get("calibration_strata")),
                     facts.get("blended", 0),
                 ),

@@ -1,8 +1,8 @@
 """Manifest of a model file, as strict JSON.
 
 Version 1 has exactly the keys below. Version 2 adds ``groups`` to ``calibration`` and is written only if p-values
-count groups, so that readers of version 1 refuse such a file; version 3 adds ``strata`` and ``strata_by``, or
-``blended``, for calibrations that have them. A change that adds, drops or reinterprets a key must
+count groups, so that readers of version 1 refuse such a file; version 3 adds ``kind`` and ``folds``, ``strata`` and
+``strata_by``, or ``blended``, for calibrations that have them. A change that adds, drops or reinterprets a key must
 raise `FORMAT_VERSION`; readers refuse unknown versions, and convert older ones only in `Manifest.from_json`. The
 contents of ``params``, ``resolved``, ``architecture`` and ``facts`` belong to the method and may grow freely.
 """
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from anomem.errors import ModelFileError
+from anomem.runtime.calibration import KINDS
 from anomem.runtime.limits import MAX_ARCHITECTURE_ENTRIES
 from anomem.runtime.plain import plain
 from anomem.runtime.precision import PRECISIONS
@@ -26,7 +27,7 @@ FORMAT = "anomem"
 FORMAT_VERSION = 3
 
 _CALIBRATION_KEYS = ("alpha", "n", "precision")
-_ADDED_KEYS = {"groups": 2, "strata": 3, "strata_by": 3, "blended": 3}
+_ADDED_KEYS = {"groups": 2, "kind": 3, "folds": 3, "strata": 3, "strata_by": 3, "blended": 3}
 """Further keys of a calibration, each with the format version that added it."""
 
 _COUNT_KEYS = ("n_train", "n_tune", "n_calibration", "n_labelled")
@@ -52,9 +53,10 @@ class Manifest:
     preprocessing : mapping
         Output of `anomem.runtime.preprocess.Preprocessing.to_dict`.
     calibration : mapping
-        ``alpha``, ``n``, ``precision``, the number of ``groups`` if p-values count groups, the names ``strata`` and
-        their rule ``strata_by`` if there are strata, and the number of fresh scores if it is ``blended``; scores, group
-        numbers and stratum numbers are stored with the weights.
+        ``alpha``, ``n``, ``precision``, the number of ``groups`` if p-values count groups, ``kind`` and number of
+        ``folds`` if it is cross-fitted, the names ``strata`` and their rule ``strata_by`` if there are strata, and the
+        number of fresh scores if it is ``blended``; scores, group numbers and stratum numbers are stored with the
+        weights.
     counts : mapping
         ``n_train``, ``n_tune``, ``n_calibration``, ``n_labelled``: images of each kind.
     precision : str
@@ -114,7 +116,8 @@ class Manifest:
         ModelFileError
             Value not representable in strict JSON: NaN, infinity, or a key or value of another type.
         """
-        content = {"format": FORMAT, "format_version": max(_ADDED_KEYS.get(key, 1) for key in self.calibration)}
+        version = max(_ADDED_KEYS.get(key, 1) for key in self.calibration)
+        content: dict[str, Any] = {"format": FORMAT, "format_version": version}
         content |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
         try:
             return json.dumps(plain(content, strict=True), allow_nan=False, ensure_ascii=False)
@@ -224,6 +227,12 @@ def _check_calibration(calibration: Mapping[str, Any]) -> None:
         raise ModelFileError("manifest: calibration.strata must be a list of names")
     if not isinstance(by, str) or ("strata" in calibration) != ("strata_by" in calibration):
         raise ModelFileError("manifest: calibration.strata_by must be text, beside calibration.strata")
+    if "kind" not in calibration:
+        return
+    if calibration["kind"] not in KINDS[1:]:
+        raise ModelFileError(f"manifest: calibration.kind must be one of {', '.join(KINDS[1:])}")
+    if not (_is_count(calibration["folds"]) and 2 <= calibration["folds"] <= n):
+        raise ModelFileError("manifest: calibration.folds must be a whole number from 2 to n")
 
 
 def _entries(value: Any) -> int:

@@ -139,7 +139,7 @@ def calibrated_anew(
 ) -> Calibration:
     """Calibrate on fresh scores, by default at the former alpha if there are enough scores."""
     if fresh.blend:
-        return blended(former, scores, fresh.alpha, fresh.groups, fresh.strata, precision)
+        return blended(former, scores, fresh.alpha, fresh.groups, precision)
     found = partial(
         calibrate,
         scores,

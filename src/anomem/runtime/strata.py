@@ -66,6 +66,10 @@ class Strata:
             return None
         return cls(tuple(facts["strata"]), np.asarray(numbers).astype(np.intp), facts["strata_by"])
 
+    def facts(self) -> dict[str, Any]:
+        """Return names and rule for a manifest."""
+        return {"strata": list(self.names), "strata_by": self.by}
+
     def positions(self, name: str) -> IntArray:
         """Return the positions of a stratum's scores."""
         return np.flatnonzero(self.numbers == self.names.index(name))

@@ -11,7 +11,7 @@ from torch import Tensor
 from anomem.data.imageset import ImageSet
 from anomem.detectors.anomem.heads import LEARNT_LIMIT, POSITION_LIMIT
 from anomem.detectors.anomem.scorer import MultiScaleScorer, crop_around
-from anomem.nn.deviation import ScaleMemory, spread
+from anomem.nn.deviation import ScaleMemory
 from anomem.nn.hopfield import HopfieldMemory, effective_items
 from anomem.nn.inference import autocast, feature_batches, score_images
 from anomem.nn.normalise import FeatureMoments
@@ -47,6 +47,7 @@ def seed_memories(
     rng: torch.Generator,
     precision: str,
     batch_size: int,
+    space: MultiScaleScorer | None = None,
 ) -> Generator[Record, None, list[Tensor]]:
     """Fit the normalisation and seed the memory of every scale.
 
@@ -66,6 +67,8 @@ def seed_memories(
         As for :meth:`~anomem.nn.normalise.Normaliser.fit`.
     rng, precision, batch_size
         As for a fit.
+    space : MultiScaleScorer, optional
+        Scorer whose normalisation is shared instead of fitted.
 
     Returns
     -------
@@ -73,7 +76,10 @@ def seed_memories(
         For each scale the features (M, C, h, w) of a few of the images, for :func:`learn_statistics`.
     """
     scales = scorer.memories()
-    whitened = [scale.normaliser.mode == "whiten" for scale in scales]
+    if space is not None:
+        for scale, known in zip(scales, space.memories(), strict=True):
+            scale.normaliser = known.normaliser
+    whitened = [space is None and scale.normaliser.mode == "whiten" for scale in scales]
     moments = [FeatureMoments(scale.normaliser.dim, scale.hw) for scale in scales]
     samples = [VectorSample(SAMPLE_LIMIT, rng) for _ in scales]
     pooled = VectorSample(LEARNT_LIMIT, rng)
@@ -203,14 +209,7 @@ def _remember_tune(
             one_class.append(result.one_class)
             evidence.append(result.evidence)
         yield Record("tune scores", len(one_class), len(tune))
-    scorer.remember("tune", torch.tensor(one_class), torch.stack(evidence))
-    device = scorer.fusion.weights.device
-    with torch.inference_mode():
-        pixels = scorer.fusion([n[:256].to(device) for n in norms])[1]
-    scores = scorer.tune_one_class
-    mix = scorer.second_stage.mix
-    mix[:4] = torch.stack([scores.mean(), spread(scores), pixels.mean(), spread(pixels)]).to(mix.device)
-    scorer.second_stage.standardise_on(scorer.tune_evidence)
+    scorer.adopt_tune(norms, torch.tensor(one_class), torch.stack(evidence))
 
 
 def look_again(
