@@ -26,7 +26,7 @@ from anomem.runtime.calibration_input import (
     maximum_p_value,
     scores_by_group,
 )
-from anomem.runtime.strata import Strata, numbered
+from anomem.runtime.strata import Strata, numbered, unknown_stratum
 from anomem.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
@@ -159,7 +159,7 @@ class Calibration:
 
     def __hash__(self) -> int:
         """Return a hash consistent with equality."""
-        return hash((self.alpha, self.precision, self.n))
+        return hash((self._facts, self.n))
 
     @property
     def n(self) -> int:
@@ -181,7 +181,7 @@ class Calibration:
         chosen = self.strata.positions(name)
         groups = None if self.groups is None else self.groups[chosen]
         try:
-            return Calibration(self.scores[chosen], self.alpha, self.precision, groups, self.kind, self.folds)
+            return replace(self, scores=self.scores[chosen], groups=groups, strata=None)
         except CalibrationError as error:
             raise CalibrationError(f"stratum {name!r}: {error}") from error
 
@@ -197,13 +197,7 @@ class Calibration:
             return self
         if stratum is not None and stratum in self.parts:
             return self.parts[stratum]
-        known = ", ".join(self.parts) or "none"
-        if stratum is None:
-            raise InputError(f"strata are required: each has a threshold of its own; name one per image ({known})")
-        raise InputError(
-            f"stratum {stratum!r} has no calibration normals, so no alpha below 1 (known: {known}); "
-            "calibrate on normals of all strata"
-        )
+        raise unknown_stratum(stratum, self.parts)
 
     @property
     def alpha_min(self) -> float:
@@ -306,12 +300,6 @@ class Calibration:
         maximum >= the new one) / (G + 1)``. Valid without a factor for a new group of m images from the process of
         those groups; the proof is that of single images with m-subsets in their place, and m = 1 is `p_value`. 1 where
         no group has m images.
-
-        Examples
-        --------
-        >>> parts = calibrate([1.0, 2.0, 5.0, 6.0], 0.4, groups=["a", "a", "b", "b"])
-        >>> round(parts.group_p_value([0.0, 4.0]), 3)
-        0.667
         """
         return maximum_p_value(self.of(stratum)._by_group, checked_scores(scores))
 

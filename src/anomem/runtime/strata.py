@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from anomem.errors import InputError
 from anomem.types import IntArray
 
-__all__ = ["COLUMN", "Strata", "numbered"]
+__all__ = ["COLUMN", "Strata", "numbered", "unknown_stratum"]
 
 COLUMN = "stratum"
 """Column of a table that names the strata by default."""
@@ -87,3 +87,14 @@ def numbered(strata: Sequence[str], by: str = "") -> Strata:
     names = tuple(sorted(set(strata)))
     place = {name: number for number, name in enumerate(names)}
     return Strata(names, np.asarray([place[name] for name in strata], dtype=np.intp), by)
+
+
+def unknown_stratum(stratum: str | None, known: Iterable[str]) -> InputError:
+    """Return the error for an image of no stratum, or of one without calibration normals."""
+    names = ", ".join(known) or "none"
+    if stratum is None:
+        return InputError(f"strata are required: each has a threshold of its own; name one per image ({names})")
+    return InputError(
+        f"stratum {stratum!r} has no calibration normals, so no alpha below 1 (known: {names}); calibrate on normals of "
+        "all strata"
+    )
