@@ -95,6 +95,6 @@ def unknown_stratum(stratum: str | None, known: Iterable[str]) -> InputError:
     if stratum is None:
         return InputError(f"strata are required: each has a threshold of its own; name one per image ({names})")
     return InputError(
-        f"stratum {stratum!r} has no calibration normals, so no alpha below 1 (known: {names}); calibrate on normals of "
-        "all strata"
+        f"stratum {stratum!r} has no calibration normals, so no alpha below 1 (known: {names}); calibrate on normals "
+        "of all strata"
     )
