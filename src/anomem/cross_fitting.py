@@ -51,10 +51,8 @@ class ClosedForm(ABC):
         """Build a scorer without memory, on the run's device; its backbone is loaded unless given."""
 
     @abstractmethod
-    def _memorise(
-        self, scorer: MapScorer, learn: ImageSet, run: Run[Any], space: MapScorer | None = None
-    ) -> Generator[Record, None, None]:
-        """Learn a memory from normals, in place; in the feature space of another scorer where one is given."""
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Any]) -> Generator[Record, None, None]:
+        """Learn a memory from normals, in place."""
 
     def _finish(self, scorer: MapScorer, learn: ImageSet, run: Run[Any]) -> Generator[Record, None, None]:
         """Add what does not change scores; nothing by default."""
@@ -165,15 +163,15 @@ def cross_fit_kept(
 def _out_of_sample(
     method: ClosedForm, final: MapScorer, kept: KeptMaps, folds: IntArray, run: Run[Any]
 ) -> Generator[Record, None, _Seen]:
-    """Return the deviation of each fold from a memory of the others, in the final scorer's feature space."""
+    """Return the deviation of each fold from a memory of the others, along the final scorer's axes."""
     count = int(folds.max()) + 1
     parts: list[tuple[Tensor, list[Tensor], Tensor | None]] = []
     samples: list[VectorSample] = []
     for fold in range(count):
         scorer = method._empty(_afresh(run), _backbone(final))
         others = kept.subset(np.flatnonzero(folds != fold))
-        yield from method._memorise(scorer, others, _afresh(run), final)
-        scorer.eval().to(run.device)
+        yield from method._memorise(scorer, others, _afresh(run))
+        scorer.eval().to(run.device).align_with(final)
         parts += _deviations(scorer, kept.subset(np.flatnonzero(folds == fold)), samples, run)
         yield Record("folds", fold + 1, count)
     order = torch.cat([rows for rows, _, _ in parts]).argsort()

@@ -4,45 +4,37 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
 
-from anomem.cross_fitting import ClosedForm, MapsTooLargeError, chosen_kind, cross_fit
-from anomem.data.corpus import Corpus, Mask, read_corpus
+from anomem.data.corpus import Mask, read_corpus
 from anomem.data.exclusion import Exclude, without_excluded
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
 from anomem.data.sources import normal_samples, open_source, strata_of
-from anomem.data.store import stored_normals, write_store
+from anomem.data.store import write_store
 from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
+from anomem.fit_steps import check_calibration, fitted_state
 from anomem.fitted_model import FittedModel
 from anomem.fitting import (
     Fitted,
     Labelled,
     Run,
-    calibration_pass,
-    final_scores,
     gather_labelled,
     make_run,
-    only_groups,
     read_preprocessing,
     recalibrated,
     reconcluded,
-    remember_calibration,
-    suspects_among,
 )
 from anomem.modelfile import earlier_calibration, earlier_normals, save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param, parameters
-from anomem.roles import Roles, add_labelled, assign_roles
-from anomem.runtime.calibration import calibrate
 from anomem.runtime.groups import Groups
 from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
@@ -52,7 +44,6 @@ from anomem.training import isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, ImagesLike, LabelsLike, Record
 
 Supervision = Literal["none", "optional", "required"]
-_Calibrated = tuple[Scorer, list[ImageResult], tuple[float, float]]
 
 
 @parameters
@@ -214,64 +205,14 @@ class Detector(Parameters, FittedModel):
         self._fitted = None
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "features_mb": features_mb}
         run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
-        chosen_kind(calibration, self, self.name, run.params, 0)
+        check_calibration(calibration, self, run)
         corpus = yield from read_corpus(images, y, preprocessing=read_preprocessing(run.params), **described)
         corpus, excluded = without_excluded(corpus, exclude)
-        kind = chosen_kind(calibration, self, self.name, run.params, len(corpus.found_normals()))
-        history: list[Record] = []
-        try:
-            state = yield from recorded(isolated_rng(self._fit_state(corpus, alpha, run, kind), self.seed), history)
-        except MapsTooLargeError:
-            if calibration != "auto":
-                raise
-            state = yield from recorded(isolated_rng(self._fit_state(corpus, alpha, run, "split"), self.seed), history)
-        self._fitted = state.replaced(history=tuple(history), wanted=calibration, excluded=excluded)
-
-    def _fit_state(
-        self, corpus: Corpus, alpha: float | None, run: Run[Self], kind: str
-    ) -> Generator[Record, None, Fitted]:
-        roles = assign_roles(corpus, alpha, run, kind)
         second_stage = type(self)._refit is not Detector._refit
-        add_labelled(roles, corpus, run, method=self.name, supervision=self.supervision, second_stage=second_stage)
-        scorer, results, scale = yield from self._fit_kind(roles, run)
-        suspects = suspects_among(scorer, results, roles.calibration, roles.tune)
-        if roles.labelled is not None and isinstance(scorer, TwoStageScorer):
-            # Same draws as a later refit, so that labels given now or later lead to the same scores.
-            fresh = replace(run, rng=torch.Generator().manual_seed(run.params.seed))
-            yield from self._refit(scorer, roles.labelled, fresh)
-        return Fitted(
-            scorer,
-            run.params.to_dict(),
-            roles.learn.preprocessing,
-            calibrate(
-                final_scores(scorer, results),
-                alpha,
-                run.params.precision,
-                roles.groups,
-                strata=roles.strata,
-                strata_by=corpus.strata_by,
-                **roles.kind_facts,
-            ),
-            scale,
-            roles.digests,
-            corpus.skipped,
-            labels=roles.label_rows,
-            calibration_groups=only_groups(roles.groups),
-            calibration_strata=None if roles.strata is None else tuple(roles.strata),
-            normals=stored_normals(corpus),
-            suspects=suspects,
-        )
-
-    def _fit_kind(self, roles: Roles, run: Run[Self]) -> Generator[Record, None, _Calibrated]:
-        """Fit the first stage, and score the calibration normals."""
-        if roles.folds is not None and isinstance(self, ClosedForm):
-            fit = yield from cross_fit(self, roles.learn, roles.folds, run)
-            return fit.scorer, fit.results, fit.map_scale
-        scorer = yield from self._fit(roles.learn, roles.tune, roles.labelled, run)
-        scorer.eval().requires_grad_(False).to(run.device)
-        results, scale = yield from calibration_pass(scorer, roles.calibration, run)
-        remember_calibration(scorer, results)
-        return scorer, results, scale
+        history: list[Record] = []
+        steps = fitted_state(self, corpus, alpha, run, calibration, second_stage=second_stage)
+        state = yield from recorded(steps, history)
+        self._fitted = state.replaced(history=tuple(history), excluded=excluded)
 
     def label(
         self,

@@ -63,6 +63,11 @@ class FittedModel(Model):
         return self._state().suspects
 
     @property
+    def excluded_(self) -> int:
+        """Number of normals that a person left out of the fit."""
+        return self._state().excluded
+
+    @property
     def digests_by_role_(self) -> dict[str, frozenset[int]]:
         """Content hashes by role: learn, tune, calibration, labelled."""
         return dict(self._state().digests)

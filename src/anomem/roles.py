@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -39,6 +38,8 @@ class Roles:
         Stratum of each calibration image.
     folds : ndarray of int or None
         Fold of each calibration image where all three parts are the same images; None: a split.
+    kind : str
+        Kind of the calibration.
     """
 
     learn: ImageSet
@@ -50,16 +51,17 @@ class Roles:
     groups: list[int] = field(default_factory=list)
     strata: list[str] | None = None
     folds: IntArray | None = None
+    kind: str = "split"
 
     @property
-    def kind_facts(self) -> dict[str, Any]:
-        """Kind and number of folds of the calibration."""
-        return {} if self.folds is None else {"kind": "cross", "folds": int(self.folds.max()) + 1}
+    def n_folds(self) -> int:
+        """Number of folds; 0 for a split."""
+        return 0 if self.folds is None else int(self.folds.max()) + 1
 
 
 def assign_roles(corpus: Corpus, alpha: float | None, run: Run[Shared], kind: str) -> Roles:
     """Assign roles to the found normals of a corpus, for a calibration of this kind; errors as of the two ways."""
-    return (split_roles if kind == "split" else cross_roles)(corpus, alpha, run)
+    return split_roles(corpus, alpha, run) if kind == "split" else cross_roles(corpus, alpha, run, kind)
 
 
 def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
@@ -94,7 +96,7 @@ def split_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
     return Roles(sets["learn"], sets["tune"], sets["calibration"], digests=digests, groups=counted, strata=named)
 
 
-def cross_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
+def cross_roles(corpus: Corpus, alpha: float | None, run: Run[Shared], kind: str) -> Roles:
     """Assign every found normal to all three parts, each content once, and to a fold.
 
     Raises
@@ -120,7 +122,7 @@ def cross_roles(corpus: Corpus, alpha: float | None, run: Run[Shared]) -> Roles:
     images = ImageSet(corpus.source, preprocessing, normals[once], workers=run.workers)
     own = frozenset(hashes)
     digests = {"learn": own, "tune": own, "calibration": own, "labelled": frozenset[int]()}
-    return Roles(images, images, images, digests=digests, groups=counted, strata=named, folds=folds)
+    return Roles(images, images, images, digests=digests, groups=counted, strata=named, folds=folds, kind=kind)
 
 
 def _strata_of(corpus: Corpus, units: Sequence[int]) -> list[str] | None:

@@ -183,6 +183,9 @@ class MapScorer(Scorer):
         """Return the deviation of the tiles that have these maps."""
         raise TypeError(f"{type(self).__name__}: deviation_of is missing; override it")
 
+    def align_with(self, other: MapScorer) -> None:
+        """Turn later deviations and evidence along another scorer's axes, norms unchanged; nothing by default."""
+
     def fuse(self, norms: Sequence[Tensor]) -> Output:
         """Return score and map from the norms of a deviation."""
         raise TypeError(f"{type(self).__name__}: fuse is missing; override it")

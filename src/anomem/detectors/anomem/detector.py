@@ -214,15 +214,11 @@ class AnoMem(Detector, ClosedForm):
     def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> MultiScaleScorer:
         return empty_scorer(run.params, backbone).to(run.device).eval()
 
-    def _memorise(
-        self, scorer: MapScorer, learn: ImageSet, run: Run[Self], space: MapScorer | None = None
-    ) -> Generator[Record, None, None]:
-        yield from self._seed(scorer, learn, run, space)
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        yield from self._seed(scorer, learn, run)
         scorer.requires_grad_(False)
 
-    def _seed(
-        self, scorer: MapScorer, learn: ImageSet, run: Run[Self], space: MapScorer | None = None
-    ) -> Generator[Record, None, list[Tensor]]:
+    def _seed(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, list[Tensor]]:
         p, scorer = run.params, _own(scorer)
         return (
             yield from seed_memories(
@@ -238,7 +234,6 @@ class AnoMem(Detector, ClosedForm):
                 rng=run.rng,
                 precision=run.fit_precision,
                 batch_size=run.batch_size,
-                space=None if space is None else _own(space),
             )
         )
 

@@ -68,6 +68,7 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         )
         self.fusion = MapFusion([memory.hw for memory in self.memories()], size=config["size"], **config["fusion"])
         self.second_stage = SecondStage(channels, weights=config["fusion"]["weights"], **config["second_stage"])
+        self._rotations: list[Tensor | None] = [None] * len(scales)
         pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
         self.register_buffer("prototype_pictures", torch.zeros(pictures, dtype=torch.uint8))
         self.register_buffer("prototype_usage", torch.zeros(config["n_prototypes"], 2))
@@ -123,7 +124,15 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         """Return norms, evidence and Delta."""
         deviations = [scale.deviation(f) for scale, f in zip(self.memories(), features, strict=True)]
         deltas, norms = (list(part) for part in zip(*deviations, strict=True))
+        deltas = [_rotated(delta, rotation) for delta, rotation in zip(deltas, self._rotations, strict=True)]
         return norms, self.second_stage.evidence([f.float() for f in features], deltas), deltas
+
+    def align_with(self, other: MapScorer) -> None:
+        """Turn later Delta and evidence along another scorer's axes: each whitening has axes of its own."""
+        if not isinstance(other, MultiScaleScorer):
+            raise TypeError("scorer: not one of AnoMem's; align with one that the same detector made")
+        pairs = zip(self.memories(), other.memories(), strict=True)
+        self._rotations = [own.normaliser.rotation_to(its.normaliser) for own, its in pairs]
 
     def deviation_of(self, maps: list[Tensor]) -> Deviation:
         """Return norms, evidence and Delta of tiles from the backbone's maps."""
@@ -158,6 +167,10 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         scores, mix = self.tune_one_class, self.second_stage.mix
         mix[:4] = torch.stack([scores.mean(), spread(scores), pixels.mean(), spread(pixels)]).to(mix.device)
         self.second_stage.standardise_on(self.tune_evidence)
+
+
+def _rotated(delta: Tensor, rotation: Tensor | None) -> Tensor:
+    return delta if rotation is None else F.conv2d(delta, rotation[:, :, None, None])
 
 
 def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = PROTOTYPE_SIDE) -> Tensor:

@@ -47,7 +47,6 @@ def seed_memories(
     rng: torch.Generator,
     precision: str,
     batch_size: int,
-    space: MultiScaleScorer | None = None,
 ) -> Generator[Record, None, list[Tensor]]:
     """Fit the normalisation and seed the memory of every scale.
 
@@ -67,8 +66,6 @@ def seed_memories(
         As for :meth:`~anomem.nn.normalise.Normaliser.fit`.
     rng, precision, batch_size
         As for a fit.
-    space : MultiScaleScorer, optional
-        Scorer whose normalisation is shared instead of fitted.
 
     Returns
     -------
@@ -76,10 +73,7 @@ def seed_memories(
         For each scale the features (M, C, h, w) of a few of the images, for :func:`learn_statistics`.
     """
     scales = scorer.memories()
-    if space is not None:
-        for scale, known in zip(scales, space.memories(), strict=True):
-            scale.normaliser = known.normaliser
-    whitened = [space is None and scale.normaliser.mode == "whiten" for scale in scales]
+    whitened = [scale.normaliser.mode == "whiten" for scale in scales]
     moments = [FeatureMoments(scale.normaliser.dim, scale.hw) for scale in scales]
     samples = [VectorSample(SAMPLE_LIMIT, rng) for _ in scales]
     pooled = VectorSample(LEARNT_LIMIT, rng)

@@ -87,9 +87,7 @@ class IForest(NormalisedFeatures, ClosedForm):
         backbone = load_pooled(run) if backbone is None else backbone
         return IForestScorer({**empty_config(backbone, run), "n_trees": 1, "n_samples": 1}, backbone)
 
-    def _memorise(
-        self, scorer: MapScorer, learn: ImageSet, run: Run[Self], space: MapScorer | None = None
-    ) -> Generator[Record, None, None]:
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         p, scorer = run.params, own(scorer, IForestScorer)
         vectors = yield from learn_vectors(scorer, learn, run)
         seed = int(torch.randint(2**31 - 1, (1,), generator=run.rng))

@@ -135,9 +135,7 @@ class KMeans(Pretrained, ClosedForm):
         config = {"backbone": options, "size": p.size, "scales": scales}
         return KMeansScorer(config, backbone).eval().to(run.device)
 
-    def _memorise(
-        self, scorer: MapScorer, learn: ImageSet, run: Run[Self], space: MapScorer | None = None
-    ) -> Generator[Record, None, None]:
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         p, scorer = run.params, own(scorer, KMeansScorer)
         memories = scorer.memories()
         samples = [VectorSample(SAMPLE_LIMIT, run.rng) for _ in memories]

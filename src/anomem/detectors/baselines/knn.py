@@ -86,9 +86,7 @@ class KNN(PooledFeatures, ClosedForm):
         config = {"backbone": p.backbone, "k": p.k, "metric": p.metric, "n": 0, "dim": 0}
         return KNNScorer(config, load_pooled(run) if backbone is None else backbone)
 
-    def _memorise(
-        self, scorer: MapScorer, learn: ImageSet, run: Run[Self], space: MapScorer | None = None
-    ) -> Generator[Record, None, None]:
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         p, scorer = run.params, own(scorer, KNNScorer)
         bank = yield from sample_embeddings(scorer, learn, run, limit=p.max_items)
         scorer.bank = bank.to(run.device)

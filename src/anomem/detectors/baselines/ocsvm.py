@@ -98,9 +98,7 @@ class OCSVM(NormalisedFeatures, ClosedForm):
         backbone = load_pooled(run) if backbone is None else backbone
         return OCSVMScorer({**empty_config(backbone, run), "n": 0}, backbone)
 
-    def _memorise(
-        self, scorer: MapScorer, learn: ImageSet, run: Run[Self], space: MapScorer | None = None
-    ) -> Generator[Record, None, None]:
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         p, scorer = run.params, own(scorer, OCSVMScorer)
         vectors = yield from learn_vectors(scorer, learn, run)
         scorer.boundary = fit_one_class_svm(vectors, nu=p.nu, gamma=p.gamma)

@@ -130,9 +130,7 @@ class PaDiM(Pretrained, ClosedForm):
             backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
         return _empty_scorer(backbone, run)
 
-    def _memorise(
-        self, scorer: MapScorer, learn: ImageSet, run: Run[Self], space: MapScorer | None = None
-    ) -> Generator[Record, None, None]:
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         yield from _learn(scorer, (learn,), run)
 
     @classmethod
