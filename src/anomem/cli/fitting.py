@@ -18,7 +18,15 @@ from anomem.cli.configuring import configured, extended
 from anomem.cli.found import show_found
 from anomem.cli.output import Output, check_file, check_table, files_of, peak_mb
 from anomem.cli.progress import bars
-from anomem.cli.promising import calibration_facts, grouped, promise, suspect_lines, write_suspects
+from anomem.cli.promising import (
+    calibration_facts,
+    grouped,
+    promise,
+    strata_rule,
+    suspect_lines,
+    threshold_facts,
+    write_suspects,
+)
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import AnomemError, InputError, OutputError
 from anomem.runtime.calibration import KINDS
@@ -29,6 +37,7 @@ from anomem.types import ANOMALOUS, NORMAL
 if TYPE_CHECKING:
     from anomem.data.samples import Dataset, Sample
     from anomem.detector import Detector
+    from anomem.loading import Model
 
 CALIBRATIONS = ("auto", *KINDS)
 
@@ -67,6 +76,7 @@ FITTED_IN = ("fp32", "bf16")
     help="Bits used by 16-bit images.  [default: auto, from the normal images]",
 )
 @options.group_by
+@options.calibrate_by
 @click.option(
     "--calibration",
     type=click.Choice(CALIBRATIONS),
@@ -99,6 +109,7 @@ def fit(
     fit_precision: str,
     bits: str | None,
     group_by: str | None,
+    calibrate_by: str | None,
     calibration: str,
     exclude: Path | None,
     suspects: Path | None,
@@ -112,7 +123,7 @@ def fit(
 
     DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
     --normal CLASS; or a CSV or Parquet table with the column path and optional columns label (0 normal, 1 anomalous),
-    mask, type and group; or a folder of videos. Only the training part is read. Masks are optional.
+    mask, type, group and stratum; or a folder of videos. Only the training part is read. Masks are optional.
 
     --calibration auto takes cross below 1,000 normal images for methods that train nothing by gradient, else split;
     with --extend as the earlier model.
@@ -130,7 +141,7 @@ def fit(
         check_table(suspects, session)
     if keep_store:
         check_file(store_of(out), session, what="store")
-    dataset, picked, found = _inputs(session, output, data, labels, normal=normal, every=every)
+    dataset, picked, found = _inputs(session, output, data, labels, normal=normal, every=every, stratum=calibrate_by)
     detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
@@ -139,6 +150,7 @@ def fit(
             list(dataset.train),
             labels=picked,
             groups=group_by,
+            strata=calibrate_by,
             alpha=alpha,
             calibration=calibration,
             exclude=exclude,
@@ -206,6 +218,8 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
 @options.normal
 @options.every
 @options.group_by
+@options.calibrate_by
+@click.option("--blend", is_flag=True, help="Keep the earlier scores, moved to those of few fresh normals.")
 @click.option("--out", type=options.PATH, metavar="MODEL", help="Model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
@@ -221,15 +235,18 @@ def calibrate(
     normal: str | None,
     every: int,
     group_by: str | None,
+    calibrate_by: str | None,
+    blend: bool,
     out: Path | None,
     as_json: bool,
     **running: Any,
 ) -> None:
     """Set the false-alarm rate of MODEL on fresh normal images, NORMALS.
 
-    Images used to make the model are left out. A data set with labels contributes its normal training images.
+    Images used to make the model are left out. A data set with labels contributes its normal training images. --blend
+    carries an alpha that few fresh normals do not: with m of them at most 1 / (m + 1) of normal images are rejected.
     """
-    from anomem.data.sources import PathSource, read_dataset
+    from anomem.data.sources import read_dataset
     from anomem.loading import load as load_any
 
     output = Output(as_json)
@@ -237,17 +254,17 @@ def calibrate(
     target = out or model
     session.reads(normals)
     check_file(target, session, what="model")
-    dataset = read_dataset(normals, normal=normal, every=every)
+    detector = load_any(model)
+    rule = calibrate_by or strata_rule(detector)
+    dataset = read_dataset(normals, normal=normal, every=every, stratum=rule)
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
     chosen = [sample for sample in dataset.train if sample.label == NORMAL]
     if not chosen:
         raise InputError(f"{normals}: has no normal images to calibrate on; give a folder of normal images")
-    detector = load_any(model)
-    groups = group_by or ([sample.group for sample in chosen] if any(sample.group for sample in chosen) else None)
-    source = PathSource(sample.path for sample in chosen)
     with bars(session, quiet=as_json) as progress:
-        detector.calibrate(source, alpha, groups=groups, progress=progress, **running)
+        columns = _columns(detector, chosen, group_by, calibrate_by)
+        detector.calibrate(alpha=alpha, blend=blend, progress=progress, **columns, **running)
     save(detector.save, target, session)
     calibration = detector.calibration_
     output.line(f"calibrated on {count(calibration.n, 'normal image')}{grouped(calibration)}")
@@ -258,8 +275,7 @@ def calibrate(
         {
             "model": target,
             "n": calibration.n,
-            "alpha": calibration.alpha,
-            "threshold": calibration.threshold,
+            **threshold_facts(calibration),
             "alpha_min": calibration.alpha_min,
             "rate_limit_95": calibration.rate_limit_95,
             "n_groups": calibration.n_groups,
@@ -267,6 +283,20 @@ def calibrate(
             "found": found,
         }
     )
+
+
+def _columns(detector: Model, chosen: list[Sample], group_by: str | None, calibrate_by: str | None) -> dict[str, Any]:
+    """Return normals with their groups and strata; exported models, which know no samples, get the columns."""
+    from anomem.data.sources import PathSource, column_of
+    from anomem.runtime.session import Session as Exported
+
+    if not isinstance(detector, Exported):
+        return {"normals": chosen, "groups": group_by, "strata": calibrate_by}
+    return {
+        "normals": PathSource(sample.path for sample in chosen),
+        "groups": group_by or column_of(chosen, "group"),
+        "strata": column_of(chosen, "stratum") or calibrate_by,
+    }
 
 
 def _inputs(
@@ -357,8 +387,7 @@ def _finish(
             "model": out,
             "method": detector.name,
             **counts,
-            "alpha": calibration.alpha,
-            "threshold": calibration.threshold,
+            **threshold_facts(calibration),
             "rate_limit_95": calibration.rate_limit_95,
             "alpha_min": calibration.alpha_min,
             "n_groups": calibration.n_groups,

@@ -12,11 +12,12 @@ import click
 from anomem.cli import options
 from anomem.cli.fitting import load
 from anomem.cli.output import Output, check_table
-from anomem.cli.promising import calibration_facts, write_suspects
+from anomem.cli.promising import calibration_facts, threshold_facts, write_suspects
 from anomem.cli.session import Session, pass_session
 from anomem.errors import AnomemError, InputError
 from anomem.runtime.dependencies import installed
 from anomem.runtime.machine import cores, processor
+from anomem.runtime.neutral import printable
 from anomem.runtime.text import number
 from anomem.version import __version__
 
@@ -153,7 +154,8 @@ def _examined(model: Path) -> dict[str, Any]:
     detector = load(model)
     side = int(detector.resolved_["size"])
     grey = np.full((1, side, side, 3), 127, np.uint8)
-    (scored,) = detector.score(grey, maps=detector.localizes, workers=0)
+    strata = list(detector.calibration_.parts)[:1] or None
+    (scored,) = detector.score(grey, maps=detector.localizes, strata=strata, workers=0)
     if not np.isfinite(scored.score):
         raise InputError(f"{model}: scores a grey image as {scored.score}; fit it again")
     calibration = detector.calibration_
@@ -163,9 +165,8 @@ def _examined(model: Path) -> dict[str, Any]:
         "method": detector.name,
         "size": side,
         **detector.counts_,
-        "alpha": calibration.alpha,
+        **threshold_facts(calibration),
         "alpha_min": calibration.alpha_min,
-        "threshold": calibration.threshold,
         "rate_limit_95": calibration.rate_limit_95,
         "precision": calibration.precision,
         "calibration": calibration_facts(detector),
@@ -182,7 +183,12 @@ def _lines(name: str, value: Any) -> list[str]:
         return [f"extras: {', '.join(have)}"]
     if isinstance(value, dict):
         shown = (f"{key} {_shown(v)}" for key, v in value.items())
-        return [f"{name}: {', '.join(shown)}", *(f"suspect: {s['path']}" for s in value.get("suspects", ()))]
+        strata = value.get("strata", {}).items()
+        each = (
+            f"stratum {printable(name)}: {', '.join(f'{key} {_shown(v)}' for key, v in of.items())}"
+            for name, of in strata
+        )
+        return [f"{name}: {', '.join(shown)}", *each, *(f"suspect: {s['path']}" for s in value.get("suspects", ()))]
     if isinstance(value, bool):
         value = "native" if value else "emulated (slower than fp32)"
     return [f"{name}: {'does not work' if value is None else value}"]
@@ -193,7 +199,7 @@ def _shown(value: Any) -> Any:
     if isinstance(value, list):
         return len(value)
     if isinstance(value, dict):
-        return value.get("kind")
+        return value.get("kind", len(value))
     return number(value) if isinstance(value, float) else value
 
 

@@ -16,8 +16,9 @@ import click
 from anomem.cli import options, verdicts
 from anomem.cli.output import Output, check_folder, check_table, filled_folder, write_table
 from anomem.cli.progress import counted
+from anomem.cli.promising import above_threshold, threshold_facts
 from anomem.cli.session import Session, note, pass_session
-from anomem.cli.verdicts import Listed, Verdicts, above_threshold, calibration_facts
+from anomem.cli.verdicts import Listed, Verdicts
 from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.atomic import NAME_BYTES, shortened
 from anomem.runtime.neutral import printable
@@ -142,7 +143,7 @@ def score(
             "model": model,
             "n": len(rows),
             "skipped": skipped,
-            **calibration_facts(calibration),
+            **threshold_facts(calibration),
             "results": rows,
             **judged.facts(),
             "found": found,

@@ -100,14 +100,13 @@ def _is_table(place: Path) -> bool:
 
 def judge(results: Sequence[Scored], calibration: Calibration, fdr: float | None, *, grouped: bool) -> Verdicts:
     """Judge a batch of readable images together."""
-    from anomem.runtime.fdr import judge_batch
+    from anomem.runtime.fdr import judge_batch, largest_stratum
     from anomem.runtime.group_verdicts import judge_groups
     from anomem.runtime.shift import find_shift
 
     rejected, batch = None, None
     if fdr is not None:
-        largest = max((part.n_groups for part in calibration.parts.values()), default=calibration.n_groups)
-        rejected, batch = judge_batch([result.p_value for result in results], largest, fdr)
+        rejected, batch = judge_batch([result.p_value for result in results], largest_stratum(calibration), fdr)
     strata = None if calibration.strata is None else [str(result.stratum) for result in results]
     groups = [result.group for result in results] if grouped else None
     return Verdicts(
@@ -151,30 +150,4 @@ def shift_line(shift: Shift, alpha: float, model: str) -> str:
         f"shift: accepted scores{where} are {higher} than those of the calibration ({shift.n_accepted:,} against "
         f"{shift.n_calibration:,}, p {shift.p_value:.3g}): the false-alarm rate may not hold; calibrate on {FRESH} "
         f"fresh normals: anomem calibrate {model} NORMALS --alpha {alpha:.3g}{option}"
-    )
-
-
-def calibration_facts(calibration: Calibration) -> dict[str, Any]:
-    """Return `threshold`, `alpha`, and `strata` if there are any, of the JSON object; threshold is null then."""
-    if calibration.strata is None:
-        return {"threshold": calibration.threshold, "alpha": calibration.alpha}
-    strata = {
-        name: {
-            "n": part.n,
-            "n_groups": part.n_groups,
-            "threshold": part.threshold,
-            "alpha_min": part.alpha_min,
-            "rate_limit_95": part.rate_limit_95,
-        }
-        for name, part in calibration.parts.items()
-    }
-    return {"threshold": None, "alpha": calibration.alpha, "strata": strata}
-
-
-def above_threshold(calibration: Calibration) -> str:
-    """Return the thresholds in words: "score above 1.2", or of each stratum."""
-    if calibration.strata is None:
-        return f"score above {number(calibration.threshold)}"
-    return "score above " + ", ".join(
-        f"{number(part.threshold)} in {printable(name)}" for name, part in calibration.parts.items()
     )

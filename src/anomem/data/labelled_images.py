@@ -17,6 +17,7 @@ from anomem.data.official.inside import file_size, read_mask
 from anomem.data.samples import Dataset, Sample
 from anomem.data.sources import ImageSource, PathSource, open_source, read_dataset
 from anomem.errors import InputError
+from anomem.runtime.groups import Groups
 from anomem.runtime.pixels import Reading
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, UInt8Image
 
@@ -148,6 +149,7 @@ def as_labelled(
     *,
     masks: Sequence[Any] | None = None,
     types: Sequence[str | None] | None = None,
+    strata: Groups = None,
     max_pixels: int | None = None,
 ) -> Images:
     """Open labelled images of any supported input.
@@ -160,6 +162,8 @@ def as_labelled(
         0 normal, 1 anomalous, -1 unknown; replaces the labels of the input.
     masks, types : sequence, length N, optional
         Masks and types; replace those of the input.
+    strata : sequence, length N, or str, optional
+        Strata; a text is the column of a table that holds them, if it is one.
     max_pixels : int, optional
         Maximum number of pixels of images and masks.
 
@@ -172,7 +176,9 @@ def as_labelled(
     InputError
         No labels, or different lengths.
     """
-    found = _carried(images, y is None)
+    found = _carried(images, y is None, strata if isinstance(strata, str) else None)
+    if strata is not None and not isinstance(strata, str):
+        found = replace(found, strata=tuple(map(str, column_of(strata, [None] * len(found), "stratum", len(found)))))
     if max_pixels is not None:
         found = replace(found, source=open_source(found.source, max_pixels=max_pixels))
     if y is None and masks is None and types is None:
@@ -186,12 +192,12 @@ def as_labelled(
     return replace(found, **columns)
 
 
-def _carried(images: ImagesLike, need_labels: bool) -> Images:
+def _carried(images: ImagesLike, need_labels: bool, stratum: str | None) -> Images:
     """Return images with the labels and facts of the input."""
     if isinstance(images, Images):
         return images
     if isinstance(images, (str, Path)) and need_labels:
-        images = read_dataset(images)
+        images = read_dataset(images, stratum=stratum)
     if isinstance(images, Dataset):
         return Images.of_samples(str(images.root), images.for_evaluation())
     items = list(images) if isinstance(images, Iterator) else images

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import CalibrationError
+from anomem.runtime.calibration import Calibration
 from anomem.types import BoolArray
 
-__all__ = ["Batch", "benjamini_hochberg", "check_fdr", "judge_batch", "least_rejected"]
+__all__ = ["Batch", "benjamini_hochberg", "check_fdr", "judge_batch", "largest_stratum", "least_rejected"]
 
 
 def benjamini_hochberg(p_values: npt.ArrayLike, fdr: float) -> BoolArray:
@@ -86,6 +87,11 @@ def check_fdr(fdr: float) -> Fraction:
     return Fraction(repr(value))
 
 
+def largest_stratum(calibration: Calibration) -> int:
+    """Return the number of groups in the largest stratum, which has the smallest p-value of all."""
+    return max((part.n_groups for part in calibration.parts.values()), default=calibration.n_groups)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Verdicts of a batch at a false-discovery rate.
@@ -109,7 +115,7 @@ class Batch:
 
 
 def judge_batch(p_values: npt.ArrayLike, n_calibration: int, fdr: float) -> tuple[BoolArray, Batch]:
-    """Return the verdicts of `benjamini_hochberg` and their facts; `n_calibration` of the largest stratum."""
+    """Return the verdicts of `benjamini_hochberg` and their facts; `n_calibration` as of `largest_stratum`."""
     rejected = benjamini_hochberg(p_values, fdr)
     m = int((~np.isnan(np.asarray(p_values, np.float64))).sum())
     return rejected, Batch(fdr, m, int(rejected.sum()), least_rejected(n_calibration, m, fdr))

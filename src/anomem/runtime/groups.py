@@ -133,7 +133,8 @@ def fresh_strata(
         By the calibration's own rule, a stratum without fresh normals.
     """
     if strata is not None:
-        return resolve_strata(strata, source), rule if isinstance(rule, str) else COLUMN
+        former = COLUMN if calibration.strata is None else calibration.strata.by
+        return resolve_strata(strata, source), rule if isinstance(rule, str) else former
     if calibration.strata is None:
         return None, ""
     names = resolve_strata(_rule(calibration.strata.by), source)
