@@ -91,10 +91,8 @@ def evaluate(
     if alone and report is not None:
         raise InputError(f"{data}: has no anomalous images, which a report needs; leave out --report")
     with bars(session, quiet=as_json) as progress:
-        asked = {"strata": calibrate_by, "fdr": fdr}
-        evaluation = (evaluate_normals if alone else evaluated)(
-            detector, samples, progress=progress, **asked, **running
-        )
+        running |= {"strata": calibrate_by, "fdr": fdr}
+        evaluation = (evaluate_normals if alone else evaluated)(detector, samples, progress=progress, **running)
     for image in evaluation.skipped:
         note(f"left out {image.error}")
     strata = threshold_facts(detector.calibration_).get("strata")

@@ -103,7 +103,7 @@ def shift(evaluation: Evaluation | NormalsEvaluation) -> Verdict | None:
     found = evaluation.shift
     if found is None:
         return None
-    beside = f"{found.n_accepted:,} accepted normals against {found.n_calibration:,} calibration scores, p {found.p_value:.3g}"
+    beside = f"{found.n_accepted:,} accepted normals, {found.n_calibration:,} calibration scores, p {found.p_value:.3g}"
     if not found.shifted:
         return Verdict("good", "no shift found", f"{beside}.")
     higher = "higher" if found.higher else "lower"
