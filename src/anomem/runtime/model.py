@@ -248,8 +248,9 @@ class Model(OldNames, ABC):
     ) -> FloatArray:
         """Return raw anomaly scores, (N,) float32, higher = more anomalous; parameters as for :meth:`score`."""
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "device": device}
-        scored = self.score(images, max_pixels=max_pixels, **options)
-        return np.asarray([r.score for r in scored], dtype=np.float32)
+        self._before_scoring()
+        results = self.raw_results(images, max_pixels=max_pixels, **options)
+        return np.asarray([r.score for r in results], dtype=np.float32)
 
     def anomaly_map(
         self,
@@ -262,8 +263,9 @@ class Model(OldNames, ABC):
     ) -> list[FloatArray]:
         """Return one (H, W) float32 anomaly map per image, in the image's own size; parameters as for :meth:`score`."""
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
-        scored = self.score(images, maps=True, max_pixels=max_pixels, **options)
-        return [r.map for r in scored if r.map is not None]
+        results = self.raw_results(images, maps=True, max_pixels=max_pixels, **options)
+        assemble = self.preprocessing_.assemble
+        return [assemble(r.tile_maps, r.height_width) for r in results if r.tile_maps is not None]
 
     def p_value(
         self,
