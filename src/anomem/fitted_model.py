@@ -10,6 +10,7 @@ from anomem.nn.scorer import Scorer
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.model import Model
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.suspects import Suspect
 from anomem.types import Record
 
 
@@ -52,6 +53,19 @@ class FittedModel(Model):
     def skipped_(self) -> tuple[str, ...]:
         """Lines that name the images that the fit could not read, one per image."""
         return self._state().skipped
+
+    @property
+    def suspects_(self) -> tuple[Suspect, ...]:
+        """Normals of the fit with an extreme out-of-sample score, worst first: path, score, p_value.
+
+        Look at them before the threshold is trusted; see :func:`anomem.runtime.suspects.find_suspects`.
+        """
+        return self._state().suspects
+
+    @property
+    def excluded_(self) -> int:
+        """Number of normals that a person left out of the fit."""
+        return self._state().excluded
 
     @property
     def digests_by_role_(self) -> dict[str, frozenset[int]]:

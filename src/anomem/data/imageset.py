@@ -26,6 +26,10 @@ class Batch:
 class ImageSet(PreparedImages):
     """Images of a source, prepared on access, in batches; parameters as for the base class."""
 
+    def kept(self, batch_size: int) -> Iterator[list[Tensor]] | None:
+        """Return the maps of the images by a frozen backbone where they are kept, in batches; None: compute them."""
+        return None
+
     def batches(self, batch_size: int, order: IntArray | None = None) -> Iterator[Batch]:
         """Yield batches of at most `batch_size` tiles; image positions refer to `order`."""
         first = 0

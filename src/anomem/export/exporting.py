@@ -219,7 +219,9 @@ def export_steps(
 
 def _facts(manifest: Manifest, paper: str, state: Fitted, wish: Wish, graph: Graph) -> ExportedFacts:
     how = {"format": wish.format, "opset": graph.opset, "outputs": list(graph.outputs), "paper": paper}
-    kept = {key: fact for key, fact in manifest.facts.items() if key != "labels"}  # Paths of another machine.
+    kept = {
+        k: fact for k, fact in manifest.facts.items() if k not in ("labels", "suspects")
+    }  # Paths of another machine.
     manifest = replace(manifest, precision=wish.arithmetic, facts={**kept, "export": how})
     return ExportedFacts(manifest, state.preprocessing, state.calibration, state.digests)
 

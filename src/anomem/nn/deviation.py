@@ -161,7 +161,7 @@ class MapFusion(nn.Module):
             Norms of tune normals, (N, h, w) per scale.
         profile : sequence of Tensor
             Norms of some training images, (M, h, w) per scale: too small as such, but they
-            show where on the map norms are large, which a few tune normals alone estimate badly.
+            show where on the map norms are large, which a few tune normals alone estimate badly. M may be 0.
         """
         if self.standardise == "none":
             return
@@ -237,8 +237,10 @@ def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
     shrunk towards one value, the more the fewer images there are; the result has mean 0 and deviation 1 on the tune
     normals as a whole.
     """
-    as_tune = (learnt - learnt.mean()) / spread(learnt) * spread(norms) + norms.mean()
-    pooled = torch.cat([as_tune, norms])
+    pooled = norms
+    if len(learnt):
+        as_tune = (learnt - learnt.mean()) / spread(learnt) * spread(norms) + norms.mean()
+        pooled = torch.cat([as_tune, norms])
     trust = len(pooled) / (len(pooled) + PRIOR_IMAGES)
     means = pooled.mean(dim=0)
     variances = (pooled - means).square().mean(dim=0)

@@ -22,6 +22,7 @@ from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import checksum, read_texts, weights_of, write_texts
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.seal import SEAL, check_seal
+from anomem.runtime.strata import Strata
 
 __all__ = ["ROLES", "ExportedFacts", "read_facts", "write_facts"]
 
@@ -86,6 +87,8 @@ class ExportedFacts:
         arrays: dict[str, npt.NDArray[Any]] = {"calibration_scores": self.calibration.scores.astype("<f4")}
         if self.calibration.groups is not None:
             arrays["calibration_groups"] = self.calibration.groups.astype("<u8")
+        if self.calibration.strata is not None:
+            arrays["calibration_strata"] = self.calibration.strata.numbers.astype("<u8")
         for role in ROLES:
             arrays[f"digests_{role}"] = np.asarray(sorted(self.digests.get(role, ())), dtype="<u8")
         if self.preprocessing.roi is not None:
@@ -122,6 +125,10 @@ class ExportedFacts:
                     float(facts["alpha"]),
                     str(facts["precision"]),
                     arrays["calibration_groups"].astype(np.intp) if "groups" in facts else None,
+                    str(facts.get("kind", "split")),
+                    int(facts.get("folds", 0)),
+                    Strata.stored(facts, arrays.get("calibration_strata")),
+                    facts.get("blended", 0),
                 ),
                 {role: frozenset(arrays[f"digests_{role}"].tolist()) for role in ROLES},
             )
@@ -181,7 +188,8 @@ def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
 def _all_unpacked(packed: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """Unpack the known arrays of a model, within a limit on their total size."""
     arrays: dict[str, npt.NDArray[Any]] = {}
-    for name in ("calibration_scores", "roi", *(f"digests_{role}" for role in ROLES)):
+    calibration = (f"calibration_{name}" for name in ("scores", "groups", "strata"))
+    for name in (*calibration, "roi", *(f"digests_{role}" for role in ROLES)):
         if name in packed:
             arrays[name] = _unpacked(packed[name], MAX_ARRAY_BYTES - sum(array.nbytes for array in arrays.values()))
     return arrays

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any, ClassVar, Self
 
+from torch import Tensor
+
+from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
 from anomem.detectors.anomem.presets import MOVED, PRESETS, StageOne, StageTwo
@@ -19,8 +22,8 @@ from anomem.detectors.anomem.seeding import (
 from anomem.detectors.anomem.stage_one import train_stage_one
 from anomem.detectors.anomem.stage_two import fit_second_stage
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import DEFAULT_BACKBONE
-from anomem.nn.scorer import Scorer, TwoStageScorer
+from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone
+from anomem.nn.scorer import MapScorer, Scorer, TwoStageScorer
 from anomem.params import FLAG, Each, Either, OneOf, Range, Text, group, param, parameters
 from anomem.types import Record, UInt8Image
 
@@ -29,7 +32,7 @@ SHARE = Range(0.0, 1.0, low_open=True)
 
 
 @parameters
-class AnoMem(Detector):
+class AnoMem(Detector, ClosedForm):
     """Multi-scale memory of normal prototypes, contrasted and recalled by Hopfield retrieval.
 
     Stage 1 puts a memory of prototypes behind several feature maps of a backbone: seeded from features and, with
@@ -190,21 +193,8 @@ class AnoMem(Detector):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        scorer = empty_scorer(p).to(run.device).eval()
-        profile = yield from seed_memories(
-            scorer,
-            learn,
-            sizes=each("memory_size", p.memory_size, len(scorer.memories()))
-            if p.memory != "none"
-            else [0] * len(scorer.scales),
-            share=p.memory_share,
-            seeding=p.seeding,
-            shrinkage=p.shrinkage,
-            whitening=p.whitening,
-            rng=run.rng,
-            precision=run.fit_precision,
-            batch_size=run.batch_size,
-        )
+        scorer = self._empty(run)
+        profile = yield from self._seed(scorer, learn, run)
         if p.stage_one is not None:
             yield from train_stage_one(scorer, learn, labelled, p.stage_one, run)
             options: dict[str, Any] = {"precision": p.precision, "batch_size": run.batch_size}
@@ -215,16 +205,51 @@ class AnoMem(Detector):
         yield from learn_statistics(
             scorer, tune, profile, precision=p.precision, batch_size=run.batch_size, rng=run.rng
         )
-        yield from learn_prototype_pictures(
-            scorer, learn, count=12, images=48, precision=run.fit_precision, batch_size=run.batch_size
-        )
+        yield from self._finish(scorer, learn, run)
         return scorer
 
+    def _closed_form(self, params: Self) -> bool:
+        return params.stage_one is None
+
+    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> MultiScaleScorer:
+        return empty_scorer(run.params, backbone).to(run.device).eval()
+
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        yield from self._seed(scorer, learn, run)
+        scorer.requires_grad_(False)
+
+    def _seed(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, list[Tensor]]:
+        p, scorer = run.params, _own(scorer)
+        return (
+            yield from seed_memories(
+                scorer,
+                learn,
+                sizes=each("memory_size", p.memory_size, len(scorer.memories()))
+                if p.memory != "none"
+                else [0] * len(scorer.scales),
+                share=p.memory_share,
+                seeding=p.seeding,
+                shrinkage=p.shrinkage,
+                whitening=p.whitening,
+                rng=run.rng,
+                precision=run.fit_precision,
+                batch_size=run.batch_size,
+            )
+        )
+
+    def _finish(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        options: dict[str, Any] = {"precision": run.fit_precision, "batch_size": run.batch_size}
+        yield from learn_prototype_pictures(_own(scorer), learn, count=12, images=48, **options)
+
     def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run[Self]) -> Generator[Record, None, None]:
-        if not isinstance(scorer, MultiScaleScorer):
-            raise TypeError("scorer: not one of AnoMem's; refit the detector that made it")
-        yield from fit_second_stage(scorer, labelled, run)
+        yield from fit_second_stage(_own(scorer), labelled, run)
 
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:
         return MultiScaleScorer(config)
+
+
+def _own(scorer: Scorer) -> MultiScaleScorer:
+    if not isinstance(scorer, MultiScaleScorer):
+        raise TypeError("scorer: not one of AnoMem's; refit the detector that made it")
+    return scorer

@@ -11,7 +11,7 @@ from torch import Tensor
 from anomem.data.imageset import ImageSet
 from anomem.detectors.anomem.heads import LEARNT_LIMIT, POSITION_LIMIT
 from anomem.detectors.anomem.scorer import MultiScaleScorer, crop_around
-from anomem.nn.deviation import ScaleMemory, spread
+from anomem.nn.deviation import ScaleMemory
 from anomem.nn.hopfield import HopfieldMemory, effective_items
 from anomem.nn.inference import autocast, feature_batches, score_images
 from anomem.nn.normalise import FeatureMoments
@@ -203,14 +203,7 @@ def _remember_tune(
             one_class.append(result.one_class)
             evidence.append(result.evidence)
         yield Record("tune scores", len(one_class), len(tune))
-    scorer.remember("tune", torch.tensor(one_class), torch.stack(evidence))
-    device = scorer.fusion.weights.device
-    with torch.inference_mode():
-        pixels = scorer.fusion([n[:256].to(device) for n in norms])[1]
-    scores = scorer.tune_one_class
-    mix = scorer.second_stage.mix
-    mix[:4] = torch.stack([scores.mean(), spread(scores), pixels.mean(), spread(pixels)]).to(mix.device)
-    scorer.second_stage.standardise_on(scorer.tune_evidence)
+    scorer.adopt_tune(norms, torch.tensor(one_class), torch.stack(evidence))
 
 
 def look_again(

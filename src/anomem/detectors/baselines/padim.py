@@ -8,21 +8,22 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import Pretrained
+from anomem.detectors.baselines._pooled import Pretrained, own
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.inference import feature_batches
-from anomem.nn.scorer import Output, Scorer
+from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer
 from anomem.params import Each, Range, param, parameters
 from anomem.types import Record
 
 
-class PaDiMScorer(Scorer):
+class PaDiMScorer(MapScorer):
     """Mahalanobis distance of every position's features to the normal ones at that position.
 
     Parameters
@@ -59,8 +60,17 @@ class PaDiMScorer(Scorer):
 
     def score_features(self, features: Sequence[Tensor]) -> Output:
         """Score from the backbone's maps."""
-        with torch.autocast(features[0].device.type, enabled=False):
-            return Output(*self.fusion([self.gaussian(self.embed(features))]))
+        return self.fuse(self.deviation_of(list(features)).norms)
+
+    def deviation_of(self, maps: list[Tensor]) -> Deviation:
+        """Return the Mahalanobis distance at every position."""
+        with torch.autocast(maps[0].device.type, enabled=False):
+            return Deviation([self.gaussian(self.embed(maps))])
+
+    def fuse(self, norms: Sequence[Tensor]) -> Output:
+        """Return the maximum of the smoothed distances, and these."""
+        with torch.autocast(norms[0].device.type, enabled=False):
+            return Output(*self.fusion(norms))
 
     def forward(self, images: Tensor) -> Output:
         """Score prepared images (B, 3, S, S)."""
@@ -68,7 +78,7 @@ class PaDiMScorer(Scorer):
 
 
 @parameters
-class PaDiM(Pretrained):
+class PaDiM(Pretrained, ClosedForm):
     """PaDiM: one Gaussian per position of frozen feature maps.
 
     Maps of several stages are brought to the finest grid and stacked; of their channels some are drawn by seed. At each
@@ -109,26 +119,40 @@ class PaDiM(Pretrained):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        p = run.params
-        backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
-        scorer = _empty_scorer(backbone, run)
-        moments = GaussianMoments(scorer.gaussian.channels, scorer.gaussian.hw)
+        scorer = self._empty(run)
         # Nothing is tuned here, so tune normals join the training: a covariance gains from every image.
-        done, total = 0, len(learn) + len(tune)
-        for images in (learn, tune):
-            # Precision of scoring: with a covariance narrower than the rounding error, that
-            # error, which is much the same on every image, would look like an anomaly.
-            for features in feature_batches(backbone, images, precision=p.precision, batch_size=run.batch_size):
-                moments.update(scorer.embed(features))
-                done += len(features[0])
-                yield Record("features", done, max(done, total))
-        yield Record("covariances", 1, 1)
-        moments.fill(scorer.gaussian, p.ridge)
-        return scorer.requires_grad_(False)
+        yield from _learn(scorer, (learn, tune), run)
+        return scorer
+
+    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> PaDiMScorer:
+        p = run.params
+        if backbone is None:
+            backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
+        return _empty_scorer(backbone, run)
+
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        yield from _learn(scorer, (learn,), run)
 
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:
         return PaDiMScorer(config)
+
+
+def _learn(scorer: MapScorer, parts: Sequence[ImageSet], run: Run[PaDiM]) -> Generator[Record, None, None]:
+    """Estimate the Gaussians from several sets of normals."""
+    p, scorer = run.params, own(scorer, PaDiMScorer)
+    moments = GaussianMoments(scorer.gaussian.channels, scorer.gaussian.hw)
+    done, total = 0, sum(map(len, parts))
+    for images in parts:
+        # Precision of scoring: with a covariance narrower than the rounding error, that
+        # error, which is much the same on every image, would look like an anomaly.
+        for features in feature_batches(scorer.backbone, images, precision=p.precision, batch_size=run.batch_size):
+            moments.update(scorer.embed(features))
+            done += len(features[0])
+            yield Record("features", done, max(done, total))
+    yield Record("covariances", 1, 1)
+    moments.fill(scorer.gaussian, p.ridge)
+    scorer.requires_grad_(False)
 
 
 def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
