@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from anomem.data.store import Stored, read_store
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
-from anomem.nn.scorer import Scorer
+from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
 from anomem.runtime.calibration import Calibration
@@ -99,16 +99,17 @@ def load_model(
     tensors, manifest = read_model(path)
     build = builder(manifest.method)
     try:
-        if manifest.architecture.get("size") not in (None, manifest.preprocessing["size"]):
-            raise ModelFileError("architecture and preprocessing differ in size")
         if manifest.precision == "int8" or manifest.precision != manifest.calibration["precision"]:
             raise ModelFileError("precision: not one that models of this kind score in")
         scorer = _filled(build, dict(manifest.architecture), tensors)
         roi = _roi(tensors)
+        preprocessing = Preprocessing.from_dict(manifest.preprocessing, roi)
+        if "size" in manifest.architecture and input_hw(manifest.architecture) != preprocessing.hw:
+            raise ModelFileError("architecture and preprocessing differ in size")
         state = Fitted(
             scorer,
             {**manifest.resolved, "roi": roi},
-            Preprocessing.from_dict(manifest.preprocessing, roi),
+            preprocessing,
             Calibration(
                 tensors["calibration.scores"].numpy(),
                 float(manifest.calibration["alpha"]),

@@ -12,7 +12,8 @@ from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow, label_rows
 from anomem.data.splits import groups_of, split_normals
 from anomem.errors import AnomemWarning, InputError
-from anomem.fitting import Labelled, Run, Shared, gather_labelled, read_preprocessing
+from anomem.fitting import Labelled, Run, Shared, gather_labelled
+from anomem.framing import read_preprocessing
 from anomem.runtime.calibration import check_alpha
 from anomem.types import ANOMALOUS
 

@@ -84,7 +84,7 @@ class Session(Model):
             raise ModelFileError(f"{path}: not an exported model; give a .onnx file, or the .xml of an OpenVINO IR")
         facts = read_facts(path)
         found = open_engine(path, precision=facts.manifest.precision, threads=threads, engine=engine)
-        if found.size not in (None, facts.preprocessing.size):
+        if found.hw not in (None, facts.preprocessing.hw):
             raise ModelFileError(f"{path}: damaged: network and manifest differ in input size; export it again")
         return cls(Path(path), facts, found)
 

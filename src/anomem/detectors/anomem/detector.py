@@ -19,7 +19,8 @@ from anomem.detectors.anomem.seeding import (
 from anomem.detectors.anomem.stage_one import train_stage_one
 from anomem.detectors.anomem.stage_two import fit_second_stage
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import DEFAULT_BACKBONE
+from anomem.framing import SIZE_DOC
+from anomem.nn.backbones import DEFAULT_BACKBONE, stride_of
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import FLAG, Each, Either, OneOf, Range, Text, group, param, parameters
 from anomem.types import Record, UInt8Image
@@ -58,7 +59,7 @@ class AnoMem(Detector):
     moved: ClassVar[Mapping[str, str]] = MOVED
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "memory_size": (16,), "memory_share": 1}
 
-    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc=SIZE_DOC, preset=True)
     preset: str = param(
         "surface",
         OneOf(tuple(PRESETS)),
@@ -178,6 +179,10 @@ class AnoMem(Detector):
     )
     stage_two: StageTwo = group(StageTwo, doc="Use of labelled images.")
 
+    def input_strides(self) -> tuple[int, int]:
+        """Return the stride of the backbone's coarsest map, twice."""
+        return (stride_of(self.backbone),) * 2
+
     def prototypes(self) -> list[tuple[str, UInt8Image]]:
         """Return pictures of the most used items per scale: (caption, (48, 48, 3) uint8)."""
         scorer = self.scorer_
@@ -190,7 +195,7 @@ class AnoMem(Detector):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        scorer = empty_scorer(p).to(run.device).eval()
+        scorer = empty_scorer(p, learn.preprocessing.hw).to(run.device).eval()
         profile = yield from seed_memories(
             scorer,
             learn,

@@ -13,16 +13,18 @@ from anomem.detector import Supervision
 from anomem.detectors.anomem.seeding import STATISTICS_LIMIT
 from anomem.detectors.baselines._pooled import Pretrained
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import Backbone, load_backbone
-from anomem.nn.deviation import MapFusion, ScaleMemory
+from anomem.nn.backbones import Backbone, FeatureInfo, load_backbone
+from anomem.nn.deviation import MapFusion, ScaleMemory, fitted_limit
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
-from anomem.nn.scorer import Output, Scorer
+from anomem.nn.scorer import Output, Scorer, frame_config, input_hw
 from anomem.params import Each, Range, param, parameters
 from anomem.types import Record
 
 SAMPLE_LIMIT = 32_768
+MAX_GRID = 28
+"""Maximum positions per side of a square input's maps; finer maps are averaged."""
 
 
 class KMeansScorer(Scorer):
@@ -31,7 +33,8 @@ class KMeansScorer(Scorer):
     Parameters
     ----------
     config : dict
-        ``backbone`` (name and stages), ``size``, and per scale ``channels``, ``hw``, ``n_items``.
+        ``backbone`` (name and stages), ``size`` and ``input_hw``, and per scale ``channels``, ``hw``, ``n_items`` and,
+        for rectangular inputs, ``max_grid``.
     """
 
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
@@ -45,7 +48,7 @@ class KMeansScorer(Scorer):
                 neighbourhood=3,
                 normalise="unit",
                 position_mean=False,
-                max_grid=28,
+                max_grid=scale.get("max_grid", MAX_GRID),
                 beta=1.0,
                 hard=True,
             )
@@ -54,12 +57,17 @@ class KMeansScorer(Scorer):
         self.fusion = MapFusion(
             [memory.hw for memory in self.memories()],
             [1.0] * len(self.scales),
-            size=config["size"],
+            input_hw=input_hw(config),
             reduction="max",
             top=1.0,
             smoothing=4.0,
             standardise="scale",
         )
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the finest map, height and width."""
+        return self.fusion.grid_hw
 
     def memories(self) -> list[ScaleMemory]:
         """Return the memories, one per scale, early scales first."""
@@ -103,9 +111,11 @@ class KMeans(Pretrained):
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
-        scales = [{"channels": m.channels, "hw": list(m.hw), "n_items": 1} for m in backbone.describe(p.size)]
+        hw = learn.preprocessing.hw
+        scales = [_scale(found, hw, p.size) for found in backbone.describe(hw)]
         options = {"name": p.backbone, "stages": list(p.stages), "folded": True}
-        scorer = KMeansScorer({"backbone": options, "size": p.size, "scales": scales}, backbone).eval().to(run.device)
+        config = {"backbone": options, **frame_config(hw, p.size), "scales": scales}
+        scorer = KMeansScorer(config, backbone).eval().to(run.device)
         memories = scorer.memories()
         samples = [VectorSample(SAMPLE_LIMIT, run.rng) for _ in memories]
         done = 0
@@ -134,3 +144,9 @@ class KMeans(Pretrained):
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:
         return KMeansScorer(config)
+
+
+def _scale(found: FeatureInfo, hw: tuple[int, int], size: int) -> dict[str, Any]:
+    limit = fitted_limit(found.hw, hw, size, MAX_GRID)
+    facts = {"channels": found.channels, "hw": list(found.hw), "n_items": 1}
+    return facts if limit == MAX_GRID else {**facts, "max_grid": limit}

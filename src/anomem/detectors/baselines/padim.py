@@ -17,7 +17,7 @@ from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.inference import feature_batches
-from anomem.nn.scorer import Output, Scorer
+from anomem.nn.scorer import Output, Scorer, frame_config, input_hw
 from anomem.params import Each, Range, param, parameters
 from anomem.types import Record
 
@@ -28,8 +28,8 @@ class PaDiMScorer(Scorer):
     Parameters
     ----------
     config : dict
-        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``, ``hw`` of the finest
-        stage, ``counts`` (channels kept per stage), ``smoothing``.
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size`` and
+        ``input_hw``, ``hw`` of the finest stage, ``counts`` (channels kept per stage), ``smoothing``.
     backbone : Backbone or None
         Backbone with its weights; None: an empty one is built.
     """
@@ -46,12 +46,17 @@ class PaDiMScorer(Scorer):
         self.fusion = MapFusion(
             [hw],
             [1.0],
-            size=config["size"],
+            input_hw=input_hw(config),
             reduction="max",
             top=1.0,
             smoothing=config["smoothing"],
             standardise="none",
         )
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the finest map, height and width."""
+        return self.fusion.grid_hw
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
         """Return one map of the drawn channels on the finest grid, (B, C, h, w) float32, from the backbone's maps."""
@@ -111,7 +116,7 @@ class PaDiM(Pretrained):
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
-        scorer = _empty_scorer(backbone, run)
+        scorer = _empty_scorer(backbone, learn.preprocessing.hw, run)
         moments = GaussianMoments(scorer.gaussian.channels, scorer.gaussian.hw)
         # Nothing is tuned here, so tune normals join the training: a covariance gains from every image.
         done, total = 0, len(learn) + len(tune)
@@ -131,9 +136,9 @@ class PaDiM(Pretrained):
         return PaDiMScorer(config)
 
 
-def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
+def _empty_scorer(backbone: Backbone, hw: tuple[int, int], run: Run[PaDiM]) -> PaDiMScorer:
     """Return a scorer with its channels drawn, without Gaussians."""
-    p, maps = run.params, backbone.describe(run.params.size)
+    p, maps = run.params, backbone.describe(hw)
     n_stages = [m.channels for m in maps]
     if p.n_channels is not None and p.n_channels > sum(n_stages):
         raise ParameterError(
@@ -142,7 +147,7 @@ def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
     channels = split_channels(choose_channels(sum(n_stages), p.n_channels, run.rng), n_stages)
     config = {
         "backbone": {"name": p.backbone, "stages": list(p.stages), "folded": True},
-        "size": p.size,
+        **frame_config(hw, p.size),
         "hw": list(max(maps, key=lambda m: m.hw[0] * m.hw[1]).hw),
         "counts": [len(c) for c in channels],
         "smoothing": p.smoothing,
