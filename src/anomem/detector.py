@@ -32,7 +32,7 @@ from anomem.fitting import (
     reconcluded,
     remember_calibration,
 )
-from anomem.framing import FrameParameters, read_preprocessing
+from anomem.framing import FrameParameters, frame_of, read_preprocessing
 from anomem.modelfile import earlier_normals, save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
@@ -197,6 +197,7 @@ class Detector(FrameParameters, FittedModel):
             labels=roles.label_rows,
             calibration_groups=only_groups(roles.groups),
             normals=stored_normals(corpus),
+            frame=frame_of((roles.learn, roles.tune, roles.calibration), scorer.grid_hw),
         )
 
     def label(

@@ -22,6 +22,7 @@ from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.runtime.calibration import Calibration, calibrate, check_alpha, group_numbers
+from anomem.runtime.frame import Frame
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
 from anomem.runtime.scoring import PreparedImages
@@ -141,6 +142,8 @@ class Fitted:
         Group of each calibration image, in a two-stage scorer's order; None: no groups.
     normals : tuple of Stored
         Files of the fit's normals, for a store beside the model; no part of the model file.
+    frame : Frame or None
+        Size at which the normals are seen; None: the file is older than this fact.
     """
 
     scorer: Scorer
@@ -154,6 +157,7 @@ class Fitted:
     labels: tuple[LabelRow, ...] = ()
     calibration_groups: tuple[int, ...] | None = None
     normals: tuple[Stored, ...] = ()
+    frame: Frame | None = None
 
     @property
     def counts(self) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
@@ -11,10 +11,11 @@ import numpy as np
 
 from anomem.errors import AnomemWarning, InputError
 from anomem.params import FileOrArray, OneOf, Parameters, Range, param, parameters
-from anomem.runtime.frame import choose_input_hw
+from anomem.runtime.frame import Frame, choose_input_hw
 from anomem.runtime.images import read_mask
 from anomem.runtime.pixels import BITS, fitting_bits
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.scoring import PreparedImages
 from anomem.runtime.sources import ImageSource, highest_level
 from anomem.types import BoolArray
 
@@ -111,6 +112,25 @@ def read_preprocessing(params: Framed, normals: ImageSource | None = None) -> Pr
         return preprocessing
     views = [preprocessing.view_hw(normals.height_width(i)) for i in range(len(normals))]
     return replace(preprocessing, input_hw=choose_input_hw(views, params.size, strides))
+
+
+def frame_of(sets: Iterable[PreparedImages], grid_hw: tuple[int, int] | None) -> Frame:
+    """Return the facts of a fit about the size at which its normal images are seen, read from their headers.
+
+    Parameters
+    ----------
+    sets : iterable of PreparedImages
+        Normal images of the fit, of one preprocessing.
+    grid_hw : (int, int) or None
+        Positions of the scorer's finest map.
+    """
+    prepared = list(sets)
+    preprocessing = prepared[0].preprocessing
+    sizes = [images.source.height_width(int(i)) for images in prepared for i in images.indices]
+    height, width = (round(float(np.median(sides))) for sides in zip(*sizes, strict=True))
+    padded = sum(preprocessing.pads(preprocessing.view_hw(hw)) for hw in sizes)
+    facts = {"size": preprocessing.size, "input_hw": preprocessing.hw, "tile": preprocessing.tile}
+    return Frame((height, width), **facts, grid_hw=grid_hw, n_images=len(sizes), n_letterboxed=padded)
 
 
 def _observed_bits(normals: ImageSource) -> int:

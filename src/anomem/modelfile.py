@@ -70,6 +70,7 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
             "skipped": list(state.skipped),
             "history": [dataclasses.asdict(record) for record in state.history],
             "labels": [dict(row) for row in state.labels],
+            **({} if state.frame is None else {"frame": state.frame.to_dict()}),
         },
     )
 
@@ -122,6 +123,7 @@ def load_model(
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
             _remembered(tensors, manifest),
+            frame=manifest.frame,
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
         raise

@@ -342,7 +342,8 @@ def _finish(
         f"calibrated on {counts['n_calibration']:,}{_grouped(calibration)}; "
         f"{count(counts['n_labelled'], 'labelled image')}; {seconds:.1f} s"
     )
-    for text in promise(detector):
+    frame = detector.frame_
+    for text in (*(frame.sentences() if frame else ()), *promise(detector)):
         output.line(text)
     output.line(f"written to {out}; next: anomem score {shlex.quote(str(out))} IMAGES --heatmaps heatmaps")
     output.result(
@@ -355,6 +356,7 @@ def _finish(
             "rate_limit_95": calibration.rate_limit_95,
             "alpha_min": calibration.alpha_min,
             "n_groups": calibration.n_groups,
+            "frame": frame and frame.to_dict(),
             "seconds": round(seconds, 3),
             "peak_mb": peak_mb(),
             "skipped": skipped,

@@ -13,6 +13,7 @@ from anomem.cli import options
 from anomem.cli.output import Output
 from anomem.errors import AnomemError, InputError
 from anomem.runtime.dependencies import installed
+from anomem.runtime.frame import Frame
 from anomem.runtime.machine import cores, processor
 from anomem.runtime.text import number
 from anomem.version import __version__
@@ -137,8 +138,7 @@ def _examined(model: Path) -> dict[str, Any]:
     from anomem.loading import load
 
     detector = load(model)
-    side = int(detector.resolved_["size"])
-    grey = np.full((1, side, side, 3), 127, np.uint8)
+    grey = np.full((1, *detector.preprocessing_.hw, 3), 127, np.uint8)
     (scored,) = detector.score(grey, maps=detector.localizes, workers=0)
     if not np.isfinite(scored.score):
         raise InputError(f"{model}: scores a grey image as {scored.score}; fit it again")
@@ -147,7 +147,7 @@ def _examined(model: Path) -> dict[str, Any]:
         "file": str(model),
         "megabytes": round(model.stat().st_size / 1e6, 1),
         "method": detector.name,
-        "size": side,
+        "size": int(detector.resolved_["size"]),
         **detector.counts_,
         "alpha": calibration.alpha,
         "alpha_min": calibration.alpha_min,
@@ -155,6 +155,7 @@ def _examined(model: Path) -> dict[str, Any]:
         "rate_limit_95": calibration.rate_limit_95,
         "precision": calibration.precision,
         "score_of_grey": scored.score,
+        "frame": detector.frame_ and detector.frame_.to_dict(),
     }
 
 
@@ -165,8 +166,10 @@ def _lines(name: str, value: Any) -> list[str]:
         have = [f"{extra} {'installed' if there else 'not installed'}" for extra, there in value.items()]
         return [f"extras: {', '.join(have)}"]
     if isinstance(value, dict):
-        shown = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in value.items())
-        return [f"{name}: {', '.join(shown)}"]
+        plain = {key: v for key, v in value.items() if key != "frame"}
+        shown = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in plain.items())
+        frame = value.get("frame") and Frame.from_dict(value["frame"])
+        return [f"{name}: {', '.join(shown)}", *(frame.sentences() if frame else ())]
     if isinstance(value, bool):
         value = "native" if value else "emulated (slower than fp32)"
     return [f"{name}: {'does not work' if value is None else value}"]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from anomem.errors import InputError
 from anomem.renamed import OldNames, warn_renamed
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.frame import Frame
 from anomem.runtime.groups import Groups, resolve_groups
 from anomem.runtime.listing import image_files
 from anomem.runtime.preprocess import Preprocessing
@@ -120,6 +121,11 @@ class Model(OldNames, ABC):
     @abstractmethod
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
+
+    @property
+    @abstractmethod
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen; None for files that are older than this fact."""
 
     @property
     @abstractmethod
