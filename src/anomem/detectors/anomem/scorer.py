@@ -125,16 +125,22 @@ class MultiScaleScorer(TwoStageScorer):
             return Output(self.conclude(one_class, seen), fused, one_class, seen)
 
 
-def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = PROTOTYPE_SIDE) -> Tensor:
-    """Cut the surroundings of one position out of a prepared image (3, H, W) uint8: (side, side, 3) uint8."""
+def crop_around(image: Tensor, position: int, hw: tuple[int, int]) -> Tensor:
+    """Copy the surroundings of one position of a prepared image (3, H, W) uint8: (3, side, side) uint8."""
     height, width = image.shape[-2:]
     down, across = height / hw[0], width / hw[1]
     reach = min(height, width, max(16, round(3 * max(down, across))))
     row, column = divmod(position, hw[1])
     top = int(min(max(0, (row + 0.5) * down - reach / 2), height - reach))
     left = int(min(max(0, (column + 0.5) * across - reach / 2), width - reach))
-    patch = image[:, top : top + reach, left : left + reach].float()[None]
-    resized = F.interpolate(patch, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    return image[:, top : top + reach, left : left + reach].clone()
+
+
+def picture(patch: Tensor, side: int = PROTOTYPE_SIDE) -> Tensor:
+    """Resize a patch (3, h, w) uint8 to a picture (side, side, 3) uint8."""
+    resized = F.interpolate(
+        patch.float()[None], size=(side, side), mode="bilinear", align_corners=False, antialias=True
+    )
     return resized[0].clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
 
 
