@@ -26,17 +26,16 @@ from anomem.fitting import (
     Run,
     gather_labelled,
     make_run,
-    read_preprocessing,
     recalibrated,
     reconcluded,
 )
+from anomem.framing import FrameParameters, read_preprocessing
 from anomem.modelfile import earlier_calibration, earlier_normals, save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param, parameters
+from anomem.params import OneOf, Range, param, parameters
 from anomem.runtime.groups import Groups
-from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.recalibration import Fresh
 from anomem.runtime.scoring import ImageResult, PreparedImages
@@ -47,7 +46,7 @@ Supervision = Literal["none", "optional", "required"]
 
 
 @parameters
-class Detector(Parameters, FittedModel):
+class Detector(FrameParameters, FittedModel):
     """Base of all detectors: fit on normals, score, localise, keep a promised false-alarm rate."""
 
     name: ClassVar[str]
@@ -60,24 +59,6 @@ class Detector(Parameters, FittedModel):
     """Contract tests that do not apply to this method, each with the reason."""
     _fitted: Fitted | None = field(default=None, init=False)
 
-    size: int = param(224, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
-    letterbox: bool = param(False, FLAG, doc="Keep the aspect when resizing and fill up with grey.")
-    tile: int | None = param(
-        None,
-        Range(32, 8192, integer=True),
-        doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
-        optional=True,
-    )
-    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.")
-    roi: Any = param(
-        None,
-        FileOrArray("a mask image's path, or an (H, W) array"),
-        doc="Region of interest: black parts of this mask are left out of fitting, scores and maps.",
-        optional=True,
-    )
-    bits: int | str = param(
-        "auto", OneOf(("auto", *BITS)), doc="Bits that 16-bit samples use; auto: those of the normals."
-    )
     precision: str = param(
         "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring and calibration."
     )

@@ -22,6 +22,7 @@ from anomem.fitting import (
     remember_calibration,
     suspects_among,
 )
+from anomem.framing import frame_of
 from anomem.nn.inference import ImageResult
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.roles import Roles, add_labelled, assign_roles
@@ -129,6 +130,7 @@ def _steps(
         calibration_strata=None if roles.strata is None else tuple(roles.strata),
         normals=stored_normals(corpus),
         suspects=suspects,
+        frame=frame_of(roles.normals(), scorer.grid_hw),
     )
 
 

@@ -8,6 +8,7 @@ from anomem.errors import NotFittedError
 from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.frame import Frame
 from anomem.runtime.model import Model
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.suspects import Suspect
@@ -76,6 +77,11 @@ class FittedModel(Model):
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
         return self._state().preprocessing
+
+    @property
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen, and the smallest defect that it shows."""
+        return self._state().frame
 
     @property
     def resolved_(self) -> dict[str, Any]:

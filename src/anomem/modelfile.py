@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from anomem.data.store import Stored, read_store
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
-from anomem.nn.scorer import Scorer
+from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
 from anomem.runtime.calibration import Calibration
@@ -77,6 +77,7 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
             "history": [dataclasses.asdict(record) for record in state.history],
             "labels": [dict(row) for row in state.labels],
             **_added(state),
+            **({} if state.frame is None else {"frame": state.frame.to_dict()}),
         },
     )
 
@@ -116,16 +117,17 @@ def load_model(
     tensors, manifest = read_model(path)
     build = builder(manifest.method)
     try:
-        if manifest.architecture.get("size") not in (None, manifest.preprocessing["size"]):
-            raise ModelFileError("architecture and preprocessing differ in size")
         if manifest.precision == "int8" or manifest.precision != manifest.calibration["precision"]:
             raise ModelFileError("precision: not one that models of this kind score in")
         scorer = _filled(build, dict(manifest.architecture), tensors)
         roi = _roi(tensors)
+        preprocessing = Preprocessing.from_dict(manifest.preprocessing, roi)
+        if "size" in manifest.architecture and input_hw(manifest.architecture) != preprocessing.hw:
+            raise ModelFileError("architecture and preprocessing differ in size")
         state = Fitted(
             scorer,
             {**manifest.resolved, "roi": roi},
-            Preprocessing.from_dict(manifest.preprocessing, roi),
+            preprocessing,
             Calibration(
                 tensors["calibration.scores"].numpy(),
                 float(manifest.calibration["alpha"]),
@@ -146,6 +148,7 @@ def load_model(
             wanted=str(manifest.facts.get("calibration", "split")),
             suspects=tuple(_suspect(row) for row in manifest.facts.get("suspects", ())),
             excluded=int(manifest.facts.get("excluded", 0)),
+            frame=manifest.frame,
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
         raise

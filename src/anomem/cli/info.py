@@ -16,6 +16,7 @@ from anomem.cli.promising import calibration_facts, threshold_facts, write_suspe
 from anomem.cli.session import Session, pass_session
 from anomem.errors import AnomemError, InputError
 from anomem.runtime.dependencies import installed
+from anomem.runtime.frame import Frame
 from anomem.runtime.machine import cores, processor
 from anomem.runtime.neutral import printable
 from anomem.runtime.text import number
@@ -152,9 +153,8 @@ def _examined(model: Path) -> dict[str, Any]:
     from anomem.loading import load
 
     detector = load(model)
-    side = int(detector.resolved_["size"])
-    grey = np.full((1, side, side, 3), 127, np.uint8)
     strata = list(detector.calibration_.parts)[:1] or None
+    grey = np.full((1, *detector.preprocessing_.hw, 3), 127, np.uint8)
     (scored,) = detector.score(grey, maps=detector.localizes, strata=strata, workers=0)
     if not np.isfinite(scored.score):
         raise InputError(f"{model}: scores a grey image as {scored.score}; fit it again")
@@ -163,7 +163,7 @@ def _examined(model: Path) -> dict[str, Any]:
         "file": str(model),
         "megabytes": round(model.stat().st_size / 1e6, 1),
         "method": detector.name,
-        "size": side,
+        "size": int(detector.resolved_["size"]),
         **detector.counts_,
         **threshold_facts(calibration),
         "alpha_min": calibration.alpha_min,
@@ -172,6 +172,7 @@ def _examined(model: Path) -> dict[str, Any]:
         "calibration": calibration_facts(detector),
         "suspects": list(getattr(detector, "suspects_", ())),
         "score_of_grey": scored.score,
+        "frame": detector.frame_ and detector.frame_.to_dict(),
     }
 
 
@@ -182,13 +183,17 @@ def _lines(name: str, value: Any) -> list[str]:
         have = [f"{extra} {'installed' if there else 'not installed'}" for extra, there in value.items()]
         return [f"extras: {', '.join(have)}"]
     if isinstance(value, dict):
-        shown = (f"{key} {_shown(v)}" for key, v in value.items())
+        plain = {key: v for key, v in value.items() if key != "frame"}
+        shown = (f"{key} {_shown(v)}" for key, v in plain.items())
         strata = value.get("strata", {}).items()
         each = (
             f"stratum {printable(name)}: {', '.join(f'{key} {_shown(v)}' for key, v in of.items())}"
             for name, of in strata
         )
-        return [f"{name}: {', '.join(shown)}", *each, *(f"suspect: {s['path']}" for s in value.get("suspects", ()))]
+        frame = value.get("frame") and Frame.from_dict(value["frame"])
+        seen = frame.sentences() if frame else ()
+        suspects = (f"suspect: {s['path']}" for s in value.get("suspects", ()))
+        return [f"{name}: {', '.join(shown)}", *each, *seen, *suspects]
     if isinstance(value, bool):
         value = "native" if value else "emulated (slower than fp32)"
     return [f"{name}: {'does not work' if value is None else value}"]

@@ -199,7 +199,7 @@ def export_steps(
         fitted_to, fresh = _roles(state, wish)
         with scratch("export") as folder:
             onnx = file if wish.format == "onnx" else folder / "network.onnx"
-            graph = write_onnx(state.scorer, state.preprocessing.size, onnx)
+            graph = write_onnx(state.scorer, state.preprocessing.hw, onnx)
             yield Record("graph", 1, 1)
             if wish.format == "openvino":
                 yield Record("convert", 0, 1)

@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,14 +129,15 @@ class Backbone(nn.Module):
         return twin
 
     @torch.no_grad()
-    def describe(self, size: int) -> list[FeatureInfo]:
-        """Return channels and size of every map for inputs of `size` pixels, by running one blank image."""
+    def describe(self, size: int | tuple[int, int]) -> list[FeatureInfo]:
+        """Return channels and size of every map for inputs of `size` (side, or height and width), from a blank one."""
         training = self.training
+        hw = (size, size) if isinstance(size, int) else size
         try:
-            maps = self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
+            maps = self.eval()(torch.zeros(1, 3, *hw, device=self.mean.device))
         except (RuntimeError, AssertionError, IndexError) as error:
             raise ParameterError(
-                f"{self.name}: inputs of {size} px are not accepted; set another size or backbone"
+                f"{self.name}: inputs of {hw[0]} x {hw[1]} px are not accepted; set another size or backbone"
             ) from error
         if any(m.ndim != 4 for m in maps):
             raise ParameterError(f"{self.name}: gives tokens, not feature maps; take a convolutional backbone")
@@ -181,6 +183,15 @@ def load_backbone(
         return backbone.to(memory_format=torch.channels_last)
     except RuntimeError as error:
         raise ParameterError(f"{name}: gives no feature maps; take a convolutional backbone") from error
+
+
+@cache
+def stride_of(name: str) -> int:
+    """Return the side of one position of a model's coarsest feature map, in pixels of its input."""
+    _check_name(name)
+    with torch.device("meta"):  # Neither memory nor random numbers are used.
+        info: Any = timm.create_model(name, pretrained=False, num_classes=0).feature_info
+    return max(int(entry["reduction"]) for entry in getattr(info, "info", info))
 
 
 def _check_name(name: str) -> None:

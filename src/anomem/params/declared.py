@@ -64,7 +64,15 @@ BY_PRESET = ByPreset()
 """Default of parameters that a preset decides and for which None is a valid value."""
 
 
-def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False, preset: bool = False) -> Any:
+def param(
+    default: object,
+    allowed: Allowed,
+    *,
+    doc: str,
+    optional: bool = False,
+    preset: bool = False,
+    former: Mapping[object, object] | None = None,
+) -> Any:
     """Declare one hyperparameter: its default, its allowed values, its documentation.
 
     Parameters
@@ -79,6 +87,8 @@ def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False
         Allow None ("off").
     preset : bool
         Leave the value to the preset unless given.
+    former : mapping, optional
+        Values under the parameter's former name -> present values.
     """
     start = default if not preset else BY_PRESET if optional else None
     return field(
@@ -90,6 +100,7 @@ def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False
             "preset": preset,
             "usual": default,
             "group": None,
+            "former": former or {},
         },
     )
 
@@ -184,7 +195,12 @@ class Parameters:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Values per preset; members of a group by their dotted name."""
     moved: ClassVar[Mapping[str, str]] = {}
-    """Map from former names, which warn for one version, to dotted new ones."""
+    """Map from former names, which warn for one version, to dotted new ones; those of base classes count too."""
+
+    @classmethod
+    def former_names(cls) -> dict[str, str]:
+        """Return `moved` of this class and its base classes."""
+        return {old: new for kind in reversed(cls.__mro__) for old, new in vars(kind).get("moved", {}).items()}
 
     @classmethod
     def declared(cls) -> dict[str, Field[object]]:

@@ -36,8 +36,8 @@ class Engine(ABC):
     ----------
     name : str
         "onnxruntime" or "openvino".
-    size : int or None
-        Side of the square inputs in pixels; None if the file does not fix it.
+    hw : (int, int) or None
+        Height and width of the inputs in pixels; None if the file does not fix them.
     localizes : bool
         True if the network returns maps.
     arithmetic : str
@@ -46,7 +46,7 @@ class Engine(ABC):
 
     name: str
     arithmetic: str = "f32"
-    size: int | None
+    hw: tuple[int, int] | None
     localizes: bool
 
     def __init__(self, threads: int | None) -> None:
@@ -78,8 +78,8 @@ class _OnnxRuntime(Engine):
         self._path, self._outputs = path, [o.name for o in self._session.get_outputs()]
         inputs = [(i.name, i.type == "tensor(uint8)", len(i.shape)) for i in self._session.get_inputs()]
         _check_network(path, inputs, {o.name: len(o.shape) for o in self._session.get_outputs()})
-        side = self._session.get_inputs()[0].shape[2]
-        self.size = side if isinstance(side, int) else None
+        height, width = self._session.get_inputs()[0].shape[2:]
+        self.hw = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         self.localizes = "map" in self._outputs
 
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
@@ -118,8 +118,8 @@ class _OpenVino(Engine):
         self._ports = {name: i for i, port in enumerate(self._model.outputs) for name in port.get_names()}
         inputs = [(*_named(port, "image"), _rank(port)) for port in self._model.inputs]
         _check_network(path, inputs, {name: _rank(self._model.outputs[i]) for name, i in self._ports.items()})
-        side = self._model.inputs[0].get_partial_shape()[2]
-        self.size = side.get_length() if side.is_static else None
+        height, width = list(self._model.inputs[0].get_partial_shape())[2:]
+        self.hw = (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
         self.localizes = "map" in self._ports
         # Processors without bfloat16 fall back to float32.
         self.arithmetic = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())

@@ -14,6 +14,7 @@ from anomem.errors import InputError
 from anomem.renamed import OldNames, warn_renamed
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.fdr import benjamini_hochberg
+from anomem.runtime.frame import Frame
 from anomem.runtime.groups import Groups, fresh_strata, image_strata, resolve_groups
 from anomem.runtime.listing import image_files
 from anomem.runtime.preprocess import Preprocessing
@@ -69,6 +70,11 @@ class Model(OldNames, ABC):
     @abstractmethod
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
+
+    @property
+    @abstractmethod
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen; None for files that are older than this fact."""
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ from anomem.errors import AnomemWarning, InputError, ModelFileError, ParameterEr
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
+from anomem.runtime.frame import Frame
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import checksum, is_exported, weights_of
 from anomem.runtime.model import Model
@@ -84,7 +85,7 @@ class Session(Model):
             raise ModelFileError(f"{path}: not an exported model; give a .onnx file, or the .xml of an OpenVINO IR")
         facts = read_facts(path)
         found = open_engine(path, precision=facts.manifest.precision, threads=threads, engine=engine)
-        if found.size not in (None, facts.preprocessing.size):
+        if found.hw not in (None, facts.preprocessing.hw):
             raise ModelFileError(f"{path}: damaged: network and manifest differ in input size; export it again")
         return cls(Path(path), facts, found)
 
@@ -141,6 +142,11 @@ class Session(Model):
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
         return self._facts.preprocessing
+
+    @property
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen; None for files that are older than this fact."""
+        return self._facts.manifest.frame
 
     @property
     def resolved_(self) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from anomem.detectors.anomem.seeding import (
 from anomem.detectors.anomem.stage_one import train_stage_one
 from anomem.detectors.anomem.stage_two import fit_second_stage
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone
+from anomem.framing import SIZE_DOC
+from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, stride_of
 from anomem.nn.scorer import MapScorer, Scorer, TwoStageScorer
 from anomem.params import FLAG, Each, Either, OneOf, Range, Text, group, param, parameters
 from anomem.types import Record, UInt8Image
@@ -61,7 +62,7 @@ class AnoMem(Detector, ClosedForm):
     moved: ClassVar[Mapping[str, str]] = MOVED
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "memory_size": (16,), "memory_share": 1}
 
-    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc=SIZE_DOC, preset=True)
     preset: str = param(
         "surface",
         OneOf(tuple(PRESETS)),
@@ -181,6 +182,10 @@ class AnoMem(Detector, ClosedForm):
     )
     stage_two: StageTwo = group(StageTwo, doc="Use of labelled images.")
 
+    def input_strides(self) -> tuple[int, int]:
+        """Return the stride of the backbone's coarsest map, twice."""
+        return (stride_of(self.backbone),) * 2
+
     def prototypes(self) -> list[tuple[str, UInt8Image]]:
         """Return pictures of the most used items per scale: (caption, (48, 48, 3) uint8)."""
         scorer = self.scorer_
@@ -193,7 +198,7 @@ class AnoMem(Detector, ClosedForm):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        scorer = self._empty(run)
+        scorer = self._empty(run, learn.preprocessing.hw)
         profile = yield from self._seed(scorer, learn, run)
         if p.stage_one is not None:
             yield from train_stage_one(scorer, learn, labelled, p.stage_one, run)
@@ -211,8 +216,8 @@ class AnoMem(Detector, ClosedForm):
     def _closed_form(self, params: Self) -> bool:
         return params.stage_one is None
 
-    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> MultiScaleScorer:
-        return empty_scorer(run.params, backbone).to(run.device).eval()
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> MultiScaleScorer:
+        return empty_scorer(run.params, hw, backbone).to(run.device).eval()
 
     def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         yield from self._seed(scorer, learn, run)

@@ -12,7 +12,8 @@ from anomem.data.imageset import ImageSet
 from anomem.detector import Detector
 from anomem.detectors.baselines._shallow import Normalise
 from anomem.fitting import Labelled, Run, Shared
-from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from anomem.framing import SIZE_DOC
+from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone, stride_of
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import MapScorer, Output, Scorer
@@ -31,10 +32,14 @@ class Pretrained(Detector):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
 
-    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc=SIZE_DOC, preset=True)
     preset: str = param("surface", OneOf(("surface", "object")), doc=f"{PRESET_DOC}.")
     backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.")
     weights: str | None = param("default", WEIGHTS, doc="Weights of the backbone; none: random ones.", optional=True)
+
+    def input_strides(self) -> tuple[int, int] | None:
+        """Return the stride of the backbone's coarsest map, twice."""
+        return (stride_of(self.backbone),) * 2
 
 
 @parameters

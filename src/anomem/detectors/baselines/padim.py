@@ -18,7 +18,7 @@ from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.inference import feature_batches
-from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer
+from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer, frame_config, input_hw
 from anomem.params import Each, Range, param, parameters
 from anomem.types import Record
 
@@ -29,8 +29,8 @@ class PaDiMScorer(MapScorer):
     Parameters
     ----------
     config : dict
-        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``, ``hw`` of the finest
-        stage, ``counts`` (channels kept per stage), ``smoothing``.
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size`` and
+        ``input_hw``, ``hw`` of the finest stage, ``counts`` (channels kept per stage), ``smoothing``.
     backbone : Backbone or None
         Backbone with its weights; None: an empty one is built.
     """
@@ -47,12 +47,17 @@ class PaDiMScorer(MapScorer):
         self.fusion = MapFusion(
             [hw],
             [1.0],
-            size=config["size"],
+            input_hw=input_hw(config),
             reduction="max",
             top=1.0,
             smoothing=config["smoothing"],
             standardise="none",
         )
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the finest map, height and width."""
+        return self.fusion.grid_hw
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
         """Return one map of the drawn channels on the finest grid, (B, C, h, w) float32, from the backbone's maps."""
@@ -119,16 +124,16 @@ class PaDiM(Pretrained, ClosedForm):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        scorer = self._empty(run)
+        scorer = self._empty(run, learn.preprocessing.hw)
         # Nothing is tuned here, so tune normals join the training: a covariance gains from every image.
         yield from _learn(scorer, (learn, tune), run)
         return scorer
 
-    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> PaDiMScorer:
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> PaDiMScorer:
         p = run.params
         if backbone is None:
             backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
-        return _empty_scorer(backbone, run)
+        return _empty_scorer(backbone, hw, run)
 
     def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         yield from _learn(scorer, (learn,), run)
@@ -155,9 +160,9 @@ def _learn(scorer: MapScorer, parts: Sequence[ImageSet], run: Run[PaDiM]) -> Gen
     scorer.requires_grad_(False)
 
 
-def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
+def _empty_scorer(backbone: Backbone, hw: tuple[int, int], run: Run[PaDiM]) -> PaDiMScorer:
     """Return a scorer with its channels drawn, without Gaussians."""
-    p, maps = run.params, backbone.describe(run.params.size)
+    p, maps = run.params, backbone.describe(hw)
     n_stages = [m.channels for m in maps]
     if p.n_channels is not None and p.n_channels > sum(n_stages):
         raise ParameterError(
@@ -166,7 +171,7 @@ def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
     channels = split_channels(choose_channels(sum(n_stages), p.n_channels, run.rng), n_stages)
     config = {
         "backbone": {"name": p.backbone, "stages": list(p.stages), "folded": True},
-        "size": p.size,
+        **frame_config(hw, p.size),
         "hw": list(max(maps, key=lambda m: m.hw[0] * m.hw[1]).hw),
         "counts": [len(c) for c in channels],
         "smoothing": p.smoothing,

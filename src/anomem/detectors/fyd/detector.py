@@ -118,6 +118,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
         "size": 224,
+        "aspect": "square",
         "backbone": "resnet18",
         "image_aligner.keep": "on",
         "image_aligner.angle": "number",
@@ -225,6 +226,10 @@ class FYD(Pretrained):
     )
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
 
+    def input_strides(self) -> tuple[int, int] | None:
+        """Return the backbone's stride; None with an image aligner, which turns square images about their centre."""
+        return super().input_strides() if self.image_aligner is None else None
+
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
@@ -232,7 +237,7 @@ class FYD(Pretrained):
         if alone:
             line = "images: a single one cannot be aligned; give more normals"
             warnings.warn(line, AnomemWarning, stacklevel=2)
-        scorer = empty_scorer(run.params, run.rng, alone=alone).to(run.device).eval()
+        scorer = empty_scorer(run.params, learn.preprocessing.hw, run.rng, alone=alone).to(run.device).eval()
         if not alone:
             yield from align_images(scorer, learn, tune, run)
             yield from align_features(scorer, learn, run)
