@@ -99,6 +99,7 @@ class Backbone(nn.Module):
         model = _create(self.name, width=width, small_stem=small_stem)
         if weights is not None:
             fill(model, weights, self.name)
+        self.stages = list(stages)
         self.layers = [layer_name(model, self.name, stage) for stage in stages]
         self.embedding = embedding
         self._expect(cast(Any, model).pretrained_cfg)

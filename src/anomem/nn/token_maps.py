@@ -91,15 +91,26 @@ class TokenMaps(nn.Module):
             names += [f"{name}.{part}" for part, _ in child.named_children()] if parts else [name]
         return names
 
+    def fix_positions(self, hw: tuple[int, int]) -> None:
+        """Resample the grid of positions for inputs of H x W pixels, in place, before the model is exported.
+
+        Runtimes resample it each in their own way.
+        """
+        if self.patch is not None and getattr(self.timm, "pos_embed", None) is not None:
+            self.timm.set_input_size(img_size=self._whole(hw))
+
     def _fitted(self, images: Tensor) -> Tensor:
         """Resize images to whole patches: a patch cut off, or padded, would shift the map against the image."""
+        hw = (images.shape[2], images.shape[3])
+        whole = self._whole(hw)
+        return images if whole == hw else F.interpolate(images, size=whole, mode="bilinear", align_corners=False)
+
+    def _whole(self, hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the nearest height and width of whole patches."""
         if self.patch is None:
-            return images
-        sides = images.shape[-2:]
-        whole = [max(1, round(side / patch)) * patch for side, patch in zip(sides, self.patch, strict=True)]
-        if whole == list(sides):
-            return images
-        return F.interpolate(images, size=whole, mode="bilinear", align_corners=False)
+            return hw
+        height, width = (max(1, round(side / patch)) * patch for side, patch in zip(hw, self.patch, strict=True))
+        return height, width
 
     def _embedding(self, last: Tensor) -> Tensor:
         if getattr(self.timm, "cls_token", None) is None or last.ndim != 3:

@@ -14,6 +14,7 @@ from anomem.detectors.anomem.presets import PRESETS
 from anomem.errors import ParameterError
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, ScaleMemory
+from anomem.nn.families import own_stages
 from anomem.nn.scorer import Output, TwoStageScorer
 
 if TYPE_CHECKING:
@@ -134,10 +135,8 @@ def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = P
 def empty_scorer(p: AnoMem) -> MultiScaleScorer:
     """Build the scorer that the hyperparameters describe, with its backbone loaded and its memories unseeded."""
     from_scratch = p.weights is None
-    stages = list(p.stages)
-    if p.backbone != DEFAULT_BACKBONE and tuple(stages) == PRESETS[p.preset]["stages"]:
-        # A preset names layers of the default backbone; another backbone uses its last map instead.
-        stages = [s if isinstance(s, int) else -1 for s in stages]
+    preset = PRESETS[p.preset]
+    stages = own_stages(p.backbone, p.stages, preset["stages"], preset.get("backbone", DEFAULT_BACKBONE))
     residual = p.backbone.startswith(("resnet", "wide_resnet"))
     options: dict[str, Any] = {
         "name": p.backbone,

@@ -16,10 +16,11 @@ from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Scorer
-from anomem.params import OneOf, Range, Text, param, parameters
+from anomem.params import Each, Either, OneOf, Range, Text, param, parameters
 from anomem.types import Record
 
 MODEL = Text("a timm model's name", like="resnet18")
+STAGE = Each(Either((Range(-99, 99, integer=True), Text("a layer, stride4 to stride32"))))
 WEIGHTS = Text("default, a file, a timm tag", like="default")
 PRESET_DOC = "Named set of parameters: surface for a 224 px input, object for 160 px"
 

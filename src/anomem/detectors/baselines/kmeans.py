@@ -11,18 +11,21 @@ from torch import Tensor, nn
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
 from anomem.detectors.anomem.seeding import STATISTICS_LIMIT
-from anomem.detectors.baselines._pooled import Pretrained
+from anomem.detectors.baselines._pooled import STAGE, Pretrained
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, ScaleMemory
+from anomem.nn.families import own_stages
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Each, Range, param, parameters
+from anomem.params import Range, param, parameters
 from anomem.types import Record
 
 SAMPLE_LIMIT = 32_768
+STAGES = (2, 3)
+"""Maps of the default backbone that carry centres: strides 8 and 16."""
 
 
 class KMeansScorer(Scorer):
@@ -93,8 +96,8 @@ class KMeans(Pretrained):
     paper: ClassVar[str] = "Baseline of Jezequel et al., 2022, Table 3: k-means centroids as prototypes"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_prototypes": 32}
 
-    stages: tuple[int, ...] = param(
-        (2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps of the backbone, as timm's out_indices."
+    stages: tuple[int | str, ...] = param(
+        STAGES, STAGE, doc="Feature maps of the backbone, as timm's out_indices, or by name or stride."
     )
     n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Number of k-means centres per scale.")
 
@@ -102,9 +105,10 @@ class KMeans(Pretrained):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
+        stages = own_stages(p.backbone, p.stages, STAGES)
+        backbone = load_backbone(p.backbone, stages, weights=p.weights, folded=True).eval().to(run.device)
         scales = [{"channels": m.channels, "hw": list(m.hw), "n_items": 1} for m in backbone.describe(p.size)]
-        options = {"name": p.backbone, "stages": list(p.stages), "folded": True}
+        options = {"name": p.backbone, "stages": stages, "folded": True}
         scorer = KMeansScorer({"backbone": options, "size": p.size, "scales": scales}, backbone).eval().to(run.device)
         memories = scorer.memories()
         samples = [VectorSample(SAMPLE_LIMIT, run.rng) for _ in memories]

@@ -10,16 +10,20 @@ from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import Pretrained
+from anomem.detectors.baselines._pooled import STAGE, Pretrained
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion
+from anomem.nn.families import own_stages
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.inference import feature_batches
 from anomem.nn.scorer import Output, Scorer
-from anomem.params import Each, Range, param, parameters
+from anomem.params import Range, param, parameters
 from anomem.types import Record
+
+STAGES = (1, 2, 3)
+"""Maps of the default backbone that are stacked: strides 4, 8 and 16."""
 
 
 class PaDiMScorer(Scorer):
@@ -92,8 +96,8 @@ class PaDiM(Pretrained):
     paper: ClassVar[str] = "Defard et al., PaDiM: a patch distribution modeling framework, 2021"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_channels": 40}
 
-    stages: tuple[int, ...] = param(
-        (1, 2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are stacked, as timm's out_indices."
+    stages: tuple[int | str, ...] = param(
+        STAGES, STAGE, doc="Feature maps that are stacked, as timm's out_indices, or by name or stride."
     )
     n_channels: int | None = param(
         100,
@@ -110,7 +114,7 @@ class PaDiM(Pretrained):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
+        backbone = _load(p).to(run.device)
         scorer = _empty_scorer(backbone, run)
         moments = GaussianMoments(scorer.gaussian.channels, scorer.gaussian.hw)
         # Nothing is tuned here, so tune normals join the training: a covariance gains from every image.
@@ -131,6 +135,11 @@ class PaDiM(Pretrained):
         return PaDiMScorer(config)
 
 
+def _load(p: PaDiM) -> Backbone:
+    stages = own_stages(p.backbone, p.stages, STAGES)
+    return load_backbone(p.backbone, stages, weights=p.weights, folded=True).eval()
+
+
 def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
     """Return a scorer with its channels drawn, without Gaussians."""
     p, maps = run.params, backbone.describe(run.params.size)
@@ -141,7 +150,7 @@ def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
         )
     channels = split_channels(choose_channels(sum(n_stages), p.n_channels, run.rng), n_stages)
     config = {
-        "backbone": {"name": p.backbone, "stages": list(p.stages), "folded": True},
+        "backbone": {"name": p.backbone, "stages": backbone.stages, "folded": True},
         "size": p.size,
         "hw": list(max(maps, key=lambda m: m.hw[0] * m.hw[1]).hw),
         "counts": [len(c) for c in channels],
