@@ -15,9 +15,9 @@ __all__ = ["ALIASES", "DEFAULT_BACKBONE", "architecture", "layer_name", "own_sta
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 
 ALIASES = {
-    "efficientnet_lite0": "tf_efficientnet_lite0",
-    "efficientnet_lite1": "tf_efficientnet_lite1",
-    "efficientnet_lite2": "tf_efficientnet_lite2",
+    "lite0": "tf_efficientnet_lite0",
+    "lite1": "tf_efficientnet_lite1",
+    "lite2": "tf_efficientnet_lite2",
     "mobilenetv4_small": "mobilenetv4_conv_small",
     "swin_tiny": "swin_tiny_patch4_window7_224",
     "swin_small": "swin_small_patch4_window7_224",
