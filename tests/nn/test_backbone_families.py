@@ -139,6 +139,19 @@ def test_sides_are_rounded_to_whole_patches() -> None:
         torch.testing.assert_close(backbone(grey)[0], backbone(grey.new_full((1, 3, 70, 70), 100))[0])
 
 
+@pytest.mark.parametrize("name", ["test_vit", "eva02_tiny_patch14_224"])
+def test_positions_fixed_for_an_export_are_those_of_the_size(name: str) -> None:
+    backbone = _random(name, (1,))
+    assert isinstance(backbone.model, TokenMaps)
+    with torch.inference_mode():
+        (before,) = backbone(_images(64, 112))
+    backbone.model.fix_positions((64, 112))
+    grid = backbone.model.timm.patch_embed.grid_size
+    assert backbone.model.timm.pos_embed.shape[1] == grid[0] * grid[1] + backbone.model.timm.num_prefix_tokens
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(_images(64, 112))[0], before)
+
+
 def test_later_blocks_are_not_kept() -> None:
     sizes = [sum(p.numel() for p in _random("test_vit", (stage,)).parameters()) for stage in range(6)]
     assert sizes == sorted(set(sizes))
