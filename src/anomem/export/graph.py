@@ -16,6 +16,7 @@ from anomem.errors import ExportError, MissingExtraError, ParameterError
 from anomem.export.quiet import hushed
 from anomem.nn.devices import copy_scorer
 from anomem.nn.scorer import Scorer
+from anomem.nn.token_maps import TokenMaps
 from anomem.nn.tracing import exporting_here, private_tracing
 
 LARGEST = 2_000_000_000
@@ -98,6 +99,8 @@ def write_onnx(scorer: Scorer, hw: tuple[int, int], path: Path) -> Graph:
     for module in network.modules():
         if hasattr(module, "inplace"):  # A graph has no devices, and removing them again takes long.
             setattr(module, "inplace", False)  # noqa: B010
+        if isinstance(module, TokenMaps):
+            module.fix_positions(hw)
     image = torch.zeros(2, 3, *hw, dtype=torch.uint8)
     with torch.no_grad():
         output = network.scorer(image)

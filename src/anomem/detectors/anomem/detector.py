@@ -80,8 +80,8 @@ class AnoMem(Detector, ClosedForm):
     width: float = param(1.0, Range(0.05, 4.0), doc="Factor on the channels of a residual backbone.")
     stages: tuple[int | str, ...] = param(
         None,
-        Each(Either((Range(-8, 8, integer=True), Text("a layer's name")))),
-        doc="Feature maps that carry a memory, as timm's out_indices or layer names; a stage may appear twice.",
+        Each(Either((Range(-99, 99, integer=True), Text("a layer, stride4 to stride32")))),
+        doc="Feature maps that carry a memory, as timm's out_indices, or by name or stride; one may appear twice.",
         preset=True,
     )
     embedding: bool = param(

@@ -14,6 +14,7 @@ from anomem.detectors.anomem.presets import PRESETS
 from anomem.errors import ParameterError
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, ScaleMemory, fitted_limit, spread
+from anomem.nn.families import own_stages
 from anomem.nn.scorer import (
     Deviation,
     MapScorer,
@@ -221,10 +222,8 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
     """
     hw = hw or (p.size, p.size)
     from_scratch = p.weights is None
-    stages = list(p.stages)
-    if p.backbone != DEFAULT_BACKBONE and tuple(stages) == PRESETS[p.preset]["stages"]:
-        # A preset names layers of the default backbone; another backbone uses its last map instead.
-        stages = [s if isinstance(s, int) else -1 for s in stages]
+    preset = PRESETS[p.preset]
+    stages = own_stages(p.backbone, p.stages, preset["stages"], preset.get("backbone", DEFAULT_BACKBONE))
     residual = p.backbone.startswith(("resnet", "wide_resnet"))
     options: dict[str, Any] = {
         "name": p.backbone,

@@ -17,11 +17,12 @@ from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone, strid
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import MapScorer, Output, Scorer
-from anomem.params import OneOf, Range, Text, param, parameters
+from anomem.params import Each, Either, OneOf, Range, Text, param, parameters
 from anomem.types import Record
 
 S = TypeVar("S", bound=Scorer)
 MODEL = Text("a timm model's name", like="resnet18")
+STAGE = Each(Either((Range(-99, 99, integer=True), Text("a layer, stride4 to stride32"))))
 WEIGHTS = Text("default, a file, a timm tag", like="default")
 PRESET_DOC = "Named set of parameters: surface for a 224 px input, object for 160 px"
 

@@ -12,18 +12,21 @@ from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
 from anomem.detectors.anomem.seeding import STATISTICS_LIMIT
-from anomem.detectors.baselines._pooled import Pretrained, own
+from anomem.detectors.baselines._pooled import STAGE, Pretrained, own
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone, FeatureInfo, load_backbone
 from anomem.nn.deviation import MapFusion, ScaleMemory, fitted_limit
+from anomem.nn.families import own_stages
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer, frame_config, input_hw
-from anomem.params import Each, Range, param, parameters
+from anomem.params import Range, param, parameters
 from anomem.types import Record
 
 SAMPLE_LIMIT = 32_768
+STAGES = (2, 3)
+"""Maps of the default backbone that carry centres: strides 8 and 16."""
 MAX_GRID = 28
 """Maximum positions per side of a square input's maps; finer maps are averaged."""
 
@@ -114,8 +117,8 @@ class KMeans(Pretrained, ClosedForm):
     paper: ClassVar[str] = "Baseline of Jezequel et al., 2022, Table 3: k-means centroids as prototypes"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_prototypes": 32}
 
-    stages: tuple[int, ...] = param(
-        (2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps of the backbone, as timm's out_indices."
+    stages: tuple[int | str, ...] = param(
+        STAGES, STAGE, doc="Feature maps of the backbone, as timm's out_indices, or by name or stride."
     )
     n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Number of k-means centres per scale.")
 
@@ -136,10 +139,11 @@ class KMeans(Pretrained, ClosedForm):
 
     def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> KMeansScorer:
         p = run.params
+        stages = own_stages(p.backbone, p.stages, STAGES)
         if backbone is None:
-            backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
+            backbone = load_backbone(p.backbone, stages, weights=p.weights, folded=True).eval().to(run.device)
         scales = [_scale(found, hw, p.size) for found in backbone.describe(hw)]
-        options = {"name": p.backbone, "stages": list(p.stages), "folded": True}
+        options = {"name": p.backbone, "stages": stages, "folded": True}
         config = {"backbone": options, **frame_config(hw, p.size), "scales": scales}
         return KMeansScorer(config, backbone).eval().to(run.device)
 

@@ -8,15 +8,15 @@ from typing import Any, ClassVar, Self
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, Pretrained
+from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, STAGE, Pretrained
 from anomem.detectors.fyd.alignment import Padding
-from anomem.detectors.fyd.scorer import FYDScorer, empty_scorer
+from anomem.detectors.fyd.scorer import STAGES, FYDScorer, empty_scorer
 from anomem.detectors.fyd.training import align_features, align_images, learn_gaussians
 from anomem.errors import AnomemWarning
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.scorer import Scorer
-from anomem.params import FLAG, Each, Either, OneOf, Parameters, Range, Text, group, param, parameter_group, parameters
+from anomem.params import FLAG, OneOf, Parameters, Range, group, param, parameter_group, parameters
 from anomem.types import Record
 
 POSITIVE = Range(0.0, low_open=True)
@@ -179,9 +179,7 @@ class FYD(Pretrained):
     preset: str = param("surface", OneOf(tuple(PRESETS)), doc=f"{PRESET_DOC}; paper: the publication's literal form.")
     backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.", preset=True)
     stages: tuple[int | str, ...] = param(
-        (1, 2, 3),
-        Each(Either((Range(-8, 8, integer=True), Text("a layer's name")))),
-        doc="Feature maps of the backbone, in order, as timm's out_indices or layer names.",
+        STAGES, STAGE, doc="Feature maps of the backbone, in order, as timm's out_indices, or by name or stride."
     )
     image_aligner: ImageAlignment | None = group(
         ImageAlignment, doc="Alignment of images (ICA); none: off.", optional=True, off=("image_alignment", "off")

@@ -13,11 +13,15 @@ from anomem.detectors.fyd.alignment import in_frame, invert, warp
 from anomem.errors import ParameterError
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, smooth
+from anomem.nn.families import own_stages
 from anomem.nn.gaussian import PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.scorer import Output, Scorer, frame_config, input_hw
 
 if TYPE_CHECKING:
     from anomem.detectors.fyd.detector import FYD, FeatureAlignment, ImageAlignment
+
+STAGES = (1, 2, 3)
+"""Maps of the default backbone, and of residual networks, that are aligned: strides 4, 8 and 16."""
 
 
 class FYDScorer(Scorer):
@@ -114,7 +118,7 @@ def empty_scorer(p: FYD, hw: tuple[int, int], rng: torch.Generator, *, alone: bo
     # With its pretrained statistics a normalisation is one affine map; folded, it costs nothing.
     options: dict[str, Any] = {
         "name": p.backbone,
-        "stages": list(p.stages),
+        "stages": own_stages(p.backbone, p.stages, STAGES),
         "folded": training is None or training.batch_norm == "pretrained" or training.train_backbone == "none",
     }
     backbone = load_backbone(**options, weights=p.weights).eval()
