@@ -29,6 +29,7 @@ ROLES = ("learn", "tune", "calibration", "labelled")
 """Roles of images in a model."""
 
 _DTYPES = ("<f4", "<u8", "|b1")
+_ARRAYS = ("calibration_scores", "calibration_groups", "roi", *(f"digests_{role}" for role in ROLES))
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
 def _all_unpacked(packed: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """Unpack the known arrays of a model, within a limit on their total size."""
     arrays: dict[str, npt.NDArray[Any]] = {}
-    for name in ("calibration_scores", "roi", *(f"digests_{role}" for role in ROLES)):
+    for name in _ARRAYS:
         if name in packed:
             arrays[name] = _unpacked(packed[name], MAX_ARRAY_BYTES - sum(array.nbytes for array in arrays.values()))
     return arrays
