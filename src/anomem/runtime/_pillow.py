@@ -158,7 +158,7 @@ def picture_of(image: Image.Image, label: str, max_pixels: int) -> Picture:
     try:
         tags = {} if getattr(image, "_im", None) else _tiff_facts(image, label)  # a loaded image cannot be read again
         orientation = _orientation(image)
-        image.load()
+        _load_pixels(image)
         return Picture(turned(image, _orientation(image)).copy(), "Pillow", orientation, **tags)
     except ImageError:
         raise
@@ -217,11 +217,17 @@ def _decoded(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max
     tags = _tiff_facts(image, label)
     raw_mode = _raw_mode(image)
     orientation = _orientation(image)
-    image.load()  # Pillow turns a TIFF upright and resets its tag
+    _load_pixels(image)  # Pillow turns a TIFF upright and resets its tag
     low = None
     if deep and ";16" in raw_mode and image.mode in ("RGB", "RGBA"):
         low = _lower_bytes(_header(kind, stream, label, max_pixels), raw_mode)
     return Picture(turned(image, _orientation(image)), str(kind.format), orientation, low=low, **tags)
+
+
+def _load_pixels(image: Image.Image) -> None:
+    image.load()
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ValueError("without a palette")
 
 
 def _tiff_facts(image: Image.Image, label: str) -> dict[str, Any]:
