@@ -19,7 +19,7 @@ from anomem.errors import ModelFileError, one_line
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.limits import MAX_ARRAY_BYTES
 from anomem.runtime.manifest import Manifest
-from anomem.runtime.metadata import checksum, read_texts, weights_of, write_texts
+from anomem.runtime.metadata import checksum, has_checksum, read_texts, weights_of, write_texts
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.seal import SEAL, check_seal
 
@@ -145,7 +145,7 @@ def read_facts(path: str | Path) -> ExportedFacts:
     if weights is not None:
         if not weights.is_file():
             raise ModelFileError(f"{path}: its weights, {weights.name}, are missing; keep both files together")
-        if checksum(weights) != texts.get("weights"):
+        if not has_checksum(weights, texts.get("weights")):
             raise ModelFileError(f"{weights}: damaged, or of another export than {Path(path).name}; export it again")
     return facts
 
