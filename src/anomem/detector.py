@@ -33,7 +33,7 @@ from anomem.fitting import (
     reconcluded,
     remember_calibration,
 )
-from anomem.modelfile import earlier_normals, save_model
+from anomem.modelfile import call_facts, earlier_normals, extended_call, save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
@@ -144,7 +144,8 @@ class Detector(Parameters, FittedModel):
         alpha : float, optional
             Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals are too few for it.
         extend : path, optional
-            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew.
+            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew,
+            with the model's alpha, rule of groups, fit_precision and max_pixels unless they are given.
         device : str
             "auto", or a torch device.
         fit_precision : {"auto", "float32", "bfloat16"}
@@ -165,11 +166,15 @@ class Detector(Parameters, FittedModel):
         ParameterError, InputError, CalibrationError
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha too small for n.
         """
-        described: dict[str, Any] = {"labels": labels, "masks": masks, "groups": groups, "types": types}
-        options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
-        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
+        call: dict[str, Any] = {"alpha": alpha, "groups": groups, "fit_precision": fit_precision}
+        call["max_pixels"] = max_pixels
+        if extend is not None:
+            call = extended_call(extend, call)
+        options: dict[str, Any] = {"labels": labels, "masks": masks, "types": types, "device": device}
+        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad}
         options["earlier"] = () if extend is None else earlier_normals(extend)
-        run_to_end(self._fit_steps(images, y, **described, **options), progress)
+        run_to_end(self._fit_steps(images, y, **options, **call), progress)
+        self._fitted = self._state().replaced(call=call_facts(call))
         return self
 
     def _fit_steps(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -167,6 +167,8 @@ class Fitted:
         Group of each calibration image, in a two-stage scorer's order; None: no groups.
     normals : tuple of Stored
         Files of the fit's normals, for a store beside the model; no part of the model file.
+    call : mapping
+        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.modelfile.call_facts`.
     """
 
     scorer: Scorer
@@ -180,6 +182,7 @@ class Fitted:
     labels: tuple[LabelRow, ...] = ()
     calibration_groups: tuple[int, ...] | None = None
     normals: tuple[Stored, ...] = ()
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
-from anomem.runtime.calibration import Calibration
+from anomem.runtime.calibration import DEFAULT_ALPHA, Calibration
 from anomem.runtime.files import is_file
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
@@ -70,6 +70,7 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
             "skipped": list(state.skipped),
             "history": [dataclasses.asdict(record) for record in state.history],
             "labels": [dict(row) for row in state.labels],
+            **({"call": dict(state.call)} if state.call else {}),
         },
     )
 
@@ -121,6 +122,7 @@ def load_model(
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
             _remembered(tensors, manifest),
+            call=call_facts(manifest.facts.get("call", {})),
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
         raise
@@ -141,6 +143,29 @@ def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
     """
     tensors, _ = read_model(path)
     return read_store(path, digest_set(tensors["digests.learn"]))
+
+
+def call_facts(call: Mapping[str, object]) -> dict[str, Any]:
+    """Return the arguments of a fit that a later one with ``extend`` repeats, without those left at their defaults.
+
+    They are the rule of ``groups`` ("near", "folder", an expression), ``fit_precision`` and ``max_pixels``.
+    """
+    kinds = {"groups": str, "fit_precision": str, "max_pixels": int}
+    return {n: call[n] for n, kind in kinds.items() if isinstance(call.get(n), kind) and call[n] != "auto"}
+
+
+def extended_call(path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a fit that extends a model: as given, else as in the model's fit.
+
+    Its alpha is kept unless it is the default, 0.01 or the smallest attainable one, which more normals may change.
+    """
+    manifest = read_manifest(path)
+    known, facts = call_facts(dict(manifest.facts.get("call", {}))), manifest.calibration
+    smallest = 1 / (facts.get("groups", facts["n"]) + 1)
+    if facts["alpha"] not in (DEFAULT_ALPHA, smallest):
+        known["alpha"] = facts["alpha"]
+    open_names = [n for n, value in given.items() if value is None or (isinstance(value, str) and value == "auto")]
+    return {**given, **{name: value for name, value in known.items() if name in open_names}}
 
 
 def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:

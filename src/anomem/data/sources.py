@@ -184,8 +184,8 @@ class PathSource(FileSource):
 
     def content(self, i: int) -> bytes:
         """Read the bytes of file ``i``; ImageError if it cannot be read or is not an image."""
-        path = self._paths[i]
-        return super().content(i) if exists(path) else read_file(path, image_bytes(self.reading.max_pixels))
+        path, limit = self._paths[i], self.reading.max_pixels
+        return super().content(i) if exists(path) else read_file(path, image_bytes(limit), max_pixels=limit)
 
 
 def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSource:
