@@ -30,7 +30,7 @@ from anomem.fitting import (
     reconcluded,
 )
 from anomem.framing import FrameParameters, read_preprocessing
-from anomem.modelfile import earlier_calibration, earlier_normals, save_model
+from anomem.modelfile import call_facts, earlier_normals, extended_call, save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
@@ -134,7 +134,8 @@ class Detector(FrameParameters, FittedModel):
         exclude : path, or list of paths or Samples, optional
             Normals to leave out, such as a table of suspects; the rate then holds for normals unlike those.
         extend : path, optional
-            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew.
+            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew,
+            with the model's alpha, rule of groups, fit_precision and max_pixels unless they are given.
         device : str
             "auto", or a torch device.
         fit_precision : {"auto", "float32", "bfloat16"}
@@ -157,15 +158,16 @@ class Detector(FrameParameters, FittedModel):
         ParameterError, InputError, CalibrationError
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha too small for n.
         """
-        described: dict[str, Any] = {"labels": labels, "masks": masks, "groups": groups, "types": types}
-        described["strata"] = strata
-        options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
-        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
-        options |= {"exclude": exclude, "features_mb": features_mb, "calibration": calibration}
+        call: dict[str, Any] = {"alpha": alpha, "groups": groups, "strata": strata, "calibration": calibration}
+        call |= {"fit_precision": fit_precision, "max_pixels": max_pixels}
         if extend is not None:
-            options["earlier"] = earlier_normals(extend)
-            options["calibration"] = earlier_calibration(extend) if calibration == "auto" else calibration
-        run_to_end(self._fit_steps(images, y, **described, **options), progress)
+            call = extended_call(extend, call)
+        options: dict[str, Any] = {"labels": labels, "masks": masks, "types": types, "device": device}
+        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad}
+        options |= {"exclude": exclude, "features_mb": features_mb}
+        options["earlier"] = () if extend is None else earlier_normals(extend)
+        run_to_end(self._fit_steps(images, y, **options, **call), progress)
+        self._fitted = self._state().replaced(call=call_facts(call))
         return self
 
     def _fit_steps(

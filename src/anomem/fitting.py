@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -154,6 +154,8 @@ class Fitted:
         Number of normals that a person left out.
     frame : Frame or None
         Size at which the normals are seen; None: the file is older than this fact.
+    call : mapping
+        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.modelfile.call_facts`.
     """
 
     scorer: Scorer
@@ -172,6 +174,7 @@ class Fitted:
     suspects: tuple[Suspect, ...] = ()
     excluded: int = 0
     frame: Frame | None = None
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
-from anomem.runtime.calibration import Calibration
+from anomem.runtime.calibration import DEFAULT_ALPHA, Calibration
 from anomem.runtime.files import is_file
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
@@ -78,6 +78,7 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
             "labels": [dict(row) for row in state.labels],
             **_added(state),
             **({} if state.frame is None else {"frame": state.frame.to_dict()}),
+            **({"call": dict(state.call)} if state.call else {}),
         },
     )
 
@@ -149,6 +150,7 @@ def load_model(
             suspects=tuple(_suspect(row) for row in manifest.facts.get("suspects", ())),
             excluded=int(manifest.facts.get("excluded", 0)),
             frame=manifest.frame,
+            call=call_facts(manifest.facts.get("call", {})),
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
         raise
@@ -171,9 +173,30 @@ def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
     return read_store(path, digest_set(tensors["digests.learn"]))
 
 
-def earlier_calibration(path: str | Path) -> str:
-    """Return the calibration that a model's fit was asked for; "split" where its file does not say."""
-    return str(read_manifest(path).facts.get("calibration", "split"))
+def call_facts(call: Mapping[str, object]) -> dict[str, Any]:
+    """Return the arguments of a fit that a later one with ``extend`` repeats, without those left at their defaults.
+
+    They are the rules of ``groups`` and ``strata`` ("near", "folder", an expression), ``fit_precision`` and
+    ``max_pixels``.
+    """
+    kinds = {"groups": str, "strata": str, "fit_precision": str, "max_pixels": int}
+    return {n: call[n] for n, kind in kinds.items() if isinstance(call.get(n), kind) and call[n] != "auto"}
+
+
+def extended_call(path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a fit that extends a model: as given, else as in the model's fit.
+
+    Its alpha is kept unless it is the default, 0.01 or the smallest attainable one, which more normals may change. Its
+    calibration is kept; a file that does not say has a split.
+    """
+    manifest = read_manifest(path)
+    known, facts = call_facts(dict(manifest.facts.get("call", {}))), manifest.calibration
+    known["calibration"] = str(manifest.facts.get("calibration", "split"))
+    smallest = 1 / (facts.get("groups", facts["n"]) + 1)
+    if facts["alpha"] not in (DEFAULT_ALPHA, smallest):
+        known["alpha"] = facts["alpha"]
+    open_names = [n for n, value in given.items() if value is None or (isinstance(value, str) and value == "auto")]
+    return {**given, **{name: value for name, value in known.items() if name in open_names}}
 
 
 def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:

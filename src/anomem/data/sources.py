@@ -201,8 +201,8 @@ class PathSource(FileSource):
 
     def content(self, i: int) -> bytes:
         """Read the bytes of file ``i``; ImageError if it cannot be read or is not an image."""
-        path = self._paths[i]
-        return super().content(i) if exists(path) else read_file(path, image_bytes(self.reading.max_pixels))
+        path, limit = self._paths[i], self.reading.max_pixels
+        return super().content(i) if exists(path) else read_file(path, image_bytes(limit), max_pixels=limit)
 
     def height_width(self, i: int) -> tuple[int, int]:
         """Return height and width of file ``i``, read from its header, or of a video's frame."""
