@@ -54,9 +54,9 @@ max_pixels = click.option(
 )
 
 
-def alpha(text: str, **options: Any) -> Callable[[F], F]:
+def alpha(text: str, *, required: bool = False) -> Callable[[F], F]:
     """Return the option ``--alpha`` with the given help text."""
-    return click.option("--alpha", type=ALPHA, help=text, **options)
+    return click.option("--alpha", type=ALPHA, help=text, required=required)
 
 
 def running(command: F) -> F:
