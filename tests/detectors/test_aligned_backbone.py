@@ -35,7 +35,7 @@ def backbone() -> Backbone:
 
 def _aligned(backbone: Backbone, **changes: Any) -> AlignedBackbone:
     options: dict[str, Any] = {"image": {"hidden": 8}, "feature": {"hidden": 8, "centred": False}}
-    return AlignedBackbone(backbone, 64, **{**options, **changes}).eval()
+    return AlignedBackbone(backbone, (64, 64), **{**options, **changes}).eval()
 
 
 def _shaken(model: AlignedBackbone) -> AlignedBackbone:
@@ -56,7 +56,7 @@ def test_a_backbone_in_pieces_computes_the_same(name: str) -> None:
         for piece, wanted in zip(cut(whole), expected, strict=True):
             x = piece(x)
             torch.testing.assert_close(x, wanted, rtol=1e-4, atol=1e-4)
-        found = AlignedBackbone(whole, 64, image=None, feature=None).eval()(images)
+        found = AlignedBackbone(whole, (64, 64), image=None, feature=None).eval()(images)
     for one, wanted in zip(found.maps, expected, strict=True):
         torch.testing.assert_close(one, wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.last, found.maps[-1])

@@ -18,10 +18,11 @@ from anomem.data.video import is_video
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.files import is_folder
-from anomem.runtime.groups import Groups, resolve_groups
+from anomem.runtime.groups import Groups, resolve_groups, resolve_strata
 from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.sources import FileSource, highest_level
+from anomem.runtime.strata import COLUMN
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, LabelsLike, Record
 
 _LOOKED_AT = 1000
@@ -53,6 +54,10 @@ class Corpus:
         One line per unreadable image.
     picked : frozenset of int
         Positions of individually labelled normals, which are never used for calibration.
+    strata : tuple
+        Stratum of each image, None for other images than the normals that are split; empty for no strata.
+    strata_by : str
+        Rule that names the strata.
     """
 
     source: ImageSource
@@ -63,6 +68,8 @@ class Corpus:
     groups: tuple[Hashable | None, ...]
     skipped: tuple[str, ...] = ()
     picked: frozenset[int] = frozenset()
+    strata: tuple[str | None, ...] = ()
+    strata_by: str = ""
 
     def positions(self, label: int) -> IntArray:
         """Return the positions of the images with a label, without unreadable ones."""
@@ -102,6 +109,7 @@ def read_corpus(
     masks: Sequence[Mask] | None = None,
     groups: Groups = None,
     types: Sequence[str | None] | None = None,
+    strata: Groups = None,
     default_label: int = NORMAL,
     skip_bad: bool = False,
     max_pixels: int | None = None,
@@ -121,6 +129,8 @@ def read_corpus(
         Individually labelled images, merged with `images`, which must be files then.
     masks, groups, types : sequences, optional
         One entry per image; for groups also "near", "folder" or a regular expression.
+    strata : sequence, column of a table, "folder" or regular expression, optional
+        Strata of the normals; by default those of samples, if any.
     skip_bad : bool
         Decode every image and mask once and leave out unreadable ones, and those that `preprocessing` cannot cut,
         instead of failing at the first.
@@ -138,7 +148,8 @@ def read_corpus(
     """
     fitting = default_label == NORMAL
     paths = isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and any(map(is_video, images)))
-    samples = None if paths and not fitting else training_samples(images)
+    rule = strata if isinstance(strata, str) else None
+    samples = None if paths and not fitting else training_samples(images, rule)
     picked: frozenset[int] = frozenset()
     if earlier:
         if any(isinstance(column, (list, tuple, np.ndarray)) for column in (y, masks, groups, types)):
@@ -157,7 +168,11 @@ def read_corpus(
     corpus = Corpus(source, labelled, (), **columns, picked=picked)
     digests, skipped = yield from _digests(corpus, skip_bad, preprocessing)
     corpus = replace(corpus, digests=digests, skipped=skipped)
-    return (yield from _grouped(corpus, named)) if fitting else corpus
+    if not fitting:
+        return corpus
+    carried = column_of(None, known, "stratum", len(source))
+    corpus = _stratified(corpus, carried if any(carried) and (rule or strata is None) else strata, rule)
+    return (yield from _grouped(corpus, named))
 
 
 def _files(images: ImagesLike, samples: Sequence[Sample] | None) -> Sequence[Sample]:
@@ -184,6 +199,21 @@ def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corp
     for i, group in zip(normals, found or (), strict=True):
         column[i] = group
     return replace(corpus, groups=tuple(column))
+
+
+def _stratified(corpus: Corpus, strata: Groups, rule: str | None) -> Corpus:
+    """Return a corpus with the stratum of each normal, if any is given."""
+    if strata is None:
+        return corpus
+    normals = corpus.found_normals()
+    if not isinstance(strata, str):
+        if len(strata) != len(corpus.labels):
+            raise InputError(f"strata has {len(strata)} entries for {len(corpus.labels)} images; give one per image")
+        strata = [strata[i] for i in normals]
+    column: list[str | None] = [None] * len(corpus.labels)
+    for i, stratum in zip(normals, resolve_strata(strata, corpus.source.subset(normals)), strict=True):
+        column[i] = stratum
+    return replace(corpus, strata=tuple(column), strata_by=rule or COLUMN)
 
 
 def _visible(corpus: Corpus, positions: Sequence[int] | IntArray) -> ImageSource:

@@ -199,7 +199,7 @@ def export_steps(
         fitted_to, fresh = _roles(state, wish)
         with scratch("export") as folder:
             onnx = file if wish.format == "onnx" else folder / "network.onnx"
-            graph = write_onnx(state.scorer, state.preprocessing.size, onnx)
+            graph = write_onnx(state.scorer, state.preprocessing.hw, onnx)
             yield Record("graph", 1, 1)
             if wish.format == "openvino":
                 yield Record("convert", 0, 1)
@@ -219,7 +219,9 @@ def export_steps(
 
 def _facts(manifest: Manifest, paper: str, state: Fitted, wish: Wish, graph: Graph) -> ExportedFacts:
     how = {"format": wish.format, "opset": graph.opset, "outputs": list(graph.outputs), "paper": paper}
-    kept = {key: fact for key, fact in manifest.facts.items() if key != "labels"}  # Paths of another machine.
+    kept = {
+        k: fact for k, fact in manifest.facts.items() if k not in ("labels", "suspects")
+    }  # Paths of another machine.
     manifest = replace(manifest, precision=wish.arithmetic, facts={**kept, "export": how})
     return ExportedFacts(manifest, state.preprocessing, state.calibration, state.digests)
 

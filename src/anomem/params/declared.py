@@ -73,6 +73,7 @@ def param(
     optional: bool = False,
     preset: bool = False,
     when: str | None = None,
+    former: Mapping[object, object] | None = None,
 ) -> Any:
     """Declare one hyperparameter: its default, its allowed values, its documentation.
 
@@ -91,6 +92,8 @@ def param(
     when : str, optional
         Condition without which the parameter has no effect (see :mod:`anomem.params.effect`); a value other than the
         default is then refused.
+    former : mapping, optional
+        Values under the parameter's former name -> present values.
     """
     start = default if not preset else BY_PRESET if optional else None
     return field(
@@ -103,6 +106,7 @@ def param(
             "usual": default,
             "group": None,
             "when": when,
+            "former": former or {},
         },
     )
 
@@ -201,7 +205,12 @@ class Parameters:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Values per preset; members of a group by their dotted name."""
     moved: ClassVar[Mapping[str, str]] = {}
-    """Map from former names, which warn for one version, to dotted new ones."""
+    """Map from former names, which warn for one version, to dotted new ones; those of base classes count too."""
+
+    @classmethod
+    def former_names(cls) -> dict[str, str]:
+        """Return `moved` of this class and its base classes."""
+        return {old: new for kind in reversed(cls.__mro__) for old, new in vars(kind).get("moved", {}).items()}
 
     @classmethod
     def declared(cls) -> dict[str, Field[object]]:

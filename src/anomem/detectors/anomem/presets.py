@@ -172,6 +172,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # is for batches of 512.
 PRESETS["paper"] = PRESETS["object"] | {
     "size": 32,
+    "aspect": "square",
     "backbone": "resnet50",
     "weights": None,
     "stages": (3, 4),

@@ -88,6 +88,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
         "size": 32,
+        "aspect": "square",
         "encoder": "lenet",
         "rep_dim": 128,
         "train_steps": 20_000,
@@ -163,6 +164,10 @@ class DeepSAD(NormalisedFeatures):
     cache_mb: int = param(
         1024, Range(1, integer=True), doc="Memory for prepared images of encoder=lenet, MB.", when="encoder=lenet"
     )
+
+    def input_strides(self) -> tuple[int, int] | None:
+        """Return the backbone's stride; None for lenet, the publication's network for square images."""
+        return super().input_strides() if self.encoder != "lenet" else None
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]

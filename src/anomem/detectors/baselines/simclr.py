@@ -163,6 +163,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
         "size": 32,
+        "aspect": "square",
         "backbone": "resnet50",
         "weights": None,
         "training.steps": 1500,

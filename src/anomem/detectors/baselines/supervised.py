@@ -72,6 +72,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
         "size": 32,
+        "aspect": "square",
         "backbone": "resnet50",
         "weights": None,
         "train_backbone": "all",

@@ -8,15 +8,15 @@ from typing import Any, ClassVar, Self
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, Pretrained
+from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, STAGE, Pretrained
 from anomem.detectors.fyd.alignment import Padding
-from anomem.detectors.fyd.scorer import FYDScorer, empty_scorer
+from anomem.detectors.fyd.scorer import STAGES, FYDScorer, empty_scorer
 from anomem.detectors.fyd.training import align_features, align_images, learn_gaussians
 from anomem.errors import AnomemWarning
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.scorer import Scorer
-from anomem.params import FLAG, Each, Either, OneOf, Parameters, Range, Text, group, param, parameter_group, parameters
+from anomem.params import FLAG, OneOf, Parameters, Range, group, param, parameter_group, parameters
 from anomem.types import Record
 
 POSITIVE = Range(0.0, low_open=True)
@@ -125,6 +125,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
         "size": 224,
+        "aspect": "square",
         "backbone": "resnet18",
         "image_aligner.keep": "on",
         "image_aligner.angle": "number",
@@ -185,9 +186,7 @@ class FYD(Pretrained):
     preset: str = param("surface", OneOf(tuple(PRESETS)), doc=f"{PRESET_DOC}; paper: the publication's literal form.")
     backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.", preset=True)
     stages: tuple[int | str, ...] = param(
-        (1, 2, 3),
-        Each(Either((Range(-8, 8, integer=True), Text("a layer's name")))),
-        doc="Feature maps of the backbone, in order, as timm's out_indices or layer names.",
+        STAGES, STAGE, doc="Feature maps of the backbone, in order, as timm's out_indices, or by name or stride."
     )
     image_aligner: ImageAlignment | None = group(
         ImageAlignment, doc="Alignment of images (ICA); none: off.", optional=True, off=("image_alignment", "off")
@@ -249,6 +248,10 @@ class FYD(Pretrained):
     )
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
 
+    def input_strides(self) -> tuple[int, int] | None:
+        """Return the backbone's stride; None with an image aligner, which turns square images about their centre."""
+        return super().input_strides() if self.image_aligner is None else None
+
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
@@ -256,7 +259,7 @@ class FYD(Pretrained):
         if alone:
             line = "images: a single one cannot be aligned; give more normals"
             warnings.warn(line, AnomemWarning, stacklevel=2)
-        scorer = empty_scorer(run.params, run.rng, alone=alone).to(run.device).eval()
+        scorer = empty_scorer(run.params, learn.preprocessing.hw, run.rng, alone=alone).to(run.device).eval()
         if not alone:
             yield from align_images(scorer, learn, tune, run)
             yield from align_features(scorer, learn, run)

@@ -275,7 +275,7 @@ def _sweep(method: str, sweep: Mapping[str, Any]) -> Sweep:
 
     parameter = str(sweep["parameter"])
     if method in DETECTORS:
-        parameter = get(method).moved.get(parameter, parameter)
+        parameter = get(method).former_names().get(parameter, parameter)
     return Sweep(clean(str(sweep["name"])), clean(parameter), _cleaned(sweep["value"]))
 
 
