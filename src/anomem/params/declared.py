@@ -31,15 +31,15 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import numpy as np
 
 from anomem.errors import ParameterError
-from anomem.params.allowed import Allowed, OneOf, shortened, shown
-from anomem.params.effect import require_effect
+from anomem.params.allowed import Allowed, OneOf, same, shortened, shown
+from anomem.params.effect import require_effects
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Parameters")
@@ -324,7 +324,7 @@ class Parameters:
         given = [
             f"{name}={shown(getattr(self, name))}"
             for name, declared in self.declared().items()
-            if not _same(getattr(self, name), declared.default)
+            if not same(getattr(self, name), declared.default)
         ]
         return f"{type(self).__name__}({', '.join(given)})"
 
@@ -361,19 +361,8 @@ def _resolved(held: S, owner: type[Parameters], filling: Mapping[str, Any], path
     copied = type(held)(**resolved)
     object.__setattr__(copied, "_resolved", True)
     if strict:
-        _require_effects(held, copied, owner, filling, path)
+        require_effects(held, copied, owner.__name__, filling, path)
     return copied
-
-
-def _require_effects(
-    given: Parameters, resolved: Parameters, owner: type[Parameters], filling: Mapping[str, Any], path: str
-) -> None:
-    """Refuse given values without effect; those of defaults and presets may have none."""
-    for name, declared in given.declared().items():
-        when, value = declared.metadata["when"], getattr(given, name)
-        usual = filling.get(path + name, declared.metadata["usual"])
-        if when is not None and not _same(value, declared.default) and not _same(value, usual):
-            require_effect(owner.__name__, path, name, value, when, resolved)
 
 
 def _plain(value: Any) -> Any:
@@ -384,12 +373,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _same(value: Any, default: Any) -> bool:
-    if default is MISSING or isinstance(value, np.ndarray):
-        return False
-    return type(value) is type(default) and bool(value == default)
 
 
 __all__ = [

@@ -6,10 +6,14 @@ are joined by " or ". Names are those beside the parameter, dotted for members o
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anomem.errors import ParameterError
-from anomem.params.allowed import shortened, shown
+from anomem.params.allowed import same, shortened, shown
+
+if TYPE_CHECKING:
+    from anomem.params.declared import Parameters
 
 
 class Values(Protocol):
@@ -29,20 +33,23 @@ def names(when: str) -> list[str]:
     return [condition.partition("=")[0] for condition in when.split(" or ")]
 
 
-def require_effect(owner: str, path: str, name: str, value: object, when: str, values: Values) -> None:
-    """Refuse a value without effect.
+def require_effects(given: Parameters, resolved: Parameters, owner: str, filling: Mapping[str, Any], path: str) -> None:
+    """Refuse given values without effect; those of defaults and of the preset (`filling`) may have none.
 
     Raises
     ------
     ParameterError
-        The conditions are not met; the line names them and the fix.
+        The conditions of a parameter are not met; the line names them and the fix.
     """
-    if holds(when, values):
-        return
-    found = " and ".join(f"{path}{other}={shown(values[other])}" for other in names(when))
-    wanted = " or ".join(f"{path}{condition}" for condition in when.replace("|", " or ").split(" or "))
-    line = f"{owner}: {path}{name}={shortened(value)} has no effect with {found}"
-    raise ParameterError(f"{line}; set {wanted}, or leave {path}{name} out")
+    for name, declared in given.declared().items():
+        when, value = declared.metadata["when"], getattr(given, name)
+        usual = filling.get(path + name, declared.metadata["usual"])
+        if when is None or same(value, declared.default) or same(value, usual) or holds(when, resolved):
+            continue
+        found = " and ".join(f"{path}{other}={shown(resolved[other])}" for other in names(when))
+        wanted = " or ".join(f"{path}{condition}" for condition in when.replace("|", " or ").split(" or "))
+        line = f"{owner}: {path}{name}={shortened(value)} has no effect with {found}"
+        raise ParameterError(f"{line}; set {wanted}, or leave {path}{name} out")
 
 
 def _met(condition: str, values: Values) -> bool:
