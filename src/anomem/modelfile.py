@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, fx
 from anomem.data.store import Stored, read_store
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
+from anomem.nn.fold_scorer import MEMBERS, FoldScorer
 from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
@@ -245,6 +247,8 @@ def check_resolved(kind: type[Parameters], resolved: Mapping[str, object]) -> No
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
     """Build on the meta device, where a hostile config costs nothing, and assign the file's tensors."""
+    if MEMBERS in config:
+        build = partial(FoldScorer.built, build)
     own = {name.removeprefix("scorer."): value for name, value in tensors.items() if name.startswith("scorer.")}
     with torch.device("meta"):
         scorer = build(config)

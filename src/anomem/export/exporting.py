@@ -21,6 +21,7 @@ from anomem.export.parity import BATCH, Difference, compare, example_files, nati
 from anomem.fitting import Fitted
 from anomem.metrics import auroc
 from anomem.modelfile import manifest_of
+from anomem.nn.fold_scorer import FoldScorer
 from anomem.runtime.atomic import atomic_files, scratch
 from anomem.runtime.exported import ExportedFacts, write_facts
 from anomem.runtime.images import write_png
@@ -191,6 +192,8 @@ def export_steps(
         See :func:`make_wish`.
     """
     wish = make_wish(method, path, **options)
+    if state.calibration.kind == "cross-exact" or isinstance(state.scorer, FoldScorer):
+        raise ExportError("calibration='cross-exact': scores by all folds' memories; fit with calibration='cross'")
     state = on_cpu(state)
     weights = weights_of(wish.path)
     with atomic_files(*([] if weights is None else [weights]), wish.path) as parts:
