@@ -132,7 +132,7 @@ def cross_fit(
     scorer = method._empty(_afresh(run))
     with FeatureStore(run.features_mb) as store:
         options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
-        kept = yield from keep_maps(store, _backbone(scorer), images, **options)
+        kept = yield from keep_maps(store, scorer.backbone, images, **options)
         results, map_scale = yield from cross_fit_kept(method, scorer, kept, folds, run)
     yield from method._finish(scorer, images, run)
     return CrossFit(scorer, results, map_scale)
@@ -168,11 +168,12 @@ def _out_of_sample(
     parts: list[tuple[Tensor, list[Tensor], Tensor | None]] = []
     samples: list[VectorSample] = []
     for fold in range(count):
-        scorer = method._empty(_afresh(run), _backbone(final))
+        scorer = method._empty(_afresh(run), final.backbone)
         others = kept.subset(np.flatnonzero(folds != fold))
         yield from method._memorise(scorer, others, _afresh(run))
         scorer.eval().to(run.device).align_with(final)
         parts += _deviations(scorer, kept.subset(np.flatnonzero(folds == fold)), samples, run)
+        final.keep_fold(scorer)
         yield Record("folds", fold + 1, count)
     order = torch.cat([rows for rows, _, _ in parts]).argsort()
     norms = [torch.cat(scale)[order] for scale in zip(*(part for _, part, _ in parts), strict=True)]
@@ -244,9 +245,3 @@ def _chunks(images: list[Prepared], size: int) -> Iterator[list[Prepared]]:
 def _afresh(run: Run[Any]) -> Run[Any]:
     """Return the run with a generator at its start: each fold draws alike, whatever was drawn before."""
     return replace(run, rng=torch.Generator().manual_seed(int(run.params.seed)))
-
-
-def _backbone(scorer: MapScorer) -> Backbone:
-    if not isinstance(scorer.backbone, Backbone):
-        raise TypeError(f"{type(scorer).__name__}: its backbone is no Backbone; build it by load_backbone")
-    return scorer.backbone
