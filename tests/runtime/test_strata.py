@@ -161,7 +161,7 @@ def test_the_rate_holds_in_each_stratum_and_not_by_pooling() -> None:
         own.append(calibrate(scores, 0.05, strata=strata).decide(new, ["b"] * 200).mean())
         pooled.append(calibrate(scores, 0.05).decide(new).mean())
     assert np.mean(own) <= 0.05 + 2 * np.std(own) / np.sqrt(300)
-    assert np.mean(pooled) > 0.075
+    assert np.mean(pooled) > 0.06
 
 
 def test_folder_names_do_not_depend_on_the_place(tmp_path: Path) -> None:
