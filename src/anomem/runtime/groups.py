@@ -83,7 +83,7 @@ def resolve_strata(strata: Groups, source: ImageSource) -> tuple[str, ...]:
     if isinstance(strata, str):
         # The folder's own name, since new images lie elsewhere than those of the fit.
         expression = r"([^/]+)/[^/]*$" if strata == "folder" else strata
-        return _required(_matched(expression, source, "strata"), names)
+        return _required(_matched(expression, source, "strata", strata), names)
     found = len(strata) if strata is not None and hasattr(strata, "__len__") else "no"
     if strata is None or found != len(source):
         raise InputError(
@@ -150,7 +150,7 @@ def _rule(by: str) -> str:
     return by
 
 
-def _matched(expression: str, source: ImageSource, what: str) -> tuple[str | None, ...]:
+def _matched(expression: str, source: ImageSource, what: str, rule: str | None = None) -> tuple[str | None, ...]:
     """Return per image the first parenthesis, or else the match, of an expression in its path; None without one."""
     try:
         pattern = re.compile(expression)
@@ -159,7 +159,7 @@ def _matched(expression: str, source: ImageSource, what: str) -> tuple[str | Non
             f"{what}={expression!r}: not a regular expression ({error}); an example that takes the part before the "
             r"last underscore: '([^/]+)_[^_]*$'"
         ) from error
-    names = _paths(source, expression, what)
+    names = _paths(source, rule or expression, what)
     matches = [pattern.search(Path(name).as_posix()) for name in names]
     if not any(matches):
         raise InputError(f"{what}={expression!r}: matches none of {len(names):,} paths, such as {names[0]}; change it")
