@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
-from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, timm_name
+from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, stride_of, timm_name
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
 from anomem.nn.token_maps import RESIZABLE, TokenMaps, passes_tokens
 from anomem.nn.tracing import private_tracing
 from anomem.nn.weights import fill, find_state
 
-__all__ = ["DEFAULT_BACKBONE", "SMALL_STEM_BELOW", "Backbone", "FeatureInfo", "load_backbone"]
+__all__ = ["DEFAULT_BACKBONE", "SMALL_STEM_BELOW", "Backbone", "FeatureInfo", "load_backbone", "stride_of"]
 
 EMBEDDING = "embedding"
 SMALL_STEM_BELOW = 64
