@@ -72,7 +72,8 @@ class Backbone(nn.Module):
         A state_dict in timm's naming; None: random initialisation.
     folded : bool
         Fold batch normalisation into the convolutions before it: the same function of an image in
-        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
+        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own, and a
+        transformer has none.
 
     Raises
     ------
