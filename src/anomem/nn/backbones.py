@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
-from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, timm_name
+from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, stride_of, timm_name
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
 from anomem.nn.token_maps import RESIZABLE, TokenMaps, passes_tokens
@@ -73,7 +73,8 @@ class Backbone(nn.Module):
         A state_dict in timm's naming; None: random initialisation.
     folded : bool
         Fold batch normalisation into the convolutions before it: the same function of an image in
-        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
+        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own, and a
+        transformer has none.
 
     Raises
     ------
