@@ -2,14 +2,16 @@
 
 ``python -m benchmarks.campaign.groups``, some minutes; ``$ANOMEM_DATA`` for the image sets.
 
-Bursts: 16 parts of 8 photographs each, fitted without groups and with ``groups="near"``, then 400 photographs of new
-parts. Copies: photographs of each set with one changed copy, and whether copy and original are in one group. Sets: the
-normals of each set, which hold no copies on purpose; images in groups are found wrongly, or are repeats of the set.
+Scores: made scores of 16 parts of 8 photographs each, calibrated one by one and by groups, then new parts. Bursts:
+pictures of as many parts, fitted without groups and with ``groups="near"``, then 400 photographs of new parts. Copies:
+photographs of each set with one changed copy, and whether copy and original are in one group. Sets: the normals of each
+set, which hold no copies on purpose; images in groups are found wrongly, or are repeats of the set.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 import warnings
@@ -21,15 +23,16 @@ from typing import Any
 
 import numpy as np
 
+from anomem.data.splits import split_normals
 from anomem.detectors import get
 from anomem.errors import AnomemWarning
 from anomem.runtime.alike import find_alike
-from anomem.runtime.calibration import rejected_ranks
+from anomem.runtime.calibration import calibrate, rejected_ranks
 from anomem.runtime.images import IMAGE_SUFFIXES, decode, resize
 from anomem.runtime.progress import run_to_end
 from anomem.runtime.sources import ArraySource, FileSource
 from anomem.types import UInt8Image
-from benchmarks.campaign.result import write_result
+from benchmarks.campaign.result import FOLDER, write_result
 
 PARTS, SHOTS, NEW, ALPHA = 16, 8, 400, 0.04
 SETS = (
@@ -44,6 +47,17 @@ SETS = (
 ORIGINALS = 60
 
 Copy = Callable[[UInt8Image, np.random.Generator], UInt8Image]
+
+
+def scores(seed: int, *, grouped: bool) -> dict[str, float]:
+    """Calibrate on made scores and return the promised and the found rate of rejected new parts."""
+    rng = np.random.default_rng(seed)
+    parts = np.repeat(np.arange(PARTS), SHOTS)
+    digests = rng.integers(1, 2**62, parts.size).tolist()
+    made = rng.normal(size=PARTS)[parts] + rng.normal(scale=0.01, size=parts.size)
+    chosen = split_normals(digests, parts.tolist(), seed=seed).calibrate
+    found = calibrate(made[chosen], groups=parts[chosen].tolist() if grouped else None)
+    return {"promised": found.alpha, "rejected": float(found.decide(rng.normal(size=2000).astype(np.float32)).mean())}
 
 
 def bursts(seed: int, groups: str | None) -> dict[str, float]:
@@ -124,25 +138,34 @@ def normals_of(folder: Path) -> list[Path]:
 def main() -> None:
     """Measure all three tables and write them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--parts", nargs="*", default=["scores", "bursts", "sets"])
+    parser.add_argument("--seeds", type=int, default=20, help="fits to bursts")
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     args = parser.parse_args()
     warnings.simplefilter("ignore", AnomemWarning)
-    result: dict[str, Any] = {"bursts": {}, "copies": {}, "sets": {}}
-    for groups in (None, "near"):
-        runs = [bursts(seed, groups) for seed in range(args.seeds)]
-        means = {name: round(float(np.mean([run[name] for run in runs])), 4) for name in runs[0]}
-        result["bursts"][groups or "without groups"] = {**means, "fits": len(runs)}
-        print(groups, means, flush=True)
-    for name in args.sets:
+    path = FOLDER / "groups.json"
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if "scores" in args.parts:
+        for grouped in (False, True):
+            found = _means([scores(seed, grouped=grouped) for seed in range(300)])
+            result.setdefault("scores", {})["by groups" if grouped else "one by one"] = found
+    if "bursts" in args.parts:
+        for groups in (None, "near"):
+            found = _means([bursts(seed, groups) for seed in range(args.seeds)])
+            result.setdefault("bursts", {})[groups or "without groups"] = found
+    for name in args.sets if "sets" in args.parts else ():
         paths = normals_of(Path(os.environ["ANOMEM_DATA"]) / name)
-        result["sets"][name] = facts_of(FileSource(paths))
-        print(name, result["sets"][name], flush=True)
+        result.setdefault("sets", {})[name] = facts_of(FileSource(paths))
         chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(ORIGINALS, len(paths))).astype(int)]
         images = [decode(path) for path in chosen]
-        result["copies"][name] = {kind: round(copies(images, change), 3) for kind, change in COPIES.items()}
-        print(name, result["copies"][name], flush=True)
+        result.setdefault("copies", {})[name] = {kind: round(copies(images, c), 3) for kind, c in COPIES.items()}
+        write_result("groups", result)
+    print(json.dumps({name: result.get(name) for name in ("scores", "bursts")}))
     write_result("groups", result)
+
+
+def _means(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {**{name: round(float(np.mean([run[name] for run in runs])), 4) for name in runs[0]}, "fits": len(runs)}
 
 
 if __name__ == "__main__":

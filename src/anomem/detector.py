@@ -196,7 +196,7 @@ class Detector(Parameters, FittedModel):
         history: list[Record] = []
         steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
         state = yield from recorded(steps, history)
-        self._fitted = state.replaced(history=tuple(history))
+        self._fitted = state.replaced(history=tuple(history), grouping=corpus.grouping)
 
     def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run[Self]) -> Generator[Record, None, Fitted]:
         roles = split_roles(corpus, alpha, run)

@@ -167,6 +167,8 @@ class Fitted:
         Group of each calibration image, in a two-stage scorer's order; None: no groups.
     normals : tuple of Stored
         Files of the fit's normals, for a store beside the model; no part of the model file.
+    grouping : mapping
+        Groups among the normals; see :func:`anomem.runtime.groups.group_facts`.
     call : mapping
         Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.modelfile.call_facts`.
     """
@@ -182,6 +184,7 @@ class Fitted:
     labels: tuple[LabelRow, ...] = ()
     calibration_groups: tuple[int, ...] | None = None
     normals: tuple[Stored, ...] = ()
+    grouping: Mapping[str, Any] = field(default_factory=dict)
     call: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -70,7 +70,7 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
             "skipped": list(state.skipped),
             "history": [dataclasses.asdict(record) for record in state.history],
             "labels": [dict(row) for row in state.labels],
-            **({"call": dict(state.call)} if state.call else {}),
+            **{name: dict(facts) for name, facts in (("call", state.call), ("groups", state.grouping)) if facts},
         },
     )
 
@@ -122,6 +122,7 @@ def load_model(
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
             _remembered(tensors, manifest),
+            grouping=dict(manifest.facts.get("groups", {})),
             call=call_facts(manifest.facts.get("call", {})),
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.

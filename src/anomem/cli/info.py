@@ -13,6 +13,7 @@ from anomem.cli import options
 from anomem.cli.output import Output
 from anomem.errors import AnomemError, InputError
 from anomem.runtime.dependencies import installed
+from anomem.runtime.groups import group_line
 from anomem.runtime.machine import cores, processor
 from anomem.runtime.text import number
 from anomem.version import __version__
@@ -149,6 +150,7 @@ def _examined(model: Path) -> dict[str, Any]:
         "method": detector.name,
         "size": side,
         **detector.counts_,
+        "groups": dict(detector.groups_),
         "alpha": calibration.alpha,
         "alpha_min": calibration.alpha_min,
         "threshold": calibration.threshold,
@@ -165,8 +167,11 @@ def _lines(name: str, value: Any) -> list[str]:
         have = [f"{extra} {'installed' if there else 'not installed'}" for extra, there in value.items()]
         return [f"extras: {', '.join(have)}"]
     if isinstance(value, dict):
-        shown = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in value.items())
-        return [f"{name}: {', '.join(shown)}"]
+        shown = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in value.items() if key != "groups")
+        return [
+            f"{name}: {', '.join(shown)}",
+            *([f"groups: {group_line(value['groups'])}"] if "groups" in value else []),
+        ]
     if isinstance(value, bool):
         value = "native" if value else "emulated (slower than fp32)"
     return [f"{name}: {'does not work' if value is None else value}"]

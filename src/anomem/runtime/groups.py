@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from anomem.errors import InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.sources import FileSource, ImageSource
+from anomem.runtime.text import count
 from anomem.types import Record
 
-__all__ = ["Groups", "resolve_groups"]
+__all__ = ["Groups", "group_facts", "group_line", "resolve_groups"]
 
 Groups: TypeAlias = Sequence[Hashable | None] | str | None
 """Group entry per image (None for a group of its own); or "near", "folder" or a regular expression."""
@@ -76,3 +77,53 @@ def _matched(expression: str, names: Sequence[str]) -> tuple[Hashable | None, ..
     if not any(matches):
         raise InputError(f"groups={expression!r}: matches none of {len(names):,} paths, such as {names[0]}; change it")
     return tuple(match[1 if pattern.groups else 0] if match else None for match in matches)
+
+
+def group_facts(names: Sequence[str], groups: Sequence[Hashable | None], rule: str) -> dict[str, Any]:
+    """Return the facts of groups with several images for a manifest; empty without such a group.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Name of each image.
+    groups : sequence of hashable or None
+        Group of each image; None for a group of its own.
+    rule : str
+        Origin of the groups, such as "near" or "given".
+
+    Returns
+    -------
+    dict
+        rule, images, in_groups, groups, largest, and as examples the first two images of the three largest groups.
+
+    Examples
+    --------
+    >>> group_facts(["a", "b", "c", "d"], [1, 1, None, 2], "given")["examples"]
+    [['a', 'b']]
+    """
+    members: dict[Hashable, list[str]] = {}
+    for name, group in zip(names, groups, strict=True):
+        if group is not None:
+            members.setdefault(group, []).append(name)
+    several = sorted((images for images in members.values() if len(images) > 1), key=len, reverse=True)
+    if not several:
+        return {}
+    return {
+        "rule": rule,
+        "images": len(names),
+        "in_groups": sum(map(len, several)),
+        "groups": len(several),
+        "largest": len(several[0]),
+        "examples": [images[:2] for images in several[:3]],
+    }
+
+
+def group_line(facts: Mapping[str, Any]) -> str:
+    """Return the facts of :func:`group_facts` as text."""
+    if not facts:
+        return "none found"
+    examples = "; ".join(" and ".join(map(str, pair)) for pair in facts["examples"])
+    return (
+        f"{facts['in_groups']:,} of {facts['images']:,} normal images in {count(facts['groups'], 'group')} "
+        f"({facts['rule']}), the largest of {facts['largest']:,}, such as {examples}"
+    )
