@@ -55,7 +55,8 @@ def scores(seed: int, *, grouped: bool) -> dict[str, float]:
     parts = np.repeat(np.arange(PARTS), SHOTS)
     digests = rng.integers(1, 2**62, parts.size).tolist()
     made = rng.normal(size=PARTS)[parts] + rng.normal(scale=0.01, size=parts.size)
-    chosen = split_normals(digests, parts.tolist(), seed=seed).calibrate
+    split = split_normals(digests, parts.tolist(), seed=seed)
+    chosen = np.sort(np.concatenate([split.calibrate, split.beside]))
     found = calibrate(made[chosen], groups=parts[chosen].tolist() if grouped else None)
     return {"promised": found.alpha, "rejected": float(found.decide(rng.normal(size=2000).astype(np.float32)).mean())}
 

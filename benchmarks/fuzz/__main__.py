@@ -132,6 +132,7 @@ def _quiet(noise: Path) -> None:
     """Turn warnings into errors, except anomem's, and send stderr to a file."""
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", AnomemWarning)
+    warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)  # Python's, about odd expressions
     os.dup2(os.open(noise, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
 
 

@@ -93,3 +93,13 @@ def test_blank_and_unreadable_images_are_alone(tmp_path: Path) -> None:
     assert run_to_end(find_alike(ArraySource(np.zeros((5, 8, 8), np.uint8)))) == [0, 1, 2, 3, 4]
     (tmp_path / "a.png").write_bytes(b"no image")
     assert run_to_end(find_alike(FileSource([tmp_path / "a.png", tmp_path / "b.png"]))) == [0, 1]
+
+
+@pytest.mark.parametrize("quarters", [1, 2])
+def test_turned_copies_of_parts_in_one_place_are_found(quarters: int) -> None:
+    """Half of the set is turned: the mean is neither that of the parts nor that of their copies."""
+    rng = np.random.default_rng(5)
+    part = scene(rng)
+    parts = [frame(part + np.kron(rng.normal(0, 9, (24, 24, 1)), np.ones((4, 4, 1))), rng) for _ in range(12)]
+    copies = [np.ascontiguousarray(np.rot90(image, quarters)) for image in parts]
+    assert groups_of("near", ArraySource([*parts, *copies])) == (*range(12), *range(12))

@@ -157,7 +157,9 @@ def read_corpus(
     labelled = labels_of(y, known, default_label, len(source))
     named = groups if isinstance(groups, str) else None
     given = {"mask": masks, "type": types, "group": groups if named is None else None}
-    columns = {f"{name}s": column_of(values, known, name, len(source)) for name, values in given.items()}
+    columns: dict[str, Any] = {
+        f"{name}s": column_of(values, known, name, len(source)) for name, values in given.items()
+    }
     corpus = Corpus(source, labelled, (), **columns, picked=picked)
     digests, skipped = yield from _digests(corpus, skip_bad, preprocessing)
     corpus = replace(corpus, digests=digests, skipped=skipped)
