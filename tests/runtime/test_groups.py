@@ -9,7 +9,7 @@ import pytest
 
 from anomem.errors import InputError
 from anomem.runtime.alike import find_alike
-from anomem.runtime.groups import Groups, resolve_groups
+from anomem.runtime.groups import Groups, group_facts, group_line, resolve_groups
 from anomem.runtime.progress import run_to_end
 from anomem.runtime.sources import ArraySource, FileSource
 
@@ -103,3 +103,10 @@ def test_turned_copies_of_parts_in_one_place_are_found(quarters: int) -> None:
     parts = [frame(part + np.kron(rng.normal(0, 9, (24, 24, 1)), np.ones((4, 4, 1))), rng) for _ in range(12)]
     copies = [np.ascontiguousarray(np.rot90(image, quarters)) for image in parts]
     assert groups_of("near", ArraySource([*parts, *copies])) == (*range(12), *range(12))
+
+
+def test_groups_of_a_changed_manifest_are_text_all_the_same() -> None:
+    facts = group_facts(["a", "b", "c"], ["x", "x", None], "given")
+    assert group_line(facts) == "2 of 3 normal images in 1 group (given), the largest of 2, such as a and b"
+    assert group_line({**facts, "examples": 3}) == "2 of 3 normal images in 1 group (given), the largest of 2"
+    assert group_line({**facts, "largest": "many"}) == group_line({}) == "none found"

@@ -120,10 +120,12 @@ def group_facts(names: Sequence[str], groups: Sequence[Hashable | None], rule: s
 
 def group_line(facts: Mapping[str, Any]) -> str:
     """Return the facts of :func:`group_facts` as text."""
-    if not facts:
+    known = (facts.get(name) for name in ("in_groups", "images", "groups", "largest"))
+    numbers = [number for number in known if isinstance(number, int)]
+    if len(numbers) < 4:
         return "none found"
-    examples = "; ".join(" and ".join(map(str, pair)) for pair in facts["examples"])
-    return (
-        f"{facts['in_groups']:,} of {facts['images']:,} normal images in {count(facts['groups'], 'group')} "
-        f"({facts['rule']}), the largest of {facts['largest']:,}, such as {examples}"
-    )
+    in_groups, images, groups, largest = numbers
+    examples = facts.get("examples")
+    pairs = "; ".join(" and ".join(map(str, pair)) for pair in examples) if isinstance(examples, list) else ""
+    found = f"{in_groups:,} of {images:,} normal images in {count(groups, 'group')} ({facts.get('rule')})"
+    return f"{found}, the largest of {largest:,}" + (f", such as {pairs}" if pairs else "")
