@@ -197,7 +197,7 @@ class Detector(FrameParameters, FittedModel):
         history: list[Record] = []
         steps = fitted_state(self, corpus, alpha, run, calibration, second_stage=second_stage)
         state = yield from recorded(steps, history)
-        self._fitted = state.replaced(history=tuple(history), excluded=excluded)
+        self._fitted = state.replaced(history=tuple(history), excluded=excluded, grouping=corpus.grouping)
 
     def label(
         self,

@@ -79,8 +79,6 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
             "history": [dataclasses.asdict(record) for record in state.history],
             "labels": [dict(row) for row in state.labels],
             **_added(state),
-            **({} if state.frame is None else {"frame": state.frame.to_dict()}),
-            **({"call": dict(state.call)} if state.call else {}),
         },
     )
 
@@ -88,7 +86,8 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
 def _added(state: Fitted) -> dict[str, Any]:
     """Return facts that files of version 0.1 have not, where they differ from what these say by leaving them out."""
     facts = {"calibration": state.wanted, "suspects": [dict(row) for row in state.suspects], "excluded": state.excluded}
-    return {name: value for name, value in facts.items() if value not in ("split", [], 0)}
+    facts |= {"frame": state.frame and state.frame.to_dict(), "call": dict(state.call), "groups": dict(state.grouping)}
+    return {name: value for name, value in facts.items() if value not in ("split", [], {}, 0, None)}
 
 
 def _suspect(row: Mapping[str, Any]) -> Suspect:
@@ -152,6 +151,7 @@ def load_model(
             suspects=tuple(_suspect(row) for row in manifest.facts.get("suspects", ())),
             excluded=int(manifest.facts.get("excluded", 0)),
             frame=manifest.frame,
+            grouping=dict(manifest.facts.get("groups", {})),
             call=call_facts(manifest.facts.get("call", {})),
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.

@@ -17,6 +17,7 @@ from anomem.cli.session import Session, pass_session
 from anomem.errors import AnomemError, InputError
 from anomem.runtime.dependencies import installed
 from anomem.runtime.frame import Frame
+from anomem.runtime.groups import group_line
 from anomem.runtime.machine import cores, processor
 from anomem.runtime.neutral import printable
 from anomem.runtime.text import number
@@ -170,6 +171,7 @@ def _examined(model: Path) -> dict[str, Any]:
         "method": detector.name,
         "size": int(detector.resolved_["size"]),
         **detector.counts_,
+        "groups": dict(detector.groups_),
         **threshold_facts(calibration),
         "alpha_min": calibration.alpha_min,
         "rate_limit_95": calibration.rate_limit_95,
@@ -188,17 +190,16 @@ def _lines(name: str, value: Any) -> list[str]:
         have = [f"{extra} {'installed' if there else 'not installed'}" for extra, there in value.items()]
         return [f"extras: {', '.join(have)}"]
     if isinstance(value, dict):
-        plain = {key: v for key, v in value.items() if key != "frame"}
-        shown = (f"{key} {_shown(v)}" for key, v in plain.items())
+        shown = (f"{key} {_shown(v)}" for key, v in value.items() if key not in ("frame", "groups"))
         strata = value.get("strata", {}).items()
         each = (
             f"stratum {printable(name)}: {', '.join(f'{key} {_shown(v)}' for key, v in of.items())}"
             for name, of in strata
         )
         frame = value.get("frame") and Frame.from_dict(value["frame"])
-        seen = frame.sentences() if frame else ()
+        groups = [f"groups: {group_line(value['groups'])}"] if "groups" in value else []
         suspects = (f"suspect: {s['path']}" for s in value.get("suspects", ()))
-        return [f"{name}: {', '.join(shown)}", *each, *seen, *suspects]
+        return [f"{name}: {', '.join(shown)}", *groups, *each, *(frame.sentences() if frame else ()), *suspects]
     if isinstance(value, bool):
         value = "native" if value else "emulated (slower than fp32)"
     return [f"{name}: {'does not work' if value is None else value}"]
