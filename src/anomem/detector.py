@@ -253,7 +253,7 @@ class Detector(FrameParameters, FittedModel):
         **described: Any,
     ) -> Generator[Record, None, None]:
         state = self._state()
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         described["preprocessing"] = state.preprocessing
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
@@ -303,7 +303,7 @@ class Detector(FrameParameters, FittedModel):
         self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         self._fitted = yield from recalibrated(state, images, fresh, run)
 

@@ -74,7 +74,9 @@ class FrameParameters(Parameters):
         doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
         optional=True,
     )
-    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.")
+    tile_overlap: float = param(
+        0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.", when="tile"
+    )
     roi: Any = param(
         None,
         FileOrArray("a mask image's path, or an (H, W) array"),

@@ -242,7 +242,7 @@ def check_resolved(kind: type[Parameters], resolved: Mapping[str, object]) -> No
     missing = sorted({"size", "precision", "seed"} - set(resolved))
     if missing:
         raise ModelFileError(f"hyperparameters of the fit: {missing[0]!r} is missing")
-    kind.from_dict(resolved).resolve()
+    kind.from_dict(resolved).resolve(strict=False)
 
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:

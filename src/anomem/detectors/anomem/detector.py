@@ -104,15 +104,21 @@ class AnoMem(Detector, ClosedForm):
         Each(Range(1, 65536, integer=True)),
         doc="Maximum number of memory items, per scale; one value for all.",
         preset=True,
+        when="memory=hopfield|kmeans",
     )
     memory_share: int = param(
-        None, Range(1, integer=True), doc="Minimum number of training vectors per memory item.", preset=True
+        None,
+        Range(1, integer=True),
+        doc="Minimum number of training vectors per memory item.",
+        preset=True,
+        when="memory=hopfield|kmeans",
     )
     seeding: str = param(
         None,
         OneOf(("farthest", "kmeans", "random")),
         doc="Initial items: sampled features that cover all others, centres of k-means, or N(0, 0.02).",
         preset=True,
+        when="memory=hopfield|kmeans",
     )
     normalise: str = param(
         None,
@@ -121,7 +127,11 @@ class AnoMem(Detector, ClosedForm):
         preset=True,
     )
     position_mean: bool = param(
-        None, FLAG, doc="Subtract a mean per position when whitening, for aligned objects.", preset=True
+        None,
+        FLAG,
+        doc="Subtract a mean per position when whitening, for aligned objects.",
+        preset=True,
+        when="normalise=whiten",
     )
     max_grid: tuple[int, ...] = param(
         None,
@@ -134,23 +144,33 @@ class AnoMem(Detector, ClosedForm):
         Range(0.0, 1.0),
         doc="Power of the standard deviations that principal axes are divided by when whitening.",
         preset=True,
+        when="normalise=whiten",
     )
-    shrinkage: float = param(None, Range(0.0, 1.0), doc="Shrinkage of the covariance when whitening.", preset=True)
+    shrinkage: float = param(
+        None, Range(0.0, 1.0), doc="Shrinkage of the covariance when whitening.", preset=True, when="normalise=whiten"
+    )
     beta: float | str = param(
         None,
         Either((POSITIVE, OneOf(("hard",)))),
         doc="Inverse temperature of the retrieval (Eq. 1); hard: the nearest item. Values are not comparable between "
         "normalisations.",
         preset=True,
+        when="memory=hopfield",
     )
     retrieval_steps: int | None = param(
-        1, Range(1, 100, integer=True), doc="Updates of Eq. 1; none: until convergence.", optional=True, preset=True
+        1,
+        Range(1, 100, integer=True),
+        doc="Updates of Eq. 1; none: until convergence.",
+        optional=True,
+        preset=True,
+        when="memory=hopfield",
     )
     association: str = param(
         "euclidean",
         OneOf(("euclidean", "dot")),
         doc="Association softmax(beta (x.z - ||x||^2 / 2)), or Eq. 1's plain product.",
         preset=True,
+        when="memory=hopfield",
     )
     scale_weights: tuple[float, ...] = param(
         None,
@@ -170,7 +190,7 @@ class AnoMem(Detector, ClosedForm):
         doc="Image score from the map: Eq. 9's L2 norm per scale, maximum, or mean of the highest share.",
         preset=True,
     )
-    top: float = param(0.005, SHARE, doc="Share of the map that reduction=top averages.")
+    top: float = param(0.005, SHARE, doc="Share of the map that reduction=top averages.", when="reduction=top")
     smoothing: float = param(
         4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
     )
