@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
-from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, timm_name
+from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, stride_of, timm_name
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
-from anomem.nn.token_maps import TokenMaps
+from anomem.nn.token_maps import RESIZABLE, TokenMaps, passes_tokens
+from anomem.nn.tracing import private_tracing
 from anomem.nn.weights import fill, find_state
 
-__all__ = ["DEFAULT_BACKBONE", "SMALL_STEM_BELOW", "Backbone", "FeatureInfo", "load_backbone"]
+__all__ = ["DEFAULT_BACKBONE", "SMALL_STEM_BELOW", "Backbone", "FeatureInfo", "load_backbone", "stride_of"]
 
 EMBEDDING = "embedding"
 SMALL_STEM_BELOW = 64
@@ -222,3 +224,72 @@ def load_backbone(
         return backbone.to(memory_format=torch.channels_last)
     except RuntimeError as error:
         raise ParameterError(f"{name}: gives no feature maps; take another backbone, e.g. resnet18") from error
+
+
+def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
+    residual = name.startswith(("resnet", "wide_resnet"))
+    if (width != 1.0 or small_stem) and not residual:
+        raise ParameterError(f"{name}: width and small stems are for residual networks; take one, or width=1")
+    options: dict[str, Any] = {}
+    if width != 1.0:
+        channels = tuple(max(8, round(c * width)) for c in (64, 128, 256, 512))
+        options = {"channels": channels, "stem_width": channels[0]}
+    if timm.model_entrypoint(name).__module__.rpartition(".")[2] in RESIZABLE:
+        options = {"dynamic_img_size": True}
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except RuntimeError as error:
+        raise ParameterError(f"backbone={name!r} is not a timm model; list them with timm.list_models()") from error
+    if small_stem:
+        stem = cast(Any, model)
+        if not isinstance(stem.conv1, nn.Conv2d):
+            raise ParameterError(f"backbone={name!r} has a stem of several layers; take resnet18 at 64 px and less")
+        stem.conv1 = nn.Conv2d(3, stem.conv1.out_channels, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.conv1.weight, mode="fan_out", nonlinearity="relu")
+        stem.maxpool = nn.Identity()
+    return _thin_first(model)
+
+
+class _ThinnedFirst(nn.Conv2d):
+    """Strided 1 x 1 convolution, computed as an unstrided one at the positions kept."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        kept = input[:, :, :: self.stride[0], :: self.stride[1]]
+        return torch.nn.functional.conv2d(kept, self.weight, self.bias)
+
+
+def _thin_first(model: nn.Module) -> nn.Module:
+    """Replace narrow shortcuts: with 8 channels or fewer, torch 2.14 writes beyond the gradient on a CPU and aborts."""
+    for layer in model.modules():
+        if not isinstance(layer, nn.Conv2d) or layer.in_channels > 8 or layer.groups != 1:
+            continue
+        if layer.kernel_size == (1, 1) != layer.stride and layer.padding == (0, 0):
+            layer.__class__ = _ThinnedFirst
+    return model
+
+
+def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.Module:
+    """Keep what leads to the wanted layers; later layers are neither computed nor stored."""
+    from timm.models import create_feature_extractor
+
+    wanted = EMBEDDING if embedding else None
+    if passes_tokens(model):
+        return TokenMaps(model, layers, wanted, name)
+    nodes = {layer: layer for layer in layers}
+    try:
+        # The tracer warns of layers that exist in training only (dropout); none of them is wanted.
+        with private_tracing(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*nodes obtained by tracing", category=UserWarning)
+            if embedding:
+                nodes[_output_node(model)] = EMBEDDING
+            cut: nn.Module = create_feature_extractor(model, nodes)
+    except (torch.fx.proxy.TraceError, TypeError, ValueError):  # Its path depends on its input.
+        return TokenMaps(model, layers, wanted, name)
+    return cut
+
+
+def _output_node(model: nn.Module) -> str:
+    """Return the tracer's name of the model's pooled output."""
+    from timm.models import get_graph_node_names
+
+    return str(get_graph_node_names(model)[1][-1])
