@@ -32,6 +32,7 @@ from anomem.fitting import (
 from anomem.framing import FrameParameters, read_preprocessing
 from anomem.modelfile import call_facts, earlier_normals, extended_call, save_model
 from anomem.nn.devices import copy_scorer, moved
+from anomem.nn.fold_scorer import FoldScorer
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import OneOf, Range, param, parameters
@@ -127,10 +128,11 @@ class Detector(FrameParameters, FittedModel):
             Defect type of each labelled image.
         alpha : float, optional
             Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals are too few for it.
-        calibration : {"auto", "split", "cross"}
+        calibration : {"auto", "split", "cross", "cross-exact"}
             split: some normals are kept for calibration. cross: each calibrates by a model without its fold, and the
-            final model learns from all; see :class:`~anomem.runtime.calibration.Calibration`. auto: cross below 1,000
-            normals for methods that train nothing by gradient, else split; with `extend`, as that fit.
+            final model learns from all. cross-exact: new images are scored by the models of all folds. See
+            :class:`~anomem.runtime.calibration.Calibration`. auto: cross below 1,000 normals for methods that train
+            nothing by gradient, else split; with `extend`, as that fit.
         exclude : path, or list of paths or Samples, optional
             Normals to leave out, such as a table of suspects; the rate then holds for normals unlike those.
         extend : path, optional
@@ -195,7 +197,7 @@ class Detector(FrameParameters, FittedModel):
         history: list[Record] = []
         steps = fitted_state(self, corpus, alpha, run, calibration, second_stage=second_stage)
         state = yield from recorded(steps, history)
-        self._fitted = state.replaced(history=tuple(history), excluded=excluded)
+        self._fitted = state.replaced(history=tuple(history), excluded=excluded, grouping=corpus.grouping)
 
     def label(
         self,
@@ -257,6 +259,8 @@ class Detector(FrameParameters, FittedModel):
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
         if add:
             corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
+        if isinstance(state.scorer, FoldScorer):
+            raise InputError("calibration='cross-exact': takes no labels; fit again with calibration='cross'")
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name}: no second stage to refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, fx
 from anomem.data.store import Stored, read_store
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
+from anomem.nn.fold_scorer import MEMBERS, FoldScorer
 from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
@@ -77,8 +79,6 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
             "history": [dataclasses.asdict(record) for record in state.history],
             "labels": [dict(row) for row in state.labels],
             **_added(state),
-            **({} if state.frame is None else {"frame": state.frame.to_dict()}),
-            **({"call": dict(state.call)} if state.call else {}),
         },
     )
 
@@ -86,7 +86,8 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
 def _added(state: Fitted) -> dict[str, Any]:
     """Return facts that files of version 0.1 have not, where they differ from what these say by leaving them out."""
     facts = {"calibration": state.wanted, "suspects": [dict(row) for row in state.suspects], "excluded": state.excluded}
-    return {name: value for name, value in facts.items() if value not in ("split", [], 0)}
+    facts |= {"frame": state.frame and state.frame.to_dict(), "call": dict(state.call), "groups": dict(state.grouping)}
+    return {name: value for name, value in facts.items() if value not in ("split", [], {}, 0, None)}
 
 
 def _suspect(row: Mapping[str, Any]) -> Suspect:
@@ -150,6 +151,7 @@ def load_model(
             suspects=tuple(_suspect(row) for row in manifest.facts.get("suspects", ())),
             excluded=int(manifest.facts.get("excluded", 0)),
             frame=manifest.frame,
+            grouping=dict(manifest.facts.get("groups", {})),
             call=call_facts(manifest.facts.get("call", {})),
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
@@ -245,6 +247,8 @@ def check_resolved(kind: type[Parameters], resolved: Mapping[str, object]) -> No
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
     """Build on the meta device, where a hostile config costs nothing, and assign the file's tensors."""
+    if MEMBERS in config:
+        build = partial(FoldScorer.built, build)
     own = {name.removeprefix("scorer."): value for name, value in tensors.items() if name.startswith("scorer.")}
     with torch.device("meta"):
         scorer = build(config)

@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, cast
 
 import timm
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
-from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, timm_name
+from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, stride_of, timm_name
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
 from anomem.nn.token_maps import RESIZABLE, TokenMaps, passes_tokens
@@ -73,7 +72,8 @@ class Backbone(nn.Module):
         A state_dict in timm's naming; None: random initialisation.
     folded : bool
         Fold batch normalisation into the convolutions before it: the same function of an image in
-        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
+        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own, and a
+        transformer has none.
 
     Raises
     ------
@@ -224,14 +224,6 @@ def load_backbone(
         return backbone.to(memory_format=torch.channels_last)
     except RuntimeError as error:
         raise ParameterError(f"{name}: gives no feature maps; take another backbone, e.g. resnet18") from error
-
-
-@cache
-def stride_of(name: str) -> int:
-    """Return the side of one position of a model's coarsest feature map, in pixels of its input."""
-    with torch.device("meta"):  # Neither memory nor random numbers are used.
-        info: Any = timm.create_model(timm_name(name), pretrained=False, num_classes=0).feature_info
-    return max(int(entry["reduction"]) for entry in getattr(info, "info", info))
 
 
 def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:

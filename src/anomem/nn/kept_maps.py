@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class KeptMaps(ImageSet):
         super().__init__(images.source, images.preprocessing, images.indices, workers=images.workers)
         self.tiles, self._store, self._shapes = tiles, store, shapes
 
-    def subset(self, positions: IntArray | Sequence[int]) -> KeptMaps:  # type: ignore[override]
+    def subset(self, positions: IntArray | Sequence[int]) -> KeptMaps:
         """Return the images at `positions` of this set."""
         images = ImageSet(self.source, self.preprocessing, self.indices[np.asarray(positions)], workers=self.workers)
         return KeptMaps(images, self._store, self._shapes, [self.tiles[int(i)] for i in positions])
@@ -96,7 +97,7 @@ def keep_maps(
             store.add(torch.cat([m.float().permute(0, 2, 3, 1).flatten(1) for m in maps], dim=1))
         first = len(store) - sum(len(image.tiles) for image in prepared)
         for image in prepared:
-            rows = np.arange(first, first + len(image.tiles))
+            rows: Any = np.arange(first, first + len(image.tiles))
             tiles.append(Prepared(image.index, image.digest, rows, image.height_width))
             first += len(rows)
         _check_size(store, len(tiles), len(images))

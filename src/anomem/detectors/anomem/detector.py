@@ -23,7 +23,8 @@ from anomem.detectors.anomem.stage_one import train_stage_one
 from anomem.detectors.anomem.stage_two import fit_second_stage
 from anomem.fitting import Labelled, Run
 from anomem.framing import SIZE_DOC
-from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, stride_of
+from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone
+from anomem.nn.families import stride_of
 from anomem.nn.scorer import MapScorer, Scorer, TwoStageScorer
 from anomem.params import FLAG, Each, Either, OneOf, Range, Text, group, param, parameters
 from anomem.types import Record, UInt8Image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -65,21 +66,12 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
             raise ParameterError("scales: a source is none of the backbone's maps; give an existing one")
         super().__init__(config, SecondStage.evidence_dim(channels, config["second_stage"]["blocks"]))
         self.backbone = backbone or Backbone(**config["backbone"])
-        self.scales = torch.nn.ModuleList(
-            ScaleMemory(
-                scale["channels"],
-                tuple(scale["hw"]),
-                n_items=scale["n_items"],
-                neighbourhood=scale["neighbourhood"],
-                max_grid=scale["max_grid"],
-                **config["memory"],
-            )
-            for scale in scales
-        )
+        self.scales = _memories(config, [scale["n_items"] for scale in scales])
         hws = [memory.hw for memory in self.memories()]
         self.fusion = MapFusion(hws, input_hw=input_hw(config), **config["fusion"])
         self.second_stage = SecondStage(channels, weights=config["fusion"]["weights"], **config["second_stage"])
         self._rotations: list[Tensor | None] = [None] * len(scales)
+        self.fold_scales = torch.nn.ModuleList(_memories(config, n_items) for n_items in config.get("fold_items", ()))
         pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
         self.register_buffer("prototype_pictures", torch.zeros(pictures, dtype=torch.uint8))
         self.register_buffer("prototype_usage", torch.zeros(config["n_prototypes"], 2))
@@ -150,6 +142,21 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         pairs = zip(self.memories(), other.memories(), strict=True)
         self._rotations = [own.normaliser.rotation_to(its.normaliser) for own, its in pairs]
 
+    def keep_fold(self, fold: MapScorer) -> None:
+        """Keep a fold's memories: they see labelled images as they saw the fold's normals."""
+        if not isinstance(fold, MultiScaleScorer):
+            raise TypeError("fold: not one of AnoMem's; give one that the same detector made")
+        self.fold_scales.append(fold.scales)
+        items = [scale["n_items"] for scale in fold.config["scales"]]
+        self.config["fold_items"] = [*self.config.get("fold_items", ()), items]
+
+    def fold(self, number: int) -> MultiScaleScorer:
+        """Return a view of the scorer whose memories are those without a fold, along this scorer's axes."""
+        view = copy.copy(self)
+        view._modules = {**self._modules, "scales": self.fold_scales[number]}
+        view.align_with(self)
+        return view
+
     def deviation_of(self, maps: list[Tensor]) -> Deviation:
         """Return norms, evidence and Delta of tiles from the backbone's maps."""
         with torch.autocast(maps[0].device.type, enabled=False):
@@ -183,6 +190,21 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         scores, mix = self.tune_one_class, self.second_stage.mix
         mix[:4] = torch.stack([scores.mean(), spread(scores), pixels.mean(), spread(pixels)]).to(mix.device)
         self.second_stage.standardise_on(self.tune_evidence)
+
+
+def _memories(config: dict[str, Any], n_items: Sequence[int]) -> torch.nn.ModuleList:
+    """Build a memory of some items per scale."""
+    return torch.nn.ModuleList(
+        ScaleMemory(
+            scale["channels"],
+            tuple(scale["hw"]),
+            n_items=count,
+            neighbourhood=scale["neighbourhood"],
+            max_grid=scale["max_grid"],
+            **config["memory"],
+        )
+        for scale, count in zip(config["scales"], n_items, strict=True)
+    )
 
 
 def _rotated(delta: Tensor, rotation: Tensor | None) -> Tensor:
