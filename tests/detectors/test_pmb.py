@@ -51,7 +51,12 @@ def _parts(count: int, *, seed: int, marked: bool = False, shape: str = "bars") 
 
 
 def _fitted(**params: Any) -> PMB:
-    return PMB(**{**TINY, **params}).fit(_parts(48, seed=0), alpha=0.2, device="cpu", fit_precision="float32")
+    memory = params.get("memory", "partition")
+    unused = {"partition": (), "position": ("partitions",), "block": ("partitions",)}.get(
+        memory, ("partitions", "items")
+    )
+    given = {name: value for name, value in {**TINY, **params}.items() if name not in unused}
+    return PMB(**given).fit(_parts(48, seed=0), alpha=0.2, device="cpu", fit_precision="float32")
 
 
 def _memories(detector: PMB) -> dict[int, Memory]:
