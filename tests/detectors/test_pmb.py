@@ -51,11 +51,11 @@ def _parts(count: int, *, seed: int, marked: bool = False, shape: str = "bars") 
 
 
 def _fitted(**params: Any) -> PMB:
-    memory = params.get("memory", "partition")
-    unused = {"partition": (), "position": ("partitions",), "block": ("partitions",)}.get(
-        memory, ("partitions", "items")
-    )
-    given = {name: value for name, value in {**TINY, **params}.items() if name not in unused}
+    memory, given = params.get("memory", "partition"), {**TINY, **params}
+    if memory != "partition":
+        del given["partitions"]
+    if memory in ("skip", "none"):
+        del given["items"]
     return PMB(**given).fit(_parts(48, seed=0), alpha=0.2, device="cpu", fit_precision="float32")
 
 
