@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import threading
@@ -100,6 +101,14 @@ def test_videos_stand_for_their_frames(tmp_path: Path) -> None:
     assert len(open_source([clip, clip])) == 4
     assert read_file(f"{clip}#000003").startswith(b"P6 64 48 255\n")
     assert {parameter.default for parameter in options.every(lambda: None).__click_params__} == {video.EVERY}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders there")
+def test_a_pipe_is_no_video(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "v.mp4")
+    for read in (lambda: read_dataset(tmp_path), lambda: video.frames(tmp_path / "v.mp4")):
+        with pytest.raises(ImageError, match=r"v\.mp4: is a pipe, device or socket, not a file"):
+            read()
 
 
 def test_the_limit_on_pixels_holds_for_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

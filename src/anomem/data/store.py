@@ -110,7 +110,7 @@ def read_store(model: str | Path, learnt: frozenset[int]) -> tuple[Stored, ...]:
     try:
         with place.open(newline="", **_TEXT) as stream:
             normals = tuple(map(_stored, csv.DictReader(stream)))
-    except (KeyError, TypeError, ValueError, csv.Error, OSError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, csv.Error, OSError) as error:
         raise InputError(f"{place}: no store of normals, or damaged; {_REMEDY}") from error
     if not learnt <= {normal.digest for normal in normals}:
         raise InputError(f"{place}: the store of another model than {model}; put its own there, or {_REMEDY}")

@@ -17,6 +17,7 @@ import numpy as np
 
 from anomem.data.samples import Dataset, Sample
 from anomem.errors import ImageError, InputError, MissingExtraError, one_line
+from anomem.runtime.files import is_file
 from anomem.runtime.limits import MAX_PIXELS, check_pixels
 from anomem.runtime.listing import list_folder
 from anomem.runtime.text import count
@@ -124,6 +125,8 @@ def _opened(video: Path) -> _Clip:
         facts = video.stat()
     except OSError as error:
         raise ImageError(str(video), "there is no such file; check the path") from error
+    if not is_file(video):  # a pipe would block
+        raise ImageError(str(video), "is a pipe, device or socket, not a file; name a video file, or leave it out")
     return _cached(video, (facts.st_size, facts.st_mtime_ns), os.getpid())
 
 
