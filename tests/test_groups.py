@@ -35,7 +35,8 @@ def quiet_fit(name: str, images: list[np.ndarray], **options: object) -> anomem.
     method = get(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AnomemWarning)
-        return method(size=64, **({"train_steps": 0} if name == "anomem" else {})).fit(images, **options)
+        chosen = method(size=64, **({"train_steps": 0} if name == "anomem" else {}))
+        return chosen.fit(images, calibration="split", **options)
 
 
 def test_bursts_are_noted_with_the_fix(bursts: list[np.ndarray]) -> None:

@@ -9,8 +9,10 @@ from anomem.errors import NotFittedError
 from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.frame import Frame
 from anomem.runtime.model import Model
 from anomem.runtime.preprocess import Preprocessing
+from anomem.runtime.suspects import Suspect
 from anomem.types import Record
 
 
@@ -60,6 +62,19 @@ class FittedModel(Model):
         return self._state().skipped
 
     @property
+    def suspects_(self) -> tuple[Suspect, ...]:
+        """Normals of the fit with an extreme out-of-sample score, worst first: path, score, p_value.
+
+        Look at them before the threshold is trusted; see :func:`anomem.runtime.suspects.find_suspects`.
+        """
+        return self._state().suspects
+
+    @property
+    def excluded_(self) -> int:
+        """Number of normals that a person left out of the fit."""
+        return self._state().excluded
+
+    @property
     def digests_by_role_(self) -> dict[str, frozenset[int]]:
         """Content hashes by role: learn, tune, calibration, labelled."""
         return dict(self._state().digests)
@@ -68,6 +83,11 @@ class FittedModel(Model):
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
         return self._state().preprocessing
+
+    @property
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen, and the smallest defect that it shows."""
+        return self._state().frame
 
     @property
     def resolved_(self) -> dict[str, Any]:

@@ -248,7 +248,7 @@ def test_other_peoples_models_are_refused(pair: Pair, tmp_path: Path) -> None:
     [
         ("manifest", '"size": 16', '"size": 32', "damaged"),
         ("manifest", '"method"', '"methud"', "unknown key"),
-        ("manifest", '"format_version": 1', '"format_version": 3', "newer anomem"),
+        ("manifest", '"format_version": 1', '"format_version": 4', "newer anomem"),
         (
             "manifest",
             '"precision": "float32", "map_scale"',

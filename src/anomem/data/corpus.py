@@ -18,10 +18,11 @@ from anomem.data.video import is_video
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.files import is_folder
-from anomem.runtime.groups import Groups, group_facts, resolve_groups
+from anomem.runtime.groups import Groups, group_facts, resolve_groups, resolve_strata
 from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.sources import FileSource, highest_level
+from anomem.runtime.strata import COLUMN
 from anomem.runtime.text import count
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, LabelsLike, Record
 
@@ -54,6 +55,10 @@ class Corpus:
         One line per unreadable image.
     picked : frozenset of int
         Positions of individually labelled normals, which are never used for calibration.
+    strata : tuple
+        Stratum of each image, None for other images than the normals that are split; empty for no strata.
+    strata_by : str
+        Rule that names the strata.
     grouping : mapping
         Groups among the normals; see `anomem.runtime.groups.group_facts`.
     """
@@ -66,6 +71,8 @@ class Corpus:
     groups: tuple[Hashable | None, ...]
     skipped: tuple[str, ...] = ()
     picked: frozenset[int] = frozenset()
+    strata: tuple[str | None, ...] = ()
+    strata_by: str = ""
     grouping: Mapping[str, Any] = field(default_factory=dict)
 
     def positions(self, label: int) -> IntArray:
@@ -106,6 +113,7 @@ def read_corpus(
     masks: Sequence[Mask] | None = None,
     groups: Groups = None,
     types: Sequence[str | None] | None = None,
+    strata: Groups = None,
     default_label: int = NORMAL,
     skip_bad: bool = False,
     max_pixels: int | None = None,
@@ -125,6 +133,8 @@ def read_corpus(
         Individually labelled images, merged with `images`, which must be files then.
     masks, groups, types : sequences, optional
         One entry per image; for groups also "near", "folder" or a regular expression.
+    strata : sequence, column of a table, "folder" or regular expression, optional
+        Strata of the normals; by default those of samples, if any.
     skip_bad : bool
         Decode every image and mask once and leave out unreadable ones, and those that `preprocessing` cannot cut,
         instead of failing at the first.
@@ -142,7 +152,8 @@ def read_corpus(
     """
     fitting = default_label == NORMAL
     paths = isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and any(map(is_video, images)))
-    samples = None if paths and not fitting else training_samples(images)
+    rule = strata if isinstance(strata, str) else None
+    samples = None if paths and not fitting else training_samples(images, rule)
     picked: frozenset[int] = frozenset()
     if earlier:
         if any(isinstance(column, (list, tuple, np.ndarray)) for column in (y, masks, groups, types)):
@@ -163,7 +174,11 @@ def read_corpus(
     corpus = Corpus(source, labelled, (), **columns, picked=picked)
     digests, skipped = yield from _digests(corpus, skip_bad, preprocessing)
     corpus = replace(corpus, digests=digests, skipped=skipped)
-    return (yield from _grouped(corpus, named)) if fitting else corpus
+    if not fitting:
+        return corpus
+    carried = column_of(None, known, "stratum", len(source))
+    corpus = _stratified(corpus, carried if any(carried) and (rule or strata is None) else strata, rule)
+    return (yield from _grouped(corpus, named))
 
 
 def _files(images: ImagesLike, samples: Sequence[Sample] | None) -> Sequence[Sample]:
@@ -196,6 +211,21 @@ def _facts(
     corpus: Corpus, positions: Sequence[int] | IntArray, groups: Sequence[Hashable | None], rule: str
 ) -> dict[str, Any]:
     return group_facts([corpus.source.name(int(i)) for i in positions], groups, rule)
+
+
+def _stratified(corpus: Corpus, strata: Groups, rule: str | None) -> Corpus:
+    """Return a corpus with the stratum of each normal, if any is given."""
+    if strata is None:
+        return corpus
+    normals = corpus.found_normals()
+    if not isinstance(strata, str):
+        if len(strata) != len(corpus.labels):
+            raise InputError(f"strata has {len(strata)} entries for {len(corpus.labels)} images; give one per image")
+        strata = [strata[i] for i in normals]
+    column: list[str | None] = [None] * len(corpus.labels)
+    for i, stratum in zip(normals, resolve_strata(strata, corpus.source.subset(normals)), strict=True):
+        column[i] = stratum
+    return replace(corpus, strata=tuple(column), strata_by=rule or COLUMN)
 
 
 def _visible(corpus: Corpus, positions: Sequence[int] | IntArray) -> ImageSource:

@@ -27,7 +27,7 @@ from anomem.types import NORMAL, UInt8Image
 if TYPE_CHECKING:
     from av import VideoFrame
 
-__all__ = ["EVERY", "frames", "is_frame", "is_video", "read_frame", "read_videos", "videos_in"]
+__all__ = ["EVERY", "frame_hw", "frames", "is_frame", "is_video", "read_frame", "read_videos", "videos_in"]
 
 EVERY = 10
 """Default interval of the frames used of a video: 3 of 30 frames per second."""
@@ -120,6 +120,15 @@ def read_frame(path: Path, max_pixels: int = MAX_PIXELS) -> UInt8Image:
     return _opened(path.with_name(clip)).image(int(number), str(path), max_pixels)
 
 
+def frame_hw(path: Path) -> tuple[int, int]:
+    """Return height and width of a frame, upright; equal for all frames of a video, so that one is decoded."""
+    clip = _opened(path.with_name(path.name.rpartition("#")[0]))
+    if clip.hw is None:
+        height, width = clip.image(0, str(path)).shape[:2]
+        clip.hw = height, width
+    return clip.hw
+
+
 def _opened(video: Path) -> _Clip:
     try:
         facts = video.stat()
@@ -151,6 +160,7 @@ class _Clip:
         self._path, self._av, self._lock = path, av, threading.Lock()
         self._frames: Iterator[VideoFrame] = iter(())
         self._at = 0
+        self.hw: tuple[int, int] | None = None
         self._kept: OrderedDict[int, VideoFrame] = OrderedDict()
         self._open()
         try:

@@ -23,7 +23,7 @@ from anomem.runtime import _png, _tiff
 from anomem.runtime.files import open_regular
 from anomem.runtime.limits import MAX_PLAIN_BYTES, check_pixels, image_bytes
 
-__all__ = ["Picture", "check_kind", "file_orientation", "is_deep", "load", "picture_of", "turned"]
+__all__ = ["Picture", "check_kind", "file_orientation", "height_width", "is_deep", "load", "picture_of", "turned"]
 
 T = TypeVar("T")
 
@@ -111,6 +111,17 @@ def load(source: str | Path | bytes, label: str, max_pixels: int, *, deep: bool 
 def file_orientation(source: str | Path | bytes, label: str, max_pixels: int) -> int:
     """Read an image's EXIF orientation, 1 to 8; ImageError as for `load`."""
     return _from_header(source, label, max_pixels, _orientation)
+
+
+def height_width(source: str | Path | bytes, label: str, max_pixels: int) -> tuple[int, int]:
+    """Return the size of an upright image, read from its header; ImageError as for `load`."""
+    return _from_header(source, label, max_pixels, upright_hw)
+
+
+def upright_hw(image: Image.Image) -> tuple[int, int]:
+    """Return height and width of a Pillow image after its EXIF orientation."""
+    width, height = image.size
+    return (width, height) if _orientation(image) > 4 else (height, width)
 
 
 def is_deep(source: str | Path | bytes, label: str, max_pixels: int) -> bool:

@@ -38,8 +38,8 @@ class Engine(ABC):
     ----------
     name : str
         "onnxruntime" or "openvino".
-    size : int or None
-        Side of the square inputs in pixels; None if the file does not fix it.
+    hw : (int, int) or None
+        Height and width of the inputs in pixels; None if the file does not fix them.
     localizes : bool
         True if the network returns maps.
     arithmetic : str
@@ -48,7 +48,7 @@ class Engine(ABC):
 
     name: str
     arithmetic: str = "f32"
-    size: int | None
+    hw: tuple[int, int] | None
     localizes: bool
 
     def __init__(self, threads: int | None) -> None:
@@ -80,8 +80,8 @@ class _OnnxRuntime(Engine):
         self._path, self._outputs = path, [o.name for o in self._session.get_outputs()]
         inputs = [(i.name, i.type == "tensor(uint8)", len(i.shape)) for i in self._session.get_inputs()]
         _check_network(path, inputs, {o.name: len(o.shape) for o in self._session.get_outputs()})
-        side = self._session.get_inputs()[0].shape[2]
-        self.size = side if isinstance(side, int) else None
+        height, width = self._session.get_inputs()[0].shape[2:]
+        self.hw = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         self.localizes = "map" in self._outputs
 
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
@@ -120,8 +120,8 @@ class _OpenVino(Engine):
         self._ports = {name: i for i, port in enumerate(model.outputs) for name in port.get_names()}
         inputs = [(*_named(port, "image"), _rank(port)) for port in model.inputs]
         _check_network(path, inputs, {name: _rank(model.outputs[i]) for name, i in self._ports.items()})
-        side = model.inputs[0].get_partial_shape()[2]
-        self.size = side.get_length() if side.is_static else None
+        height, width = list(model.inputs[0].get_partial_shape())[2:]
+        self.hw = (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
         self.localizes = "map" in self._ports
         # Processors without bfloat16 fall back to float32.
         self.arithmetic = str(model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
