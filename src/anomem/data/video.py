@@ -120,11 +120,11 @@ def read_frame(path: Path, max_pixels: int = MAX_PIXELS) -> UInt8Image:
     return _opened(path.with_name(clip)).image(int(number), str(path), max_pixels)
 
 
-def frame_hw(path: Path) -> tuple[int, int]:
+def frame_hw(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return height and width of a frame, upright; equal for all frames of a video, so that one is decoded."""
     clip = _opened(path.with_name(path.name.rpartition("#")[0]))
     if clip.hw is None:
-        height, width = clip.image(0, str(path)).shape[:2]
+        height, width = clip.image(0, str(path), max_pixels).shape[:2]
         clip.hw = height, width
     return clip.hw
 
