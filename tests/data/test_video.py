@@ -86,9 +86,8 @@ def test_frames_of_a_clip_are_one_group(tmp_path: Path) -> None:
     assert len({sample.group for sample in dataset.train}) == 3
     assert "one of 4 frames of 4 videos (20; every=, --every); a video counts as one group" in dataset.describe()
     with pytest.warns(AnomemWarning, match="one of 10 frames"):
-        _, groups = normal_samples(tmp_path / "clips")
-    assert groups is not None
-    assert len(set(groups)) == 3
+        _, described = normal_samples(tmp_path / "clips")
+    assert len(set(described["groups"])) == 3
     corpus = run_to_end(read_corpus([tmp_path / "clips" / f"{i}.mp4" for i in range(3)]), None)
     assert len(set(corpus.groups)) == 3
     assert [int(label) for label in corpus.labels] == [NORMAL] * 6

@@ -208,7 +208,7 @@ class PathSource(FileSource):
         """Return height and width of file ``i``, read from its header, or of a video's frame."""
         path = Path(self._paths[i])
         if is_frame(path) and not exists(path):
-            return frame_hw(Path(path), self.reading.max_pixels)
+            return frame_hw(path, self.reading.max_pixels)
         return super().height_width(i)
 
 
