@@ -15,7 +15,7 @@ import click
 
 from anomem.cli import options
 from anomem.cli.configuring import configured, extended
-from anomem.cli.found import show_found
+from anomem.cli.found import read_inputs, show_found
 from anomem.cli.output import Output, check_file, check_table, files_of, peak_mb
 from anomem.cli.progress import bars
 from anomem.cli.promising import (
@@ -35,7 +35,7 @@ from anomem.runtime.text import count
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
-    from anomem.data.samples import Dataset, Sample
+    from anomem.data.samples import Sample
     from anomem.detector import Detector
     from anomem.loading import Model
 
@@ -141,7 +141,9 @@ def fit(
         check_table(suspects, session)
     if keep_store:
         check_file(store_of(out), session, what="store")
-    dataset, picked, found = _inputs(session, output, data, labels, normal=normal, every=every, stratum=calibrate_by)
+    dataset, picked, found = read_inputs(
+        session, output, data, labels, normal=normal, every=every, stratum=calibrate_by
+    )
     detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
@@ -297,21 +299,6 @@ def _columns(detector: Model, chosen: list[Sample], group_by: str | None, calibr
         "groups": group_by or column_of(chosen, "group"),
         "strata": column_of(chosen, "stratum") or calibrate_by,
     }
-
-
-def _inputs(
-    session: Session, output: Output, data: Path, labels: Path | None, **reading: Any
-) -> tuple[Dataset, tuple[Sample, ...] | None, dict[str, Any]]:
-    """Read what a fit learns from: a data set, labels that somebody picked, and what was found, which is printed."""
-    from anomem.data.sources import read_dataset, read_labels
-
-    dataset = read_dataset(data, **reading)
-    found = show_found(dataset, output)
-    picked = read_labels(labels) if labels else None
-    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
-    if not any(sample.label == NORMAL for sample in dataset.train):
-        raise InputError(f"{data}: has no normal images to learn from; put them into train/good, or label them 0")
-    return dataset, picked, found
 
 
 def load(model: Path) -> Detector:
