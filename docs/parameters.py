@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anomem.detector import Detector
 from anomem.detectors import DETECTORS, get
+from anomem.framing import FrameParameters
 from anomem.nn.families import ALIASES
 from anomem.params import table
 from anomem.renamed import CLASSES, MODULES
@@ -37,10 +38,9 @@ def _content(kind: str, of: str) -> str:
 
 
 def _moved_parameters() -> Iterable[tuple[str, list[str]]]:
-    for method in DETECTORS:
-        cls = get(method)
-        for old, new in cls.moved.items():
-            yield f"{cls.__name__}({old}=)", [new]
+    for cls in (FrameParameters, *map(get, DETECTORS)):
+        for old, new in vars(cls).get("moved", {}).items():
+            yield f"{'any method' if cls is FrameParameters else cls.__name__}({old}=)", [new]
 
 
 def _renamed(kind: str, names: Iterable[tuple[str, list[str]]], before: str = "") -> str:

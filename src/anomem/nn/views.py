@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import weakref
@@ -93,8 +94,7 @@ class Feed:
             yield torch.cat([normals, drawn]), flags
 
     def _normals(self, batch_size: int) -> Iterator[Tensor]:
-        size = self.learn.preprocessing.size
-        fits = len(self.learn) * 3 * size * size <= self.cache_mb * 2**20
+        fits = len(self.learn) * 3 * math.prod(self.learn.preprocessing.hw) <= self.cache_mb * 2**20
         if not (fits and self.learn.preprocessing.tile is None):
             while True:
                 for batch in self.learn.batches(batch_size, order=self._order(len(self.learn))):

@@ -59,8 +59,8 @@ class AlignedBackbone(nn.Module):
     ----------
     backbone : Backbone
         Backbone with its stages in order of computation; no embedding.
-    size : int
-        Side of the images, pixels.
+    hw : (int, int)
+        Height and width of the images, pixels; equal where an image aligner turns them.
     image : dict or None
         Keyword arguments of :class:`~anomem.detectors.fyd.alignment.ImageAligner` beside the size; None: no ICA.
     feature : dict or None
@@ -89,7 +89,7 @@ class AlignedBackbone(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        size: int,
+        hw: tuple[int, int],
         *,
         image: dict[str, Any] | None,
         feature: dict[str, Any] | None,
@@ -101,11 +101,11 @@ class AlignedBackbone(nn.Module):
         self.common_frame = common_frame
         self.register_buffer("mean", backbone.mean.clone())
         self.register_buffer("std", backbone.std.clone())
-        self.maps = maps = backbone.describe(size)
+        self.maps = maps = backbone.describe(hw)
         self.layers = backbone.layers
         self.whole = isinstance(backbone.model, TokenMaps)
         self.segments = nn.ModuleList([backbone.model] if self.whole else cut(backbone))
-        self.image_aligner = None if image is None else ImageAligner(size, **image)
+        self.image_aligner = None if image is None else ImageAligner(hw[0], **image)
         self.feature_aligners = (
             None if feature is None else nn.ModuleList(FeatureAligner(m.channels, m.hw, **feature) for m in maps)
         )
