@@ -21,10 +21,11 @@ from anomem.data.splits import fold_normals
 from anomem.data.synthetic import crops, plant
 from anomem.detector import Detector
 from anomem.detectors import get
-from anomem.errors import CalibrationError, InputError, ParameterError
+from anomem.errors import CalibrationError, ExportError, InputError, ParameterError
 from anomem.fitting import Run, make_run, read_preprocessing
 from anomem.nn import kept_maps
-from anomem.nn.scorer import TwoStageScorer
+from anomem.nn.fold_scorer import FoldScorer
+from anomem.nn.scorer import MapScorer, TwoStageScorer
 from anomem.runtime.calibration import Calibration, calibrate
 from anomem.runtime.images import write_png
 from anomem.runtime.progress import run_to_end
@@ -306,3 +307,58 @@ def test_kinds_state_their_bound() -> None:
     for kind, folds in (("split", 5), ("cross", 0), ("other", 5)):
         with pytest.raises(InputError, match="expected split, cross"):
             Calibration(scores, 0.1, kind=kind, folds=folds)
+
+
+class Bare(MapScorer):
+    """Scorer without network, for the conversion of K scores to one."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.backbone = torch.nn.Identity()  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_one_score_has_the_p_value_of_all_folds(ties: bool, grouped: bool) -> None:
+    rng = np.random.default_rng(4)
+    n, k = 40, 5
+    scores = rng.normal(size=n).astype(np.float32).round(0 if ties else 6)
+    groups = rng.integers(0, 9, n) if grouped else np.arange(n)
+    folds = groups % k
+    sizes = np.bincount(groups)
+    weights = 1 / sizes[groups]
+    scorer = FoldScorer.of(
+        [Bare() for _ in range(k)], *(torch.from_numpy(part) for part in (scores, folds.astype(np.int64), weights))
+    )
+    new = rng.normal(size=(300, k)).astype(np.float32).round(0 if ties else 6)
+    new[:3] += 9.0
+    new[3:6] -= 9.0
+    found = scorer.joined(torch.from_numpy(new)).numpy()
+    total = len(set(groups.tolist()))
+    expected = [
+        (1 + sum(w for s, f, w in zip(scores, folds, weights, strict=True) if s >= x[f])) / (total + 1) for x in new
+    ]
+    p_values = calibrate(scores, 0.3, groups=groups.tolist(), kind="cross-exact", folds=k).p_value(found)
+    assert (p_values >= np.asarray(expected) - 1e-9).all()
+    if not ties and not grouped:
+        np.testing.assert_allclose(p_values, expected, atol=1e-12)
+        free = [x for x, t in zip(new.mean(axis=1), found, strict=True) if x == t]
+        assert len(free) > 20, "the mean itself where it has the p-value"
+
+
+@pytest.mark.parametrize("name", ["knn", "anomem", "padim"])
+def test_cross_exact_scores_by_all_folds(name: str, bricks: tuple[Images, Images], tmp_path: Path) -> None:
+    train, test = bricks
+    detector = tiny(name).fit(train, alpha=0.2, calibration="cross-exact", device="cpu", workers=0)
+    cross = tiny(name).fit(train, alpha=0.2, calibration="cross", device="cpu", workers=0)
+    np.testing.assert_array_equal(detector.calibration_.scores, cross.calibration_.scores)
+    assert (detector.calibration_.kind, detector.calibration_.folds) == ("cross-exact", 10)
+    scores = detector.anomaly_score(test, device="cpu")
+    detector.save(tmp_path / "m")
+    loaded = anomem.load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.anomaly_score(test, device="cpu"), scores)
+    assert loaded.calibration_ == detector.calibration_
+    with pytest.raises(ExportError, match="calibration='cross'"):
+        detector.export(tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="takes no labels"):
+        detector.label(test, device="cpu")

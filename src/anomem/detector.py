@@ -26,17 +26,17 @@ from anomem.fitting import (
     Run,
     gather_labelled,
     make_run,
-    read_preprocessing,
     recalibrated,
     reconcluded,
 )
-from anomem.modelfile import earlier_calibration, earlier_normals, save_model
+from anomem.framing import FrameParameters, read_preprocessing
+from anomem.modelfile import call_facts, earlier_normals, extended_call, save_model
 from anomem.nn.devices import copy_scorer, moved
+from anomem.nn.fold_scorer import FoldScorer
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param, parameters
+from anomem.params import OneOf, Range, param, parameters
 from anomem.runtime.groups import Groups
-from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.runtime.recalibration import Fresh
 from anomem.runtime.scoring import ImageResult, PreparedImages
@@ -47,7 +47,7 @@ Supervision = Literal["none", "optional", "required"]
 
 
 @parameters
-class Detector(Parameters, FittedModel):
+class Detector(FrameParameters, FittedModel):
     """Base of all detectors: fit on normals, score, localise, keep a promised false-alarm rate."""
 
     name: ClassVar[str]
@@ -60,24 +60,6 @@ class Detector(Parameters, FittedModel):
     """Contract tests that do not apply to this method, each with the reason."""
     _fitted: Fitted | None = field(default=None, init=False)
 
-    size: int = param(224, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
-    letterbox: bool = param(False, FLAG, doc="Keep the aspect when resizing and fill up with grey.")
-    tile: int | None = param(
-        None,
-        Range(32, 8192, integer=True),
-        doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
-        optional=True,
-    )
-    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.")
-    roi: Any = param(
-        None,
-        FileOrArray("a mask image's path, or an (H, W) array"),
-        doc="Region of interest: black parts of this mask are left out of fitting, scores and maps.",
-        optional=True,
-    )
-    bits: int | str = param(
-        "auto", OneOf(("auto", *BITS)), doc="Bits that 16-bit samples use; auto: those of the normals."
-    )
     precision: str = param(
         "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring and calibration."
     )
@@ -146,14 +128,16 @@ class Detector(Parameters, FittedModel):
             Defect type of each labelled image.
         alpha : float, optional
             Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals are too few for it.
-        calibration : {"auto", "split", "cross"}
+        calibration : {"auto", "split", "cross", "cross-exact"}
             split: some normals are kept for calibration. cross: each calibrates by a model without its fold, and the
-            final model learns from all; see :class:`~anomem.runtime.calibration.Calibration`. auto: cross below 1,000
-            normals for methods that train nothing by gradient, else split; with `extend`, as that fit.
+            final model learns from all. cross-exact: new images are scored by the models of all folds. See
+            :class:`~anomem.runtime.calibration.Calibration`. auto: cross below 1,000 normals for methods that train
+            nothing by gradient, else split; with `extend`, as that fit.
         exclude : path, or list of paths or Samples, optional
             Normals to leave out, such as a table of suspects; the rate then holds for normals unlike those.
         extend : path, optional
-            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew.
+            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew,
+            with the model's alpha, rule of groups, fit_precision and max_pixels unless they are given.
         device : str
             "auto", or a torch device.
         fit_precision : {"auto", "float32", "bfloat16"}
@@ -176,15 +160,16 @@ class Detector(Parameters, FittedModel):
         ParameterError, InputError, CalibrationError
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha too small for n.
         """
-        described: dict[str, Any] = {"labels": labels, "masks": masks, "groups": groups, "types": types}
-        described["strata"] = strata
-        options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
-        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
-        options |= {"exclude": exclude, "features_mb": features_mb, "calibration": calibration}
+        call: dict[str, Any] = {"alpha": alpha, "groups": groups, "strata": strata, "calibration": calibration}
+        call |= {"fit_precision": fit_precision, "max_pixels": max_pixels}
         if extend is not None:
-            options["earlier"] = earlier_normals(extend)
-            options["calibration"] = earlier_calibration(extend) if calibration == "auto" else calibration
-        run_to_end(self._fit_steps(images, y, **described, **options), progress)
+            call = extended_call(extend, call)
+        options: dict[str, Any] = {"labels": labels, "masks": masks, "types": types, "device": device}
+        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad}
+        options |= {"exclude": exclude, "features_mb": features_mb}
+        options["earlier"] = () if extend is None else earlier_normals(extend)
+        run_to_end(self._fit_steps(images, y, **options, **call), progress)
+        self._fitted = self._state().replaced(call=call_facts(call))
         return self
 
     def _fit_steps(
@@ -212,7 +197,7 @@ class Detector(Parameters, FittedModel):
         history: list[Record] = []
         steps = fitted_state(self, corpus, alpha, run, calibration, second_stage=second_stage)
         state = yield from recorded(steps, history)
-        self._fitted = state.replaced(history=tuple(history), excluded=excluded)
+        self._fitted = state.replaced(history=tuple(history), excluded=excluded, grouping=corpus.grouping)
 
     def label(
         self,
@@ -268,12 +253,14 @@ class Detector(Parameters, FittedModel):
         **described: Any,
     ) -> Generator[Record, None, None]:
         state = self._state()
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         described["preprocessing"] = state.preprocessing
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
         if add:
             corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
+        if isinstance(state.scorer, FoldScorer):
+            raise InputError("calibration='cross-exact': takes no labels; fit again with calibration='cross'")
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name}: no second stage to refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):
@@ -316,7 +303,7 @@ class Detector(Parameters, FittedModel):
         self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         self._fitted = yield from recalibrated(state, images, fresh, run)
 

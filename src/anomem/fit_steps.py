@@ -12,6 +12,7 @@ from anomem.cross_fitting import ClosedForm, MapsTooLargeError, chosen_kind, cro
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.store import stored_normals
+from anomem.errors import InputError
 from anomem.fitting import (
     Fitted,
     Labelled,
@@ -22,6 +23,7 @@ from anomem.fitting import (
     remember_calibration,
     suspects_among,
 )
+from anomem.framing import frame_of
 from anomem.nn.inference import ImageResult
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.roles import Roles, add_labelled, assign_roles
@@ -129,13 +131,17 @@ def _steps(
         calibration_strata=None if roles.strata is None else tuple(roles.strata),
         normals=stored_normals(corpus),
         suspects=suspects,
+        frame=frame_of(roles.normals(), scorer.grid_hw),
     )
 
 
 def _first_stage(method: Method, roles: Roles, run: Run[Any]) -> Generator[Record, None, _FirstStage]:
     """Fit the first stage, and score the calibration normals."""
     if roles.folds is not None and isinstance(method, ClosedForm):
-        fit = yield from cross_fit(method, roles.learn, roles.folds, run)
+        exact = roles.groups if roles.kind == "cross-exact" else None
+        if exact is not None and roles.labelled is not None:
+            raise InputError("calibration='cross-exact': takes no labels; take calibration='cross'")
+        fit = yield from cross_fit(method, roles.learn, roles.folds, run, exact=exact)
         return fit.scorer, fit.results, fit.map_scale
     scorer = yield from method._fit(roles.learn, roles.tune, roles.labelled, run)
     scorer.eval().requires_grad_(False).to(run.device)

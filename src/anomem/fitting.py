@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,47 +15,23 @@ from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow
 from anomem.data.store import Stored
-from anomem.errors import AnomemWarning, InputError, ParameterError
+from anomem.errors import InputError, ParameterError
+from anomem.framing import Framed
+from anomem.framing import read_preprocessing as read_preprocessing
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.runtime.calibration import Calibration, calibrate, group_numbers
-from anomem.runtime.images import read_mask
-from anomem.runtime.pixels import fitting_bits
+from anomem.runtime.frame import Frame
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.recalibration import Fresh, MapScale, calibrated_anew, fresh_normals, seen_before
 from anomem.runtime.scoring import PreparedImages
-from anomem.runtime.sources import ImageSource, highest_level
 from anomem.runtime.suspects import Suspect, find_suspects
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
 
-class Shared(Protocol):
+class Shared(Framed, Protocol):
     """Resolved hyperparameters common to all methods."""
-
-    @property
-    def size(self) -> int:
-        """Input side, pixels."""
-
-    @property
-    def letterbox(self) -> bool:
-        """Keep the aspect when resizing."""
-
-    @property
-    def tile(self) -> int | None:
-        """Side of tiles, pixels."""
-
-    @property
-    def tile_overlap(self) -> float:
-        """Share of a tile's side by which neighbours overlap."""
-
-    @property
-    def roi(self) -> Any:
-        """Region of interest: a path, an array or None."""
-
-    @property
-    def bits(self) -> int | str:
-        """Bits that 16-bit samples use, or "auto"."""
 
     @property
     def precision(self) -> str:
@@ -177,6 +152,12 @@ class Fitted:
         Normals of the fit with an extreme out-of-sample score, worst first.
     excluded : int
         Number of normals that a person left out.
+    frame : Frame or None
+        Size at which the normals are seen; None: the file is older than this fact.
+    grouping : mapping
+        Groups among the normals; see :func:`anomem.runtime.groups.group_facts`.
+    call : mapping
+        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.modelfile.call_facts`.
     """
 
     scorer: Scorer
@@ -194,6 +175,9 @@ class Fitted:
     wanted: str = "split"
     suspects: tuple[Suspect, ...] = ()
     excluded: int = 0
+    frame: Frame | None = None
+    grouping: Mapping[str, Any] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -230,46 +214,6 @@ def make_run(
         fit_precision = "bfloat16" if has_native_bfloat16(where) else "float32"
     rng = torch.Generator().manual_seed(int(params.seed))
     return Run(params, rng, where, fit_precision, batch_size, workers, features_mb)
-
-
-def read_preprocessing(params: Shared, normals: ImageSource | None = None) -> Preprocessing:
-    """Build the preprocessing that the hyperparameters describe, and read a mask for `roi`.
-
-    With ``bits="auto"`` as many bits as the 16-bit samples of `normals` use; 16 without any.
-    """
-    bits = params.bits
-    if isinstance(bits, str):
-        bits = 16 if normals is None else _observed_bits(normals)
-    return Preprocessing(
-        size=params.size,
-        letterbox=params.letterbox,
-        tile=params.tile,
-        overlap=params.tile_overlap,
-        roi=_read_roi(params.roi),
-        bits=bits,
-    )
-
-
-def _observed_bits(normals: ImageSource) -> int:
-    """Find the number of bits that the 16-bit samples of some images use, and warn where it is below 16."""
-    highest = highest_level(normals)
-    bits = fitting_bits(highest) if highest else 16
-    if bits < 16:
-        found = f"16-bit values of the normal images end at {highest}: read as {bits} bits, in scoring too"
-        warnings.warn(f"{found} (bits=16 keeps the whole range)", AnomemWarning, stacklevel=2)
-    return bits
-
-
-def _read_roi(roi: Any) -> BoolArray | None:
-    if roi is None:
-        return None
-    if isinstance(roi, np.ndarray):
-        mask, name = roi > 0, "roi"
-    else:
-        mask, name = read_mask(roi), str(roi)
-    if not mask.any():
-        raise InputError(f"{name}: the region of interest is empty (all black); paint it white")
-    return np.asarray(mask)
 
 
 def calibration_pass(

@@ -13,7 +13,8 @@ from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow, label_rows
 from anomem.data.splits import FEW, fold_normals, groups_of, split_within
 from anomem.errors import AnomemWarning, InputError
-from anomem.fitting import Labelled, Run, Shared, gather_labelled, read_preprocessing
+from anomem.fitting import Labelled, Run, Shared, gather_labelled
+from anomem.framing import read_preprocessing
 from anomem.runtime.recalibration import Fresh
 from anomem.types import ANOMALOUS, IntArray
 
@@ -31,7 +32,7 @@ class Roles:
     digests : dict
         Content hashes by role: learn, tune, calibration, labelled.
     label_rows : tuple of mapping
-        Files of the labelled images, remembered by the model.
+        Files of the labelled images, stored in the model.
     groups : list of int
         Group of each calibration image.
     strata : list of str or None
@@ -57,6 +58,10 @@ class Roles:
     def n_folds(self) -> int:
         """Number of folds; 0 for a split."""
         return 0 if self.folds is None else int(self.folds.max()) + 1
+
+    def normals(self) -> tuple[ImageSet, ...]:
+        """Return the sets of normals, each image once."""
+        return (self.learn,) if self.folds is not None else (self.learn, self.tune, self.calibration)
 
 
 def assign_roles(corpus: Corpus, alpha: float | None, run: Run[Shared], kind: str) -> Roles:

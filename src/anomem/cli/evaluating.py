@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from anomem.runtime.text import count, number, percent
 from anomem.types import NORMAL, UNKNOWN
 
 if TYPE_CHECKING:
+    from anomem.data.samples import Sample
     from anomem.evaluation.figures import Evaluation, NormalsEvaluation
     from anomem.loading import Model
 
@@ -65,8 +67,6 @@ def evaluate(
     import json
 
     from anomem.data.sources import read_dataset
-    from anomem.evaluation.evaluate import evaluate as evaluated
-    from anomem.evaluation.evaluate import evaluate_normals
     from anomem.evaluation.figures import Evaluation
     from anomem.loading import load
     from anomem.runtime.metadata import weights_of
@@ -74,14 +74,9 @@ def evaluate(
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     session.reads(model, weights_of(model), data)
-    if out is not None:
-        check_file(out, session)
-    if report is not None:
-        check_folder(report)
-        session.plan(report / REPORT)
+    _check_outputs(session, out, report)
     detector = load(model)
-    rule = calibrate_by or strata_rule(detector)
-    dataset = read_dataset(data, normal=normal, every=every, stratum=rule)
+    dataset = read_dataset(data, normal=normal, every=every, stratum=calibrate_by or strata_rule(detector))
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
     if alpha is not None:
@@ -90,15 +85,11 @@ def evaluate(
     alone = {sample.label for sample in samples} <= {NORMAL, UNKNOWN}
     if alone and report is not None:
         raise InputError(f"{data}: has no anomalous images, which a report needs; leave out --report")
-    with bars(session, quiet=as_json) as progress:
-        running |= {"strata": calibrate_by, "fdr": fdr}
-        evaluation = (evaluate_normals if alone else evaluated)(detector, samples, progress=progress, **running)
-    for image in evaluation.skipped:
-        note(f"left out {image.error}")
+    running |= {"strata": calibrate_by, "fdr": fdr}
+    evaluation = _measure(session, detector, samples, alone=alone, quiet=as_json, running=running)
     strata = threshold_facts(detector.calibration_).get("strata")
     content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict()), "found": found}
-    if strata is not None:
-        content["strata"] = plain(strata)
+    content |= {} if strata is None else {"strata": plain(strata)}
     if report is not None and isinstance(evaluation, Evaluation):
         facts = {"Model file": str(model), "Data": str(data)}
         with filled_folder(report, session) as folder:
@@ -106,12 +97,33 @@ def evaluate(
         content["report"] = str(report / REPORT)
     if out is not None:
         write_text(out, json.dumps(content, indent=1, allow_nan=False) + "\n", session)
-    shown = summary(evaluation) if isinstance(evaluation, Evaluation) else normals_summary(evaluation)
-    for text in (*shown, *_further(evaluation, str(model))):
+    for text in _lines(evaluation, model):
         output.line(text)
     if report is not None:
         output.line(f"report: {report / REPORT}")
     output.result(content)
+
+
+def _check_outputs(session: Session, out: Path | None, report: Path | None) -> None:
+    """Check before any work that the outputs can be written."""
+    if out is not None:
+        check_file(out, session)
+    if report is not None:
+        check_folder(report)
+        session.plan(report / REPORT)
+
+
+def _measure(
+    session: Session, detector: Model, samples: Sequence[Sample], *, alone: bool, quiet: bool, running: dict[str, Any]
+) -> Evaluation | NormalsEvaluation:
+    """Evaluate a model, on normals alone where `alone`, and note the images left out."""
+    from anomem.evaluation.evaluate import evaluate, evaluate_normals
+
+    with bars(session, quiet=quiet) as progress:
+        evaluation = (evaluate_normals if alone else evaluate)(detector, samples, progress=progress, **running)
+    for image in evaluation.skipped:
+        note(f"left out {image.error}")
+    return evaluation
 
 
 def write_page(
@@ -134,6 +146,14 @@ def write_page(
         batch_size=running["batch_size"],
         workers=running["workers"],
     )
+
+
+def _lines(evaluation: Evaluation | NormalsEvaluation, model: Path) -> list[str]:
+    """Return the results of an evaluation as lines of text."""
+    from anomem.evaluation.figures import Evaluation
+
+    shown = summary(evaluation) if isinstance(evaluation, Evaluation) else normals_summary(evaluation)
+    return [*shown, *_further(evaluation, str(model))]
 
 
 def summary(evaluation: Evaluation) -> list[str]:

@@ -379,7 +379,8 @@ def _finish(
     )
     if excluded:
         output.line(f"left out {count(excluded, 'normal image')} (--exclude): the rate holds for normals unlike those")
-    for text in (*promise(detector), *suspect_lines(detector)):
+    frame = detector.frame_
+    for text in (*(frame.sentences() if frame else ()), *promise(detector), *suspect_lines(detector)):
         output.line(text)
     output.line(f"written to {out}; next: anomem score {shlex.quote(str(out))} IMAGES --heatmaps heatmaps")
     output.result(
@@ -394,6 +395,7 @@ def _finish(
             "calibration": calibration_facts(detector),
             "suspects": detector.suspects_,
             "excluded": excluded,
+            "frame": frame and frame.to_dict(),
             "seconds": round(seconds, 3),
             "peak_mb": peak_mb(),
             "skipped": skipped,

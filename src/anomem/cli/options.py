@@ -48,16 +48,15 @@ skip_bad = click.option("--skip-bad", is_flag=True, help="Leave out unreadable i
 max_pixels = click.option(
     "--max-pixels",
     type=click.IntRange(1),
-    default=MAX_PIXELS,
-    show_default=True,
     metavar="N",
-    help="Maximum number of pixels (width times height) per image; larger images are refused.",
+    help="Maximum number of pixels (width times height) per image or video frame; larger ones are refused.  "
+    f"[default: {MAX_PIXELS}]",
 )
 
 
-def alpha(text: str, **options: Any) -> Callable[[F], F]:
+def alpha(text: str, *, required: bool = False) -> Callable[[F], F]:
     """Return the option ``--alpha`` with the given help text."""
-    return click.option("--alpha", type=ALPHA, help=text, **options)
+    return click.option("--alpha", type=ALPHA, help=text, required=required)
 
 
 def running(command: F) -> F:

@@ -251,7 +251,7 @@ def _free(place: Path, taken: set[str]) -> Path:
 
 
 def _collect(
-    scored: Iterable[Scored], detector: Model, drawn: Heatmaps | None, folder: Path | None, max_pixels: int
+    scored: Iterable[Scored], detector: Model, drawn: Heatmaps | None, folder: Path | None, max_pixels: int | None
 ) -> tuple[list[Scored], list[dict[str, str]]]:
     """Collect results and unreadable images; draw each heatmap at once, since maps are too large to keep."""
     results: list[Scored] = []
@@ -295,17 +295,18 @@ def _rows(
     return rows
 
 
-def _draw(result: Scored, detector: Model, place: Path, max_pixels: int) -> None:
+def _draw(result: Scored, detector: Model, place: Path, max_pixels: int | None) -> None:
     from anomem.data.official.inside import read_file
     from anomem.runtime.images import decode, write_png
-    from anomem.runtime.limits import image_bytes
+    from anomem.runtime.limits import MAX_PIXELS, image_bytes
     from anomem.runtime.overlay import overlay
 
     if result.map is None:
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    content = read_file(result.name, image_bytes(max_pixels))
-    image = decode(content, name=result.name, bits=detector.bits_, max_pixels=max_pixels)
+    limit = max_pixels or MAX_PIXELS
+    content = read_file(result.name, image_bytes(limit), max_pixels=limit)
+    image = decode(content, name=result.name, bits=detector.bits_, max_pixels=limit)
     write_png(place, overlay(image, result.map, *detector.map_scale_), title=_TITLE)
 
 

@@ -251,6 +251,11 @@ class JoinedSource(ImageSource):
         source, place = self._places[i]
         return source.peak(place)
 
+    def height_width(self, i: int) -> tuple[int, int]:
+        """Return height and width of image ``i``."""
+        source, place = self._places[i]
+        return source.height_width(place)
+
     def with_reading(self, reading: Reading) -> Self:
         """Return the same images with other conversion settings."""
         changed = super().with_reading(reading)
@@ -310,6 +315,10 @@ class DisturbedSource(ImageSource):
     def peak(self, i: int) -> int | None:
         """Return the largest 16-bit sample of image ``i``, undisturbed."""
         return self._source.peak(i)
+
+    def height_width(self, i: int) -> tuple[int, int]:
+        """Return height and width of image ``i``, which disturbances keep."""
+        return self._source.height_width(i)
 
     def with_reading(self, reading: Reading) -> Self:
         """Return the same disturbed images with other conversion settings."""

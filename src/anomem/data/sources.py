@@ -11,7 +11,7 @@ from anomem.data.layouts import read_folder
 from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
-from anomem.data.video import EVERY, frames, is_video, read_videos, videos_in
+from anomem.data.video import EVERY, frame_hw, frames, is_frame, is_video, read_videos, videos_in
 from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.files import exists, is_file, is_folder
 from anomem.runtime.images import IMAGE_SUFFIXES
@@ -201,8 +201,13 @@ class PathSource(FileSource):
 
     def content(self, i: int) -> bytes:
         """Read the bytes of file ``i``; ImageError if it cannot be read or is not an image."""
-        path = self._paths[i]
-        return super().content(i) if exists(path) else read_file(path, image_bytes(self.reading.max_pixels))
+        path, limit = self._paths[i], self.reading.max_pixels
+        return super().content(i) if exists(path) else read_file(path, image_bytes(limit), max_pixels=limit)
+
+    def height_width(self, i: int) -> tuple[int, int]:
+        """Return height and width of file ``i``, read from its header, or of a video's frame."""
+        path = Path(self._paths[i])
+        return frame_hw(path) if is_frame(path) and not exists(path) else super().height_width(i)
 
 
 def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSource:

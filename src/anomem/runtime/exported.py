@@ -19,7 +19,7 @@ from anomem.errors import ModelFileError, one_line
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.limits import MAX_ARRAY_BYTES
 from anomem.runtime.manifest import Manifest
-from anomem.runtime.metadata import checksum, read_texts, weights_of, write_texts
+from anomem.runtime.metadata import checksum, has_checksum, read_texts, weights_of, write_texts
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.seal import SEAL, check_seal
 from anomem.runtime.strata import Strata
@@ -30,6 +30,13 @@ ROLES = ("learn", "tune", "calibration", "labelled")
 """Roles of images in a model."""
 
 _DTYPES = ("<f4", "<u8", "|b1")
+_ARRAYS = (
+    "calibration_scores",
+    "calibration_groups",
+    "calibration_strata",
+    "roi",
+    *(f"digests_{role}" for role in ROLES),
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ def read_facts(path: str | Path) -> ExportedFacts:
     if weights is not None:
         if not weights.is_file():
             raise ModelFileError(f"{path}: its weights, {weights.name}, are missing; keep both files together")
-        if checksum(weights) != texts.get("weights"):
+        if not has_checksum(weights, texts.get("weights")):
             raise ModelFileError(f"{weights}: damaged, or of another export than {Path(path).name}; export it again")
     return facts
 
@@ -188,8 +195,7 @@ def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
 def _all_unpacked(packed: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """Unpack the known arrays of a model, within a limit on their total size."""
     arrays: dict[str, npt.NDArray[Any]] = {}
-    calibration = (f"calibration_{name}" for name in ("scores", "groups", "strata"))
-    for name in (*calibration, "roi", *(f"digests_{role}" for role in ROLES)):
+    for name in _ARRAYS:
         if name in packed:
             arrays[name] = _unpacked(packed[name], MAX_ARRAY_BYTES - sum(array.nbytes for array in arrays.values()))
     return arrays

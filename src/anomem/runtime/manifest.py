@@ -17,6 +17,7 @@ from typing import Any
 
 from anomem.errors import ModelFileError
 from anomem.runtime.calibration import KINDS
+from anomem.runtime.frame import Frame
 from anomem.runtime.limits import MAX_ARCHITECTURE_ENTRIES
 from anomem.runtime.plain import plain
 from anomem.runtime.precision import PRECISIONS
@@ -107,6 +108,15 @@ class Manifest:
             low, high = self.map_scale["low"], self.map_scale["high"]
             if not (_is_number(low) and _is_number(high) and low <= high):
                 raise ModelFileError("manifest: map_scale must rise from low to high")
+
+    @property
+    def frame(self) -> Frame | None:
+        """Size at which the fit's images are seen, from `facts`; None in files that are older than this fact."""
+        facts = self.facts.get("frame")
+        try:
+            return None if facts is None else Frame.from_dict(facts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError("manifest: facts.frame is not readable; save the model again") from error
 
     def to_json(self) -> str:
         """Return the manifest as a JSON object; equal manifests give equal texts.

@@ -14,6 +14,7 @@ from anomem.errors import InputError
 from anomem.renamed import OldNames, warn_renamed
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.fdr import benjamini_hochberg
+from anomem.runtime.frame import Frame
 from anomem.runtime.groups import Groups, fresh_strata, image_strata, resolve_groups
 from anomem.runtime.listing import image_files
 from anomem.runtime.preprocess import Preprocessing
@@ -56,6 +57,11 @@ class Model(OldNames, ABC):
         """Number of images by role: n_train, n_tune, n_calibration, n_labelled."""
 
     @property
+    def groups_(self) -> Mapping[str, Any]:
+        """Groups among the normals of the fit; see :func:`anomem.runtime.groups.group_facts`."""
+        return {}
+
+    @property
     @abstractmethod
     def digests_by_role_(self) -> Mapping[str, frozenset[int]]:
         """Content hashes by role: learn, tune, calibration, labelled."""
@@ -69,6 +75,11 @@ class Model(OldNames, ABC):
     @abstractmethod
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
+
+    @property
+    @abstractmethod
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen; None for files that are older than this fact."""
 
     @property
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakValueDictionary
@@ -14,6 +14,7 @@ from anomem.errors import AnomemWarning, InputError, ModelFileError, ParameterEr
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
+from anomem.runtime.frame import Frame
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import checksum, is_exported, weights_of
 from anomem.runtime.model import Model
@@ -84,7 +85,7 @@ class Session(Model):
             raise ModelFileError(f"{path}: not an exported model; give a .onnx file, or the .xml of an OpenVINO IR")
         facts = read_facts(path)
         found = open_engine(path, precision=facts.manifest.precision, threads=threads, engine=engine)
-        if found.size not in (None, facts.preprocessing.size):
+        if found.hw not in (None, facts.preprocessing.hw):
             raise ModelFileError(f"{path}: damaged: network and manifest differ in input size; export it again")
         return cls(Path(path), facts, found)
 
@@ -133,6 +134,12 @@ class Session(Model):
         return dict(self._facts.manifest.counts)
 
     @property
+    def groups_(self) -> Mapping[str, Any]:
+        """Groups among the normals of the fit; see :func:`anomem.runtime.groups.group_facts`."""
+        found = self._facts.manifest.facts.get("groups", {})
+        return found if isinstance(found, Mapping) else {}
+
+    @property
     def digests_by_role_(self) -> dict[str, frozenset[int]]:
         """Content hashes by role: learn, tune, calibration, labelled."""
         return dict(self._facts.digests)
@@ -141,6 +148,11 @@ class Session(Model):
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
         return self._facts.preprocessing
+
+    @property
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen; None for files that are older than this fact."""
+        return self._facts.manifest.frame
 
     @property
     def resolved_(self) -> dict[str, Any]:

@@ -51,8 +51,8 @@ class Promise(Protocol):
     redraws : int, default 10
         Splits of the pool.
     calibration : str, default "split"
-        Calibration of the fits. A cross-fitted model has learnt from its whole pool: its own calibration is tested, once,
-        on the test normals.
+        Calibration of the fits. A cross-fitted model has learnt from its whole pool: its own calibration is tested,
+        once, on the test normals.
     """
 
     name: ClassVar[str] = "promise"

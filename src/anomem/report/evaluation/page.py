@@ -17,6 +17,7 @@ from anomem.report.evaluation import text as words
 from anomem.report.evaluation.gallery import colour_bar, data_uri, galleries, thumbnail
 from anomem.report.evaluation.plots import roc_plot, score_histogram
 from anomem.runtime.atomic import atomic_path
+from anomem.runtime.groups import group_line
 from anomem.runtime.neutral import plain_only
 from anomem.runtime.text import number
 from anomem.types import ANOMALOUS, NORMAL, UInt8Image
@@ -169,6 +170,7 @@ def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, s
         ("Normals learnt from", f"{counts['n_train']:,}"),
         ("Normals tuned on", f"{counts['n_tune']:,}"),
         ("Normals calibrated on", f"{calibration.n:,}"),
+        ("Groups", group_line(detector.groups_)),
         ("Labelled images", f"{counts['n_labelled']:,}"),
         ("Scored in", calibration.precision),
     ]
