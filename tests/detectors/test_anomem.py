@@ -91,9 +91,12 @@ def test_a_preset_fills_in_every_open_parameter(preset: str) -> None:
 
 
 def test_presets_reach_the_scorer(fitted: AnoMem, images: UInt8Image) -> None:
-    """Published figures hold for these values: early layers count most on surfaces, objects recall softly."""
+    """Published figures hold for these values: maps come from early layers, scores from all; objects recall softly."""
     surface = _scorer(fitted)
-    assert surface.fusion.weights.tolist() == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    assert surface.fusion.weights.tolist() == [1.0, 0.0, 1.0, 0.0, 0.75, 0.75, 0.5, 0.5]
+    assert surface.fusion.map_weights.tolist() == [0.0, 0.5, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0]
+    unit = [memory.normaliser.unit for memory in surface.memories()]
+    assert unit == [False, False, False, False, True, False, True, True]
     assert (surface.fusion.reduction, surface.fusion.standardise) == ("top", "position")
     assert {m.retrieval["hard"] for m in surface.memories()} == {True}
     object_ = _scorer(AnoMem(preset="object", **TINY).fit(images, alpha=0.2))

@@ -29,6 +29,20 @@ PARAMETERS: dict[str, str] = {"plume.steps": "training__steps"}
 A key may name its method: ``"anomem.train_steps": "stage_one__steps"``.
 """
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "anomem": {
+        "stages": (1, 2, 3, 3, "blocks.5", "blocks.5"),
+        "neighbourhood": (3, 3, 3, 1, 3, 1),
+        "memory_size": (2048,),
+        "unit_norm": (True,),
+        "scale_weights": (1.0, 1.0, 0.5, 0.5, 0.25, 0.25),
+        "map_weights": None,
+        "smoothing": 4.0,
+    }
+}
+"""Method -> its default settings at ded235d, under present names, where the defaults are others now; presets have
+their own."""
+
 PROTOCOLS: dict[str, tuple[str, ...]] = {"promise": ("false-alarm-rate", "promise")}
 """Protocol of ``anomem bench`` at ded235d -> its names, newest first."""
 
@@ -49,9 +63,12 @@ def methods() -> list[str]:
 
 
 def unfitted(method: str, params: dict[str, Any] | None = None, *, tiny: bool = True) -> Any:
-    """Return an unfitted detector with its tiny parameters (or its defaults), changed by `params` of ded235d."""
+    """Return an unfitted detector with its tiny parameters (or its defaults) of ded235d, changed by `params` of it."""
     cls = public("get")(method)
-    detector = cls(**_tiny(cls)) if tiny else cls()
+    known = cls().get_params()
+    former = {} if "preset" in (params or {}) else SETTINGS.get(method, {})
+    settings = {name: value for name, value in former.items() if name in known}
+    detector = cls(**settings | (_tiny(cls) if tiny else {}))
     return detector.set_params(**{_present(method, name): value for name, value in (params or {}).items()})
 
 

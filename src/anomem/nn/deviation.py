@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anomem.errors import ParameterError
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.normalise import Normaliser
 
@@ -36,6 +37,8 @@ class ScaleMemory(nn.Module):
         Subtract a mean per position when whitening (aligned objects) instead of one mean.
     max_grid : int
         Maximum number of positions per side; finer maps are averaged down.
+    unit_norm : bool
+        Scale vectors to unit norm before whitening.
     beta, hard, steps, association
         As for :class:`~anomem.nn.hopfield.HopfieldMemory`.
     """
@@ -50,6 +53,7 @@ class ScaleMemory(nn.Module):
         normalise: Any,
         position_mean: bool,
         max_grid: int,
+        unit_norm: bool = True,
         **retrieval: Any,
     ) -> None:
         super().__init__()
@@ -57,7 +61,7 @@ class ScaleMemory(nn.Module):
         self.shrink = max(1, -(-max(hw) // max_grid))
         self.hw = (-(-hw[0] // self.shrink), -(-hw[1] // self.shrink))
         self.retrieval = retrieval
-        self.normaliser = Normaliser(normalise, channels, self.hw if position_mean else None)
+        self.normaliser = Normaliser(normalise, channels, self.hw if position_mean else None, unit=unit_norm)
         self.memory = HopfieldMemory(n_items, channels, **retrieval) if n_items else None
 
     def gather(self, maps: Tensor) -> Tensor:
@@ -103,7 +107,9 @@ class MapFusion(nn.Module):
     hws : list of tuple of int
         Height and width of each scale's map.
     weights : list of float
-        lambda per scale.
+        lambda per scale, >= 0; 0: the scale does not count in the score.
+    map_weights : list of float, optional
+        Weights of the scales in the map that is shown, >= 0. None: one map serves both.
     size : int
         Side of the model's input, pixels.
     reduction : {"l2", "max", "top"}
@@ -126,6 +132,7 @@ class MapFusion(nn.Module):
     """
 
     weights: Tensor
+    map_weights: Tensor
     totals: Tensor
     kernel: Tensor
 
@@ -139,13 +146,16 @@ class MapFusion(nn.Module):
         top: float,
         smoothing: float,
         standardise: str,
+        map_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.reduction, self.top, self.standardise = reduction, top, standardise
-        self.on_map = [s for s, hw in enumerate(hws) if min(hw) > 1] or list(range(len(hws)))
+        self.on_map = _placed(hws, weights)
+        self.shown = None if map_weights is None else _placed(hws, map_weights)
         finest = max(max(hw) for hw in hws)
         self.grid = min(size, 2 * finest) if finest > 1 else 1
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+        self.register_buffer("map_weights", torch.tensor(map_weights or weights, dtype=torch.float32), persistent=False)
         self.register_buffer("totals", torch.tensor([0.0, 1.0]).repeat(len(hws), 1))
         self.register_buffer("kernel", _gaussian(smoothing * self.grid / size))
         for s, hw in enumerate(hws):
@@ -180,14 +190,22 @@ class MapFusion(nn.Module):
 
     def forward(self, norms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Fuse norm maps [(B, h_s, w_s)] to a score (B,) and a map (B, g, g)."""
-        fused = self._fused_map(norms)
+        if self.shown is None:
+            fused = self._fused_map(norms, self.weights, self.on_map)
+            return self._score(norms, fused), fused
+        shown = self._fused_map(norms, self.map_weights, self.shown)
+        judged = shown if self.reduction == "l2" else self._fused_map(norms, self.weights, self.on_map)
+        return self._score(norms, judged), shown
+
+    def _score(self, norms: Sequence[Tensor], fused: Tensor) -> Tensor:
+        """Reduce norms and their fused map to a score, (B,)."""
         if self.reduction == "l2":
-            return self._fused_totals(norms), fused
+            return self._fused_totals(norms)
         if self.reduction == "max":
-            return fused.amax(dim=(1, 2)), fused
+            return fused.amax(dim=(1, 2))
         flat = fused.flatten(1)
         count = max(1, round(self.top * flat.shape[1]))
-        return flat.topk(count, dim=1).values.mean(dim=1), fused
+        return flat.topk(count, dim=1).values.mean(dim=1)
 
     def _fused_totals(self, norms: Sequence[Tensor]) -> Tensor:
         """Return Eq. 9 per scale, standardised, then fused by Eq. 13."""
@@ -195,13 +213,22 @@ class MapFusion(nn.Module):
         standard = (totals - self.totals[:, 0]) / self.totals[:, 1]
         return (standard * self.weights).sum(dim=1) / self.weights.sum()
 
-    def _fused_map(self, norms: Sequence[Tensor]) -> Tensor:
+    def _fused_map(self, norms: Sequence[Tensor], weights: Tensor, scales: Sequence[int]) -> Tensor:
         """Return norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
-        layers = [self.weights[s] * _resized(self._standard(s, norms[s])[:, None], self.grid) for s in self.on_map]
-        return smooth(sum(layers) / self.weights[self.on_map].sum(), self.kernel)[:, 0]
+        layers = [weights[s] * _resized(self._standard(s, norms[s])[:, None], self.grid) for s in scales]
+        return smooth(sum(layers) / weights[scales].sum(), self.kernel)[:, 0]
 
     def _standard(self, scale: int, norms: Tensor) -> Tensor:
         return (norms - self.get_buffer(f"location_{scale}")) / self.get_buffer(f"spread_{scale}")
+
+
+def _placed(hws: Sequence[tuple[int, int]], weights: Sequence[float]) -> list[int]:
+    """Return the scales of a map: those that count and have several positions, or single positions where all have."""
+    placed = [s for s, hw in enumerate(hws) if min(hw) > 1] or list(range(len(hws)))
+    counted = [s for s in placed if weights[s] > 0]
+    if not counted:
+        raise ParameterError("weights: 0 for every scale of the map; give one of them a weight above 0")
+    return counted
 
 
 def smooth(maps: Tensor, kernel: Tensor) -> Tensor:

@@ -32,12 +32,10 @@ class MultiScaleScorer(TwoStageScorer):
     ----------
     config : dict
         ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``; ``scales``: a list of
-        ``channels``, ``hw``, ``n_items``, ``neighbourhood``, ``max_grid`` and ``source`` (which of the backbone's
-        maps); ``memory``: keyword arguments shared by every :class:`~anomem.nn.deviation.ScaleMemory`; ``fusion``:
-        keyword arguments of
+        keyword arguments of one :class:`~anomem.nn.deviation.ScaleMemory` each, and ``source`` (which of the
+        backbone's maps); ``memory``: those that all scales share; ``fusion``: keyword arguments of
         :class:`~anomem.nn.deviation.MapFusion`; ``second_stage``: of
-        :class:`~anomem.detectors.anomem.heads.SecondStage`;
-        ``n_prototypes``; ``n_tune`` and ``n_calibration``.
+        :class:`~anomem.detectors.anomem.heads.SecondStage`; ``n_prototypes``; ``n_tune`` and ``n_calibration``.
     backbone : Backbone or None
         Backbone with its weights; None: an empty one is built.
     """
@@ -55,18 +53,12 @@ class MultiScaleScorer(TwoStageScorer):
         super().__init__(config, SecondStage.evidence_dim(channels, config["second_stage"]["blocks"]))
         self.backbone = backbone or Backbone(**config["backbone"])
         self.scales = torch.nn.ModuleList(
-            ScaleMemory(
-                scale["channels"],
-                tuple(scale["hw"]),
-                n_items=scale["n_items"],
-                neighbourhood=scale["neighbourhood"],
-                max_grid=scale["max_grid"],
-                **config["memory"],
-            )
+            ScaleMemory(**config["memory"], **{name: value for name, value in scale.items() if name != "source"})
             for scale in scales
         )
         self.fusion = MapFusion([memory.hw for memory in self.memories()], size=config["size"], **config["fusion"])
-        self.second_stage = SecondStage(channels, weights=config["fusion"]["weights"], **config["second_stage"])
+        weights, shown = config["fusion"]["weights"], config["fusion"].get("map_weights")
+        self.second_stage = SecondStage(channels, weights=weights, map_weights=shown, **config["second_stage"])
         pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
         self.register_buffer("prototype_pictures", torch.zeros(pictures, dtype=torch.uint8))
         self.register_buffer("prototype_usage", torch.zeros(config["n_prototypes"], 2))
@@ -150,17 +142,18 @@ def empty_scorer(p: AnoMem) -> MultiScaleScorer:
     backbone = load_backbone(**options, weights=p.weights).eval()
     maps = backbone.describe(p.size)
     sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
-    around, grids = each("neighbourhood", p.neighbourhood, len(sources)), each("max_grid", p.max_grid, len(sources))
+    # Their values in a preset belong to its stages; other stages are as without a preset.
+    same_stages = tuple(p.stages) == PRESETS[p.preset]["stages"]
+    unit_norm, map_weights = (p.unit_norm, p.map_weights) if same_stages else _unless_preset(p)
+    own = {
+        "neighbourhood": each("neighbourhood", p.neighbourhood, len(sources)),
+        "max_grid": each("max_grid", p.max_grid, len(sources)),
+        "unit_norm": each("unit_norm", unit_norm, len(sources)),
+    }
     scales = [
-        {
-            "channels": maps[m].channels,
-            "hw": list(maps[m].hw),
-            "n_items": 0,
-            "neighbourhood": n,
-            "max_grid": g,
-            "source": m,
-        }
-        for m, n, g in zip(sources, around, grids, strict=True)
+        {"channels": maps[m].channels, "hw": list(maps[m].hw), "n_items": 0, "source": m}
+        | {name: values[s] for name, values in own.items()}
+        for s, m in enumerate(sources)
     ]
     config = {
         "backbone": options,
@@ -173,6 +166,7 @@ def empty_scorer(p: AnoMem) -> MultiScaleScorer:
         },
         "fusion": {
             "weights": each("scale_weights", p.scale_weights, len(scales)),
+            "map_weights": None if map_weights is None else each("map_weights", map_weights, len(scales)),
             "reduction": p.reduction,
             "top": p.top,
             "smoothing": p.smoothing,
@@ -182,6 +176,13 @@ def empty_scorer(p: AnoMem) -> MultiScaleScorer:
         "n_prototypes": 0,
     }
     return MultiScaleScorer(config, backbone)
+
+
+def _unless_preset(p: AnoMem) -> tuple[tuple[bool, ...], tuple[float, ...] | None]:
+    """Return `unit_norm` and `map_weights` where they were given, else their values without a preset."""
+    preset = PRESETS[p.preset]
+    unit_norm = (True,) if p.unit_norm == preset.get("unit_norm") else p.unit_norm
+    return unit_norm, None if p.map_weights == preset.get("map_weights") else p.map_weights
 
 
 def _retrieval(p: AnoMem) -> dict[str, Any]:

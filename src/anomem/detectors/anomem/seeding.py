@@ -74,7 +74,7 @@ def seed_memories(
     """
     scales = scorer.memories()
     whitened = [scale.normaliser.mode == "whiten" for scale in scales]
-    moments = [FeatureMoments(scale.normaliser.dim, scale.hw) for scale in scales]
+    moments = [FeatureMoments(scale.normaliser.dim, scale.hw, unit=scale.normaliser.unit) for scale in scales]
     samples = [VectorSample(SAMPLE_LIMIT, rng) for _ in scales]
     pooled = VectorSample(LEARNT_LIMIT, rng)
     stage = scorer.second_stage
