@@ -5,7 +5,9 @@ Everything here runs with revision ded235d and with the working tree. A rename a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 MODULES = {
@@ -34,14 +36,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "stages": (1, 2, 3, 3, "blocks.5", "blocks.5"),
         "neighbourhood": (3, 3, 3, 1, 3, 1),
         "memory_size": (2048,),
-        "unit_norm": (True,),
         "scale_weights": (1.0, 1.0, 0.5, 0.5, 0.25, 0.25),
-        "map_weights": None,
         "smoothing": 4.0,
     }
 }
-"""Method -> its default settings at ded235d, under present names, where the defaults are others now; presets have
-their own."""
+"""Method -> its default settings at ded235d, under present names, where the defaults are others now.
+
+Presets have their own; other stages than a preset's take the usual settings of what it sets per scale.
+"""
 
 PROTOCOLS: dict[str, tuple[str, ...]] = {"promise": ("false-alarm-rate", "promise")}
 """Protocol of ``anomem bench`` at ded235d -> its names, newest first."""
@@ -70,6 +72,11 @@ def unfitted(method: str, params: dict[str, Any] | None = None, *, tiny: bool = 
     settings = {name: value for name, value in former.items() if name in known}
     detector = cls(**settings | (_tiny(cls) if tiny else {}))
     return detector.set_params(**{_present(method, name): value for name, value in (params or {}).items()})
+
+
+def options(function: Callable[..., Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments that a function has: ded235d lacks some, and does what these ask for."""
+    return {name: value for name, value in wanted.items() if name in signature(function).parameters}
 
 
 def has_parameter(method: str, name: str) -> bool:
