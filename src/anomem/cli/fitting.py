@@ -132,11 +132,7 @@ def fit(
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     session.reads(data, labels, running["exclude"], extend, extend and store_of(extend))
-    check_file(out, session, what="model")
-    if suspects is not None:
-        check_table(suspects, session)
-    if keep_store:
-        check_file(store_of(out), session, what="store")
+    _check_outputs(session, out, suspects, store_of(out) if keep_store else None)
     dataset, picked, found = read_inputs(
         session, output, data, labels, normal=normal, every=every, stratum=running["strata"]
     )
@@ -318,6 +314,15 @@ def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str,
         ends = [i for i in range(len(error)) if error.startswith(": ", i) and error[:i] in paths]
         skipped.append({"path": error[: ends[-1]] if ends else error, "error": error})
     return skipped
+
+
+def _check_outputs(session: Session, out: Path, suspects: Path | None, store: Path | None) -> None:
+    """Check before any work that the outputs can be written."""
+    check_file(out, session, what="model")
+    if suspects is not None:
+        check_table(suspects, session)
+    if store is not None:
+        check_file(store, session, what="store")
 
 
 def _finish(
