@@ -57,7 +57,7 @@ def _beta_binomial(n_normal: int, n_calibration: int, alpha: float) -> npt.NDArr
         _log_binomial(n_normal, i) + _log_beta(i + k, n_normal - i + rest) - _log_beta(k, rest)
         for i in range(n_normal + 1)
     ]
-    return np.exp(logs)
+    return np.exp(np.asarray(logs, np.float64))
 
 
 def _log_binomial(n: int, k: int) -> float:
