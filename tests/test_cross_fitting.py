@@ -21,7 +21,7 @@ from anomem.data.splits import fold_normals
 from anomem.data.synthetic import crops, plant
 from anomem.detector import Detector
 from anomem.detectors import get
-from anomem.errors import CalibrationError, ExportError, InputError, ParameterError
+from anomem.errors import AnomemWarning, CalibrationError, ExportError, InputError, ParameterError
 from anomem.fitting import Run, make_run, read_preprocessing
 from anomem.nn import kept_maps
 from anomem.nn.fold_scorer import FoldScorer
@@ -57,16 +57,16 @@ def fresh(run: Run[Any]) -> Run[Any]:
 def by_hand(detector: Any, images: ImageSet, folds: npt.NDArray[np.intp], run: Run[Any]) -> list[float]:
     """Out-of-sample scores by one fit per fold on decoded images, and a standardisation on the other folds."""
     n, norms = len(images), {}
+    backbone = detector._empty(fresh(run)).backbone
     for fold in sorted(set(folds.tolist())):
-        scorer = detector._empty(fresh(run))
+        scorer = detector._empty(fresh(run), backbone)
         run_to_end(detector._memorise(scorer, images.subset(np.flatnonzero(folds != fold)), fresh(run)))
         for i in np.flatnonzero(folds == fold):
             (batch,) = images.subset([i]).batches(1)
             with torch.inference_mode():
                 norms[int(i)] = scorer.deviation_of(scorer.backbone(batch.images)).norms
-    scores = []
+    scores, judge = [], detector._empty(fresh(run), backbone)
     for i in range(n):
-        judge = detector._empty(fresh(run))
         others = [norms[j] for j in range(n) if folds[j] != folds[i]]
         judge.standardise_on([torch.cat(scale) for scale in zip(*others, strict=True)])
         with torch.inference_mode():
@@ -151,7 +151,8 @@ def test_auto_splits_where_cross_cannot_be(bricks: tuple[Images, Images], monkey
     with pytest.raises(ParameterError, match="expected auto, split"):
         tiny("knn").fit(train, calibration="both")
     monkeypatch.setattr(kept_maps, "MOST_MB", 0)
-    assert tiny("knn").fit(train, alpha=0.2, device="cpu", workers=0).calibration_.kind == "split"
+    with pytest.warns(AnomemWarning, match="a third each"):
+        assert tiny("knn").fit(train, alpha=0.2, device="cpu", workers=0).calibration_.kind == "split"
     with pytest.raises(InputError, match="--calibration split"):
         tiny("knn").fit(train, alpha=0.2, calibration="cross", device="cpu", workers=0)
 

@@ -65,7 +65,7 @@ def remembered(tensors: dict[str, Tensor], manifest: Manifest) -> Remembered:
     """
     groups = _groups(tensors, "calibration.groups" + _AS_REMEMBERED, manifest)
     strata = _strata(tensors, "calibration.strata" + _AS_REMEMBERED, manifest)
-    for name, numbers in (("groups", groups), ("strata", strata and strata.numbers)):
+    for name, numbers in (("groups", groups), ("strata", None if strata is None else strata.numbers)):
         if numbers is not None and len(numbers) != len(tensors["calibration.scores"]):
             raise ModelFileError(f"calibration.{name}{_AS_REMEMBERED}: another number of images than scores")
     return {

@@ -157,7 +157,7 @@ class Fitted:
     grouping : mapping
         Groups among the normals; see :func:`anomem.runtime.groups.group_facts`.
     call : mapping
-        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.modelfile.call_facts`.
+        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.data.store.call_facts`.
     """
 
     scorer: Scorer

@@ -131,8 +131,8 @@ def frame_of(sets: Iterable[PreparedImages], grid_hw: tuple[int, int] | None) ->
     sizes = [images.source.height_width(int(i)) for images in prepared for i in images.indices]
     height, width = (round(float(np.median(sides))) for sides in zip(*sizes, strict=True))
     padded = sum(preprocessing.pads(preprocessing.view_hw(hw)) for hw in sizes)
-    facts = {"size": preprocessing.size, "input_hw": preprocessing.hw, "tile": preprocessing.tile}
-    return Frame((height, width), **facts, grid_hw=grid_hw, n_images=len(sizes), n_letterboxed=padded)
+    seen = (preprocessing.size, preprocessing.hw, preprocessing.tile)
+    return Frame((height, width), *seen, grid_hw=grid_hw, n_images=len(sizes), n_letterboxed=padded)
 
 
 def _observed_bits(normals: ImageSource) -> int:

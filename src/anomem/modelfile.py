@@ -16,14 +16,13 @@ from safetensors.torch import load, save_file
 from torch import Tensor, fx
 
 from anomem.calibration_file import calibration_tensors, read_calibration, remembered
-from anomem.data.store import Stored, read_store
+from anomem.data.store import call_facts
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
 from anomem.nn.fold_scorer import MEMBERS, FoldScorer
 from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
-from anomem.runtime.calibration import DEFAULT_ALPHA
 from anomem.runtime.files import is_file
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
@@ -142,46 +141,6 @@ def load_model(
     except Exception as error:  # Manipulated facts can fail in any way.
         raise ModelFileError(f"{path}: damaged, its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, {**manifest.params, "roi": roi}, state
-
-
-def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
-    """Read the store beside a model file, checked against the images that the model has learnt from.
-
-    Raises
-    ------
-    InputError
-        The store is missing, damaged, or that of another model.
-    ModelFileError
-        As for :func:`read_model`.
-    """
-    tensors, _ = read_model(path)
-    return read_store(path, digest_set(tensors["digests.learn"]))
-
-
-def call_facts(call: Mapping[str, object]) -> dict[str, Any]:
-    """Return the arguments of a fit that a later one with ``extend`` repeats, without those left at their defaults.
-
-    They are the rules of ``groups`` and ``strata`` ("near", "folder", an expression), ``fit_precision`` and
-    ``max_pixels``.
-    """
-    kinds = {"groups": str, "strata": str, "fit_precision": str, "max_pixels": int}
-    return {n: call[n] for n, kind in kinds.items() if isinstance(call.get(n), kind) and call[n] != "auto"}
-
-
-def extended_call(path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a fit that extends a model: as given, else as in the model's fit.
-
-    Its alpha is kept unless it is the default, 0.01 or the smallest attainable one, which more normals may change. Its
-    calibration is kept; a file that does not say has a split.
-    """
-    manifest = read_manifest(path)
-    known, facts = call_facts(dict(manifest.facts.get("call", {}))), manifest.calibration
-    known["calibration"] = str(manifest.facts.get("calibration", "split"))
-    smallest = 1 / (facts.get("groups", facts["n"]) + 1)
-    if facts["alpha"] not in (DEFAULT_ALPHA, smallest):
-        known["alpha"] = facts["alpha"]
-    open_names = [n for n, value in given.items() if value is None or (isinstance(value, str) and value == "auto")]
-    return {**given, **{name: value for name, value in known.items() if name in open_names}}
 
 
 def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:

@@ -15,7 +15,7 @@ import click
 
 from anomem.cli import options
 from anomem.cli.configuring import configured, extended
-from anomem.cli.found import show_found
+from anomem.cli.found import read_inputs, show_found
 from anomem.cli.output import Output, check_file, check_table, files_of, peak_mb
 from anomem.cli.progress import bars
 from anomem.cli.promising import (
@@ -36,7 +36,7 @@ from anomem.runtime.text import count
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
-    from anomem.data.samples import Dataset, Sample
+    from anomem.data.samples import Sample
     from anomem.detector import Detector
 
 CALIBRATIONS = ("auto", *KINDS)
@@ -132,12 +132,8 @@ def fit(
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     session.reads(data, labels, running["exclude"], extend, extend and store_of(extend))
-    check_file(out, session, what="model")
-    if suspects is not None:
-        check_table(suspects, session)
-    if keep_store:
-        check_file(store_of(out), session, what="store")
-    dataset, picked, found = _inputs(
+    _check_outputs(session, out, suspects, store_of(out) if keep_store else None)
+    dataset, picked, found = read_inputs(
         session, output, data, labels, normal=normal, every=every, stratum=running["strata"]
     )
     detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
@@ -276,21 +272,6 @@ def calibrate(
     )
 
 
-def _inputs(
-    session: Session, output: Output, data: Path, labels: Path | None, **reading: Any
-) -> tuple[Dataset, tuple[Sample, ...] | None, dict[str, Any]]:
-    """Read what a fit learns from: a data set, labels that somebody picked, and what was found, which is printed."""
-    from anomem.data.sources import read_dataset, read_labels
-
-    dataset = read_dataset(data, **reading)
-    found = show_found(dataset, output)
-    picked = read_labels(labels) if labels else None
-    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
-    if not any(sample.label == NORMAL for sample in dataset.train):
-        raise InputError(f"{data}: has no normal images to learn from; put them into train/good, or label them 0")
-    return dataset, picked, found
-
-
 def load(model: Path) -> Detector:
     """Load a model file."""
     from anomem.detectors import load as load_detector
@@ -333,6 +314,15 @@ def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str,
         ends = [i for i in range(len(error)) if error.startswith(": ", i) and error[:i] in paths]
         skipped.append({"path": error[: ends[-1]] if ends else error, "error": error})
     return skipped
+
+
+def _check_outputs(session: Session, out: Path, suspects: Path | None, store: Path | None) -> None:
+    """Check before any work that the outputs can be written."""
+    check_file(out, session, what="model")
+    if suspects is not None:
+        check_table(suspects, session)
+    if store is not None:
+        check_file(store, session, what="store")
 
 
 def _finish(
