@@ -13,6 +13,8 @@ from PIL import Image
 
 from tests.cli.process import KNN, Run, Shop
 
+CROSS = ("--calibration", "cross")
+
 
 @pytest.fixture(scope="module")
 def cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,7 +36,7 @@ def cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_strata_from_a_column_to_every_command(cameras: Path, here: Run) -> None:
     by = ("--calibrate-by", "camera")
-    code, out, err = here("fit", cameras / "fit.csv", "--out", "m.st", *KNN, *by, "--alpha", 0.05, "--json")
+    code, out, err = here("fit", cameras / "fit.csv", "--out", "m.st", *KNN, *by, *CROSS, "--alpha", 0.05, "--json")
     assert code == 0, err
     facts = json.loads(out)
     assert facts["threshold"] is None
@@ -71,11 +73,15 @@ def test_strata_from_a_column_to_every_command(cameras: Path, here: Run) -> None
 
 
 def test_a_small_or_unseen_stratum_is_refused_in_one_line(cameras: Path, here: Run) -> None:
-    code, _, err = here("fit", cameras / "fit.csv", "--out", "m", *KNN, "--calibrate-by", "camera", "--alpha", 0.01)
+    code, _, err = here(
+        "fit", cameras / "fit.csv", "--out", "m", *KNN, *CROSS, "--calibrate-by", "camera", "--alpha", 0.01
+    )
     assert code == 2
     assert "stratum 'left': alpha 0.01 needs 99 calibration normals and there are 24; add 75 more" in err
     assert "or use alpha 0.04 or above" in err
-    code, _, err = here("fit", cameras / "fit.csv", "--out", "m", *KNN, "--calibrate-by", "camera", "--alpha", 0.1)
+    code, _, err = here(
+        "fit", cameras / "fit.csv", "--out", "m", *KNN, *CROSS, "--calibrate-by", "camera", "--alpha", 0.1
+    )
     assert code == 0, err
     shutil.copytree(cameras / "new" / "left", "top")
     code, _, err = here("score", "m", "top", "--calibrate-by", "folder")
@@ -98,13 +104,13 @@ def test_groups_and_batches(shop: Shop, here: Run) -> None:
     code, out, err = here("score", shop.knn, shop.data / "test" / "good", "--group-by", r"(\d+)\.png$", "--fdr", 0.3)
     assert code == 0
     assert "at fdr 0.3: " in err
-    assert "group 00: 1 image, " in err
-    assert out.splitlines()[0].endswith("normal\tnormal at fdr\t00")
+    assert "group 000: 1 image, " in err
+    assert out.splitlines()[0].endswith("normal at fdr\t000")
 
 
 def test_a_shift_names_the_command_that_mends_it(cameras: Path, here: Run, tmp_path: Path) -> None:
     left = cameras / "fit" / "left"
-    code, _, err = here("fit", left, "--out", "m", *KNN, "--alpha", 0.1, "--calibration", "split")
+    code, _, err = here("fit", left, "--out", "m", *KNN, *CROSS, "--alpha", 0.1)
     assert code == 0, err
     for i, path in enumerate(sorted(left.glob("*.png"))):
         noisy = np.asarray(Image.open(path)).astype(float) + np.random.default_rng(i).normal(0, 3, (24, 24, 3))
