@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anomem.benchmark.protocols.batches import false_discoveries
+from anomem.benchmark.protocols.batches import Batches, false_discoveries
 from anomem.benchmark.protocols.registry import new_protocol
 from anomem.benchmark.protocols.shift import captures, recalibrations
 from anomem.data.disturbance import SHIFTS, Drawn, draw
@@ -56,6 +56,11 @@ def test_false_discoveries_are_counted() -> None:
     assert found["bound"] == pytest.approx(0.2 * 14 / 20)
     found = false_discoveries(calibration, anomalous, anomalous, 0.2, 20, 0.3, 10, np.random.default_rng(0))
     assert found["false"] == pytest.approx(14 / 20)
+
+
+def test_batches_are_one_task_per_set() -> None:
+    (task,) = Batches(fdrs=(0.3,)).tasks(defects({"crack": 3}), lambda name: defects({}))
+    assert (task.facts["fdrs"], Batches().fdrs) == ((0.3,), (0.1, 0.2))  # type: ignore[union-attr]
 
 
 def test_captures_are_read_from_paths() -> None:
