@@ -21,17 +21,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import anomem
-from anomem.benchmark.environment import made_by
 from anomem.errors import AnomemError, AnomemWarning
 from anomem.runtime.atomic import atomic_path
+from benchmarks.campaign.result import write_result
 from benchmarks.fuzz import models, pictures, tables, videos
 from benchmarks.fuzz.reader import Reader
 
 SECONDS = 5.0
 MEGABYTES = 512
 _STUCK_S = 120
-_RESULT = Path(__file__).parents[1] / "results" / "campaign" / "fuzz.json"
 
 
 class Campaign:
@@ -134,6 +132,8 @@ def _quiet(noise: Path) -> None:
     """Turn warnings into errors, except anomem's, and send stderr to a file."""
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", AnomemWarning)
+    warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)  # Python's, about odd expressions
+    sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8")  # Python's own words, such as this script's
     os.dup2(os.open(noise, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
 
 
@@ -142,7 +142,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser.add_argument("--cache", type=Path, default=home / "anomem-bench" / "fuzz", help="counts and findings")
-    parser.add_argument("--out", type=Path, default=_RESULT, help="file of counts; written by whole runs only")
+    parser.add_argument("--out", type=Path, help="file of counts; written by whole runs only")
     parser.add_argument("--scale", type=float, default=1.0, help="executions as a multiple of the default")
     parser.add_argument("--only", default="", help="readers whose names contain this text")
     args = parser.parse_args()
@@ -161,12 +161,8 @@ def main() -> int:
     }
     print(json.dumps(total), file=sys.stdout)
     if not args.only:
-        result = {"total": total, "readers": counts, "bounds": {"seconds": SECONDS, "megabytes": MEGABYTES}}
-        with atomic_path(args.out) as part:
-            part.write_text(
-                json.dumps({**result, "version": anomem.__version__, "made_by": made_by("cpu", 1)}, indent=1) + "\n",
-                encoding="utf-8",
-            )
+        bounds = {"seconds": SECONDS, "megabytes": MEGABYTES}
+        write_result("fuzz", {"total": total, "readers": counts, "bounds": bounds}, args.out)
     return 1 if total["findings"] else 0
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import struct
 import zlib
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -138,7 +139,7 @@ def tree_of(tree: Any, rng: Random) -> Any:
         owner, key = rng.choice(places)
         match rng.randrange(6):
             case 0 | 1 | 2:
-                owner[key] = rng.choice(_VALUES)
+                owner[key] = deepcopy(rng.choice(_VALUES))
             case 3:
                 del owner[key]
             case 4:

@@ -8,7 +8,7 @@ out-of-sample deviations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +21,11 @@ from anomem.errors import ParameterError
 from anomem.fitting import Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.feature_store import FeatureStore
+from anomem.nn.fold_scorer import FoldScorer
 from anomem.nn.inference import ImageResult
 from anomem.nn.kept_maps import KeptMaps, MapsTooLargeError, keep_maps
 from anomem.nn.sampling import VectorSample
-from anomem.nn.scorer import MapScorer, OutOfSample
+from anomem.nn.scorer import MapScorer, OutOfSample, Scorer
 from anomem.runtime.calibration import KINDS
 from anomem.runtime.recalibration import MapScale
 from anomem.runtime.scoring import Prepared, TileOutput, score_tiles
@@ -65,7 +66,7 @@ class CrossFit:
 
     Parameters
     ----------
-    scorer : MapScorer
+    scorer : Scorer
         Final scorer.
     results : list of ImageResult
         Out-of-sample result of each image, in order, without its map.
@@ -73,7 +74,7 @@ class CrossFit:
         Colour scale from out-of-sample maps.
     """
 
-    scorer: MapScorer
+    scorer: Scorer
     results: list[ImageResult]
     map_scale: tuple[float, float]
 
@@ -109,7 +110,7 @@ def chosen_kind(calibration: str, method: object, name: str, params: Any, n: int
 
 
 def cross_fit(
-    method: ClosedForm, images: ImageSet, folds: IntArray, run: Run[Any]
+    method: ClosedForm, images: ImageSet, folds: IntArray, run: Run[Any], *, exact: Sequence[int] | None = None
 ) -> Generator[Record, None, CrossFit]:
     """Fit a method once per fold and once to all images.
 
@@ -123,6 +124,8 @@ def cross_fit(
         Fold of each image.
     run : Run
         Circumstances of the fit.
+    exact : sequence of int, optional
+        Group of each image; the result then scores by the memories of all folds (cross-exact).
 
     Raises
     ------
@@ -132,21 +135,37 @@ def cross_fit(
     scorer = method._empty(_afresh(run), images.preprocessing.hw)
     with FeatureStore(run.features_mb) as store:
         options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
-        kept = yield from keep_maps(store, _backbone(scorer), images, **options)
-        results, map_scale = yield from cross_fit_kept(method, scorer, kept, folds, run)
+        kept = yield from keep_maps(store, scorer.backbone, images, **options)
+        members: list[MapScorer] | None = None if exact is None else []
+        results, map_scale = yield from cross_fit_kept(method, scorer, kept, folds, run, members=members)
+    if members and exact is not None:
+        scores = torch.tensor([result.one_class for result in results])
+        sizes = torch.from_numpy(np.bincount(exact)[np.asarray(exact)])
+        return CrossFit(FoldScorer.of(members, scores, _numbers(folds), 1 / sizes.double()), results, map_scale)
     yield from method._finish(scorer, images, run)
     return CrossFit(scorer, results, map_scale)
 
 
 def cross_fit_kept(
-    method: ClosedForm, scorer: MapScorer, kept: KeptMaps, folds: IntArray, run: Run[Any]
+    method: ClosedForm,
+    scorer: MapScorer,
+    kept: KeptMaps,
+    folds: IntArray,
+    run: Run[Any],
+    *,
+    members: list[MapScorer] | None = None,
 ) -> Generator[Record, None, tuple[list[ImageResult], tuple[float, float]]]:
-    """Fit an empty scorer to images whose maps are kept, in place; return out-of-sample results and colour scale."""
+    """Fit an empty scorer to images whose maps are kept, in place; return out-of-sample results and colour scale.
+
+    Scorers of the folds, each standardised for its own, are appended to `members`.
+    """
     yield from method._memorise(scorer, kept, _afresh(run))
     scorer.eval().requires_grad_(False).to(run.device)
-    seen = yield from _out_of_sample(method, scorer, kept, folds, run)
+    seen = yield from _out_of_sample(method, scorer, kept, folds, run, members)
     results, map_scale = _judged(scorer, kept, seen, folds, run)
     evidence = [result.evidence for result in results if result.evidence is not None]
+    for fold, member in enumerate(members or ()):
+        member.standardise_on(_without(fold, seen, kept, folds))
     scorer.standardise_on(seen.norms)
     scorer.adopt(
         OutOfSample(
@@ -154,25 +173,34 @@ def cross_fit_kept(
             seen.deltas,
             torch.tensor([result.one_class for result in results]),
             torch.stack(evidence) if evidence else None,
-            torch.from_numpy(folds.astype(np.int64)),
+            _numbers(folds),
         )
     )
     return results, map_scale
 
 
 def _out_of_sample(
-    method: ClosedForm, final: MapScorer, kept: KeptMaps, folds: IntArray, run: Run[Any]
+    method: ClosedForm,
+    final: MapScorer,
+    kept: KeptMaps,
+    folds: IntArray,
+    run: Run[Any],
+    members: list[MapScorer] | None,
 ) -> Generator[Record, None, _Seen]:
     """Return the deviation of each fold from a memory of the others, along the final scorer's axes."""
     count = int(folds.max()) + 1
     parts: list[tuple[Tensor, list[Tensor], Tensor | None]] = []
     samples: list[VectorSample] = []
     for fold in range(count):
-        scorer = method._empty(_afresh(run), kept.preprocessing.hw, _backbone(final))
+        scorer = method._empty(_afresh(run), kept.preprocessing.hw, final.backbone)
         others = kept.subset(np.flatnonzero(folds != fold))
         yield from method._memorise(scorer, others, _afresh(run))
         scorer.eval().to(run.device).align_with(final)
         parts += _deviations(scorer, kept.subset(np.flatnonzero(folds == fold)), samples, run)
+        if members is None:
+            final.keep_fold(scorer)
+        else:
+            members.append(scorer)
         yield Record("folds", fold + 1, count)
     order = torch.cat([rows for rows, _, _ in parts]).argsort()
     norms = [torch.cat(scale)[order] for scale in zip(*(part for _, part, _ in parts), strict=True)]
@@ -205,8 +233,7 @@ def _judged(
     results: list[ImageResult | None] = [None] * len(folds)
     scale = MapScale()
     for fold in range(int(folds.max()) + 1):
-        others = torch.from_numpy(kept.subset(np.flatnonzero(folds != fold)).rows)
-        scorer.standardise_on([norms[others] for norms in seen.norms])
+        scorer.standardise_on(_without(fold, seen, kept, folds))
         positions = np.flatnonzero(folds == fold)
         forward = _Forward(scorer, seen, run.device)
         chunks = _chunks([kept.tiles[int(i)] for i in positions], run.batch_size)
@@ -216,6 +243,16 @@ def _judged(
             kept_evidence = None if result.evidence is None else torch.from_numpy(result.evidence)
             results[position] = replace(result, tile_map=None, evidence=kept_evidence)
     return [result for result in results if result is not None], scale.result()
+
+
+def _without(fold: int, seen: _Seen, kept: KeptMaps, folds: IntArray) -> list[Tensor]:
+    """Return the norms of all images outside a fold."""
+    others = torch.from_numpy(kept.subset(np.flatnonzero(folds != fold)).rows)
+    return [norms[others] for norms in seen.norms]
+
+
+def _numbers(folds: IntArray) -> Tensor:
+    return torch.from_numpy(folds.astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -244,9 +281,3 @@ def _chunks(images: list[Prepared], size: int) -> Iterator[list[Prepared]]:
 def _afresh(run: Run[Any]) -> Run[Any]:
     """Return the run with a generator at its start: each fold draws alike, whatever was drawn before."""
     return replace(run, rng=torch.Generator().manual_seed(int(run.params.seed)))
-
-
-def _backbone(scorer: MapScorer) -> Backbone:
-    if not isinstance(scorer.backbone, Backbone):
-        raise TypeError(f"{type(scorer).__name__}: its backbone is no Backbone; build it by load_backbone")
-    return scorer.backbone

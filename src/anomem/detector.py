@@ -15,9 +15,10 @@ from anomem.data.exclusion import Exclude, without_excluded
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
 from anomem.data.sources import normal_samples, open_source, strata_of
-from anomem.data.store import write_store
+from anomem.data.store import call_facts, write_store
 from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
+from anomem.extending import earlier_normals, extended_call
 from anomem.fit_steps import check_calibration, fitted_state
 from anomem.fitted_model import FittedModel
 from anomem.fitting import (
@@ -30,8 +31,9 @@ from anomem.fitting import (
     reconcluded,
 )
 from anomem.framing import FrameParameters, read_preprocessing
-from anomem.modelfile import call_facts, earlier_normals, extended_call, save_model
+from anomem.modelfile import save_model
 from anomem.nn.devices import copy_scorer, moved
+from anomem.nn.fold_scorer import FoldScorer
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.params import OneOf, Range, param, parameters
@@ -127,10 +129,11 @@ class Detector(FrameParameters, FittedModel):
             Defect type of each labelled image.
         alpha : float, optional
             Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals are too few for it.
-        calibration : {"auto", "split", "cross"}
+        calibration : {"auto", "split", "cross", "cross-exact"}
             split: some normals are kept for calibration. cross: each calibrates by a model without its fold, and the
-            final model learns from all; see :class:`~anomem.runtime.calibration.Calibration`. auto: cross below 1,000
-            normals for methods that train nothing by gradient, else split; with `extend`, as that fit.
+            final model learns from all. cross-exact: new images are scored by the models of all folds. See
+            :class:`~anomem.runtime.calibration.Calibration`. auto: cross below 1,000 normals for methods that train
+            nothing by gradient, else split; with `extend`, as that fit.
         exclude : path, or list of paths or Samples, optional
             Normals to leave out, such as a table of suspects; the rate then holds for normals unlike those.
         extend : path, optional
@@ -195,7 +198,7 @@ class Detector(FrameParameters, FittedModel):
         history: list[Record] = []
         steps = fitted_state(self, corpus, alpha, run, calibration, second_stage=second_stage)
         state = yield from recorded(steps, history)
-        self._fitted = state.replaced(history=tuple(history), excluded=excluded)
+        self._fitted = state.replaced(history=tuple(history), excluded=excluded, grouping=corpus.grouping)
 
     def label(
         self,
@@ -251,12 +254,14 @@ class Detector(FrameParameters, FittedModel):
         **described: Any,
     ) -> Generator[Record, None, None]:
         state = self._state()
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         described["preprocessing"] = state.preprocessing
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
         if add:
             corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
+        if isinstance(state.scorer, FoldScorer):
+            raise InputError("calibration='cross-exact': takes no labels; fit again with calibration='cross'")
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name}: no second stage to refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):
@@ -299,7 +304,7 @@ class Detector(FrameParameters, FittedModel):
         self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         self._fitted = yield from recalibrated(state, images, fresh, run)
 

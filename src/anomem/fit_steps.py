@@ -12,6 +12,7 @@ from anomem.cross_fitting import ClosedForm, MapsTooLargeError, chosen_kind, cro
 from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.store import stored_normals
+from anomem.errors import InputError
 from anomem.fitting import (
     Fitted,
     Labelled,
@@ -137,7 +138,10 @@ def _steps(
 def _first_stage(method: Method, roles: Roles, run: Run[Any]) -> Generator[Record, None, _FirstStage]:
     """Fit the first stage, and score the calibration normals."""
     if roles.folds is not None and isinstance(method, ClosedForm):
-        fit = yield from cross_fit(method, roles.learn, roles.folds, run)
+        exact = roles.groups if roles.kind == "cross-exact" else None
+        if exact is not None and roles.labelled is not None:
+            raise InputError("calibration='cross-exact': takes no labels; take calibration='cross'")
+        fit = yield from cross_fit(method, roles.learn, roles.folds, run, exact=exact)
         return fit.scorer, fit.results, fit.map_scale
     scorer = yield from method._fit(roles.learn, roles.tune, roles.labelled, run)
     scorer.eval().requires_grad_(False).to(run.device)

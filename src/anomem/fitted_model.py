@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from anomem.errors import NotFittedError
@@ -49,6 +50,11 @@ class FittedModel(Model):
     def counts_(self) -> dict[str, int]:
         """Images by role: n_train, n_tune, n_calibration, n_labelled."""
         return self._state().counts
+
+    @property
+    def groups_(self) -> Mapping[str, Any]:
+        """Groups among the normals of the fit; see :func:`anomem.runtime.groups.group_facts`."""
+        return dict(self._state().grouping)
 
     @property
     def skipped_(self) -> tuple[str, ...]:

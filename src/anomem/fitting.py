@@ -154,8 +154,10 @@ class Fitted:
         Number of normals that a person left out.
     frame : Frame or None
         Size at which the normals are seen; None: the file is older than this fact.
+    grouping : mapping
+        Groups among the normals; see :func:`anomem.runtime.groups.group_facts`.
     call : mapping
-        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.modelfile.call_facts`.
+        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.data.store.call_facts`.
     """
 
     scorer: Scorer
@@ -174,6 +176,7 @@ class Fitted:
     suspects: tuple[Suspect, ...] = ()
     excluded: int = 0
     frame: Frame | None = None
+    grouping: Mapping[str, Any] = field(default_factory=dict)
     call: Mapping[str, Any] = field(default_factory=dict)
 
     @property

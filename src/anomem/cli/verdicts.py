@@ -12,6 +12,8 @@ from anomem.runtime.neutral import printable
 from anomem.runtime.text import count, number
 
 if TYPE_CHECKING:
+    from anomem.data.samples import Sample
+    from anomem.loading import Model
     from anomem.runtime.calibration import Calibration
     from anomem.runtime.fdr import Batch
     from anomem.runtime.group_verdicts import ScoredGroup
@@ -151,3 +153,19 @@ def shift_line(shift: Shift, alpha: float, model: str) -> str:
         f"{shift.n_calibration:,}, p {shift.p_value:.3g}): the false-alarm rate may not hold; calibrate on {FRESH} "
         f"fresh normals: anomem calibrate {model} NORMALS --alpha {alpha:.3g}{option}"
     )
+
+
+def normals_with_columns(
+    detector: Model, chosen: Sequence[Sample], group_by: str | None, calibrate_by: str | None
+) -> dict[str, Any]:
+    """Return normals with their groups and strata; exported models, which know no samples, get the columns."""
+    from anomem.data.sources import PathSource, column_of
+    from anomem.runtime.session import Session as Exported
+
+    if not isinstance(detector, Exported):
+        return {"normals": list(chosen), "groups": group_by, "strata": calibrate_by}
+    return {
+        "normals": PathSource(sample.path for sample in chosen),
+        "groups": group_by or column_of(chosen, "group"),
+        "strata": column_of(chosen, "stratum") or calibrate_by,
+    }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from anomem.data.video import is_video
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.files import is_folder
-from anomem.runtime.groups import Groups, resolve_groups, resolve_strata
+from anomem.runtime.groups import Groups, group_facts, resolve_groups, resolve_strata
 from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.sources import FileSource, highest_level
 from anomem.runtime.strata import COLUMN
+from anomem.runtime.text import count
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, LabelsLike, Record
 
 _LOOKED_AT = 1000
@@ -58,6 +59,8 @@ class Corpus:
         Stratum of each image, None for other images than the normals that are split; empty for no strata.
     strata_by : str
         Rule that names the strata.
+    grouping : mapping
+        Groups among the normals; see `anomem.runtime.groups.group_facts`.
     """
 
     source: ImageSource
@@ -70,6 +73,7 @@ class Corpus:
     picked: frozenset[int] = frozenset()
     strata: tuple[str | None, ...] = ()
     strata_by: str = ""
+    grouping: Mapping[str, Any] = field(default_factory=dict)
 
     def positions(self, label: int) -> IntArray:
         """Return the positions of the images with a label, without unreadable ones."""
@@ -164,7 +168,9 @@ def read_corpus(
     labelled = labels_of(y, known, default_label, len(source))
     named = groups if isinstance(groups, str) else None
     given = {"mask": masks, "type": types, "group": groups if named is None else None}
-    columns = {f"{name}s": column_of(values, known, name, len(source)) for name, values in given.items()}
+    columns: dict[str, Any] = {
+        f"{name}s": column_of(values, known, name, len(source)) for name, values in given.items()
+    }
     corpus = Corpus(source, labelled, (), **columns, picked=picked)
     digests, skipped = yield from _digests(corpus, skip_bad, preprocessing)
     corpus = replace(corpus, digests=digests, skipped=skipped)
@@ -192,13 +198,19 @@ def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corp
     normals = corpus.found_normals()
     if groups is None:
         if len(normals) and all(corpus.groups[i] is None for i in normals):
-            yield from _look_for_alike(corpus, normals)
-        return corpus
+            return replace(corpus, grouping=(yield from _look_for_alike(corpus, normals)))
+        return replace(corpus, grouping=_facts(corpus, normals, [corpus.groups[i] for i in normals], "given"))
     found = yield from resolve_groups(groups, _visible(corpus, normals))
     column: list[Hashable | None] = [None] * len(corpus.groups)
     for i, group in zip(normals, found or (), strict=True):
         column[i] = group
-    return replace(corpus, groups=tuple(column))
+    return replace(corpus, groups=tuple(column), grouping=_facts(corpus, normals, found or (), groups))
+
+
+def _facts(
+    corpus: Corpus, positions: Sequence[int] | IntArray, groups: Sequence[Hashable | None], rule: str
+) -> dict[str, Any]:
+    return group_facts([corpus.source.name(int(i)) for i in positions], groups, rule)
 
 
 def _stratified(corpus: Corpus, strata: Groups, rule: str | None) -> Corpus:
@@ -223,24 +235,22 @@ def _visible(corpus: Corpus, positions: Sequence[int] | IntArray) -> ImageSource
     return source.with_bits(fitting_bits(highest)) if highest else source
 
 
-def _look_for_alike(corpus: Corpus, normals: IntArray) -> Generator[Record, None, None]:
+def _look_for_alike(corpus: Corpus, normals: IntArray) -> Generator[Record, None, dict[str, Any]]:
     once = {corpus.digests[i]: int(i) for i in reversed(normals)}  # equal files are one image anyway
-    chosen = [once[digest] for digest in sorted(once)[:_LOOKED_AT]]
+    chosen = sorted(once[digest] for digest in sorted(once)[:_LOOKED_AT])
     found = yield from find_alike(_visible(corpus, chosen))
-    members: dict[int, list[int]] = {}
-    for i, group in zip(chosen, found, strict=True):
-        members.setdefault(group, []).append(i)
-    if len(members) > (1 - _REPEATS_NOTED) * len(chosen):
-        return
-    several = [sorted(images) for images in members.values() if len(images) > 1]
-    one, other = (corpus.source.name(i) for i in min(several)[:2])
-    warnings.warn(
-        f"{sum(map(len, several)):,} of {len(chosen):,} normal images are near-duplicates, in {len(several):,} groups "
-        f"(such as {one} and {other}); the promised false-alarm rate does not hold for new parts; "
-        "set groups='near' (--group-by near), or name the groups",
-        AnomemWarning,
-        stacklevel=5,
-    )
+    facts = _facts(corpus, chosen, found, "near-duplicates, counted one by one")
+    if len(set(found)) <= (1 - _REPEATS_NOTED) * len(chosen):
+        one, other = facts["examples"][0]
+        warnings.warn(
+            f"{facts['in_groups']:,} of {len(chosen):,} normal images are near-duplicates, in "
+            f"{count(facts['groups'], 'group')} (such as {one} and {other}); "
+            "the promised false-alarm rate does not hold for new parts; "
+            "set groups='near' (--group-by near), or name the groups",
+            AnomemWarning,
+            stacklevel=5,
+        )
+    return facts
 
 
 def labels_of(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:

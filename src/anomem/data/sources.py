@@ -207,7 +207,9 @@ class PathSource(FileSource):
     def height_width(self, i: int) -> tuple[int, int]:
         """Return height and width of file ``i``, read from its header, or of a video's frame."""
         path = Path(self._paths[i])
-        return frame_hw(path) if is_frame(path) and not exists(path) else super().height_width(i)
+        if is_frame(path) and not exists(path):
+            return frame_hw(path, self.reading.max_pixels)
+        return super().height_width(i)
 
 
 def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSource:

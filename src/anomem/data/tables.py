@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".pq"}) | EXPORT_SUFFIXE
 
 _COLUMNS = ("path", "label", "mask", "type", "group", "split", COLUMN)
 _ROWS_AT_ONCE = 1024
+_SEPARATOR = re.compile(r"sep=([,;\t])\s*(?:\r\n|\r|\n)", re.IGNORECASE)
 Part = Literal["train", "val", "test"]
 _SPLITS: dict[str, Part] = {
     **dict.fromkeys(("", "train", "training"), "train"),
@@ -209,11 +211,13 @@ def _file(table: Path, where: str, written: str) -> Path:
 
 def _csv_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     text = _decode(table)
+    declared = _SEPARATOR.match(text)  # Excel's own first line
+    text = text[declared.end() :] if declared else text
     header = text.lstrip().splitlines()[0] if text.strip() else ""
-    delimiter = max(",;\t", key=header.count)
+    delimiter = declared[1] if declared else max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        lines = [(reader.line_num, fields) for fields in reader if any(map(str.strip, fields))]
+        lines = [(reader.line_num + bool(declared), fields) for fields in reader if any(map(str.strip, fields))]
     except csv.Error as error:
         raise InputError(f"{table}:{reader.line_num}: not a CSV line ({error})") from error
     if not lines:
@@ -242,7 +246,7 @@ def _decode(table: Path) -> str:
         line = raw[: error.start].count(b"\n") + 1
         raise InputError(f"{table}:{line}: not UTF-8; save the table as 'CSV UTF-8'") from error
     if "\0" in text:
-        raise InputError(f"{table}: holds zero bytes: not a CSV table")
+        raise InputError(f"{table}: holds zero bytes: not a CSV table; save it as 'CSV UTF-8'")
     return text
 
 

@@ -78,9 +78,9 @@ def load(path: str | Path) -> Detector:
         check_resolved(kind, state.resolved)
         detector = kind.from_state(kind.from_dict(params).get_params(), state)
         if detector.bits == "auto":  # observed in the fit
-            described = read_preprocessing(detector.replaced(bits=state.preprocessing.bits).resolve())
+            described = read_preprocessing(detector.replaced(bits=state.preprocessing.bits).resolve(strict=False))
         else:
-            described = read_preprocessing(detector.resolve())
+            described = read_preprocessing(detector.resolve(strict=False))
         described = replace(described, input_hw=state.preprocessing.input_hw)  # likewise
     except AnomemError as error:
         raise ModelFileError(f"{path}: {error}") from error

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -107,20 +107,20 @@ def answer_steps(
     InputError
         A score is not finite.
     """
-    used, named = model.digests_, None
+    used, named, options = model.digests_, None, dict[str, Any]()
     if model.calibration_.strata is not None:
-        named = image_strata(model.calibration_, strata or images.strata or None, images.source)
+        named = options["strata"] = image_strata(model.calibration_, strata or images.strata or None, images.source)
     tally = PixelTally(images) if maps else None
     scores = np.full(len(images), np.nan, np.float32)
     digests, skipped = [0] * len(images), dict[int, str]()
     results = model.score(
         images.source if source is None else source,
         maps=maps,
-        strata=named,
         batch_size=batch_size,
         workers=workers,
         device=device,
         skip_bad=skip_bad,
+        **options,
     )
     for done, result in enumerate(results, start=1):
         i = result.index

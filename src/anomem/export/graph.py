@@ -33,8 +33,8 @@ class Graph:
 
     Parameters
     ----------
-    Names "score", then "map" where the method localises, then "one_class" where labels weigh.
-        "score", then "map" where the method localises, then "one_class" where labels have a say.
+    outputs : tuple of str
+        Names: "score", then "map" where the method localizes, then "one_class" where labels weigh.
     backbone : frozenset of str
         Names of the nodes that belong to the backbone.
     opset : int

@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, cast
 
 import timm
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
-from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, timm_name
+from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, stride_of, timm_name
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
 from anomem.nn.token_maps import RESIZABLE, TokenMaps, passes_tokens
@@ -73,7 +72,8 @@ class Backbone(nn.Module):
         A state_dict in timm's naming; None: random initialisation.
     folded : bool
         Fold batch normalisation into the convolutions before it: the same function of an image in
-        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
+        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own, and a
+        transformer has none.
 
     Raises
     ------
@@ -103,7 +103,9 @@ class Backbone(nn.Module):
         self.stages = list(stages)
         self.layers = [layer_name(model, self.name, stage) for stage in stages]
         self.embedding = embedding
-        self._expect(cast(Any, model).pretrained_cfg)
+        facts: Any = model.pretrained_cfg
+        self.trained_at = int(facts["input_size"][-1])
+        self._expect(facts)
         self.model = _cut(model, self.layers, embedding, self.name)
         widen_same(self.model)
         if folded and not isinstance(self.model, TokenMaps):
@@ -174,8 +176,7 @@ class Backbone(nn.Module):
         return [FeatureInfo(m.shape[1], (m.shape[2], m.shape[3]), _stride(hw, m)) for m in maps]
 
     def _advice(self) -> str:
-        side = timm.get_pretrained_cfg(self.name).input_size[-1]
-        return f"it was trained at {side} px: set size={side}, or another backbone"
+        return f"it was trained at {self.trained_at} px: set size={self.trained_at}, or another backbone"
 
 
 def _stride(hw: tuple[int, int], feature_map: Tensor) -> int:
@@ -219,19 +220,11 @@ def load_backbone(
         name, stages, embedding=embedding, width=width, small_stem=small_stem, weights=state, folded=folded
     )
     if weights is not None and timm.is_model_pretrained(tagged := f"{architecture(name)}.{weights}"):
-        backbone._expect(timm.get_pretrained_cfg(tagged).to_dict())
+        backbone._expect(cast(Any, timm.get_pretrained_cfg(tagged)).to_dict())
     try:
         return backbone.to(memory_format=torch.channels_last)
     except RuntimeError as error:
         raise ParameterError(f"{name}: gives no feature maps; take another backbone, e.g. resnet18") from error
-
-
-@cache
-def stride_of(name: str) -> int:
-    """Return the side of one position of a model's coarsest feature map, in pixels of its input."""
-    with torch.device("meta"):  # Neither memory nor random numbers are used.
-        info: Any = timm.create_model(timm_name(name), pretrained=False, num_classes=0).feature_info
-    return max(int(entry["reduction"]) for entry in getattr(info, "info", info))
 
 
 def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:

@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from anomem.errors import ParameterError, nearest
 
-__all__ = ["ALIASES", "DEFAULT_BACKBONE", "architecture", "layer_name", "own_stages", "timm_name"]
+__all__ = [
+    "ALIASES",
+    "DEFAULT_BACKBONE",
+    "architecture",
+    "layer_name",
+    "maps_of",
+    "own_stages",
+    "stride_of",
+    "timm_name",
+]
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 
@@ -69,6 +79,19 @@ def architecture(name: str) -> str:
     return name.partition(".")[0]
 
 
+def stride_of(name: str) -> int:
+    """Return the side of one position of a model's coarsest feature map, in pixels of its input."""
+    with torch.device("meta"):  # Neither memory nor random numbers are used.
+        model = timm.create_model(timm_name(name), pretrained=False, num_classes=0)
+    return max(int(entry["reduction"]) for entry in maps_of(model))
+
+
+def maps_of(model: nn.Module) -> list[dict[str, Any]]:
+    """Return timm's facts of every feature map of a model, in order."""
+    info: Any = model.feature_info
+    return list(getattr(info, "info", info))
+
+
 def own_stages(
     name: str, stages: Sequence[int | str], default: Sequence[int | str], made_for: str = DEFAULT_BACKBONE
 ) -> list[int | str]:
@@ -110,8 +133,7 @@ def layer_name(model: nn.Module, name: str, stage: int | str) -> str:
     ParameterError
         If the model has no such map or layer.
     """
-    info: Any = model.feature_info
-    maps = list(getattr(info, "info", info))
+    maps = maps_of(model)
     names = [str(entry["module"]) for entry in maps]
     if isinstance(stage, int):
         if not -len(names) <= stage < len(names):

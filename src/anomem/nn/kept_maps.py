@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,10 +53,20 @@ class KeptMaps(ImageSet):
         super().__init__(images.source, images.preprocessing, images.indices, workers=images.workers)
         self.tiles, self._store, self._shapes = tiles, store, shapes
 
-    def subset(self, positions: IntArray | Sequence[int]) -> KeptMaps:  # type: ignore[override]
+    def subset(self, positions: IntArray | Sequence[int]) -> KeptMaps:
         """Return the images at `positions` of this set."""
         images = ImageSet(self.source, self.preprocessing, self.indices[np.asarray(positions)], workers=self.workers)
         return KeptMaps(images, self._store, self._shapes, [self.tiles[int(i)] for i in positions])
+
+    def alone(self, store: FeatureStore) -> KeptMaps:
+        """Return the same images with their maps copied to a store of their own, as if only they were extracted."""
+        store.add(self._store.rows(torch.from_numpy(self.rows)))
+        ends = np.cumsum([len(image.tiles) for image in self.tiles])
+        numbered: list[Any] = [
+            np.arange(end - len(image.tiles), end) for image, end in zip(self.tiles, ends, strict=True)
+        ]
+        tiles = [replace(image, tiles=rows) for image, rows in zip(self.tiles, numbered, strict=True)]
+        return KeptMaps(self, store, self._shapes, tiles)
 
     @property
     def rows(self) -> IntArray:
@@ -96,7 +108,7 @@ def keep_maps(
             store.add(torch.cat([m.float().permute(0, 2, 3, 1).flatten(1) for m in maps], dim=1))
         first = len(store) - sum(len(image.tiles) for image in prepared)
         for image in prepared:
-            rows = np.arange(first, first + len(image.tiles))
+            rows: Any = np.arange(first, first + len(image.tiles))
             tiles.append(Prepared(image.index, image.digest, rows, image.height_width))
             first += len(rows)
         _check_size(store, len(tiles), len(images))

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from anomem.nn.backbones import Backbone
+
 
 class Output(NamedTuple):
     """Outputs of a scorer for a batch of prepared images (or tiles of images).
@@ -186,14 +188,14 @@ class MapScorer(Scorer):
 
     Attributes
     ----------
-    backbone : Module
+    backbone : Backbone
         From prepared images to a list of maps.
     """
 
     sampled: ClassVar[int] = 0
     """Number of deviations per scale that :meth:`adopt` needs."""
 
-    backbone: nn.Module
+    backbone: Backbone
 
     def deviation_of(self, maps: list[Tensor]) -> Deviation:
         """Return the deviation of the tiles that have these maps."""
@@ -201,6 +203,9 @@ class MapScorer(Scorer):
 
     def align_with(self, other: MapScorer) -> None:
         """Turn later deviations and evidence along another scorer's axes, norms unchanged; nothing by default."""
+
+    def keep_fold(self, fold: MapScorer) -> None:
+        """Keep the memory without one fold, where labels are later compared with that fold; nothing by default."""
 
     def fuse(self, norms: Sequence[Tensor]) -> Output:
         """Return score and map from the norms of a deviation."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
+from anomem.nn.families import maps_of
 
 __all__ = ["RESIZABLE", "TokenMaps", "passes_tokens"]
 
@@ -61,7 +62,7 @@ class TokenMaps(nn.Module):
 
     def __init__(self, model: Any, layers: Sequence[str], embedding: str | None, name: str) -> None:
         super().__init__()
-        offered = [str(entry["module"]) for entry in getattr(model.feature_info, "info", model.feature_info)]
+        offered = [str(entry["module"]) for entry in maps_of(model)]
         unknown = [layer for layer in layers if layer not in offered]
         if unknown:
             raise ParameterError(f"backbone={name!r} cannot be cut at {unknown}; its maps: {', '.join(offered)}")

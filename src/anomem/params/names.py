@@ -74,6 +74,27 @@ def nested(
     return found
 
 
+def current(cls: type[Parameters], values: Mapping[str, object]) -> dict[str, object]:
+    """Return values under today's dotted names: former names converted, a group that they switch off as None.
+
+    Names that `cls` does not declare stay, so that records of other versions can be read.
+    """
+    declared = cls.declared()
+    moved = cls.former_names()
+    former = {name: value for name, value in values.items() if name in moved and name not in declared}
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        if name not in former:
+            dotted = name.replace("__", ".")
+            found[dotted if dotted.partition(".")[0] in declared else name] = value
+    for head, changes in _former(cls, former, found, warn=False).items():
+        if isinstance(changes, dict) and declared[head].metadata["group"] is not None:
+            found |= {f"{head}.{member}": value for member, value in changes.items()}
+        else:
+            found[head] = changes
+    return found
+
+
 def _former(
     cls: type[Parameters], values: Mapping[str, Any], given: Mapping[str, Any], *, warn: bool
 ) -> dict[str, Any]:

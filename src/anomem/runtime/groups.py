@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Hashable, Iterable, Sequence
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from anomem.errors import InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.sources import FileSource, ImageSource
 from anomem.runtime.strata import COLUMN
+from anomem.runtime.text import count
 from anomem.types import Record
 
-__all__ = ["Groups", "fresh_strata", "image_strata", "resolve_groups", "resolve_strata"]
+__all__ = ["Groups", "fresh_strata", "group_facts", "group_line", "image_strata", "resolve_groups", "resolve_strata"]
 
 Groups: TypeAlias = Sequence[Hashable | None] | str | None
 """Group entry per image (None for a group of its own); or "near", "folder" or a regular expression."""
@@ -83,7 +84,7 @@ def resolve_strata(strata: Groups, source: ImageSource) -> tuple[str, ...]:
     if isinstance(strata, str):
         # The folder's own name, since new images lie elsewhere than those of the fit.
         expression = r"([^/]+)/[^/]*$" if strata == "folder" else strata
-        return _required(_matched(expression, source, "strata"), names)
+        return _required(_matched(expression, source, "strata", strata), names)
     found = len(strata) if strata is not None and hasattr(strata, "__len__") else "no"
     if strata is None or found != len(source):
         raise InputError(
@@ -150,7 +151,7 @@ def _rule(by: str) -> str:
     return by
 
 
-def _matched(expression: str, source: ImageSource, what: str) -> tuple[str | None, ...]:
+def _matched(expression: str, source: ImageSource, what: str, rule: str | None = None) -> tuple[str | None, ...]:
     """Return per image the first parenthesis, or else the match, of an expression in its path; None without one."""
     try:
         pattern = re.compile(expression)
@@ -159,7 +160,7 @@ def _matched(expression: str, source: ImageSource, what: str) -> tuple[str | Non
             f"{what}={expression!r}: not a regular expression ({error}); an example that takes the part before the "
             r"last underscore: '([^/]+)_[^_]*$'"
         ) from error
-    names = _paths(source, expression, what)
+    names = _paths(source, rule or expression, what)
     matches = [pattern.search(Path(name).as_posix()) for name in names]
     if not any(matches):
         raise InputError(f"{what}={expression!r}: matches none of {len(names):,} paths, such as {names[0]}; change it")
@@ -181,3 +182,55 @@ def _required(strata: Sequence[Hashable | None], names: Iterable[str]) -> tuple[
             f"{missing[0]}: has no stratum, as {len(missing):,} of {len(strata):,} images; name one per image"
         )
     return tuple(map(str, strata))
+
+
+def group_facts(names: Sequence[str], groups: Sequence[Hashable | None], rule: str) -> dict[str, Any]:
+    """Return the facts of groups with several images for a manifest; empty without such a group.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Name of each image.
+    groups : sequence of hashable or None
+        Group of each image; None for a group of its own.
+    rule : str
+        Origin of the groups, such as "near" or "given".
+
+    Returns
+    -------
+    dict
+        rule, images, in_groups, groups, largest, and as examples the first two images of the three largest groups.
+
+    Examples
+    --------
+    >>> group_facts(["a", "b", "c", "d"], [1, 1, None, 2], "given")["examples"]
+    [['a', 'b']]
+    """
+    members: dict[Hashable, list[str]] = {}
+    for name, group in zip(names, groups, strict=True):
+        if group is not None:
+            members.setdefault(group, []).append(name)
+    several = sorted((images for images in members.values() if len(images) > 1), key=len, reverse=True)
+    if not several:
+        return {}
+    return {
+        "rule": rule,
+        "images": len(names),
+        "in_groups": sum(map(len, several)),
+        "groups": len(several),
+        "largest": len(several[0]),
+        "examples": [images[:2] for images in several[:3]],
+    }
+
+
+def group_line(facts: Mapping[str, Any]) -> str:
+    """Return the facts of :func:`group_facts` as text."""
+    known = (facts.get(name) for name in ("in_groups", "images", "groups", "largest"))
+    numbers = [number for number in known if isinstance(number, int)]
+    if len(numbers) < 4:
+        return "none found"
+    in_groups, images, groups, largest = numbers
+    examples = facts.get("examples")
+    pairs = "; ".join(" and ".join(map(str, pair)) for pair in examples) if isinstance(examples, list) else ""
+    found = f"{in_groups:,} of {images:,} normal images in {count(groups, 'group')} ({facts.get('rule')})"
+    return f"{found}, the largest of {largest:,}" + (f", such as {pairs}" if pairs else "")

@@ -57,6 +57,11 @@ class Model(OldNames, ABC):
         """Number of images by role: n_train, n_tune, n_calibration, n_labelled."""
 
     @property
+    def groups_(self) -> Mapping[str, Any]:
+        """Groups among the normals of the fit; see :func:`anomem.runtime.groups.group_facts`."""
+        return {}
+
+    @property
     @abstractmethod
     def digests_by_role_(self) -> Mapping[str, frozenset[int]]:
         """Content hashes by role: learn, tune, calibration, labelled."""

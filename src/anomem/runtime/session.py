@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakValueDictionary
@@ -132,6 +132,12 @@ class Session(Model):
     def counts_(self) -> dict[str, int]:
         """Number of images by role: n_train, n_tune, n_calibration, n_labelled."""
         return dict(self._facts.manifest.counts)
+
+    @property
+    def groups_(self) -> Mapping[str, Any]:
+        """Groups among the normals of the fit; see :func:`anomem.runtime.groups.group_facts`."""
+        found = self._facts.manifest.facts.get("groups", {})
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def digests_by_role_(self) -> dict[str, frozenset[int]]:

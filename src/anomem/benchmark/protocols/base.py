@@ -17,13 +17,17 @@ from anomem.data.labelled_images import Images
 from anomem.detectors import get
 from anomem.errors import InputError
 from anomem.evaluation.judge import with_masks
-from anomem.params import Parameters, parameters
+from anomem.params import OneOf, Parameters, parameters
 from anomem.types import ANOMALOUS, IntArray
 
-__all__ = ["Opener", "Protocol", "attainable", "judged", "label_pool", "own_normals"]
+__all__ = ["CALIBRATIONS", "Opener", "Protocol", "attainable", "fitted_with", "judged", "label_pool", "own_normals"]
 
 Opener: TypeAlias = Callable[[str], BenchmarkSet]
 """Function that opens an image set by its name."""
+
+
+CALIBRATIONS = OneOf(("split", "auto", "cross"))
+"""Calibrations of a fit that protocols offer."""
 
 
 @parameters
@@ -109,6 +113,11 @@ def label_pool(data: BenchmarkSet) -> tuple[Images, bool]:
     if len(data.spare):
         return data.spare, False
     return data.test.subset(data.test.positions(ANOMALOUS), f"{data.test.name} anomalies"), True
+
+
+def fitted_with(calibration: str) -> dict[str, Any]:
+    """Return a task's `train` for a calibration of the fits; a split is not named, as in earlier run lines."""
+    return {} if calibration == "split" else {"calibration": calibration}
 
 
 def attainable(method: str, task: Task) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from anomem.detectors.anomem.loss import double_hinge
 from anomem.detectors.anomem.scorer import MultiScaleScorer
 from anomem.fitting import Labelled, Run
 from anomem.nn.deviation import spread
+from anomem.nn.feature_store import FeatureStore
 from anomem.nn.inference import autocast, score_images
+from anomem.nn.kept_maps import KeptMaps, keep_maps
 from anomem.nn.kernel_ridge import (
     Head,
     cross_validated_gain,
@@ -81,6 +83,7 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     given, add its hinge at each position.
     """
     observed = yield from _observe(scorer, labelled, run)
+    by_fold = yield from _observe_by_fold(scorer, labelled, run)
     anomalous = torch.from_numpy(labelled.labels == ANOMALOUS)
     one_class, evidence = scorer.tune_one_class.cpu(), scorer.tune_evidence.cpu()
     stage = scorer.second_stage.cpu()
@@ -95,7 +98,7 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     yield from _fit_evidence_heads(stage, torch.cat([evidence, observed.evidence]), labels, observed, run)
     scorer.second_stage = stage.to(run.device)
     if scorer.folds is not None:
-        yield from _score_out_of_fold(scorer, unfitted, observed, anomalous, weight, run)
+        yield from _score_out_of_fold(scorer, unfitted, observed, by_fold, anomalous, weight, run)
 
 
 def _heads(stage: SecondStage, evidence: Tensor, observed: Observed, anomalous: Tensor) -> tuple[list[Head], Tensor]:
@@ -113,6 +116,7 @@ def _score_out_of_fold(
     scorer: MultiScaleScorer,
     unfitted: SecondStage,
     observed: Observed,
+    by_fold: list[tuple[Tensor, Tensor]],
     anomalous: Tensor,
     weight: float,
     run: Run[AnoMem],
@@ -124,19 +128,51 @@ def _score_out_of_fold(
     scores = torch.empty_like(one_class)
     for fold in folds.unique().tolist():
         out = folds == fold
+        seen = replace(observed, one_class=by_fold[fold][0], evidence=by_fold[fold][1])
         stage, support = copy.deepcopy(unfitted), evidence[~out]
         stage.standardise_on(support)
         stage.mix[:2] = torch.stack([one_class[~out].mean(), spread(one_class[~out])])
-        heads, labels = _heads(stage, support, observed, anomalous)
+        heads, labels = _heads(stage, support, seen, anomalous)
         _adopt_heads(stage, heads, labels, weight, torch.Generator().manual_seed(int(run.params.seed)))
         stage.n_support, stage.n_labelled = len(support), len(anomalous)
         if stage.distance_head:
-            seen = torch.cat([support, observed.evidence])
-            yield from _fit_evidence_heads(stage, seen, labels, observed, run)
+            both = torch.cat([support, seen.evidence])
+            yield from _fit_evidence_heads(stage, both, labels, seen, run)
         with torch.inference_mode():
             scores[out] = stage(one_class[out], evidence[out], support)
         yield Record("labels per fold", fold + 1, int(folds.max()) + 1)
     scorer.adopt_scores(scores)
+
+
+def _observe_by_fold(
+    scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]
+) -> Generator[Record, None, list[tuple[Tensor, Tensor]]]:
+    """Return one-class scores and evidence of labelled images by each fold's memory; empty without folds.
+
+    Labelled images and new normals deviate from the mean of the learnt ones in a common direction, the error of that
+    mean, and heads learn it. A fold's normals must meet the same: labelled images as seen by the memory that sees them,
+    which has not learnt from them.
+    """
+    if scorer.folds is None:
+        return []
+    with FeatureStore(run.features_mb) as store:
+        options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
+        kept = yield from keep_maps(store, scorer.backbone, labelled.images, **options)
+        return [_seen_by(scorer.fold(k), kept, run) for k in range(len(scorer.fold_scales))]
+
+
+@torch.inference_mode()
+def _seen_by(scorer: MultiScaleScorer, kept: KeptMaps, run: Run[AnoMem]) -> tuple[Tensor, Tensor]:
+    """Return one-class scores and evidence per image, of its tile with the highest score."""
+    one_class, evidence = [], []
+    for image in kept.tiles:
+        seen = scorer.deviation_of([m.to(run.device) for m in kept.maps(torch.from_numpy(np.asarray(image.tiles)))])
+        scores = scorer.fuse(seen.norms).score.cpu()
+        tile = int(scores.argmax())
+        one_class.append(scores[tile])
+        if seen.evidence is not None:
+            evidence.append(seen.evidence[tile].cpu())
+    return torch.stack(one_class), torch.stack(evidence)
 
 
 def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, Observed]:

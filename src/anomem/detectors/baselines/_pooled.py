@@ -13,7 +13,8 @@ from anomem.detector import Detector
 from anomem.detectors.baselines._shallow import Normalise
 from anomem.fitting import Labelled, Run, Shared
 from anomem.framing import SIZE_DOC
-from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone, stride_of
+from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from anomem.nn.families import stride_of
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import MapScorer, Output, Scorer

@@ -46,10 +46,14 @@ class ImageAlignment(Parameters):
         preset=True,
     )
     joint: bool = param(False, FLAG, doc="Continue training with all other parts, on both losses (Eq. 5).", preset=True)
-    lr: float = param(3e-3, POSITIVE, doc="Peak learning rate of ICA.", preset=True)
-    weight: float = param(1.0, Range(0.0), doc="Weight lambda_1 of the image loss (Eq. 5).")
+    lr: float = param(3e-3, POSITIVE, doc="Peak learning rate of ICA.", preset=True, when="steps or joint")
+    weight: float = param(1.0, Range(0.0), doc="Weight lambda_1 of the image loss (Eq. 5).", when="joint")
     turns: float = param(
-        180.0, Range(0.0, 180.0), doc="Largest random rotation of training images, degrees.", preset=True
+        180.0,
+        Range(0.0, 180.0),
+        doc="Largest random rotation of training images, degrees.",
+        preset=True,
+        when="steps or joint",
     )
 
 
@@ -82,8 +86,11 @@ class Training(Parameters):
         OneOf(("pretrained", "batch")),
         doc="Statistics of batch normalisation while the backbone learns: pretrained, or the batch's.",
         preset=True,
+        when="train_backbone=late|all",
     )
-    lr: float = param(1e-5, POSITIVE, doc="Peak learning rate of the backbone.", preset=True)
+    lr: float = param(
+        1e-5, POSITIVE, doc="Peak learning rate of the backbone.", preset=True, when="train_backbone=late|all"
+    )
     head_lr: float = param(5e-3, POSITIVE, doc="Peak learning rate of f and g.", preset=True)
     weight: float = param(1.0, Range(0.0), doc="Weight lambda_2 of the feature loss (Eq. 5).")
     width: int = param(256, Range(1, integer=True), doc="Width of f and g.")
@@ -189,6 +196,7 @@ class FYD(Pretrained):
         doc="Alignment of feature maps (FCA) behind each stage, learnt by the training; none: off.",
         optional=True,
         off=("feature_alignment", False),
+        when="training",
     )
     training: Training | None = group(
         Training,
@@ -196,16 +204,32 @@ class FYD(Pretrained):
         optional=True,
         off=("train_steps", 0),
     )
-    centred: bool = param(True, FLAG, doc="Subtract the common part of a batch from all warps.", preset=True)
+    centred: bool = param(
+        True,
+        FLAG,
+        doc="Subtract the common part of a batch from all warps.",
+        preset=True,
+        when="image_aligner or feature_aligner",
+    )
     common_frame: bool = param(
-        True, FLAG, doc="Bring all stages to the frame of the last aligner before they are stacked.", preset=True
+        True,
+        FLAG,
+        doc="Bring all stages to the frame of the last aligner before they are stacked.",
+        preset=True,
+        when="feature_aligner",
     )
     padding: Padding = param(
         "reflection",
         OneOf(("reflection", "border")),
         doc="Content beyond the edge of an image or map; such positions count in no map or score.",
+        when="image_aligner or feature_aligner",
     )
-    hidden: int = param(128, Range(1, integer=True), doc="Width between the dense layers of the aligners.")
+    hidden: int = param(
+        128,
+        Range(1, integer=True),
+        doc="Width between the dense layers of the aligners.",
+        when="image_aligner or feature_aligner",
+    )
     train_batch: int = param(16, Range(2, integer=True), doc="Images per step.", preset=True)
     optimiser: str = param("adamw", OneOf(("adamw", "sgd")), doc="Optimiser; SGD has momentum 0.9.", preset=True)
     weight_decay: float = param(1e-5, Range(0.0), doc="Weight decay.")

@@ -139,18 +139,29 @@ class PMB(Detector):
         "the encoder's features, or nothing.",
     )
     partitions: tuple[int, ...] = param(
-        None, Each(COUNT), doc="Number k of strips of equal height, per level; one value for all.", preset=True
+        None,
+        Each(COUNT),
+        doc="Number k of strips of equal height, per level; one value for all.",
+        preset=True,
+        when="memory=partition",
     )
     items: tuple[int, ...] = param(
         None,
         Each(COUNT),
         doc="Number m of items per strip (or per memory of positions or blocks), per level; one value for all.",
         preset=True,
+        when="memory=partition|position|block",
     )
-    block: int = param(4, COUNT, doc="Side of the squares of memory=block, positions.")
-    temperature: float = param(1.0, POSITIVE, doc="Temperature of the softmax of cosines (Eq. 3).")
+    block: int = param(4, COUNT, doc="Side of the squares of memory=block, positions.", when="memory=block")
+    temperature: float = param(
+        1.0, POSITIVE, doc="Temperature of the softmax of cosines (Eq. 3).", when="memory=partition|position|block"
+    )
     renormalise: bool = param(
-        True, FLAG, doc="Scale the weights that Eq. 4 leaves to a sum of 1, as MemAE does.", preset=True
+        True,
+        FLAG,
+        doc="Scale the weights that Eq. 4 leaves to a sum of 1, as MemAE does.",
+        preset=True,
+        when="memory=partition|position|block",
     )
     error_share: float = param(
         0.5,
@@ -158,7 +169,7 @@ class PMB(Detector):
         doc="Share delta_H of an image's pixels, those of the smallest errors, whose mean error is subtracted.",
     )
     loss: Kind = param("mse+ssim", OneOf(KINDS), doc="Reconstruction loss: Eq. 9, or one of its terms.")
-    ssim_weight: float = param(0.1, Range(0.0), doc="Weight of the SSIM term, lambda_SSIM.")
+    ssim_weight: float = param(0.1, Range(0.0), doc="Weight of the SSIM term, lambda_SSIM.", when="loss=mse+ssim")
     train_steps: int = param(None, COUNT, doc="Optimiser steps.", preset=True)
     train_batch: int = param(None, Range(2, integer=True), doc="Images per step.", preset=True)
     lr: float = param(0.002, POSITIVE, doc="Peak learning rate of Adam along one cosine.")
