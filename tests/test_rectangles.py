@@ -161,8 +161,9 @@ def test_sizes_are_read_upright_without_decoding(tmp_path: Path) -> None:
     with pytest.raises(ImageError):
         source.load(1)
     assert [source.height_width(i) for i in range(2)] == [(30, 90)] * 2
-    memory = ArraySource([content, Image.open(tmp_path / "turned.jpg"), np.zeros((30, 90), np.uint8)])
-    assert [memory.height_width(i) for i in range(3)] == [(30, 90)] * 3
+    with Image.open(tmp_path / "turned.jpg") as opened:
+        memory = ArraySource([content, opened, np.zeros((30, 90), np.uint8)])
+        assert [memory.height_width(i) for i in range(3)] == [(30, 90)] * 3
 
 
 def test_images_of_another_aspect_are_padded_and_counted() -> None:
