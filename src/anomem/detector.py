@@ -286,7 +286,7 @@ class Detector(FrameParameters, FittedModel):
     def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
         state = self._state()
         scorer, precision = moved(state.scorer, device), state.calibration.precision
-        yield from score_images(scorer, images, precision=precision, batch_size=batch_size, maps=maps)
+        yield from score_images(scorer, images, precision=precision, batch_size=batch_size, whole=maps)
 
     def _with_alpha(self, alpha: float) -> None:
         state = self._state()

@@ -227,7 +227,7 @@ def calibration_pass(
         scorer, images, precision=precision, batch_size=run.batch_size, maps=True, evidence=True
     ):
         scale.add(result)
-        results.append(dataclasses.replace(result, tile_maps=None))
+        results.append(dataclasses.replace(result, tile_map=None))
         yield Record(stage, len(results), len(images))
     return results, scale.result()
 

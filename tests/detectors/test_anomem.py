@@ -156,7 +156,7 @@ def test_values_that_do_not_fit_the_scales_are_named(images: UInt8Image) -> None
         {"standardise": "none", "reduction": "l2"},
         {"standardise": "scale", "reduction": "max"},
         {"stages": (3,), "neighbourhood": (1,), "scale_weights": (1.0,)},
-        {"letterbox": True},
+        {"aspect": "letterbox"},
         {"preset": "object"},
         {"max_grid": (2,)},
         {"place_weight": (1.0,), "normalise": "layernorm", "beta": 8.0, "stage_two": StageTwo(heads=("pooled", "top"))},

@@ -10,6 +10,7 @@ from anomem.benchmark.ablations import (
     FROM_SCRATCH,
     FYD_ARMS,
     FYD_PLAIN,
+    MEMORY_ARMS,
     PLUME_ARMS,
     PMB_ARMS,
     STAGE_ONE,
@@ -212,10 +213,25 @@ _PAPER = (
     Part("sweep", _MVTEC, (PMB_OBJECTS,), {"of": "k"}),
 )
 
-SUITES: dict[str, tuple[Part, ...]] = {"smoke": _SMOKE, "cpu": _CPU, "cpu-long": _CPU_LONG, "paper": _PAPER}
+_MEMORY = (
+    Part(
+        "localisation",
+        (_BRUSH, "mvtec_ad/pill", "aitex_tiles", "fabric_stain", _TILE),
+        (*MEMORY_ARMS, *_all("padim")),
+        seeds=(0, 1, 2),
+    ),
+)
+
+SUITES: dict[str, tuple[Part, ...]] = {
+    "smoke": _SMOKE,
+    "cpu": _CPU,
+    "cpu-long": _CPU_LONG,
+    "memory": _MEMORY,
+    "paper": _PAPER,
+}
 """Suite by name.
 
 ``smoke``: every protocol once, on images shipped with anomem. ``cpu``: the published figures, on small sets, hours on a
-CPU. ``cpu-long``: long trainings and sets of many classes, one or two days on a CPU. ``paper``: the papers' recipes at
-full scale, for a GPU.
+CPU. ``cpu-long``: long trainings and sets of many classes, one or two days on a CPU. ``memory``: what AnoMem's
+settings are worth, on development sets, hours on a CPU. ``paper``: the papers' recipes at full scale, for a GPU.
 """
