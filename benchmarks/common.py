@@ -33,6 +33,11 @@ SETS = {
     "screw": "mvtec_ad/screw",
     "capsules": "visa/capsules",
     "magnetic_tile": "magnetic_tile",
+    "pill": "mvtec_ad/pill",
+    "pill-native": "mvtec_ad:native/pill",
+    "toothbrush-native": "mvtec_ad:native/toothbrush",
+    "aitex": "aitex_tiles",
+    "stains": "fabric_stain",
 }
 """Short names of the industrial sets, below ``$ANOMEM_DATA``."""
 

@@ -16,11 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import HERE, Bench, Row, linked, options, spread, start
+from benchmarks.common import HERE, SETS, Bench, Row, linked, options, spread, start
 from benchmarks.peers.lines import write_lines
 from benchmarks.peers.sides import SideError, measured
 
-INDUSTRIAL = ("toothbrush", "bottle", "magnetic_tile", "capsules", "screw")
+INDUSTRIAL = ("toothbrush", "bottle", "magnetic_tile", "capsules")
+SIZE = 224
+"""Side of the input, pixels, unless another is asked for; also the default of the peers' scripts."""
 OURS = ("anomem", "padim", "knn", "ocsvm", "iforest")
 Found = dict[tuple[str, str], list[dict[str, Any]]]
 """Title of a side and name of a set -> its units."""
@@ -102,9 +104,10 @@ CANNOT = {
 """Peers left out, with the reason."""
 
 NOTES = (
-    "All: EfficientNet-Lite0 with the same ImageNet weights, input x / 127.5 - 1, 224 px without crop, batches of 16.",
+    "All: EfficientNet-Lite0 with the same ImageNet weights, input x / 127.5 - 1, no crop, batches of 16.",
+    "All: squares of 224 px unless another size is named.",
     "Whole process: from the start of the interpreter, imports included, to its end; memory: peak resident.",
-    "anomalib's maps come at 224 px and are resized to each image's frame; PyOD and scikit-learn have none.",
+    "anomalib's maps have the size of the input and are resized to each image's frame; PyOD's: none.",
     "PyOD's and scikit-learn's detectors have the libraries' defaults and take the 1,280 pooled values per image.",
     "PyOD's EmbeddingOD standardises these values, scikit-learn does not.",
     "PyOD's ECOD and COPOD rank a test image among all test images: its score depends on the other images.",
@@ -123,12 +126,17 @@ def sides(bench: Bench) -> Iterator[tuple[str, str, Peer | None]]:
 
 def given_to(peer: Peer | None, bench: Bench) -> dict[str, Any]:
     """Return the options passed to a side; ours have their defaults."""
-    return {} if peer is None else {option: getattr(bench.args, option) for option in peer.extra}
+    if peer is None:
+        return {}
+    size = {"size": bench.args.size} if bench.args.size != SIZE else {}
+    return {option: getattr(bench.args, option) for option in peer.extra} | size
 
 
 def label_of(peer: Peer, bench: Bench) -> str:
-    """Return the name of a peer in tables, with the coreset's share for PatchCore."""
-    return f"{peer.title}, coreset {100 * bench.args.coreset:g} %" if "coreset" in peer.extra else peer.title
+    """Return the name of a peer in tables, with the coreset's share for PatchCore and a size that is not the usual."""
+    coreset = f", coreset {100 * bench.args.coreset:g} %" if "coreset" in peer.extra else ""
+    size = f", {bench.args.size} px" if bench.args.size != SIZE else ""
+    return f"{peer.title}{coreset}{size}"
 
 
 def command(bench: Bench, folder: Path, who: str, peer: Peer | None, seed: int) -> list[str]:
@@ -143,7 +151,8 @@ def command(bench: Bench, folder: Path, who: str, peer: Peer | None, seed: int) 
     shared = [folder, "--seed", seed, "--threads", args.threads]
     if peer is None:
         method = who.removeprefix("anomem-")
-        return [str(part) for part in (sys.executable, HERE / "peers" / "anomem_side.py", *shared, "--model", method)]
+        own = ["--model", method, "--size", args.size]
+        return [str(part) for part in (sys.executable, HERE / "peers" / "anomem_side.py", *shared, *own)]
     python = args.peer_pythons.get(peer.library)
     if python is None or args.peer_weights is None:
         what = f"--peer-pythons {peer.library}=PYTHON" if python is None else "--peer-weights"
@@ -237,8 +246,8 @@ def interpreters(pairs: list[str]) -> dict[str, str]:
 def main() -> None:
     """Measure all sides and write the result file."""
     parser = options(__doc__)
-    parser.add_argument("--sets", nargs="+", default=list(INDUSTRIAL[:4]), choices=INDUSTRIAL)
-    parser.add_argument("--trained-sets", nargs="*", choices=INDUSTRIAL, help="sets for trained peers [all sets]")
+    parser.add_argument("--sets", nargs="+", default=list(INDUSTRIAL), choices=list(SETS))
+    parser.add_argument("--trained-sets", nargs="*", choices=list(SETS), help="sets for trained peers [all sets]")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="PEER")
     parser.add_argument("--ours", nargs="*", default=list(OURS), metavar="METHOD", help="methods of anomem")
@@ -250,6 +259,7 @@ def main() -> None:
         "--steps", type=int, default=200, help="steps of anomalib's trained models, rounded to whole epochs"
     )
     parser.add_argument("--coreset", type=float, default=0.003, help="share of patches in PatchCore's coreset")
+    parser.add_argument("--size", type=int, default=SIZE, help="side of the square input, pixels")
     parser.add_argument("--patience", type=float, default=3600, help="time limit per process, seconds")
     parser.add_argument("--all-seeds", action="store_true", help="run every seed also where only seconds depend on it")
     parser.add_argument("--lines", type=Path, default=HERE / "results" / "peers.jsonl", help="run lines of the peers")

@@ -48,8 +48,8 @@ class ClosedForm(ABC):
         return True
 
     @abstractmethod
-    def _empty(self, run: Run[Any], backbone: Backbone | None = None) -> MapScorer:
-        """Build a scorer without memory, on the run's device; its backbone is loaded unless given."""
+    def _empty(self, run: Run[Any], hw: tuple[int, int], backbone: Backbone | None = None) -> MapScorer:
+        """Build a scorer of inputs (h, w) without memory, on the run's device; its backbone is loaded unless given."""
 
     @abstractmethod
     def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Any]) -> Generator[Record, None, None]:
@@ -132,7 +132,7 @@ def cross_fit(
     MapsTooLargeError
         If the features of all images are too large to be kept.
     """
-    scorer = method._empty(_afresh(run))
+    scorer = method._empty(_afresh(run), images.preprocessing.hw)
     with FeatureStore(run.features_mb) as store:
         options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
         kept = yield from keep_maps(store, scorer.backbone, images, **options)
@@ -192,7 +192,7 @@ def _out_of_sample(
     parts: list[tuple[Tensor, list[Tensor], Tensor | None]] = []
     samples: list[VectorSample] = []
     for fold in range(count):
-        scorer = method._empty(_afresh(run), final.backbone)
+        scorer = method._empty(_afresh(run), kept.preprocessing.hw, final.backbone)
         others = kept.subset(np.flatnonzero(folds != fold))
         yield from method._memorise(scorer, others, _afresh(run))
         scorer.eval().to(run.device).align()
@@ -241,7 +241,7 @@ def _judged(
         for position, result in zip(positions, scored, strict=True):
             scale.add(result)
             kept_evidence = None if result.evidence is None else torch.from_numpy(result.evidence)
-            results[position] = replace(result, tile_maps=None, evidence=kept_evidence)
+            results[position] = replace(result, tile_map=None, evidence=kept_evidence)
     return [result for result in results if result is not None], scale.result()
 
 

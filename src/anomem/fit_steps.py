@@ -23,6 +23,7 @@ from anomem.fitting import (
     remember_calibration,
     suspects_among,
 )
+from anomem.framing import frame_of
 from anomem.nn.inference import ImageResult
 from anomem.nn.scorer import Scorer, TwoStageScorer
 from anomem.roles import Roles, add_labelled, assign_roles
@@ -87,6 +88,8 @@ def fitted_state(
         return isolated_rng(_steps(method, corpus, alpha, run, kind, second_stage), method.seed)
 
     kind = chosen_kind(calibration, method, method.name, run.params, len(corpus.found_normals()))
+    if kind == "cross-exact" and corpus.strata:
+        raise InputError("strata: cross-exact counts the normals of all strata together; take calibration='cross'")
     try:
         state = yield from steps(kind)
     except MapsTooLargeError:
@@ -112,14 +115,25 @@ def _steps(
         scorer,
         run.params.to_dict(),
         roles.learn.preprocessing,
-        calibrate(scores, alpha, run.params.precision, roles.groups, kind=roles.kind, folds=roles.n_folds),
+        calibrate(
+            scores,
+            alpha,
+            run.params.precision,
+            roles.groups,
+            kind=roles.kind,
+            folds=roles.n_folds,
+            strata=roles.strata,
+            strata_by=corpus.strata_by,
+        ),
         scale,
         roles.digests,
         corpus.skipped,
         labels=roles.label_rows,
         calibration_groups=only_groups(roles.groups),
+        calibration_strata=None if roles.strata is None else tuple(roles.strata),
         normals=stored_normals(corpus),
         suspects=suspects,
+        frame=frame_of(roles.normals(), scorer.grid_hw),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from anomem.errors import NotFittedError
 from anomem.fitting import Fitted
 from anomem.nn.scorer import Scorer
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.frame import Frame
 from anomem.runtime.model import Model
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.suspects import Suspect
@@ -50,6 +52,11 @@ class FittedModel(Model):
         return self._state().counts
 
     @property
+    def groups_(self) -> Mapping[str, Any]:
+        """Groups among the normals of the fit; see :func:`anomem.runtime.groups.group_facts`."""
+        return dict(self._state().grouping)
+
+    @property
     def skipped_(self) -> tuple[str, ...]:
         """Lines that name the images that the fit could not read, one per image."""
         return self._state().skipped
@@ -76,6 +83,11 @@ class FittedModel(Model):
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
         return self._state().preprocessing
+
+    @property
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen, and the smallest defect that it shows."""
+        return self._state().frame
 
     @property
     def resolved_(self) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,47 +15,23 @@ from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow
 from anomem.data.store import Stored
-from anomem.errors import AnomemWarning, InputError, ParameterError
+from anomem.errors import InputError, ParameterError
+from anomem.framing import Framed
+from anomem.framing import read_preprocessing as read_preprocessing
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.runtime.calibration import Calibration, calibrate, check_alpha, group_numbers
-from anomem.runtime.images import read_mask
-from anomem.runtime.pixels import fitting_bits
+from anomem.runtime.calibration import Calibration, calibrate, group_numbers
+from anomem.runtime.frame import Frame
 from anomem.runtime.preprocess import Preprocessing
-from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
+from anomem.runtime.recalibration import Fresh, MapScale, calibrated_anew, fresh_normals, seen_before
 from anomem.runtime.scoring import PreparedImages
-from anomem.runtime.sources import ImageSource, highest_level
 from anomem.runtime.suspects import Suspect, find_suspects
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
 
-class Shared(Protocol):
+class Shared(Framed, Protocol):
     """Resolved hyperparameters common to all methods."""
-
-    @property
-    def size(self) -> int:
-        """Input side, pixels."""
-
-    @property
-    def letterbox(self) -> bool:
-        """Keep the aspect when resizing."""
-
-    @property
-    def tile(self) -> int | None:
-        """Side of tiles, pixels."""
-
-    @property
-    def tile_overlap(self) -> float:
-        """Share of a tile's side by which neighbours overlap."""
-
-    @property
-    def roi(self) -> Any:
-        """Region of interest: a path, an array or None."""
-
-    @property
-    def bits(self) -> int | str:
-        """Bits that 16-bit samples use, or "auto"."""
 
     @property
     def precision(self) -> str:
@@ -167,6 +142,8 @@ class Fitted:
         Files that the second stage is fitted to; see :func:`anomem.data.labels.label_rows`.
     calibration_groups : tuple of int or None
         Group of each calibration image, in a two-stage scorer's order; None: no groups.
+    calibration_strata : tuple of str or None
+        Stratum of each calibration image, in the same order; None: no strata.
     normals : tuple of Stored
         Files of the fit's normals, for a store beside the model; no part of the model file.
     wanted : str
@@ -175,6 +152,12 @@ class Fitted:
         Normals of the fit with an extreme out-of-sample score, worst first.
     excluded : int
         Number of normals that a person left out.
+    frame : Frame or None
+        Size at which the normals are seen; None: the file is older than this fact.
+    grouping : mapping
+        Groups among the normals; see :func:`anomem.runtime.groups.group_facts`.
+    call : mapping
+        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.data.store.call_facts`.
     """
 
     scorer: Scorer
@@ -187,10 +170,14 @@ class Fitted:
     history: tuple[Record, ...] = ()
     labels: tuple[LabelRow, ...] = ()
     calibration_groups: tuple[int, ...] | None = None
+    calibration_strata: tuple[str, ...] | None = None
     normals: tuple[Stored, ...] = ()
     wanted: str = "split"
     suspects: tuple[Suspect, ...] = ()
     excluded: int = 0
+    frame: Frame | None = None
+    grouping: Mapping[str, Any] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -229,46 +216,6 @@ def make_run(
     return Run(params, rng, where, fit_precision, batch_size, workers, features_mb)
 
 
-def read_preprocessing(params: Shared, normals: ImageSource | None = None) -> Preprocessing:
-    """Build the preprocessing that the hyperparameters describe, and read a mask for `roi`.
-
-    With ``bits="auto"`` as many bits as the 16-bit samples of `normals` use; 16 without any.
-    """
-    bits = params.bits
-    if isinstance(bits, str):
-        bits = 16 if normals is None else _observed_bits(normals)
-    return Preprocessing(
-        size=params.size,
-        letterbox=params.letterbox,
-        tile=params.tile,
-        overlap=params.tile_overlap,
-        roi=_read_roi(params.roi),
-        bits=bits,
-    )
-
-
-def _observed_bits(normals: ImageSource) -> int:
-    """Find the number of bits that the 16-bit samples of some images use, and warn where it is below 16."""
-    highest = highest_level(normals)
-    bits = fitting_bits(highest) if highest else 16
-    if bits < 16:
-        found = f"16-bit values of the normal images end at {highest}: read as {bits} bits, in scoring too"
-        warnings.warn(f"{found} (bits=16 keeps the whole range)", AnomemWarning, stacklevel=2)
-    return bits
-
-
-def _read_roi(roi: Any) -> BoolArray | None:
-    if roi is None:
-        return None
-    if isinstance(roi, np.ndarray):
-        mask, name = roi > 0, "roi"
-    else:
-        mask, name = read_mask(roi), str(roi)
-    if not mask.any():
-        raise InputError(f"{name}: the region of interest is empty (all black); paint it white")
-    return np.asarray(mask)
-
-
 def calibration_pass(
     scorer: Scorer, images: PreparedImages, run: Run[Shared], *, stage: str = "calibrate"
 ) -> Generator[Record, None, tuple[list[ImageResult], tuple[float, float]]]:
@@ -280,17 +227,13 @@ def calibration_pass(
         scorer, images, precision=precision, batch_size=run.batch_size, maps=True, evidence=True
     ):
         scale.add(result)
-        results.append(dataclasses.replace(result, tile_maps=None))
+        results.append(dataclasses.replace(result, tile_map=None))
         yield Record(stage, len(results), len(images))
     return results, scale.result()
 
 
 def recalibrated(
-    state: Fitted,
-    images: PreparedImages,
-    alpha: float | None,
-    run: Run[Shared],
-    groups: Sequence[Hashable | None] | None,
+    state: Fitted, images: PreparedImages, fresh: Fresh, run: Run[Shared]
 ) -> Generator[Record, None, Fitted]:
     """Calibrate on normals that the model has not used; others are left out with a warning.
 
@@ -301,23 +244,22 @@ def recalibrated(
     CalibrationError
         If alpha is too small for their number.
     """
-    check_alpha(alpha, len(images))
-    seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
-    fresh, counted = fresh_normals(images, seen, alpha, groups)
+    chosen, wanted = fresh_normals(images, seen_before(state.digests, fresh), fresh)
     scorer = copy_scorer(state.scorer, run.device)
-    scored, scale = yield from calibration_pass(scorer, fresh, run)
+    scored, scale = yield from calibration_pass(scorer, chosen, run)
     kept = [i for i, result in enumerate(scored) if result.error is None]
     if not kept:
         raise InputError("none of the images to calibrate on can be read; check their files")
-    results, numbers = [scored[i] for i in kept], only_groups([counted[i] for i in kept])
+    results, wanted = [scored[i] for i in kept], wanted.subset(kept)
     remember_calibration(scorer, results)
-    calibration = calibrated_anew(final_scores(scorer, results), alpha, state.calibration, numbers)
+    digests = frozenset(r.digest for r in results) | (state.digests["calibration"] if fresh.blend else frozenset())
     return state.replaced(
         scorer=scorer,
-        calibration=calibration,
+        calibration=calibrated_anew(final_scores(scorer, results), wanted, state.calibration),
         map_scale=scale,
-        digests={**state.digests, "calibration": frozenset(r.digest for r in results)},
-        calibration_groups=numbers,
+        digests={**state.digests, "calibration": digests},
+        calibration_groups=None if wanted.groups is None else only_groups(wanted.groups),
+        calibration_strata=None if wanted.strata is None else tuple(wanted.strata),
     )
 
 
@@ -355,10 +297,27 @@ def conclude(scorer: TwoStageScorer) -> FloatArray:
 
 
 def reconcluded(scorer: TwoStageScorer, state: Fitted) -> Calibration:
-    """Calibrate a refitted scorer on the normals that it carries."""
+    """Calibrate a refitted scorer on the normals that it carries.
+
+    Raises
+    ------
+    InputError
+        If the calibration is blended: the earlier scores cannot be computed anew.
+    """
     known = state.calibration
+    if known.blended:
+        raise InputError(
+            "labels: the calibration is blended with fresh normals; label the model before, then calibrate"
+        )
     return calibrate(
-        conclude(scorer), known.alpha, known.precision, state.calibration_groups, kind=known.kind, folds=known.folds
+        conclude(scorer),
+        known.alpha,
+        known.precision,
+        state.calibration_groups,
+        kind=known.kind,
+        folds=known.folds,
+        strata=state.calibration_strata,
+        strata_by="" if known.strata is None else known.strata.by,
     )
 
 

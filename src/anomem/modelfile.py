@@ -15,21 +15,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor, fx
 
-from anomem.data.store import Stored, read_store
+from anomem.calibration_file import calibration_tensors, read_calibration, remembered
+from anomem.data.store import call_facts
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
 from anomem.nn.fold_scorer import MEMBERS, FoldScorer
-from anomem.nn.scorer import Scorer
+from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
-from anomem.runtime.calibration import Calibration
 from anomem.runtime.files import is_file
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.seal import BLANK, SEAL, check_seal, seal
 from anomem.runtime.suspects import Suspect
 from anomem.training import own_rng
-from anomem.types import BoolArray, IntArray, Record
+from anomem.types import BoolArray, Record
 from anomem.version import __version__
 
 _MOST = 2**31
@@ -45,10 +45,7 @@ _PARTS = ("backbone", "memory")
 def save_model(path: str | Path, method: str, params: Mapping[str, object], state: Fitted) -> None:
     """Write one file: the scorer's tensors, calibration scores, content hashes, region of interest; facts as JSON."""
     tensors = {f"scorer.{name}": tensor for name, tensor in state.scorer.state_dict().items()}
-    tensors["calibration.scores"] = torch.from_numpy(state.calibration.scores.copy())
-    if state.calibration.groups is not None and state.calibration_groups is not None:
-        tensors["calibration.groups"] = torch.from_numpy(state.calibration.groups.astype(np.int64))
-        tensors["calibration.groups_as_remembered"] = torch.tensor(state.calibration_groups, dtype=torch.int64)
+    tensors |= calibration_tensors(state)
     for role, hashes in state.digests.items():
         tensors[f"digests.{role}"] = digest_tensor(hashes)
     if state.preprocessing.roi is not None:
@@ -81,7 +78,8 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
 def _added(state: Fitted) -> dict[str, Any]:
     """Return facts that files of version 0.1 have not, where they differ from what these say by leaving them out."""
     facts = {"calibration": state.wanted, "suspects": [dict(row) for row in state.suspects], "excluded": state.excluded}
-    return {name: value for name, value in facts.items() if value not in ("split", [], 0)}
+    facts |= {"frame": state.frame and state.frame.to_dict(), "call": dict(state.call), "groups": dict(state.grouping)}
+    return {name: value for name, value in facts.items() if value not in ("split", [], {}, 0, None)}
 
 
 def _suspect(row: Mapping[str, Any]) -> Suspect:
@@ -113,58 +111,36 @@ def load_model(
     tensors, manifest = read_model(path)
     build = builder(manifest.method)
     try:
-        if manifest.architecture.get("size") not in (None, manifest.preprocessing["size"]):
-            raise ModelFileError("architecture and preprocessing differ in size")
         if manifest.precision == "int8" or manifest.precision != manifest.calibration["precision"]:
             raise ModelFileError("precision: not one that models of this kind score in")
         scorer = _filled(build, dict(manifest.architecture), tensors)
         roi = _roi(tensors)
+        preprocessing = Preprocessing.from_dict(manifest.preprocessing, roi)
+        if "size" in manifest.architecture and input_hw(manifest.architecture) != preprocessing.hw:
+            raise ModelFileError("architecture and preprocessing differ in size")
         state = Fitted(
             scorer,
             {**manifest.resolved, "roi": roi},
-            Preprocessing.from_dict(manifest.preprocessing, roi),
-            Calibration(
-                tensors["calibration.scores"].numpy(),
-                float(manifest.calibration["alpha"]),
-                str(manifest.calibration["precision"]),
-                _groups(tensors, "calibration.groups", manifest),
-                str(manifest.calibration.get("kind", "split")),
-                int(manifest.calibration.get("folds", 0)),
-            ),
+            preprocessing,
+            read_calibration(tensors, manifest),
             _scale(manifest.map_scale),
             {role: digest_set(tensors[f"digests.{role}"]) for role in ("learn", "tune", "calibration", "labelled")},
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
-            _remembered(tensors, manifest),
+            **remembered(tensors, manifest),
             wanted=str(manifest.facts.get("calibration", "split")),
             suspects=tuple(_suspect(row) for row in manifest.facts.get("suspects", ())),
             excluded=int(manifest.facts.get("excluded", 0)),
+            frame=manifest.frame,
+            grouping=dict(manifest.facts.get("groups", {})),
+            call=call_facts(manifest.facts.get("call", {})),
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
         raise
     except Exception as error:  # Manipulated facts can fail in any way.
         raise ModelFileError(f"{path}: damaged, its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, {**manifest.params, "roi": roi}, state
-
-
-def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
-    """Read the store beside a model file, checked against the images that the model has learnt from.
-
-    Raises
-    ------
-    InputError
-        The store is missing, damaged, or that of another model.
-    ModelFileError
-        As for :func:`read_model`.
-    """
-    tensors, _ = read_model(path)
-    return read_store(path, digest_set(tensors["digests.learn"]))
-
-
-def earlier_calibration(path: str | Path) -> str:
-    """Return the calibration that a model's fit was asked for; "split" where its file does not say."""
-    return str(read_manifest(path).facts.get("calibration", "split"))
 
 
 def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:
@@ -208,7 +184,7 @@ def check_resolved(kind: type[Parameters], resolved: Mapping[str, object]) -> No
     missing = sorted({"size", "precision", "seed"} - set(resolved))
     if missing:
         raise ModelFileError(f"hyperparameters of the fit: {missing[0]!r} is missing")
-    kind.from_dict(resolved).resolve()
+    kind.from_dict(resolved).resolve(strict=False)
 
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
@@ -232,23 +208,6 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
         if isinstance(module, fx.GraphModule):  # as at the fit, whole or cut: layouts change last bits
             module.to(memory_format=torch.channels_last)
     return scorer.eval().requires_grad_(False)
-
-
-def _groups(tensors: dict[str, Tensor], name: str, manifest: Manifest) -> IntArray | None:
-    """Read group numbers; required where the manifest counts groups."""
-    if "groups" not in manifest.calibration:
-        return None
-    groups = tensors[name].numpy().astype(np.intp)
-    if len(set(groups.tolist())) != manifest.calibration["groups"]:
-        raise ModelFileError(f"{name}: another number of groups than the manifest's")
-    return groups
-
-
-def _remembered(tensors: dict[str, Tensor], manifest: Manifest) -> tuple[int, ...] | None:
-    groups = _groups(tensors, "calibration.groups_as_remembered", manifest)
-    if groups is not None and len(groups) != len(tensors["calibration.scores"]):
-        raise ModelFileError("calibration.groups_as_remembered: another number of images than scores")
-    return None if groups is None else tuple(groups.tolist())
 
 
 def _roi(tensors: dict[str, Tensor]) -> BoolArray | None:

@@ -18,6 +18,7 @@ from anomem.data.sources import PathSource, read_dataset
 from anomem.detectors.baselines.knn import KNN
 from anomem.errors import InputError
 from anomem.evaluation.evaluate import evaluate
+from anomem.runtime.images import write_png
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 CIFAR_FOLDERS = ("train/cat/0.png", "train/dog/0.png", "test/cat/0.png", "test/dog/0.png")
@@ -210,7 +211,12 @@ def test_a_folder_is_a_dataset_like_any_other(tmp_path: Path) -> None:
         ("mvtec_ad", {"category": "bottle"}, 209, 0, 20, 63, 0),
         ("mvtec_ad", {"category": "screw"}, 320, 0, 41, 119, 119),
         ("mvtec_ad", {"category": "toothbrush"}, 48, 0, 12, 30, 30),
+        ("mvtec_ad", {"category": "pill"}, 267, 0, 26, 141, 141),
+        ("mvtec_ad", {"category": "pill", "variant": "native"}, 100, 0, 26, 60, 60),
         ("visa", {"category": "capsules"}, 542, 0, 60, 100, 100),
+        ("visa", {"category": "capsules", "variant": "native"}, 80, 0, 24, 30, 30),
+        ("aitex_tiles", {}, 292, 0, 99, 146, 146),
+        ("fabric_stain", {}, 268, 0, 20, 150, 0),
     ],
 )
 def test_real_sets(
@@ -221,6 +227,24 @@ def test_real_sets(
     labels = [sample.label for sample in data.test]
     assert (labels.count(0), labels.count(1)) == (good, bad)
     assert sum(sample.mask is not None for sample in data.test) == masks
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "groups"),
+    [
+        ("aitex_tiles", ("0001_000_03_t09", "0001_000_03_t10", "0002_000_03_t09"), 2),
+        ("fabric_stain", ("7", "7_0", "7_4", "71", "71_2", "7_5"), 3),
+    ],
+)
+def test_versions_of_one_photograph_are_a_group(tmp_path: Path, name: str, names: tuple[str, ...], groups: int) -> None:
+    folder = tmp_path / name / name
+    for i, place in enumerate([*(f"train/good/{n}" for n in names), "test/good/900", "test/defect/901"]):
+        path = folder / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(path, np.full((8, 8, 3), i, np.uint8))
+    train = open_set(name, tmp_path).train
+    assert len(train) == len(names)
+    assert len({sample.group for sample in train}) == groups
 
 
 @pytest.mark.realdata

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anomem.data.catalog import CATALOG, known, open_set
+from anomem.data.catalog import CATALOG, NATIVE, known, open_set
 from anomem.data.labelled_images import Images
 from anomem.data.official.folders import class_folders
 from anomem.data.official.sets import OfficialSet, label
@@ -192,9 +192,10 @@ def _of_catalogue(name: str, data: OfficialSet, role: str) -> BenchmarkSet:
     train, test = images(data.train, "train"), images(judged, "test")
     if not unlabelled and not data.split:
         train, test = _held_out(train, test)
+    head = name.partition("/")[0]
     return BenchmarkSet(
         name,
-        data.name,
+        head if head.endswith(f":{NATIVE}") else data.name,
         data.category or data.name,
         group,
         role,

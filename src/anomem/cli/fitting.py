@@ -15,11 +15,20 @@ import click
 
 from anomem.cli import options
 from anomem.cli.configuring import configured, extended
-from anomem.cli.found import show_found
+from anomem.cli.found import read_inputs, show_found
 from anomem.cli.output import Output, check_file, check_table, files_of, peak_mb
 from anomem.cli.progress import bars
-from anomem.cli.promising import calibration_facts, grouped, promise, suspect_lines, write_suspects
+from anomem.cli.promising import (
+    calibration_facts,
+    grouped,
+    promise,
+    strata_rule,
+    suspect_lines,
+    threshold_facts,
+    write_suspects,
+)
 from anomem.cli.session import Session, note, pass_session
+from anomem.cli.verdicts import normals_with_columns
 from anomem.errors import AnomemError, InputError, OutputError
 from anomem.runtime.calibration import KINDS
 from anomem.runtime.precision import PRECISIONS
@@ -27,7 +36,7 @@ from anomem.runtime.text import count
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
-    from anomem.data.samples import Dataset, Sample
+    from anomem.data.samples import Sample
     from anomem.detector import Detector
 
 CALIBRATIONS = ("auto", *KINDS)
@@ -67,6 +76,7 @@ FITTED_IN = ("fp32", "bf16")
     help="Bits used by 16-bit images.  [default: auto, from the normal images]",
 )
 @options.group_by
+@options.calibrate_by
 @click.option(
     "--calibration",
     type=click.Choice(CALIBRATIONS),
@@ -94,13 +104,10 @@ def fit(
     method: str,
     assignments: tuple[str, ...],
     labels: Path | None,
-    alpha: float | None,
     precision: str | None,
     fit_precision: str,
     bits: str | None,
     group_by: str | None,
-    calibration: str,
-    exclude: Path | None,
     suspects: Path | None,
     seed: int | None,
     extend: Path | None,
@@ -112,7 +119,7 @@ def fit(
 
     DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
     --normal CLASS; or a CSV or Parquet table with the column path and optional columns label (0 normal, 1 anomalous),
-    mask, type and group; or a folder of videos. Only the training part is read. Masks are optional.
+    mask, type, group and stratum; or a folder of videos. Only the training part is read. Masks are optional.
 
     --calibration auto takes cross below 1,000 normal images for methods that train nothing by gradient, else split;
     with --extend as the earlier model.
@@ -124,13 +131,11 @@ def fit(
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    session.reads(data, labels, exclude, extend, extend and store_of(extend))
-    check_file(out, session, what="model")
-    if suspects is not None:
-        check_table(suspects, session)
-    if keep_store:
-        check_file(store_of(out), session, what="store")
-    dataset, picked, found = _inputs(session, output, data, labels, normal=normal, every=every)
+    session.reads(data, labels, running["exclude"], extend, extend and store_of(extend))
+    _check_outputs(session, out, suspects, store_of(out) if keep_store else None)
+    dataset, picked, found = read_inputs(
+        session, output, data, labels, normal=normal, every=every, stratum=running["strata"]
+    )
     detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
@@ -139,9 +144,6 @@ def fit(
             list(dataset.train),
             labels=picked,
             groups=group_by,
-            alpha=alpha,
-            calibration=calibration,
-            exclude=exclude,
             fit_precision=PRECISIONS.get(fit_precision, fit_precision),
             extend=extend,
             progress=progress,
@@ -206,6 +208,8 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
 @options.normal
 @options.every
 @options.group_by
+@options.calibrate_by
+@click.option("--blend", is_flag=True, help="Keep the earlier scores, moved to those of few fresh normals.")
 @click.option("--out", type=options.PATH, metavar="MODEL", help="Model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
@@ -217,7 +221,6 @@ def calibrate(
     /,
     model: Path,
     normals: Path,
-    alpha: float,
     normal: str | None,
     every: int,
     group_by: str | None,
@@ -227,9 +230,10 @@ def calibrate(
 ) -> None:
     """Set the false-alarm rate of MODEL on fresh normal images, NORMALS.
 
-    Images used to make the model are left out. A data set with labels contributes its normal training images.
+    Images used to make the model are left out. A data set with labels contributes its normal training images. --blend
+    carries an alpha that few fresh normals do not: with m of them at most 1 / (m + 1) of normal images are rejected.
     """
-    from anomem.data.sources import PathSource, read_dataset
+    from anomem.data.sources import read_dataset
     from anomem.loading import load as load_any
 
     output = Output(as_json)
@@ -237,17 +241,17 @@ def calibrate(
     target = out or model
     session.reads(normals)
     check_file(target, session, what="model")
-    dataset = read_dataset(normals, normal=normal, every=every)
+    detector = load_any(model)
+    by = running.pop("strata")
+    dataset = read_dataset(normals, normal=normal, every=every, stratum=by or strata_rule(detector))
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
     chosen = [sample for sample in dataset.train if sample.label == NORMAL]
     if not chosen:
         raise InputError(f"{normals}: has no normal images to calibrate on; give a folder of normal images")
-    detector = load_any(model)
-    groups = group_by or ([sample.group for sample in chosen] if any(sample.group for sample in chosen) else None)
-    source = PathSource(sample.path for sample in chosen)
     with bars(session, quiet=as_json) as progress:
-        detector.calibrate(source, alpha, groups=groups, progress=progress, **running)
+        columns = normals_with_columns(detector, chosen, group_by, by)
+        detector.calibrate(progress=progress, **columns, **running)
     save(detector.save, target, session)
     calibration = detector.calibration_
     output.line(f"calibrated on {count(calibration.n, 'normal image')}{grouped(calibration)}")
@@ -258,8 +262,7 @@ def calibrate(
         {
             "model": target,
             "n": calibration.n,
-            "alpha": calibration.alpha,
-            "threshold": calibration.threshold,
+            **threshold_facts(calibration),
             "alpha_min": calibration.alpha_min,
             "rate_limit_95": calibration.rate_limit_95,
             "n_groups": calibration.n_groups,
@@ -267,21 +270,6 @@ def calibrate(
             "found": found,
         }
     )
-
-
-def _inputs(
-    session: Session, output: Output, data: Path, labels: Path | None, **reading: Any
-) -> tuple[Dataset, tuple[Sample, ...] | None, dict[str, Any]]:
-    """Read what a fit learns from: a data set, labels that somebody picked, and what was found, which is printed."""
-    from anomem.data.sources import read_dataset, read_labels
-
-    dataset = read_dataset(data, **reading)
-    found = show_found(dataset, output)
-    picked = read_labels(labels) if labels else None
-    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
-    if not any(sample.label == NORMAL for sample in dataset.train):
-        raise InputError(f"{data}: has no normal images to learn from; put them into train/good, or label them 0")
-    return dataset, picked, found
 
 
 def load(model: Path) -> Detector:
@@ -328,6 +316,15 @@ def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str,
     return skipped
 
 
+def _check_outputs(session: Session, out: Path, suspects: Path | None, store: Path | None) -> None:
+    """Check before any work that the outputs can be written."""
+    check_file(out, session, what="model")
+    if suspects is not None:
+        check_table(suspects, session)
+    if store is not None:
+        check_file(store, session, what="store")
+
+
 def _finish(
     detector: Detector,
     out: Path,
@@ -349,7 +346,8 @@ def _finish(
     )
     if excluded:
         output.line(f"left out {count(excluded, 'normal image')} (--exclude): the rate holds for normals unlike those")
-    for text in (*promise(detector), *suspect_lines(detector)):
+    frame = detector.frame_
+    for text in (*(frame.sentences() if frame else ()), *promise(detector), *suspect_lines(detector)):
         output.line(text)
     output.line(f"written to {out}; next: anomem score {shlex.quote(str(out))} IMAGES --heatmaps heatmaps")
     output.result(
@@ -357,14 +355,14 @@ def _finish(
             "model": out,
             "method": detector.name,
             **counts,
-            "alpha": calibration.alpha,
-            "threshold": calibration.threshold,
+            **threshold_facts(calibration),
             "rate_limit_95": calibration.rate_limit_95,
             "alpha_min": calibration.alpha_min,
             "n_groups": calibration.n_groups,
             "calibration": calibration_facts(detector),
             "suspects": detector.suspects_,
             "excluded": excluded,
+            "frame": frame and frame.to_dict(),
             "seconds": round(seconds, 3),
             "peak_mb": peak_mb(),
             "skipped": skipped,

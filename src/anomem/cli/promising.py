@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomem.cli.output import write_table
 from anomem.cli.session import Session
+from anomem.runtime.neutral import printable
 from anomem.runtime.suspects import EXPECTED
 from anomem.runtime.text import count, number, rate
 
@@ -39,8 +40,16 @@ def _smallest(calibration: Calibration) -> str:
 
 
 def promise(detector: Model) -> list[str]:
-    """Return threshold and false-alarm rate as lines of text."""
+    """Return threshold and false-alarm rate as lines of text, per stratum where there are strata."""
     calibration = detector.calibration_
+    if calibration.strata is None:
+        return _promise(calibration)
+    least = f"smallest attainable alpha in all strata {calibration.alpha_min:.3g}"
+    each = [line for name, part in calibration.parts.items() for line in (f"stratum {name}:", *_promise(part))]
+    return [f"{len(calibration.parts):,} strata, each with a calibration of its own; {least}", *each]
+
+
+def _promise(calibration: Calibration) -> list[str]:
     limit = rate(calibration.rate_limit_95)
     images = "images" if calibration.groups is None else "groups"
     smallest = f" ({_smallest(calibration)})" if calibration.groups is None else ""
@@ -55,6 +64,9 @@ def promise(detector: Model) -> list[str]:
 
 def _bound(calibration: Calibration) -> str:
     mean = rate(calibration.alpha)
+    if calibration.blended:
+        like = f"like the {calibration.blended:,} fresh ones"
+        return f"about {mean} of normal images {like} are called anomalous, at most {_proven(calibration)} proven"
     if calibration.kind == "split":
         return f"on average at most {mean} of normal images like these are called anomalous"
     if calibration.bound is None:
@@ -62,10 +74,47 @@ def _bound(calibration: Calibration) -> str:
     return f"about {mean} of normal images like these are called anomalous, at most {rate(calibration.bound)} proven"
 
 
+def _proven(calibration: Calibration) -> str:
+    return rate(calibration.bound or 1.0)
+
+
 def calibration_facts(detector: Model) -> dict[str, Any]:
-    """Return kind, number of folds and proven bound of a calibration."""
+    """Return kind, number of folds, proven bound and number of blended fresh normals of a calibration."""
     calibration = detector.calibration_
-    return {"kind": calibration.kind, "folds": calibration.folds, "bound": calibration.bound}
+    facts = {"kind": calibration.kind, "folds": calibration.folds, "bound": calibration.bound}
+    return {**facts, "blended": calibration.blended}
+
+
+def strata_rule(detector: Model) -> str | None:
+    """Return the rule that names the strata of a model; None without strata."""
+    strata = detector.calibration_.strata
+    return None if strata is None else strata.by
+
+
+def threshold_facts(calibration: Calibration) -> dict[str, Any]:
+    """Return `threshold`, `alpha`, and `strata` if there are any, of the JSON object; threshold is null then."""
+    if calibration.strata is None:
+        return {"threshold": calibration.threshold, "alpha": calibration.alpha}
+    strata = {
+        name: {
+            "n": part.n,
+            "n_groups": part.n_groups,
+            "threshold": part.threshold,
+            "alpha_min": part.alpha_min,
+            "rate_limit_95": part.rate_limit_95,
+        }
+        for name, part in calibration.parts.items()
+    }
+    return {"threshold": None, "alpha": calibration.alpha, "strata": strata}
+
+
+def above_threshold(calibration: Calibration) -> str:
+    """Return the thresholds in words: "score above 1.2", or of each stratum."""
+    if calibration.strata is None:
+        return f"score above {number(calibration.threshold)}"
+    return "score above " + ", ".join(
+        f"{number(part.threshold)} in {printable(name)}" for name, part in calibration.parts.items()
+    )
 
 
 def suspect_lines(detector: Detector) -> list[str]:

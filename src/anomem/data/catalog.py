@@ -18,7 +18,10 @@ from anomem.data.official.tree import Tree, open_tree
 from anomem.data.samples import Layout
 from anomem.errors import InputError, one_line, suggestion
 
-__all__ = ["CATALOG", "Catalogued", "OfficialSet", "known", "open_set"]
+__all__ = ["CATALOG", "NATIVE", "Catalogued", "OfficialSet", "known", "open_set"]
+
+NATIVE = "native"
+"""Variant of copies at the original size, beside reduced ones."""
 
 Reader: TypeAlias = Callable[[Tree, Wanted], Listing]
 
@@ -73,7 +76,7 @@ def open_set(
     category = _choice(name, "category", category, info.categories)
     if download:
         _download(info, root)
-    tree = _find(info, root, category)
+    tree = _find(info, root, category, chosen)
     module, _, function = info.reader.partition(":")
     read: Reader = getattr(import_module(f"anomem.data.official.{module}"), function)
     listing = read(tree, Wanted(name, category, chosen))
@@ -108,10 +111,10 @@ def _normal(info: Catalogued, listing: Listing, given: str | Collection[str] | N
     return info.normal
 
 
-def _find(info: Catalogued, root: str | Path | None, category: str | None) -> Tree:
+def _find(info: Catalogued, root: str | Path | None, category: str | None, variant: str) -> Tree:
     """Find the copy: under one of its names in the folder, or else the folder itself if it was given."""
     place = Path(root) if root is not None else _data_folder(info)
-    candidates = list(_candidates(info, place, category))
+    candidates = list(_candidates(info, place, category, variant))
     found = next((path for path in candidates if path.exists()), None)
     if found is None and root is None:
         raise InputError(f"{place / info.folders[0]}: absent, as a folder and as a zip; {info.ask}")
@@ -120,8 +123,10 @@ def _find(info: Catalogued, root: str | Path | None, category: str | None) -> Tr
     return tree.at(inside) if inside else tree
 
 
-def _candidates(info: Catalogued, place: Path, category: str | None) -> Iterator[Path]:
+def _candidates(info: Catalogued, place: Path, category: str | None, variant: str) -> Iterator[Path]:
     stems = [f"{folder}_{category}" for folder in info.folders if category is not None]
+    if variant == NATIVE:
+        stems = [f"{stem}_{NATIVE}" for stem in stems]
     for stem in (*stems, *info.folders):
         yield place / stem
         yield place / f"{stem}.zip"

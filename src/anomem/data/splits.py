@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.recalibration import CALIBRATE_MAX
 from anomem.types import IntArray
 
-__all__ = ["FEW", "Split", "fold_normals", "groups_of", "split_normals"]
+__all__ = ["FEW", "Split", "fold_normals", "groups_of", "split_normals", "split_within"]
 
 FEW = 30
 """Number of normals below which each part gets a third."""
@@ -111,6 +111,36 @@ def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | No
         first.setdefault(unit_of[i], i)
     calibrate = np.array(sorted(first.values()), dtype=np.intp)
     return Split(learn, tune, calibrate, np.setdiff1d(held_out, calibrate))
+
+
+def split_within(
+    digests: Sequence[int],
+    groups: Sequence[Hashable | None] | None,
+    strata: Sequence[str] | None,
+    *,
+    seed: int,
+) -> Split:
+    """Split the normals of each stratum by `split_normals`, so that each calibrates on normals of its own.
+
+    Raises
+    ------
+    InputError
+        As for `split_normals`, in any stratum.
+    """
+    if strata is None:
+        return split_normals(digests, groups, seed=seed)
+    parts: list[Split] = []
+    for name in sorted(set(strata)):
+        chosen = np.asarray([i for i, stratum in enumerate(strata) if stratum == name], dtype=np.intp)
+        own = None if groups is None else [groups[int(i)] for i in chosen]
+        try:
+            split = split_normals([digests[int(i)] for i in chosen], own, seed=seed)
+        except InputError as error:
+            raise InputError(f"stratum {name!r}: {error}") from error
+        parts.append(Split(*(chosen[part] for part in (split.learn, split.tune, split.calibrate, split.beside))))
+    return Split(
+        *(np.sort(np.concatenate([getattr(part, f.name) for part in parts])).astype(np.intp) for f in fields(Split))
+    )
 
 
 def fold_normals(digests: Sequence[int], groups: Sequence[int], *, seed: int) -> IntArray:

@@ -202,7 +202,7 @@ def export_steps(
         fitted_to, fresh = _roles(state, wish)
         with scratch("export") as folder:
             onnx = file if wish.format == "onnx" else folder / "network.onnx"
-            graph = write_onnx(state.scorer, state.preprocessing.size, onnx)
+            graph = write_onnx(state.scorer, state.preprocessing.hw, onnx)
             yield Record("graph", 1, 1)
             if wish.format == "openvino":
                 yield Record("convert", 0, 1)
@@ -221,10 +221,12 @@ def export_steps(
 
 
 def _facts(manifest: Manifest, paper: str, state: Fitted, wish: Wish, graph: Graph) -> ExportedFacts:
+    """Return the facts of an exported file, without those that name files of this machine."""
     how = {"format": wish.format, "opset": graph.opset, "outputs": list(graph.outputs), "paper": paper}
-    kept = {
-        k: fact for k, fact in manifest.facts.items() if k not in ("labels", "suspects")
-    }  # Paths of another machine.
+    # Without paths of another machine.
+    kept = {key: fact for key, fact in manifest.facts.items() if key not in ("labels", "groups", "suspects")}
+    if state.grouping:
+        kept["groups"] = {key: fact for key, fact in state.grouping.items() if key != "examples"}
     manifest = replace(manifest, precision=wish.arithmetic, facts={**kept, "export": how})
     return ExportedFacts(manifest, state.preprocessing, state.calibration, state.digests)
 
@@ -235,7 +237,7 @@ def _checked(state: Fitted, session: Session, wish: Wish) -> Difference:
         like = "float32" if wish.precision == "int8" else wish.arithmetic
         difference = compare(state, session, files, like)
     if not np.isfinite(difference.score):
-        raise ExportError("{wish.path}: the exported file gives scores that are not finite; nothing was written")
+        raise ExportError(f"{wish.path}: the exported file gives scores that are not finite; nothing was written")
     if wish.precision != "int8":  # Its difference is the cost of its precision, which is measured in AUROC.
         require_parity(difference, like)
     return difference

@@ -67,8 +67,9 @@ def example_files(folder: Path, preprocessing: Preprocessing) -> list[Path]:
     preprocessing : Preprocessing
         Preprocessing of the model; where it cuts tiles, images are larger than one.
     """
-    side = max(48, min(512, round(1.2 * (preprocessing.tile or preprocessing.size))))
-    shapes = ((side, side), (side, round(0.8 * side)), (round(0.7 * side), side))
+    side = max(48, min(512, round(1.2 * (preprocessing.tile or max(preprocessing.hw)))))
+    height, width = (max(32, round(side * part / max(preprocessing.hw))) for part in preprocessing.hw)
+    shapes = ((height, width), (height, round(0.8 * width)), (round(0.7 * height), width))
     rng, files = np.random.default_rng(0), []
     for t, name in enumerate(TEXTURES):
         for i, whole in enumerate(crops(name, 5, size=side, half="test", rng=rng)):
@@ -85,7 +86,7 @@ def native_results(state: Fitted, files: Sequence[Path], *, precision: str, maps
     """Score files by the model itself, on the CPU, in a chosen precision."""
     images = ImageSet(open_source(list(files)), state.preprocessing, workers=0)
     scorer = moved(state.scorer, "cpu")
-    return list(score_images(scorer, images, precision=precision, batch_size=BATCH, maps=maps))
+    return list(score_images(scorer, images, precision=precision, batch_size=BATCH, whole=maps))
 
 
 def compare(state: Fitted, session: Session, files: Sequence[Path], precision: str) -> Difference:
@@ -113,8 +114,8 @@ def compare(state: Fitted, session: Session, files: Sequence[Path], precision: s
 
 
 def _map_share(exported: Sequence[ImageResult], native: Sequence[ImageResult], steps: float) -> float | None:
-    """Return the largest difference of the networks' maps of all tiles, as a share of the maps' range."""
-    found, wanted = ([r.tile_maps.ravel() for r in part if r.tile_maps is not None] for part in (exported, native))
+    """Return the largest difference of the images' maps, as a share of the maps' range."""
+    found, wanted = ([r.map.ravel() for r in part if r.map is not None] for part in (exported, native))
     if not found:
         return None
     apart = _largest(np.concatenate(found) - np.concatenate(wanted), steps)

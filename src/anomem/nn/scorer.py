@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -35,6 +35,17 @@ class Output(NamedTuple):
     evidence: Tensor | None = None
 
 
+def input_hw(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return height and width of a scorer's inputs, pixels: ``input_hw`` of its config, or a square of ``size``."""
+    height, width = config.get("input_hw") or (config["size"], config["size"])
+    return int(height), int(width)
+
+
+def frame_config(hw: tuple[int, int], size: int) -> dict[str, Any]:
+    """Return the entries of a scorer's config that state its inputs; see :func:`input_hw`."""
+    return {"size": size} if hw == (size, size) else {"size": size, "input_hw": list(hw)}
+
+
 class Scorer(nn.Module):
     """Base of the fitted modules; ``state_dict`` is the whole fitted state.
 
@@ -48,6 +59,11 @@ class Scorer(nn.Module):
     """True where a score moves no further than rounding moves the features. Where it moves in steps, as the depth of a
     tree does, another order of additions may move single images by a step."""
 
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the finest map that scores are made of, height and width; None for a method without maps."""
+        return None
+
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
@@ -58,7 +74,7 @@ class Scorer(nn.Module):
         Parameters
         ----------
         images : Tensor
-            (B, 3, S, S), RGB, uint8 or float with values 0 to 255.
+            (B, 3, H, W), RGB, uint8 or float with values 0 to 255.
         """
         raise TypeError(f"{type(self).__name__}: forward is missing; override it")
 

@@ -1,13 +1,25 @@
-"""False-alarm rates that a number of calibration normals allows."""
+"""False-alarm rates that a number of calibration normals can carry."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from fractions import Fraction
 
-from anomem.errors import CalibrationError
+from anomem.errors import AnomemWarning, CalibrationError
 
-__all__ = ["check_alpha", "checked_alpha", "normals_needed", "rejected_ranks"]
+__all__ = [
+    "DEFAULT_ALPHA",
+    "check_alpha",
+    "checked_alpha",
+    "cv_plus_bound",
+    "default_alpha",
+    "normals_needed",
+    "rejected_ranks",
+]
+
+DEFAULT_ALPHA = 0.01
+"""Default promised false-alarm rate."""
 
 
 def check_alpha(alpha: float | None, n: int, *, grouped: bool = False) -> None:
@@ -62,6 +74,25 @@ def rejected_ranks(alpha: float, n: int) -> int:
     return ranks
 
 
+def cv_plus_bound(alpha: float, folds: int, n: int) -> float:
+    """Return the bound of the rate by CV+, 2 alpha + min(2 (1 - 1/K) / (n/K + 1), (1 - K/n) / (K + 1)).
+
+    Parameters
+    ----------
+    alpha : float
+    folds : int
+        Number of folds K, taken as of equal size.
+    n : int
+        Number of calibration scores.
+
+    References
+    ----------
+    Barber, Candes, Ramdas and Tibshirani, "Predictive inference with the jackknife+", 2021, Theorem 4.
+    """
+    excess = min(2 * (1 - 1 / folds) / (n / folds + 1), (1 - folds / n) / (folds + 1))
+    return min(1.0, 2 * alpha + excess)
+
+
 def normals_needed(alpha: float) -> int:
     """Return the smallest n with 1 / (n + 1) <= alpha."""
     total = math.ceil(1 / Fraction(alpha))
@@ -69,7 +100,7 @@ def normals_needed(alpha: float) -> int:
 
 
 def checked_alpha(alpha: float, n: int, normals: str = "normals") -> float:
-    """Return alpha as a float; CalibrationError as of :func:`check_alpha`."""
+    """Return alpha as a number; CalibrationError if it is none, or too small for n calibration `normals`."""
     try:
         value = float(alpha)
     except (TypeError, ValueError):
@@ -83,3 +114,17 @@ def checked_alpha(alpha: float, n: int, normals: str = "normals") -> float:
             f" add {needed - n} more, or use alpha {1 / (n + 1):.3g} or above"
         )
     return value
+
+
+def default_alpha(n: int, counted: str) -> float:
+    """Return the default alpha, or the smallest that n carry, with a warning."""
+    if rejected_ranks(DEFAULT_ALPHA, n):
+        return DEFAULT_ALPHA
+    alpha = 1 / (n + 1)
+    warnings.warn(
+        f"{n} calibration {counted} allow a false-alarm rate of {alpha:.3g}, not"
+        f" {DEFAULT_ALPHA}; add {normals_needed(DEFAULT_ALPHA) - n} more for it; calibrating at {alpha:.3g}",
+        AnomemWarning,
+        stacklevel=3,
+    )
+    return alpha

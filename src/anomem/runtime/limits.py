@@ -6,6 +6,8 @@ an image file's bytes. The other limits are far above the contents of valid file
 
 from __future__ import annotations
 
+from anomem.errors import ImageError
+
 __all__ = [
     "MAX_ARCHITECTURE_ENTRIES",
     "MAX_ARRAY_BYTES",
@@ -16,9 +18,9 @@ __all__ = [
     "MAX_TABLE_ROWS",
     "MAX_TEXT_BYTES",
     "MAX_TILES",
-    "MAX_TILE_MAP_BYTES",
     "MAX_UNPACKED_BYTES",
     "TILES_AT_ONCE_BYTES",
+    "check_pixels",
     "image_bytes",
 ]
 
@@ -52,9 +54,6 @@ MAX_SIDE = 4096
 MAX_TILES = 1 << 18
 """Tiles per image."""
 
-MAX_TILE_MAP_BYTES = 2 << 30
-"""Bytes of the anomaly maps of all tiles of one image."""
-
 TILES_AT_ONCE_BYTES = 64 << 20
 """Bytes up to which all tiles of an image are cut at once; larger ones are cut per batch."""
 
@@ -68,3 +67,10 @@ def image_bytes(max_pixels: int = MAX_PIXELS) -> int:
     979
     """
     return 8 * max_pixels + (64 << 20)
+
+
+def check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
+    """Refuse an image of more pixels with an ImageError."""
+    if width * height > max_pixels:
+        size = f"{width} x {height} pixels are more than the limit of {max_pixels}"
+        raise ImageError(name, f"{size}; shrink or cut it, or raise max_pixels (--max-pixels)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -18,7 +18,7 @@ from anomem.detectors import get
 from anomem.errors import InputError
 from anomem.evaluation.judge import with_masks
 from anomem.params import OneOf, Parameters, parameters
-from anomem.types import ANOMALOUS
+from anomem.types import ANOMALOUS, IntArray
 
 __all__ = ["CALIBRATIONS", "Opener", "Protocol", "attainable", "fitted_with", "judged", "label_pool", "own_normals"]
 
@@ -70,11 +70,24 @@ class Protocol(Parameters):
         return dict(self.resolve())
 
 
-def judged(work: Workspace, fit: Fit, test: Images, *, maps: bool, **options: Any) -> Findings:
-    """Score images and judge the scores; `maps` judges maps, too, where the method localizes and masks exist."""
+def judged(
+    work: Workspace,
+    fit: Fit,
+    test: Images,
+    *,
+    maps: bool,
+    among: Sequence[int] | IntArray | None = None,
+    unseen: frozenset[int] = frozenset(),
+    extra: Mapping[str, Any] | None = None,
+) -> Findings:
+    """Score images and judge the scores; `maps` judges maps, too, where the method localizes and masks exist.
+
+    `among`, `unseen` and `extra` are as for :func:`anomem.benchmark.judging.findings`.
+    """
     wanted = maps and fit.detector.localizes and with_masks(test)
     seen = work.see(fit, test, maps=wanted)
-    return findings(fit, seen if wanted else seen.without_maps(), test, work.trivial(test), **options)
+    answers, trivial = seen if wanted else seen.without_maps(), work.trivial(test)
+    return findings(fit, answers, test, trivial, among=among, unseen=unseen, extra=extra)
 
 
 def own_normals(data: BenchmarkSet, protocol: str) -> None:

@@ -41,6 +41,7 @@ class Layout:
 
 LAYOUTS: dict[tuple[str, str], Layout] = {
     ("mvtec_ad", ""): Layout(),
+    ("mvtec_ad", "native"): Layout(),
     ("mvtec_ad_2", "public"): Layout(test="test_public", truth="test_public/ground_truth/{kind}", validation=True),
     ("mvtec_ad_2", "private"): Layout(test="test_private", validation=True),
     ("mvtec_ad_2", "private_mixed"): Layout(test="test_private_mixed", validation=True),
@@ -70,6 +71,8 @@ def category_of(tree: Tree, category: str | None, inside: str) -> Tree:
         return tree
     there = [name for name in tree.folders() if tree.has(f"{name}/{inside}")]
     if category is None and len(there) == 1:
+        return tree.at(there[0])
+    if category and len(there) == 1 and category in there[0].split("_"):
         return tree.at(there[0])
     if category is None and there:
         raise InputError(f"{tree.root}: holds {len(there)} categories ({', '.join(there)}); name one of them")

@@ -22,7 +22,9 @@ from anomem.detectors.anomem.seeding import (
 from anomem.detectors.anomem.stage_one import train_stage_one
 from anomem.detectors.anomem.stage_two import fit_second_stage
 from anomem.fitting import Labelled, Run
+from anomem.framing import SIZE_DOC
 from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone
+from anomem.nn.families import stride_of
 from anomem.nn.scorer import MapScorer, Scorer, TwoStageScorer
 from anomem.params import FLAG, Each, Either, OneOf, Range, Text, group, param, parameters
 from anomem.types import Record, UInt8Image
@@ -61,7 +63,7 @@ class AnoMem(Detector, ClosedForm):
     moved: ClassVar[Mapping[str, str]] = MOVED
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "memory_size": (16,), "memory_share": 1}
 
-    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc=SIZE_DOC, preset=True)
     preset: str = param(
         "surface",
         OneOf(tuple(PRESETS)),
@@ -79,8 +81,8 @@ class AnoMem(Detector, ClosedForm):
     width: float = param(1.0, Range(0.05, 4.0), doc="Factor on the channels of a residual backbone.")
     stages: tuple[int | str, ...] = param(
         None,
-        Each(Either((Range(-8, 8, integer=True), Text("a layer's name")))),
-        doc="Feature maps that carry a memory, as timm's out_indices or layer names; a stage may appear twice.",
+        Each(Either((Range(-99, 99, integer=True), Text("a layer, stride4 to stride32")))),
+        doc="Feature maps that carry a memory, as timm's out_indices, or by name or stride; one may appear twice.",
         preset=True,
     )
     embedding: bool = param(
@@ -102,15 +104,21 @@ class AnoMem(Detector, ClosedForm):
         Each(Range(1, 65536, integer=True)),
         doc="Maximum number of memory items, per scale; one value for all.",
         preset=True,
+        when="memory=hopfield|kmeans",
     )
     memory_share: int = param(
-        None, Range(1, integer=True), doc="Minimum number of training vectors per memory item.", preset=True
+        None,
+        Range(1, integer=True),
+        doc="Minimum number of training vectors per memory item.",
+        preset=True,
+        when="memory=hopfield|kmeans",
     )
     seeding: str = param(
         None,
         OneOf(("farthest", "kmeans", "random")),
         doc="Initial items: sampled features that cover all others, centres of k-means, or N(0, 0.02).",
         preset=True,
+        when="memory=hopfield|kmeans",
     )
     normalise: str = param(
         None,
@@ -118,8 +126,26 @@ class AnoMem(Detector, ClosedForm):
         doc="Space in which features and items are compared.",
         preset=True,
     )
+    unit_norm: tuple[bool, ...] = param(
+        (True,),
+        Each(FLAG),
+        doc="Scale features to unit norm before whitening, per scale; one value for all. False: their lengths count.",
+        preset=True,
+        when="normalise=whiten",
+    )
     position_mean: bool = param(
-        None, FLAG, doc="Subtract a mean per position when whitening, for aligned objects.", preset=True
+        None,
+        FLAG,
+        doc="Subtract a mean per position when whitening, for aligned objects.",
+        preset=True,
+        when="normalise=whiten",
+    )
+    place_weight: tuple[float, ...] = param(
+        (0.0,),
+        Each(Range(0.0)),
+        doc="Weight of a position's coordinates (0 to 1) beside its features in the association, per scale. 0: off.",
+        preset=True,
+        when="memory=hopfield|kmeans",
     )
     max_grid: tuple[int, ...] = param(
         None,
@@ -132,28 +158,45 @@ class AnoMem(Detector, ClosedForm):
         Range(0.0, 1.0),
         doc="Power of the standard deviations that principal axes are divided by when whitening.",
         preset=True,
+        when="normalise=whiten",
     )
-    shrinkage: float = param(None, Range(0.0, 1.0), doc="Shrinkage of the covariance when whitening.", preset=True)
+    shrinkage: float = param(
+        None, Range(0.0, 1.0), doc="Shrinkage of the covariance when whitening.", preset=True, when="normalise=whiten"
+    )
     beta: float | str = param(
         None,
         Either((POSITIVE, OneOf(("hard",)))),
         doc="Inverse temperature of the retrieval (Eq. 1); hard: the nearest item. Values are not comparable between "
         "normalisations.",
         preset=True,
+        when="memory=hopfield",
     )
     retrieval_steps: int | None = param(
-        1, Range(1, 100, integer=True), doc="Updates of Eq. 1; none: until convergence.", optional=True, preset=True
+        1,
+        Range(1, 100, integer=True),
+        doc="Updates of Eq. 1; none: until convergence.",
+        optional=True,
+        preset=True,
+        when="memory=hopfield",
     )
     association: str = param(
         "euclidean",
         OneOf(("euclidean", "dot")),
         doc="Association softmax(beta (x.z - ||x||^2 / 2)), or Eq. 1's plain product.",
         preset=True,
+        when="memory=hopfield",
     )
     scale_weights: tuple[float, ...] = param(
         None,
-        Each(POSITIVE),
-        doc="lambda of each scale in Eq. 13, early scales first; one value: all equal.",
+        Each(Range(0.0)),
+        doc="lambda of each scale in Eq. 13, early scales first; one value: all equal. 0: not in the score.",
+        preset=True,
+    )
+    map_weights: tuple[float, ...] | None = param(
+        None,
+        Each(Range(0.0)),
+        doc="Weight of each scale in the map; none: scale_weights, one map for both.",
+        optional=True,
         preset=True,
     )
     standardise: str = param(
@@ -168,9 +211,12 @@ class AnoMem(Detector, ClosedForm):
         doc="Image score from the map: Eq. 9's L2 norm per scale, maximum, or mean of the highest share.",
         preset=True,
     )
-    top: float = param(0.005, SHARE, doc="Share of the map that reduction=top averages.")
+    top: float = param(0.005, SHARE, doc="Share of the map that reduction=top averages.", when="reduction=top")
     smoothing: float = param(
-        4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
+        4.0,
+        Range(0.0, 64.0),
+        doc="Standard deviation of the Gaussian blur of the map, input pixels.",
+        preset=True,
     )
     stage_one: StageOne | None = group(
         StageOne,
@@ -180,6 +226,10 @@ class AnoMem(Detector, ClosedForm):
         preset=True,
     )
     stage_two: StageTwo = group(StageTwo, doc="Use of labelled images.")
+
+    def input_strides(self) -> tuple[int, int]:
+        """Return the stride of the backbone's coarsest map, twice."""
+        return (stride_of(self.backbone),) * 2
 
     def prototypes(self) -> list[tuple[str, UInt8Image]]:
         """Return pictures of the most used items per scale: (caption, (48, 48, 3) uint8)."""
@@ -193,7 +243,7 @@ class AnoMem(Detector, ClosedForm):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        scorer = self._empty(run)
+        scorer = self._empty(run, learn.preprocessing.hw)
         profile = yield from self._seed(scorer, learn, run)
         if p.stage_one is not None:
             yield from train_stage_one(scorer, learn, labelled, p.stage_one, run)
@@ -211,8 +261,8 @@ class AnoMem(Detector, ClosedForm):
     def _closed_form(self, params: Self) -> bool:
         return params.stage_one is None
 
-    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> MultiScaleScorer:
-        return empty_scorer(run.params, backbone).to(run.device).eval()
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> MultiScaleScorer:
+        return empty_scorer(run.params, hw, backbone).to(run.device).eval()
 
     def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         yield from self._seed(scorer, learn, run)

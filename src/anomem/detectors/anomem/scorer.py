@@ -14,8 +14,17 @@ from anomem.detectors.anomem.heads import POSITION_LIMIT, SecondStage
 from anomem.detectors.anomem.presets import PRESETS
 from anomem.errors import ParameterError
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
-from anomem.nn.deviation import MapFusion, ScaleMemory, spread
-from anomem.nn.scorer import Deviation, MapScorer, OutOfSample, Output, TwoStageScorer
+from anomem.nn.deviation import MapFusion, ScaleMemory, fitted_limit, spread
+from anomem.nn.families import own_stages
+from anomem.nn.scorer import (
+    Deviation,
+    MapScorer,
+    OutOfSample,
+    Output,
+    TwoStageScorer,
+    frame_config,
+    input_hw,
+)
 
 if TYPE_CHECKING:
     from anomem.detectors.anomem.detector import AnoMem
@@ -32,13 +41,12 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
     Parameters
     ----------
     config : dict
-        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``; ``scales``: a list of
-        ``channels``, ``hw``, ``n_items``, ``neighbourhood``, ``max_grid`` and ``source`` (which of the backbone's
-        maps); ``memory``: keyword arguments shared by every :class:`~anomem.nn.deviation.ScaleMemory`; ``fusion``:
-        keyword arguments of
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size`` and ``input_hw``
+        (see :func:`~anomem.nn.scorer.input_hw`); ``scales``: a list of keyword arguments of one
+        :class:`~anomem.nn.deviation.ScaleMemory` each, and ``source`` (which of the backbone's maps); ``memory``:
+        those that all scales share; ``fusion``: keyword arguments of
         :class:`~anomem.nn.deviation.MapFusion`; ``second_stage``: of
-        :class:`~anomem.detectors.anomem.heads.SecondStage`;
-        ``n_prototypes``; ``n_tune`` and ``n_calibration``.
+        :class:`~anomem.detectors.anomem.heads.SecondStage`; ``n_prototypes``; ``n_tune`` and ``n_calibration``.
     backbone : Backbone or None
         Backbone with its weights; None: an empty one is built.
     """
@@ -57,12 +65,19 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         super().__init__(config, SecondStage.evidence_dim(channels, config["second_stage"]["blocks"]))
         self.backbone = backbone or Backbone(**config["backbone"])
         self.scales = _memories(config, [scale["n_items"] for scale in scales])
-        self.fusion = MapFusion([memory.hw for memory in self.memories()], size=config["size"], **config["fusion"])
-        self.second_stage = SecondStage(channels, weights=config["fusion"]["weights"], **config["second_stage"])
+        hws = [memory.hw for memory in self.memories()]
+        self.fusion = MapFusion(hws, input_hw=input_hw(config), **config["fusion"])
+        weights, shown = config["fusion"]["weights"], config["fusion"].get("map_weights")
+        self.second_stage = SecondStage(channels, weights=weights, map_weights=shown, **config["second_stage"])
         self.fold_scales = torch.nn.ModuleList(_memories(config, n_items) for n_items in config.get("fold_items", ()))
         pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
         self.register_buffer("prototype_pictures", torch.zeros(pictures, dtype=torch.uint8))
         self.register_buffer("prototype_usage", torch.zeros(config["n_prototypes"], 2))
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the finest memory, height and width."""
+        return self.fusion.grid_hw
 
     def memories(self) -> list[ScaleMemory]:
         """Return the scales' memories, early scales first."""
@@ -78,11 +93,16 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
 
     def deviations(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return Delta per scale (Eq. 8), float32 whatever the features' precision."""
+        found = zip(self.memories(), self.differences(features), strict=True)
+        return [difference[:, : scale.channels] for scale, difference in found]
+
+    def differences(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return z - HF(z) per scale in the space of the association, whose norms are the deviations."""
         with torch.autocast(features[0].device.type, enabled=False):
-            return [scale(f) for scale, f in zip(self._witnesses(), features, strict=True)]
+            return [scale.difference(f) for scale, f in zip(self._witnesses(), features, strict=True)]
 
     def forward(self, images: Tensor) -> Output:
-        """Score prepared images (B, 3, S, S)."""
+        """Score prepared images (B, 3, H, W)."""
         return self._output(self.features(images), evidence=self.second_stage.active)
 
     def observe(self, images: Tensor) -> Output:
@@ -186,16 +206,9 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
 
 def _memories(config: dict[str, Any], n_items: Sequence[int]) -> torch.nn.ModuleList:
     """Build a memory of some items per scale."""
+    own = [{name: value for name, value in scale.items() if name != "source"} for scale in config["scales"]]
     return torch.nn.ModuleList(
-        ScaleMemory(
-            scale["channels"],
-            tuple(scale["hw"]),
-            n_items=count,
-            neighbourhood=scale["neighbourhood"],
-            max_grid=scale["max_grid"],
-            **config["memory"],
-        )
-        for scale, count in zip(config["scales"], n_items, strict=True)
+        ScaleMemory(**config["memory"], **scale | {"n_items": count}) for scale, count in zip(own, n_items, strict=True)
     )
 
 
@@ -206,57 +219,65 @@ def _turn(memory: ScaleMemory, rotation: Tensor | None) -> None:
         return
     memory.normaliser.projection.copy_(rotation @ memory.normaliser.projection)
     if memory.memory is not None:
-        memory.memory.items.copy_(memory.memory.items @ rotation.T)
+        items = memory.memory.items[:, : memory.channels]  # a place may follow
+        items.copy_(items @ rotation.T)
 
 
-def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = PROTOTYPE_SIDE) -> Tensor:
-    """Cut the surroundings of one position out of a prepared image (3, S, S) uint8: (side, side, 3) uint8."""
-    size = image.shape[-1]
-    stride = size / hw[0]
-    reach = min(size, max(16, round(3 * stride)))
+def crop_around(image: Tensor, position: int, hw: tuple[int, int]) -> Tensor:
+    """Copy the surroundings of one position of a prepared image (3, H, W) uint8: (3, side, side) uint8."""
+    height, width = image.shape[-2:]
+    down, across = height / hw[0], width / hw[1]
+    reach = min(height, width, max(16, round(3 * max(down, across))))
     row, column = divmod(position, hw[1])
-    top = int(min(max(0, (row + 0.5) * stride - reach / 2), size - reach))
-    left = int(min(max(0, (column + 0.5) * stride - reach / 2), size - reach))
-    patch = image[:, top : top + reach, left : left + reach].float()[None]
-    resized = F.interpolate(patch, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    top = int(min(max(0, (row + 0.5) * down - reach / 2), height - reach))
+    left = int(min(max(0, (column + 0.5) * across - reach / 2), width - reach))
+    return image[:, top : top + reach, left : left + reach].clone()
+
+
+def picture(patch: Tensor, side: int = PROTOTYPE_SIDE) -> Tensor:
+    """Resize a patch (3, h, w) uint8 to a picture (side, side, 3) uint8."""
+    resized = F.interpolate(
+        patch.float()[None], size=(side, side), mode="bilinear", align_corners=False, antialias=True
+    )
     return resized[0].clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
 
 
-def empty_scorer(p: AnoMem, backbone: Backbone | None = None) -> MultiScaleScorer:
-    """Build the scorer that the hyperparameters describe, its backbone loaded unless given, its memories unseeded."""
-    from_scratch = p.weights is None
-    stages = list(p.stages)
-    if p.backbone != DEFAULT_BACKBONE and tuple(stages) == PRESETS[p.preset]["stages"]:
-        # A preset names layers of the default backbone; another backbone uses its last map instead.
-        stages = [s if isinstance(s, int) else -1 for s in stages]
-    residual = p.backbone.startswith(("resnet", "wide_resnet"))
-    options: dict[str, Any] = {
-        "name": p.backbone,
-        "stages": list(dict.fromkeys(stages)),
-        "embedding": p.embedding,
-        "width": p.width,
-        "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
-        "folded": not from_scratch,
-    }
+def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbone | None = None) -> MultiScaleScorer:
+    """Build the scorer that the hyperparameters describe, its memories unseeded.
+
+    Parameters
+    ----------
+    p : AnoMem
+        Resolved hyperparameters.
+    hw : (int, int), optional
+        Height and width of the inputs, pixels; by default a square of ``p.size``.
+    backbone : Backbone, optional
+        Loaded backbone; by default it is loaded.
+    """
+    hw = hw or (p.size, p.size)
+    preset = PRESETS[p.preset]
+    stages = own_stages(p.backbone, p.stages, preset["stages"], preset.get("backbone", DEFAULT_BACKBONE))
+    options = _backbone_options(p, stages)
     if backbone is None:
         backbone = load_backbone(**options, weights=p.weights).eval()
-    maps = backbone.describe(p.size)
+    maps = backbone.describe(hw)
     sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
-    around, grids = each("neighbourhood", p.neighbourhood, len(sources)), each("max_grid", p.max_grid, len(sources))
+    shown = _for_stages(p, "map_weights")
+    own = {name: each(name, values, len(sources)) for name, values in _per_scale(p).items()}
     scales = [
         {
             "channels": maps[m].channels,
             "hw": list(maps[m].hw),
             "n_items": 0,
-            "neighbourhood": n,
-            "max_grid": g,
             "source": m,
+            **{name: values[s] for name, values in own.items()},
+            "max_grid": fitted_limit(maps[m].hw, hw, p.size, own["max_grid"][s]),
         }
-        for m, n, g in zip(sources, around, grids, strict=True)
+        for s, m in enumerate(sources)
     ]
     config = {
         "backbone": options,
-        "size": p.size,
+        **frame_config(hw, p.size),
         "scales": scales,
         "memory": {
             "normalise": p.normalise,
@@ -265,6 +286,7 @@ def empty_scorer(p: AnoMem, backbone: Backbone | None = None) -> MultiScaleScore
         },
         "fusion": {
             "weights": each("scale_weights", p.scale_weights, len(scales)),
+            "map_weights": shown and each("map_weights", shown, len(scales)),
             "reduction": p.reduction,
             "top": p.top,
             "smoothing": p.smoothing,
@@ -274,6 +296,33 @@ def empty_scorer(p: AnoMem, backbone: Backbone | None = None) -> MultiScaleScore
         "n_prototypes": 0,
     }
     return MultiScaleScorer(config, backbone)
+
+
+def _backbone_options(p: AnoMem, stages: Sequence[int | str]) -> dict[str, Any]:
+    from_scratch = p.weights is None
+    residual = p.backbone.startswith(("resnet", "wide_resnet"))
+    return {
+        "name": p.backbone,
+        "stages": list(dict.fromkeys(stages)),
+        "embedding": p.embedding,
+        "width": p.width,
+        "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
+        "folded": not from_scratch,
+    }
+
+
+def _per_scale(p: AnoMem) -> dict[str, Sequence[Any]]:
+    """Return the settings of the memories that may differ from scale to scale."""
+    settled = {"neighbourhood": p.neighbourhood, "max_grid": p.max_grid}
+    return settled | {name: _for_stages(p, name) for name in ("unit_norm", "place_weight")}
+
+
+def _for_stages(p: AnoMem, name: str) -> Any:
+    """Return a parameter's value; a preset's belongs to its own stages, and on others the usual one stands in."""
+    value, preset = getattr(p, name), PRESETS[p.preset]
+    if tuple(p.stages) != preset["stages"] and value == preset.get(name):
+        return p.declared()[name].metadata["usual"]
+    return value
 
 
 def _retrieval(p: AnoMem) -> dict[str, Any]:

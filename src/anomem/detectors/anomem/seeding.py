@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.detectors.anomem.heads import LEARNT_LIMIT, POSITION_LIMIT
-from anomem.detectors.anomem.scorer import MultiScaleScorer, crop_around
+from anomem.detectors.anomem.scorer import MultiScaleScorer, crop_around, picture
 from anomem.nn.deviation import ScaleMemory
 from anomem.nn.hopfield import HopfieldMemory, effective_items
 from anomem.nn.inference import autocast, feature_batches, score_images
@@ -74,7 +75,7 @@ def seed_memories(
     """
     scales = scorer.memories()
     whitened = [scale.normaliser.mode == "whiten" for scale in scales]
-    moments = [FeatureMoments(scale.normaliser.dim, scale.hw) for scale in scales]
+    moments = [FeatureMoments(scale.normaliser.dim, scale.hw, unit=scale.normaliser.unit) for scale in scales]
     samples = [VectorSample(SAMPLE_LIMIT, rng) for _ in scales]
     pooled = VectorSample(LEARNT_LIMIT, rng)
     stage = scorer.second_stage
@@ -117,8 +118,8 @@ def _seed(
         scale.memory = None
         return {}
     device = scale.normaliser.mean.device if scale.normaliser.mode == "whiten" else torch.device("cpu")
-    embedded = scale.normaliser.vectors(vectors.to(device), positions.to(device)).cpu()
-    memory = HopfieldMemory(n_items, vectors.shape[1], generator=rng, **scale.retrieval)
+    embedded = scale.embed_vectors(vectors.to(device), positions.to(device)).cpu()
+    memory = HopfieldMemory(n_items, scale.dim, generator=rng, **scale.retrieval)
     if seeding == "kmeans":
         memory.seed(embedded, rng)
     elif seeding == "farthest":
@@ -157,19 +158,21 @@ def learn_statistics(
     replay: list[list[Tensor]] = []
     seen, held = 0, 0
     for batch in tune.batches(batch_size):
-        features, deltas = _deviations(scorer, batch.images, precision)
+        features, differences = _differences(scorer, batch.images, precision)
         held += sum(f.nbytes for f in features)
         if held <= REPLAY_BYTES:
             replay.append(features)
-        for s, delta in enumerate(deltas):
+        for s, difference in enumerate(differences):
             if seen < STATISTICS_LIMIT:
-                norms[s].append(delta.norm(dim=1).cpu())
-            samples[s].add(delta.cpu())
+                norms[s].append(difference.norm(dim=1).cpu())
+            samples[s].add(difference[:, : scorer.memories()[s].channels].cpu())
         seen += len(batch.images)
         yield Record("tune", int(batch.owner[-1]) + 1, len(tune))
     with torch.inference_mode():
         learnt = [
-            torch.cat([scale(p.to(scorer.fusion.weights.device)).norm(dim=1).cpu() for p in part.split(batch_size)])
+            torch.cat(
+                [scale.difference(p.to(scorer.fusion.weights.device)).norm(dim=1).cpu() for p in part.split(batch_size)]
+            )
             for scale, part in zip(scorer.memories(), profile, strict=True)
         ]
     tune_norms = [torch.cat(n) for n in norms]
@@ -238,12 +241,12 @@ def pool_again(
 
 
 @torch.inference_mode()
-def _deviations(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tuple[list[Tensor], list[Tensor]]:
-    """Return features and Delta per scale."""
+def _differences(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Return features, and per scale their differences from what is recalled."""
     device = scorer.fusion.weights.device
     with autocast(device, precision):
         features = scorer.features(images.to(device))
-        return features, scorer.deviations(features)
+        return features, scorer.differences(features)
 
 
 def learn_prototype_pictures(
@@ -256,25 +259,29 @@ def learn_prototype_pictures(
     count : int
         Number of pictures per scale.
     images : int
-        Number of images searched.
+        Number of images (or of tiles, with the rest of their batch) that are searched.
     precision, batch_size
         As for a fit.
     """
     scales = [(s, m, m.memory) for s, m in enumerate(scorer.memories()) if m.memory is not None]
-    chosen = learn.subset(range(min(images, len(learn))))
+    total = min(images, len(learn))
     best = {s: torch.full((memory.n_items,), torch.inf) for s, _, memory in scales}
     used = {s: torch.zeros(memory.n_items) for s, _, memory in scales}
     where: dict[tuple[int, int], Tensor] = {}
-    for batch in chosen.batches(batch_size):
+    seen = 0
+    for batch in learn.subset(range(total)).batches(batch_size):
         with torch.inference_mode(), autocast(scorer.fusion.weights.device, precision):
             features = [f.float() for f in scorer.features(batch.images.to(scorer.fusion.weights.device))]
         for s, scale, memory in scales:
             distance, item = _nearest(memory, scale, features[s])
             used[s] += torch.bincount(item.flatten(), minlength=len(used[s]))
-            for flat in _first_hits(distance, item, best[s]):
+            for flat in _nearer(distance.flatten(), item.flatten(), best[s]):
                 b, position = divmod(flat, item.shape[1])
                 where[s, int(item[b, position])] = crop_around(batch.images[b], position, scale.hw)
-        yield Record("prototypes", int(batch.owner[-1]) + 1, len(chosen))
+        seen += len(batch.images)
+        yield Record("prototypes", min(seen, total), total)
+        if seen >= images:
+            break
     _keep_pictures(scorer, where, used, count)
 
 
@@ -286,19 +293,14 @@ def _nearest(memory: HopfieldMemory, scale: ScaleMemory, features: Tensor) -> tu
     return distance.cpu(), item.cpu()
 
 
-def _first_hits(distance: Tensor, item: Tensor, best: Tensor) -> list[int]:
-    """Return flat positions that are nearer to their item than any before; `best` is updated."""
-    order = distance.flatten().argsort()
-    items = item.flatten()[order]
-    hits = []
-    seen: set[int] = set()
-    for flat, i in zip(order.tolist(), items.tolist(), strict=True):
-        if i not in seen:
-            seen.add(i)
-            if distance.flatten()[flat] < best[i]:
-                best[i] = distance.flatten()[flat]
-                hits.append(flat)
-    return hits
+def _nearer(distance: Tensor, item: Tensor, best: Tensor) -> list[int]:
+    """Return the nearest position (of all images) of each item, where it is nearer than `best`, which is updated."""
+    order = distance.argsort()
+    first = torch.from_numpy(np.unique(item[order].numpy(), return_index=True)[1])
+    nearest = order[first]
+    hits = nearest[distance[nearest] < best[item[nearest]]]
+    best[item[hits]] = distance[hits]
+    return hits.tolist()
 
 
 def _keep_pictures(
@@ -308,7 +310,7 @@ def _keep_pictures(
     for s, uses in used.items():
         for item in uses.argsort(descending=True)[:count].tolist():
             if (s, item) in where:
-                pictures.append(where[s, item])
+                pictures.append(picture(where[s, item]))
                 usage.append([float(s), float(uses[item] / uses.sum())])
     if pictures:
         scorer.config["n_prototypes"] = len(pictures)

@@ -12,15 +12,18 @@ from anomem.data.imageset import ImageSet
 from anomem.detector import Detector
 from anomem.detectors.baselines._shallow import Normalise
 from anomem.fitting import Labelled, Run, Shared
+from anomem.framing import SIZE_DOC
 from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from anomem.nn.families import stride_of
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import MapScorer, Output, Scorer
-from anomem.params import OneOf, Range, Text, param, parameters
+from anomem.params import Each, Either, OneOf, Range, Text, param, parameters
 from anomem.types import Record
 
 S = TypeVar("S", bound=Scorer)
 MODEL = Text("a timm model's name", like="resnet18")
+STAGE = Each(Either((Range(-99, 99, integer=True), Text("a layer, stride4 to stride32"))))
 WEIGHTS = Text("default, a file, a timm tag", like="default")
 PRESET_DOC = "Named set of parameters: surface for a 224 px input, object for 160 px"
 
@@ -31,10 +34,14 @@ class Pretrained(Detector):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
 
-    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc=SIZE_DOC, preset=True)
     preset: str = param("surface", OneOf(("surface", "object")), doc=f"{PRESET_DOC}.")
     backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.")
     weights: str | None = param("default", WEIGHTS, doc="Weights of the backbone; none: random ones.", optional=True)
+
+    def input_strides(self) -> tuple[int, int] | None:
+        """Return the stride of the backbone's coarsest map, twice."""
+        return (stride_of(self.backbone),) * 2
 
 
 @parameters

@@ -79,11 +79,11 @@ class IForest(NormalisedFeatures, ClosedForm):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        scorer = self._empty(run)
+        scorer = self._empty(run, learn.preprocessing.hw)
         yield from self._memorise(scorer, learn, run)
         return scorer
 
-    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> IForestScorer:
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> IForestScorer:
         backbone = load_pooled(run) if backbone is None else backbone
         return IForestScorer({**empty_config(backbone, run), "n_trees": 1, "n_samples": 1}, backbone)
 

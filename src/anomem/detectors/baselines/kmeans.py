@@ -12,18 +12,23 @@ from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
 from anomem.detectors.anomem.seeding import STATISTICS_LIMIT
-from anomem.detectors.baselines._pooled import Pretrained, own
+from anomem.detectors.baselines._pooled import STAGE, Pretrained, own
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import Backbone, load_backbone
-from anomem.nn.deviation import MapFusion, ScaleMemory
+from anomem.nn.backbones import Backbone, FeatureInfo, load_backbone
+from anomem.nn.deviation import MapFusion, ScaleMemory, fitted_limit
+from anomem.nn.families import own_stages
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
-from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer
-from anomem.params import Each, Range, param, parameters
+from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer, frame_config, input_hw
+from anomem.params import Range, param, parameters
 from anomem.types import Record
 
 SAMPLE_LIMIT = 32_768
+STAGES = (2, 3)
+"""Maps of the default backbone that carry centres: strides 8 and 16."""
+MAX_GRID = 28
+"""Maximum positions per side of a square input's maps; finer maps are averaged."""
 
 
 class KMeansScorer(MapScorer):
@@ -32,7 +37,8 @@ class KMeansScorer(MapScorer):
     Parameters
     ----------
     config : dict
-        ``backbone`` (name and stages), ``size``, and per scale ``channels``, ``hw``, ``n_items``.
+        ``backbone`` (name and stages), ``size`` and ``input_hw``, and per scale ``channels``, ``hw``, ``n_items`` and,
+        for rectangular inputs, ``max_grid``.
     """
 
     def __init__(self, config: dict[str, Any], backbone: Backbone | None = None) -> None:
@@ -46,7 +52,7 @@ class KMeansScorer(MapScorer):
                 neighbourhood=3,
                 normalise="unit",
                 position_mean=False,
-                max_grid=28,
+                max_grid=scale.get("max_grid", MAX_GRID),
                 beta=1.0,
                 hard=True,
             )
@@ -55,12 +61,17 @@ class KMeansScorer(MapScorer):
         self.fusion = MapFusion(
             [memory.hw for memory in self.memories()],
             [1.0] * len(self.scales),
-            size=config["size"],
+            input_hw=input_hw(config),
             reduction="max",
             top=1.0,
             smoothing=4.0,
             standardise="scale",
         )
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the finest map, height and width."""
+        return self.fusion.grid_hw
 
     def memories(self) -> list[ScaleMemory]:
         """Return the memories, one per scale, early scales first."""
@@ -106,15 +117,15 @@ class KMeans(Pretrained, ClosedForm):
     paper: ClassVar[str] = "Baseline of Jezequel et al., 2022, Table 3: k-means centroids as prototypes"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_prototypes": 32}
 
-    stages: tuple[int, ...] = param(
-        (2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps of the backbone, as timm's out_indices."
+    stages: tuple[int | str, ...] = param(
+        STAGES, STAGE, doc="Feature maps of the backbone, as timm's out_indices, or by name or stride."
     )
     n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Number of k-means centres per scale.")
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        p, scorer = run.params, self._empty(run)
+        p, scorer = run.params, self._empty(run, learn.preprocessing.hw)
         yield from self._memorise(scorer, learn, run)
         norms: list[list[Tensor]] = []
         for features in feature_batches(scorer.backbone, tune, precision=p.precision, batch_size=run.batch_size):
@@ -126,13 +137,14 @@ class KMeans(Pretrained, ClosedForm):
         yield Record("tune", len(tune), len(tune))
         return scorer.requires_grad_(False)
 
-    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> KMeansScorer:
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> KMeansScorer:
         p = run.params
+        stages = own_stages(p.backbone, p.stages, STAGES)
         if backbone is None:
-            backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
-        scales = [{"channels": m.channels, "hw": list(m.hw), "n_items": 1} for m in backbone.describe(p.size)]
-        options = {"name": p.backbone, "stages": list(p.stages), "folded": True}
-        config = {"backbone": options, "size": p.size, "scales": scales}
+            backbone = load_backbone(p.backbone, stages, weights=p.weights, folded=True).eval().to(run.device)
+        scales = [_scale(found, hw, p.size) for found in backbone.describe(hw)]
+        options = {"name": p.backbone, "stages": stages, "folded": True}
+        config = {"backbone": options, **frame_config(hw, p.size), "scales": scales}
         return KMeansScorer(config, backbone).eval().to(run.device)
 
     def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
@@ -156,3 +168,9 @@ class KMeans(Pretrained, ClosedForm):
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:
         return KMeansScorer(config)
+
+
+def _scale(found: FeatureInfo, hw: tuple[int, int], size: int) -> dict[str, Any]:
+    limit = fitted_limit(found.hw, hw, size, MAX_GRID)
+    facts = {"channels": found.channels, "hw": list(found.hw), "n_items": 1}
+    return facts if limit == MAX_GRID else {**facts, "max_grid": limit}

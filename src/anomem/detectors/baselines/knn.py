@@ -77,11 +77,11 @@ class KNN(PooledFeatures, ClosedForm):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        scorer = self._empty(run)
+        scorer = self._empty(run, learn.preprocessing.hw)
         yield from self._memorise(scorer, learn, run)
         return scorer
 
-    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> KNNScorer:
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> KNNScorer:
         p = run.params
         config = {"backbone": p.backbone, "k": p.k, "metric": p.metric, "n": 0, "dim": 0}
         return KNNScorer(config, load_pooled(run) if backbone is None else backbone)

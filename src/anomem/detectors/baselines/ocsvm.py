@@ -90,11 +90,11 @@ class OCSVM(NormalisedFeatures, ClosedForm):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        scorer = self._empty(run)
+        scorer = self._empty(run, learn.preprocessing.hw)
         yield from self._memorise(scorer, learn, run)
         return scorer
 
-    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> OCSVMScorer:
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> OCSVMScorer:
         backbone = load_pooled(run) if backbone is None else backbone
         return OCSVMScorer({**empty_config(backbone, run), "n": 0}, backbone)
 

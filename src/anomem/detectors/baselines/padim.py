@@ -11,16 +11,20 @@ from torch import Tensor
 from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import Pretrained, own
+from anomem.detectors.baselines._pooled import STAGE, Pretrained, own
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion
+from anomem.nn.families import own_stages
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.inference import feature_batches
-from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer
-from anomem.params import Each, Range, param, parameters
+from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer, frame_config, input_hw
+from anomem.params import Range, param, parameters
 from anomem.types import Record
+
+STAGES = (1, 2, 3)
+"""Maps of the default backbone that are stacked: strides 4, 8 and 16."""
 
 
 class PaDiMScorer(MapScorer):
@@ -29,8 +33,8 @@ class PaDiMScorer(MapScorer):
     Parameters
     ----------
     config : dict
-        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``, ``hw`` of the finest
-        stage, ``counts`` (channels kept per stage), ``smoothing``.
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size`` and
+        ``input_hw``, ``hw`` of the finest stage, ``counts`` (channels kept per stage), ``smoothing``.
     backbone : Backbone or None
         Backbone with its weights; None: an empty one is built.
     """
@@ -47,12 +51,17 @@ class PaDiMScorer(MapScorer):
         self.fusion = MapFusion(
             [hw],
             [1.0],
-            size=config["size"],
+            input_hw=input_hw(config),
             reduction="max",
             top=1.0,
             smoothing=config["smoothing"],
             standardise="none",
         )
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the finest map, height and width."""
+        return self.fusion.grid_hw
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
         """Return one map of the drawn channels on the finest grid, (B, C, h, w) float32, from the backbone's maps."""
@@ -102,8 +111,8 @@ class PaDiM(Pretrained, ClosedForm):
     paper: ClassVar[str] = "Defard et al., PaDiM: a patch distribution modeling framework, 2021"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_channels": 40}
 
-    stages: tuple[int, ...] = param(
-        (1, 2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are stacked, as timm's out_indices."
+    stages: tuple[int | str, ...] = param(
+        STAGES, STAGE, doc="Feature maps that are stacked, as timm's out_indices, or by name or stride."
     )
     n_channels: int | None = param(
         100,
@@ -119,16 +128,13 @@ class PaDiM(Pretrained, ClosedForm):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        scorer = self._empty(run)
+        scorer = self._empty(run, learn.preprocessing.hw)
         # Nothing is tuned here, so tune normals join the training: a covariance gains from every image.
         yield from _learn(scorer, (learn, tune), run)
         return scorer
 
-    def _empty(self, run: Run[Self], backbone: Backbone | None = None) -> PaDiMScorer:
-        p = run.params
-        if backbone is None:
-            backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
-        return _empty_scorer(backbone, run)
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> PaDiMScorer:
+        return _empty_scorer(_load(run.params).to(run.device) if backbone is None else backbone, hw, run)
 
     def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
         yield from _learn(scorer, (learn,), run)
@@ -136,6 +142,11 @@ class PaDiM(Pretrained, ClosedForm):
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:
         return PaDiMScorer(config)
+
+
+def _load(p: PaDiM) -> Backbone:
+    stages = own_stages(p.backbone, p.stages, STAGES)
+    return load_backbone(p.backbone, stages, weights=p.weights, folded=True).eval()
 
 
 def _learn(scorer: MapScorer, parts: Sequence[ImageSet], run: Run[PaDiM]) -> Generator[Record, None, None]:
@@ -155,9 +166,9 @@ def _learn(scorer: MapScorer, parts: Sequence[ImageSet], run: Run[PaDiM]) -> Gen
     scorer.requires_grad_(False)
 
 
-def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
+def _empty_scorer(backbone: Backbone, hw: tuple[int, int], run: Run[PaDiM]) -> PaDiMScorer:
     """Return a scorer with its channels drawn, without Gaussians."""
-    p, maps = run.params, backbone.describe(run.params.size)
+    p, maps = run.params, backbone.describe(hw)
     n_stages = [m.channels for m in maps]
     if p.n_channels is not None and p.n_channels > sum(n_stages):
         raise ParameterError(
@@ -165,8 +176,8 @@ def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
         )
     channels = split_channels(choose_channels(sum(n_stages), p.n_channels, run.rng), n_stages)
     config = {
-        "backbone": {"name": p.backbone, "stages": list(p.stages), "folded": True},
-        "size": p.size,
+        "backbone": {"name": p.backbone, "stages": backbone.stages, "folded": True},
+        **frame_config(hw, p.size),
         "hw": list(max(maps, key=lambda m: m.hw[0] * m.hw[1]).hw),
         "counts": [len(c) for c in channels],
         "smoothing": p.smoothing,
