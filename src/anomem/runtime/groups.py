@@ -231,10 +231,7 @@ def group_line(facts: Mapping[str, Any], shorten: Callable[[str], str] = str) ->
         return "none found"
     in_groups, images, groups, largest = numbers
     examples = facts.get("examples")
-    pairs = (
-        "; ".join(" and ".join(shorten(str(name)) for name in pair) for pair in examples)
-        if isinstance(examples, list)
-        else ""
-    )
+    known_pairs = examples if isinstance(examples, list) else []
+    pairs = "; ".join(" and ".join(shorten(str(name)) for name in pair) for pair in known_pairs)
     found = f"{in_groups:,} of {images:,} normal images in {count(groups, 'group')} ({facts.get('rule')})"
     return f"{found}, the largest of {largest:,}" + (f", such as {pairs}" if pairs else "")
