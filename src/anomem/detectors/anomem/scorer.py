@@ -115,8 +115,7 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
 
     def conclude(self, one_class: Tensor, evidence: Tensor) -> Tensor:
         """Return final scores of the second stage: the one-class score mixed with the heads' predictions."""
-        support = self.tune_evidence if self.folds is None else self.tune_evidence[self.folds != 0]
-        score: Tensor = self.second_stage(one_class, evidence, support)
+        score: Tensor = self.second_stage(one_class, evidence, self.tune_evidence)
         return score
 
     def _output(self, features: Sequence[Tensor], *, evidence: bool) -> Output:

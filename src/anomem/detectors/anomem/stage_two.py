@@ -95,7 +95,9 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     deviation = (torch.cat([one_class, observed.one_class]) - stage.mix[0]) / stage.mix[1]
     weight, facts = _weight(heads, deviation, labels, labelled, run)
     _adopt_heads(stage, heads, labels, weight, run.rng)
-    stage.n_support, stage.n_labelled = len(one_class), len(anomalous)
+    if scorer.folds is not None:
+        _leave_out(stage, scorer.folds.cpu() == 0)
+    stage.n_support, stage.n_labelled = len(scorer.tune_one_class), len(anomalous)
     scorer.config["second_stage"].update(n_support=stage.n_support, n_labelled=stage.n_labelled)
     yield Record("labels", len(anomalous), len(anomalous), facts)
     yield from _fit_evidence_heads(stage, torch.cat([evidence, observed.evidence]), labels, observed, run)
@@ -110,6 +112,16 @@ def _standardise(stage: SecondStage, one_class: Tensor, evidence: Tensor) -> tup
     stage.standardise_on(evidence)
     stage.mix[:2] = torch.stack([one_class.mean(), spread(one_class)])
     return one_class, evidence
+
+
+def _leave_out(stage: SecondStage, left_out: Tensor) -> None:
+    """Extend the heads to all tune normals, those left out with no weight."""
+    kept = torch.cat([(~left_out).nonzero()[:, 0], torch.arange(len(stage.labelled)) + len(left_out)])
+    for h in range(len(stage.blocks)):
+        alpha = stage.get_buffer(f"alpha_{h}")
+        full = alpha.new_zeros(len(left_out) + len(stage.labelled))
+        full[kept] = alpha
+        setattr(stage, f"alpha_{h}", full)
 
 
 def _heads(stage: SecondStage, evidence: Tensor, observed: Observed, anomalous: Tensor) -> tuple[list[Head], Tensor]:
