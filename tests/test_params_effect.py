@@ -54,6 +54,11 @@ def test_a_setting_without_effect_is_refused_with_the_fix() -> None:
     )
 
 
+def test_alternative_values_are_named_once_with_their_setting() -> None:
+    with pytest.raises(ParameterError, match=r"; set training\.train_backbone=late or all, or leave training\.lr out"):
+        FYD(**{"training.train_backbone": "none", "training.lr": 0.1}).resolve()
+
+
 @pytest.mark.parametrize("lamp", [Lamp(colour="red"), Lamp(light=None), Lamp(light=None, battery=2), Lamp(light=0)])
 def test_settings_with_effect_and_defaults_are_accepted(lamp: Lamp) -> None:
     assert lamp.resolve().battery == lamp.battery

@@ -161,7 +161,7 @@ def test_few_fresh_normals_are_blended() -> None:
     assert (model.calibration_.n, model.calibration_.blended, model.calibration_.alpha) == (22, 12, 0.05)
     assert model.calibration_.bound == 1 / 13
     with pytest.raises(InputError, match="blended with fresh normals; label the model before, then calibrate"):
-        model.label(fresh[:2])
+        model.label(pictures(1, 9)[0])
 
 
 def test_a_batch_is_judged_together_and_groups_by_their_highest_score() -> None:

@@ -73,12 +73,10 @@ def evaluate(
     session.can_skip = not running["skip_bad"]
     session.reads(model, weights_of(model), data)
     _check_outputs(session, out, report)
-    detector = load(model)
+    detector = load(model) if alpha is None else load(model).set_alpha(alpha)
     dataset = read_dataset(data, normal=normal, every=every, stratum=running["strata"] or strata_rule(detector))
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
-    if alpha is not None:
-        detector.set_alpha(alpha)
     samples = dataset.for_evaluation()
     alone = {sample.label for sample in samples} <= {NORMAL, UNKNOWN}
     if alone and report is not None:
@@ -94,10 +92,8 @@ def evaluate(
         content["report"] = str(report / REPORT)
     if out is not None:
         write_text(out, json.dumps(content, indent=1, allow_nan=False) + "\n", session)
-    for text in _lines(evaluation, model):
+    for text in (*_lines(evaluation, model), *([] if report is None else [f"report: {report / REPORT}"])):
         output.line(text)
-    if report is not None:
-        output.line(f"report: {report / REPORT}")
     output.result(content)
 
 

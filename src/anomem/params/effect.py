@@ -49,7 +49,7 @@ def require_effects(given: Parameters, resolved: Parameters, owner: str, filling
         if when is None or same(value, declared.default) or same(value, usual) or holds(when, resolved):
             continue
         found = " and ".join(f"{path}{other}={shown(resolved[other])}" for other in names(when))
-        wanted = " or ".join(f"{path}{condition}" for condition in when.replace("|", " or ").split(" or "))
+        wanted = " or ".join(f"{path}{condition.replace('|', ' or ')}" for condition in when.split(" or "))
         line = f"{owner}: {path}{name}={shortened(value)} has no effect with {found}"
         raise ParameterError(f"{line}; set {wanted}, or leave {path}{name} out")
 

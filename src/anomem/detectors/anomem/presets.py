@@ -139,7 +139,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "shrinkage": 0.03,
         "unit_norm": (False, False, False, False, True, False, True, True),
         "position_mean": True,
-        "place_weight": (3.0, 0.0, 3.0, 0.0, 3.0, 3.0, 3.0, 3.0),
+        "place_weight": (3.0, 0.0, 3.0, 0.0, 3.0, 1.0, 3.0, 3.0),
         "max_grid": (28,),
         "beta": "hard",
         "scale_weights": (1.0, 0.0, 1.0, 0.0, 0.75, 0.75, 0.5, 0.5),
