@@ -70,8 +70,21 @@ def unfitted(method: str, params: dict[str, Any] | None = None, *, tiny: bool = 
     known = cls().get_params()
     former = {} if "preset" in (params or {}) else SETTINGS.get(method, {})
     settings = {name: value for name, value in former.items() if name in known}
+    given = {_present(method, name): value for name, value in (params or {}).items()}
     detector = cls(**settings | (_tiny(cls) if tiny else {}))
-    return detector.set_params(**{_present(method, name): value for name, value in (params or {}).items()})
+    return detector.set_params(**{**_without_effect(cls, detector, given), **given})
+
+
+def _without_effect(cls: Any, detector: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults of parameters that `given` deprives of their effect; ded235d accepts any value of those."""
+    if "strict" not in signature(cls.resolve).parameters:
+        return {}
+    from anomem.params.effect import holds
+
+    resolved = detector.clone().set_params(**given).resolve(strict=False)
+    conditions = {name: field.metadata["when"] for name, field in cls.declared().items()}
+    unused = [name for name, when in conditions.items() if when and name not in given and not holds(when, resolved)]
+    return {name: cls.declared()[name].default for name in unused}
 
 
 def options(function: Callable[..., Any], wanted: dict[str, Any]) -> dict[str, Any]:

@@ -240,18 +240,9 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
         Loaded backbone; by default it is loaded.
     """
     hw = hw or (p.size, p.size)
-    from_scratch = p.weights is None
     preset = PRESETS[p.preset]
     stages = own_stages(p.backbone, p.stages, preset["stages"], preset.get("backbone", DEFAULT_BACKBONE))
-    residual = p.backbone.startswith(("resnet", "wide_resnet"))
-    options: dict[str, Any] = {
-        "name": p.backbone,
-        "stages": list(dict.fromkeys(stages)),
-        "embedding": p.embedding,
-        "width": p.width,
-        "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
-        "folded": not from_scratch,
-    }
+    options = _backbone_options(p, stages)
     if backbone is None:
         backbone = load_backbone(**options, weights=p.weights).eval()
     maps = backbone.describe(hw)
@@ -290,6 +281,19 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
         "n_prototypes": 0,
     }
     return MultiScaleScorer(config, backbone)
+
+
+def _backbone_options(p: AnoMem, stages: Sequence[int | str]) -> dict[str, Any]:
+    from_scratch = p.weights is None
+    residual = p.backbone.startswith(("resnet", "wide_resnet"))
+    return {
+        "name": p.backbone,
+        "stages": list(dict.fromkeys(stages)),
+        "embedding": p.embedding,
+        "width": p.width,
+        "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
+        "folded": not from_scratch,
+    }
 
 
 def _per_scale(p: AnoMem) -> dict[str, Sequence[Any]]:
