@@ -121,7 +121,8 @@ class OldNames:
 
         opening = {name: options.pop(name, None) for name in ("workers", "max_pixels")}
         opening["skip_bad"] = options.pop("skip_bad", False)
-        fresh = Fresh(alpha, options.pop("groups", None))
+        groups: Any = options.pop("groups", None)
+        fresh = Fresh(alpha, groups)
         running = {"batch_size": 16, "device": "auto", **options}
         return iter(self._calibrated(self._prepared(normals, **opening), fresh, **running))
 

@@ -246,7 +246,7 @@ def test_other_peoples_models_are_refused(pair: Pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "old", "new", "words"),
     [
-        ("manifest", '"size": 16', '"size": 32', "damaged"),
+        ("manifest", '"input_hw": [16, 16]', '"input_hw": [32, 32]', "damaged"),
         ("manifest", '"method"', '"methud"', "unknown key"),
         ("manifest", '"format_version": 1', '"format_version": 4', "newer anomem"),
         (
