@@ -108,10 +108,15 @@ class Images:
         MissingError
             There is none, or retention has removed it.
         """
-        place = self._place(sha256) if _SHA256.fullmatch(sha256) else None
-        if place is None or not place.is_file():
+        place = self.find(sha256)
+        if place is None:
             raise MissingError(f"image {sha256[:16]}: is not stored any more; see the station's retention")
         return place
+
+    def find(self, sha256: str) -> Path | None:
+        """Return the path of a stored image; None if it is not there."""
+        place = self._place(sha256) if _SHA256.fullmatch(sha256) else None
+        return place if place is not None and place.is_file() else None
 
     def read(self, sha256: str) -> bytes:
         """Read a stored image; MissingError if it is not there."""

@@ -86,6 +86,26 @@ class Lifecycle:
         self._events.publish("version", {"model": model_id, "version": version.id, "state": version.state})
         return version
 
+    def add_from_job(
+        self, job: tables.Job, kind: str, out: Path, files: dict[str, Any], figures: dict[str, Any]
+    ) -> tables.Version | None:
+        """Add the files that a job has made as a candidate; None if the job was cancelled."""
+        room = self.new_folder()
+        for file in out.iterdir():
+            shutil.move(file, room / file.name)
+        place = room.relative_to(self._folder.root).as_posix()
+        with self._database.writing() as session:
+            row = session.get_one(tables.Job, job.id, with_for_update=True)
+            if row.state != "running":
+                shutil.rmtree(room)
+                return None
+            model = get_model(session, job.model_id)
+            facts: dict[str, Any] = {"files": files, "figures": figures, "author": job.author, "job_id": job.id}
+            version = add_version(session, model, kind, place, parent_id=model.current_id, **facts)
+            record(session, job.author, "version.add", f"model {model.name} version {version.number}", kind=kind)
+        self._events.publish("version", {"model": model.id, "version": version.id, "state": version.state})
+        return version
+
     def promote(self, version_id: int, author: str, *, reason: str = "") -> tables.Version:
         """Make a version the one that scores, without a pause.
 

@@ -11,6 +11,8 @@ from anomem.service.access.sessions import Sessions
 from anomem.service.events import Events
 from anomem.service.folder import StationFolder
 from anomem.service.images import Images
+from anomem.service.jobs.runner import Runner
+from anomem.service.jobs.tasks import Tasks
 from anomem.service.lifecycle import Lifecycle
 from anomem.service.metrics import Metrics
 from anomem.service.pictures import Pictures
@@ -55,15 +57,19 @@ class Station:
         self.serving = Serving(self.database, self.folder.root, settings, self.recorder.add)
         self.pictures = Pictures(self.database, self.images, self.serving, settings.max_pixels)
         self.lifecycle = Lifecycle(self.database, self.folder, self.serving, self.events)
+        tasks = Tasks(self.folder.root, self.images, settings.max_pixels)
+        self.jobs = Runner(self.database, self.folder, tasks, self.lifecycle, self.events)
 
     def start(self) -> None:
         """Load the current versions and start all threads."""
         self.lifecycle.remove_orphans()
         self.serving.start()
+        self.jobs.start()
 
     def stop(self) -> None:
         """Finish what is accepted, and end all threads."""
         self.events.close()
+        self.jobs.stop()
         self.serving.stop()
         self.recorder.stop()
         self.database.close()

@@ -26,6 +26,7 @@ __all__ = [
     "any_user",
     "authenticate",
     "change_user",
+    "check_first",
     "reset_password",
     "token_caller",
 ]
@@ -62,6 +63,18 @@ class Caller:
 def any_user(session: Session) -> bool:
     """Return True if there is a user who may log in."""
     return session.scalar(select(User.id).where(User.active).limit(1)) is not None
+
+
+def check_first(session: Session, role: str) -> None:
+    """Refuse a first user who is no engineer, since nobody could administer the station.
+
+    Raises
+    ------
+    ConflictError
+        There is no user yet, and the role is another.
+    """
+    if role != "engineer" and not any_user(session):
+        raise ConflictError("user: the first one must be an engineer; add one first")
 
 
 def add_user(session: Session, name: str, role: str, password: str, author: str) -> User:

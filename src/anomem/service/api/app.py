@@ -10,7 +10,20 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from anomem.errors import AnomemError, one_line
-from anomem.service.api import calibration, health, history, inspections, pictures, products, session, versions
+from anomem.service.api import (
+    calibration,
+    health,
+    history,
+    inspections,
+    jobs,
+    labels,
+    normals,
+    pictures,
+    products,
+    session,
+    users,
+    versions,
+)
 from anomem.service.api.guard import Guard
 from anomem.service.errors import ServiceError
 from anomem.service.station import Station
@@ -18,7 +31,20 @@ from anomem.version import __version__
 
 __all__ = ["create_app"]
 
-ROUTERS = (session, products, versions, inspections, history, pictures, calibration, health)
+ROUTERS = (
+    session,
+    products,
+    versions,
+    inspections,
+    history,
+    pictures,
+    labels,
+    normals,
+    jobs,
+    calibration,
+    users,
+    health,
+)
 
 
 def create_app(station: Station) -> FastAPI:

@@ -18,6 +18,7 @@ __all__ = [
     "Job",
     "Label",
     "Model",
+    "Normal",
     "Outbox",
     "Product",
     "Setting",
@@ -162,6 +163,20 @@ class Inspection(Base):
     sampled: Mapped[bool] = mapped_column(default=False)
     label: Mapped[str | None] = mapped_column(String(8))
     error: Mapped[str | None] = mapped_column(String(500))
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
+class Normal(Base):
+    """Image of a good part that fits of a model learn from, unless it is excluded."""
+
+    __tablename__ = "normal"
+    __table_args__ = (UniqueConstraint("model_id", "image_sha256"),)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("model.id"))
+    image_sha256: Mapped[str] = mapped_column(ForeignKey("image.sha256"), index=True)
+    name: Mapped[str] = mapped_column(String(400))
+    group: Mapped[str | None] = mapped_column(String(120))
+    excluded: Mapped[bool] = mapped_column(default=False)
     created: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -6,12 +6,15 @@ from alembic import context
 
 from anomem.service.store.tables import Base
 
-connection = context.config.attributes["connection"]
-context.configure(
-    connection=connection,
-    target_metadata=Base.metadata,
-    render_as_batch=True,
-    transaction_per_migration=False,
-)
-with context.begin_transaction():
-    context.run_migrations()
+
+def run() -> None:
+    """Run the revisions asked for."""
+    context.configure(
+        connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if hasattr(context, "config"):  # not where tests import every module
+    run()

@@ -1,0 +1,128 @@
+"""The loop: fit from good parts, label, refit, judge, promote, roll back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.conftest import Shop
+from tests.service.served import Served, served
+
+TINY = {"set": ["size=64", "memory_size=16", "memory_share=1"]}
+
+
+def finished(station: Served, job: dict[str, Any], *, seconds: float = 120) -> dict[str, Any]:
+    """Wait for a job's end."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found: dict[str, Any] = station.get(f"/jobs/{job['id']}")
+        if found["state"] not in ("queued", "running"):
+            return found
+        time.sleep(0.1)
+    pytest.fail(f"job {job} did not end")
+
+
+def label_all(station: Served, found: list[dict[str, Any]], verdict: str) -> None:
+    for answer in found:
+        station.post(f"/inspections/{answer['id']}/labels", {"verdict": verdict}, status=201)
+
+
+def test_from_an_empty_station_to_a_better_model_and_back(empty: Served, shop: Shop) -> None:
+    product = empty.post("/products", {"name": "bricks"}, status=201)
+    model = empty.post(f"/products/{product['id']}/models", {"name": "top", "alpha": 0.1}, status=201)
+    assert empty.post("/models/1/fit", TINY, status=202)["state"] == "queued"
+    failed = finished(empty, {"id": 1})
+    assert (failed["state"], failed["error"]) == (
+        "failed",
+        "fit: the model has no images of good parts; add some first",
+    )
+    images = [("images", (path.name, path.read_bytes())) for path in [*shop.normals, shop.normals[0]]]
+    assert empty.client.post("/api/v1/models/1/normals", files=images).json() == {"added": 30, "known": 1}
+    done = finished(empty, empty.post("/models/1/fit", TINY, status=202))
+    assert done["state"] == "done", done["error"]
+    (version,) = empty.get("/models/1/versions")
+    assert (version["state"], version["kind"], version["job_id"]) == ("current", "fit", done["id"])
+    assert version["figures"]["n_train"] + version["figures"]["n_tune"] + version["figures"]["n_calibration"] == 30
+    assert version["figures"]["alpha"] == pytest.approx(max(0.1, version["figures"]["alpha_min"]))
+
+    found = empty.inspect(*shop.good, *shop.defects)
+    label_all(empty, found[:2], "normal")
+    label_all(empty, found[5:], "defect")
+    refit = finished(empty, empty.post("/models/1/refit", status=202))
+    assert refit["state"] == "done", refit["error"]
+    candidate = empty.get("/models/1/versions")[0]
+    figures = candidate["figures"]
+    assert (candidate["state"], candidate["kind"], candidate["parent_id"]) == ("candidate", "labels", version["id"])
+    assert figures["n_labelled"] == 5  # confirmed normals wait for the next full fit
+    assert figures["cross_validated"]["n"] == figures["before"]["n"] == 5
+    assert 0 <= figures["cross_validated"]["auroc"] <= 1
+    assert figures["history"]["n"] == 10
+    changed = {change["id"] for change in figures["history"]["changes"]}
+    assert changed <= {answer["id"] for answer in found}
+
+    empty.post(f"/versions/{candidate['id']}/promote")
+    (again,) = empty.inspect(shop.defects[0])
+    assert again["version_id"] == candidate["id"]
+    empty.post(f"/versions/{candidate['id']}/promote", status=409)
+    empty.post(f"/models/{model['id']}/rollback")
+    (back,) = empty.inspect(shop.defects[0])
+    assert (back["version_id"], back["score"]) == (version["id"], found[5]["score"])
+    assert [v["state"] for v in empty.get("/models/1/versions")] == ["retired", "current"]
+    empty.post(f"/models/{model['id']}/rollback", status=409)
+    actions = [entry["action"] for entry in empty.get("/audit")]
+    assert {"version.promote", "version.roll_back", "job.refit", "label", "normals.add"} <= set(actions)
+
+
+def test_fresh_normals_calibrate_those_confirmed_in_the_unselected_sample_only(brick: Served, shop: Shop) -> None:
+    brick.client.patch("/api/v1/models/1", json={"settings": {"sample_every": 2}})
+    found = brick.inspect(*shop.good, *shop.defects)
+    drawn = [answer for answer in found if answer["sampled"]]
+    label_all(brick, found[:5], "normal")
+    label_all(brick, found[5:], "defect")
+    brick.client.put("/api/v1/models/1/alpha", json={"alpha": 0.4})
+    job = finished(brick, brick.post("/models/1/calibrate", {}, status=202))
+    assert job["state"] == "done", job["error"]
+    figures = brick.get("/models/1/versions")[0]["figures"]
+    good_and_drawn = [answer for answer in drawn if answer["id"] <= found[4]["id"]]
+    assert figures["n_calibration"] == len(good_and_drawn) == 2
+    assert figures["alpha"] == pytest.approx(0.4)
+
+
+def test_an_engineer_cancels_a_job(brick: Served, shop: Shop) -> None:
+    images = [("images", (path.name, path.read_bytes())) for path in shop.normals]
+    brick.client.post("/api/v1/models/1/normals", files=images)
+    job = brick.post("/models/1/fit", TINY, status=202)
+    brick.post("/models/1/fit", TINY, status=409)
+    assert brick.post(f"/jobs/{job['id']}/cancel")["state"] == "cancelled"
+    brick.post(f"/jobs/{job['id']}/cancel", status=409)
+    again = brick.post("/models/1/fit", {"set": ["size=64"]}, status=202)
+    brick.post(f"/jobs/{again['id']}/cancel")
+    assert len(brick.get("/models/1/versions")) == 1
+
+
+@pytest.mark.parametrize("given", ["roi=/etc/passwd", "weights=/etc/passwd", "sise=64", "size"])
+def test_hyperparameters_are_checked_at_once_and_name_no_file(brick: Served, given: str) -> None:
+    assert ";" in brick.post("/models/1/fit", {"set": [given]}, status=422)["detail"]
+    assert brick.get("/jobs") == []
+
+
+def test_history_is_scored_again_by_another_version(brick: Served, shop: Shop) -> None:
+    found = brick.inspect(*shop.good[:2], *shop.defects[:2])
+    job = finished(brick, brick.post("/models/1/rescore", {"version": 1}, status=202))
+    assert job["state"] == "done", job["error"]
+    rows = {row[0]: row[1:] for row in job["result"]["rows"]}
+    assert rows == {answer["id"]: [answer["score"], answer["p_value"], answer["anomalous"]] for answer in found}
+    assert job["result"]["changed"] == 0
+
+
+def test_a_job_that_a_kill_has_cut_off_is_taken_up_again(tmp_path: Path, shop: Shop) -> None:
+    with served(tmp_path / "s", shop.model) as station:
+        found = station.inspect(*shop.defects)
+        label_all(station, found, "defect")
+        job = station.post("/models/1/refit", status=202)
+    with served(tmp_path / "s") as station:
+        assert finished(station, job)["state"] == "done"
+        assert len(station.get("/models/1/versions")) == 2
