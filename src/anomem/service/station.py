@@ -8,6 +8,7 @@ from pathlib import Path
 from anomem.service.access.gate import Gate
 from anomem.service.access.login_limit import LoginLimit
 from anomem.service.access.sessions import Sessions
+from anomem.service.drifting import Drifting
 from anomem.service.events import Events
 from anomem.service.folder import StationFolder
 from anomem.service.images import Images
@@ -19,6 +20,9 @@ from anomem.service.pictures import Pictures
 from anomem.service.scoring.recorder import Recorder
 from anomem.service.scoring.serving import Serving
 from anomem.service.settings import Settings
+from anomem.service.sinks import outbox
+from anomem.service.sinks.delivery import Delivery
+from anomem.service.sources.watching import Watching
 from anomem.service.store.database import Database, database_url
 from anomem.service.store.inspections import summary
 from anomem.service.store.migrating import upgrade
@@ -53,10 +57,13 @@ class Station:
         self.logins = LoginLimit()
         self.gate = Gate(self.database, self.sessions, settings)
         upgrade(self.database, self.folder.backups)
-        self.recorder = Recorder(self.database, [], self._recorded)
+        self.recorder = Recorder(self.database, [outbox.fill], self._recorded)
         self.serving = Serving(self.database, self.folder.root, settings, self.recorder.add)
         self.pictures = Pictures(self.database, self.images, self.serving, settings.max_pixels)
         self.lifecycle = Lifecycle(self.database, self.folder, self.serving, self.events)
+        self.drifting = Drifting(self.database, self.serving, self.events)
+        self.delivery = Delivery(self.database, self.events)
+        self.watching = Watching(self.database, self.images, self.serving, settings.max_pixels)
         tasks = Tasks(self.folder.root, self.images, settings.max_pixels)
         self.jobs = Runner(self.database, self.folder, tasks, self.lifecycle, self.events)
 
@@ -65,16 +72,22 @@ class Station:
         self.lifecycle.remove_orphans()
         self.serving.start()
         self.jobs.start()
+        self.delivery.start()
+        self.watching.start()
 
     def stop(self) -> None:
         """Finish what is accepted, and end all threads."""
         self.events.close()
+        self.watching.stop()
         self.jobs.stop()
         self.serving.stop()
         self.recorder.stop()
+        self.delivery.stop()
         self.database.close()
 
     def _recorded(self, new: Sequence[Inspection]) -> None:
         for inspection in new:
             self.metrics.inspected(inspection)
             self.events.publish("inspection", summary(inspection))
+        self.delivery.wake()
+        self.drifting.observe(new)

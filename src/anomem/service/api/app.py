@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
 
 from anomem.errors import AnomemError, one_line
 from anomem.service.api import (
     calibration,
+    drift,
     health,
     history,
+    inference,
     inspections,
     jobs,
     labels,
@@ -21,11 +24,15 @@ from anomem.service.api import (
     pictures,
     products,
     session,
+    sinks,
     users,
     versions,
+    watches,
 )
 from anomem.service.api.guard import Guard
 from anomem.service.errors import ServiceError
+from anomem.service.pages import start
+from anomem.service.pages.rendering import STATIC
 from anomem.service.station import Station
 from anomem.version import __version__
 
@@ -37,11 +44,15 @@ ROUTERS = (
     versions,
     inspections,
     history,
+    inference,
     pictures,
     labels,
     normals,
     jobs,
     calibration,
+    drift,
+    sinks,
+    watches,
     users,
     health,
 )
@@ -67,6 +78,8 @@ def create_app(station: Station) -> FastAPI:
     app.state.station = station
     for module in ROUTERS:
         app.include_router(module.router)
+    app.include_router(start.router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(AnomemError, _told)
     app.add_middleware(Guard, max_bytes=station.settings.max_request_bytes, metrics=station.metrics)
     return app

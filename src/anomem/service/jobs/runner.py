@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ from anomem.service.store.models import get_model
 from anomem.service.store.tables import Job, Model, Version, now
 
 __all__ = ["Runner"]
+
+_log = logging.getLogger(__name__)
 
 _KINDS = {"fit": "fit", "refit": "labels", "calibrate": "calibration"}
 """Kind of the version that a kind of job makes."""
@@ -126,7 +129,8 @@ class Runner:
                 job = self._next()
                 if job is not None:
                     self._work(job)
-            except AnomemError:  # the database is away: the job stays queued
+            except Exception:  # noqa: BLE001 - logged
+                _log.exception("job")  # the database is away, the disk is full: the thread goes on
                 with self._changed:
                     self._changed.wait(1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,8 @@ from anomem.service.errors import ServiceError, StoreAwayError
 from anomem.service.scoring.parts import ScoredPart
 from anomem.service.store.database import Database
 from anomem.service.store.tables import Image, Inspection, Model
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["SAMPLE_EVERY", "Recorder"]
 
@@ -71,7 +74,10 @@ class Recorder:
                 continue
             for part, row in zip(parts, rows, strict=True):
                 part.part.done.set_result(row)
-            self._after(new)
+            try:
+                self._after(new)
+            except Exception:  # noqa: BLE001 - logged
+                _log.exception("after recording")  # the inspections are kept, and the thread goes on
 
     def _next(self) -> list[ScoredPart]:
         with self._changed:
