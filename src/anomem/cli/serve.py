@@ -36,6 +36,8 @@ ROLES = ("viewer", "operator", "engineer")
 @click.option("--add-user", metavar="NAME", help="Add a user and end; the password is asked for, or read from stdin.")
 @click.option("--role", type=click.Choice(ROLES), default="operator", show_default=True, help="Role of --add-user.")
 @click.option("--reset-password", metavar="NAME", help="Set a new password and end.")
+@click.option("--backup", type=options.PATH, metavar="FILE", help="Write STATION into one .tar file and end.")
+@click.option("--restore", type=options.PATH, metavar="FILE", help="Make STATION from a backup and end.")
 @options.as_json
 @pass_session
 def serve(
@@ -46,6 +48,8 @@ def serve(
     add_user: str | None,
     role: str,
     reset_password: str | None,
+    backup: Path | None,
+    restore: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -58,8 +62,14 @@ def serve(
     from anomem.service.settings import Settings
 
     output, settings = Output(as_json), Settings(**given)
+    chosen = [option for option in (add_user, reset_password, backup, restore) if option is not None]
+    if len(chosen) > 1:
+        raise InputError("--add-user, --reset-password, --backup, --restore: one at a time; run the command twice")
     if add_user is not None or reset_password is not None:
         _manage(station, settings, output, add_user, role, reset_password)
+        return
+    if backup is not None or restore is not None:
+        _copy(station, settings, output, backup, restore)
         return
     from anomem.service.running import serve as serve_station
 
@@ -78,8 +88,6 @@ def _manage(
     """Add a user, or set a password, on the machine itself."""
     from anomem.service.manage import new_password, new_user
 
-    if add_user is not None and reset_password is not None:
-        raise InputError("--add-user: not together with --reset-password; run the command twice")
     name = add_user or reset_password or ""
     password = _password(name)
     if add_user is not None:
@@ -89,6 +97,19 @@ def _manage(
         new_password(station, settings, name, password)
         output.line(f"user {name}: has a new password; open sessions have ended")
     output.result({"station": station, "user": name})
+
+
+def _copy(station: Path, settings: Any, output: Output, backup: Path | None, restore: Path | None) -> None:
+    """Write a backup, or make a station from one."""
+    from anomem.service import manage
+
+    if backup is not None:
+        manage.back_up(station, settings, backup)
+        output.line(f"station {station}: written to {backup}")
+    elif restore is not None:
+        manage.restore(station, restore)
+        output.line(f"station {station}: made from {restore}; next: anomem serve {station}")
+    output.result({"station": station, "file": backup or restore})
 
 
 def _password(name: str) -> str:

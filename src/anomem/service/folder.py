@@ -16,9 +16,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["StationFolder"]
+__all__ = ["DATABASE", "MARK", "SECRET", "StationFolder"]
 
-_MARK = "anomem-station"
+DATABASE, MARK, SECRET = "station.sqlite", "anomem-station", "secret.key"
+"""Names of files in the folder."""
+
 _SECRET_BYTES = 32
 
 
@@ -35,23 +37,25 @@ class StationFolder:
     root: Path
 
     @classmethod
-    def open(cls, root: Path) -> StationFolder:
+    def open(cls, root: Path, *, create: bool = True) -> StationFolder:
         """Create the folder, or open one that a station has made.
 
         Raises
         ------
         InputError
-            A file, or a folder with other content.
+            A file, a folder with other content, or without `create` no station.
         """
+        if not create and not (root / MARK).is_file():
+            raise InputError(f"{root}: is not a station; check the path")
         if root.exists() and not root.is_dir():
             raise InputError(f"{root}: is a file; name a folder for the station")
-        if root.is_dir() and any(root.iterdir()) and not (root / _MARK).is_file():
+        if root.is_dir() and any(root.iterdir()) and not (root / MARK).is_file():
             raise InputError(f"{root}: is not empty and not a station; name a new folder")
         if not root.exists() and not root.parent.is_dir():
             raise InputError(f"{root}: the folder {root.parent} does not exist; create it first")
         folder = cls(root.resolve())
         folder.root.mkdir(exist_ok=True)
-        (folder.root / _MARK).touch()
+        (folder.root / MARK).touch()
         for part in (folder.images, folder.versions, folder.jobs, folder.backups):
             part.mkdir(exist_ok=True)
         return folder
@@ -78,7 +82,7 @@ class StationFolder:
 
     def secret(self) -> bytes:
         """Return the key that signs sessions; drawn on first use, readable by its owner only."""
-        place = self.root / "secret.key"
+        place = self.root / SECRET
         try:
             descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
@@ -103,7 +107,7 @@ class StationFolder:
         if fcntl is None:
             yield
             return
-        with (self.root / _MARK).open("r+b") as stream:
+        with (self.root / MARK).open("r+b") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import secrets
+import threading
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from anomem.service.errors import MissingError, StoreAwayError, TooLargeError
 
 __all__ = ["Images", "Stored", "media_type"]
 
+_RECENT_S = 3600.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MEDIA = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -75,6 +80,8 @@ class Images:
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self._root, self.max_bytes = root, max_bytes
+        self._recent: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
 
     def put(self, content: bytes, name: str) -> Stored:
         """Keep an image file, flushed to disk, unless it is there already.
@@ -96,6 +103,7 @@ class Images:
             raise ImageError(name, "is not an image file; send PNG, JPEG, TIFF, BMP, WebP, GIF or PNM")
         sha256 = hashlib.sha256(content).hexdigest()
         place = self._place(sha256)
+        self._note(sha256)
         if not place.exists():
             self._write(place, content)
         return Stored(sha256, len(content), media)
@@ -122,9 +130,21 @@ class Images:
         """Read a stored image; MissingError if it is not there."""
         return self.path(sha256).read_bytes()
 
-    def remove(self, sha256: str) -> None:
-        """Delete a stored image."""
-        self._place(sha256).unlink(missing_ok=True)
+    def remove(self, sha256: str) -> bool:
+        """Delete a stored image, and return True, unless it has been received again within the last hour."""
+        with self._lock:
+            if self._recent.get(sha256, -math.inf) > time.monotonic() - _RECENT_S:
+                return False
+            self._place(sha256).unlink(missing_ok=True)
+            return True
+
+    def _note(self, sha256: str) -> None:
+        """Note that an image is on its way to the store, which no clean-up may remove then."""
+        with self._lock:
+            self._recent[sha256] = time.monotonic()
+            self._recent.move_to_end(sha256)
+            while self._recent and next(iter(self._recent.values())) < time.monotonic() - _RECENT_S:
+                self._recent.popitem(last=False)
 
     def _place(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256

@@ -17,6 +17,7 @@ from anomem.service.jobs.tasks import Tasks
 from anomem.service.lifecycle import Lifecycle
 from anomem.service.metrics import Metrics
 from anomem.service.pictures import Pictures
+from anomem.service.retention import Retention
 from anomem.service.scoring.recorder import Recorder
 from anomem.service.scoring.serving import Serving
 from anomem.service.settings import Settings
@@ -64,6 +65,7 @@ class Station:
         self.drifting = Drifting(self.database, self.serving, self.events)
         self.delivery = Delivery(self.database, self.events)
         self.watching = Watching(self.database, self.images, self.serving, settings.max_pixels)
+        self.retention = Retention(self.database, self.images)
         tasks = Tasks(self.folder.root, self.images, settings.max_pixels)
         self.jobs = Runner(self.database, self.folder, tasks, self.lifecycle, self.events)
 
@@ -74,11 +76,13 @@ class Station:
         self.jobs.start()
         self.delivery.start()
         self.watching.start()
+        self.retention.start()
 
     def stop(self) -> None:
         """Finish what is accepted, and end all threads."""
         self.events.close()
         self.watching.stop()
+        self.retention.stop()
         self.jobs.stop()
         self.serving.stop()
         self.recorder.stop()

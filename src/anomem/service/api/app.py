@@ -23,6 +23,7 @@ from anomem.service.api import (
     normals,
     pictures,
     products,
+    retention,
     session,
     sinks,
     users,
@@ -53,6 +54,7 @@ ROUTERS = (
     drift,
     sinks,
     watches,
+    retention,
     users,
     health,
 )

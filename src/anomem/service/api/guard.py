@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anomem.service.access.gate import SAFE
-from anomem.service.errors import TooLargeError
 
 if TYPE_CHECKING:
     from anomem.service.metrics import Metrics
@@ -50,6 +51,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started, method = time.perf_counter(), scope["method"] if scope["method"] in _METHODS else "other"
+        body = _Body(receive, self._max_bytes)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -62,37 +64,44 @@ class Guard:
                 self._metrics.seconds.labels(method).observe(time.perf_counter() - started)
             await send(message)
 
+        async def answer_in_time(message: Message) -> None:
+            if not body.too_large:
+                await answer(message)
+
         refusal = self._refusal(scope)
+        if refusal is None:
+            with suppress(ClientDisconnect):
+                await self._app(scope, body.receive, answer_in_time)
+            refusal = self._too_large() if body.too_large else None
         if refusal is not None:
             await refusal(scope, receive, answer)
-            return
-        await self._app(scope, self._bounded(receive), answer)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         if scope["method"] not in SAFE and _from_elsewhere(headers):
             return JSONResponse({"detail": "request: comes from another site; use the station's own page"}, 403)
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._max_bytes:
-            limit = f"request: is larger than the limit of {self._max_bytes:,} bytes; send fewer images"
-            return JSONResponse({"detail": limit}, 413)
-        return None
+        return None if length.isdecimal() and int(length) <= self._max_bytes else self._too_large()
 
-    def _bounded(self, receive: Receive) -> Receive:
-        """Count the bytes of a body without a length."""
-        received = 0
+    def _too_large(self) -> JSONResponse:
+        limit = f"request: is larger than the limit of {self._max_bytes:,} bytes; send fewer images"
+        return JSONResponse({"detail": limit}, 413, {"connection": "close"})
 
-        async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise TooLargeError(
-                    f"request: is larger than the limit of {self._max_bytes:,} bytes; send fewer images"
-                )
-            return message
 
-        return bounded
+class _Body:
+    """Body of a request, cut off where it exceeds the limit; it may come without a length."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive, self._left = receive, limit
+        self.too_large = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            self.too_large = True
+            return {"type": "http.disconnect"}
+        return message
 
 
 def _from_elsewhere(headers: Headers) -> bool:

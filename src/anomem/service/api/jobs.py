@@ -66,7 +66,7 @@ def calibrate(model_id: Id, body: CalibrateIn, caller: Engineer, station: Statio
 
 @router.post("/models/{model_id}/rescore", response_model=JobOut, status_code=202)
 def rescore(model_id: Id, body: RescoreIn, caller: Engineer, station: StationOf) -> Job:
-    """Score the latest inspections with another version; the job's result holds [id, score, p-value, anomalous]."""
+    """Score the latest inspections with another version; result: [id, score, p-value, anomalous, before]."""
     with station.database.reading() as session:
         if get_version(session, body.version).model_id != model_id:
             raise MissingError(f"version {body.version}: is not of this model; see the list of versions")

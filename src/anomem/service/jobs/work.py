@@ -35,7 +35,7 @@ def run(spec: Spec, report: Report) -> dict[str, Any]:
     Returns
     -------
     dict
-        `files` and `figures` of a new version; of "rescore" `rows`: id, score, p-value, verdict.
+        `files` and `figures` of a new version; of "rescore" `rows`: id, score, p-value, verdict, verdict so far.
     """
     return {"fit": _fit, "refit": _refit, "calibrate": _calibrate, "rescore": _rescore}[spec.kind](spec, report)
 
@@ -80,7 +80,13 @@ def _rescore(spec: Spec, report: Report) -> dict[str, Any]:
     model = load(_base(spec))
     model.set_alpha(max(spec.alpha, model.calibration_.alpha_min))
     rows = [
-        [row.id, None if found.error else found.score, None if found.error else found.p_value, found.anomalous]
+        [
+            row.id,
+            None if found.error else found.score,
+            None if found.error else found.p_value,
+            found.anomalous,
+            row.anomalous,
+        ]
         for row, found in zip(spec.history, scored(model, spec.history, spec, report, "score"), strict=True)
     ]
     changed = sum(row.anomalous != found[3] for row, found in zip(spec.history, rows, strict=True))
@@ -88,8 +94,10 @@ def _rescore(spec: Spec, report: Report) -> dict[str, Any]:
 
 
 def scored(model: Model, rows: Sequence[ImageRow], spec: Spec, report: Report, stage: str) -> list[Scored]:
-    """Score images with progress."""
-    found = []
+    """Score images with progress; none is no error."""
+    found: list[Scored] = []
+    if not rows:
+        return found
     for result in model.score([row.path for row in rows], skip_bad=True, max_pixels=spec.max_pixels):
         found.append(result)
         report(Record(stage, len(found), len(rows)))

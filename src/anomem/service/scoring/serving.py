@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from anomem.errors import AnomemError
 from anomem.loading import load
 from anomem.runtime.model import Model
 from anomem.service.errors import ConflictError, MissingError
@@ -19,6 +21,8 @@ from anomem.service.store import tables
 from anomem.service.store.database import Database
 
 __all__ = ["Serving", "load_version", "model_file"]
+
+_log = logging.getLogger(__name__)
 
 _KEPT = 2
 """Versions kept loaded beside the current ones, for heatmaps of history."""
@@ -65,6 +69,7 @@ class Serving:
         self._database, self._root, self._settings, self._record = database, root, settings, record
         self._batchers: dict[int, Batcher] = {}
         self._others: OrderedDict[int, Model] = OrderedDict()
+        self._broken: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -74,7 +79,11 @@ class Serving:
                 select(tables.Model, tables.Version).join(tables.Version, tables.Version.id == tables.Model.current_id)
             ).all()
         for model, version in rows:
-            self.serve(model.id, version, load_version(self._root, version, model.alpha))
+            try:
+                self.serve(model.id, version, load_version(self._root, version, model.alpha))
+            except AnomemError as error:  # the other models are served
+                _log.error("model %s: %s", model.name, error)
+                self._broken[model.id] = f"model {model.name}: {error}"
 
     def stop(self) -> None:
         """Score what waits, and end all threads."""
@@ -89,6 +98,7 @@ class Serving:
         """Score with a loaded version from the next batch on."""
         served = Served(version.id, loaded)
         with self._lock:
+            self._broken.pop(model_id, None)
             batcher = self._batchers.get(model_id)
             if batcher is not None:
                 batcher.swap(served)
@@ -104,11 +114,12 @@ class Serving:
             )
 
     def batcher(self, model_id: int) -> Batcher:
-        """Return the batcher of a model; ConflictError if no version is current."""
+        """Return the batcher of a model; ConflictError if no version is current, or it cannot be loaded."""
         try:
             return self._batchers[model_id]
         except KeyError:
-            raise ConflictError(f"model {model_id}: has no version yet; fit it, or import a model file") from None
+            missing = f"model {model_id}: has no version yet; fit it, or import a model file"
+            raise ConflictError(self._broken.get(model_id, missing)) from None
 
     def waiting(self) -> dict[int, int]:
         """Return the number of images that wait, by model."""

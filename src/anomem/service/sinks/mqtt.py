@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 __all__ = ["Mqtt"]
 
@@ -53,7 +54,7 @@ class Mqtt:
 
     def _open(self) -> mqtt.Client:
         if self._client is None:
-            client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+            client = mqtt.Client(CallbackAPIVersion.VERSION2)
             if self._user is not None:
                 client.username_pw_set(*self._user)
             if self._secure:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from anomem.errors import InputError, MissingExtraError
 from anomem.service.errors import StoreAwayError
+from anomem.service.folder import DATABASE
 
 __all__ = ["Database", "database_url"]
 
@@ -32,7 +33,7 @@ def database_url(folder: Path, url: str | None) -> URL:
         The URL is of another database, or no URL.
     """
     if url is None:
-        return URL.create("sqlite", database=str(folder / "station.sqlite"))
+        return URL.create("sqlite", database=str(folder / DATABASE))
     try:
         found = make_url(url)
     except (ArgumentError, ValueError) as error:
