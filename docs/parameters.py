@@ -1,4 +1,4 @@
-"""Write the generated tables of the docs, parameters and old names: python docs/parameters.py [--check]."""
+"""Write the generated tables of the docs, parameters, backbones and old names: python docs/parameters.py [--check]."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 
 from anomem.detector import Detector
 from anomem.detectors import DETECTORS, get
+from anomem.framing import FrameParameters
+from anomem.nn.families import ALIASES
 from anomem.params import table
 from anomem.renamed import CLASSES, MODULES
 
 FOLDER = Path(__file__).parent
-_TABLE = re.compile(r"^<!-- (parameters|renamed): (\w+) -->\n.*?^<!-- end -->", re.DOTALL | re.MULTILINE)
+_TABLE = re.compile(r"^<!-- (parameters|renamed|backbones): (\w+) -->\n.*?^<!-- end -->", re.DOTALL | re.MULTILINE)
 
 
 def written(text: str) -> str:
@@ -26,6 +28,8 @@ def written(text: str) -> str:
 def _content(kind: str, of: str) -> str:
     if kind == "parameters":
         return table(get(of), but=Detector)
+    if kind == "backbones":
+        return "\n".join(["| alias | timm's name |", "|---|---|", *(f"| `{k}` | `{v}` |" for k, v in ALIASES.items())])
     if of == "modules":
         return _renamed("module", ((old, [f"anomem.{new}" for new in MODULES[old]]) for old in MODULES), "anomem.")
     if of == "classes":
@@ -34,10 +38,9 @@ def _content(kind: str, of: str) -> str:
 
 
 def _moved_parameters() -> Iterable[tuple[str, list[str]]]:
-    for method in DETECTORS:
-        cls = get(method)
-        for old, new in cls.moved.items():
-            yield f"{cls.__name__}({old}=)", [new]
+    for cls in (FrameParameters, *map(get, DETECTORS)):
+        for old, new in vars(cls).get("moved", {}).items():
+            yield f"{'any method' if cls is FrameParameters else cls.__name__}({old}=)", [new]
 
 
 def _renamed(kind: str, names: Iterable[tuple[str, list[str]]], before: str = "") -> str:

@@ -49,7 +49,7 @@ def pictures() -> list[Path]:
 def fitted(method: str, **params: Any) -> Detector:
     """Fit a method with its tiny parameters."""
     detector = get(method)(**{**get(method).test_params, **params})
-    return detector.fit(bricks(), alpha=0.2, device="cpu")
+    return detector.fit(bricks(), calibration="split", alpha=0.2, device="cpu")
 
 
 @functools.cache

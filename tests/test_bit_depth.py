@@ -28,7 +28,7 @@ def deep(grey: UInt8Image, bits: int) -> np.ndarray:
 
 def test_the_depth_is_observed_and_noted(grey: UInt8Image, tmp_path: Path) -> None:
     with pytest.warns(AnomemWarning, match=r"16-bit values of the normal images end at \d+: read as 10 bits, in"):
-        model = KNN(**TINY).fit(deep(grey, 10), alpha=0.2)
+        model = KNN(**TINY).fit(deep(grey, 10), calibration="split", alpha=0.2)
     assert model.bits_ == 10
     model.save(tmp_path / "model")
     loaded = anomem.load(tmp_path / "model")
@@ -40,12 +40,12 @@ def test_the_depth_is_observed_and_noted(grey: UInt8Image, tmp_path: Path) -> No
 
 
 def test_a_given_depth_is_kept_and_16_bits_stay_as_they_were(grey: UInt8Image, tmp_path: Path) -> None:
-    twelve = KNN(**TINY, bits=12).fit(deep(grey, 10), alpha=0.2)
+    twelve = KNN(**TINY, bits=12).fit(deep(grey, 10), calibration="split", alpha=0.2)
     assert twelve.bits_ == 12
     twelve.save(tmp_path / "twelve")
     assert anomem.load(tmp_path / "twelve").bits_ == 12
     for images, params in ((grey, {}), (deep(grey, 16), {}), (deep(grey, 16), {"bits": 16})):
-        model = KNN(**TINY, **params).fit(images, alpha=0.2)
+        model = KNN(**TINY, **params).fit(images, calibration="split", alpha=0.2)
         assert model.bits_ == 16
         assert "bits" not in model._state().preprocessing.to_dict()
     with pytest.warns(AnomemWarning, match="beyond 12 bits"):
@@ -56,7 +56,7 @@ def test_a_given_depth_is_kept_and_16_bits_stay_as_they_were(grey: UInt8Image, t
 
 def test_exported_models_remember_the_depth(grey: UInt8Image, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    model = KNN(**TINY, bits=10).fit(deep(grey, 10), alpha=0.2)
+    model = KNN(**TINY, bits=10).fit(deep(grey, 10), calibration="split", alpha=0.2)
     model.export(tmp_path / "model.onnx")
     session = anomem.load(tmp_path / "model.onnx")
     assert session.bits_ == 10

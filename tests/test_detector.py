@@ -49,7 +49,7 @@ def defects(images: UInt8Image) -> UInt8Image:
 
 @pytest.fixture(scope="module")
 def fitted(images: UInt8Image) -> AnoMem:
-    return AnoMem(**TINY).fit(images, alpha=0.2)
+    return AnoMem(**TINY).fit(images, calibration="split", alpha=0.2)
 
 
 def _written(folder: Path, images: UInt8Image) -> list[Path]:
@@ -137,9 +137,9 @@ def test_examples_are_made_once() -> None:
 
 def test_every_way_to_give_the_same_images(tmp_path: Path, images: UInt8Image) -> None:
     paths = _written(tmp_path / "normal", images)
-    by_path = KNN(size=32).fit(paths, alpha=0.2)
-    samples = KNN(size=32).fit([Sample(path, label=0) for path in paths], alpha=0.2)
-    folder = KNN(size=32).fit(tmp_path / "normal", alpha=0.2)
+    by_path = KNN(size=32).fit(paths, calibration="split", alpha=0.2)
+    samples = KNN(size=32).fit([Sample(path, label=0) for path in paths], calibration="split", alpha=0.2)
+    folder = KNN(size=32).fit(tmp_path / "normal", calibration="split", alpha=0.2)
     wanted = by_path.anomaly_score(images[:5])
     for other in (samples, folder):
         assert np.array_equal(other.anomaly_score(images[:5]), wanted)
@@ -152,16 +152,16 @@ def test_every_way_to_give_the_same_images(tmp_path: Path, images: UInt8Image) -
 def test_a_fit_never_reads_test_images(tmp_path: Path, images: UInt8Image) -> None:
     _written(tmp_path / "train" / "good", images)
     _written(tmp_path / "test" / "hole", images[:2])[0].write_bytes(b"unreadable")
-    assert sum(KNN(size=32).fit(tmp_path, alpha=0.2).counts_.values()) == 40
+    assert sum(KNN(size=32).fit(tmp_path, calibration="split", alpha=0.2).counts_.values()) == 40
 
 
 def test_unreadable_images_are_left_out_of_a_fit_on_request(tmp_path: Path, images: UInt8Image) -> None:
     paths = _written(tmp_path / "normal", images)
     paths[3].write_bytes(paths[3].read_bytes()[:100])
     with pytest.raises(ImageError, match=r"03\.png"):
-        KNN(size=32).fit(paths, alpha=0.2)
+        KNN(size=32).fit(paths, calibration="split", alpha=0.2)
     with pytest.warns(AnomemWarning, match="left out 1 unreadable"):
-        detector = KNN(size=32).fit(paths, alpha=0.2, skip_bad=True)
+        detector = KNN(size=32).fit(paths, calibration="split", alpha=0.2, skip_bad=True)
     assert sum(detector.counts_.values()) == 39
 
 
@@ -224,9 +224,9 @@ def test_alpha_by_default_and_on_demand(images: UInt8Image) -> None:
     with pytest.warns(AnomemWarning) as caught:
         detector = KNN(size=32).fit(images)
     assert len(caught) == 1
-    assert detector.calibration_.alpha == pytest.approx(1 / 11)
+    assert detector.calibration_.alpha == pytest.approx(1 / 41)
     with pytest.raises(CalibrationError, match=r"9 more|needs|need"):
-        KNN(size=32).fit(images, alpha=0.05)
+        KNN(size=32).fit(images, calibration="split", alpha=0.05)
 
 
 class Untouched(ArraySource):
@@ -238,11 +238,11 @@ class Untouched(ArraySource):
 
 def test_a_wrong_alpha_is_found_before_the_work(images: UInt8Image) -> None:
     with pytest.raises(CalibrationError):
-        KNN(size=32).fit(Untouched(images), alpha=0.001)
+        KNN(size=32).fit(Untouched(images), calibration="split", alpha=0.001)
 
 
 def test_fresh_normals_keep_the_present_alpha_where_they_carry_it(images: UInt8Image) -> None:
-    detector = KNN(size=32).fit(images[:30], alpha=0.3)
+    detector = KNN(size=32).fit(images[:30], calibration="split", alpha=0.3)
     detector.calibrate(images[30:], batch_size=4)
     assert detector.calibration_.alpha == 0.3
     with pytest.warns(AnomemWarning, match="allow a false-alarm rate of 0.333, not 0.01; add 97 more"):
@@ -259,7 +259,7 @@ def test_every_file_is_a_step_of_the_fit_and_of_calibrating(images: UInt8Image) 
     def told(record: Record) -> None:
         steps.append((record.stage, record.step, record.total))
 
-    detector.fit(images[:30], alpha=0.3, progress=told)
+    detector.fit(images[:30], calibration="split", alpha=0.3, progress=told)
     assert [step for step in steps if step[0] == "files"] == [("files", i, 30) for i in range(1, 31)]
     before = detector.calibration_
     with pytest.raises(StoppedError):
@@ -323,7 +323,7 @@ def test_history_counts_and_scale(images: UInt8Image, fitted: AnoMem) -> None:
 
 def test_every_step_is_told(images: UInt8Image) -> None:
     records: list[Record] = []
-    AnoMem(**TINY).fit(images, alpha=0.2, progress=records.append)
+    AnoMem(**TINY).fit(images, calibration="split", alpha=0.2, progress=records.append)
     assert {r.stage for r in records} >= {"features", "memory", "tune", "calibrate"}
     assert all(1 <= r.step <= r.total for r in records)
 
@@ -339,7 +339,7 @@ def test_a_wrong_parameter_unfits_nothing_silently(images: UInt8Image, fitted: A
 
 @pytest.mark.parametrize("how", [np.asarray, torch.tensor, list, tuple])
 def test_labels_of_every_kind(images: UInt8Image, how: Callable[[list[int]], Any]) -> None:
-    detector = KNN(size=32).fit(images, how([0] * 38 + [-1] * 2), alpha=0.2)
+    detector = KNN(size=32).fit(images, how([0] * 38 + [-1] * 2), calibration="split", alpha=0.2)
     assert sum(detector.counts_.values()) == 38
 
 

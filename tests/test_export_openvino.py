@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +22,7 @@ from anomem.export.ir import METHODS
 from anomem.nn.scorer import Output
 from anomem.runtime.dependencies import import_openvino
 from anomem.runtime.exported import read_facts, write_facts
+from anomem.runtime.metadata import read_texts, write_texts
 from anomem.runtime.session import Session
 from tests.cli.process import files
 from tests.exports import Pair, bricks, copied, exported_ir, fitted, pictures
@@ -191,6 +194,17 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
         network.write_bytes(text[:size])
         with pytest.raises(ModelFileError, match=r"padim\.xml: not an OpenVINO IR, or damaged"):
             Session.open(network)
+
+
+def test_weights_are_known_by_their_sha256(tmp_path: Path) -> None:
+    network = copied(exported_ir("fp32"), tmp_path)
+    texts, whole = read_texts(network), network.with_suffix(".bin").read_bytes()
+    assert texts["weights"] == hashlib.sha256(whole).hexdigest()
+    write_texts(network, {**texts, "weights": f"{len(whole)}-{zlib.crc32(whole):08x}"})  # as earlier versions wrote it
+    assert Session.open(network).name == "padim"
+    write_texts(network, {**texts, "weights": f"{len(whole)}-{zlib.crc32(whole) ^ 1:08x}"})
+    with pytest.raises(ModelFileError, match="of another export"):
+        Session.open(network)
 
 
 # ------------------------------------------------------------- afterwards

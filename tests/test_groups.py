@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import anomem
+from anomem.cli.main import run
 from anomem.detectors import get
 from anomem.errors import AnomemWarning, CalibrationError
 from anomem.modelfile import read_manifest
@@ -34,7 +35,8 @@ def quiet_fit(name: str, images: list[np.ndarray], **options: object) -> anomem.
     method = get(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AnomemWarning)
-        return method(size=64, **({"train_steps": 0} if name == "anomem" else {})).fit(images, **options)
+        chosen = method(size=64, **({"train_steps": 0} if name == "anomem" else {}))
+        return chosen.fit(images, calibration="split", **options)
 
 
 def test_bursts_are_noted_with_the_fix(bursts: list[np.ndarray]) -> None:
@@ -59,6 +61,26 @@ def test_groups_from_the_fit_to_the_file(bursts: list[np.ndarray], tmp_path: Pat
     assert read_manifest(tmp_path / "m.safetensors").calibration["groups"] == 5
     with pytest.raises(CalibrationError, match="needs 9 calibration groups of normals and there are 5"):
         loaded.set_alpha(0.1)
+
+
+@pytest.mark.filterwarnings("ignore::anomem.errors.AnomemWarning")
+def test_groups_are_shown_with_examples(
+    bursts: list[np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = {"near": quiet_fit("knn", bursts[:48], groups="near"), "alone": quiet_fit("knn", bursts[:48])}
+    for rule, model in models.items():
+        model.save(tmp_path / rule)
+        facts = anomem.load(tmp_path / rule).groups_
+        assert (facts["images"], facts["in_groups"], facts["groups"], facts["largest"]) == (48, 48, 6, SHOTS)
+        assert facts["examples"][:2] == [["image 0", "image 1"], ["image 8", "image 9"]]
+        assert run(["doctor", str(tmp_path / rule)]) == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("groups: "))
+        assert line.startswith("groups: 48 of 48 normal images in 6 groups (near")
+        assert line.endswith(
+            "the largest of 8, such as image 0 and image 1; image 8 and image 9; image 16 and image 17"
+        )
+        assert ("counted one by one" in line) == (rule == "alone")
+    assert quiet_fit("knn", bursts[::SHOTS]).groups_ == {}
 
 
 def test_labels_leave_groups_as_they_are(bursts: list[np.ndarray], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ HOMES = {
     "processor name": (r"model name|platform\.processor", {"runtime/machine.py"}),
     "ends of generators": (r"except StopIteration", {"runtime/progress.py", "training.py"}),
     "names of precisions": (r'"fp32": "|"float32": "', {"runtime/precision.py"}),
-    "rounding of alpha (n + 1)": (r"floor\(alpha|alpha \* \(n", {"runtime/calibration.py"}),
+    "rounding of alpha (n + 1)": (r"floor\(alpha|alpha \* \(n", {"runtime/alpha.py"}),
     "the ROC curve": (r"metrics\.roc_curve\(", {"evaluation/figures.py"}),
     "pixel scores": (r"PixelScores\b", {"metrics/pixel.py", "metrics/__init__.py", "evaluation/pixels.py"}),
     "cleaning of what files say": (

@@ -287,7 +287,7 @@ def test_paper_presets_fit_at_tiny_size(method: str) -> None:
     detector = get(method)(**{"preset": "paper", **TINY[method]})
     n = 40 if detector.supervision == "none" else 44
     y = [0] * 40 + [1] * (n - 40)
-    detector.fit(images[:n], y, device="cpu", fit_precision="float32", alpha=0.2, workers=0)
+    detector.fit(images[:n], y, device="cpu", fit_precision="float32", calibration="split", alpha=0.2, workers=0)
     assert np.isfinite(detector.anomaly_score(images[:2], workers=0)).all()
 
 
@@ -322,13 +322,13 @@ def test_the_literal_column_of_the_docs_is_a_model() -> None:
     assert {name: literal[name] for name in values} == {name: paper[name] for name in values}
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     tiny = {"backbone": "resnet18", "width": 0.125, "stage_one.steps": 1, "stage_one.batch": 4}
-    AnoMem(size=32, **values | tiny).fit(images, device="cpu", workers=0, alpha=0.2)
+    AnoMem(size=32, **values | tiny).fit(images, device="cpu", workers=0, calibration="split", alpha=0.2)
 
 
 def test_files_with_former_names_load_silently_and_score_alike(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     detector = AnoMem(size=32, memory_size=(4,), stage_one=StageOne(steps=2, batch=4, views=Views(crop=0.5)))
-    detector.fit(images, alpha=0.2, device="cpu", workers=0).save(tmp_path / "new")
+    detector.fit(images, calibration="split", alpha=0.2, device="cpu", workers=0).save(tmp_path / "new")
     tensors, manifest = read_model(tmp_path / "new")
     changed = {part: _with_former_names(AnoMem, getattr(manifest, part)) for part in ("params", "resolved")}
     assert changed["resolved"]["crop"] == 0.5
@@ -356,7 +356,12 @@ def test_a_report_lists_members_of_groups() -> None:
 
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     detector = AnoMem(size=32, memory_size=(4,), stage_one=StageOne(steps=2, batch=4))
-    lines = {name: rest for name, *rest in _parameter_lines(detector.fit(images, alpha=0.2, device="cpu", workers=0))}
+    lines = {
+        name: rest
+        for name, *rest in _parameter_lines(
+            detector.fit(images, calibration="split", alpha=0.2, device="cpu", workers=0)
+        )
+    }
     assert lines["stage_one.steps"] == ["2", False]
     assert lines["stage_two.cap"] == ["0.8", True]
     assert lines["beta"] == ["hard", True]

@@ -43,7 +43,7 @@ def _manifest(note: str = "") -> Manifest:
 @pytest.fixture(scope="module")
 def fitted() -> KNN:
     images = crops("brick", 36, size=32, half="train", rng=np.random.default_rng(0))
-    return KNN(size=32, max_items=8).fit(images, alpha=0.2)
+    return KNN(size=32, max_items=8).fit(images, calibration="split", alpha=0.2)
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_tampered_model_is_refused_in_one_line(saved: Path, change: str) -> No
 def scales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scales") / "model"
     images = crops("brick", 36, size=32, half="train", rng=np.random.default_rng(0))
-    anomem.AnoMem(size=32, memory_size=(4,)).fit(images, alpha=0.2).save(path)
+    anomem.AnoMem(size=32, memory_size=(4,)).fit(images, calibration="split", alpha=0.2).save(path)
     return path
 
 
@@ -290,7 +290,7 @@ def test_a_region_of_interest_travels_with_the_model(tmp_path: Path) -> None:
     roi = np.zeros((32, 32), np.uint8)
     roi[4:20, 4:30] = 255
     anomem_images = images[:4]
-    detector = KNN(size=32, max_items=8, roi=roi).fit(images, alpha=0.2)
+    detector = KNN(size=32, max_items=8, roi=roi).fit(images, calibration="split", alpha=0.2)
     detector.save(tmp_path / "model")
     loaded = anomem.load(tmp_path / "model")
     assert np.array_equal(loaded.anomaly_score(anomem_images), detector.anomaly_score(anomem_images))
@@ -301,7 +301,7 @@ def test_a_region_of_interest_travels_with_the_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backbone", ["resnetblur50", "mobilenetv3_small_050"])
 def test_every_backbone_comes_back_whole(tmp_path: Path, backbone: str) -> None:
     images = crops("brick", 36, size=32, half="train", rng=np.random.default_rng(0))
-    detector = get("knn")(size=32, backbone=backbone, weights=None).fit(images, alpha=0.2)  # type: ignore[call-arg]
+    detector = get("knn")(size=32, backbone=backbone, weights=None).fit(images, calibration="split", alpha=0.2)  # type: ignore[call-arg]
     detector.save(tmp_path / "model")
     loaded = anomem.load(tmp_path / "model")
     assert np.array_equal(loaded.anomaly_score(images[:4]), detector.anomaly_score(images[:4]))

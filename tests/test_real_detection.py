@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.realdata, pytest.mark.ci_sample]
 
 def test_toothbrush(anomem_data: Path) -> None:
     data = read_dataset(anomem_data / "mvtec_ad_toothbrush/toothbrush")
-    detector = AnoMem().fit(list(data.train), alpha=0.1)
+    detector = AnoMem().fit(list(data.train), calibration="split", alpha=0.1)
     found = evaluate(detector, data.test)
     assert found.image.auroc > 0.95
     assert found.pixel is not None

@@ -46,7 +46,7 @@ def test_unknown_old_names_are_refused() -> None:
 
 
 def test_old_methods_do_what_the_new_ones_do(images: UInt8Image) -> None:
-    new, old = KNN(size=32).fit(images, alpha=0.3), KNN(size=32)
+    new, old = KNN(size=32).fit(images, calibration="split", alpha=0.3), KNN(size=32)
     with pytest.warns(RenamedWarning, match="fit_steps"):
         assert {record.stage for record in old.fit_steps(images, alpha=0.3)} >= {"files", "calibrate"}
     assert np.array_equal(old.anomaly_score(images), new.anomaly_score(images))

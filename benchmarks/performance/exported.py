@@ -109,8 +109,8 @@ def write_bare(detector: Any, out: Path, normals: list[Path]) -> None:
             # Earlier maps are computed on the way to the last one.
             return Output(self.backbone(images)[-1])
 
-    size = detector.preprocessing_.size
-    graph = write_onnx(Bare(detector.scorer_.backbone), size, out / "bare.onnx")
+    hw = detector.preprocessing_.hw
+    graph = write_onnx(Bare(detector.scorer_.backbone), hw, out / "bare.onnx")
     write_ir(out / "bare.onnx", out / "bare_float.xml", graph, None)
     write_ir(out / "bare.onnx", out / "bare_int8.xml", graph, list(prepared(detector, normals)))
 

@@ -73,7 +73,7 @@ def layers(models: str) -> list[dict[str, Any]]:
     import anomem
 
     detector = anomem.load(Path(models) / "model.safetensors")
-    backbone, size = detector.scorer_.backbone, detector.preprocessing_.size
+    backbone, hw = detector.scorer_.backbone, detector.preprocessing_.hw
     found: list[dict[str, Any]] = []
 
     def note(layer: Any, given: Any, output: Any) -> None:
@@ -94,7 +94,7 @@ def layers(models: str) -> list[dict[str, Any]]:
 
     hooks = [m.register_forward_hook(note) for m in backbone.modules() if isinstance(m, torch.nn.Conv2d)]
     with torch.inference_mode():
-        backbone(torch.zeros(1, 3, size, size))
+        backbone(torch.zeros(1, 3, *hw))
     for hook in hooks:
         hook.remove()
     return found

@@ -195,7 +195,8 @@ def command_tasks(out: Path, *, quick: bool) -> list[Task]:
 
 def command(work: Path, name: str) -> None:
     """Run one command and store its output."""
-    done = _anomem(work, *COMMANDS[name], "--json")
+    pinned = names.options(names.public("get")("knn").fit, {"calibration": "split"}) if name == "fit" else {}
+    done = _anomem(work, *COMMANDS[name], *(f"--{key}={value}" for key, value in pinned.items()), "--json")
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     write_json(work / f"{name}.json", json.loads(done.stdout))

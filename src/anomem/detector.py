@@ -4,45 +4,41 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
 
-from anomem.data.corpus import Corpus, Mask, read_corpus
+from anomem.data.corpus import Mask, read_corpus
+from anomem.data.exclusion import Exclude, without_excluded
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
-from anomem.data.sources import normal_samples, open_source
-from anomem.data.store import stored_normals, write_store
+from anomem.data.sources import normal_samples, open_source, strata_of
+from anomem.data.store import write_store
 from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
+from anomem.fit_steps import check_calibration, fitted_state
 from anomem.fitted_model import FittedModel
 from anomem.fitting import (
     Fitted,
     Labelled,
     Run,
-    calibration_pass,
-    final_scores,
     gather_labelled,
     make_run,
-    only_groups,
-    read_preprocessing,
     recalibrated,
     reconcluded,
-    remember_calibration,
 )
-from anomem.modelfile import earlier_normals, save_model
+from anomem.framing import FrameParameters, read_preprocessing
+from anomem.modelfile import call_facts, earlier_normals, extended_call, save_model
 from anomem.nn.devices import copy_scorer, moved
+from anomem.nn.fold_scorer import FoldScorer
 from anomem.nn.inference import score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.params import FLAG, FileOrArray, OneOf, Parameters, Range, param, parameters
-from anomem.roles import add_labelled, split_roles
-from anomem.runtime.calibration import calibrate
+from anomem.params import OneOf, Range, param, parameters
 from anomem.runtime.groups import Groups
-from anomem.runtime.pixels import BITS
 from anomem.runtime.progress import Progress, run_to_end
+from anomem.runtime.recalibration import Fresh
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.training import isolated_rng, recorded
 from anomem.types import ANOMALOUS, NORMAL, ImagesLike, LabelsLike, Record
@@ -51,7 +47,7 @@ Supervision = Literal["none", "optional", "required"]
 
 
 @parameters
-class Detector(Parameters, FittedModel):
+class Detector(FrameParameters, FittedModel):
     """Base of all detectors: fit on normals, score, localise, keep a promised false-alarm rate."""
 
     name: ClassVar[str]
@@ -64,24 +60,6 @@ class Detector(Parameters, FittedModel):
     """Contract tests that do not apply to this method, each with the reason."""
     _fitted: Fitted | None = field(default=None, init=False)
 
-    size: int = param(224, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
-    letterbox: bool = param(False, FLAG, doc="Keep the aspect when resizing and fill up with grey.")
-    tile: int | None = param(
-        None,
-        Range(32, 8192, integer=True),
-        doc="Side of overlapping tiles that images are cut into, pixels, so that small defects stay visible.",
-        optional=True,
-    )
-    tile_overlap: float = param(0.25, Range(0.0, 0.75), doc="Share of a tile's side by which neighbours overlap.")
-    roi: Any = param(
-        None,
-        FileOrArray("a mask image's path, or an (H, W) array"),
-        doc="Region of interest: black parts of this mask are left out of fitting, scores and maps.",
-        optional=True,
-    )
-    bits: int | str = param(
-        "auto", OneOf(("auto", *BITS)), doc="Bits that 16-bit samples use; auto: those of the normals."
-    )
     precision: str = param(
         "float32", OneOf(("float32", "bfloat16")), doc="Arithmetic used for scoring and calibration."
     )
@@ -110,11 +88,15 @@ class Detector(Parameters, FittedModel):
         labels: LabelsLike = None,
         masks: Sequence[Mask] | None = None,
         groups: Groups = None,
+        strata: Groups = None,
         types: Sequence[str | None] | None = None,
         alpha: float | None = None,
+        calibration: str = "auto",
+        exclude: Exclude = None,
         extend: str | Path | None = None,
         device: str = "auto",
         fit_precision: str = "auto",
+        features_mb: int = 1024,
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
@@ -139,16 +121,29 @@ class Detector(Parameters, FittedModel):
             Images of one group (part, lot, burst) are never separated by the split, and p-values count groups. By
             default as the samples say; "near": near-duplicates, found by thumbnails; "folder": images of one folder;
             otherwise the expression's match in a path (its first parenthesis, if any).
+        strata : sequence, column of a table, "folder" or regular expression, optional
+            Camera, product or shift of each image: each gets a calibration of its own, and images of each are held out
+            for it. By default as the samples say; see `anomem.runtime.groups.resolve_strata`.
         types : sequence of str, optional
             Defect type of each labelled image.
         alpha : float, optional
             Promised false-alarm rate; by default 0.01, or 1 / (n + 1) where n calibration normals are too few for it.
+        calibration : {"auto", "split", "cross", "cross-exact"}
+            split: some normals are kept for calibration. cross: each calibrates by a model without its fold, and the
+            final model learns from all. cross-exact: new images are scored by the models of all folds. See
+            :class:`~anomem.runtime.calibration.Calibration`. auto: cross below 1,000 normals for methods that train
+            nothing by gradient, else split; with `extend`, as that fit.
+        exclude : path, or list of paths or Samples, optional
+            Normals to leave out, such as a table of suspects; the rate then holds for normals unlike those.
         extend : path, optional
-            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew.
+            A model file with its store beside it: its normals, unchanged, and then `images` are fitted to, all anew,
+            with the model's alpha, rule of groups, fit_precision and max_pixels unless they are given.
         device : str
             "auto", or a torch device.
         fit_precision : {"auto", "float32", "bfloat16"}
             Arithmetic of the features learnt from; auto takes bfloat16 where the processor multiplies it natively.
+        features_mb : int
+            Memory for features that cross reads several times, megabytes; beyond it they are in a temporary file.
         batch_size : int
             Images per forward pass.
         workers : int, optional
@@ -165,11 +160,16 @@ class Detector(Parameters, FittedModel):
         ParameterError, InputError, CalibrationError
             For a hyperparameter outside its range; images or labels that cannot be used; an alpha too small for n.
         """
-        described: dict[str, Any] = {"labels": labels, "masks": masks, "groups": groups, "types": types}
-        options: dict[str, Any] = {"alpha": alpha, "device": device, "fit_precision": fit_precision}
-        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "max_pixels": max_pixels}
+        call: dict[str, Any] = {"alpha": alpha, "groups": groups, "strata": strata, "calibration": calibration}
+        call |= {"fit_precision": fit_precision, "max_pixels": max_pixels}
+        if extend is not None:
+            call = extended_call(extend, call)
+        options: dict[str, Any] = {"labels": labels, "masks": masks, "types": types, "device": device}
+        options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad}
+        options |= {"exclude": exclude, "features_mb": features_mb}
         options["earlier"] = () if extend is None else earlier_normals(extend)
-        run_to_end(self._fit_steps(images, y, **described, **options), progress)
+        run_to_end(self._fit_steps(images, y, **options, **call), progress)
+        self._fitted = self._state().replaced(call=call_facts(call))
         return self
 
     def _fit_steps(
@@ -178,45 +178,26 @@ class Detector(Parameters, FittedModel):
         y: Sequence[int] | None = None,
         *,
         alpha: float | None = None,
+        calibration: str = "auto",
+        exclude: Exclude = None,
         device: str = "auto",
         fit_precision: str = "auto",
+        features_mb: int = 1024,
         batch_size: int = 16,
         workers: int | None = None,
         **described: Any,
     ) -> Generator[Record, None, None]:
         self._fitted = None
-        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
+        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "features_mb": features_mb}
         run = make_run(self.resolve(), device=device, fit_precision=fit_precision, **options)
+        check_calibration(calibration, self, run)
         corpus = yield from read_corpus(images, y, preprocessing=read_preprocessing(run.params), **described)
-        history: list[Record] = []
-        steps = isolated_rng(self._fit_state(corpus, alpha, run), self.seed)
-        state = yield from recorded(steps, history)
-        self._fitted = state.replaced(history=tuple(history))
-
-    def _fit_state(self, corpus: Corpus, alpha: float | None, run: Run[Self]) -> Generator[Record, None, Fitted]:
-        roles = split_roles(corpus, alpha, run)
+        corpus, excluded = without_excluded(corpus, exclude)
         second_stage = type(self)._refit is not Detector._refit
-        add_labelled(roles, corpus, run, method=self.name, supervision=self.supervision, second_stage=second_stage)
-        scorer = yield from self._fit(roles.learn, roles.tune, roles.labelled, run)
-        scorer.eval().requires_grad_(False).to(run.device)
-        results, scale = yield from calibration_pass(scorer, roles.calibration, run)
-        remember_calibration(scorer, results)
-        if roles.labelled is not None and isinstance(scorer, TwoStageScorer):
-            # Same draws as a later refit, so that labels given now or later lead to the same scores.
-            fresh = replace(run, rng=torch.Generator().manual_seed(run.params.seed))
-            yield from self._refit(scorer, roles.labelled, fresh)
-        return Fitted(
-            scorer,
-            run.params.to_dict(),
-            roles.learn.preprocessing,
-            calibrate(final_scores(scorer, results), alpha, run.params.precision, roles.groups),
-            scale,
-            roles.digests,
-            corpus.skipped,
-            labels=roles.label_rows,
-            calibration_groups=only_groups(roles.groups),
-            normals=stored_normals(corpus),
-        )
+        history: list[Record] = []
+        steps = fitted_state(self, corpus, alpha, run, calibration, second_stage=second_stage)
+        state = yield from recorded(steps, history)
+        self._fitted = state.replaced(history=tuple(history), excluded=excluded, grouping=corpus.grouping)
 
     def label(
         self,
@@ -272,12 +253,14 @@ class Detector(Parameters, FittedModel):
         **described: Any,
     ) -> Generator[Record, None, None]:
         state = self._state()
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
         described["preprocessing"] = state.preprocessing
         corpus = yield from read_corpus(images, y, default_label=ANOMALOUS, **described)
         if add:
             corpus = yield from extended(corpus, state.labels, state.digests["labelled"])
+        if isinstance(state.scorer, FoldScorer):
+            raise InputError("calibration='cross-exact': takes no labels; fit again with calibration='cross'")
         if not isinstance(state.scorer, TwoStageScorer):
             raise InputError(f"{self.name}: no second stage to refit; use anomem, or fit again")
         if not len(corpus.positions(ANOMALOUS)):
@@ -308,22 +291,21 @@ class Detector(Parameters, FittedModel):
         state = self._state()
         self._fitted = state.replaced(calibration=state.calibration.with_alpha(alpha))
 
-    def _normals(self, normals: ImagesLike) -> tuple[Any, Sequence[Hashable | None] | None]:
-        return normal_samples(normals)
+    def _normals(
+        self, normals: ImagesLike, stratum: str | None = None
+    ) -> tuple[Any, dict[str, Sequence[Hashable | None] | None]]:
+        return normal_samples(normals, stratum)
+
+    def _strata_of(self, images: ImagesLike, column: str) -> Sequence[Hashable | None] | None:
+        return strata_of(images, column)
 
     def _calibrated(
-        self,
-        images: PreparedImages,
-        alpha: float | None,
-        *,
-        batch_size: int,
-        device: str,
-        groups: Sequence[Hashable | None] | None,
+        self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
         state, workers = self._state(), images.workers
-        params = self.from_dict(state.resolved).resolve()
+        params = self.from_dict(state.resolved).resolve(strict=False)
         run = make_run(params, device=device, fit_precision="auto", batch_size=batch_size, workers=workers)
-        self._fitted = yield from recalibrated(state, images, alpha, run, groups)
+        self._fitted = yield from recalibrated(state, images, fresh, run)
 
     def save(self, path: str | Path, *, keep_store: bool = False) -> None:
         """Write the model as one safetensors file; with `keep_store` also the table that `extend` of a fit reads."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,46 +15,23 @@ from anomem.data.corpus import Corpus
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import LabelRow
 from anomem.data.store import Stored
-from anomem.errors import AnomemWarning, InputError, ParameterError
+from anomem.errors import InputError, ParameterError
+from anomem.framing import Framed
+from anomem.framing import read_preprocessing as read_preprocessing
 from anomem.nn.devices import copy_scorer, find_device, has_native_bfloat16
 from anomem.nn.inference import ImageResult, score_images
 from anomem.nn.scorer import Scorer, TwoStageScorer
-from anomem.runtime.calibration import Calibration, calibrate, check_alpha, group_numbers
-from anomem.runtime.images import read_mask
-from anomem.runtime.pixels import fitting_bits
+from anomem.runtime.calibration import Calibration, calibrate, group_numbers
+from anomem.runtime.frame import Frame
 from anomem.runtime.preprocess import Preprocessing
-from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
+from anomem.runtime.recalibration import Fresh, MapScale, calibrated_anew, fresh_normals, seen_before
 from anomem.runtime.scoring import PreparedImages
-from anomem.runtime.sources import ImageSource, highest_level
+from anomem.runtime.suspects import Suspect, find_suspects
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, FloatArray, IntArray, Record
 
 
-class Shared(Protocol):
+class Shared(Framed, Protocol):
     """Resolved hyperparameters common to all methods."""
-
-    @property
-    def size(self) -> int:
-        """Input side, pixels."""
-
-    @property
-    def letterbox(self) -> bool:
-        """Keep the aspect when resizing."""
-
-    @property
-    def tile(self) -> int | None:
-        """Side of tiles, pixels."""
-
-    @property
-    def tile_overlap(self) -> float:
-        """Share of a tile's side by which neighbours overlap."""
-
-    @property
-    def roi(self) -> Any:
-        """Region of interest: a path, an array or None."""
-
-    @property
-    def bits(self) -> int | str:
-        """Bits that 16-bit samples use, or "auto"."""
 
     @property
     def precision(self) -> str:
@@ -72,7 +48,7 @@ P_co = TypeVar("P_co", bound=Shared, covariant=True)
 
 @dataclass(frozen=True)
 class Run(Generic[P_co]):
-    """Circumstances of one fit: resolved hyperparameters, randomness, device and precision."""
+    """Circumstances of one fit: resolved hyperparameters, randomness, device, precision, memory for features."""
 
     params: P_co
     rng: torch.Generator
@@ -80,6 +56,7 @@ class Run(Generic[P_co]):
     fit_precision: str
     batch_size: int
     workers: int | None = None
+    features_mb: int = 1024
 
 
 @dataclass(frozen=True)
@@ -165,8 +142,22 @@ class Fitted:
         Files that the second stage is fitted to; see :func:`anomem.data.labels.label_rows`.
     calibration_groups : tuple of int or None
         Group of each calibration image, in a two-stage scorer's order; None: no groups.
+    calibration_strata : tuple of str or None
+        Stratum of each calibration image, in the same order; None: no strata.
     normals : tuple of Stored
         Files of the fit's normals, for a store beside the model; no part of the model file.
+    wanted : str
+        Calibration that was asked for: "auto", "split", "cross" or "cross-exact".
+    suspects : tuple of Suspect
+        Normals of the fit with an extreme out-of-sample score, worst first.
+    excluded : int
+        Number of normals that a person left out.
+    frame : Frame or None
+        Size at which the normals are seen; None: the file is older than this fact.
+    grouping : mapping
+        Groups among the normals; see :func:`anomem.runtime.groups.group_facts`.
+    call : mapping
+        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.modelfile.call_facts`.
     """
 
     scorer: Scorer
@@ -179,7 +170,14 @@ class Fitted:
     history: tuple[Record, ...] = ()
     labels: tuple[LabelRow, ...] = ()
     calibration_groups: tuple[int, ...] | None = None
+    calibration_strata: tuple[str, ...] | None = None
     normals: tuple[Stored, ...] = ()
+    wanted: str = "split"
+    suspects: tuple[Suspect, ...] = ()
+    excluded: int = 0
+    frame: Frame | None = None
+    grouping: Mapping[str, Any] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -197,7 +195,9 @@ class Fitted:
         return dataclasses.replace(self, **changes)
 
 
-def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, workers: int | None) -> Run[P]:
+def make_run(
+    params: P, *, device: str, fit_precision: str, batch_size: int, workers: int | None, features_mb: int = 1024
+) -> Run[P]:
     """Validate the call arguments of a fit.
 
     Raises
@@ -213,47 +213,7 @@ def make_run(params: P, *, device: str, fit_precision: str, batch_size: int, wor
     if fit_precision == "auto":
         fit_precision = "bfloat16" if has_native_bfloat16(where) else "float32"
     rng = torch.Generator().manual_seed(int(params.seed))
-    return Run(params, rng, where, fit_precision, batch_size, workers)
-
-
-def read_preprocessing(params: Shared, normals: ImageSource | None = None) -> Preprocessing:
-    """Build the preprocessing that the hyperparameters describe, and read a mask for `roi`.
-
-    With ``bits="auto"`` as many bits as the 16-bit samples of `normals` use; 16 without any.
-    """
-    bits = params.bits
-    if isinstance(bits, str):
-        bits = 16 if normals is None else _observed_bits(normals)
-    return Preprocessing(
-        size=params.size,
-        letterbox=params.letterbox,
-        tile=params.tile,
-        overlap=params.tile_overlap,
-        roi=_read_roi(params.roi),
-        bits=bits,
-    )
-
-
-def _observed_bits(normals: ImageSource) -> int:
-    """Find the number of bits that the 16-bit samples of some images use, and warn where it is below 16."""
-    highest = highest_level(normals)
-    bits = fitting_bits(highest) if highest else 16
-    if bits < 16:
-        found = f"16-bit values of the normal images end at {highest}: read as {bits} bits, in scoring too"
-        warnings.warn(f"{found} (bits=16 keeps the whole range)", AnomemWarning, stacklevel=2)
-    return bits
-
-
-def _read_roi(roi: Any) -> BoolArray | None:
-    if roi is None:
-        return None
-    if isinstance(roi, np.ndarray):
-        mask, name = roi > 0, "roi"
-    else:
-        mask, name = read_mask(roi), str(roi)
-    if not mask.any():
-        raise InputError(f"{name}: the region of interest is empty (all black); paint it white")
-    return np.asarray(mask)
+    return Run(params, rng, where, fit_precision, batch_size, workers, features_mb)
 
 
 def calibration_pass(
@@ -273,11 +233,7 @@ def calibration_pass(
 
 
 def recalibrated(
-    state: Fitted,
-    images: PreparedImages,
-    alpha: float | None,
-    run: Run[Shared],
-    groups: Sequence[Hashable | None] | None,
+    state: Fitted, images: PreparedImages, fresh: Fresh, run: Run[Shared]
 ) -> Generator[Record, None, Fitted]:
     """Calibrate on normals that the model has not used; others are left out with a warning.
 
@@ -288,24 +244,37 @@ def recalibrated(
     CalibrationError
         If alpha is too small for their number.
     """
-    check_alpha(alpha, len(images))
-    seen = state.digests["learn"] | state.digests["tune"] | state.digests["labelled"]
-    fresh, counted = fresh_normals(images, seen, alpha, groups)
+    chosen, wanted = fresh_normals(images, seen_before(state.digests, fresh), fresh)
     scorer = copy_scorer(state.scorer, run.device)
-    scored, scale = yield from calibration_pass(scorer, fresh, run)
+    scored, scale = yield from calibration_pass(scorer, chosen, run)
     kept = [i for i, result in enumerate(scored) if result.error is None]
     if not kept:
         raise InputError("none of the images to calibrate on can be read; check their files")
-    results, numbers = [scored[i] for i in kept], only_groups([counted[i] for i in kept])
+    results, wanted = [scored[i] for i in kept], wanted.subset(kept)
     remember_calibration(scorer, results)
-    calibration = calibrated_anew(final_scores(scorer, results), alpha, state.calibration, numbers)
+    digests = frozenset(r.digest for r in results) | (state.digests["calibration"] if fresh.blend else frozenset())
     return state.replaced(
         scorer=scorer,
-        calibration=calibration,
+        calibration=calibrated_anew(final_scores(scorer, results), wanted, state.calibration),
         map_scale=scale,
-        digests={**state.digests, "calibration": frozenset(r.digest for r in results)},
-        calibration_groups=numbers,
+        digests={**state.digests, "calibration": digests},
+        calibration_groups=None if wanted.groups is None else only_groups(wanted.groups),
+        calibration_strata=None if wanted.strata is None else tuple(wanted.strata),
     )
+
+
+def suspects_among(
+    scorer: Scorer, results: Sequence[ImageResult], calibration: ImageSet, tune: ImageSet
+) -> tuple[Suspect, ...]:
+    """Find suspects among the normals that were scored by memories without them, labels aside.
+
+    Of a split these are the calibration normals and, where their scores are kept, the tune normals.
+    """
+    scored = [(calibration.source.name(r.index), r.one_class) for r in results]
+    if isinstance(scorer, TwoStageScorer) and scorer.folds is None:
+        names = [tune.source.name(int(i)) for i in tune.indices]
+        scored += zip(names, scorer.tune_one_class.tolist(), strict=True)
+    return find_suspects([name for name, _ in scored], [score for _, score in scored])
 
 
 def only_groups(groups: Sequence[Hashable | None]) -> tuple[int, ...] | None:
@@ -324,14 +293,32 @@ def final_scores(scorer: Scorer, results: Iterable[ImageResult]) -> FloatArray:
 @torch.inference_mode()
 def conclude(scorer: TwoStageScorer) -> FloatArray:
     """Return scores of the calibration normals that a two-stage scorer carries, (n,) float32."""
-    scores = scorer.conclude(scorer.calibration_one_class, scorer.calibration_evidence)
-    return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
+    return np.asarray(scorer.calibration_scores().float().cpu().numpy(), dtype=np.float32)
 
 
 def reconcluded(scorer: TwoStageScorer, state: Fitted) -> Calibration:
-    """Calibrate a refitted scorer on the normals that it carries."""
+    """Calibrate a refitted scorer on the normals that it carries.
+
+    Raises
+    ------
+    InputError
+        If the calibration is blended: the earlier scores cannot be computed anew.
+    """
     known = state.calibration
-    return calibrate(conclude(scorer), known.alpha, known.precision, state.calibration_groups)
+    if known.blended:
+        raise InputError(
+            "labels: the calibration is blended with fresh normals; label the model before, then calibrate"
+        )
+    return calibrate(
+        conclude(scorer),
+        known.alpha,
+        known.precision,
+        state.calibration_groups,
+        kind=known.kind,
+        folds=known.folds,
+        strata=state.calibration_strata,
+        strata_by="" if known.strata is None else known.strata.by,
+    )
 
 
 def remember_calibration(scorer: Scorer, results: list[ImageResult]) -> None:

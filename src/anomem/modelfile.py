@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from torch import Tensor, fx
 from anomem.data.store import Stored, read_store
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
-from anomem.nn.scorer import Scorer
+from anomem.nn.fold_scorer import MEMBERS, FoldScorer
+from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
-from anomem.runtime.calibration import Calibration
+from anomem.runtime.calibration import DEFAULT_ALPHA, Calibration
 from anomem.runtime.files import is_file
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.seal import BLANK, SEAL, check_seal, seal
+from anomem.runtime.strata import Strata, numbered
+from anomem.runtime.suspects import Suspect
 from anomem.training import own_rng
 from anomem.types import BoolArray, IntArray, Record
 from anomem.version import __version__
@@ -46,6 +50,10 @@ def save_model(path: str | Path, method: str, params: Mapping[str, object], stat
     if state.calibration.groups is not None and state.calibration_groups is not None:
         tensors["calibration.groups"] = torch.from_numpy(state.calibration.groups.astype(np.int64))
         tensors["calibration.groups_as_remembered"] = torch.tensor(state.calibration_groups, dtype=torch.int64)
+    if state.calibration.strata is not None and state.calibration_strata is not None:
+        tensors["calibration.strata"] = torch.from_numpy(state.calibration.strata.numbers.astype(np.int64))
+        numbers = numbered(state.calibration_strata).numbers
+        tensors["calibration.strata_as_remembered"] = torch.from_numpy(numbers.astype(np.int64))
     for role, hashes in state.digests.items():
         tensors[f"digests.{role}"] = digest_tensor(hashes)
     if state.preprocessing.roi is not None:
@@ -70,8 +78,20 @@ def manifest_of(method: str, params: Mapping[str, object], state: Fitted) -> Man
             "skipped": list(state.skipped),
             "history": [dataclasses.asdict(record) for record in state.history],
             "labels": [dict(row) for row in state.labels],
+            **_added(state),
         },
     )
+
+
+def _added(state: Fitted) -> dict[str, Any]:
+    """Return facts that files of version 0.1 have not, where they differ from what these say by leaving them out."""
+    facts = {"calibration": state.wanted, "suspects": [dict(row) for row in state.suspects], "excluded": state.excluded}
+    facts |= {"frame": state.frame and state.frame.to_dict(), "call": dict(state.call), "groups": dict(state.grouping)}
+    return {name: value for name, value in facts.items() if value not in ("split", [], {}, 0, None)}
+
+
+def _suspect(row: Mapping[str, Any]) -> Suspect:
+    return Suspect(path=str(row["path"]), score=float(row["score"]), p_value=float(row["p_value"]))
 
 
 def load_model(
@@ -99,21 +119,26 @@ def load_model(
     tensors, manifest = read_model(path)
     build = builder(manifest.method)
     try:
-        if manifest.architecture.get("size") not in (None, manifest.preprocessing["size"]):
-            raise ModelFileError("architecture and preprocessing differ in size")
         if manifest.precision == "int8" or manifest.precision != manifest.calibration["precision"]:
             raise ModelFileError("precision: not one that models of this kind score in")
         scorer = _filled(build, dict(manifest.architecture), tensors)
         roi = _roi(tensors)
+        preprocessing = Preprocessing.from_dict(manifest.preprocessing, roi)
+        if "size" in manifest.architecture and input_hw(manifest.architecture) != preprocessing.hw:
+            raise ModelFileError("architecture and preprocessing differ in size")
         state = Fitted(
             scorer,
             {**manifest.resolved, "roi": roi},
-            Preprocessing.from_dict(manifest.preprocessing, roi),
+            preprocessing,
             Calibration(
                 tensors["calibration.scores"].numpy(),
                 float(manifest.calibration["alpha"]),
                 str(manifest.calibration["precision"]),
                 _groups(tensors, "calibration.groups", manifest),
+                str(manifest.calibration.get("kind", "split")),
+                int(manifest.calibration.get("folds", 0)),
+                _strata(tensors, "calibration.strata", manifest),
+                manifest.calibration.get("blended", 0),
             ),
             _scale(manifest.map_scale),
             {role: digest_set(tensors[f"digests.{role}"]) for role in ("learn", "tune", "calibration", "labelled")},
@@ -121,6 +146,13 @@ def load_model(
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
             _remembered(tensors, manifest),
+            _remembered_strata(tensors, manifest),
+            wanted=str(manifest.facts.get("calibration", "split")),
+            suspects=tuple(_suspect(row) for row in manifest.facts.get("suspects", ())),
+            excluded=int(manifest.facts.get("excluded", 0)),
+            frame=manifest.frame,
+            grouping=dict(manifest.facts.get("groups", {})),
+            call=call_facts(manifest.facts.get("call", {})),
         )
     except (ImportError, MemoryError, OSError):  # An error of this machine, not of the file.
         raise
@@ -141,6 +173,32 @@ def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
     """
     tensors, _ = read_model(path)
     return read_store(path, digest_set(tensors["digests.learn"]))
+
+
+def call_facts(call: Mapping[str, object]) -> dict[str, Any]:
+    """Return the arguments of a fit that a later one with ``extend`` repeats, without those left at their defaults.
+
+    They are the rules of ``groups`` and ``strata`` ("near", "folder", an expression), ``fit_precision`` and
+    ``max_pixels``.
+    """
+    kinds = {"groups": str, "strata": str, "fit_precision": str, "max_pixels": int}
+    return {n: call[n] for n, kind in kinds.items() if isinstance(call.get(n), kind) and call[n] != "auto"}
+
+
+def extended_call(path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a fit that extends a model: as given, else as in the model's fit.
+
+    Its alpha is kept unless it is the default, 0.01 or the smallest attainable one, which more normals may change. Its
+    calibration is kept; a file that does not say has a split.
+    """
+    manifest = read_manifest(path)
+    known, facts = call_facts(dict(manifest.facts.get("call", {}))), manifest.calibration
+    known["calibration"] = str(manifest.facts.get("calibration", "split"))
+    smallest = 1 / (facts.get("groups", facts["n"]) + 1)
+    if facts["alpha"] not in (DEFAULT_ALPHA, smallest):
+        known["alpha"] = facts["alpha"]
+    open_names = [n for n, value in given.items() if value is None or (isinstance(value, str) and value == "auto")]
+    return {**given, **{name: value for name, value in known.items() if name in open_names}}
 
 
 def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:
@@ -184,11 +242,13 @@ def check_resolved(kind: type[Parameters], resolved: Mapping[str, object]) -> No
     missing = sorted({"size", "precision", "seed"} - set(resolved))
     if missing:
         raise ModelFileError(f"hyperparameters of the fit: {missing[0]!r} is missing")
-    kind.from_dict(resolved).resolve()
+    kind.from_dict(resolved).resolve(strict=False)
 
 
 def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], tensors: dict[str, Tensor]) -> Scorer:
     """Build on the meta device, where a hostile config costs nothing, and assign the file's tensors."""
+    if MEMBERS in config:
+        build = partial(FoldScorer.built, build)
     own = {name.removeprefix("scorer."): value for name, value in tensors.items() if name.startswith("scorer.")}
     with torch.device("meta"):
         scorer = build(config)
@@ -223,6 +283,16 @@ def _remembered(tensors: dict[str, Tensor], manifest: Manifest) -> tuple[int, ..
     if groups is not None and len(groups) != len(tensors["calibration.scores"]):
         raise ModelFileError("calibration.groups_as_remembered: another number of images than scores")
     return None if groups is None else tuple(groups.tolist())
+
+
+def _strata(tensors: dict[str, Tensor], name: str, manifest: Manifest) -> Strata | None:
+    """Read strata; required where the manifest names them."""
+    return Strata.stored(manifest.calibration, tensors[name].numpy() if name in tensors else None)
+
+
+def _remembered_strata(tensors: dict[str, Tensor], manifest: Manifest) -> tuple[str, ...] | None:
+    strata = _strata(tensors, "calibration.strata_as_remembered", manifest)
+    return None if strata is None else tuple(strata.names[number] for number in strata.numbers)
 
 
 def _roi(tensors: dict[str, Tensor]) -> BoolArray | None:

@@ -13,6 +13,7 @@ from PIL import Image
 from anomem.data.sources import Sample, open_source
 from anomem.errors import ImageError
 from anomem.runtime.calibration import calibrate
+from anomem.runtime.groups import group_facts
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class SpotDetector:
     paper = "after <nobody> & co"
     localizes = True
     bits_ = 16
+    groups_ = group_facts(["a.png", "<b>.png", "c.png"], ["x", "x", None], "near")
 
     def __init__(self, normals: list[Path], *, alpha: float = 0.1, localizes: bool = True) -> None:
         source = open_source(normals)

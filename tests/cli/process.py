@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 COMMAND = (sys.executable, "-m", "anomem.cli.main")
-KNN = ("--method", "knn", "--set", "size=64")
+KNN = ("--method", "knn", "--set", "size=64", "--calibration", "split")
 """The fastest fit there is."""
-TINY = ("--set", "size=64")
+TINY = ("--set", "size=64", "--calibration", "split")
 """The fastest fit with maps and a second stage."""
 
 

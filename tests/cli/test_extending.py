@@ -13,6 +13,7 @@ import anomem as library
 from anomem.data.samples import Sample
 from anomem.detectors import get
 from anomem.errors import InputError
+from anomem.modelfile import read_manifest
 from tests.cli.process import KNN, Run, Shop, files, goods
 
 METHODS = ("knn", "padim", "kmeans", "iforest", "ocsvm")
@@ -71,6 +72,25 @@ def test_commands_extend(shop: Shop, here: Run, tmp_path: Path) -> None:
     code, out, err = here("fit", "new", "--extend", "m2", "--out", "m3", "--json")
     assert code == 0, err
     assert sum(json.loads(out)[key] for key in ("n_train", "n_tune", "n_calibration")) == 30
+
+
+def test_settings_of_the_call_are_kept_unless_given_anew(shop: Shop, here: Run, tmp_path: Path) -> None:
+    parts(shop, tmp_path)
+    call = ("--alpha", "0.3", "--group-by", "([^/]*)[.]png", "--max-pixels", "5000000", "--fit-precision", "fp32")
+    assert here("fit", "old", "--out", "m", *KNN, *call, "--bits", "12", "--keep-store")[0] == 0
+    code, out, err = here("fit", "new", "--extend", "m", "--out", "m2", "--keep-store")
+    assert code == 0, err
+    assert "as m was fitted, unless given anew: alpha 0.3, fit_precision float32, max_pixels 5000000, groups (" in out
+    for name in ("m", "m2"):
+        manifest = read_manifest(name)
+        assert manifest.calibration["alpha"] == 0.3
+        assert manifest.resolved["bits"] == 12
+        assert manifest.facts["call"] == {"groups": call[3], "fit_precision": "float32", "max_pixels": 5_000_000}
+    code, out, err = here("fit", "new", "--extend", "m2", "--out", "m3", "--alpha", "0.4", "--max-pixels", "1000")
+    assert code == 2
+    assert "are more than the limit of 1000" in err
+    assert here("fit", "new", "--extend", "m2", "--out", "m3", "--alpha", "0.4")[0] == 0
+    assert read_manifest("m3").calibration["alpha"] == 0.4
 
 
 def test_what_cannot_be_extended_is_refused(shop: Shop, here: Run, tmp_path: Path) -> None:

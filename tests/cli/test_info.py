@@ -27,6 +27,13 @@ def test_methods_are_those_of_the_registry(capsys: pytest.CaptureFixture[str]) -
         assert [p["name"] for p in method["parameters"]] == [name for name, _ in kind.declared_deep()]
 
 
+def test_methods_name_the_short_names_of_backbones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["methods"]) == 0
+    assert "dinov2_small" in capsys.readouterr().out.splitlines()[-1]
+    assert run(["methods", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["backbones"]["dinov2_small"] == "vit_small_patch14_dinov2"
+
+
 def test_method_shows_what_set_takes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["methods", "knn"]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
@@ -48,7 +55,7 @@ def test_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[str])
     assert facts["version"] == __version__
     assert Path(facts["default_weights"]).is_file()
     assert isinstance(facts["bf16"], bool)
-    assert set(facts["extras"]) == {"tables", "video", "export", "openvino"}
+    assert set(facts["extras"]) == {"tables", "video", "export", "openvino", "lite"}
 
 
 def test_doctor_examines_a_model(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,6 +215,15 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "no xml": ("l.xml", "<annotations><image", "not readable as XML"),
     "other": ("l.xml", "<net></net>", "no annotations of CVAT"),
     "video": ("l.xml", cvat('<track id="0" label="x"></track>'), "annotations of a video"),
+    "beyond floats": ("l.json", [task(3, "a.png", polygon("x", (0, 1), (10**400, 3), (2, 2)))], "task 3: damaged"),
+    **{
+        f"size {side}": (
+            "l.json",
+            [task(3, "a.png", {**polygon("x", (0, 1), (9, 3), (2, 2)), "original_width": side})],
+            "task 3: damaged",
+        )
+        for side in (0, -5, 2**31, float("inf"))
+    },
     "size": ("l.xml", cvat('<image name="a.png" width="99999999" height="9999999"/>'), "image 1: damaged"),
     "runs": (
         "l.xml",

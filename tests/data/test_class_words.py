@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,16 @@ def picture(path: Path, value: int) -> None:
         ("train/good/cam1/ok/1.png", "train/good/cam1/ng/2.png"),
         ("train_good/1.png", "test_bad/2.png"),
         ("good/train/1.png", "bad/test/2.png"),
+        ("Gutteile/1.png", "Ausschuss/2.png"),
+        ("bon/1.png", "défectueux/2.png"),
+        ("conforme/1.png", unicodedata.normalize("NFD", "défaut/2.png")),
+        ("bueno/1.png", "defectuoso/2.png"),
+        ("buono/1.png", "difettoso/2.png"),
+        ("dobry/1.png", "wadliwy/2.png"),
+        ("良品/1.png", "不良品/2.png"),
+        ("合格/1.png", "不合格/2.png"),
+        ("양품/1.png", "불량/2.png"),
+        ("норма/1.png", "брак/2.png"),
     ],
 )
 def test_class_words_at_any_depth(tmp_path: Path, places: tuple[str, str]) -> None:

@@ -59,6 +59,14 @@ def test_label_words(folder: Path, word: str, label: int) -> None:
     assert read_labels(table(folder, f"path,label\na.png,{word}\n"))[0].label == label
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_separator_may_be_declared_as_excel_does(folder: Path, separator: str) -> None:
+    file = table(folder, f"sep={separator}\r\npath{separator}label\r\na.png{separator}1\r\n")
+    assert read_labels(file) == (Sample(folder / "a.png", 1),)
+    with pytest.raises(InputError, match=rf"{file.name}:3: gone\.png: no such file"):
+        read_labels(table(folder, f"sep={separator}\npath{separator}label\ngone.png{separator}1\n"))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -102,6 +102,18 @@ def test_videos_stand_for_their_frames(tmp_path: Path) -> None:
     assert {parameter.default for parameter in options.every(lambda: None).__click_params__} == {video.EVERY}
 
 
+def test_the_limit_on_pixels_holds_for_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = video.frames(film(tmp_path / "a.mp4", 3))
+    assert open_source(frames, max_pixels=64 * 48).load(0).shape == (48, 64, 3)
+    decoded: list[int] = []
+    monkeypatch.setattr(video._Clip, "_found", lambda _, number: decoded.append(number))
+    with pytest.raises(
+        ImageError, match=r"a\.mp4#000000: 64 x 48 pixels are more than the limit of 3071; .*max_pixels"
+    ):
+        open_source(frames, max_pixels=64 * 48 - 1).load(0)
+    assert decoded == []
+
+
 def test_what_is_no_video_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = film(tmp_path / "a.mp4", 20)
     cut = tmp_path / "cut.mp4"
@@ -117,9 +129,6 @@ def test_what_is_no_video_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read_file(tmp_path / "no.mp4#000020")
     with pytest.raises(InputError, match="every=0: takes no frame"):
         video.frames(clip, 0)
-    monkeypatch.setattr(video, "MAX_PIXELS", 3000)
-    with pytest.raises(ImageError, match="frames of more than 3,000 pixels"):
-        video.frames(film(tmp_path / "large.mp4", 3))
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtraError, match=r"av is not installed: pip install 'anomem\[video\]'"):
         video.frames(film_free(tmp_path / "b.mp4", clip))

@@ -7,16 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import strategies as st
-from torch import Tensor
 
 from anomem.detectors.fyd.aligned_backbone import Aligned, AlignedBackbone, cut, spread_of
 from anomem.detectors.fyd.alignment import (
-    FCA_BOUNDS,
     affine,
     compose,
-    places,
     rotation,
     warp,
 )
@@ -28,29 +23,7 @@ from anomem.detectors.fyd.fine_alignment import (
 )
 from anomem.errors import ParameterError
 from anomem.nn.backbones import Backbone
-
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _smooth(count: int = 2, side: int = 64, seed: int = 0) -> Tensor:
-    """Pictures without fine structure, so that resampling loses next to nothing."""
-    coarse = torch.rand(count, 3, 6, 6, generator=_generator(seed)) * 255
-    return F.interpolate(coarse, (side, side), mode="bicubic", align_corners=True)
-
-
-def _thetas(count: int, seed: int, strength: float = 1.0) -> Tensor:
-    limits = strength * torch.tensor(FCA_BOUNDS)
-    return affine(limits * (2 * torch.rand(count, 6, generator=_generator(seed)) - 1))
-
-
-def _well_inside(theta: Tensor) -> Tensor:
-    """1 where a warp of 64 x 64 pixels reads at least two of them away from the edge."""
-    return (places(theta, (64, 64)).abs().amax(dim=3) < 1 - 4 / 64).float()
-
-
-numbers = st.lists(st.floats(-0.5, 0.5), min_size=6, max_size=6)
+from tests.detectors.warps import generator, smooth
 
 
 @pytest.fixture(scope="module")
@@ -62,28 +35,28 @@ def backbone() -> Backbone:
 
 def _aligned(backbone: Backbone, **changes: Any) -> AlignedBackbone:
     options: dict[str, Any] = {"image": {"hidden": 8}, "feature": {"hidden": 8, "centred": False}}
-    return AlignedBackbone(backbone, 64, **{**options, **changes}).eval()
+    return AlignedBackbone(backbone, (64, 64), **{**options, **changes}).eval()
 
 
 def _shaken(model: AlignedBackbone) -> AlignedBackbone:
     """Aligners that do something."""
     for name, parameter in model.named_parameters():
         if name.endswith("localiser.last.bias"):
-            parameter.data.copy_(0.1 * torch.randn(len(parameter), generator=_generator()))
+            parameter.data.copy_(0.1 * torch.randn(len(parameter), generator=generator()))
     return model
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
 def test_a_backbone_in_pieces_computes_the_same(name: str) -> None:
     whole = Backbone(name, stages=(1, 2, 3)).eval()
-    images = _smooth(2, 64)
+    images = smooth(2, 64)
     with torch.inference_mode():
         expected = whole(images)
         x = (images - whole.mean) / whole.std
         for piece, wanted in zip(cut(whole), expected, strict=True):
             x = piece(x)
             torch.testing.assert_close(x, wanted, rtol=1e-4, atol=1e-4)
-        found = AlignedBackbone(whole, 64, image=None, feature=None).eval()(images)
+        found = AlignedBackbone(whole, (64, 64), image=None, feature=None).eval()(images)
     for one, wanted in zip(found.maps, expected, strict=True):
         torch.testing.assert_close(one, wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.last, found.maps[-1])
@@ -95,7 +68,7 @@ def test_stages_out_of_order_are_refused() -> None:
 
 
 def test_untrained_aligners_leave_the_maps_alone(backbone: Backbone) -> None:
-    images = _smooth(2, 64)
+    images = smooth(2, 64)
     with torch.inference_mode():
         plain = _aligned(backbone, image=None, feature=None)(images)
         found = _aligned(backbone)(images)
@@ -104,7 +77,7 @@ def test_untrained_aligners_leave_the_maps_alone(backbone: Backbone) -> None:
 
 
 def test_the_common_frame_is_that_of_the_last_stage(backbone: Backbone) -> None:
-    images = _smooth(2, 64)
+    images = smooth(2, 64)
     model = _shaken(_aligned(backbone))
     with torch.inference_mode():
         found = model(images)
@@ -136,11 +109,11 @@ def test_every_parameter_gets_a_gradient(backbone: Backbone) -> None:
     model = _shaken(_aligned(backbone, feature={"hidden": 8}))
     for name, parameter in model.named_parameters():
         if name.endswith("localiser.last.weight"):
-            torch.nn.init.normal_(parameter, std=0.05, generator=_generator())
+            torch.nn.init.normal_(parameter, std=0.05, generator=generator())
     model.requires_grad_(True)
-    training = DenseAlignment(model, width=16, weights=Weights(), pose=Pose(1.0, 0.1), rng=_generator())
+    training = DenseAlignment(model, width=16, weights=Weights(), pose=Pose(1.0, 0.1), rng=generator())
     training.train()
-    loss, figures = training.loss(_smooth(4, 64).byte())
+    loss, figures = training.loss(smooth(4, 64).byte())
     loss.backward()
     without = [n for n, p in training.named_parameters() if p.grad is None or not bool((p.grad != 0).any())]
     # What all share in a feature warp is taken out again.
@@ -155,8 +128,8 @@ def test_both_losses_are_weighted(backbone: Backbone) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = _aligned(backbone)
-            training = DenseAlignment(model, width=16, weights=weights, pose=Pose(), rng=_generator()).eval()
-        value, figures = training.loss(_smooth(4, 64))
+            training = DenseAlignment(model, width=16, weights=weights, pose=Pose(), rng=generator()).eval()
+        value, figures = training.loss(smooth(4, 64))
         found[weights.image, weights.feature] = float(value.detach())
         assert float(value.detach()) == pytest.approx(
             weights.image * figures["image_loss"] + weights.feature * figures["feature_loss"], abs=1e-6
@@ -181,11 +154,11 @@ def test_spread_tells_how_much_warps_differ() -> None:
     still = spread_of([same])
     assert still["angle_spread"] == pytest.approx(0, abs=0.1)
     assert still["scale_spread"] == pytest.approx(0, abs=1e-6)
-    angles = 0.3 * torch.randn(500, generator=_generator())
+    angles = 0.3 * torch.randn(500, generator=generator())
     assert spread_of([rotation(angles)])["angle_spread"] == pytest.approx(math.degrees(0.3), rel=0.1)
     many = torch.zeros(500, 6)
-    many[:, 1] = many[:, 2] = 0.1 * torch.randn(500, generator=_generator())
-    many[:, 4] = 0.05 * torch.randn(500, generator=_generator(1))
+    many[:, 1] = many[:, 2] = 0.1 * torch.randn(500, generator=generator())
+    many[:, 4] = 0.05 * torch.randn(500, generator=generator(1))
     found = spread_of([affine(many)])
     assert found["scale_spread"] == pytest.approx(0.1, rel=0.1)
     assert found["shift_spread"] == pytest.approx(0.05, rel=0.2)

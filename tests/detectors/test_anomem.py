@@ -61,7 +61,7 @@ def normal() -> UInt8Image:
 
 @pytest.fixture(scope="module")
 def fitted(images: UInt8Image) -> AnoMem:
-    return AnoMem(**TINY).fit(images, alpha=0.2)
+    return AnoMem(**TINY).fit(images, calibration="split", alpha=0.2)
 
 
 def _again(fitted: AnoMem) -> AnoMem:
@@ -96,14 +96,14 @@ def test_presets_reach_the_scorer(fitted: AnoMem, images: UInt8Image) -> None:
     assert surface.fusion.weights.tolist() == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     assert (surface.fusion.reduction, surface.fusion.standardise) == ("top", "position")
     assert {m.retrieval["hard"] for m in surface.memories()} == {True}
-    object_ = _scorer(AnoMem(preset="object", **TINY).fit(images, alpha=0.2))
+    object_ = _scorer(AnoMem(preset="object", **TINY).fit(images, calibration="split", alpha=0.2))
     assert object_.fusion.weights.tolist() == [1.0, 1.0, 1.0]
     assert (object_.fusion.reduction, object_.fusion.standardise) == ("l2", "scale")
     assert {(m.retrieval["hard"], m.retrieval["beta"]) for m in object_.memories()} == {(False, 16.0)}
 
 
 def test_an_explicit_value_wins_over_the_preset(images: UInt8Image) -> None:
-    detector = AnoMem(preset="object", beta=3.5, size=32, memory_size=(8,)).fit(images, alpha=0.2)
+    detector = AnoMem(preset="object", beta=3.5, size=32, memory_size=(8,)).fit(images, calibration="split", alpha=0.2)
     scorer = _scorer(detector)
     assert scorer.config["size"] == 32
     assert {m.retrieval["beta"] for m in scorer.memories()} == {3.5}
@@ -123,7 +123,7 @@ def test_a_file_keeps_what_was_given_and_what_it_became(tmp_path: Path, fitted: 
 
 def test_values_that_do_not_fit_the_scales_are_named(images: UInt8Image) -> None:
     with pytest.raises(ParameterError, match=r"neighbourhood=\(1, 1\) has 2 values for 3 scales"):
-        AnoMem(size=64, stages=(2, 3, 4), neighbourhood=(1, 1)).fit(images, alpha=0.2)
+        AnoMem(size=64, stages=(2, 3, 4), neighbourhood=(1, 1)).fit(images, calibration="split", alpha=0.2)
 
 
 # ------------------------------------------------------------- ablations and settings
@@ -149,7 +149,7 @@ def test_values_that_do_not_fit_the_scales_are_named(images: UInt8Image) -> None
 def test_every_setting_fits_and_scores(
     images: UInt8Image, normal: UInt8Image, params: dict[str, Any], tmp_path: Path
 ) -> None:
-    detector = AnoMem(**{**TINY, **params}).fit(images, alpha=0.2)
+    detector = AnoMem(**{**TINY, **params}).fit(images, calibration="split", alpha=0.2)
     scores = detector.anomaly_score(normal)
     assert np.isfinite(scores).all()
     assert np.ptp(scores) > 0
@@ -161,7 +161,11 @@ def test_memory_size_is_a_limit_and_share_keeps_it_from_remembering_all(images: 
     sizes = {}
     for share in (1, 8):
         options = {"stages": (3, 4), "neighbourhood": (1,), "scale_weights": (1.0,)}
-        scorer = _scorer(AnoMem(size=64, memory_size=(40,), memory_share=share, **options).fit(images, alpha=0.2))
+        scorer = _scorer(
+            AnoMem(size=64, memory_size=(40,), memory_share=share, **options).fit(
+                images, calibration="split", alpha=0.2
+            )
+        )
         sizes[share] = [m.memory.n_items for m in scorer.memories() if m.memory is not None]
     learnt = 22
     assert sizes[1] == [40, 40]
@@ -181,7 +185,9 @@ def test_prototypes_are_pictures_of_learnt_surroundings(fitted: AnoMem) -> None:
 
 
 def _trained(images: UInt8Image, labels: list[int] | None = None, **params: Any) -> AnoMem:
-    return AnoMem(**{"stage_one.steps": 3, "stage_one.batch": 8, **params}).fit(images, labels, alpha=0.2)
+    return AnoMem(**{"stage_one.steps": 3, "stage_one.batch": 8, **params}).fit(
+        images, labels, calibration="split", alpha=0.2
+    )
 
 
 def _changed(before: AnoMem, after: AnoMem, part: str) -> set[str]:
@@ -191,7 +197,7 @@ def _changed(before: AnoMem, after: AnoMem, part: str) -> set[str]:
 
 @pytest.mark.parametrize("contrast", ["simclr", "barlow"])
 def test_frozen_backbone_memories_alone_learn(images: UInt8Image, contrast: str) -> None:
-    seeded = AnoMem(**TINY).fit(images, alpha=0.2)
+    seeded = AnoMem(**TINY).fit(images, calibration="split", alpha=0.2)
     trained = _trained(images, **TINY, stage_one__contrast__base=contrast)
     assert not _changed(seeded, trained, "backbone.")
     assert len(_changed(seeded, trained, "memory.items")) == len(_scorer(trained).memories())
@@ -204,7 +210,7 @@ def test_frozen_backbone_memories_alone_learn(images: UInt8Image, contrast: str)
 
 def test_last_stages_are_trained_alone(images: UInt8Image) -> None:
     options = {**TINY, "stages": (2, 3, 4), "neighbourhood": (1,), "scale_weights": (1.0,)}
-    seeded = AnoMem(**options).fit(images, alpha=0.2)
+    seeded = AnoMem(**options).fit(images, calibration="split", alpha=0.2)
     changed = _changed(seeded, _trained(images, **options, stage_one__train_backbone="last"), "backbone.")
     assert changed
     assert all("blocks.5" in name or "blocks.6" in name for name in changed), sorted(changed)[:5]
@@ -213,7 +219,7 @@ def test_last_stages_are_trained_alone(images: UInt8Image) -> None:
 
 def test_all_of_a_pretrained_backbone_is_trained(images: UInt8Image) -> None:
     options = {**TINY, "stages": (2, 3), "neighbourhood": (1,), "scale_weights": (1.0,)}
-    seeded = AnoMem(**options).fit(images, alpha=0.2)
+    seeded = AnoMem(**options).fit(images, calibration="split", alpha=0.2)
     trained = _trained(images, **options, stage_one__train_backbone="all")
     weights = {n for n, _ in _scorer(trained).backbone.named_parameters()}
     changed = {n.removeprefix("backbone.") for n in _changed(seeded, trained, "backbone.")}
@@ -224,7 +230,7 @@ def test_all_of_a_pretrained_backbone_is_trained(images: UInt8Image) -> None:
 def test_from_scratch_every_parameter_learns(
     images: UInt8Image, normal: UInt8Image, projection_dim: int | None
 ) -> None:
-    untrained = AnoMem(**SCRATCH).fit(images, alpha=0.2)
+    untrained = AnoMem(**SCRATCH).fit(images, calibration="split", alpha=0.2)
     trained = _trained(images, **SCRATCH, stage_one__projection_dim=projection_dim)
     scorer = _scorer(trained)
     assert [m.hw for m in scorer.memories()] == [(8, 8), (4, 4)]
@@ -302,7 +308,7 @@ def test_one_defect_is_enough(fitted: AnoMem, planted: tuple[UInt8Image, BoolArr
 
 
 def test_an_explicit_layer_of_another_backbone_is_taken(images: UInt8Image) -> None:
-    detector = AnoMem(**{**SCRATCH, "stages": ("layer1", "layer3")}).fit(images, alpha=0.2)
+    detector = AnoMem(**{**SCRATCH, "stages": ("layer1", "layer3")}).fit(images, calibration="split", alpha=0.2)
     assert _scorer(detector).config["backbone"]["stages"] == ["layer1", "layer3"]
 
 
@@ -329,7 +335,9 @@ def test_heads_look_at_features_of_the_trained_backbone(images: UInt8Image) -> N
 def test_maps_of_single_positions_stay_finite(
     images: UInt8Image, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image
 ) -> None:
-    detector = AnoMem(preset="object", size=64, memory_size=(8,), max_grid=(1,)).fit(images, alpha=0.2)
+    detector = AnoMem(preset="object", size=64, memory_size=(8,), max_grid=(1,)).fit(
+        images, calibration="split", alpha=0.2
+    )
     detector.label(planted[0][:6])
     assert np.isfinite(np.asarray(detector.anomaly_map(normal[:3]))).all()
 

@@ -34,29 +34,7 @@ from anomem.detectors.fyd.fine_alignment import (
 from anomem.errors import ParameterError
 from anomem.runtime.progress import run_to_end
 from anomem.training import Recipe, train
-
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _smooth(count: int = 2, side: int = 64, seed: int = 0) -> Tensor:
-    """Pictures without fine structure, so that resampling loses next to nothing."""
-    coarse = torch.rand(count, 3, 6, 6, generator=_generator(seed)) * 255
-    return F.interpolate(coarse, (side, side), mode="bicubic", align_corners=True)
-
-
-def _thetas(count: int, seed: int, strength: float = 1.0) -> Tensor:
-    limits = strength * torch.tensor(FCA_BOUNDS)
-    return affine(limits * (2 * torch.rand(count, 6, generator=_generator(seed)) - 1))
-
-
-def _well_inside(theta: Tensor) -> Tensor:
-    """1 where a warp of 64 x 64 pixels reads at least two of them away from the edge."""
-    return (places(theta, (64, 64)).abs().amax(dim=3) < 1 - 4 / 64).float()
-
-
-numbers = st.lists(st.floats(-0.5, 0.5), min_size=6, max_size=6)
+from tests.detectors.warps import generator, numbers, smooth, thetas, well_inside
 
 # --- warps ------------------------------------------------------------------------------------
 
@@ -76,11 +54,11 @@ def test_composing_equals_applying_one_after_the_other(
 
 
 def test_warping_twice_equals_warping_by_the_composition() -> None:
-    images = _smooth(4)
-    first, second = _thetas(4, seed=1, strength=0.5), _thetas(4, seed=2, strength=0.5)
+    images = smooth(4)
+    first, second = thetas(4, seed=1, strength=0.5), thetas(4, seed=2, strength=0.5)
     twice = warp(warp(images, first), second)
     once = warp(images, compose(first, second))
-    inside = _well_inside(second) * _well_inside(compose(first, second))
+    inside = well_inside(second) * well_inside(compose(first, second))
     assert 0.5 < float(inside.mean()) < 1
     assert float(((twice - once).abs() * inside[:, None]).max()) < 3
     reverse = warp(images, compose(second, first))
@@ -88,7 +66,7 @@ def test_warping_twice_equals_warping_by_the_composition() -> None:
 
 
 def test_warp_and_inverse_warp_return_the_image() -> None:
-    images, theta = _smooth(4), _thetas(4, seed=3)
+    images, theta = smooth(4), thetas(4, seed=3)
     back = warp(warp(images, theta), invert(theta))
     seen = warp(in_frame(theta, (64, 64))[:, None], invert(theta), padding="zeros")[:, 0] > 0.999
     seen &= in_frame(invert(theta), (64, 64)) > 0
@@ -101,20 +79,20 @@ def test_warp_and_inverse_warp_return_the_image() -> None:
 
 
 def test_identity_changes_nothing() -> None:
-    images = torch.rand(2, 3, 9, 12, generator=_generator())
+    images = torch.rand(2, 3, 9, 12, generator=generator())
     torch.testing.assert_close(warp(images, identity(2, images)), images, atol=1e-5, rtol=0)
     assert bool(in_frame(identity(2, images), (9, 12)).all())
 
 
 def test_quarter_turns_are_exact() -> None:
-    images = torch.rand(1, 3, 8, 8, generator=_generator())
+    images = torch.rand(1, 3, 8, 8, generator=generator())
     for turns in (1, 2, 3):
         found = warp(images, rotation(torch.tensor([turns * math.pi / 2])))
         torch.testing.assert_close(found, torch.rot90(images, turns, dims=(2, 3)), atol=1e-4, rtol=0)
 
 
 def test_places_are_those_of_affine_grid() -> None:
-    theta = _thetas(3, seed=4)
+    theta = thetas(3, seed=4)
     torch.testing.assert_close(places(theta, (5, 7)), F.affine_grid(theta, [3, 1, 5, 7], align_corners=False))
 
 
@@ -133,7 +111,7 @@ def test_padding_is_marked() -> None:
 def test_an_untrained_image_aligner_changes_nothing(vector: bool) -> None:
     aligner = ImageAligner(32, vector=vector, hidden=8).eval()
     assert aligner.localiser.last.out_features == (2 if vector else 1)
-    torch.testing.assert_close(aligner(_smooth(3, 32)), torch.eye(2, 3).expand(3, 2, 3))
+    torch.testing.assert_close(aligner(smooth(3, 32)), torch.eye(2, 3).expand(3, 2, 3))
 
 
 def test_fourteen_by_fourteen_positions_reach_the_last_layers() -> None:
@@ -147,23 +125,23 @@ def test_fourteen_by_fourteen_positions_reach_the_last_layers() -> None:
 @pytest.mark.parametrize("vector", [True, False])
 def test_angles_are_bounded(vector: bool) -> None:
     aligner = ImageAligner(32, max_angle=0.5, vector=vector, hidden=8).eval()
-    torch.nn.init.normal_(aligner.localiser.last.weight, std=30, generator=_generator())
-    angles = aligner.angle(_smooth(40, 32)).detach()
+    torch.nn.init.normal_(aligner.localiser.last.weight, std=30, generator=generator())
+    angles = aligner.angle(smooth(40, 32)).detach()
     assert 0.4 < float(angles.abs().max()) <= 0.5
 
 
 def test_an_untrained_feature_aligner_changes_nothing() -> None:
     for bounds in (FCA_BOUNDS, None):
         aligner = FeatureAligner(5, (8, 8), bounds=bounds, hidden=8).eval()
-        theta = aligner(torch.randn(3, 5, 8, 8, generator=_generator()))
+        theta = aligner(torch.randn(3, 5, 8, 8, generator=generator()))
         torch.testing.assert_close(theta, torch.eye(2, 3).expand(3, 2, 3))
 
 
 def test_feature_warps_are_bounded() -> None:
     """By 0.2 in the logarithm of the scale and in each shift, which numbers however large reach and never pass."""
     aligner = FeatureAligner(5, (8, 8), centred=False, hidden=8).eval()
-    maps, longest = torch.randn(64, 5, 8, 8, generator=_generator()), 0.2 * math.sqrt(2)
-    torch.nn.init.normal_(aligner.localiser.last.weight, std=100, generator=_generator())
+    maps, longest = torch.randn(64, 5, 8, 8, generator=generator()), 0.2 * math.sqrt(2)
+    torch.nn.init.normal_(aligner.localiser.last.weight, std=100, generator=generator())
     theta = aligner(maps).detach()
     assert float(_log_scale(theta).abs().max()) <= 0.2001
     assert float(theta[:, :, 2].norm(dim=1).max()) <= longest + 1e-4
@@ -180,9 +158,9 @@ def _log_scale(theta: Tensor) -> Tensor:
 
 
 def test_a_warp_that_all_share_is_taken_out() -> None:
-    maps = torch.randn(16, 5, 8, 8, generator=_generator())
+    maps = torch.randn(16, 5, 8, 8, generator=generator())
     aligner = FeatureAligner(5, (8, 8), hidden=8)
-    torch.nn.init.normal_(aligner.localiser.last.weight, std=0.05, generator=_generator())
+    torch.nn.init.normal_(aligner.localiser.last.weight, std=0.05, generator=generator())
     torch.nn.init.constant_(aligner.localiser.last.bias, 0.2)
     aligner.train()
     free = FeatureAligner(5, (8, 8), centred=False, hidden=8)
@@ -213,7 +191,7 @@ def test_pixels_teach_a_common_direction() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         aligner = ImageAligner(side, hidden=16)
-    training = PixelAlignment(aligner, Pose(turns=math.pi, padding="border"), _generator())
+    training = PixelAlignment(aligner, Pose(turns=math.pi, padding="border"), generator())
     # A rate that falls to 0 lets it settle: at a constant one it wanders, and each rounding another way.
     recipe = Recipe(150, 0.003, optimiser="adamw")
     run_to_end(train(aligner.train(), training.loss, itertools.repeat(bars), recipe, device=torch.device("cpu")))
@@ -231,8 +209,8 @@ def test_pixels_teach_a_common_direction() -> None:
 @pytest.mark.parametrize(("groups", "surplus"), [((0.9,), 0.9), ((0.9, 0.9 + math.pi), 0.9)])
 def test_the_common_direction_turns_as_little_as_possible(groups: tuple[float, ...], surplus: float) -> None:
     aligner = ImageAligner(32, hidden=8).eval()
-    images = _smooth(3, 32)
-    as_it_is = torch.cat([g + 0.3 * torch.randn(200, generator=_generator()) for g in groups])
+    images = smooth(3, 32)
+    as_it_is = torch.cat([g + 0.3 * torch.randn(200, generator=generator()) for g in groups])
     with torch.no_grad():
         before = aligner.angle(images)
         aligner.centre(rotation(as_it_is))
@@ -251,17 +229,17 @@ def test_only_the_inscribed_circle_counts() -> None:
 
 
 def test_poses_turn_and_enlarge_within_their_limits() -> None:
-    images = _smooth(3, 32)
-    assert torch.equal(Pose()(images, _generator()), images)
-    angles = ((2 * torch.rand(2, 3, generator=_generator()) - 1) * 0.5)[0]
-    torch.testing.assert_close(Pose(turns=0.5)(images, _generator()), warp(images, rotation(angles)))
+    images = smooth(3, 32)
+    assert torch.equal(Pose()(images, generator()), images)
+    angles = ((2 * torch.rand(2, 3, generator=generator()) - 1) * 0.5)[0]
+    torch.testing.assert_close(Pose(turns=0.5)(images, generator()), warp(images, rotation(angles)))
     ramp = torch.linspace(-1, 1, 33).expand(200, 1, 33, 33)[..., :32] + 1 / 32
-    slopes = (lambda z: z[:, 0, 16, 20] - z[:, 0, 16, 12])(Pose(zooms=0.3)(ramp, _generator())) / 0.5
+    slopes = (lambda z: z[:, 0, 16, 20] - z[:, 0, 16, 12])(Pose(zooms=0.3)(ramp, generator())) / 0.5
     assert 0.29 < float(slopes.log().abs().max()) < 0.31
 
 
 def test_mean_distance_equals_the_loop() -> None:
-    images = _smooth(4, 16)
+    images = smooth(4, 16)
     inside, total = disc(images) > 0, 0.0
     for i in range(4):
         for j in range(i):

@@ -41,7 +41,7 @@ def _with_spot(image: UInt8Image, top: int, left: int, side: int = 10) -> UInt8I
 
 def _fitted(images: list[UInt8Image], **params: Any) -> AnoMem:
     tiny = {"size": 64, "memory_size": (64,), "stages": (1, 2), "neighbourhood": (3,), "scale_weights": (1.0,)}
-    return AnoMem(**{**tiny, **params}).fit(images, alpha=0.2)
+    return AnoMem(**{**tiny, **params}).fit(images, calibration="split", alpha=0.2)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def fresh() -> UInt8Image:
 
 @pytest.fixture(scope="module")
 def fitted(images: UInt8Image) -> PaDiM:
-    return PaDiM(**TINY).fit(images, alpha=0.2, fit_precision="float32")
+    return PaDiM(**TINY).fit(images, calibration="split", alpha=0.2, fit_precision="float32")
 
 
 def _scorer(detector: PaDiM) -> PaDiMScorer:
@@ -99,7 +99,7 @@ def test_every_normal_but_those_of_the_calibration_is_learnt_from(fitted: PaDiM,
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_features_are_learnt_from_in_the_precision_of_scoring(images: UInt8Image, precision: str) -> None:
     other = {"float32": "bfloat16", "bfloat16": "float32"}[precision]
-    detector = PaDiM(**TINY, precision=precision).fit(images, alpha=0.2, fit_precision=other)
+    detector = PaDiM(**TINY, precision=precision).fit(images, calibration="split", alpha=0.2, fit_precision=other)
     scorer, learnt = _scorer(detector), torch.from_numpy(_learnt(detector, images)).permute(0, 3, 1, 2)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         mean = scorer.embed(scorer.backbone(learnt)).mean(dim=0).flatten(1).T
@@ -109,7 +109,7 @@ def test_features_are_learnt_from_in_the_precision_of_scoring(images: UInt8Image
 
 def test_the_seed_draws_the_channels(images: UInt8Image) -> None:
     def drawn(seed: int) -> list[list[int]]:
-        scorer = _scorer(PaDiM(**TINY, seed=seed).fit(images[:12], alpha=0.2))
+        scorer = _scorer(PaDiM(**TINY, seed=seed).fit(images[:12], calibration="split", alpha=0.2))
         return [part.tolist() for part in scorer.channels.split(scorer.config["counts"])]
 
     with pytest.warns(match="normal"):
@@ -122,7 +122,7 @@ def test_the_seed_draws_the_channels(images: UInt8Image) -> None:
 
 
 def test_without_a_number_all_channels_are_taken(images: UInt8Image) -> None:
-    detector = PaDiM(size=64, stages=(2, 1), n_channels=None).fit(images, alpha=0.2)
+    detector = PaDiM(size=64, stages=(2, 1), n_channels=None).fit(images, calibration="split", alpha=0.2)
     scorer = _scorer(detector)
     assert scorer.config["counts"] == [40, 24]
     assert scorer.channels.tolist() == [*range(40), *range(24)]
@@ -131,11 +131,13 @@ def test_without_a_number_all_channels_are_taken(images: UInt8Image) -> None:
 
 def test_more_channels_than_there_are(images: UInt8Image) -> None:
     with pytest.raises(ParameterError, match="n_channels=177 is not allowed: the stages have 176"):
-        PaDiM(size=64, n_channels=177).fit(images, alpha=0.2)
+        PaDiM(size=64, n_channels=177).fit(images, calibration="split", alpha=0.2)
 
 
 def test_a_larger_ridge_shortens_distances(fitted: PaDiM, images: UInt8Image, fresh: UInt8Image) -> None:
-    wide, wider = (PaDiM(**TINY, ridge=r).fit(images, alpha=0.2, fit_precision="float32") for r in (1.0, 1e6))
+    wide, wider = (
+        PaDiM(**TINY, ridge=r).fit(images, calibration="split", alpha=0.2, fit_precision="float32") for r in (1.0, 1e6)
+    )
     scores = [detector.anomaly_score(fresh) for detector in (wider, wide, fitted)]
     assert (scores[0] < scores[1]).all()
     assert (scores[1] < scores[2]).all()
@@ -160,6 +162,6 @@ def test_a_file_holds_half_of_the_factors(fitted: PaDiM, fresh: UInt8Image, tmp_
 @pytest.mark.realdata
 def test_toothbrush(anomem_data: Path) -> None:
     data = read_dataset(anomem_data / "mvtec_ad_toothbrush/toothbrush")
-    detector = PaDiM().fit(list(data.train), alpha=0.1)
+    detector = PaDiM().fit(list(data.train), calibration="split", alpha=0.1)
     labels = np.asarray([int(sample.label == ANOMALOUS) for sample in data.test])
     assert auroc(detector.anomaly_score(data.test), labels) > 0.95

@@ -66,7 +66,9 @@ def test_a_single_label_allows_no_test() -> None:
 
 
 def test_the_literal_second_stage_is_the_papers_distance(images: UInt8Image, defects: UInt8Image) -> None:
-    detector = AnoMem(**TINY, stage_two__learner="distance").fit(images, alpha=0.1).label(defects[:6])
+    detector = (
+        AnoMem(**TINY, stage_two__learner="distance").fit(images, calibration="split", alpha=0.1).label(defects[:6])
+    )
     stage = detector.scorer_.second_stage
     assert stage.weight == 1.0
     evidence = detector.scorer_.calibration_evidence
@@ -82,7 +84,7 @@ def test_the_literal_second_stage_is_the_papers_distance(images: UInt8Image, def
 
 
 def test_a_repeated_image_makes_no_promise_stronger(images: UInt8Image) -> None:
-    detector = AnoMem(**TINY).fit(images, alpha=0.1)
+    detector = AnoMem(**TINY).fit(images, calibration="split", alpha=0.1)
     fresh = crops("brick", 5, size=64, half="test", rng=np.random.default_rng(9))
     with pytest.warns(AnomemWarning):
         detector.calibrate(np.concatenate([fresh] * 4), alpha=0.2)
@@ -97,7 +99,7 @@ def test_backbones_without_feature_maps_are_refused_in_one_line(images: UInt8Ima
 
 
 def test_unreadable_images_are_neither_accepted_nor_drawn(tmp_path: Any, images: UInt8Image) -> None:
-    detector = AnoMem(**TINY).fit(images, alpha=0.1)
+    detector = AnoMem(**TINY).fit(images, calibration="split", alpha=0.1)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"not an image")
     assert detector.predict([bad], skip_bad=True).tolist() == [-1]
@@ -127,7 +129,7 @@ def normal() -> UInt8Image:
 
 @pytest.fixture(scope="module")
 def fitted(images: UInt8Image) -> AnoMem:
-    return AnoMem(**TINY).fit(images, alpha=0.2)
+    return AnoMem(**TINY).fit(images, calibration="split", alpha=0.2)
 
 
 def _again(fitted: AnoMem) -> AnoMem:
@@ -177,7 +179,7 @@ def test_the_users_weight_is_taken(
     images: UInt8Image, planted: tuple[UInt8Image, BoolArray], normal: UInt8Image
 ) -> None:
     for weight in (0.0, 0.7):
-        detector = AnoMem(**TINY, stage_two=StageTwo(weight=weight)).fit(images, alpha=0.2)
+        detector = AnoMem(**TINY, stage_two=StageTwo(weight=weight)).fit(images, calibration="split", alpha=0.2)
         one_class = detector.anomaly_score(normal)
         detector.label(planted[0][:8])
         assert _weight(detector) == pytest.approx(weight)
@@ -186,14 +188,14 @@ def test_the_users_weight_is_taken(
 
 
 def test_labels_of_one_type_weigh_as_much_as_the_cap_at_most(images: UInt8Image, faint: UInt8Image) -> None:
-    capped = AnoMem(**TINY, stage_two=StageTwo(cap=0.3)).fit(images, alpha=0.2)
+    capped = AnoMem(**TINY, stage_two=StageTwo(cap=0.3)).fit(images, calibration="split", alpha=0.2)
     weights = [_weight(_again(capped).label(faint[:20], types=types)) for types in (["hole"] * 20, FAINT)]
     assert weights == pytest.approx([0.3, 35 / 65])
 
 
 def test_masks_enter_the_map(images: UInt8Image, planted: tuple[UInt8Image, BoolArray]) -> None:
     defective, masks = planted
-    fitted = AnoMem(**TINY, stage_two=StageTwo(weight=0.5)).fit(images, alpha=0.2)
+    fitted = AnoMem(**TINY, stage_two=StageTwo(weight=0.5)).fit(images, calibration="split", alpha=0.2)
     plain = _again(fitted).label(defective[:12])
     masked = _again(fitted).label(defective[:12], masks=list(masks[:12]))
     maps = [np.asarray(d.anomaly_map(defective[12:])) for d in (fitted, plain, masked)]

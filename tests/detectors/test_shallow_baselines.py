@@ -19,7 +19,7 @@ from anomem.detectors.baselines.ocsvm import OCSVM
 from anomem.errors import AnomemWarning, ParameterError
 from anomem.types import UInt8Image
 
-OPTIONS: dict[str, Any] = {"alpha": 0.2, "device": "cpu", "fit_precision": "float32"}
+OPTIONS: dict[str, Any] = {"alpha": 0.2, "calibration": "split", "device": "cpu", "fit_precision": "float32"}
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from anomem import metrics
 from anomem.data.sources import Sample
 from anomem.errors import ImageError, InputError
+from anomem.evaluation.chance import false_alarm_chance
 from anomem.evaluation.evaluate import evaluate
 from anomem.evaluation.figures import (
     Evaluation,
     ImageRow,
-    false_alarm_chance,
     roc_points,
     scores_and_labels,
 )

@@ -60,7 +60,8 @@ def _planted(images: Any, rng: np.random.Generator) -> Any:
 def fit(detector: Any, images: Images, *, labels: bool = False, fit_precision: str = "float32") -> Any:
     """Fit on the processor; labelled defects are given where wanted or required."""
     given, y = images.given(labels=labels or detector.supervision == "required")
-    return detector.fit(given, y, alpha=ALPHA, device="cpu", fit_precision=fit_precision)
+    pinned = names.options(detector.fit, {"calibration": "split"})
+    return detector.fit(given, y, alpha=ALPHA, device="cpu", fit_precision=fit_precision, **pinned)
 
 
 def measure(model: Any, images: Any, *, stride: int = MAP_STRIDE) -> Arrays:

@@ -5,7 +5,9 @@ Everything here runs with revision ded235d and with the working tree. A rename a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 MODULES = {
@@ -53,6 +55,11 @@ def unfitted(method: str, params: dict[str, Any] | None = None, *, tiny: bool = 
     cls = public("get")(method)
     detector = cls(**_tiny(cls)) if tiny else cls()
     return detector.set_params(**{_present(method, name): value for name, value in (params or {}).items()})
+
+
+def options(function: Callable[..., Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments that a function has: ded235d lacks some, and does what these ask for."""
+    return {name: value for name, value in wanted.items() if name in signature(function).parameters}
 
 
 def has_parameter(method: str, name: str) -> bool:

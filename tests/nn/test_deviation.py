@@ -29,7 +29,7 @@ def _scale(n_items: int = 6, **changes: Any) -> ScaleMemory:
 
 def _fusion(hws: list[tuple[int, int]], weights: list[float], **changes: Any) -> MapFusion:
     options: dict[str, Any] = {
-        "size": 32,
+        "input_hw": (32, 32),
         "reduction": "l2",
         "top": 0.1,
         "smoothing": 0.0,
@@ -113,7 +113,7 @@ def test_totals_are_standard_on_tune_normals(standardise: str, scale: int) -> No
 @pytest.mark.parametrize("standardise", ["scale", "position"])
 @pytest.mark.parametrize("hw", HWS)
 def test_peaks_are_standard_on_tune_normals(standardise: str, hw: tuple[int, int]) -> None:
-    fusion = _fusion([hw], [1.0], standardise=standardise, reduction="max", size=hw[0])  # a map of its own size
+    fusion = _fusion([hw], [1.0], standardise=standardise, reduction="max", input_hw=hw)  # a map of its own size
     tune = _norms(50, [hw])
     fusion.standardise_on(tune, _norms(50, [hw], seed=1))
     assert _moments(fusion(tune)[0]) == pytest.approx((0, 1), abs=1e-4)
@@ -134,7 +134,7 @@ def test_few_normals_tell_little_about_single_positions() -> None:
     tune, fresh = _norms(2, [(8, 8)]), _norms(100, [(8, 8)], seed=2)
     maps = []
     for standardise in ("scale", "position"):
-        fusion = _fusion([(8, 8)], [1.0], standardise=standardise, reduction="max", size=8)
+        fusion = _fusion([(8, 8)], [1.0], standardise=standardise, reduction="max", input_hw=(8, 8))
         fusion.standardise_on(tune, _norms(3, [(8, 8)], seed=1))
         maps.append(fusion(fresh)[1].flatten())
     assert float(torch.corrcoef(torch.stack(maps))[0, 1]) > 0.99

@@ -62,7 +62,7 @@ def test_other_threads_do_not_see_a_trace() -> None:
 
 
 def test_models_load_side_by_side_while_another_scores(images: UInt8Image, tmp_path: Path) -> None:
-    KNN(size=32, max_items=8).fit(images, alpha=0.2).save(tmp_path / "m")
+    KNN(size=32, max_items=8).fit(images, calibration="split", alpha=0.2).save(tmp_path / "m")
     model = anomem.load(tmp_path / "m")
     expected = model.anomaly_score(images[:2], workers=0)
     found: list[object] = []
@@ -86,7 +86,7 @@ def test_models_load_side_by_side_while_another_scores(images: UInt8Image, tmp_p
 
 def test_fits_in_threads_are_as_alone(images: UInt8Image) -> None:
     def fit(seed: int) -> anomem.Detector:
-        return KNN(size=32, max_items=8, weights=None, seed=seed).fit(images, alpha=0.2, workers=0)
+        return KNN(size=32, max_items=8, weights=None, seed=seed).fit(images, calibration="split", alpha=0.2, workers=0)
 
     alone = [fit(seed).calibration_.scores for seed in (1, 2)]
     fitted: dict[int, anomem.Detector] = {}

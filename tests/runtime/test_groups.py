@@ -9,7 +9,7 @@ import pytest
 
 from anomem.errors import InputError
 from anomem.runtime.alike import find_alike
-from anomem.runtime.groups import Groups, resolve_groups
+from anomem.runtime.groups import Groups, group_facts, group_line, resolve_groups
 from anomem.runtime.progress import run_to_end
 from anomem.runtime.sources import ArraySource, FileSource
 
@@ -93,3 +93,20 @@ def test_blank_and_unreadable_images_are_alone(tmp_path: Path) -> None:
     assert run_to_end(find_alike(ArraySource(np.zeros((5, 8, 8), np.uint8)))) == [0, 1, 2, 3, 4]
     (tmp_path / "a.png").write_bytes(b"no image")
     assert run_to_end(find_alike(FileSource([tmp_path / "a.png", tmp_path / "b.png"]))) == [0, 1]
+
+
+@pytest.mark.parametrize("quarters", [1, 2])
+def test_turned_copies_of_parts_in_one_place_are_found(quarters: int) -> None:
+    """Half of the set is turned: the mean is neither that of the parts nor that of their copies."""
+    rng = np.random.default_rng(5)
+    part = scene(rng)
+    parts = [frame(part + np.kron(rng.normal(0, 9, (24, 24, 1)), np.ones((4, 4, 1))), rng) for _ in range(12)]
+    copies = [np.ascontiguousarray(np.rot90(image, quarters)) for image in parts]
+    assert groups_of("near", ArraySource([*parts, *copies])) == (*range(12), *range(12))
+
+
+def test_groups_of_a_changed_manifest_are_text_all_the_same() -> None:
+    facts = group_facts(["a", "b", "c"], ["x", "x", None], "given")
+    assert group_line(facts) == "2 of 3 normal images in 1 group (given), the largest of 2, such as a and b"
+    assert group_line({**facts, "examples": 3}) == "2 of 3 normal images in 1 group (given), the largest of 2"
+    assert group_line({**facts, "largest": "many"}) == group_line({}) == "none found"

@@ -33,6 +33,7 @@ def test_find_images_follows_links_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "up").symlink_to(tmp_path)
     (tmp_path / "real" / "self").symlink_to(tmp_path / "real")
+    (tmp_path / "round").symlink_to("round")  # named by no suffix, and led to by nothing
     assert find_images(tmp_path) == [tmp_path / "link/1.png", tmp_path / "real/1.png"]
 
 

@@ -145,6 +145,15 @@ def test_kinds_that_are_not_read_are_named(values: np.ndarray, options: dict, wo
         decode(tiff(values, **options), name="f.tif")
 
 
+def test_a_palette_that_is_missing_is_damage() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(RAMP).convert("P").save(stream, "PNG")
+    content = stream.getvalue()
+    start, end = content.index(b"PLTE") - 4, content.index(b"IDAT") - 4
+    with pytest.raises(ImageError, match=r"damaged or incomplete PNG file \(without a palette\)"):
+        decode(content[:start] + content[end:])
+
+
 def test_damaged_tiffs_are_still_called_damaged() -> None:
     with pytest.raises(ImageError, match="damaged or incomplete TIFF file"):
         decode(tiff(RAMP)[:300])

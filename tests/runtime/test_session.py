@@ -206,6 +206,15 @@ def test_calibrating_on_fresh_normals_is_what_the_model_does(pair: Pair, tmp_pat
     assert Session.open(session.path).calibration_ == session.calibration_
 
 
+def test_groups_are_kept_in_the_file(pair: Pair, tmp_path: Path) -> None:
+    session = Session.open(copied(pair, tmp_path))
+    normals = sorted((bricks() / "test" / "good").iterdir())
+    session.calibrate(normals, alpha=0.5, groups=[i // 2 for i in range(6)])
+    assert session.calibration_.n_groups == 3
+    session.save()
+    assert Session.open(session.path).calibration_ == session.calibration_
+
+
 def test_learnt_images_alone_calibrate_nothing(pair: Pair, session: Session) -> None:
     learnt = pair.detector.digests_by_role_["learn"]
     seen = [p for p in sorted((bricks() / "train").rglob("*.png")) if next(session.score([p])).digest in learnt]
@@ -239,7 +248,7 @@ def test_other_peoples_models_are_refused(pair: Pair, tmp_path: Path) -> None:
     [
         ("manifest", '"size": 16', '"size": 32', "damaged"),
         ("manifest", '"method"', '"methud"', "unknown key"),
-        ("manifest", '"format_version": 1', '"format_version": 3', "newer anomem"),
+        ("manifest", '"format_version": 1', '"format_version": 4', "newer anomem"),
         (
             "manifest",
             '"precision": "float32", "map_scale"',

@@ -182,6 +182,7 @@ def fit_images(unit: Unit, images: Images, settings: Settings, *, masks: bool = 
             types=[kind or None for kind in images.kinds],
             groups=images.groups or None,
             masks=_mask_arrays(images) if masks else None,
+            calibration=unit.task.train.get("calibration", "split"),
             **settings.running,
         )
     return Fit(detector, meter, tuple(notes))

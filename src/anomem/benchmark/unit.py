@@ -32,7 +32,8 @@ class Task:
     category : str
         Column of a table: a class, a category, the other set.
     train : mapping
-        Selection of the training images. Tasks with equal `data` and `train` share their one-class fit.
+        Selection of the training images, and ``calibration`` of the fit where it is not a split. Tasks with equal
+        `data` and `train` share their one-class fit.
     facts : mapping
         Further facts of the task: gamma, draw, k and the like.
     labelled : bool

@@ -43,6 +43,7 @@ def extended(model: Path, output: Output) -> Detector:
     """Load a detector to refit with more images, and print the facts that will change."""
     from anomem.data.store import store_of
     from anomem.detectors import load
+    from anomem.modelfile import extended_call
 
     context = click.get_current_context()
     options = {
@@ -58,8 +59,12 @@ def extended(model: Path, output: Output) -> Detector:
         raise InputError(f"{named}: --extend fits as {model} was fitted; leave it out, or fit again on all images")
     detector = load(model)
     output.line(f"{model}: its normals ({store_of(model)}) are learnt together with these, all anew")
-    if context.params["alpha"] is None:
-        note(f"alpha is chosen anew; --alpha {detector.calibration_.alpha:.3g} keeps that of {model}")
+    given_call = {name: context.params[name] for name in ("alpha", "fit_precision", "max_pixels")}
+    given_call["groups"] = context.params["group_by"]
+    call = extended_call(model, given_call)
+    kept = [f"{name} {value}" for name, value in call.items() if value != given_call[name]]
+    if kept:
+        output.line(f"as {model} was fitted, unless given anew: {', '.join(kept)}")
     labelled = detector.counts_["n_labelled"]
     if labelled:
         note(f"the {count(labelled, 'earlier label')} of {model} will not be kept; --labels gives them again")

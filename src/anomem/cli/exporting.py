@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,10 @@ from anomem.cli.session import Session, pass_session
 from anomem.errors import InputError
 from anomem.runtime.text import number
 from anomem.types import NORMAL
+
+if TYPE_CHECKING:
+    from anomem.data.samples import Dataset
+    from anomem.export.exporting import Exported
 
 
 @click.command(short_help="Write a model for ONNX Runtime or OpenVINO.")
@@ -69,7 +74,6 @@ def export(
     model. Before the file is written, its scores are compared with the model's; a failed comparison exits with code 1
     and leaves no file.
     """
-    from anomem.data.sources import read_dataset
     from anomem.detectors import load
     from anomem.runtime.metadata import weights_of
 
@@ -77,13 +81,7 @@ def export(
     session.reads(model, normals, check, eval_data)
     for written in filter(None, (out, weights_of(out))):
         check_file(written, session, what="exported file")
-    given = None
-    if normals is not None:
-        given = [sample.path for sample in read_dataset(normals, normal=normal).train if sample.label == NORMAL]
-        session.check_inputs(*given)
-        if not given:
-            raise InputError(f"{normals}: has no normal images; give a folder of normal images")
-    data = None if eval_data is None else read_dataset(eval_data, normal=normal)
+    given, data = _normals(session, normals, normal), _data(eval_data, normal)
     detector = load(model)
     started = time.perf_counter()
     with bars(session, quiet=as_json) as progress:
@@ -98,20 +96,34 @@ def export(
             progress=progress,
         )
     session.written.append(str(out))
-    output.line(f"{detector.name}: scores within {number(found.max_abs_diff)} of the model's; written to {out}")
+    for text in _summary(found, detector.name, out):
+        output.line(text)
+    seconds = round(time.perf_counter() - started, 3)
+    output.result({**vars(found), "seconds": seconds})
+
+
+def _normals(session: Session, normals: Path | None, normal: str | None) -> list[Path] | None:
+    """Return the normal images of `normals`; None where it is not given."""
+    from anomem.data.sources import read_dataset
+
+    if normals is None:
+        return None
+    given = [sample.path for sample in read_dataset(normals, normal=normal).train if sample.label == NORMAL]
+    session.check_inputs(*given)
+    if not given:
+        raise InputError(f"{normals}: has no normal images; give a folder of normal images")
+    return given
+
+
+def _data(eval_data: Path | None, normal: str | None) -> Dataset | None:
+    from anomem.data.sources import read_dataset
+
+    return None if eval_data is None else read_dataset(eval_data, normal=normal)
+
+
+def _summary(found: Exported, method: str, out: Path) -> list[str]:
+    """Return the findings of an export as lines of text."""
+    lines = [f"{method}: scores within {number(found.max_abs_diff)} of the model's; written to {out}"]
     if found.auroc_drop is not None:
-        output.line(f"{found.precision} costs {100 * found.auroc_drop:.2f} points of AUROC on {found.auroc_drop_on}")
-    output.line(f"next: anomem score {shlex.quote(str(out))} IMAGES")
-    output.result(
-        {
-            "file": found.file,
-            "format": found.format,
-            "precision": found.precision,
-            "max_abs_diff": found.max_abs_diff,
-            "auroc_drop": found.auroc_drop,
-            "auroc_drop_on": found.auroc_drop_on,
-            "calibrated": found.calibrated,
-            "n_calibration": found.n_calibration,
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-    )
+        lines.append(f"{found.precision} costs {100 * found.auroc_drop:.2f} points of AUROC on {found.auroc_drop_on}")
+    return [*lines, f"next: anomem score {shlex.quote(str(out))} IMAGES"]

@@ -16,19 +16,30 @@ import click
 from anomem.cli import options
 from anomem.cli.configuring import configured, extended
 from anomem.cli.found import show_found
-from anomem.cli.output import Output, check_file, files_of, peak_mb
+from anomem.cli.output import Output, check_file, check_table, files_of, peak_mb
 from anomem.cli.progress import bars
+from anomem.cli.promising import (
+    calibration_facts,
+    grouped,
+    promise,
+    strata_rule,
+    suspect_lines,
+    threshold_facts,
+    write_suspects,
+)
 from anomem.cli.session import Session, note, pass_session
 from anomem.errors import AnomemError, InputError, OutputError
+from anomem.runtime.calibration import KINDS
 from anomem.runtime.precision import PRECISIONS
-from anomem.runtime.text import count, number, rate
+from anomem.runtime.text import count
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
     from anomem.data.samples import Dataset, Sample
     from anomem.detector import Detector
     from anomem.loading import Model
-    from anomem.runtime.calibration import Calibration
+
+CALIBRATIONS = ("auto", *KINDS)
 
 FITTED_IN = ("fp32", "bf16")
 """Scoring precisions available to `fit`; int8 is available to `export`."""
@@ -65,6 +76,16 @@ FITTED_IN = ("fp32", "bf16")
     help="Bits used by 16-bit images.  [default: auto, from the normal images]",
 )
 @options.group_by
+@options.calibrate_by
+@click.option(
+    "--calibration",
+    type=click.Choice(CALIBRATIONS),
+    default="auto",
+    show_default=True,
+    help="Calibrate on normals kept aside (split), or on all, each scored by a model without its fold (cross).",
+)
+@click.option("--exclude", type=options.PATH, metavar="CSV", help="Normal images to leave out: column path.")
+@click.option("--suspects", type=options.PATH, metavar="FILE", help="Write normal images with extreme scores.")
 @click.option("--seed", type=click.IntRange(0), help="Random seed.  [default: 0]")
 @click.option("--extend", type=options.PATH, metavar="MODEL", help="Refit MODEL with its normals and those of DATA.")
 @click.option("--keep-store", is_flag=True, help="Write MODEL.store.csv, paths of the normals, for --extend.")
@@ -88,6 +109,10 @@ def fit(
     fit_precision: str,
     bits: str | None,
     group_by: str | None,
+    calibrate_by: str | None,
+    calibration: str,
+    exclude: Path | None,
+    suspects: Path | None,
     seed: int | None,
     extend: Path | None,
     keep_store: bool,
@@ -98,7 +123,10 @@ def fit(
 
     DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
     --normal CLASS; or a CSV or Parquet table with the column path and optional columns label (0 normal, 1 anomalous),
-    mask, type and group; or a folder of videos. Only the training part is read. Masks are optional.
+    mask, type, group and stratum; or a folder of videos. Only the training part is read. Masks are optional.
+
+    --calibration auto takes cross below 1,000 normal images for methods that train nothing by gradient, else split;
+    with --extend as the earlier model.
 
     --extend fits to the normals in the store of an earlier model and those of DATA, with the earlier model's method
     and hyperparameters.
@@ -107,11 +135,13 @@ def fit(
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    session.reads(data, labels, extend, extend and store_of(extend))
+    session.reads(data, labels, exclude, extend, extend and store_of(extend))
     check_file(out, session, what="model")
+    if suspects is not None:
+        check_table(suspects, session)
     if keep_store:
         check_file(store_of(out), session, what="store")
-    dataset, picked, found = _inputs(session, output, data, labels, normal=normal, every=every)
+    dataset, picked, found = _inputs(session, output, data, labels, normal=normal, every=every, stratum=calibrate_by)
     detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
@@ -120,7 +150,10 @@ def fit(
             list(dataset.train),
             labels=picked,
             groups=group_by,
+            strata=calibrate_by,
             alpha=alpha,
+            calibration=calibration,
+            exclude=exclude,
             fit_precision=PRECISIONS.get(fit_precision, fit_precision),
             extend=extend,
             progress=progress,
@@ -128,6 +161,8 @@ def fit(
         )
     skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
     seconds = time.perf_counter() - started
+    if suspects is not None:
+        write_suspects(suspects, detector, session)
     _finish(detector, out, seconds, output, session, skipped=skipped, found=found, keep_store=keep_store)
 
 
@@ -183,6 +218,8 @@ def label(session: Session, /, model: Path, labels: Path, add: bool, out: Path, 
 @options.normal
 @options.every
 @options.group_by
+@options.calibrate_by
+@click.option("--blend", is_flag=True, help="Keep the earlier scores, moved to those of few fresh normals.")
 @click.option("--out", type=options.PATH, metavar="MODEL", help="Model file to write.  [default: in place]")
 @options.running
 @options.skip_bad
@@ -198,15 +235,18 @@ def calibrate(
     normal: str | None,
     every: int,
     group_by: str | None,
+    calibrate_by: str | None,
+    blend: bool,
     out: Path | None,
     as_json: bool,
     **running: Any,
 ) -> None:
     """Set the false-alarm rate of MODEL on fresh normal images, NORMALS.
 
-    Images used to make the model are left out. A data set with labels contributes its normal training images.
+    Images used to make the model are left out. A data set with labels contributes its normal training images. --blend
+    carries an alpha that few fresh normals do not: with m of them at most 1 / (m + 1) of normal images are rejected.
     """
-    from anomem.data.sources import PathSource, read_dataset
+    from anomem.data.sources import read_dataset
     from anomem.loading import load as load_any
 
     output = Output(as_json)
@@ -214,20 +254,20 @@ def calibrate(
     target = out or model
     session.reads(normals)
     check_file(target, session, what="model")
-    dataset = read_dataset(normals, normal=normal, every=every)
+    detector = load_any(model)
+    rule = calibrate_by or strata_rule(detector)
+    dataset = read_dataset(normals, normal=normal, every=every, stratum=rule)
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
     chosen = [sample for sample in dataset.train if sample.label == NORMAL]
     if not chosen:
         raise InputError(f"{normals}: has no normal images to calibrate on; give a folder of normal images")
-    detector = load_any(model)
-    groups = group_by or ([sample.group for sample in chosen] if any(sample.group for sample in chosen) else None)
-    source = PathSource(sample.path for sample in chosen)
     with bars(session, quiet=as_json) as progress:
-        detector.calibrate(source, alpha, groups=groups, progress=progress, **running)
+        columns = _columns(detector, chosen, group_by, calibrate_by)
+        detector.calibrate(alpha=alpha, blend=blend, progress=progress, **columns, **running)
     save(detector.save, target, session)
     calibration = detector.calibration_
-    output.line(f"calibrated on {count(calibration.n, 'normal image')}{_grouped(calibration)}")
+    output.line(f"calibrated on {count(calibration.n, 'normal image')}{grouped(calibration)}")
     for text in promise(detector):
         output.line(text)
     output.line(f"written to {target}")
@@ -235,14 +275,28 @@ def calibrate(
         {
             "model": target,
             "n": calibration.n,
-            "alpha": calibration.alpha,
-            "threshold": calibration.threshold,
+            **threshold_facts(calibration),
             "alpha_min": calibration.alpha_min,
             "rate_limit_95": calibration.rate_limit_95,
             "n_groups": calibration.n_groups,
+            "calibration": calibration_facts(detector),
             "found": found,
         }
     )
+
+
+def _columns(detector: Model, chosen: list[Sample], group_by: str | None, calibrate_by: str | None) -> dict[str, Any]:
+    """Return normals with their groups and strata; exported models, which know no samples, get the columns."""
+    from anomem.data.sources import PathSource, column_of
+    from anomem.runtime.session import Session as Exported
+
+    if not isinstance(detector, Exported):
+        return {"normals": chosen, "groups": group_by, "strata": calibrate_by}
+    return {
+        "normals": PathSource(sample.path for sample in chosen),
+        "groups": group_by or column_of(chosen, "group"),
+        "strata": column_of(chosen, "stratum") or calibrate_by,
+    }
 
 
 def _inputs(
@@ -293,25 +347,6 @@ def keep(write: Callable[[Path], None], path: Path, session: Session) -> None:
         raise InputError(f"{error}; the fitted model is kept in {refuge}; move it") from error
 
 
-def _grouped(calibration: Calibration) -> str:
-    """Return the number of groups as the end of a sentence; empty without groups."""
-    if calibration.groups is None:
-        return ""
-    return f" in {count(calibration.n_groups, 'group')} (smallest attainable alpha {calibration.alpha_min:.3g})"
-
-
-def promise(detector: Model) -> list[str]:
-    """Return threshold and false-alarm rate as lines of text."""
-    calibration = detector.calibration_
-    mean, limit = rate(calibration.alpha), rate(calibration.rate_limit_95)
-    images = "images" if calibration.groups is None else "groups"
-    return [
-        f"threshold {number(calibration.threshold)}: images with a higher score are called anomalous",
-        f"alpha {calibration.alpha:.3g}: on average at most {mean} of normal images like these are called anomalous",
-        f"with these {calibration.n_groups:,} calibration {images} less than {limit}, with 95 % confidence",
-    ]
-
-
 def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, str]]:
     """Report unreadable images and return their paths and errors."""
     paths = {str(sample.path) for sample in samples}
@@ -336,13 +371,16 @@ def _finish(
 ) -> None:
     """Write the model and print its summary."""
     keep(partial(detector.save, keep_store=keep_store), out, session)
-    counts, calibration = detector.counts_, detector.calibration_
+    counts, calibration, excluded = detector.counts_, detector.calibration_, detector.excluded_
     output.line(
         f"{detector.name}: learnt from {count(counts['n_train'], 'normal image')}, tuned on {counts['n_tune']:,}, "
-        f"calibrated on {counts['n_calibration']:,}{_grouped(calibration)}; "
+        f"calibrated on {counts['n_calibration']:,}{grouped(calibration)}; "
         f"{count(counts['n_labelled'], 'labelled image')}; {seconds:.1f} s"
     )
-    for text in promise(detector):
+    if excluded:
+        output.line(f"left out {count(excluded, 'normal image')} (--exclude): the rate holds for normals unlike those")
+    frame = detector.frame_
+    for text in (*(frame.sentences() if frame else ()), *promise(detector), *suspect_lines(detector)):
         output.line(text)
     output.line(f"written to {out}; next: anomem score {shlex.quote(str(out))} IMAGES --heatmaps heatmaps")
     output.result(
@@ -350,11 +388,14 @@ def _finish(
             "model": out,
             "method": detector.name,
             **counts,
-            "alpha": calibration.alpha,
-            "threshold": calibration.threshold,
+            **threshold_facts(calibration),
             "rate_limit_95": calibration.rate_limit_95,
             "alpha_min": calibration.alpha_min,
             "n_groups": calibration.n_groups,
+            "calibration": calibration_facts(detector),
+            "suspects": detector.suspects_,
+            "excluded": excluded,
+            "frame": frame and frame.to_dict(),
             "seconds": round(seconds, 3),
             "peak_mb": peak_mb(),
             "skipped": skipped,

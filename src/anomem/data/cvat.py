@@ -5,9 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from anomem.data.regions import Annotated, Region, Runs, finite
+from anomem.data.regions import Annotated, Region, Runs, finite, image_size
 from anomem.errors import InputError, one_line
-from anomem.runtime.limits import MAX_PIXELS
 
 __all__ = ["read"]
 
@@ -47,9 +46,7 @@ def read(export: Path) -> list[Annotated]:
 
 def _image(element: ET.Element, where: str) -> Annotated:
     try:
-        size = (int(element.attrib["height"]), int(element.attrib["width"]))
-        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-            raise ValueError(f"size {size[1]} x {size[0]}")
+        size = image_size(element.attrib["height"], element.attrib["width"])
         regions = tuple(_region(shape, size) for shape in element if shape.tag in _REGIONS)
         words = tuple(tag.attrib["label"] for tag in element.findall("tag"))
         return Annotated(where, element.attrib["name"], words, regions, size)

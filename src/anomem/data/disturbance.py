@@ -15,7 +15,7 @@ import numpy.typing as npt
 from anomem.errors import InputError, ParameterError
 from anomem.types import BoolArray, UInt8Image
 
-__all__ = ["COLOUR", "SPATIAL", "Disturbance", "Drawn", "disturbance_for", "draw", "equalise"]
+__all__ = ["COLOUR", "SHIFTS", "SPATIAL", "Disturbance", "Drawn", "disturbance_for", "draw", "equalise"]
 
 NO_COLOUR = ("tile", "wood", "capsule")
 """Categories of MVTec AD with colour anomalies, whose colours the paper does not disturb."""
@@ -48,6 +48,8 @@ class Disturbance:
         Probability of an adaptive equalisation, in [0, 1].
     clip_limit : float
         Maximum slope of the equalisation, drawn from 1 to this; at least 1.
+    fixed : Drawn, optional
+        Disturbance of every image, in place of a drawn one.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Disturbance:
     contrast: float = 0.0
     clahe: float = 0.0
     clip_limit: float = 4.0
+    fixed: Drawn | None = None
 
     def __post_init__(self) -> None:
         low, high = self.zoom
@@ -123,6 +126,10 @@ class Drawn:
         Contrast about the image's mean grey.
     clip_limit : float
         Maximum slope of the adaptive equalisation; 0 for none.
+    blur : float
+        Standard deviation of a Gaussian blur, relative to the longer side.
+    moved : tuple of float
+        Translation down and to the right, relative to height and width; border pixels are replicated.
     """
 
     zoom: float = 1.0
@@ -132,6 +139,8 @@ class Drawn:
     shift: float = 0.0
     gain: float = 1.0
     clip_limit: float = 0.0
+    blur: float = 0.0
+    moved: tuple[float, float] = (0.0, 0.0)
 
     def image(self, image: UInt8Image) -> UInt8Image:
         """Disturb an image (H, W, 3) uint8, with bilinear interpolation and replicated border pixels."""
@@ -156,11 +165,11 @@ class Drawn:
     def _moved(self, image: UInt8Image, *, order: int) -> UInt8Image:
         from scipy.ndimage import affine_transform
 
-        matrix = self.matrix()
-        if np.array_equal(matrix, np.eye(2)):
+        matrix, moved = self.matrix(), np.asarray(self.moved) * image.shape[:2]
+        if np.array_equal(matrix, np.eye(2)) and not moved.any():
             return image.copy()
         centre = (np.asarray(image.shape[:2]) - 1) / 2
-        options = {"offset": centre - matrix @ centre, "order": order, "mode": "nearest", "prefilter": False}
+        options = {"offset": centre - matrix @ (centre + moved), "order": order, "mode": "nearest", "prefilter": False}
         planes = [affine_transform(plane.astype(np.float32), matrix, **options) for plane in np.moveaxis(image, 2, 0)]
         shaped: UInt8Image = np.clip(np.rint(np.stack(planes, axis=2)), 0, 255).astype(np.uint8)
         return shaped
@@ -170,11 +179,31 @@ class Drawn:
             mean = float(image.mean())
             changed = (image.astype(np.float32) - mean) * self.gain + mean + 255 * self.shift
             image = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+        if self.blur:
+            image = self._blurred(image)
         return equalise(image, self.clip_limit) if self.clip_limit else image
+
+    def _blurred(self, image: UInt8Image) -> UInt8Image:
+        from scipy.ndimage import gaussian_filter
+
+        sigma = self.blur * max(image.shape[:2])
+        smooth = gaussian_filter(image.astype(np.float32), (sigma, sigma, 0), mode="nearest")
+        blurred: UInt8Image = np.clip(np.rint(smooth), 0, 255).astype(np.uint8)
+        return blurred
+
+
+SHIFTS = {
+    "brighter": Disturbance(fixed=Drawn(shift=0.05)),
+    "blurred": Disturbance(fixed=Drawn(blur=1 / 256)),
+    "moved": Disturbance(fixed=Drawn(moved=(0.05, 0.05))),
+}
+"""Shifts of a whole capture: 5 % of white brighter; blurred by 1 pixel of 256; moved by 5 % of height and width."""
 
 
 def draw(disturbance: Disturbance, rng: np.random.Generator) -> Drawn:
-    """Draw a disturbance; the number of draws does not depend on the strengths."""
+    """Draw a disturbance, or return the fixed one; the number of draws does not depend on the strengths."""
+    if disturbance.fixed is not None:
+        return disturbance.fixed
     zoom, angle, mirrored, upside_down, shift, gain, equalised, slope = rng.random(8)
     low, high = disturbance.zoom
     return Drawn(

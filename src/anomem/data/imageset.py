@@ -17,7 +17,7 @@ __all__ = ["Batch", "ImageSet", "Prepared", "to_tensor"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Batch of tiles: (B, 3, S, S) uint8, with the position of each tile's image in the set."""
+    """Batch of tiles: (B, 3, H, W) uint8, with the position of each tile's image in the set."""
 
     images: Tensor
     owner: Tensor
@@ -25,6 +25,10 @@ class Batch:
 
 class ImageSet(PreparedImages):
     """Images of a source, prepared on access, in batches; parameters as for the base class."""
+
+    def kept(self, batch_size: int) -> Iterator[list[Tensor]] | None:
+        """Return the maps of the images by a frozen backbone where they are kept, in batches; None: compute them."""
+        return None
 
     def batches(self, batch_size: int, order: IntArray | None = None) -> Iterator[Batch]:
         """Yield batches of at most `batch_size` tiles; image positions refer to `order`."""
@@ -37,5 +41,5 @@ class ImageSet(PreparedImages):
 
 
 def to_tensor(tiles: UInt8Image) -> Tensor:
-    """Return a (B, S, S, 3) uint8 array as a (B, 3, S, S) tensor of the same memory, channels last."""
+    """Return a (B, H, W, 3) uint8 array as a (B, 3, H, W) tensor of the same memory, channels last."""
     return torch.from_numpy(np.ascontiguousarray(tiles)).permute(0, 3, 1, 2)

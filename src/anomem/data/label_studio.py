@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomem.data.regions import Annotated, Region, finite
+from anomem.data.regions import Annotated, Region, finite, image_size
 from anomem.errors import InputError, one_line
 from anomem.runtime.images import IMAGE_SUFFIXES
 
@@ -72,7 +72,7 @@ def _task(task: Mapping[str, Any], where: str) -> Annotated:
         words += _texts(value.get("choices", ()))
         regions += _regions([value])
     sizes = [(r["original_height"], r["original_width"]) for r in results if "original_height" in r]
-    size = (int(sizes[0][0]), int(sizes[0][1])) if sizes else None
+    size = image_size(*sizes[0]) if sizes else None
     return Annotated(where, _image(task["data"], where), tuple(dict.fromkeys(words)), tuple(regions), size)
 
 

@@ -17,6 +17,7 @@ from anomem.data.official.inside import file_size, read_mask
 from anomem.data.samples import Dataset, Sample
 from anomem.data.sources import ImageSource, PathSource, open_source, read_dataset
 from anomem.errors import InputError
+from anomem.runtime.groups import Groups
 from anomem.runtime.pixels import Reading
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray, ImagesLike, IntArray, UInt8Image
 
@@ -43,6 +44,8 @@ class Images:
         Groups that must not be split; empty for no groups.
     paths : tuple of Path
         Files, for their sizes; empty for images in memory.
+    strata : tuple
+        Strata with a calibration of their own; empty for no strata.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Images:
     masks: tuple[Any, ...] = ()
     groups: tuple[str | None, ...] = ()
     paths: tuple[Path, ...] = field(default=(), repr=False)
+    strata: tuple[str | None, ...] = ()
 
     @classmethod
     def of_samples(cls, name: str, samples: Sequence[Sample]) -> Images:
@@ -64,6 +68,7 @@ class Images:
             tuple(s.mask for s in samples) if any(s.mask for s in samples) else (),
             tuple(s.group for s in samples) if any(s.group for s in samples) else (),
             tuple(sample.path for sample in samples),
+            tuple(s.stratum for s in samples) if any(s.stratum for s in samples) else (),
         )
 
     def __len__(self) -> int:
@@ -88,6 +93,7 @@ class Images:
             of(self.masks),
             of(self.groups),
             of(self.paths),
+            of(self.strata),
         )
 
     def relabelled(self, normal: Sequence[str], name: str) -> Images:
@@ -129,6 +135,7 @@ class Images:
             both("masks", None),
             both("groups", None),
             self.paths + other.paths if self.paths and other.paths else (),
+            both("strata", None),
         )
 
     def disturbed(self, disturbance: Disturbance, number: int, name: str) -> Images:
@@ -142,6 +149,7 @@ def as_labelled(
     *,
     masks: Sequence[Any] | None = None,
     types: Sequence[str | None] | None = None,
+    strata: Groups = None,
     max_pixels: int | None = None,
 ) -> Images:
     """Open labelled images of any supported input.
@@ -154,6 +162,8 @@ def as_labelled(
         0 normal, 1 anomalous, -1 unknown; replaces the labels of the input.
     masks, types : sequence, length N, optional
         Masks and types; replace those of the input.
+    strata : sequence, length N, or str, optional
+        Strata; a text is the column of a table that holds them, if it is one.
     max_pixels : int, optional
         Maximum number of pixels of images and masks.
 
@@ -166,7 +176,9 @@ def as_labelled(
     InputError
         No labels, or different lengths.
     """
-    found = _carried(images, y is None)
+    found = _carried(images, y is None, strata if isinstance(strata, str) else None)
+    if strata is not None and not isinstance(strata, str):
+        found = replace(found, strata=tuple(map(str, column_of(strata, [None] * len(found), "stratum", len(found)))))
     if max_pixels is not None:
         found = replace(found, source=open_source(found.source, max_pixels=max_pixels))
     if y is None and masks is None and types is None:
@@ -180,12 +192,12 @@ def as_labelled(
     return replace(found, **columns)
 
 
-def _carried(images: ImagesLike, need_labels: bool) -> Images:
+def _carried(images: ImagesLike, need_labels: bool, stratum: str | None) -> Images:
     """Return images with the labels and facts of the input."""
     if isinstance(images, Images):
         return images
     if isinstance(images, (str, Path)) and need_labels:
-        images = read_dataset(images)
+        images = read_dataset(images, stratum=stratum)
     if isinstance(images, Dataset):
         return Images.of_samples(str(images.root), images.for_evaluation())
     items = list(images) if isinstance(images, Iterator) else images
@@ -238,6 +250,11 @@ class JoinedSource(ImageSource):
         """Return the largest 16-bit sample of image ``i``."""
         source, place = self._places[i]
         return source.peak(place)
+
+    def height_width(self, i: int) -> tuple[int, int]:
+        """Return height and width of image ``i``."""
+        source, place = self._places[i]
+        return source.height_width(place)
 
     def with_reading(self, reading: Reading) -> Self:
         """Return the same images with other conversion settings."""
@@ -298,6 +315,10 @@ class DisturbedSource(ImageSource):
     def peak(self, i: int) -> int | None:
         """Return the largest 16-bit sample of image ``i``, undisturbed."""
         return self._source.peak(i)
+
+    def height_width(self, i: int) -> tuple[int, int]:
+        """Return height and width of image ``i``, which disturbances keep."""
+        return self._source.height_width(i)
 
     def with_reading(self, reading: Reading) -> Self:
         """Return the same disturbed images with other conversion settings."""

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.runtime.images import resize_mask
+from anomem.runtime.limits import MAX_PIXELS
 from anomem.types import BoolArray
 
-__all__ = ["Annotated", "Region", "Runs", "drawn", "finite"]
+__all__ = ["Annotated", "Region", "Runs", "drawn", "finite", "image_size"]
 
 _MOST_CORNERS = 100_000
 
@@ -83,10 +84,21 @@ class Annotated:
 
 def finite(value: Any) -> float:
     """Return a finite number; ValueError for anything else."""
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"{value} is no number")
+        raise ValueError(f"{str(value)[:40]} is no number")
     return number
+
+
+def image_size(height: Any, width: Any) -> tuple[int, int]:
+    """Return the size of an image as an export has it; ValueError for an impossible one or one beyond the limit."""
+    size = (int(finite(height)), int(finite(width)))
+    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"size {size[1]} x {size[0]}")
+    return size
 
 
 def drawn(region: Region, height_width: tuple[int, int]) -> BoolArray:

@@ -34,6 +34,8 @@ class Sample:
         Type of defect; for anomalous images only.
     group : str, optional
         Part, lot or burst shared with other images; groups are never split.
+    stratum : str, optional
+        Camera, product or shift with a calibration of its own.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Sample:
     mask: Path | None = None
     type: str | None = None
     group: str | None = None
+    stratum: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from anomem.data.layouts import read_folder
 from anomem.data.official.inside import read_file
 from anomem.data.samples import Dataset, Layout, Sample
 from anomem.data.tables import TABLE_SUFFIXES, read_labels, read_table
-from anomem.data.video import EVERY, frames, is_video, read_videos, videos_in
+from anomem.data.video import EVERY, frame_hw, frames, is_frame, is_video, read_videos, videos_in
 from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.files import exists, is_file, is_folder
 from anomem.runtime.images import IMAGE_SUFFIXES
@@ -34,11 +34,15 @@ __all__ = [
     "open_source",
     "read_dataset",
     "read_labels",
+    "strata_of",
+    "table_samples",
     "training_samples",
 ]
 
 
-def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EVERY) -> Dataset:
+def read_dataset(
+    path: str | Path, *, normal: str | None = None, every: int = EVERY, stratum: str | None = None
+) -> Dataset:
     """Read a folder or table as a dataset of training and test images.
 
     Recognised are MVTec style (``train/good``, ``test/<type>``, ``ground_truth/<type>`` with
@@ -58,6 +62,8 @@ def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EV
         is used for training; test images of all other classes are anomalous, with ``type`` the class.
     every : int
         Interval of the frames used of a video.
+    stratum : str, optional
+        Column of a table that holds the strata; by default ``stratum``.
 
     Returns
     -------
@@ -79,7 +85,7 @@ def read_dataset(path: str | Path, *, normal: str | None = None, every: int = EV
     if is_file(root) and root.suffix.lower() in TABLE_SUFFIXES:
         if normal is not None:
             raise InputError(f"{root}: normal={normal!r} is for class folders; use the label column")
-        return read_table(root)
+        return read_table(root, stratum)
     if is_file(root):
         raise InputError(
             f"{root}: found one {root.suffix or 'nameless'} file; give a folder of images or a CSV/Parquet table"
@@ -94,13 +100,15 @@ def _videos(root: Path) -> list[Path]:
     return [root] if is_video(root) else []
 
 
-def training_samples(images: ImagesLike) -> list[Sample] | None:
+def training_samples(images: ImagesLike, stratum: str | None = None) -> list[Sample] | None:
     """Return the training samples of a data set, without test images.
 
     Parameters
     ----------
     images : object
         Input of `open_source`, or a Dataset.
+    stratum : str, optional
+        Column of a table that holds the strata.
 
     Returns
     -------
@@ -117,7 +125,7 @@ def training_samples(images: ImagesLike) -> list[Sample] | None:
         path = Path(images)
         if not is_folder(path) and path.suffix.lower() not in TABLE_SUFFIXES and not is_video(path):
             return None
-        images = read_dataset(path)
+        images = read_dataset(path, stratum=stratum)
         if images.notes:
             warnings.warn(images.describe(), AnomemWarning, stacklevel=6)
     if isinstance(images, Dataset):
@@ -149,34 +157,43 @@ def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
     return samples
 
 
-def normal_samples(images: ImagesLike) -> tuple[Any, list[Hashable | None] | None]:
-    """Return the normal images of a data set for calibration, and their groups.
+def normal_samples(
+    images: ImagesLike, stratum: str | None = None
+) -> tuple[Any, dict[str, Sequence[Hashable | None] | None]]:
+    """Return the normal images of a data set for calibration, and their columns.
 
     Parameters
     ----------
     images : object
+        As for `training_samples`.
+    stratum : str, optional
         As for `training_samples`.
 
     Returns
     -------
     images : list of Sample, or object
         Normal training images of a data set; other inputs unchanged.
-    groups : list of hashable or None
-        Group per image, if the data set has groups.
+    columns : dict
+        ``groups`` and ``strata``, one entry per image, or None where the data set has none.
 
     Raises
     ------
     InputError
         As for `training_samples`, and for a data set without normal images.
     """
-    samples = training_samples(images)
+    samples = training_samples(images, stratum)
     if samples is None:
-        return images, None
+        return images, {}
     normals = [sample for sample in samples if sample.label == NORMAL]
     if not normals:
         raise InputError(f"{images}: no normal images to calibrate on; give a folder of them")
-    groups: list[Hashable | None] = [sample.group for sample in normals]
-    return normals, groups if any(groups) else None
+    return normals, {"groups": column_of(normals, "group"), "strata": column_of(normals, "stratum")}
+
+
+def column_of(samples: Sequence[Sample], name: str) -> list[Hashable | None] | None:
+    """Return the entry `name` of each sample; None where no sample has one."""
+    column: list[Hashable | None] = [getattr(sample, name) for sample in samples]
+    return column if any(column) else None
 
 
 class PathSource(FileSource):
@@ -184,8 +201,13 @@ class PathSource(FileSource):
 
     def content(self, i: int) -> bytes:
         """Read the bytes of file ``i``; ImageError if it cannot be read or is not an image."""
-        path = self._paths[i]
-        return super().content(i) if exists(path) else read_file(path, image_bytes(self.reading.max_pixels))
+        path, limit = self._paths[i], self.reading.max_pixels
+        return super().content(i) if exists(path) else read_file(path, image_bytes(limit), max_pixels=limit)
+
+    def height_width(self, i: int) -> tuple[int, int]:
+        """Return height and width of file ``i``, read from its header, or of a video's frame."""
+        path = Path(self._paths[i])
+        return frame_hw(path) if is_frame(path) and not exists(path) else super().height_width(i)
 
 
 def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSource:
@@ -225,6 +247,20 @@ def list_images(path: str | Path, *, among: bool, every: int = EVERY) -> Sequenc
     if videos:
         return [frame for video in videos for frame in frames(video, every)]
     if place.suffix.lower() in TABLE_SUFFIXES and is_file(place):
-        dataset = read_table(place)
-        return [sample.path for sample in (*dataset.train, *dataset.test)]
+        return [sample.path for sample in table_samples(place)]
     return image_files(path, among=among)
+
+
+def table_samples(table: Path, stratum: str | None = None) -> list[Sample]:
+    """Return all rows of a table."""
+    dataset = read_table(table, stratum)
+    return [*dataset.train, *dataset.test]
+
+
+def strata_of(images: ImagesLike, column: str) -> list[Hashable | None] | None:
+    """Return the strata of samples, or of a table's column, in the order of `open_source`; None without any."""
+    if isinstance(images, (str, Path)) and Path(images).suffix.lower() in TABLE_SUFFIXES and is_file(Path(images)):
+        return column_of(table_samples(Path(images), column), "stratum")
+    if isinstance(images, (list, tuple)) and images and all(isinstance(item, Sample) for item in images):
+        return column_of(images, "stratum")
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from anomem.errors import AnomemWarning, InputError
 from anomem.runtime.recalibration import CALIBRATE_MAX
 from anomem.types import IntArray
 
-__all__ = ["Split", "groups_of", "split_normals"]
+__all__ = ["FEW", "Split", "fold_normals", "groups_of", "split_normals", "split_within"]
 
-_FEW = 30
+FEW = 30
 """Number of normals below which each part gets a third."""
+
+_FOLDS, _FOLDS_OF_FEW, _FEW_FOLDED = 5, 10, 50
+"""Number of folds; below 50 normals ten, so that each memory lacks a tenth only."""
 
 _LEARN, _TUNE, _CALIBRATE = range(3)
 
@@ -91,11 +94,11 @@ def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | No
             f"{n} normal images, but only {len(units)} that may be separated (equal images and "
             f"images of one group stay together): at least 3 are needed"
         )
-    few = n < _FEW or (groups is not None and len(units) < _FEW)
+    few = n < FEW or (groups is not None and len(units) < FEW)
     if few:
-        found = f"{n} normal images" if n < _FEW else f"{len(units)} groups of normal images"
+        found = f"{n} normal images" if n < FEW else f"{len(units)} groups of normal images"
         warnings.warn(
-            f"only {found}: a third each to learn, tune and calibrate; {_FEW} or more are advisable",
+            f"only {found}: a third each to learn, tune and calibrate; {FEW} or more are advisable",
             AnomemWarning,
             stacklevel=2,
         )
@@ -108,6 +111,83 @@ def split_normals(digests: Sequence[int], groups: Sequence[Hashable | None] | No
         first.setdefault(unit_of[i], i)
     calibrate = np.array(sorted(first.values()), dtype=np.intp)
     return Split(learn, tune, calibrate, np.setdiff1d(held_out, calibrate))
+
+
+def split_within(
+    digests: Sequence[int],
+    groups: Sequence[Hashable | None] | None,
+    strata: Sequence[str] | None,
+    *,
+    seed: int,
+) -> Split:
+    """Split the normals of each stratum by `split_normals`, so that each calibrates on normals of its own.
+
+    Raises
+    ------
+    InputError
+        As for `split_normals`, in any stratum.
+    """
+    if strata is None:
+        return split_normals(digests, groups, seed=seed)
+    parts: list[Split] = []
+    for name in sorted(set(strata)):
+        chosen = np.flatnonzero(np.asarray(strata) == name)
+        own = None if groups is None else [groups[i] for i in chosen]
+        try:
+            split = split_normals([digests[i] for i in chosen], own, seed=seed)
+        except InputError as error:
+            raise InputError(f"stratum {name!r}: {error}") from error
+        parts.append(Split(*(chosen[part] for part in (split.learn, split.tune, split.calibrate, split.beside))))
+    return Split(
+        *(np.sort(np.concatenate([getattr(part, f.name) for part in parts])).astype(np.intp) for f in fields(Split))
+    )
+
+
+def fold_normals(digests: Sequence[int], groups: Sequence[int], *, seed: int) -> IntArray:
+    """Assign each normal to a fold without dividing groups.
+
+    There are 5 folds, 10 below 50 normals, and never more than groups. Large groups come first, each into the smallest
+    fold. The folds depend only on contents, groups and seed, not on the order of the images.
+
+    Parameters
+    ----------
+    digests : sequence of int, length N
+        Content hashes.
+    groups : sequence of int, length N
+        Group of each image, as of :func:`groups_of`.
+    seed : int
+        Random seed.
+
+    Returns
+    -------
+    ndarray of intp, (N,)
+        Folds from 0.
+
+    Raises
+    ------
+    InputError
+        Fewer than 3 groups.
+
+    Examples
+    --------
+    >>> fold_normals(range(6), [0, 0, 1, 2, 3, 3], seed=0).max()
+    3
+    """
+    units: dict[int, list[int]] = {}
+    for i, group in enumerate(groups):
+        units.setdefault(group, []).append(i)
+    if len(units) < 3:
+        raise InputError(
+            f"{len(digests)} normal images, but only {len(units)} that may be separated (equal images and "
+            f"images of one group stay together): at least 3 are needed"
+        )
+    count = min(_FOLDS_OF_FEW if len(digests) < _FEW_FOLDED else _FOLDS, len(units))
+    folds, sizes = np.zeros(len(digests), dtype=np.intp), [0] * count
+    for unit in sorted(_shuffled(list(units.values()), digests, seed), key=len, reverse=True):
+        smallest = sizes.index(min(sizes))
+        folds[unit] = smallest
+        sizes[smallest] += len(unit)
+    return folds
 
 
 def groups_of(digests: Sequence[int], groups: Sequence[Hashable | None] | None = None) -> list[int]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stored", "read_store", "store_of", "stored_normals", "with_earlier", "write_store"]
 
-_COLUMNS = ("path", "digest", "group")
+_COLUMNS = ("path", "digest", "group", "stratum")
 _REMEDY = "fit again on all images"
 _TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -38,11 +38,14 @@ class Stored:
         Its content hash, 8 bytes.
     group : str or None
         The group that it is in.
+    stratum : str or None
+        Its stratum.
     """
 
     path: Path
     digest: int
     group: str | None = None
+    stratum: str | None = None
 
 
 def store_of(model: str | Path) -> Path:
@@ -59,6 +62,7 @@ def stored_normals(corpus: Corpus) -> tuple[Stored, ...]:
             Path(os.path.abspath(corpus.source.name(int(i)))),  # noqa: PTH100 - links stay
             corpus.digests[i],
             None if corpus.groups[i] is None else str(corpus.groups[i]),
+            corpus.strata[i] if corpus.strata else None,
         )
         for i in corpus.found_normals()
     )
@@ -81,9 +85,12 @@ def write_store(model: str | Path, normals: Sequence[Stored]) -> None:
     with atomic_path(store_of(model)) as part, part.open("w", newline="", **_TEXT) as stream:
         table = csv.writer(stream)
         table.writerow(_COLUMNS)
-        # Quoted, a group is no formula.
-        groups = ("" if normal.group is None else json.dumps(normal.group) for normal in normals)
-        table.writerows((n.path, f"{n.digest:016x}", group) for n, group in zip(normals, groups, strict=True))
+        table.writerows((n.path, f"{n.digest:016x}", _quoted(n.group), _quoted(n.stratum)) for n in normals)
+
+
+def _quoted(name: str | None) -> str:
+    """Return a name as JSON, which no spreadsheet reads as a formula."""
+    return "" if name is None else json.dumps(name)
 
 
 def read_store(model: str | Path, learnt: frozenset[int]) -> tuple[Stored, ...]:
@@ -118,7 +125,9 @@ def read_store(model: str | Path, learnt: frozenset[int]) -> tuple[Stored, ...]:
 
 
 def _stored(row: Mapping[str, str]) -> Stored:
-    return Stored(Path(row["path"]), int(row["digest"], 16), json.loads(row["group"]) if row["group"] else None)
+    # Stores of earlier versions have no strata.
+    group, stratum = (json.loads(row[name]) if row.get(name) else None for name in ("group", "stratum"))
+    return Stored(Path(row["path"]), int(row["digest"], 16), group, stratum)
 
 
 def with_earlier(earlier: Sequence[Stored], samples: Sequence[Sample]) -> Generator[Record, None, list[Sample]]:
@@ -140,7 +149,7 @@ def with_earlier(earlier: Sequence[Stored], samples: Sequence[Sample]) -> Genera
         yield Record("earlier files", i + 1, len(earlier))
     known = {normal.digest for normal in earlier}
     return [
-        *(Sample(normal.path, NORMAL, group=normal.group) for normal in earlier),
+        *(Sample(normal.path, NORMAL, group=normal.group, stratum=normal.stratum) for normal in earlier),
         *(sample for sample in samples if not _is_known(sample, known)),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,16 @@ from anomem.data.samples import Dataset, Sample, mask_note
 from anomem.errors import InputError, MissingExtraError, nearest
 from anomem.runtime.files import is_file, is_folder
 from anomem.runtime.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
+from anomem.runtime.strata import COLUMN
 from anomem.types import ANOMALOUS, NORMAL
 
 __all__ = ["TABLE_SUFFIXES", "read_labels", "read_table"]
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".pq"}) | EXPORT_SUFFIXES
 
-_COLUMNS = ("path", "label", "mask", "type", "group", "split")
+_COLUMNS = ("path", "label", "mask", "type", "group", "split", COLUMN)
 _ROWS_AT_ONCE = 1024
+_SEPARATOR = re.compile(r"sep=([,;\t])\s*(?:\r\n|\r|\n)", re.IGNORECASE)
 Part = Literal["train", "val", "test"]
 _SPLITS: dict[str, Part] = {
     **dict.fromkeys(("", "train", "training"), "train"),
@@ -40,11 +43,11 @@ class _Row:
     part: Part
 
 
-def read_table(table: Path) -> Dataset:
+def read_table(table: Path, stratum: str | None = None) -> Dataset:
     """Read a table of images as a dataset.
 
     Columns are ``path`` and, each optional, ``label`` (0, good, normal, ok; 1, anomalous, defect,
-    bad, ng; -1 or empty for unknown), ``mask``, ``type``, ``group`` and ``split`` (train, test; val
+    bad, ng; -1 or empty for unknown), ``mask``, ``type``, ``group``, ``stratum`` and ``split`` (train, test; val
     serves as test if there is no test). Rows without a split are for training, with their label.
     Without a label column, training rows are normal, as in a flat folder. Paths are
     absolute or relative to the table's folder. An anomalous image without a type that lies in MVTec
@@ -54,6 +57,8 @@ def read_table(table: Path) -> Dataset:
     ----------
     table : Path
         CSV file (UTF-8 or UTF-16; comma, semicolon or tab) or Parquet file.
+    stratum : str, optional
+        Another column that holds the strata; without it in the table, strata are left unknown.
 
     Returns
     -------
@@ -67,13 +72,13 @@ def read_table(table: Path) -> Dataset:
     MissingExtraError
         Parquet without pyarrow.
     """
-    columns, rows = _read(table)
+    columns, rows = _read(table, stratum or COLUMN)
     labelled = "label" in columns
     parts: dict[Part, list[Sample]] = {"train": [], "val": [], "test": []}
     for row in rows:
         sample = row.sample
         if not labelled and row.part == "train":
-            sample = Sample(sample.path, NORMAL, None, None, sample.group)
+            sample = Sample(sample.path, NORMAL, None, None, sample.group, sample.stratum)
         parts[row.part].append(sample)
     notes: list[str] = []
     if parts["val"] and parts["test"]:
@@ -81,7 +86,7 @@ def read_table(table: Path) -> Dataset:
     elif parts["val"]:
         notes.append("no split test, val used for it")
     test = parts["test"] or parts["val"]
-    unused = [name for name in columns if name and name not in _COLUMNS]
+    unused = [name for name in columns if name and name not in (*_COLUMNS, _folded(stratum))]
     if unused:
         notes.append(f"columns not used: {', '.join(unused)}")
     notes.extend(mask_note((*parts["train"], *test)))
@@ -116,19 +121,19 @@ def read_labels(table: str | Path) -> tuple[Sample, ...]:
     return tuple(row.sample for row in rows)
 
 
-def _read(table: Path) -> tuple[list[str], list[_Row]]:
+def _read(table: Path, stratum: str = COLUMN) -> tuple[list[str], list[_Row]]:
     if not is_file(table):
         raise InputError(f"{table}: no such table; give a CSV or Parquet file")
     if table.suffix.lower() in EXPORT_SUFFIXES:
         return _exported(read_export(table))
-    read = _parquet_rows if table.suffix.lower() in {".parquet", ".pq"} else _csv_rows
-    columns, cells = read(table)
+    parquet = table.suffix.lower() in {".parquet", ".pq"}
+    columns, cells = _parquet_rows(table, _folded(stratum)) if parquet else _csv_rows(table)
     if label_studio.is_csv(columns):
         return _exported(labelled_by(table, label_studio.read_csv(table)))
     _check_columns(table, columns)
     rows: dict[Path, _Row] = {}
     for where, cell in cells:
-        row = _row(table, where, cell)
+        row = _row(table, where, cell, _folded(stratum))
         earlier = rows.setdefault(row.sample.path, row)
         if (earlier.sample, earlier.part) != (row.sample, row.part):
             raise InputError(f"{where}: {row.sample.path} contradicts {earlier.where}; keep one of the two rows")
@@ -164,7 +169,7 @@ def _check_columns(table: Path, columns: list[str]) -> None:
         raise InputError(f"{table}: column {twice[0]!r} occurs twice; remove one")
 
 
-def _row(table: Path, where: str, cell: Mapping[str, str]) -> _Row:
+def _row(table: Path, where: str, cell: Mapping[str, str], stratum: str) -> _Row:
     if not cell["path"]:
         raise InputError(f"{where}: empty path; fill it in or remove the row")
     label = LABEL_WORDS.get(cell.get("label", "").casefold())
@@ -186,6 +191,7 @@ def _row(table: Path, where: str, cell: Mapping[str, str]) -> _Row:
             mask=_file(table, where, mask) if mask else None,
             type=(cell.get("type") or type_by_place(path)) if label == ANOMALOUS else None,
             group=cell.get("group") or None,
+            stratum=cell.get(stratum) or None,
         ),
         part,
     )
@@ -205,11 +211,13 @@ def _file(table: Path, where: str, written: str) -> Path:
 
 def _csv_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     text = _decode(table)
+    declared = _SEPARATOR.match(text)  # Excel's own first line
+    text = text[declared.end() :] if declared else text
     header = text.lstrip().splitlines()[0] if text.strip() else ""
-    delimiter = max(",;\t", key=header.count)
+    delimiter = declared[1] if declared else max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        lines = [(reader.line_num, fields) for fields in reader if any(map(str.strip, fields))]
+        lines = [(reader.line_num + bool(declared), fields) for fields in reader if any(map(str.strip, fields))]
     except csv.Error as error:
         raise InputError(f"{table}:{reader.line_num}: not a CSV line ({error})") from error
     if not lines:
@@ -238,11 +246,11 @@ def _decode(table: Path) -> str:
         line = raw[: error.start].count(b"\n") + 1
         raise InputError(f"{table}:{line}: not UTF-8; save the table as 'CSV UTF-8'") from error
     if "\0" in text:
-        raise InputError(f"{table}: holds zero bytes: not a CSV table")
+        raise InputError(f"{table}: holds zero bytes: not a CSV table; save it as 'CSV UTF-8'")
     return text
 
 
-def _parquet_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+def _parquet_rows(table: Path, stratum: str) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -254,7 +262,7 @@ def _parquet_rows(table: Path) -> tuple[list[str], list[tuple[str, dict[str, str
         # Dictionary encoding keeps repeated texts as single objects.
         with pyarrow.parquet.ParquetFile(table, read_dictionary=names) as file:
             columns = [str(name).strip().casefold() for name in names]
-            wanted = [place for place, name in enumerate(columns) if name in _COLUMNS]
+            wanted = [place for place, name in enumerate(columns) if name in (*_COLUMNS, stratum)]
             rows = file.metadata.num_rows
             if rows > MAX_TABLE_ROWS:
                 raise _too_large(table, f"{MAX_TABLE_ROWS:,} rows")
@@ -288,6 +296,10 @@ def _cells(table: Path, names: list[str], rows: Iterator[tuple[str, ...]]) -> It
 
 def _too_large(table: Path, limit: str) -> InputError:
     return InputError(f"{table}: more than the limit of {limit}; split the table")
+
+
+def _folded(column: str | None) -> str:
+    return (column or COLUMN).strip().casefold()
 
 
 def _text(value: object) -> str:

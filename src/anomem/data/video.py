@@ -17,7 +17,7 @@ import numpy as np
 
 from anomem.data.samples import Dataset, Sample
 from anomem.errors import ImageError, InputError, MissingExtraError, one_line
-from anomem.runtime.limits import MAX_PIXELS
+from anomem.runtime.limits import MAX_PIXELS, check_pixels
 from anomem.runtime.listing import list_folder
 from anomem.runtime.text import count
 from anomem.runtime.words import class_of
@@ -26,7 +26,7 @@ from anomem.types import NORMAL, UInt8Image
 if TYPE_CHECKING:
     from av import VideoFrame
 
-__all__ = ["EVERY", "frames", "is_frame", "is_video", "read_frame", "read_videos", "videos_in"]
+__all__ = ["EVERY", "frame_hw", "frames", "is_frame", "is_video", "read_frame", "read_videos", "videos_in"]
 
 EVERY = 10
 """Default interval of the frames used of a video: 3 of 30 frames per second."""
@@ -113,10 +113,19 @@ def read_videos(videos: Sequence[Path], root: Path, every: int = EVERY) -> Datas
     return Dataset("video", root, tuple(train), tuple(test), split=False, notes=(note,))
 
 
-def read_frame(path: Path) -> UInt8Image:
-    """Decode a frame to RGB, (H, W, 3) uint8, turned upright; ImageError if it cannot be decoded."""
+def read_frame(path: Path, max_pixels: int = MAX_PIXELS) -> UInt8Image:
+    """Decode a frame to RGB, (H, W, 3) uint8, turned upright; ImageError if it cannot be decoded or is too large."""
     clip, _, number = path.name.rpartition("#")
-    return _opened(path.with_name(clip)).image(int(number), str(path))
+    return _opened(path.with_name(clip)).image(int(number), str(path), max_pixels)
+
+
+def frame_hw(path: Path) -> tuple[int, int]:
+    """Return height and width of a frame, upright; equal for all frames of a video, so that one is decoded."""
+    clip = _opened(path.with_name(path.name.rpartition("#")[0]))
+    if clip.hw is None:
+        height, width = clip.image(0, str(path)).shape[:2]
+        clip.hw = height, width
+    return clip.hw
 
 
 def _opened(video: Path) -> _Clip:
@@ -148,6 +157,7 @@ class _Clip:
         self._path, self._av, self._lock = path, av, threading.Lock()
         self._frames: Iterator[VideoFrame] = iter(())
         self._at = 0
+        self.hw: tuple[int, int] | None = None
         self._kept: OrderedDict[int, VideoFrame] = OrderedDict()
         self._open()
         try:
@@ -159,8 +169,9 @@ class _Clip:
             raise ImageError(str(path), "a video whose frames have no times of their own; convert it to MP4")
         self._open()
 
-    def image(self, number: int, name: str) -> UInt8Image:
+    def image(self, number: int, name: str, max_pixels: int) -> UInt8Image:
         """Return a frame as RGB."""
+        check_pixels(self._stream.codec_context.width, self._stream.codec_context.height, name, max_pixels)
         if number >= len(self.times):
             raise ImageError(name, f"the video has {len(self.times):,} frames; check the number")
         with self._lock:
@@ -208,8 +219,6 @@ class _Clip:
         if not streams:
             raise ImageError(str(self._path), "holds no video; name a video file")
         self._stream = streams[0]
-        if self._stream.codec_context.width * self._stream.codec_context.height > MAX_PIXELS:
-            raise ImageError(str(self._path), f"frames of more than {MAX_PIXELS:,} pixels; make them smaller")
         self._frames = self._container.decode(self._stream)
         self._at = 0
 

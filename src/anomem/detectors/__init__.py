@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ def load(path: str | Path) -> Detector:
 
     if is_exported(path) and Path(path).is_file():
         raise ModelFileError(f"{path}: an exported model cannot be loaded as a detector; give its source model")
-    from anomem.fitting import read_preprocessing
+    from anomem.framing import read_preprocessing
     from anomem.modelfile import check_architecture, check_resolved, load_model
 
     def builder(method: str):  # type: ignore[no-untyped-def]
@@ -77,9 +78,10 @@ def load(path: str | Path) -> Detector:
         check_resolved(kind, state.resolved)
         detector = kind.from_state(kind.from_dict(params).get_params(), state)
         if detector.bits == "auto":  # observed in the fit
-            described = read_preprocessing(detector.replaced(bits=state.preprocessing.bits).resolve())
+            described = read_preprocessing(detector.replaced(bits=state.preprocessing.bits).resolve(strict=False))
         else:
-            described = read_preprocessing(detector.resolve())
+            described = read_preprocessing(detector.resolve(strict=False))
+        described = replace(described, input_hw=state.preprocessing.input_hw)  # likewise
     except AnomemError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if described != state.preprocessing:

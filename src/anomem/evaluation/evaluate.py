@@ -13,6 +13,7 @@ from anomem.errors import InputError
 from anomem.evaluation.confounds import GreyRecorder, trivial_features
 from anomem.evaluation.figures import Evaluation, NormalsEvaluation, require_both_classes
 from anomem.evaluation.judge import answer_steps, judge, judge_normals, select, with_masks
+from anomem.runtime.groups import Groups
 from anomem.runtime.progress import Progress, run_to_end
 from anomem.types import NORMAL, UNKNOWN, ImagesLike, Record
 
@@ -29,6 +30,8 @@ def evaluate(
     *,
     masks: Sequence[Any] | None = None,
     types: Sequence[str | None] | None = None,
+    strata: Groups = None,
+    fdr: float | None = None,
     maps: bool = True,
     batch_size: int = 16,
     workers: int | None = None,
@@ -55,6 +58,10 @@ def evaluate(
         Per image a bool array (H, W) of the image's size, a path, or None.
     types : sequence of str or None, length N, optional
         Defect types.
+    strata : sequence, "folder" or regular expression, optional
+        Strata of the images, for a model with strata; by default theirs, or as in its calibration.
+    fdr : float, optional
+        False-discovery rate of verdicts about all images together; see `anomem.runtime.fdr.benjamini_hochberg`.
     maps : bool
         Judge the maps, too. Requires a mask for at least one anomalous image and a method
         that localizes; else pixel figures are None. Every pixel of a normal image counts as
@@ -84,7 +91,7 @@ def evaluate(
     ImageError
         An image or mask cannot be read, and `skip_bad` is off.
     """
-    given = as_labelled(images, y, masks=masks, types=types, max_pixels=max_pixels)
+    given = as_labelled(images, y, masks=masks, types=types, strata=strata, max_pixels=max_pixels)
     labelled = given.subset(np.flatnonzero(given.labels != UNKNOWN), given.name)
     n_normal = int((labelled.labels == 0).sum())
     require_both_classes(n_normal, len(labelled) - n_normal)
@@ -93,6 +100,7 @@ def evaluate(
         detector,
         labelled,
         source=recorder,
+        strata=strata if isinstance(strata, str) else None,
         maps=maps and detector.localizes and with_masks(labelled),
         batch_size=batch_size,
         workers=workers,
@@ -102,7 +110,7 @@ def evaluate(
     answers = run_to_end(steps, progress and (lambda step: progress(Record("evaluate", *step))))
     selection = select(answers, detector.digests_)
     trivial = trivial_features(labelled, recorder, of=selection.kept)
-    found = judge(labelled, answers, selection, detector.calibration_, trivial, method=detector.name)
+    found = judge(labelled, answers, selection, detector.calibration_, trivial, method=detector.name, fdr=fdr)
     return replace(found, n_unlabelled=len(given) - len(labelled))
 
 
@@ -110,6 +118,8 @@ def evaluate_normals(
     detector: Model,
     images: ImagesLike,
     *,
+    strata: Groups = None,
+    fdr: float | None = None,
     batch_size: int = 16,
     workers: int | None = None,
     skip_bad: bool = False,
@@ -126,13 +136,14 @@ def evaluate_normals(
     InputError
         No normal image, or none that the model was not fitted with.
     """
-    given = as_labelled(images, max_pixels=max_pixels)
+    given = as_labelled(images, strata=strata, max_pixels=max_pixels)
     normals = given.subset(given.positions(NORMAL), given.name)
     if not len(normals):
         raise InputError("0 normal images; add some, or use `score` for images without labels")
     steps = answer_steps(
         detector,
         normals,
+        strata=strata if isinstance(strata, str) else None,
         maps=False,
         batch_size=batch_size,
         workers=workers,
@@ -141,5 +152,5 @@ def evaluate_normals(
     )
     answers = run_to_end(steps, progress and (lambda step: progress(Record("evaluate", *step))))
     selection = select(answers, detector.digests_)
-    found = judge_normals(normals, answers, selection, detector.calibration_, method=detector.name)
+    found = judge_normals(normals, answers, selection, detector.calibration_, method=detector.name, fdr=fdr)
     return replace(found, n_unlabelled=len(given) - len(normals))

@@ -13,13 +13,14 @@ from anomem import metrics
 from anomem.data.labelled_images import Images
 from anomem.errors import InputError
 from anomem.evaluation.confounds import TrivialFigures
-from anomem.runtime.calibration import rejected_ranks
+from anomem.runtime.fdr import least_rejected
+from anomem.runtime.shift import Shift
 from anomem.types import ANOMALOUS, NORMAL, BoolArray
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One judged image: its ground truth (`label`, 0 or 1; `type`; `mask`), score and decision."""
+    """One judged image: its ground truth (`label`, 0 or 1; `type`; `mask`), score, decisions and stratum."""
 
     path: str
     label: int
@@ -28,6 +29,8 @@ class ImageRow:
     p_value: float
     anomalous: bool
     mask: str | None = None
+    stratum: str | None = None
+    anomalous_fdr: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,33 @@ class AtAlpha:
 
 
 @dataclass(frozen=True)
+class AtFdr:
+    """Figures of the verdicts about all images together, at a false-discovery rate.
+
+    Parameters
+    ----------
+    fdr : float
+        Largest expected share of normals among the rejected, on average over batches.
+    false_discovery_share : float
+        Share of normals among the rejected of this batch; 0 where none is rejected.
+    detection_rate : float
+        Share of anomalous images that are rejected; NaN without any.
+    n_rejected, n_false, n_missed : int
+        Rejected images, normals among them, anomalous images not rejected.
+    least_rejected : int
+        Smallest number that can be rejected together; see `anomem.runtime.fdr.least_rejected`.
+    """
+
+    fdr: float
+    false_discovery_share: float
+    detection_rate: float
+    n_rejected: int
+    n_false: int
+    n_missed: int
+    least_rejected: int
+
+
+@dataclass(frozen=True)
 class Promise:
     """Promised false-alarm rate, and the probability of this many false alarms under it.
 
@@ -77,7 +107,7 @@ class Promise:
     n_calibration : int
         Number of calibration normals.
     threshold : float
-        The calibrated decision's threshold on the raw score.
+        The calibrated decision's threshold on the raw score; NaN with strata, each of which has its own.
     rate_limit_95 : float
         Upper limit, with 95 % confidence, of this calibration set's false-alarm rate.
     chance : float
@@ -141,6 +171,10 @@ class Evaluation:
         Images without a label: not judged.
     image, at_alpha, promise, pixel, types, trivial, roc
         The figures; `pixel` is None without masks, or where the method does not localize.
+    shift : Shift or None
+        Accepted normals compared with the calibration; see `anomem.runtime.shift.find_shift`.
+    at_fdr : AtFdr or None
+        Verdicts about all images together; None unless requested.
     results : tuple of ImageRow
         Every judged image, in the order given.
     skipped : tuple of SkippedImage
@@ -164,6 +198,8 @@ class Evaluation:
     results: tuple[ImageRow, ...] = field(repr=False)
     skipped: tuple[SkippedImage, ...] = ()
     images: Images | None = field(default=None, repr=False, compare=False)
+    shift: Shift | None = None
+    at_fdr: AtFdr | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and finite numbers: the object of ``anomem evaluate --json``."""
@@ -209,7 +245,7 @@ class NormalsEvaluation:
 
     Parameters
     ----------
-    method, n_normal, n_left_out, n_unlabelled, at_alpha, promise, results, skipped
+    method, n_normal, n_left_out, n_unlabelled, at_alpha, promise, results, skipped, shift, at_fdr
         As for `Evaluation`; ``at_alpha.detection_rate`` is NaN.
     """
 
@@ -221,6 +257,8 @@ class NormalsEvaluation:
     promise: Promise
     results: tuple[ImageRow, ...]
     skipped: tuple[SkippedImage, ...]
+    shift: Shift | None = None
+    at_fdr: AtFdr | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the keys of `Evaluation.to_dict`; None for figures that need anomalous images."""
@@ -244,6 +282,22 @@ def at_alpha(rows: Sequence[ImageRow], alpha: float) -> AtAlpha:
         detection_rate=sum(anomalies) / len(anomalies) if anomalies else math.nan,
         n_false=sum(normals),
         n_missed=len(anomalies) - sum(anomalies),
+    )
+
+
+def at_fdr(rows: Sequence[ImageRow], fdr: float, n_calibration: int) -> AtFdr:
+    """Count the rejected of the verdicts about all images together."""
+    rejected = [row.label for row in rows if row.anomalous_fdr]
+    n_anomalous, n_false = sum(row.label == ANOMALOUS for row in rows), rejected.count(NORMAL)
+    n_found = len(rejected) - n_false
+    return AtFdr(
+        fdr=fdr,
+        false_discovery_share=n_false / max(len(rejected), 1),
+        detection_rate=n_found / n_anomalous if n_anomalous else math.nan,
+        n_rejected=len(rejected),
+        n_false=n_false,
+        n_missed=n_anomalous - n_found,
+        least_rejected=least_rejected(n_calibration, len(rows), fdr),
     )
 
 
@@ -278,32 +332,6 @@ def roc_points(rows: Sequence[ImageRow], most: int | None = None) -> RocPoints:
     return RocPoints(tuple(fpr[kept].tolist()), tuple(tpr[kept].tolist()))
 
 
-def false_alarm_chance(n_false: int, n_normal: int, n_calibration: int, alpha: float) -> float:
-    r"""Return the probability of `n_false` or more false alarms for normals like the calibration's.
-
-    Over calibration sets of n exchangeable normals the false-alarm rate of a continuous score
-    follows Beta(k, n + 1 - k), :math:`k = \lfloor\alpha(n + 1)\rfloor`; the count among m further
-    normals is therefore beta-binomial. A small value means that these normals differ from those of
-    the calibration.
-
-    Examples
-    --------
-    >>> round(false_alarm_chance(0, 20, 99, 0.05), 3)
-    1.0
-    >>> round(false_alarm_chance(4, 20, 99, 0.05), 3)
-    0.027
-    """
-    k = rejected_ranks(alpha, n_calibration)
-    rest = n_calibration + 1 - k
-    if k < 1:
-        return 1.0 if n_false == 0 else 0.0
-    below = sum(
-        math.exp(_log_binomial(n_normal, i) + _log_beta(i + k, n_normal - i + rest) - _log_beta(k, rest))
-        for i in range(n_false)
-    )
-    return min(1.0, max(0.0, 1.0 - below))
-
-
 def scores_and_labels(rows: Sequence[ImageRow]) -> tuple[np.ndarray[Any, Any], BoolArray]:
     """Return scores (N,) float64 and labels (N,) bool of judged images."""
     scores = np.asarray([row.score for row in rows], dtype=np.float64)
@@ -319,11 +347,3 @@ def require_both_classes(n_normal: int, n_anomalous: int, others: str = "") -> N
         f"{n_anomalous} anomalous{others}; add what is missing, or use `score` for images "
         "without labels"
     )
-
-
-def _log_binomial(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def _log_beta(a: float, b: float) -> float:
-    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

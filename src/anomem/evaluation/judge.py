@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from anomem.data.labelled_images import Images
 from anomem.data.sources import ImageSource
 from anomem.errors import ImageError, InputError
+from anomem.evaluation.chance import false_alarms_chance
 from anomem.evaluation.confounds import Trivial, trivial_figures
 from anomem.evaluation.figures import (
     AtAlpha,
@@ -21,7 +24,7 @@ from anomem.evaluation.figures import (
     Promise,
     SkippedImage,
     at_alpha,
-    false_alarm_chance,
+    at_fdr,
     image_figures,
     require_both_classes,
     roc_points,
@@ -29,6 +32,9 @@ from anomem.evaluation.figures import (
 )
 from anomem.evaluation.pixels import PixelTally
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.fdr import benjamini_hochberg, largest_stratum
+from anomem.runtime.groups import Groups, image_strata
+from anomem.runtime.shift import Shift, find_shift
 from anomem.types import ANOMALOUS, NORMAL, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -51,12 +57,15 @@ class Answers:
         Map pixels of all images that the model was not fitted with, where maps were requested.
     skipped : mapping of int to str
         Position of each unreadable image or mask -> error.
+    strata : tuple of str, or None
+        Stratum of each image; None for a model without strata.
     """
 
     scores: FloatArray
     digests: tuple[int, ...]
     pixels: PixelTally | None = None
     skipped: Mapping[int, str] = field(default_factory=dict)
+    strata: tuple[str, ...] | None = None
 
 
 def answer_steps(
@@ -64,6 +73,7 @@ def answer_steps(
     images: Images,
     *,
     source: ImageSource | None = None,
+    strata: Groups = None,
     maps: bool = False,
     batch_size: int = 16,
     workers: int | None = None,
@@ -78,6 +88,8 @@ def answer_steps(
     images : Images
     source : ImageSource, optional
         Replaces the source of `images`, such as a `GreyRecorder` of it.
+    strata : sequence, "folder" or regular expression, optional
+        Strata of the images, for a model with strata; by default theirs, or as in its calibration.
     maps : bool
         Collect the maps' pixels, too, except for images that the model was fitted with.
     batch_size, workers, device, skip_bad
@@ -95,7 +107,9 @@ def answer_steps(
     InputError
         A score is not finite.
     """
-    used = model.digests_
+    used, named, options = model.digests_, None, dict[str, Any]()
+    if model.calibration_.strata is not None:
+        named = options["strata"] = image_strata(model.calibration_, strata or images.strata or None, images.source)
     tally = PixelTally(images) if maps else None
     scores = np.full(len(images), np.nan, np.float32)
     digests, skipped = [0] * len(images), dict[int, str]()
@@ -106,6 +120,7 @@ def answer_steps(
         workers=workers,
         device=device,
         skip_bad=skip_bad,
+        **options,
     )
     for done, result in enumerate(results, start=1):
         i = result.index
@@ -124,7 +139,7 @@ def answer_steps(
                         raise
                     skipped[i] = str(error)
         yield done, len(images)
-    return Answers(scores, tuple(digests), tally, skipped)
+    return Answers(scores, tuple(digests), tally, skipped, None if named is None else tuple(map(str, named)))
 
 
 def with_masks(images: Images) -> bool:
@@ -176,6 +191,7 @@ def judge(
     method: str = "",
     draws: int = 1000,
     corners: int | None = None,
+    fdr: float | None = None,
 ) -> Evaluation:
     """Return every figure of a model's answers about labelled images.
 
@@ -196,6 +212,8 @@ def judge(
         Bootstrap resamples per image-level interval.
     corners : int, optional
         Maximum number of ROC corners.
+    fdr : float, optional
+        False-discovery rate of verdicts about all judged images together.
 
     Returns
     -------
@@ -211,7 +229,7 @@ def judge(
     n_normal, n_anomalous = labels.count(NORMAL), labels.count(ANOMALOUS)
     out = f", besides {selection.n_left_out} that the model was fitted with and {selection.n_skipped} unreadable ones"
     require_both_classes(n_normal, n_anomalous, out)
-    rows = _rows(images, answers.scores[kept], kept, calibration)
+    rows = _rows(images, answers, kept, calibration, fdr)
     decided = at_alpha(rows, calibration.alpha)
     return Evaluation(
         method=method,
@@ -221,7 +239,9 @@ def judge(
         n_unlabelled=0,
         image=image_figures(rows, draws=draws),
         at_alpha=decided,
-        promise=_promise(decided, n_normal, calibration),
+        promise=_promise(rows, decided, calibration),
+        shift=_shift(rows, calibration),
+        at_fdr=None if fdr is None else at_fdr(rows, fdr, largest_stratum(calibration)),
         pixel=None if answers.pixels is None else answers.pixels.figures(),
         types=type_figures(rows),
         trivial=trivial_figures([trivial[i] for i in kept], labels),
@@ -233,7 +253,13 @@ def judge(
 
 
 def judge_normals(
-    images: Images, answers: Answers, selection: Selection, calibration: Calibration, *, method: str = ""
+    images: Images,
+    answers: Answers,
+    selection: Selection,
+    calibration: Calibration,
+    *,
+    method: str = "",
+    fdr: float | None = None,
 ) -> NormalsEvaluation:
     """Return the false-alarm rate on normal images alone; parameters as for `judge`.
 
@@ -247,7 +273,7 @@ def judge_normals(
             f"0 normal images are left: the model was fitted with {selection.n_left_out}, and {selection.n_skipped} "
             "cannot be read; give normal images that it was not fitted with"
         )
-    rows = _rows(images, answers.scores[selection.kept], selection.kept, calibration)
+    rows = _rows(images, answers, selection.kept, calibration, fdr)
     decided = at_alpha(rows, calibration.alpha)
     return NormalsEvaluation(
         method=method,
@@ -255,23 +281,39 @@ def judge_normals(
         n_left_out=selection.n_left_out,
         n_unlabelled=0,
         at_alpha=decided,
-        promise=_promise(decided, len(rows), calibration),
+        promise=_promise(rows, decided, calibration),
+        shift=_shift(rows, calibration),
+        at_fdr=None if fdr is None else at_fdr(rows, fdr, largest_stratum(calibration)),
         results=tuple(rows),
         skipped=_skipped(images, answers),
     )
 
 
-def _promise(decided: AtAlpha, n_normal: int, calibration: Calibration) -> Promise:
-    chance = false_alarm_chance(decided.n_false, n_normal, calibration.n, calibration.alpha)
-    return Promise(calibration.n, calibration.threshold, calibration.rate_limit_95, chance)
+def _promise(rows: Sequence[ImageRow], decided: AtAlpha, calibration: Calibration) -> Promise:
+    normals = Counter(row.stratum for row in rows if row.label == NORMAL)
+    sets = [(n, calibration.of(stratum).n) for stratum, n in normals.items()]
+    chance = false_alarms_chance(decided.n_false, sets, calibration.alpha)
+    threshold = calibration.threshold if calibration.strata is None else math.nan
+    return Promise(calibration.n, threshold, calibration.rate_limit_95, chance)
+
+
+def _shift(rows: Sequence[ImageRow], calibration: Calibration) -> Shift | None:
+    """Compare the normals alone, since their labels are known."""
+    normals = [row for row in rows if row.label == NORMAL]
+    strata = None if calibration.strata is None else [str(row.stratum) for row in normals]
+    return find_shift(calibration, [row.score for row in normals], strata)
 
 
 def _skipped(images: Images, answers: Answers) -> tuple[SkippedImage, ...]:
     return tuple(SkippedImage(images.source.name(i), answers.skipped[i]) for i in sorted(answers.skipped))
 
 
-def _rows(images: Images, scores: FloatArray, kept: IntArray, calibration: Calibration) -> list[ImageRow]:
-    p_values, rejected = calibration.p_value(scores), calibration.decide(scores)
+def _rows(
+    images: Images, answers: Answers, kept: IntArray, calibration: Calibration, fdr: float | None
+) -> list[ImageRow]:
+    scores, strata = answers.scores[kept], None if answers.strata is None else [answers.strata[i] for i in kept]
+    p_values, rejected = calibration.p_value(scores, strata), calibration.decide(scores, strata)
+    together = None if fdr is None else benjamini_hochberg(p_values, fdr)
     masks = images.masks or (None,) * len(images)
     return [
         ImageRow(
@@ -282,6 +324,8 @@ def _rows(images: Images, scores: FloatArray, kept: IntArray, calibration: Calib
             p_value=float(p_values[place]),
             anomalous=bool(rejected[place]),
             mask=str(masks[i]) if isinstance(masks[i], (str, Path)) else None,
+            stratum=None if strata is None else strata[place],
+            anomalous_fdr=None if together is None else bool(together[place]),
         )
         for place, i in enumerate(kept)
     ]

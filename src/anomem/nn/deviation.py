@@ -53,7 +53,7 @@ class ScaleMemory(nn.Module):
         **retrieval: Any,
     ) -> None:
         super().__init__()
-        self.neighbourhood = neighbourhood if min(hw) > 1 else 1
+        self.neighbourhood = neighbourhood if max(hw) > 1 else 1
         self.shrink = max(1, -(-max(hw) // max_grid))
         self.hw = (-(-hw[0] // self.shrink), -(-hw[1] // self.shrink))
         self.retrieval = retrieval
@@ -104,8 +104,8 @@ class MapFusion(nn.Module):
         Height and width of each scale's map.
     weights : list of float
         lambda per scale.
-    size : int
-        Side of the model's input, pixels.
+    input_hw : (int, int)
+        Height and width of the model's input, pixels.
     reduction : {"l2", "max", "top"}
         "l2": the paper's L2 norm over each scale's map, scales fused afterwards. "max" and "top": maximum, or mean of
         the highest `top` share, of the fused map.
@@ -122,7 +122,7 @@ class MapFusion(nn.Module):
     -----
     The standardisation is one affine map per position, ``(norm - location) / spread``, and one per scale for L2 norms;
     the buffers are learnt by :meth:`standardise_on`. A scale of a single position has no place on the map and counts in
-    L2 norms only.
+    L2 norms only. The map has twice the positions of the finest scale, per axis, at most those of the input.
     """
 
     weights: Tensor
@@ -134,7 +134,7 @@ class MapFusion(nn.Module):
         hws: Sequence[tuple[int, int]],
         weights: Sequence[float],
         *,
-        size: int,
+        input_hw: tuple[int, int],
         reduction: str,
         top: float,
         smoothing: float,
@@ -142,12 +142,12 @@ class MapFusion(nn.Module):
     ) -> None:
         super().__init__()
         self.reduction, self.top, self.standardise = reduction, top, standardise
-        self.on_map = [s for s, hw in enumerate(hws) if min(hw) > 1] or list(range(len(hws)))
-        finest = max(max(hw) for hw in hws)
-        self.grid = min(size, 2 * finest) if finest > 1 else 1
+        self.on_map = [s for s, hw in enumerate(hws) if max(hw) > 1] or list(range(len(hws)))
+        self.grid_hw = max(hws, key=math.prod)
+        self.map_hw = _map_hw(hws, input_hw)
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
         self.register_buffer("totals", torch.tensor([0.0, 1.0]).repeat(len(hws), 1))
-        self.register_buffer("kernel", _gaussian(smoothing * self.grid / size))
+        self.register_buffer("kernel", _gaussian(smoothing * max(self.map_hw) / max(input_hw)))
         for s, hw in enumerate(hws):
             self.register_buffer(f"location_{s}", torch.zeros(hw))
             self.register_buffer(f"spread_{s}", torch.ones(hw))
@@ -161,14 +161,14 @@ class MapFusion(nn.Module):
             Norms of tune normals, (N, h, w) per scale.
         profile : sequence of Tensor
             Norms of some training images, (M, h, w) per scale: too small as such, but they
-            show where on the map norms are large, which a few tune normals alone estimate badly.
+            show where on the map norms are large, which a few tune normals alone estimate badly. M may be 0.
         """
         if self.standardise == "none":
             return
         pairs = [(t.double().cpu(), p.double().cpu()) for t, p in zip(tune, profile, strict=True)]
         for s, (norms, learnt) in enumerate(pairs):
             location, width = _scale_affine(norms)
-            if self.standardise == "position" and min(norms.shape[1:]) > 1:
+            if self.standardise == "position" and max(norms.shape[1:]) > 1:
                 location, width = _position_affine(norms, learnt)
             if self.reduction != "l2":
                 peaks = ((norms - location) / width).flatten(1).amax(dim=1)
@@ -179,7 +179,7 @@ class MapFusion(nn.Module):
             self.totals[s] = torch.stack([totals.mean(), spread(totals)])
 
     def forward(self, norms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Fuse norm maps [(B, h_s, w_s)] to a score (B,) and a map (B, g, g)."""
+        """Fuse norm maps [(B, h_s, w_s)] to a score (B,) and a map (B, *map_hw)."""
         fused = self._fused_map(norms)
         if self.reduction == "l2":
             return self._fused_totals(norms), fused
@@ -197,7 +197,7 @@ class MapFusion(nn.Module):
 
     def _fused_map(self, norms: Sequence[Tensor]) -> Tensor:
         """Return norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
-        layers = [self.weights[s] * _resized(self._standard(s, norms[s])[:, None], self.grid) for s in self.on_map]
+        layers = [self.weights[s] * _resized(self._standard(s, norms[s])[:, None], self.map_hw) for s in self.on_map]
         return smooth(sum(layers) / self.weights[self.on_map].sum(), self.kernel)[:, 0]
 
     def _standard(self, scale: int, norms: Tensor) -> Tensor:
@@ -213,8 +213,42 @@ def smooth(maps: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
 
 
-def _resized(maps: Tensor, side: int) -> Tensor:
-    return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
+def fitted_limit(hw: tuple[int, int], input_hw: tuple[int, int], size: int, max_grid: int) -> int:
+    """Return the limit on positions per side at which a rectangular map is averaged as a square one is by `max_grid`.
+
+    Parameters
+    ----------
+    hw : (int, int)
+        Height and width of the backbone's map for inputs of `input_hw`.
+    input_hw : (int, int)
+        Height and width of the inputs, pixels.
+    size : int
+        Side of square inputs, for which `max_grid` is meant.
+    max_grid : int
+        Maximum positions per side of a square map.
+
+    Examples
+    --------
+    >>> fitted_limit((48, 72), (192, 288), 224, 28)  # 56 x 56 positions of a square are halved
+    36
+    """
+    if hw[0] == hw[1] or max_grid == 1:
+        return max_grid
+    side = math.sqrt(math.prod(hw) / math.prod(input_hw)) * size
+    shrink = max(1, math.ceil(round(side, 6) / max_grid))
+    return math.ceil(max(hw) / shrink)
+
+
+def _map_hw(hws: Sequence[tuple[int, int]], input_hw: tuple[int, int]) -> tuple[int, int]:
+    finest = [max(sides) for sides in zip(*hws, strict=True)]
+    if max(finest) == 1:
+        return 1, 1
+    height, width = (min(pixels, 2 * positions) for pixels, positions in zip(input_hw, finest, strict=True))
+    return height, width
+
+
+def _resized(maps: Tensor, hw: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size=hw, mode="bilinear", align_corners=False)
 
 
 def _gaussian(sigma: float) -> Tensor:
@@ -237,8 +271,10 @@ def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
     shrunk towards one value, the more the fewer images there are; the result has mean 0 and deviation 1 on the tune
     normals as a whole.
     """
-    as_tune = (learnt - learnt.mean()) / spread(learnt) * spread(norms) + norms.mean()
-    pooled = torch.cat([as_tune, norms])
+    pooled = norms
+    if len(learnt):
+        as_tune = (learnt - learnt.mean()) / spread(learnt) * spread(norms) + norms.mean()
+        pooled = torch.cat([as_tune, norms])
     trust = len(pooled) / (len(pooled) + PRIOR_IMAGES)
     means = pooled.mean(dim=0)
     variances = (pooled - means).square().mean(dim=0)

@@ -27,9 +27,9 @@ class FeatureStore:
 
     Parameters
     ----------
-    Memory for the rows, megabytes (2**20 bytes); beyond it all of them are in a memory-mapped file
-        Rows are kept in memory up to this many megabytes (2**20 bytes), beyond it all of them in a memory-mapped file
-        in a temporary folder, which :meth:`close` (or leaving the ``with`` block) removes.
+    budget_mb : float
+        Memory for the rows, megabytes (2**20 bytes); beyond it all of them are in a memory-mapped file in a temporary
+        folder, which :meth:`close` (or leaving the ``with`` block) removes.
 
     Examples
     --------

@@ -85,6 +85,10 @@ def _forward(forward: Callable[[Tensor], Output], tiles: Tensor, precision: str,
 def feature_batches(backbone: Backbone, images: ImageSet, *, precision: str, batch_size: int) -> Iterator[list[Tensor]]:
     """Yield the backbone's maps of every batch of tiles, in order: [(B, C_s, h_s, w_s)] float32, no gradient."""
     device = backbone.mean.device
+    kept = images.kept(batch_size)
+    if kept is not None:
+        yield from ([m.to(device) for m in maps] for maps in kept)
+        return
     for batch in images.batches(batch_size):
         with torch.inference_mode(), autocast(device, precision):
             maps = backbone(batch.images.to(device))

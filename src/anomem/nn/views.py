@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import weakref
@@ -17,6 +18,7 @@ from anomem.data.augment import Augmentation, views
 from anomem.data.imageset import ImageSet
 from anomem.nn.backbones import Backbone
 from anomem.nn.inference import autocast
+from anomem.nn.token_maps import TokenMaps
 from anomem.params import Parameters, Range, param, parameter_group
 from anomem.types import IntArray
 
@@ -92,8 +94,7 @@ class Feed:
             yield torch.cat([normals, drawn]), flags
 
     def _normals(self, batch_size: int) -> Iterator[Tensor]:
-        size = self.learn.preprocessing.size
-        fits = len(self.learn) * 3 * size * size <= self.cache_mb * 2**20
+        fits = len(self.learn) * 3 * math.prod(self.learn.preprocessing.hw) <= self.cache_mb * 2**20
         if not (fits and self.learn.preprocessing.tile is None):
             while True:
                 for batch in self.learn.batches(batch_size, order=self._order(len(self.learn))):
@@ -203,7 +204,10 @@ def unfreeze(backbone: Backbone, how: str) -> None:
 def last_stage(backbone: Backbone) -> list[nn.Module]:
     """Return the layers behind the last but one wanted feature map; all of them where there is one map."""
     model: Any = backbone.model
-    called = [str(node.target) for node in model.graph.nodes if node.op == "call_module"]
+    if isinstance(model, TokenMaps):
+        model, called = model.timm, model.called()
+    else:
+        called = [str(node.target) for node in model.graph.nodes if node.op == "call_module"]
     wanted = [*dict.fromkeys(backbone.layers)] + ([""] if backbone.embedding else [])
     start = 0
     if len(wanted) > 1:

@@ -173,6 +173,13 @@ def shortened(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:100]}..."
 
 
+def same(value: Any, default: Any) -> bool:
+    """Return true for two equal values of one type; false for arrays."""
+    if isinstance(value, np.ndarray):
+        return False
+    return type(value) is type(default) and bool(value == default)
+
+
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(value)

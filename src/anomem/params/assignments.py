@@ -10,7 +10,7 @@ from typing import Any
 from anomem.errors import ParameterError
 from anomem.params.allowed import Allowed, Each, Either, shortened
 from anomem.params.declared import Parameters, example_of
-from anomem.params.names import find
+from anomem.params.names import find, present
 
 LONGEST = 1000
 """Maximum length of a value, characters."""
@@ -57,7 +57,9 @@ def parse_assignments(cls: type[Parameters], assignments: Iterable[str], *, pref
                 f"--set {prefix}{text[:80]}: expected key=value, for example --set {prefix}{_any_example(cls)}"
             )
         name, declared = find(cls, key.strip())
-        if name in cls.moved and declared.metadata["group"] is not None:  # a flag that is now a group's presence
+        if (
+            name in cls.former_names() and declared.metadata["group"] is not None
+        ):  # a flag that is now a group's presence
             values[name] = _scalar(written.strip().capitalize())
             continue
         if declared.metadata["group"] is not None and written.strip() not in _NONE:
@@ -77,6 +79,7 @@ def _value(cls: type[Parameters], name: str, declared: Field[object], written: s
     for value in tried:
         if (
             _switches_off(cls, name, value)
+            or (name not in cls.declared() and allowed.accepts(present(declared, value)))
             or (value is None and (facts["optional"] or facts["preset"]))
             or allowed.accepts(value)
         ):
@@ -88,7 +91,7 @@ def _value(cls: type[Parameters], name: str, declared: Field[object], written: s
 
 def _switches_off(cls: type[Parameters], name: str, value: Any) -> bool:
     """Return true for a former name with the value that is now None for a group."""
-    head = cls.moved.get(name, "").partition(".")[0]
+    head = cls.former_names().get(name, "").partition(".")[0]
     return bool(head) and cls.declared()[head].metadata.get("off") == (name, value)
 
 

@@ -31,14 +31,15 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import numpy as np
 
 from anomem.errors import ParameterError
-from anomem.params.allowed import Allowed, OneOf, shortened, shown
+from anomem.params.allowed import Allowed, OneOf, same, shortened, shown
+from anomem.params.effect import require_effects
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Parameters")
@@ -64,7 +65,16 @@ BY_PRESET = ByPreset()
 """Default of parameters that a preset decides and for which None is a valid value."""
 
 
-def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False, preset: bool = False) -> Any:
+def param(
+    default: object,
+    allowed: Allowed,
+    *,
+    doc: str,
+    optional: bool = False,
+    preset: bool = False,
+    when: str | None = None,
+    former: Mapping[object, object] | None = None,
+) -> Any:
     """Declare one hyperparameter: its default, its allowed values, its documentation.
 
     Parameters
@@ -79,6 +89,11 @@ def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False
         Allow None ("off").
     preset : bool
         Leave the value to the preset unless given.
+    when : str, optional
+        Condition without which the parameter has no effect (see :mod:`anomem.params.effect`); a value other than the
+        default is then refused.
+    former : mapping, optional
+        Values under the parameter's former name -> present values.
     """
     start = default if not preset else BY_PRESET if optional else None
     return field(
@@ -90,6 +105,8 @@ def param(default: object, allowed: Allowed, *, doc: str, optional: bool = False
             "preset": preset,
             "usual": default,
             "group": None,
+            "when": when,
+            "former": former or {},
         },
     )
 
@@ -101,6 +118,7 @@ def group(
     optional: bool = False,
     off: tuple[str, object] | None = None,
     preset: bool = False,
+    when: str | None = None,
 ) -> Any:
     """Declare a group of hyperparameters that a method holds as one nested object.
 
@@ -116,6 +134,8 @@ def group(
         Former flat parameter, and its value that meant None.
     preset : bool
         Leave the group to the preset unless given; off where the preset names nothing.
+    when : str, optional
+        As for :func:`param`.
     """
     return field(
         default=BY_PRESET if preset else kind(),
@@ -127,6 +147,7 @@ def group(
             "usual": None if preset else kind(),
             "group": kind,
             "off": off,
+            "when": when,
         },
     )
 
@@ -184,7 +205,12 @@ class Parameters:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Values per preset; members of a group by their dotted name."""
     moved: ClassVar[Mapping[str, str]] = {}
-    """Map from former names, which warn for one version, to dotted new ones."""
+    """Map from former names, which warn for one version, to dotted new ones; those of base classes count too."""
+
+    @classmethod
+    def former_names(cls) -> dict[str, str]:
+        """Return `moved` of this class and its base classes."""
+        return {old: new for kind in reversed(cls.__mro__) for old, new in vars(kind).get("moved", {}).items()}
 
     @classmethod
     def declared(cls) -> dict[str, Field[object]]:
@@ -243,19 +269,24 @@ class Parameters:
         """Return an unfitted copy with equal hyperparameters."""
         return type(self)(**copy.deepcopy(self.get_params(deep=False)))
 
-    def resolve(self) -> Self:
+    def resolve(self, *, strict: bool = True) -> Self:
         """Return a frozen copy with the preset's values filled in, all checked.
+
+        Parameters
+        ----------
+        strict : bool
+            Refuse values that have no effect; not for those of an earlier fit, where a preset's are among them.
 
         Raises
         ------
         ParameterError
-            If a value is not allowed; the line names the parameter, its value, the allowed range and an example.
+            If a value is not allowed or has no effect; the line names the parameter, its value and a fix.
         """
         preset = getattr(self, "preset", "")
         allowed = OneOf(tuple(self.presets))
         if self.presets and not allowed.accepts(preset):
             refuse(type(self), "preset", preset, allowed, example=next(iter(self.presets)))
-        return _resolved(self, type(self), self.presets.get(preset, {}), "")
+        return _resolved(self, type(self), self.presets.get(preset, {}), "", strict=strict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the hyperparameters as a nested dict of JSON values, without values decided by a preset.
@@ -293,7 +324,7 @@ class Parameters:
         given = [
             f"{name}={shown(getattr(self, name))}"
             for name, declared in self.declared().items()
-            if not _same(getattr(self, name), declared.default)
+            if not same(getattr(self, name), declared.default)
         ]
         return f"{type(self).__name__}({', '.join(given)})"
 
@@ -313,7 +344,7 @@ def example_of(cls: type[Parameters], name: str, declared: Field[object]) -> obj
     return allowed.example()
 
 
-def _resolved(held: S, owner: type[Parameters], filling: Mapping[str, Any], path: str) -> S:
+def _resolved(held: S, owner: type[Parameters], filling: Mapping[str, Any], path: str, *, strict: bool) -> S:
     resolved: dict[str, Any] = {}
     for name, declared in held.declared().items():
         value, facts = getattr(held, name), declared.metadata
@@ -325,10 +356,12 @@ def _resolved(held: S, owner: type[Parameters], filling: Mapping[str, Any], path
             example = example_of(owner, path + name, declared)
             refuse(owner, path + name, value, facts["allowed"], example=example)
         if isinstance(value, Parameters):
-            value = _resolved(value, owner, filling, f"{path}{name}.")
+            value = _resolved(value, owner, filling, f"{path}{name}.", strict=strict)
         resolved[name] = tuple(value) if isinstance(value, list) else value
     copied = type(held)(**resolved)
     object.__setattr__(copied, "_resolved", True)
+    if strict:
+        require_effects(held, copied, owner.__name__, filling, path)
     return copied
 
 
@@ -340,12 +373,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _same(value: Any, default: Any) -> bool:
-    if default is MISSING or isinstance(value, np.ndarray):
-        return False
-    return type(value) is type(default) and bool(value == default)
 
 
 __all__ = [

@@ -40,14 +40,14 @@ def nested(
     declared = cls.declared()
     if values.keys() <= declared.keys() and not any(isinstance(value, dict) for value in values.values()):
         return dict(values)
-    everything = {name for name, _ in cls.declared_deep()}
+    everything, moved = {name for name, _ in cls.declared_deep()}, cls.former_names()
     found: dict[str, Any] = {}
     members: dict[str, dict[str, Any]] = {}
     former: dict[str, Any] = {}
     for name, value in values.items():
         dotted = name.replace("__", ".")
         head, _, rest = dotted.partition(".")
-        if name in cls.moved and name not in declared:
+        if name in moved and name not in declared:
             former[name] = value
         elif dotted not in everything:
             raise unknown(cls, name)
@@ -74,14 +74,35 @@ def nested(
     return found
 
 
+def current(cls: type[Parameters], values: Mapping[str, object]) -> dict[str, object]:
+    """Return values under today's dotted names: former names converted, a group that they switch off as None.
+
+    Names that `cls` does not declare stay, so that records of other versions can be read.
+    """
+    declared = cls.declared()
+    moved = cls.former_names()
+    former = {name: value for name, value in values.items() if name in moved and name not in declared}
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        if name not in former:
+            dotted = name.replace("__", ".")
+            found[dotted if dotted.partition(".")[0] in declared else name] = value
+    for head, changes in _former(cls, former, found, warn=False).items():
+        if isinstance(changes, dict) and declared[head].metadata["group"] is not None:
+            found |= {f"{head}.{member}": value for member, value in changes.items()}
+        else:
+            found[head] = changes
+    return found
+
+
 def _former(
     cls: type[Parameters], values: Mapping[str, Any], given: Mapping[str, Any], *, warn: bool
 ) -> dict[str, Any]:
     """Return, by group, the members that former names give; None for a group that they switch off."""
     groups: dict[str, dict[str, Any] | None] = {}
-    declared = cls.declared()
+    declared, moved = cls.declared(), cls.former_names()
     for name, value in values.items():
-        new = cls.moved[name]
+        new = moved[name]
         if warn:
             text = f"{cls.__name__}: {name} is now {new}; use the new name, the old one works in this version only"
             warnings.warn(text, RenamedWarning, stacklevel=5)
@@ -91,7 +112,7 @@ def _former(
             if changes is not None:
                 changes[rest] = value
         elif declared[head].metadata["group"] is None:
-            groups[head] = value
+            groups[head] = present(declared[head], value)
         else:  # A former flag that is now the presence of a group.
             groups.setdefault(head, {})
     for head in list(groups):
@@ -106,6 +127,12 @@ def _former(
     return groups
 
 
+def present(declared: Field[object], value: Any) -> Any:
+    """Return the value that a parameter takes today for one under its former name."""
+    former = declared.metadata.get("former")
+    return former.get(value, value) if former and isinstance(value, (bool, int, float, str)) else value
+
+
 def find(cls: type[Parameters], name: str) -> tuple[str, Field[object]]:
     """Return the dotted name and the field of a parameter by any of its spellings.
 
@@ -116,7 +143,7 @@ def find(cls: type[Parameters], name: str) -> tuple[str, Field[object]]:
     """
     everything = dict(cls.declared_deep())
     dotted = name if name in everything else name.replace("__", ".")
-    new = cls.moved.get(dotted, dotted)
+    new = cls.former_names().get(dotted, dotted)
     if new not in everything:
         raise unknown(cls, name)
     return (dotted if dotted in everything else name), everything[new]
@@ -124,7 +151,7 @@ def find(cls: type[Parameters], name: str) -> tuple[str, Field[object]]:
 
 def unknown(cls: type[Parameters], name: str) -> ParameterError:
     """Return the error for a name that `cls` does not declare."""
-    names = [dotted for dotted, _ in cls.declared_deep()]
-    near = nearest(name.replace("__", "."), [*names, *cls.moved])
-    hint = f"did you mean {cls.moved.get(near, near)}?" if near else "known: " + ", ".join(names)
+    names, moved = [dotted for dotted, _ in cls.declared_deep()], cls.former_names()
+    near = nearest(name.replace("__", "."), [*names, *moved])
+    hint = f"did you mean {moved.get(near, near)}?" if near else "known: " + ", ".join(names)
     return ParameterError(f"{cls.__name__}: no parameter {name!r}; {hint}")

@@ -21,9 +21,9 @@ from PIL.WebPImagePlugin import WebPImageFile
 from anomem.errors import ImageError, one_line
 from anomem.runtime import _png, _tiff
 from anomem.runtime.files import open_regular
-from anomem.runtime.limits import MAX_PLAIN_BYTES, image_bytes
+from anomem.runtime.limits import MAX_PLAIN_BYTES, check_pixels, image_bytes
 
-__all__ = ["Picture", "check_kind", "file_orientation", "is_deep", "load", "picture_of", "turned"]
+__all__ = ["Picture", "check_kind", "file_orientation", "height_width", "is_deep", "load", "picture_of", "turned"]
 
 T = TypeVar("T")
 
@@ -113,6 +113,17 @@ def file_orientation(source: str | Path | bytes, label: str, max_pixels: int) ->
     return _from_header(source, label, max_pixels, _orientation)
 
 
+def height_width(source: str | Path | bytes, label: str, max_pixels: int) -> tuple[int, int]:
+    """Return the size of an upright image, read from its header; ImageError as for `load`."""
+    return _from_header(source, label, max_pixels, upright_hw)
+
+
+def upright_hw(image: Image.Image) -> tuple[int, int]:
+    """Return height and width of a Pillow image after its EXIF orientation."""
+    width, height = image.size
+    return (width, height) if _orientation(image) > 4 else (height, width)
+
+
 def is_deep(source: str | Path | bytes, label: str, max_pixels: int) -> bool:
     """Return True if an image's samples have more than 8 bits, read from its header; ImageError as for `load`."""
     return _from_header(source, label, max_pixels, lambda i: i.mode.startswith("I") or ";16" in _raw_mode(i))
@@ -154,11 +165,11 @@ def check_kind(prefix: bytes, label: str) -> type[ImageFile.ImageFile]:
 
 def picture_of(image: Image.Image, label: str, max_pixels: int) -> Picture:
     """Return a Pillow image turned upright; ImageError as for `load`."""
-    _check_size(image, label, max_pixels)
+    check_pixels(*image.size, label, max_pixels)
     try:
         tags = {} if getattr(image, "_im", None) else _tiff_facts(image, label)  # a loaded image cannot be read again
         orientation = _orientation(image)
-        image.load()
+        _load_pixels(image)
         return Picture(turned(image, _orientation(image)).copy(), "Pillow", orientation, **tags)
     except ImageError:
         raise
@@ -201,15 +212,8 @@ def _header(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max_
             raise
         stream.seek(0)  # more text than Pillow reads; pixels do not depend on it
         image = kind(_png.without_large_texts(stream), label)
-    _check_size(image, label, max_pixels)
+    check_pixels(*image.size, label, max_pixels)
     return image
-
-
-def _check_size(image: Image.Image, label: str, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        size = f"{width} x {height} pixels are more than the limit of {max_pixels}"
-        raise ImageError(label, f"{size}; shrink or cut it, or raise max_pixels (--max-pixels)")
 
 
 def _decoded(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max_pixels: int, *, deep: bool) -> Picture:
@@ -217,11 +221,17 @@ def _decoded(kind: type[ImageFile.ImageFile], stream: IO[bytes], label: str, max
     tags = _tiff_facts(image, label)
     raw_mode = _raw_mode(image)
     orientation = _orientation(image)
-    image.load()  # Pillow turns a TIFF upright and resets its tag
+    _load_pixels(image)  # Pillow turns a TIFF upright and resets its tag
     low = None
     if deep and ";16" in raw_mode and image.mode in ("RGB", "RGBA"):
         low = _lower_bytes(_header(kind, stream, label, max_pixels), raw_mode)
     return Picture(turned(image, _orientation(image)), str(kind.format), orientation, low=low, **tags)
+
+
+def _load_pixels(image: Image.Image) -> None:
+    image.load()
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ValueError("without a palette")
 
 
 def _tiff_facts(image: Image.Image, label: str) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +25,17 @@ _COARSE = 16
 _COARSE_ABOVE = 1 - 3 * ALIKE_BELOW
 _BLOCK = 512
 _PAIRS = 2048
-_SHIFTS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
+_ROUNDS = 3
+
+_Change: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 def find_alike(source: ImageSource, *, workers: int | None = None) -> Generator[Record, None, list[int]]:
     """Group near-duplicate images; yields progress.
 
-    Images are compared as high-pass filtered grey thumbnails of 64 x 64 pixels. The mean of all thumbnails is
-    subtracted, so that images of similar parts in the same place are no duplicates. Two images are near-duplicates if
+    Images are compared as high-pass filtered grey thumbnails of 64 x 64 pixels, flipped and turned to where they
+    resemble their mean most, which is subtracted, so that images of similar parts in the same place are no duplicates,
+    also if some of them were flipped or turned. Two images are near-duplicates if
     their correlation exceeds 0.9, also after a flip, a quarter turn or a shift of a 64th. Groups are transitive.
 
     Parameters
@@ -95,9 +99,9 @@ def _pairs(thumbnails: FloatArray) -> Iterator[tuple[int, int]]:
     n = len(thumbnails)
     if n < 2:
         return
-    mean = _unit(thumbnails).mean(0)
+    thumbnails, mean = _upright(_unit(thumbnails))
     still, coarse_still = _described(thumbnails, mean)
-    for change in _changes():
+    for change in _CHANGES:
         moved, coarse_moved = _described(change(thumbnails), mean)
         for start in range(0, n, _BLOCK):
             close = coarse_still[start : start + _BLOCK] @ coarse_moved.T > _COARSE_ABOVE
@@ -109,17 +113,41 @@ def _pairs(thumbnails: FloatArray) -> Iterator[tuple[int, int]]:
                 yield from zip(one[alike].tolist(), other[alike].tolist(), strict=True)
 
 
-def _changes() -> Sequence[Callable[[FloatArray], FloatArray]]:
-    """Yield eight flips and turns, the identity first, and eight shifts by one position."""
-    turns = [lambda t, k=k: np.rot90(t, k, axes=(1, 2)) for k in range(4)]
-    flips = [lambda t, k=k: np.rot90(t, k, axes=(1, 2))[:, :, ::-1] for k in range(4)]
-    shifts = [lambda t, by=by: np.roll(t, by, axis=(1, 2)) for by in _SHIFTS]
-    return [*turns, *flips, *shifts]
+def _upright(thumbnails: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Turn thumbnails to where they resemble their mean most; return them with the mean.
+
+    A flipped or turned copy becomes its original, so the mean is that of the parts, whatever copies there are.
+    """
+    mean = thumbnails[np.argmax(np.einsum("nij,ij->n", thumbnails, thumbnails.mean(0)))]
+    upright = thumbnails
+    for _ in range(_ROUNDS):
+        likeness = [np.einsum("nij,ij->n", turn(thumbnails), mean) for turn in _TURNS]
+        best = np.argmax(likeness, axis=0)
+        upright = np.empty_like(thumbnails)
+        for number, turn in enumerate(_TURNS):
+            upright[best == number] = turn(thumbnails[best == number])
+        mean = upright.mean(0)
+    return upright, mean
+
+
+def _turned(quarters: int, *, flip: bool) -> _Change:
+    return lambda t: np.rot90(t, quarters, axes=(1, 2))[:, :, :: -1 if flip else 1]
+
+
+def _shifted(by: tuple[int, int]) -> _Change:
+    return lambda t: np.roll(t, by, axis=(1, 2))
+
+
+_TURNS = [_turned(quarters, flip=flip) for flip in (False, True) for quarters in range(4)]
+"""Flips and turns by right angles, the identity first."""
+
+_CHANGES = [*_TURNS, *(_shifted((dy, dx)) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)]
+"""Changes after which two images are compared; shifts are by one position."""
 
 
 def _described(thumbnails: FloatArray, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return centred thumbnails as unit vectors, (N, 4096), and their coarse versions, (N, 256)."""
-    rest = _unit(thumbnails) - mean
+    rest = thumbnails - mean
     step = _SIDE // _COARSE
     coarse = rest.reshape(len(rest), _COARSE, step, _COARSE, step).mean((2, 4))
     return _unit(rest).reshape(len(rest), -1), _unit(coarse).reshape(len(rest), -1)

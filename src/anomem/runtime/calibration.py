@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from anomem.errors import AnomemWarning, CalibrationError, InputError
+from anomem.errors import CalibrationError, InputError
+from anomem.runtime.alpha import DEFAULT_ALPHA, check_alpha, checked_alpha, cv_plus_bound, default_alpha, rejected_ranks
 from anomem.runtime.beta import beta_quantile
+from anomem.runtime.calibration_input import (
+    check_strata,
+    checked_groups,
+    checked_scores,
+    counted,
+    fewest_units,
+    finite_scores,
+    group_numbers,
+    maximum_p_value,
+    scores_by_group,
+)
+from anomem.runtime.strata import Strata, numbered, unknown_stratum
 from anomem.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "DEFAULT_ALPHA",
+    "KINDS",
     "Calibration",
     "beta_quantile",
     "calibrate",
@@ -26,10 +40,9 @@ __all__ = [
     "rejected_ranks",
 ]
 
-DEFAULT_ALPHA = 0.01
-"""Default promised false-alarm rate."""
 
-_MOST_GROUPED = 100_000
+KINDS = ("split", "cross", "cross-exact")
+"""Kinds of calibration; see :class:`Calibration`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +56,13 @@ class Calibration:
     With ``groups`` (photographs of one part, a burst, versions of one photograph), G groups count in place of n
     images: ``p = (1 + sum over groups of the share of the group's images that score >= s) / (G + 1)``. That is the
     p-value expected when one image is drawn from each group, computed without drawing. Averages of p-values are valid
-    up to a factor of 2 in general; this one is without the factor where a new image comes from a new group like those
+    up to a factor of 2 in general; this one is without the factor for a random image of a random new group like those
     of the calibration. Proof: among all G + 1 groups, let t be the lowest score that is rejected; the shares of images
     that score >= t, summed over groups, are at most alpha (G + 1), since the own group adds at most 1; and every group
     is as likely to be the new one. Where every group is one image, this is the p-value above, to the bit.
+
+    With ``strata`` (camera, product, shift), the scores of each stratum are a calibration of its own, `of`; alpha is
+    one for all, and every stratum must carry it [1]_ (Mondrian prediction).
 
     Parameters
     ----------
@@ -59,17 +75,28 @@ class Calibration:
         not exchangeable with them.
     groups : ndarray of intp, shape (n,), optional
         Group number of each score, from 0 to G - 1; None if every score is a group of its own.
+    kind : {"split", "cross", "cross-exact"}
+        "split": the scores are those of normals that the model has not learnt from, and the theorem holds. "cross":
+        each is by a model without its fold, while new images are scored by a model of all; this has no
+        distribution-free bound. "cross-exact": new images are scored by the models of all folds (CV+) [2]_.
+    folds : int
+        Number of folds K; 0 for a split.
+    strata : Strata, optional
+        Stratum of each score; no group is in two.
+    blended : int
+        Number of fresh scores among earlier ones moved to them; see `anomem.runtime.blend.blended`. 0: none is moved.
 
     Raises
     ------
     CalibrationError
-        Alpha below 1 / (n + 1), or 1 / (G + 1) with groups.
+        Alpha below 1 / (n + 1), or 1 / (G + 1) with groups, in any stratum.
     InputError
-        Invalid scores or groups.
+        Invalid scores, groups or strata.
 
     References
     ----------
-    .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, ch. 2.
+    .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, ch. 2 and 4.
+    .. [2] Barber, Candes, Ramdas and Tibshirani, "Predictive inference with the jackknife+", 2021.
 
     Examples
     --------
@@ -92,10 +119,16 @@ class Calibration:
     alpha: float
     precision: str = "float32"
     groups: IntArray | None = None
+    kind: str = "split"
+    folds: int = 0
+    strata: Strata | None = None
+    blended: int = 0
 
     def __post_init__(self) -> None:
-        """Check scores and alpha, and store a read-only copy."""
+        """Check scores, groups, strata and alpha, and store a read-only copy."""
         scores = self.scores
+        if self.kind not in KINDS or (self.folds >= 2) != (self.kind != "split"):
+            raise InputError(f"calibration of kind {self.kind!r} with {self.folds} folds; expected {', '.join(KINDS)}")
         if scores.dtype != np.float32 or scores.ndim != 1:
             raise InputError("calibration scores must be a float32 array of shape (n,)")
         if not scores.size or not np.isfinite(scores).all() or (np.diff(scores) < 0).any():
@@ -103,22 +136,30 @@ class Calibration:
         scores = scores.copy()
         scores.flags.writeable = False
         object.__setattr__(self, "scores", scores)
-        object.__setattr__(self, "groups", _checked_groups(self.groups, scores.size))
-        object.__setattr__(self, "alpha", _checked_alpha(self.alpha, self.n_groups, _counted(self.groups)))
+        object.__setattr__(self, "groups", checked_groups(self.groups, scores.size))
+        if self.strata is None:
+            object.__setattr__(self, "alpha", checked_alpha(self.alpha, self.n_groups, counted(self.groups)))
+        else:
+            check_strata(self.strata, self.groups, self.n)
+            object.__setattr__(self, "alpha", next(iter(self.parts.values())).alpha)
 
     def __eq__(self, other: object) -> bool:
         """Return True if both give the same p-values and verdicts."""
         if not isinstance(other, Calibration):
             return NotImplemented
-        same_facts = (self.alpha, self.precision) == (other.alpha, other.precision)
+        same_facts = self._facts == other._facts
         return same_facts and all(
             np.array_equal(mine, its)
             for mine, its in ((self.scores, other.scores), (_listed(self.groups), _listed(other.groups)))
         )
 
+    @property
+    def _facts(self) -> tuple[object, ...]:
+        return self.alpha, self.precision, self.kind, self.folds, self.strata, self.blended
+
     def __hash__(self) -> int:
         """Return a hash consistent with equality."""
-        return hash((self.alpha, self.precision, self.n))
+        return hash((self._facts, self.n))
 
     @property
     def n(self) -> int:
@@ -130,10 +171,38 @@ class Calibration:
         """Number of independent groups G; the number of scores without groups."""
         return self.n if self.groups is None else int(self.groups.max()) + 1
 
+    @cached_property
+    def parts(self) -> dict[str, Calibration]:
+        """Calibration of each stratum by name; empty without strata."""
+        return {} if self.strata is None else {name: self._part(name) for name in self.strata.names}
+
+    def _part(self, name: str) -> Calibration:
+        assert self.strata is not None
+        chosen = self.strata.positions(name)
+        groups = None if self.groups is None else self.groups[chosen]
+        try:
+            return replace(self, scores=self.scores[chosen], groups=groups, strata=None)
+        except CalibrationError as error:
+            raise CalibrationError(f"stratum {name!r}: {error}") from error
+
+    def of(self, stratum: str | None) -> Calibration:
+        """Return the calibration of a stratum; without strata this calibration, for None.
+
+        Raises
+        ------
+        InputError
+            A stratum without calibration normals; or none where there are strata.
+        """
+        if self.strata is None and stratum is None:
+            return self
+        if stratum is not None and stratum in self.parts:
+            return self.parts[stratum]
+        raise unknown_stratum(stratum, self.parts)
+
     @property
     def alpha_min(self) -> float:
-        """Smallest attainable alpha, 1 / (G + 1)."""
-        return 1 / (self.n_groups + 1)
+        """Smallest attainable alpha, 1 / (G + 1); with strata the one that all of them carry."""
+        return max((part.alpha_min for part in self.parts.values()), default=1 / (self.n_groups + 1))
 
     @cached_property
     def _p_by_rank(self) -> npt.NDArray[np.float64]:
@@ -154,7 +223,14 @@ class Calibration:
 
         ``p <= alpha`` holds exactly for scores above the threshold, ties included, because the p-value depends only
         on the number of calibration scores below.
+
+        Raises
+        ------
+        InputError
+            With strata, each of which has its own.
         """
+        if self.strata is not None:
+            raise InputError("threshold: each stratum has its own; take of(stratum).threshold")
         return float(self.scores[int((self._p_by_rank > self.alpha).sum()) - 1])
 
     @cached_property
@@ -163,18 +239,35 @@ class Calibration:
 
         Over calibration sets with scores that do not tie, the rate follows Beta(k, G + 1 - k),
         k = floor(alpha (G + 1)); this is its 0.95-quantile. With ties the rate is lower; where images of a group
-        differ as much as those of different groups, so is its spread.
+        differ as much as those of different groups, so is its spread. For the kinds "cross" and "cross-exact" it is
+        computed as if calibration scores and new scores were exchangeable. With strata, the largest of their limits.
         """
+        if self.strata is not None:
+            return max(part.rate_limit_95 for part in self.parts.values())
         ranks = rejected_ranks(self.alpha, self.n_groups)
         return beta_quantile(0.95, ranks, self.n_groups + 1 - ranks)
 
-    def p_value(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    @property
+    def bound(self) -> float | None:
+        """Proven bound of the mean false-alarm rate of exchangeable normals; None where there is none ("cross").
+
+        "split": alpha; where m fresh scores were blended at least 1 / (m + 1). "cross-exact": of `cv_plus_bound`.
+        """
+        if self.kind == "split":
+            return max(self.alpha, 1 / (self.blended + 1)) if self.blended else self.alpha
+        if self.kind == "cross":
+            return None
+        return cv_plus_bound(self.alpha, self.folds, self.n_groups)
+
+    def p_value(self, scores: npt.ArrayLike, strata: Sequence[str] | None = None) -> npt.NDArray[np.float64]:
         """Compute the conformal p-value of each score.
 
         Parameters
         ----------
         scores : array_like of float
             Scores of any shape; infinities are allowed.
+        strata : sequence of str, optional
+            Stratum of each of (n,) scores; required with strata.
 
         Returns
         -------
@@ -184,36 +277,55 @@ class Calibration:
         Raises
         ------
         InputError
-            A score is NaN.
+            A score is NaN, or an unknown stratum.
         """
-        lower = np.searchsorted(self.scores.astype(np.float64), _checked_scores(scores), "left")
+        if self.strata is not None:
+            return self._by_stratum(np.asarray(scores, np.float64), strata)
+        lower = np.searchsorted(self.scores.astype(np.float64), checked_scores(scores), "left")
         return np.asarray(self._p_by_rank[lower], np.float64)
 
-    def group_p_value(self, scores: npt.ArrayLike) -> float:
-        """Return the p-value of a new group with scores (m,): its maximum compared with the groups' maxima.
+    def _by_stratum(self, scores: npt.NDArray[np.float64], strata: Sequence[str] | None) -> npt.NDArray[np.float64]:
+        if strata is None or scores.shape != (len(strata),):
+            raise InputError("strata: each has a threshold of its own; give one stratum per score")
+        names, found = np.asarray(strata), np.empty(scores.shape)
+        for name in dict.fromkeys(strata):
+            found[names == name] = self.of(name).p_value(scores[names == name])
+        return found
 
-        Valid if new groups have as many images as the calibration groups.
+    def group_p_value(self, scores: npt.ArrayLike, stratum: str | None = None) -> float:
+        """Return the p-value of a new group with scores (m,), all of one stratum, by its maximum.
+
+        The maximum is compared with the expected one of m images drawn without replacement from each of the G
+        calibration groups of at least m images: ``p = (1 + sum over these groups of the share of m-subsets with a
+        maximum >= the new one) / (G + 1)``. Valid without a factor for a new group of m images from the process of
+        those groups; the proof is that of single images with m-subsets in their place, and m = 1 is `p_value`. 1 where
+        no group has m images.
         """
-        highest = _checked_scores(scores).max()
-        groups = np.arange(self.n) if self.groups is None else self.groups
-        top = np.full(self.n_groups, -np.inf)
-        np.maximum.at(top, groups, self.scores.astype(np.float64))
-        return float((1 + (top >= highest).sum()) / (self.n_groups + 1))
+        return maximum_p_value(self.of(stratum)._by_group, checked_scores(scores))
 
-    def decide(self, scores: npt.ArrayLike) -> BoolArray:
+    def decide(self, scores: npt.ArrayLike, strata: Sequence[str] | None = None) -> BoolArray:
         """Return verdicts: True for ``score > threshold``, equivalent to ``p_value <= alpha``.
 
         Raises
         ------
         InputError
-            A score is NaN.
+            A score is NaN, or an unknown stratum.
         """
-        return np.asarray(_checked_scores(scores) > self.threshold)
+        if self.strata is not None:
+            return np.asarray(self.p_value(scores, strata) <= self.alpha)
+        return np.asarray(checked_scores(scores) > self.threshold)
 
-    def facts(self) -> dict[str, float | int | str]:
+    @cached_property
+    def _by_group(self) -> list[npt.NDArray[np.float64]]:
+        return scores_by_group(self.scores, self.groups)
+
+    def facts(self) -> dict[str, Any]:
         """Return the facts of the calibration for a manifest, without the scores."""
-        facts: dict[str, float | int | str] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
-        return facts if self.groups is None else {**facts, "groups": self.n_groups}
+        facts: dict[str, Any] = {"alpha": self.alpha, "n": self.n, "precision": self.precision}
+        facts |= {} if self.groups is None else {"groups": self.n_groups}
+        facts |= {} if self.kind == "split" else {"kind": self.kind, "folds": self.folds}
+        facts |= {"blended": self.blended} if self.blended else {}
+        return facts if self.strata is None else {**facts, **self.strata.facts()}
 
     def with_alpha(self, alpha: float) -> Calibration:
         """Return the same calibration with another false-alarm rate.
@@ -231,6 +343,12 @@ def calibrate(
     alpha: float | None = None,
     precision: str = "float32",
     groups: Sequence[Hashable | None] | None = None,
+    *,
+    kind: str = "split",
+    folds: int = 0,
+    strata: Sequence[str] | None = None,
+    strata_by: str = "",
+    blended: int = 0,
 ) -> Calibration:
     """Calibrate on scores of held-out normals.
 
@@ -245,6 +363,14 @@ def calibrate(
         Arithmetic used for the scores.
     groups : sequence of hashable or None, shape (n,), optional
         Part, lot or burst of each score; None for a group of its own. P-values count groups.
+    kind, folds
+        As for :class:`Calibration`.
+    strata : sequence of str, shape (n,), optional
+        Camera, product or shift of each score; each has a calibration of its own.
+    strata_by : str
+        Rule that names the strata; see `anomem.runtime.strata.Strata`.
+    blended : int
+        Number of fresh scores among earlier ones moved to them.
 
     Returns
     -------
@@ -253,148 +379,22 @@ def calibrate(
     Raises
     ------
     CalibrationError
-        Explicit alpha below 1 / (n + 1), or 1 / (G + 1) with groups.
+        Explicit alpha below 1 / (n + 1), or 1 / (G + 1) with groups, in any stratum.
     InputError
-        No scores, more than one axis, scores that are not finite, or another number of groups.
+        No scores, more than one axis, scores that are not finite, or another number of groups or strata.
     """
-    values = np.asarray(scores, np.float64)
-    if values.ndim != 1 or not values.size:
-        raise InputError(f"calibration needs scores of shape (n,), n >= 1, not {values.shape}")
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32)
-    bad = int((~np.isfinite(values)).sum())
-    if bad:
-        raise InputError(f"{bad} of {values.size} calibration scores are not finite; check images")
-    if groups is not None and len(groups) != values.size:
-        raise InputError(f"{len(groups)} groups for {values.size} calibration scores; give one each (None: no group)")
+    values = finite_scores(scores)
+    for name, column in (("groups", groups), ("strata", strata)):
+        if column is not None and len(column) != values.size:
+            raise InputError(f"{len(column)} {name} for {values.size} calibration scores; give one each")
     order = np.argsort(values, kind="stable")
-    numbers = None if groups is None else _checked_groups(group_numbers([groups[i] for i in order]), values.size)
-    n = values.size if numbers is None else int(numbers.max()) + 1
+    ascending = values[order]
+    numbers = None if groups is None else checked_groups(group_numbers([groups[i] for i in order]), values.size)
+    known = None if strata is None else numbered([strata[i] for i in order], strata_by)
     if alpha is None:
-        alpha = DEFAULT_ALPHA
-        if not rejected_ranks(alpha, n):
-            alpha = 1 / (n + 1)
-            short = _normals_needed(DEFAULT_ALPHA) - n
-            warnings.warn(
-                f"{n} calibration {_counted(numbers)} allow a false-alarm rate of {alpha:.3g}, not"
-                f" {DEFAULT_ALPHA}; add {short} more for it; calibrating at {alpha:.3g}",
-                AnomemWarning,
-                stacklevel=2,
-            )
-    return Calibration(values[order].astype(np.float32), alpha, precision, numbers)
-
-
-def group_numbers(groups: Sequence[Hashable | None]) -> IntArray:
-    """Return group numbers from 0 in the order of appearance; each None is a group of its own.
-
-    Examples
-    --------
-    >>> group_numbers(["b", None, "a", "b", None]).tolist()
-    [0, 1, 2, 0, 3]
-    """
-    known: dict[Hashable, int] = {}
-    keys = [("alone", i) if group is None else ("group", group) for i, group in enumerate(groups)]
-    return np.asarray([known.setdefault(key, len(known)) for key in keys], dtype=np.intp)
-
-
-def check_alpha(alpha: float | None, n: int, *, grouped: bool = False) -> None:
-    """Check, before scoring, that ``n`` calibration normals or groups are enough for alpha.
-
-    Parameters
-    ----------
-    alpha : float or None
-        False-alarm rate; None for the default, which is adapted to n.
-    n : int
-        Number of calibration normals, or of groups of them.
-    grouped : bool
-        True for groups.
-
-    Raises
-    ------
-    CalibrationError
-        Too few normals; the message gives the number missing.
-    """
-    if alpha is not None:
-        _checked_alpha(alpha, n, "groups of normals" if grouped else "normals")
-
-
-def rejected_ranks(alpha: float, n: int) -> int:
-    """Return floor(alpha (n + 1)), the number of ranks among n calibration scores that are rejected.
-
-    Counts the j in 1..n whose p-value j / (n + 1) is at most alpha, so it agrees with ``p <= alpha`` by definition. The
-    product alone may round down across a whole number (0.29 * 100 is 28.999999999999996).
-
-    Parameters
-    ----------
-    alpha : float
-        Above 0 and below 1.
-    n : int
-        Number of calibration scores, at least 0.
-
-    Returns
-    -------
-    int
-        Number of rejected ranks, from 0 (n is too small for alpha) to n.
-
-    Examples
-    --------
-    >>> rejected_ranks(0.29, 99), rejected_ranks(0.01, 98)
-    (29, 0)
-    """
-    ranks = min(n, math.floor(alpha * (n + 1)))
-    while ranks < n and (ranks + 1) / (n + 1) <= alpha:
-        ranks += 1
-    while ranks > 0 and ranks / (n + 1) > alpha:
-        ranks -= 1
-    return ranks
-
-
-def _normals_needed(alpha: float) -> int:
-    """Return the smallest n with 1 / (n + 1) <= alpha."""
-    total = math.ceil(1 / Fraction(alpha))
-    return total - 2 if total > 2 and 1 / (total - 1) <= alpha else total - 1
-
-
-def _checked_alpha(alpha: float, n: int, normals: str = "normals") -> float:
-    try:
-        value = float(alpha)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not 0 < value < 1:
-        raise CalibrationError(f"alpha must be above 0 and below 1, not {alpha!r}")
-    if not rejected_ranks(value, n):
-        needed = _normals_needed(value)
-        raise CalibrationError(
-            f"alpha {value:g} needs {needed} calibration {normals} and there are {n};"
-            f" add {needed - n} more, or use alpha {1 / (n + 1):.3g} or above"
-        )
-    return value
-
-
-def _checked_groups(groups: IntArray | None, n: int) -> IntArray | None:
-    """Return read-only group numbers in the order of appearance; None if every group is one score."""
-    if groups is None:
-        return None
-    if groups.shape != (n,) or groups.dtype.kind not in "iu" or n > _MOST_GROUPED:
-        raise InputError(f"calibration groups must be whole numbers of shape ({n},), at most {_MOST_GROUPED:,}")
-    numbers = group_numbers(groups.tolist())
-    if int(numbers.max()) + 1 == n:
-        return None
-    numbers.flags.writeable = False
-    return numbers
-
-
-def _counted(groups: IntArray | None) -> str:
-    return "normals" if groups is None else "groups of normals"
+        alpha = default_alpha(*fewest_units(values.size, numbers, known))
+    return Calibration(ascending, alpha, precision, numbers, kind, folds, known, blended)
 
 
 def _listed(groups: IntArray | None) -> list[int]:
     return [] if groups is None else groups.tolist()
-
-
-def _checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    values = np.asarray(scores, np.float64)
-    bad = int(np.isnan(values).sum())
-    if bad:
-        raise InputError(f"{bad} of {values.size} scores are not a number; check the images")
-    return values

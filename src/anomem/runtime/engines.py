@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -36,8 +38,8 @@ class Engine(ABC):
     ----------
     name : str
         "onnxruntime" or "openvino".
-    size : int or None
-        Side of the square inputs in pixels; None if the file does not fix it.
+    hw : (int, int) or None
+        Height and width of the inputs in pixels; None if the file does not fix them.
     localizes : bool
         True if the network returns maps.
     arithmetic : str
@@ -46,7 +48,7 @@ class Engine(ABC):
 
     name: str
     arithmetic: str = "f32"
-    size: int | None
+    hw: tuple[int, int] | None
     localizes: bool
 
     def __init__(self, threads: int | None) -> None:
@@ -62,7 +64,7 @@ class _OnnxRuntime(Engine):
 
     def __init__(self, path: Path, threads: int | None) -> None:
         super().__init__(threads)
-        _refuse_in_fork(self.name, path)
+        _refuse_in_fork(path)
         onnxruntime = import_quietly(self.name, self.name)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, which are raised anyway
@@ -78,8 +80,8 @@ class _OnnxRuntime(Engine):
         self._path, self._outputs = path, [o.name for o in self._session.get_outputs()]
         inputs = [(i.name, i.type == "tensor(uint8)", len(i.shape)) for i in self._session.get_inputs()]
         _check_network(path, inputs, {o.name: len(o.shape) for o in self._session.get_outputs()})
-        side = self._session.get_inputs()[0].shape[2]
-        self.size = side if isinstance(side, int) else None
+        height, width = self._session.get_inputs()[0].shape[2:]
+        self.hw = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         self.localizes = "map" in self._outputs
 
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
@@ -107,33 +109,29 @@ class _OpenVino(Engine):
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._streams = threads or cores()
         self._path, self._lock = path, Lock()
-        self._side_by_side: Any = None
-        _refuse_in_fork(self.name, path)
-        self._core = import_openvino().Core()
+        self._core: Any = import_openvino().Core()
+        self._models: dict[bool, Any] = {}
+        _openvino_engines.add(self)
         try:
             self._network = _read_network(self._core, path)
-            self._model = self._compiled(PERFORMANCE_HINT="LATENCY")
+            model = self._model(alone=True)
         except Exception as error:  # RuntimeError of many kinds
             raise ModelFileError(f"{path}: not a model that OpenVINO can run ({one_line(error, 200)})") from error
-        self._ports = {name: i for i, port in enumerate(self._model.outputs) for name in port.get_names()}
-        inputs = [(*_named(port, "image"), _rank(port)) for port in self._model.inputs]
-        _check_network(path, inputs, {name: _rank(self._model.outputs[i]) for name, i in self._ports.items()})
-        side = self._model.inputs[0].get_partial_shape()[2]
-        self.size = side.get_length() if side.is_static else None
+        self._ports = {name: i for i, port in enumerate(model.outputs) for name in port.get_names()}
+        inputs = [(*_named(port, "image"), _rank(port)) for port in model.inputs]
+        _check_network(path, inputs, {name: _rank(model.outputs[i]) for name, i in self._ports.items()})
+        height, width = list(model.inputs[0].get_partial_shape())[2:]
+        self.hw = (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
         self.localizes = "map" in self._ports
         # Processors without bfloat16 fall back to float32.
-        self.arithmetic = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+        self.arithmetic = str(model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
         _check_tiles(tiles)
-        _refuse_in_fork(
-            self.name, self._path
-        )  # the engine's threads exist only in the parent, so a call would deadlock
         wanted = [name for name in ("score", "map", "one_class") if name in self._ports and (maps or name != "map")]
         alone = len(tiles) == 1 or self._streams == 1
         try:
-            model = self._model if alone else self._beside()
-            found = self._found(model, tiles, wanted, 1 if alone else 2 * self._streams)
+            found = self._found(self._model(alone=alone), tiles, wanted, 1 if alone else 2 * self._streams)
         except RuntimeError as error:
             raise ModelFileError(
                 f"{self._path}: its network fails ({one_line(error, 180)}); export it again"
@@ -163,34 +161,51 @@ class _OpenVino(Engine):
             take()
         return found
 
-    def _beside(self) -> Any:
-        """Return the network compiled for throughput: one tile per core instead of all cores per tile."""
+    def _model(self, *, alone: bool) -> Any:
+        """Return the network compiled for single tiles, or for throughput: one tile per core instead of all cores."""
         with self._lock:
-            if self._side_by_side is None:
-                self._side_by_side = self._compiled(NUM_STREAMS=self._streams)
-        return self._side_by_side
+            if alone not in self._models:
+                how: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"} if alone else {"NUM_STREAMS": self._streams}
+                self._core = self._core or import_openvino().Core()
+                self._models[alone] = self._core.compile_model(self._network, "CPU", {**self._options, **how})
+        return self._models[alone]
 
-    def _compiled(self, **options: Any) -> Any:
-        return self._core.compile_model(self._network, "CPU", {**self._options, **options})
+    def _renew(self) -> None:
+        """Forget all that has threads; they are missing in a forked process, which compiles the network anew."""
+        for lost in (self._core, *self._models.values()):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(lost))  # never deleted: that would wait for the threads
+        self._core, self._models, self._lock = None, {}, Lock()
 
 
-_process: dict[str, int] = {}
-"""Process id of the first use of each engine."""
+_openvino_engines: WeakSet[_OpenVino] = WeakSet()
 
 
-def _refuse_in_fork(engine: str, path: Path) -> None:
-    """Refuse to start an engine again in a forked process, where it would deadlock.
+def _renew_all() -> None:
+    for engine in list(_openvino_engines):
+        engine._renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
+
+_started_in: list[int] = []
+"""Process id of the first use of ONNX Runtime."""
+
+
+def _refuse_in_fork(path: Path) -> None:
+    """Refuse to start ONNX Runtime again in a forked process, where it would deadlock.
 
     Raises
     ------
     InputError
-        The engine was started before the fork.
+        It was started before the fork.
     """
-    if _process.setdefault(engine, os.getpid()) != os.getpid():
+    if not _started_in:
+        _started_in.append(os.getpid())
+    if _started_in[0] != os.getpid():
         raise InputError(
-            f"{path}: {engine} was started before this process was forked, and cannot start again; start workers by "
-            "spawn (multiprocessing.get_context('spawn')), or load models in the workers only"
-            + (", or before the fork" if engine == "onnxruntime" else "")
+            f"{path}: onnxruntime was started before this process was forked, and cannot start again; start workers by "
+            "spawn (multiprocessing.get_context('spawn')), or load models in the workers only, or before the fork"
         )
 
 

@@ -19,9 +19,10 @@ from anomem.errors import ModelFileError, one_line
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.limits import MAX_ARRAY_BYTES
 from anomem.runtime.manifest import Manifest
-from anomem.runtime.metadata import checksum, read_texts, weights_of, write_texts
+from anomem.runtime.metadata import checksum, has_checksum, read_texts, weights_of, write_texts
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.seal import SEAL, check_seal
+from anomem.runtime.strata import Strata
 
 __all__ = ["ROLES", "ExportedFacts", "read_facts", "write_facts"]
 
@@ -29,6 +30,13 @@ ROLES = ("learn", "tune", "calibration", "labelled")
 """Roles of images in a model."""
 
 _DTYPES = ("<f4", "<u8", "|b1")
+_ARRAYS = (
+    "calibration_scores",
+    "calibration_groups",
+    "calibration_strata",
+    "roi",
+    *(f"digests_{role}" for role in ROLES),
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,8 @@ class ExportedFacts:
         arrays: dict[str, npt.NDArray[Any]] = {"calibration_scores": self.calibration.scores.astype("<f4")}
         if self.calibration.groups is not None:
             arrays["calibration_groups"] = self.calibration.groups.astype("<u8")
+        if self.calibration.strata is not None:
+            arrays["calibration_strata"] = self.calibration.strata.numbers.astype("<u8")
         for role in ROLES:
             arrays[f"digests_{role}"] = np.asarray(sorted(self.digests.get(role, ())), dtype="<u8")
         if self.preprocessing.roi is not None:
@@ -122,6 +132,10 @@ class ExportedFacts:
                     float(facts["alpha"]),
                     str(facts["precision"]),
                     arrays["calibration_groups"].astype(np.intp) if "groups" in facts else None,
+                    str(facts.get("kind", "split")),
+                    int(facts.get("folds", 0)),
+                    Strata.stored(facts, arrays.get("calibration_strata")),
+                    facts.get("blended", 0),
                 ),
                 {role: frozenset(arrays[f"digests_{role}"].tolist()) for role in ROLES},
             )
@@ -144,7 +158,7 @@ def read_facts(path: str | Path) -> ExportedFacts:
     if weights is not None:
         if not weights.is_file():
             raise ModelFileError(f"{path}: its weights, {weights.name}, are missing; keep both files together")
-        if checksum(weights) != texts.get("weights"):
+        if not has_checksum(weights, texts.get("weights")):
             raise ModelFileError(f"{weights}: damaged, or of another export than {Path(path).name}; export it again")
     return facts
 
@@ -181,7 +195,7 @@ def _packed(array: npt.NDArray[Any]) -> dict[str, Any]:
 def _all_unpacked(packed: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """Unpack the known arrays of a model, within a limit on their total size."""
     arrays: dict[str, npt.NDArray[Any]] = {}
-    for name in ("calibration_scores", "roi", *(f"digests_{role}" for role in ROLES)):
+    for name in _ARRAYS:
         if name in packed:
             arrays[name] = _unpacked(packed[name], MAX_ARRAY_BYTES - sum(array.nbytes for array in arrays.values()))
     return arrays

@@ -29,10 +29,10 @@ def exists(path: str | Path) -> bool:
         return False
 
 
-def is_folder(path: str | Path) -> bool:
-    """Return True for an existing folder; False also for an invalid path."""
+def is_folder(path: str | Path | os.DirEntry[str]) -> bool:
+    """Return True for an existing folder; False also for an invalid path and a link to itself."""
     try:
-        return Path(path).is_dir()
+        return (path if isinstance(path, os.DirEntry) else Path(path)).is_dir()
     except (OSError, ValueError):
         return False
 

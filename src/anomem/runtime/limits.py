@@ -6,6 +6,8 @@ an image file's bytes. The other limits are far above the contents of valid file
 
 from __future__ import annotations
 
+from anomem.errors import ImageError
+
 __all__ = [
     "MAX_ARCHITECTURE_ENTRIES",
     "MAX_ARRAY_BYTES",
@@ -19,6 +21,7 @@ __all__ = [
     "MAX_TILE_MAP_BYTES",
     "MAX_UNPACKED_BYTES",
     "TILES_AT_ONCE_BYTES",
+    "check_pixels",
     "image_bytes",
 ]
 
@@ -68,3 +71,10 @@ def image_bytes(max_pixels: int = MAX_PIXELS) -> int:
     979
     """
     return 8 * max_pixels + (64 << 20)
+
+
+def check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
+    """Refuse an image of more pixels with an ImageError."""
+    if width * height > max_pixels:
+        size = f"{width} x {height} pixels are more than the limit of {max_pixels}"
+        raise ImageError(name, f"{size}; shrink or cut it, or raise max_pixels (--max-pixels)")

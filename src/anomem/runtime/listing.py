@@ -264,7 +264,7 @@ def _walk(folder: Path, around: tuple[str, ...], masks: bool, images_in: str) ->
         path = folder / entry.name
         if _is_hidden(entry.name):
             yield "hidden", path
-        elif entry.is_dir():
+        elif is_folder(entry):
             inside = masks or (entry.name.casefold() != images_in and is_mask_folder(entry.name))
             yield from _walk(path, (*around, place), inside, images_in)
         else:

@@ -1,7 +1,8 @@
 """Manifest of a model file, as strict JSON.
 
 Version 1 has exactly the keys below. Version 2 adds ``groups`` to ``calibration`` and is written only if p-values
-count groups, so that readers of version 1 refuse such a file. A change that adds, drops or reinterprets a key must
+count groups, so that readers of version 1 refuse such a file; version 3 adds ``kind`` and ``folds``, ``strata`` and
+``strata_by``, or ``blended``, for calibrations that have them. A change that adds, drops or reinterprets a key must
 raise `FORMAT_VERSION`; readers refuse unknown versions, and convert older ones only in `Manifest.from_json`. The
 contents of ``params``, ``resolved``, ``architecture`` and ``facts`` belong to the method and may grow freely.
 """
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from anomem.errors import ModelFileError
+from anomem.runtime.calibration import KINDS
+from anomem.runtime.frame import Frame
 from anomem.runtime.limits import MAX_ARCHITECTURE_ENTRIES
 from anomem.runtime.plain import plain
 from anomem.runtime.precision import PRECISIONS
@@ -22,9 +25,12 @@ from anomem.runtime.precision import PRECISIONS
 __all__ = ["FORMAT", "FORMAT_VERSION", "Manifest"]
 
 FORMAT = "anomem"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _CALIBRATION_KEYS = ("alpha", "n", "precision")
+_ADDED_KEYS = {"groups": 2, "kind": 3, "folds": 3, "strata": 3, "strata_by": 3, "blended": 3}
+"""Further keys of a calibration, each with the format version that added it."""
+
 _COUNT_KEYS = ("n_train", "n_tune", "n_calibration", "n_labelled")
 _SCALE_KEYS = ("low", "high")
 
@@ -48,8 +54,10 @@ class Manifest:
     preprocessing : mapping
         Output of `anomem.runtime.preprocess.Preprocessing.to_dict`.
     calibration : mapping
-        ``alpha``, ``n``, ``precision``, and the number of ``groups`` if p-values count groups; scores and group numbers
-        are stored with the weights.
+        ``alpha``, ``n``, ``precision``, the number of ``groups`` if p-values count groups, ``kind`` and number of
+        ``folds`` if it is cross-fitted, the names ``strata`` and their rule ``strata_by`` if there are strata, and the
+        number of fresh scores if it is ``blended``; scores, group numbers and stratum numbers are stored with the
+        weights.
     counts : mapping
         ``n_train``, ``n_tune``, ``n_calibration``, ``n_labelled``: images of each kind.
     precision : str
@@ -101,6 +109,15 @@ class Manifest:
             if not (_is_number(low) and _is_number(high) and low <= high):
                 raise ModelFileError("manifest: map_scale must rise from low to high")
 
+    @property
+    def frame(self) -> Frame | None:
+        """Size at which the fit's images are seen, from `facts`; None in files that are older than this fact."""
+        facts = self.facts.get("frame")
+        try:
+            return None if facts is None else Frame.from_dict(facts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError("manifest: facts.frame is not readable; save the model again") from error
+
     def to_json(self) -> str:
         """Return the manifest as a JSON object; equal manifests give equal texts.
 
@@ -109,7 +126,8 @@ class Manifest:
         ModelFileError
             Value not representable in strict JSON: NaN, infinity, or a key or value of another type.
         """
-        content = {"format": FORMAT, "format_version": 2 if "groups" in self.calibration else 1}
+        version = max(_ADDED_KEYS.get(key, 1) for key in self.calibration)
+        content: dict[str, Any] = {"format": FORMAT, "format_version": version}
         content |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
         try:
             return json.dumps(plain(content, strict=True), allow_nan=False, ensure_ascii=False)
@@ -198,8 +216,8 @@ def _check_keys(name: str, value: object, keys: tuple[str, ...]) -> None:
 
 
 def _check_calibration_keys(calibration: object) -> None:
-    grouped = isinstance(calibration, Mapping) and "groups" in calibration
-    _check_keys("calibration", calibration, (*_CALIBRATION_KEYS, "groups") if grouped else _CALIBRATION_KEYS)
+    added = [key for key in _ADDED_KEYS if key in calibration] if isinstance(calibration, Mapping) else []
+    _check_keys("calibration", calibration, (*_CALIBRATION_KEYS, *added))
 
 
 def _check_calibration(calibration: Mapping[str, Any]) -> None:
@@ -212,6 +230,19 @@ def _check_calibration(calibration: Mapping[str, Any]) -> None:
         raise ModelFileError(f"manifest: calibration.precision must be one of {', '.join(PRECISIONS.values())}")
     if not (_is_count(groups := calibration.get("groups", 1)) and 1 <= groups <= n):
         raise ModelFileError("manifest: calibration.groups must be a whole number from 1 to n")
+    if not (_is_count(blended := calibration.get("blended", 0)) and blended < n):
+        raise ModelFileError("manifest: calibration.blended must be a whole number below n")
+    strata, by = calibration.get("strata", ["-"]), calibration.get("strata_by", "")
+    if not (isinstance(strata, list) and strata and all(isinstance(name, str) for name in strata)):
+        raise ModelFileError("manifest: calibration.strata must be a list of names")
+    if not isinstance(by, str) or ("strata" in calibration) != ("strata_by" in calibration):
+        raise ModelFileError("manifest: calibration.strata_by must be text, beside calibration.strata")
+    if "kind" not in calibration:
+        return
+    if calibration["kind"] not in KINDS[1:]:
+        raise ModelFileError(f"manifest: calibration.kind must be one of {', '.join(KINDS[1:])}")
+    if not (_is_count(calibration["folds"]) and 2 <= calibration["folds"] <= n):
+        raise ModelFileError("manifest: calibration.folds must be a whole number from 2 to n")
 
 
 def _entries(value: Any) -> int:

@@ -6,6 +6,7 @@ byte. An OpenVINO IR is an XML file (with a .bin of weights beside it), with tex
 
 from __future__ import annotations
 
+import hashlib
 import os
 import xml.etree.ElementTree as ET
 import zlib
@@ -19,7 +20,7 @@ from anomem.runtime.files import is_file
 from anomem.runtime.limits import MAX_TEXT_BYTES
 from anomem.runtime.seal import BLANK, SEAL, seal
 
-__all__ = ["checksum", "is_exported", "read_texts", "weights_of", "write_texts"]
+__all__ = ["checksum", "has_checksum", "is_exported", "read_texts", "weights_of", "write_texts"]
 
 _METADATA = 14
 """Field number of ``metadata_props`` in ONNX's ModelProto; each entry has a key (1) and a value (2)."""
@@ -109,12 +110,20 @@ def _write_onnx(place: Path, texts: Mapping[str, str], part: Path) -> None:
 
 
 def checksum(path: str | Path) -> str:
-    """Return size and CRC-32 of a file as text, to detect a mismatched file."""
+    """Return the SHA-256 of a file in hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def has_checksum(path: str | Path, expected: str | None) -> bool:
+    """Return True for a file with this checksum; older exports have size and CRC-32, ``123-0123abcd``."""
+    if expected is None or "-" not in expected:
+        return checksum(path) == expected
     size, value = 0, 0
     with Path(path).open("rb") as stream:
         while piece := stream.read(_PIECE):
             size, value = size + len(piece), zlib.crc32(piece, value)
-    return f"{size}-{value:08x}"
+    return f"{size}-{value:08x}" == expected
 
 
 def _existing(path: str | Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,68 +13,19 @@ import numpy.typing as npt
 from anomem.errors import InputError
 from anomem.renamed import OldNames, warn_renamed
 from anomem.runtime.calibration import Calibration
-from anomem.runtime.groups import Groups, resolve_groups
+from anomem.runtime.fdr import benjamini_hochberg
+from anomem.runtime.frame import Frame
+from anomem.runtime.groups import Groups, fresh_strata, image_strata, resolve_groups
 from anomem.runtime.listing import image_files
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.progress import Progress, run_to_end
+from anomem.runtime.recalibration import Fresh
+from anomem.runtime.scored import Scored, describe
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.runtime.words import check_no_defects
 from anomem.types import FloatArray, ImagesLike, IntArray, Record
 
 __all__ = ["Model", "Scored", "describe"]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Result of one image.
-
-    Parameters
-    ----------
-    index : int
-        Position of the image in the input.
-    name : str
-        Path, or position in an array.
-    digest : int
-        Content hash.
-    score : float
-        Raw anomaly score, higher = more anomalous; NaN if `error` is set.
-    p_value : float
-        Conformal p-value, (1 + #{calibration scores >= score}) / (n + 1).
-    anomalous : bool
-        True if p_value <= alpha.
-    map : ndarray or None
-        (H, W) float32 in the image's own frame and size.
-    error : str or None
-        Reason why the image could not be read.
-    """
-
-    index: int
-    name: str
-    digest: int
-    score: float
-    p_value: float
-    anomalous: bool
-    map: FloatArray | None = None
-    error: str | None = None
-
-
-def describe(result: ImageResult, name: str, preprocessing: Preprocessing, calibration: Calibration) -> Scored:
-    """Return a network's result with its p-value, verdict and map in the image's own frame."""
-    if result.error is not None:
-        return Scored(result.index, name, 0, np.nan, np.nan, False, None, result.error)
-    full = None
-    if result.tile_maps is not None:
-        full = preprocessing.assemble(result.tile_maps, result.height_width)
-    scores = np.asarray([result.score], dtype=np.float32)
-    return Scored(
-        result.index,
-        name,
-        result.digest,
-        float(scores[0]),
-        float(calibration.p_value(scores)[0]),
-        bool(calibration.decide(scores)[0]),
-        full,
-    )
 
 
 class Model(OldNames, ABC):
@@ -107,6 +57,11 @@ class Model(OldNames, ABC):
         """Number of images by role: n_train, n_tune, n_calibration, n_labelled."""
 
     @property
+    def groups_(self) -> Mapping[str, Any]:
+        """Groups among the normals of the fit; see :func:`anomem.runtime.groups.group_facts`."""
+        return {}
+
+    @property
     @abstractmethod
     def digests_by_role_(self) -> Mapping[str, frozenset[int]]:
         """Content hashes by role: learn, tune, calibration, labelled."""
@@ -120,6 +75,11 @@ class Model(OldNames, ABC):
     @abstractmethod
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
+
+    @property
+    @abstractmethod
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen; None for files that are older than this fact."""
 
     @property
     @abstractmethod
@@ -150,18 +110,14 @@ class Model(OldNames, ABC):
 
     @abstractmethod
     def _calibrated(
-        self,
-        images: PreparedImages,
-        alpha: float | None,
-        *,
-        batch_size: int,
-        device: str,
-        groups: Sequence[Hashable | None] | None,
+        self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
         """Replace the calibration with one on fresh normals."""
 
-    def _normals(self, normals: ImagesLike) -> tuple[Any, Sequence[Hashable | None] | None]:
-        """Return the normal images of a user's calibration input, and their groups if known.
+    def _normals(
+        self, normals: ImagesLike, stratum: str | None = None
+    ) -> tuple[Any, dict[str, Sequence[Hashable | None] | None]]:
+        """Return the normal images of a user's calibration input, and their columns `groups` and `strata`, if known.
 
         Raises
         ------
@@ -171,8 +127,12 @@ class Model(OldNames, ABC):
         if isinstance(normals, (str, Path)) and Path(normals).is_dir():
             found = image_files(normals, among=False)
             check_no_defects(found, normals)
-            return found, None
-        return normals, None
+            return found, {}
+        return normals, {}
+
+    def _strata_of(self, images: ImagesLike, column: str) -> Sequence[Hashable | None] | None:
+        """Return the strata of samples, or of a table's column, if any."""
+        return None
 
     def _before_scoring(self) -> None:
         """Warn if p-values may be invalid."""
@@ -192,6 +152,8 @@ class Model(OldNames, ABC):
         images: ImagesLike,
         *,
         maps: bool = False,
+        strata: Groups = None,
+        groups: Groups = None,
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
@@ -206,6 +168,10 @@ class Model(OldNames, ABC):
             All images of a folder, whatever its layout. Arrays are RGB, bytes the content of an image file.
         maps : bool
             Return anomaly maps too, each in its image's own size; InputError if the method draws none.
+        strata : sequence, column of a table, "folder" or regular expression, optional
+            Stratum of each image, for a model with strata; by default as in its calibration.
+        groups : sequence, "near", "folder" or regular expression, optional
+            Groups of the images, passed on to the results; see `anomem.runtime.group_verdicts.judge_groups`.
         batch_size : int
             Images per forward pass; affects scores by rounding only.
         workers : int, optional
@@ -224,16 +190,28 @@ class Model(OldNames, ABC):
         Raises
         ------
         InputError
-            Images that cannot be opened, or maps of a method that draws none.
+            Images that cannot be opened, an image of a stratum without calibration, or maps of a method that draws
+            none.
         ImageError
             Unreadable image, unless `skip_bad`.
         """
         self._before_scoring()
         calibration = self.calibration_
         prepared = self._prepared(images, workers=workers, skip_bad=skip_bad, max_pixels=max_pixels)
+        rule = calibration.strata.by if strata is None and calibration.strata is not None else strata
+        carried = self._strata_of(images, rule) if isinstance(rule, str) else None
+        named = image_strata(calibration, strata if carried is None else carried, prepared.source)
+        grouped = run_to_end(resolve_groups(groups, prepared.source, workers=workers)) or (None,) * len(named)
         results = self.raw_results(prepared, maps=maps, batch_size=batch_size, device=device)
         return (
-            describe(result, prepared.source.name(result.index), prepared.preprocessing, calibration)
+            describe(
+                result,
+                prepared.source.name(result.index),
+                prepared.preprocessing,
+                calibration,
+                stratum=named[result.index],
+                group=grouped[result.index],
+            )
             for result in results
         )
 
@@ -281,8 +259,9 @@ class Model(OldNames, ABC):
     ) -> FloatArray:
         """Return raw anomaly scores, (N,) float32, higher = more anomalous; parameters as for :meth:`score`."""
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "device": device}
-        scored = self.score(images, max_pixels=max_pixels, **options)
-        return np.asarray([r.score for r in scored], dtype=np.float32)
+        self._before_scoring()
+        results = self.raw_results(images, max_pixels=max_pixels, **options)
+        return np.asarray([r.score for r in results], dtype=np.float32)
 
     def anomaly_map(
         self,
@@ -295,13 +274,15 @@ class Model(OldNames, ABC):
     ) -> list[FloatArray]:
         """Return one (H, W) float32 anomaly map per image, in the image's own size; parameters as for :meth:`score`."""
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
-        scored = self.score(images, maps=True, max_pixels=max_pixels, **options)
-        return [r.map for r in scored if r.map is not None]
+        results = self.raw_results(images, maps=True, max_pixels=max_pixels, **options)
+        assemble = self.preprocessing_.assemble
+        return [assemble(r.tile_maps, r.height_width) for r in results if r.tile_maps is not None]
 
     def p_value(
         self,
         images: ImagesLike,
         *,
+        strata: Groups = None,
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
@@ -310,23 +291,33 @@ class Model(OldNames, ABC):
     ) -> npt.NDArray[np.float64]:
         """Return conformal p-values, (N,) float64 in (0, 1]; parameters as for :meth:`score`."""
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "device": device}
-        scored = self.score(images, max_pixels=max_pixels, **options)
+        scored = self.score(images, strata=strata, max_pixels=max_pixels, **options)
         return np.asarray([r.p_value for r in scored], dtype=np.float64)
 
     def predict(
         self,
         images: ImagesLike,
         *,
+        fdr: float | None = None,
+        strata: Groups = None,
         batch_size: int = 16,
         workers: int | None = None,
         skip_bad: bool = False,
         device: str = "auto",
         max_pixels: int | None = None,
     ) -> IntArray:
-        """Return verdicts, (N,): 1 rejected at alpha, 0 not, -1 unreadable (`skip_bad`); parameters as for `score`."""
+        """Return verdicts, (N,): 1 rejected, 0 not, -1 unreadable (`skip_bad`); other parameters as for `score`.
+
+        Rejected is ``p_value <= alpha``; with `fdr` by `anomem.runtime.fdr.benjamini_hochberg`, all together.
+        """
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad, "device": device}
-        scored = self.score(images, max_pixels=max_pixels, **options)
-        return np.asarray([-1 if r.error else int(r.anomalous) for r in scored], dtype=np.intp)
+        scored = list(self.score(images, strata=strata, max_pixels=max_pixels, **options))
+        if fdr is None:
+            rejected = np.asarray([r.anomalous for r in scored], dtype=bool)
+        else:
+            rejected = benjamini_hochberg([r.p_value for r in scored], fdr)
+        unread = np.asarray([r.error is not None for r in scored], dtype=bool)
+        return np.where(unread, -1, rejected).astype(np.intp)
 
     def set_alpha(self, alpha: float) -> Self:
         """Set the promised false-alarm rate and return self; scores and calibration are unchanged.
@@ -334,7 +325,7 @@ class Model(OldNames, ABC):
         Raises
         ------
         CalibrationError
-            Alpha too small for the number of calibration images.
+            Alpha too small for the number of calibration images, or for that of a stratum.
         """
         self._with_alpha(alpha)
         return self
@@ -350,6 +341,8 @@ class Model(OldNames, ABC):
         skip_bad: bool = False,
         max_pixels: int | None = None,
         groups: Groups = None,
+        strata: Groups = None,
+        blend: bool = False,
         progress: Progress | None = None,
     ) -> Self:
         """Calibrate on fresh normals and return self.
@@ -363,6 +356,12 @@ class Model(OldNames, ABC):
         groups : sequence, "near", "folder" or regular expression, optional
             Groups of images of one part, lot or burst; p-values count groups. See
             `anomem.runtime.groups.resolve_groups`.
+        strata : sequence, column of a table, "folder" or regular expression, optional
+            Strata (camera, product, shift), each with a calibration of its own; by default those of samples, or as in
+            the present calibration. See `anomem.runtime.groups.resolve_strata`.
+        blend : bool
+            Keep the present calibration scores beside the fresh ones, moved and stretched to them, for an alpha that
+            few fresh normals do not carry; see `anomem.runtime.blend.blended`.
         batch_size, workers, device, skip_bad, max_pixels
             As for :meth:`score`.
         progress : callable, optional
@@ -378,9 +377,12 @@ class Model(OldNames, ABC):
         if normals is None:
             warn_renamed("calibrate(alpha=...) without normals", "set_alpha(alpha)")
             return self.set_alpha(self.calibration_.alpha if alpha is None else alpha)
-        normals, known = self._normals(normals)
+        former = self.calibration_
+        rule = former.strata.by if strata is None and former.strata is not None else strata
+        normals, known = self._normals(normals, rule if isinstance(rule, str) else None)
         images = self._prepared(normals, workers=workers, skip_bad=skip_bad, max_pixels=max_pixels)
-        chosen = run_to_end(resolve_groups(known if groups is None else groups, images.source), progress)
-        steps = self._calibrated(images, alpha, batch_size=batch_size, device=device, groups=chosen)
-        run_to_end(steps, progress)
+        counted = run_to_end(resolve_groups(known.get("groups") if groups is None else groups, images.source), progress)
+        named, by = fresh_strata(former, known.get("strata") or strata, images.source, rule)
+        fresh = Fresh(alpha, counted, named, by, blend)
+        run_to_end(self._calibrated(images, fresh, batch_size=batch_size, device=device), progress)
         return self

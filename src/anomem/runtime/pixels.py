@@ -12,7 +12,7 @@ from PIL import Image
 
 from anomem.errors import AnomemWarning, ImageError, ParameterError
 from anomem.runtime._pillow import Picture
-from anomem.runtime.limits import MAX_PIXELS
+from anomem.runtime.limits import MAX_PIXELS, check_pixels
 from anomem.types import UInt8Image
 
 __all__ = ["BITS", "GREY", "Reading", "array_to_rgb", "fitting_bits", "peak_of", "picture_to_rgb", "split_alpha"]
@@ -139,9 +139,7 @@ def array_to_rgb(array: npt.ArrayLike, name: str, reading: Reading) -> UInt8Imag
         shape = np.shape(array)
         raise ImageError(name, f"shape {shape} is not an image; give (H, W) or (H, W, 1, 3 or 4)")
     height, width = values.shape[:2]
-    if height * width > reading.max_pixels:
-        size = f"{width} x {height} pixels are more than the limit of {reading.max_pixels}"
-        raise ImageError(name, f"{size}; shrink or cut it, or raise max_pixels (--max-pixels)")
+    check_pixels(width, height, name, reading.max_pixels)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         reading.check_peak(int(values[:, :, :3].max()), name)
     levels = _levels(values, name, reading.bits)

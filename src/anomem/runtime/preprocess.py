@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import InputError, ModelFileError, ParameterError
+from anomem.runtime.frame import MAX_SQUEEZE
 from anomem.runtime.images import resize, resize_map, resize_mask
 from anomem.runtime.limits import MAX_SIDE, MAX_TILES, TILES_AT_ONCE_BYTES
 from anomem.runtime.mask_pixels import same_aspect
@@ -23,6 +24,8 @@ MAX_OVERLAP = 0.9
 """Maximum share of a tile that overlaps with the next."""
 
 _KEYS = ("size", "letterbox", "tile", "overlap", "roi")
+_LATER_KEYS = {"bits", "input_hw"}
+"""Written only if they differ from the default, so that older versions refuse only files they would misread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +35,9 @@ class Preprocessing:
     Parameters
     ----------
     size : int
-        Side of the square inputs in pixels.
+        Side of square inputs in pixels; of rectangular ones the root of about as many pixels.
     letterbox : bool
-        Keep the aspect and pad with grey, instead of stretching to a square.
+        Keep the aspect of every image and pad with grey, instead of stretching it to the input.
     tile : int, optional
         Cut images larger than this into overlapping tiles of ``tile`` x ``tile`` pixels.
     overlap : float
@@ -46,6 +49,9 @@ class Preprocessing:
         the bit.
     bits : {8, 10, 12, 14, 16}
         Bits used by 16-bit samples; see :class:`~anomem.runtime.pixels.Reading`.
+    input_hw : (int, int), optional
+        Height and width of the inputs, chosen for images of this aspect: those whose aspect differs by more than 10 %
+        are padded, not stretched. By default inputs are square and all images are stretched.
 
     Raises
     ------
@@ -59,6 +65,7 @@ class Preprocessing:
     overlap: float = 0.25
     roi: BoolArray | None = None
     bits: int = 16
+    input_hw: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges and store a read-only copy of ``roi``."""
@@ -78,6 +85,8 @@ class Preprocessing:
             raise ParameterError(f"overlap must be from 0 to {MAX_OVERLAP}, not {self.overlap!r}")
         if self.roi is not None:
             object.__setattr__(self, "roi", _checked_roi(self.roi))
+        if self.input_hw is not None:
+            object.__setattr__(self, "input_hw", _checked_hw(self.input_hw))
 
     def __eq__(self, other: object) -> bool:
         """Return True if both treat every image alike."""
@@ -89,7 +98,32 @@ class Preprocessing:
 
     def __hash__(self) -> int:
         """Return a hash consistent with equality."""
-        return hash(tuple(self.to_dict().values()))
+        return hash((self.input_hw, *(v for v in self.to_dict().values() if not isinstance(v, list))))
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width of the inputs, pixels."""
+        return self.input_hw or (self.size, self.size)
+
+    def view_hw(self, height_width: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the parts of an image that become inputs: those of a tile, or of the image."""
+        height, width = height_width
+        return (height, width) if self.tile is None else (min(height, self.tile), min(width, self.tile))
+
+    def pads(self, height_width: tuple[int, int]) -> bool:
+        """Return True if an image (or tile) of this size is padded to the inputs' aspect, False if it is stretched.
+
+        Examples
+        --------
+        >>> frame = Preprocessing(64, input_hw=(32, 96))
+        >>> frame.pads((100, 310)), frame.pads((100, 200))
+        (False, True)
+        """
+        if self.input_hw is None:
+            return self.letterbox
+        (height, width), (rows, columns) = height_width, self.input_hw
+        factor = (height * columns) / (width * rows)
+        return self.letterbox or max(factor, 1 / factor) > MAX_SQUEEZE
 
     def boxes(self, height_width: tuple[int, int]) -> list[Box]:
         """Return the parts of an image that become inputs.
@@ -142,7 +176,7 @@ class Preprocessing:
 
         Returns
         -------
-        ndarray of uint8, shape (T, size, size, 3), or Tiles
+        ndarray of uint8, shape (T, h, w, 3) of `hw`, or Tiles
             One input per box of `boxes`, in order; many inputs are cut on access.
 
         Raises
@@ -158,7 +192,7 @@ class Preprocessing:
             # Before any resize, so that pixels outside cannot leak in.
             image = np.where(roi[:, :, None], image, np.uint8(GREY))
         tiles = Tiles(image, boxes, self)
-        return tiles if len(tiles) * self.size * self.size * 3 > TILES_AT_ONCE_BYTES else tiles[:]
+        return tiles if math.prod(tiles.shape) > TILES_AT_ONCE_BYTES else tiles[:]
 
     def assemble(self, maps: FloatArray, height_width: tuple[int, int]) -> FloatArray:
         """Assemble the maps of an image's inputs in the image's frame.
@@ -203,8 +237,8 @@ class Preprocessing:
             "tile": None if self.tile is None else int(self.tile),
             "overlap": float(self.overlap),
             "roi": self.roi is not None,
-            # Written only if it differs from the default, so that older versions refuse only files they would misread.
             **({} if self.bits == 16 else {"bits": int(self.bits)}),
+            **({} if self.input_hw is None else {"input_hw": list(self.input_hw)}),
         }
 
     @classmethod
@@ -216,7 +250,7 @@ class Preprocessing:
         ModelFileError
             Unknown or missing keys, values out of range, or ``roi`` missing or not expected.
         """
-        if set(facts) - {"bits"} != set(_KEYS):
+        if set(facts) - _LATER_KEYS != set(_KEYS):
             keys = ", ".join(map(str, facts))
             raise ModelFileError(f"preprocessing has the keys {keys} instead of {', '.join(_KEYS)}")
         if facts["roi"] is not (roi is not None):
@@ -247,19 +281,21 @@ class Preprocessing:
         return resize_mask(self.roi, height_width)
 
     def _inner(self, box: Box) -> Box:
-        """Return the area of the box's pixels in its size x size input."""
-        if not self.letterbox:
-            return Box(0, 0, self.size, self.size)
-        longest = max(box.height, box.width)
-        height = max(1, round(self.size * box.height / longest))
-        width = max(1, round(self.size * box.width / longest))
-        return Box((self.size - height) // 2, (self.size - width) // 2, height, width)
+        """Return the area of the box's pixels in its input."""
+        height, width = self.hw
+        if not self.pads((box.height, box.width)):
+            return Box(0, 0, height, width)
+        if box.height * width >= box.width * height:
+            inner = (height, max(1, round(height * box.width / box.height)))
+        else:
+            inner = (max(1, round(width * box.height / box.width)), width)
+        return Box((height - inner[0]) // 2, (width - inner[1]) // 2, *inner)
 
     def _to_box(self, values: FloatArray, box: Box) -> FloatArray:
-        if not self.letterbox:
+        if not self.pads((box.height, box.width)):
             return resize_map(values, (box.height, box.width))
         top, left, height, width = self._inner(box)
-        down, across = values.shape[0] / self.size, values.shape[1] / self.size
+        down, across = values.shape[0] / self.hw[0], values.shape[1] / self.hw[1]
         region = (top * down, left * across, height * down, width * across)
         return resize_map(values, (box.height, box.width), region=region)
 
@@ -315,16 +351,15 @@ class Tiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Shape of all inputs, (T, size, size, 3)."""
-        size = self._preprocessing.size
-        return len(self), size, size, 3
+        """Shape of all inputs, (T, h, w, 3)."""
+        return len(self), *self._preprocessing.hw, 3
 
     def __getitem__(self, part: slice) -> npt.NDArray[np.uint8]:
-        """Return some inputs, (T, size, size, 3) uint8."""
-        boxes, size = self._boxes[part], self._preprocessing.size
-        if len(boxes) == 1 and not self._preprocessing.letterbox:
-            return resize(_crop(self._image, boxes[0]), (size, size))[None]
-        inputs = np.full((len(boxes), size, size, 3), GREY, np.uint8)
+        """Return some inputs, (T, h, w, 3) uint8."""
+        boxes, hw = self._boxes[part], self._preprocessing.hw
+        if len(boxes) == 1 and not self._preprocessing.pads(boxes[0][2:]):
+            return resize(_crop(self._image, boxes[0]), hw)[None]
+        inputs = np.full((len(boxes), *hw, 3), GREY, np.uint8)
         for index, box in enumerate(boxes):
             top, left, height, width = self._preprocessing._inner(box)
             inputs[index, top : top + height, left : left + width] = resize(_crop(self._image, box), (height, width))
@@ -346,6 +381,13 @@ def _checked_roi(roi: BoolArray) -> BoolArray:
     copy = np.array(roi)
     copy.flags.writeable = False
     return copy
+
+
+def _checked_hw(value: Any) -> tuple[int, int]:
+    sides = tuple(value) if isinstance(value, list | tuple) else ()
+    if len(sides) != 2 or not all(_is_positive_integer(side) and side <= MAX_SIDE for side in sides):
+        raise ParameterError(f"input_hw must be two whole numbers from 1 to {MAX_SIDE}, not {value!r}")
+    return int(sides[0]), int(sides[1])
 
 
 def _is_positive_integer(value: object) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from anomem.errors import AnomemWarning, ImageError, InputError
-from anomem.runtime.calibration import Calibration, calibrate, check_alpha, group_numbers
+from anomem.errors import AnomemWarning, CalibrationError, ImageError, InputError
+from anomem.runtime.blend import blended
+from anomem.runtime.calibration import Calibration, calibrate, check_alpha
 from anomem.runtime.scoring import ImageResult, PreparedImages
 from anomem.types import FloatArray
 
-__all__ = ["CALIBRATE_MAX", "MapScale", "calibrated_anew", "fresh_normals", "unseen"]
+__all__ = ["CALIBRATE_MAX", "Fresh", "MapScale", "calibrated_anew", "fresh_normals", "seen_before", "unseen"]
 
 CALIBRATE_MAX = 2048
 """Maximum number of calibration images."""
@@ -70,10 +73,50 @@ def unseen(images: PreparedImages, seen: frozenset[int]) -> list[int]:
     return sorted(first[digest] for digest in drawn[:CALIBRATE_MAX])
 
 
-def fresh_normals(
-    images: PreparedImages, seen: frozenset[int], alpha: float | None, groups: Sequence[Hashable | None] | None
-) -> tuple[PreparedImages, list[Hashable | None]]:
-    """Choose images to calibrate on, with their groups; see `unseen`.
+@dataclass(frozen=True)
+class Fresh:
+    """Request to calibrate on fresh normals.
+
+    Parameters
+    ----------
+    alpha : float or None
+        Promised false-alarm rate; None for the former one, if there are enough normals.
+    groups, strata : sequence or None
+        One entry per image.
+    strata_by : str
+        Rule that names the strata.
+    blend : bool
+        Keep the former scores beside the fresh ones; see `anomem.runtime.blend.blended`.
+    """
+
+    alpha: float | None = None
+    groups: Sequence[Hashable | None] | None = None
+    strata: Sequence[str] | None = None
+    strata_by: str = ""
+    blend: bool = False
+
+    def subset(self, positions: Sequence[int]) -> Fresh:
+        """Return the request for some of the images."""
+        columns = {"groups": self.groups, "strata": self.strata}
+        chosen = {name: None if column is None else [column[i] for i in positions] for name, column in columns.items()}
+        return replace(self, groups=chosen["groups"], strata=chosen["strata"])  # type: ignore[arg-type]
+
+    def check(self, n: int) -> None:
+        """Check, before scoring, that n fresh normals carry alpha, unless they are blended."""
+        if self.alpha is None or self.blend:
+            return
+        # Scores in any order lead to the same refusal.
+        calibrate(np.zeros(n), self.alpha, groups=self.groups, strata=self.strata)
+
+
+def seen_before(digests: Mapping[str, frozenset[int]], fresh: Fresh) -> frozenset[int]:
+    """Return the content hashes of images that cannot calibrate; for a blend those of the former calibration, too."""
+    roles = ("learn", "tune", "labelled", "calibration")[: 4 if fresh.blend else 3]
+    return frozenset().union(*(digests[role] for role in roles))
+
+
+def fresh_normals(images: PreparedImages, seen: frozenset[int], fresh: Fresh) -> tuple[PreparedImages, Fresh]:
+    """Choose images to calibrate on, with their groups and strata; see `unseen`.
 
     Raises
     ------
@@ -82,27 +125,35 @@ def fresh_normals(
     CalibrationError
         Alpha too small for the number of images or groups.
     """
-    if groups is not None and len(groups) != len(images):
-        raise InputError(f"groups has {len(groups)} entries for {len(images)} images; give one per image")
+    check_alpha(fresh.alpha, len(images) if not fresh.blend else CALIBRATE_MAX)
+    if fresh.groups is not None and len(fresh.groups) != len(images):
+        raise InputError(f"groups has {len(fresh.groups)} entries for {len(images)} images; give one per image")
     chosen = unseen(images, seen)
-    counted: list[Hashable | None] = [None if groups is None else groups[i] for i in chosen]
-    grouped = any(group is not None for group in counted)
-    check_alpha(alpha, len(set(group_numbers(counted).tolist())), grouped=grouped)
-    return images.subset(chosen), counted
+    wanted = fresh.subset(chosen)
+    wanted.check(len(chosen))
+    return images.subset(chosen), wanted
 
 
 def calibrated_anew(
-    scores: npt.ArrayLike,
-    alpha: float | None,
-    former: Calibration,
-    groups: Sequence[Hashable | None] | None,
-    precision: str | None = None,
+    scores: npt.ArrayLike, fresh: Fresh, former: Calibration, precision: str | None = None
 ) -> Calibration:
     """Calibrate on fresh scores, by default at the former alpha if there are enough scores."""
-    n = np.size(scores) if groups is None else len(set(group_numbers(groups).tolist()))
-    if alpha is None and former.alpha >= 1 / (n + 1):
-        alpha = former.alpha
-    return calibrate(scores, alpha, precision or former.precision, groups)
+    if fresh.blend:
+        return blended(former, scores, fresh.alpha, fresh.groups, precision)
+    found = partial(
+        calibrate,
+        scores,
+        precision=precision or former.precision,
+        groups=fresh.groups,
+        strata=fresh.strata,
+        strata_by=fresh.strata_by,
+    )
+    if fresh.alpha is not None:
+        return found(fresh.alpha)
+    try:
+        return found(former.alpha)
+    except CalibrationError:
+        return found(None)
 
 
 class MapScale:

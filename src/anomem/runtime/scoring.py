@@ -34,7 +34,7 @@ class Prepared:
     digest : int
         Content hash, 8 bytes.
     tiles : ndarray or Tiles
-        (T, S, S, 3) uint8; T is 1 unless the image was cut into tiles. Empty if `error` is set.
+        (T, H, W, 3) uint8; T is 1 unless the image was cut into tiles. Empty if `error` is set.
     height_width : tuple of int
         Size of the image in pixels.
     error : str or None
@@ -111,8 +111,7 @@ class PreparedImages:
         except ImageError as error:
             if not self.skip_bad:
                 raise
-            size = self.preprocessing.size
-            return Prepared(index, 0, np.empty((0, size, size, 3), np.uint8), (0, 0), str(error))
+            return Prepared(index, 0, np.empty((0, *self.preprocessing.hw, 3), np.uint8), (0, 0), str(error))
 
     def _cut(self, image: UInt8Image, index: int) -> UInt8Image | Tiles:
         try:
@@ -206,7 +205,7 @@ def score_tiles(
     chunks : iterable of list of Prepared
         Output of :meth:`PreparedImages.prepared`.
     forward : callable
-        Network: from tiles (T, S, S, 3) uint8, at most `batch_size` of them, to their output.
+        Network: from tiles (T, H, W, 3) uint8, at most `batch_size` of them, to their output.
     batch_size : int
         Tiles per forward pass; affects scores by rounding only.
     maps : bool

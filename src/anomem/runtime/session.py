@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Hashable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakValueDictionary
@@ -11,14 +11,15 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from anomem.errors import AnomemWarning, InputError, ModelFileError, ParameterError
-from anomem.runtime.calibration import Calibration, check_alpha
+from anomem.runtime.calibration import Calibration
 from anomem.runtime.engines import Engine, open_engine
 from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
+from anomem.runtime.frame import Frame
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.metadata import checksum, is_exported, weights_of
 from anomem.runtime.model import Model
 from anomem.runtime.preprocess import Preprocessing
-from anomem.runtime.recalibration import MapScale, calibrated_anew, fresh_normals
+from anomem.runtime.recalibration import Fresh, MapScale, calibrated_anew, fresh_normals, seen_before
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.runtime.sources import open_images
 from anomem.types import ImagesLike, Record, UInt8Image
@@ -84,7 +85,7 @@ class Session(Model):
             raise ModelFileError(f"{path}: not an exported model; give a .onnx file, or the .xml of an OpenVINO IR")
         facts = read_facts(path)
         found = open_engine(path, precision=facts.manifest.precision, threads=threads, engine=engine)
-        if found.size not in (None, facts.preprocessing.size):
+        if found.hw not in (None, facts.preprocessing.hw):
             raise ModelFileError(f"{path}: damaged: network and manifest differ in input size; export it again")
         return cls(Path(path), facts, found)
 
@@ -133,6 +134,12 @@ class Session(Model):
         return dict(self._facts.manifest.counts)
 
     @property
+    def groups_(self) -> Mapping[str, Any]:
+        """Groups among the normals of the fit; see :func:`anomem.runtime.groups.group_facts`."""
+        found = self._facts.manifest.facts.get("groups", {})
+        return found if isinstance(found, Mapping) else {}
+
+    @property
     def digests_by_role_(self) -> dict[str, frozenset[int]]:
         """Content hashes by role: learn, tune, calibration, labelled."""
         return dict(self._facts.digests)
@@ -141,6 +148,11 @@ class Session(Model):
     def preprocessing_(self) -> Preprocessing:
         """Steps from a decoded image to the network's input."""
         return self._facts.preprocessing
+
+    @property
+    def frame_(self) -> Frame | None:
+        """Size at which the fit's normal images are seen; None for files that are older than this fact."""
+        return self._facts.manifest.frame
 
     @property
     def resolved_(self) -> dict[str, Any]:
@@ -185,23 +197,15 @@ class Session(Model):
         self._facts = self._facts.with_calibration(self.calibration_.with_alpha(alpha))
 
     def _calibrated(
-        self,
-        images: PreparedImages,
-        alpha: float | None,
-        *,
-        batch_size: int,
-        device: str,
-        groups: Sequence[Hashable | None] | None,
+        self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
-        known = self._facts.digests
-        check_alpha(alpha, len(images))
-        images, counted = fresh_normals(images, known["learn"] | known["tune"] | known["labelled"], alpha, groups)
+        images, wanted = fresh_normals(images, seen_before(self._facts.digests, fresh), fresh)
         results = self.raw_results(images, maps=self.localizes, batch_size=batch_size, device=device)
         scores, kept, digests, scale = [], [], [], MapScale()
         for done, result in enumerate(results, start=1):
             if result.error is None:
                 scores.append(result.score)
-                kept.append(counted[done - 1])
+                kept.append(done - 1)
                 digests.append(result.digest)
                 scale.add(result)
             yield Record("calibrate", done, len(images))
@@ -209,8 +213,9 @@ class Session(Model):
             raise InputError("none of the images to calibrate on can be read; check their files")
         precision = self._facts.manifest.precision
         values = np.asarray(scores, np.float32)
-        calibration = calibrated_anew(values, alpha, self.calibration_, kept, precision)
-        facts = self._facts.with_calibration(calibration, digests=frozenset(digests), scale=scale.result())
+        calibration = calibrated_anew(values, wanted.subset(kept), self.calibration_, precision)
+        used = frozenset(digests) | (self._facts.digests["calibration"] if fresh.blend else frozenset())
+        facts = self._facts.with_calibration(calibration, digests=used, scale=scale.result())
         self._facts = facts.with_arithmetic(self.engine.arithmetic)
 
     def save(self, path: str | Path | None = None) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from anomem.errors import ImageError, InputError
+from anomem.runtime import _pillow
 from anomem.runtime._pillow import check_kind
 from anomem.runtime.files import is_file, read_regular
 from anomem.runtime.images import peak_level, read_image
@@ -57,6 +58,11 @@ class ImageSource(ABC):
     def peak(self, i: int) -> int | None:
         """Return the largest 16-bit sample of image ``i``; None for one of 8 bits or of floats."""
         return None
+
+    def height_width(self, i: int) -> tuple[int, int]:
+        """Return height and width of image ``i`` in pixels, upright; from its header where it has one."""
+        height, width = self.load(i).shape[:2]
+        return height, width
 
     @abstractmethod
     def __len__(self) -> int:
@@ -122,6 +128,11 @@ class FileSource(ImageSource):
         """Return the largest 16-bit sample of file ``i``."""
         path = self._paths[i]
         return peak_level(path if is_file(path) else self.content(i), self.name(i), self.reading.max_pixels)
+
+    def height_width(self, i: int) -> tuple[int, int]:
+        """Return height and width of file ``i``, read from its header."""
+        path = self._paths[i]
+        return _pillow.height_width(path if is_file(path) else self.content(i), self.name(i), self.reading.max_pixels)
 
     def name(self, i: int) -> str:
         """Return the path of file ``i`` as given."""
@@ -199,6 +210,15 @@ class ArraySource(ImageSource):
         if values is None or values.dtype.kind != "u" or values.dtype.itemsize != 2 or not values.size:
             return None
         return int((values[:, :, :3] if values.ndim == 3 else values).max())
+
+    def height_width(self, i: int) -> tuple[int, int]:
+        """Return height and width of image ``i``."""
+        item = self._item(i)
+        if isinstance(item, bytes):
+            return _pillow.height_width(item, self.name(i), self.reading.max_pixels)
+        if isinstance(item, Image.Image):
+            return _pillow.upright_hw(item)
+        return int(item.shape[0]), int(item.shape[1])
 
     def subset(self, indices: Iterable[int]) -> ArraySource:
         """Select images; the arrays are shared, not copied."""

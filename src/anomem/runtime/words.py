@@ -16,13 +16,23 @@ __all__ = ["check_no_defects", "class_of", "is_enumerated", "is_neutral", "split
 _GOOD = word_set(
     "good goods normal normals ok okay oks pass passed healthy nominal intact undamaged flawless perfect "
     "faultless defectfree defectsfree faultfree nodefect nodefects nondefect nondefective withoutdefect "
-    "withoutdefects nofault nofaults noanomaly noanomalies conforming accept accepted io gut"
+    "withoutdefects nofault nofaults noanomaly noanomalies conforming accept accepted acceptable "
+    "io gut gutteil gutteile fehlerfrei "  # German, French, Spanish and Portuguese, Italian, Dutch, Polish
+    "bon bons bonne bonnes sain sains conforme conformes normaux "
+    "bueno buenos buena buenas bom boa correcto correctos normales normais "
+    "buono buoni buona buone conformi normale normali goed dobry dobre "
+    "良品 良 正常 合格 合格品 正常品 정상 양품 норма нормальные годен годные"
 )
 _BAD = word_set(
     "bad bads ng nok ko notok notgood nogood nio defect defects defective defected anomaly anomalies anomalous "
     "abnormal abnormals faulty fault faults fail fails failed failure failures reject rejects rejected broken "
     "damage damaged damages scrap nonconforming notnormal withdefect withdefects scratch scratches scratched "
-    "crack cracks cracked dent dents dented contamination contaminated schlecht"
+    "crack cracks cracked dent dents dented contamination contaminated unacceptable "
+    "schlecht schlechtteil schlechtteile defekt defekte fehler fehlerhaft ausschuss "  # languages as above
+    "mauvais mauvaise défaut défauts defaut defauts défectueux defectueux défectueuse defectueuse rebut rebuts "
+    "malo malos mala malas defecto defectos defectuoso defectuosos defeito defeitos defeituoso ruim "
+    "difetto difetti difettoso difettosi scarto scarti fout defecten wadliwy wadliwe "
+    "不良 不良品 不合格 不合格品 缺陷 异常 異常 瑕疵 불량 불량품 결함 брак дефект дефекты аномалия"
 )
 _QUALIFIERS = word_set(
     "image images img imgs photo photos pic pics picture pictures part parts sample samples piece pieces "

@@ -29,6 +29,8 @@ class Example:
     ----------
     cls : type
         Detector class.
+    calibration : {"split", "auto"}
+        Calibration of the fits.
 
     Attributes
     ----------
@@ -40,8 +42,8 @@ class Example:
         Defects to learn from, (8, 64, 64, 3) uint8.
     """
 
-    def __init__(self, cls: type[Detector]) -> None:
-        self.cls = cls
+    def __init__(self, cls: type[Detector], calibration: str = "split") -> None:
+        self.cls, self.calibration = cls, calibration
         rng = np.random.default_rng(0)
         self.train = crops("brick", 48, size=SIDE, half="train", rng=rng)
         self.normal = crops("brick", 15, size=SIDE, half="test", rng=rng)
@@ -68,7 +70,8 @@ class Example:
         """Fit to normals (with labelled defects where the method requires them)."""
         images, y = self.given(self.train if images is None else images, y)
         chosen = detector or self.new()
-        return chosen.fit(images, y, groups=groups, alpha=alpha, device="cpu", batch_size=batch_size)
+        options: dict[str, Any] = {"groups": groups, "alpha": alpha, "batch_size": batch_size}
+        return chosen.fit(images, y, calibration=self.calibration, device="cpu", **options)
 
     def given(self, images: Any, y: Sequence[int] | None = None, *, labels: bool = False) -> tuple[Any, Any]:
         """Add labelled defects to normals where they are required, or asked for."""

@@ -145,3 +145,24 @@ def refitting_equals_fitting_with_labels(example: Example) -> None:
     source = open_source(example.labelled)
     named = {source.digest(i) for i in range(len(source))}
     require(digests(later)["labelled"] == digests(at_once)["labelled"] == named, "labelled images are known by content")
+
+
+def cross_fitted_normals_have_all_roles(example: Example) -> None:
+    """Check that with the default calibration, where it is cross, every normal learns and calibrates, once."""
+    twice = np.concatenate([example.train, example.train[:6]])
+    images, y = example.given(twice)
+    detector = example.new().fit(images, y, alpha=0.2, device="cpu")
+    if detector.calibration_.kind == "split":
+        return
+    source = open_source(example.train)
+    everything = {source.digest(i) for i in range(len(source))}
+    parts = digests(detector)
+    require(all(parts[role] == everything for role in ("learn", "tune", "calibration")), "normals have all three roles")
+    require(detector.calibration_.n == len(everything), "each content calibrates once")
+    require(detector.calibration_.bound is None, "no bound is stated, as none is proven")
+    p_values = detector.p_value(example.mixed, device="cpu")
+    counted = (1 + (detector.calibration_.scores[None, :] >= example.score(detector)[:, None]).sum(axis=1)) / (
+        len(everything) + 1
+    )
+    require(np.allclose(p_values, counted, rtol=0, atol=1e-12), "p = (1 + #{s_i >= s}) / (n + 1)")
+    refused(InputError, lambda: detector.calibrate(example.train, device="cpu"), "calibrating on what was learnt from")

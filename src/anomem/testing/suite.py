@@ -39,6 +39,7 @@ CHECKS: dict[str, Check] = {
         labels.wrong_labels_are_refused,
         labels.roles_share_no_image,
         labels.calibration_scores_are_scores,
+        labels.cross_fitted_normals_have_all_roles,
         labels.calibrating_leaves_out_what_was_learnt_from,
         labels.labels_refit_the_second_stage,
         labels.refitting_equals_fitting_with_labels,

@@ -100,6 +100,30 @@ def texts_in(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
+def test_former_names_of_parameters_are_read_as_todays() -> None:
+    former = {"preset": "object", "train_steps": 9, "crop": 0.5, "beta": 8.0, "label_head": "distance"}
+    today = {
+        "preset": "object",
+        "beta": 8.0,
+        "stage_one.steps": 9,
+        "stage_one.views.crop": 0.5,
+        "stage_two.learner": "distance",
+    }
+    old, new = (run_of(line(0.9, method="anomem", parameters=given), "f: line 1") for given in (former, today))
+    assert (old.params, old.parameters, old.unit) == (new.params, new.parameters, new.unit)
+    assert old.params == today
+    swept = {"name": "steps", "parameter": "train_steps", "value": 0}
+    sweep = run_of(line(0.9, method="anomem", parameters={"train_steps": 0}, sweep=swept), "f: line 1")
+    assert sweep.params == {"stage_one": None}
+    assert sweep.sweep is not None
+    assert sweep.sweep.parameter == "stage_one.steps"
+
+
+def test_unknown_parameters_of_other_versions_stay() -> None:
+    given = {"beta": 8.0, "no_such": 1, "group.member": 2}
+    assert run_of(line(0.9, method="anomem", parameters=given), "f: line 1").params == given
+
+
 def test_a_peers_line_needs_little(tmp_path: Path) -> None:
     small = {"format": 1, "key": "a", "protocol": "localisation", "data": "magnetic_tile", "category": "magnetic_tile"}
     small |= {"method": "anomalib-padim", "seed": 0, "task": {}, "image": {"auroc": 0.9}}

@@ -105,6 +105,7 @@ def test_every_figure_is_on_the_page(judged: tuple[Evaluation, SpotDetector]) ->
     for heading in ("Highest-scoring normal", "Lowest-scoring anomalous", "Typical detections"):
         assert heading in text
     assert "m.anomem" in text
+    assert "Groups 2 of 3 normal images in 1 group (near), the largest of 2, such as a.png and <b>.png" in text
     assert "size 224 preset" in text
     assert "roi array of 3 × 4" in text
     assert "letterbox off" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -17,13 +17,17 @@ from anomem.data.labelled_images import Images
 from anomem.detectors import get
 from anomem.errors import InputError
 from anomem.evaluation.judge import with_masks
-from anomem.params import Parameters, parameters
-from anomem.types import ANOMALOUS
+from anomem.params import OneOf, Parameters, parameters
+from anomem.types import ANOMALOUS, IntArray
 
-__all__ = ["Opener", "Protocol", "attainable", "judged", "label_pool", "own_normals"]
+__all__ = ["CALIBRATIONS", "Opener", "Protocol", "attainable", "fitted_with", "judged", "label_pool", "own_normals"]
 
 Opener: TypeAlias = Callable[[str], BenchmarkSet]
 """Function that opens an image set by its name."""
+
+
+CALIBRATIONS = OneOf(("split", "auto", "cross"))
+"""Calibrations of a fit that protocols offer."""
 
 
 @parameters
@@ -66,11 +70,24 @@ class Protocol(Parameters):
         return dict(self.resolve())
 
 
-def judged(work: Workspace, fit: Fit, test: Images, *, maps: bool, **options: Any) -> Findings:
-    """Score images and judge the scores; `maps` judges maps, too, where the method localizes and masks exist."""
+def judged(
+    work: Workspace,
+    fit: Fit,
+    test: Images,
+    *,
+    maps: bool,
+    among: Sequence[int] | IntArray | None = None,
+    unseen: frozenset[int] = frozenset(),
+    extra: Mapping[str, Any] | None = None,
+) -> Findings:
+    """Score images and judge the scores; `maps` judges maps, too, where the method localizes and masks exist.
+
+    `among`, `unseen` and `extra` are as for :func:`anomem.benchmark.judging.findings`.
+    """
     wanted = maps and fit.detector.localizes and with_masks(test)
     seen = work.see(fit, test, maps=wanted)
-    return findings(fit, seen if wanted else seen.without_maps(), test, work.trivial(test), **options)
+    answers, trivial = seen if wanted else seen.without_maps(), work.trivial(test)
+    return findings(fit, answers, test, trivial, among=among, unseen=unseen, extra=extra)
 
 
 def own_normals(data: BenchmarkSet, protocol: str) -> None:
@@ -96,6 +113,11 @@ def label_pool(data: BenchmarkSet) -> tuple[Images, bool]:
     if len(data.spare):
         return data.spare, False
     return data.test.subset(data.test.positions(ANOMALOUS), f"{data.test.name} anomalies"), True
+
+
+def fitted_with(calibration: str) -> dict[str, Any]:
+    """Return a task's `train` for a calibration of the fits; a split is not named, as in earlier run lines."""
+    return {} if calibration == "split" else {"calibration": calibration}
 
 
 def attainable(method: str, task: Task) -> bool:

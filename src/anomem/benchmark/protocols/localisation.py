@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
-from anomem.benchmark.protocols.base import Opener, Protocol, judged, own_normals
+from anomem.benchmark.protocols.base import CALIBRATIONS, Opener, Protocol, fitted_with, judged, own_normals
 from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
 from anomem.data.disturbance import disturbance_for
@@ -27,16 +27,21 @@ class Localisation(Protocol):
     ----------
     maps : bool, default True
         Judge maps where the method localizes and masks exist.
+    calibration : str, default "split"
+        Calibration of the fits: split, auto or cross.
     """
 
     name: ClassVar[str] = "localisation"
 
     maps: bool = param(True, FLAG, doc="Judge maps.")
+    calibration: str = param("split", CALIBRATIONS, doc="Calibration of the fits.")
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """Yield the only task."""
         own_normals(data, self.name)
-        yield Task(self.name, data.name, data.category, facts={"maps": self.options()["maps"]})
+        options = self.options()
+        train = fitted_with(options["calibration"])
+        yield Task(self.name, data.name, data.category, train, {"maps": options["maps"]})
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit, score, judge."""

@@ -41,7 +41,7 @@ __all__ = ["entries", "file_size", "open_zip", "read_array", "read_file", "read_
 ZIP_SUFFIXES = frozenset({".zip", ".npz"})
 
 
-def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
+def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """Read a file, or the content of a path into a file.
 
     Parameters
@@ -49,6 +49,8 @@ def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
     path : str or Path
     max_bytes : int
         Maximum size, unpacked.
+    max_pixels : int
+        Maximum number of pixels of a video frame.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         pass  # not on the disk by itself
     if is_frame(place):
-        return _pnm(read_frame(place))
+        return _pnm(read_frame(place, max_pixels))
     zipped = _zip_around(place)
     if zipped is not None and zipped[1] in zipped[0].names:
         return zipped[0].read(zipped[1], max_bytes)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from anomem.data.official.inside import open_zip, read_file
 from anomem.errors import InputError
+from anomem.runtime.files import is_folder
 from anomem.runtime.images import IMAGE_SUFFIXES
 
 __all__ = ["Tree", "open_tree"]
@@ -134,7 +135,7 @@ class FolderTree(Tree):
             with os.scandir(self.path(place)) as entries:
                 for entry in entries:
                     if not entry.name.startswith("."):
-                        (folders if entry.is_dir() else files).append(entry.name)
+                        (folders if is_folder(entry) else files).append(entry.name)
         except (FileNotFoundError, NotADirectoryError):
             return [], []
         except OSError as error:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any, ClassVar, Self
 
+from torch import Tensor
+
+from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
 from anomem.detectors.anomem.presets import MOVED, PRESETS, StageOne, StageTwo
@@ -19,8 +22,10 @@ from anomem.detectors.anomem.seeding import (
 from anomem.detectors.anomem.stage_one import train_stage_one
 from anomem.detectors.anomem.stage_two import fit_second_stage
 from anomem.fitting import Labelled, Run
-from anomem.nn.backbones import DEFAULT_BACKBONE
-from anomem.nn.scorer import Scorer, TwoStageScorer
+from anomem.framing import SIZE_DOC
+from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone
+from anomem.nn.families import stride_of
+from anomem.nn.scorer import MapScorer, Scorer, TwoStageScorer
 from anomem.params import FLAG, Each, Either, OneOf, Range, Text, group, param, parameters
 from anomem.types import Record, UInt8Image
 
@@ -29,7 +34,7 @@ SHARE = Range(0.0, 1.0, low_open=True)
 
 
 @parameters
-class AnoMem(Detector):
+class AnoMem(Detector, ClosedForm):
     """Multi-scale memory of normal prototypes, contrasted and recalled by Hopfield retrieval.
 
     Stage 1 puts a memory of prototypes behind several feature maps of a backbone: seeded from features and, with
@@ -58,7 +63,7 @@ class AnoMem(Detector):
     moved: ClassVar[Mapping[str, str]] = MOVED
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "memory_size": (16,), "memory_share": 1}
 
-    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc=SIZE_DOC, preset=True)
     preset: str = param(
         "surface",
         OneOf(tuple(PRESETS)),
@@ -76,8 +81,8 @@ class AnoMem(Detector):
     width: float = param(1.0, Range(0.05, 4.0), doc="Factor on the channels of a residual backbone.")
     stages: tuple[int | str, ...] = param(
         None,
-        Each(Either((Range(-8, 8, integer=True), Text("a layer's name")))),
-        doc="Feature maps that carry a memory, as timm's out_indices or layer names; a stage may appear twice.",
+        Each(Either((Range(-99, 99, integer=True), Text("a layer, stride4 to stride32")))),
+        doc="Feature maps that carry a memory, as timm's out_indices, or by name or stride; one may appear twice.",
         preset=True,
     )
     embedding: bool = param(
@@ -99,15 +104,21 @@ class AnoMem(Detector):
         Each(Range(1, 65536, integer=True)),
         doc="Maximum number of memory items, per scale; one value for all.",
         preset=True,
+        when="memory=hopfield|kmeans",
     )
     memory_share: int = param(
-        None, Range(1, integer=True), doc="Minimum number of training vectors per memory item.", preset=True
+        None,
+        Range(1, integer=True),
+        doc="Minimum number of training vectors per memory item.",
+        preset=True,
+        when="memory=hopfield|kmeans",
     )
     seeding: str = param(
         None,
         OneOf(("farthest", "kmeans", "random")),
         doc="Initial items: sampled features that cover all others, centres of k-means, or N(0, 0.02).",
         preset=True,
+        when="memory=hopfield|kmeans",
     )
     normalise: str = param(
         None,
@@ -116,7 +127,11 @@ class AnoMem(Detector):
         preset=True,
     )
     position_mean: bool = param(
-        None, FLAG, doc="Subtract a mean per position when whitening, for aligned objects.", preset=True
+        None,
+        FLAG,
+        doc="Subtract a mean per position when whitening, for aligned objects.",
+        preset=True,
+        when="normalise=whiten",
     )
     max_grid: tuple[int, ...] = param(
         None,
@@ -129,23 +144,33 @@ class AnoMem(Detector):
         Range(0.0, 1.0),
         doc="Power of the standard deviations that principal axes are divided by when whitening.",
         preset=True,
+        when="normalise=whiten",
     )
-    shrinkage: float = param(None, Range(0.0, 1.0), doc="Shrinkage of the covariance when whitening.", preset=True)
+    shrinkage: float = param(
+        None, Range(0.0, 1.0), doc="Shrinkage of the covariance when whitening.", preset=True, when="normalise=whiten"
+    )
     beta: float | str = param(
         None,
         Either((POSITIVE, OneOf(("hard",)))),
         doc="Inverse temperature of the retrieval (Eq. 1); hard: the nearest item. Values are not comparable between "
         "normalisations.",
         preset=True,
+        when="memory=hopfield",
     )
     retrieval_steps: int | None = param(
-        1, Range(1, 100, integer=True), doc="Updates of Eq. 1; none: until convergence.", optional=True, preset=True
+        1,
+        Range(1, 100, integer=True),
+        doc="Updates of Eq. 1; none: until convergence.",
+        optional=True,
+        preset=True,
+        when="memory=hopfield",
     )
     association: str = param(
         "euclidean",
         OneOf(("euclidean", "dot")),
         doc="Association softmax(beta (x.z - ||x||^2 / 2)), or Eq. 1's plain product.",
         preset=True,
+        when="memory=hopfield",
     )
     scale_weights: tuple[float, ...] = param(
         None,
@@ -165,7 +190,7 @@ class AnoMem(Detector):
         doc="Image score from the map: Eq. 9's L2 norm per scale, maximum, or mean of the highest share.",
         preset=True,
     )
-    top: float = param(0.005, SHARE, doc="Share of the map that reduction=top averages.")
+    top: float = param(0.005, SHARE, doc="Share of the map that reduction=top averages.", when="reduction=top")
     smoothing: float = param(
         4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
     )
@@ -177,6 +202,10 @@ class AnoMem(Detector):
         preset=True,
     )
     stage_two: StageTwo = group(StageTwo, doc="Use of labelled images.")
+
+    def input_strides(self) -> tuple[int, int]:
+        """Return the stride of the backbone's coarsest map, twice."""
+        return (stride_of(self.backbone),) * 2
 
     def prototypes(self) -> list[tuple[str, UInt8Image]]:
         """Return pictures of the most used items per scale: (caption, (48, 48, 3) uint8)."""
@@ -190,21 +219,8 @@ class AnoMem(Detector):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        scorer = empty_scorer(p).to(run.device).eval()
-        profile = yield from seed_memories(
-            scorer,
-            learn,
-            sizes=each("memory_size", p.memory_size, len(scorer.memories()))
-            if p.memory != "none"
-            else [0] * len(scorer.scales),
-            share=p.memory_share,
-            seeding=p.seeding,
-            shrinkage=p.shrinkage,
-            whitening=p.whitening,
-            rng=run.rng,
-            precision=run.fit_precision,
-            batch_size=run.batch_size,
-        )
+        scorer = self._empty(run, learn.preprocessing.hw)
+        profile = yield from self._seed(scorer, learn, run)
         if p.stage_one is not None:
             yield from train_stage_one(scorer, learn, labelled, p.stage_one, run)
             options: dict[str, Any] = {"precision": p.precision, "batch_size": run.batch_size}
@@ -215,16 +231,51 @@ class AnoMem(Detector):
         yield from learn_statistics(
             scorer, tune, profile, precision=p.precision, batch_size=run.batch_size, rng=run.rng
         )
-        yield from learn_prototype_pictures(
-            scorer, learn, count=12, images=48, precision=run.fit_precision, batch_size=run.batch_size
-        )
+        yield from self._finish(scorer, learn, run)
         return scorer
 
+    def _closed_form(self, params: Self) -> bool:
+        return params.stage_one is None
+
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> MultiScaleScorer:
+        return empty_scorer(run.params, hw, backbone).to(run.device).eval()
+
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        yield from self._seed(scorer, learn, run)
+        scorer.requires_grad_(False)
+
+    def _seed(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, list[Tensor]]:
+        p, scorer = run.params, _own(scorer)
+        return (
+            yield from seed_memories(
+                scorer,
+                learn,
+                sizes=each("memory_size", p.memory_size, len(scorer.memories()))
+                if p.memory != "none"
+                else [0] * len(scorer.scales),
+                share=p.memory_share,
+                seeding=p.seeding,
+                shrinkage=p.shrinkage,
+                whitening=p.whitening,
+                rng=run.rng,
+                precision=run.fit_precision,
+                batch_size=run.batch_size,
+            )
+        )
+
+    def _finish(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        options: dict[str, Any] = {"precision": run.fit_precision, "batch_size": run.batch_size}
+        yield from learn_prototype_pictures(_own(scorer), learn, count=12, images=48, **options)
+
     def _refit(self, scorer: TwoStageScorer, labelled: Labelled, run: Run[Self]) -> Generator[Record, None, None]:
-        if not isinstance(scorer, MultiScaleScorer):
-            raise TypeError("scorer: not one of AnoMem's; refit the detector that made it")
-        yield from fit_second_stage(scorer, labelled, run)
+        yield from fit_second_stage(_own(scorer), labelled, run)
 
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:
         return MultiScaleScorer(config)
+
+
+def _own(scorer: Scorer) -> MultiScaleScorer:
+    if not isinstance(scorer, MultiScaleScorer):
+        raise TypeError("scorer: not one of AnoMem's; refit the detector that made it")
+    return scorer

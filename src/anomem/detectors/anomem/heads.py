@@ -208,9 +208,9 @@ class SecondStage(nn.Module):
         return (distances * self.weights).sum(dim=1) / self.weights.sum()
 
     def fuse_map(self, map_: Tensor, deltas: Sequence[Tensor]) -> Tensor:
-        """Mix the evidence per position into a (B, g, g) map, in the map's own units."""
+        """Mix the evidence per position into a (B, h, w) map, in the map's own units."""
         layers, total = torch.zeros_like(map_), torch.zeros(())
-        placed = [s for s, delta in enumerate(deltas) if min(delta.shape[2:]) > 1]
+        placed = [s for s, delta in enumerate(deltas) if max(delta.shape[2:]) > 1]
         for s in placed or range(len(deltas)):  # single positions count only where there are no others
             delta = deltas[s]
             standard = (self.evidence_at(s, delta) - self.evidence_affine[s, 0]) / self.evidence_affine[s, 1]

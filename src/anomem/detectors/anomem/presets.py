@@ -18,14 +18,17 @@ class Contrast(Parameters):
     """Parameters of :func:`~anomem.detectors.anomem.loss.multi_scale_contrasted_memory_loss`, under its names."""
 
     base: Base = param("simclr", OneOf(("simclr", "barlow")), doc="Contrastive loss: NT-Xent or cross-correlation.")
-    temperature: float = param(0.1, POSITIVE, doc="Temperature tau of Eq. 5.")
+    temperature: float = param(0.1, POSITIVE, doc="Temperature tau of Eq. 5.", when="base=simclr")
     variance: VarianceKind = param(
         "batch",
         OneOf(("batch", "sample")),
         doc="Reading of Eq. 6: deviation over the batch per dimension, or within each retrieved vector, as printed.",
         preset=True,
+        when="variance_weight",
     )
-    hinge: bool = param(False, FLAG, doc="Take max(0, 1 - deviation) instead of -deviation in Eq. 6.")
+    hinge: bool = param(
+        False, FLAG, doc="Take max(0, 1 - deviation) instead of -deviation in Eq. 6.", when="variance_weight"
+    )
     variance_weight: float = param(0.05, Range(0.0), doc="Weight lambda_V of the variance term (Eq. 6).")
     ratios: tuple[float, ...] = param(
         (0.3, 1.0),
@@ -73,15 +76,21 @@ class StageTwo(Parameters):
         Range(0.0, 1.0),
         doc="Labels' share w of the score; none: derived from their number and cross-validated gain.",
         optional=True,
+        when="learner=kernel",
     )
     cap: float = param(
-        None, Range(0.0, 1.0), doc="Maximum weight of labels of fewer than two known types.", preset=True
+        None,
+        Range(0.0, 1.0),
+        doc="Maximum weight of labels of fewer than two known types.",
+        preset=True,
+        when="learner=kernel",
     )
     heads: tuple[str, ...] = param(
         None,
         Each(OneOf(tuple(BLOCKS))),
         doc="Summaries of the deviations, each with one kernel ridge head.",
         preset=True,
+        when="learner=kernel",
     )
     learner: str = param(
         "kernel",
@@ -89,7 +98,7 @@ class StageTwo(Parameters):
         doc="Score of labelled images: kernel ridge heads, or the paper's g (Eq. 10 to 13), then with w = 1.",
         preset=True,
     )
-    margin: float = param(2.0, Range(1.0), doc="Margin M of Eq. 11.")
+    margin: float = param(2.0, Range(1.0), doc="Margin M of Eq. 11.", when="learner=distance")
 
 
 MOVED = {
@@ -163,6 +172,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # is for batches of 512.
 PRESETS["paper"] = PRESETS["object"] | {
     "size": 32,
+    "aspect": "square",
     "backbone": "resnet50",
     "weights": None,
     "stages": (3, 4),

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomem.detectors.anomem.heads import SecondStage
+from anomem.detectors.anomem.heads import POSITION_LIMIT, SecondStage
 from anomem.detectors.anomem.presets import PRESETS
 from anomem.errors import ParameterError
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
-from anomem.nn.deviation import MapFusion, ScaleMemory
-from anomem.nn.scorer import Output, TwoStageScorer
+from anomem.nn.deviation import MapFusion, ScaleMemory, fitted_limit, spread
+from anomem.nn.families import own_stages
+from anomem.nn.scorer import (
+    Deviation,
+    MapScorer,
+    OutOfSample,
+    Output,
+    TwoStageScorer,
+    frame_config,
+    input_hw,
+)
 
 if TYPE_CHECKING:
     from anomem.detectors.anomem.detector import AnoMem
@@ -25,13 +35,14 @@ PROTOTYPE_SIDE = 48
 """Side of the prototype pictures that a model carries, pixels."""
 
 
-class MultiScaleScorer(TwoStageScorer):
+class MultiScaleScorer(TwoStageScorer, MapScorer):
     """Scorer of AnoMem: prepared images to score and map.
 
     Parameters
     ----------
     config : dict
-        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``; ``scales``: a list of
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size`` and ``input_hw``
+        (see :func:`~anomem.nn.scorer.input_hw`); ``scales``: a list of
         ``channels``, ``hw``, ``n_items``, ``neighbourhood``, ``max_grid`` and ``source`` (which of the backbone's
         maps); ``memory``: keyword arguments shared by every :class:`~anomem.nn.deviation.ScaleMemory`; ``fusion``:
         keyword arguments of
@@ -42,6 +53,7 @@ class MultiScaleScorer(TwoStageScorer):
         Backbone with its weights; None: an empty one is built.
     """
 
+    sampled: ClassVar[int] = POSITION_LIMIT
     prototype_pictures: Tensor
     prototype_usage: Tensor
 
@@ -54,22 +66,20 @@ class MultiScaleScorer(TwoStageScorer):
             raise ParameterError("scales: a source is none of the backbone's maps; give an existing one")
         super().__init__(config, SecondStage.evidence_dim(channels, config["second_stage"]["blocks"]))
         self.backbone = backbone or Backbone(**config["backbone"])
-        self.scales = torch.nn.ModuleList(
-            ScaleMemory(
-                scale["channels"],
-                tuple(scale["hw"]),
-                n_items=scale["n_items"],
-                neighbourhood=scale["neighbourhood"],
-                max_grid=scale["max_grid"],
-                **config["memory"],
-            )
-            for scale in scales
-        )
-        self.fusion = MapFusion([memory.hw for memory in self.memories()], size=config["size"], **config["fusion"])
+        self.scales = _memories(config, [scale["n_items"] for scale in scales])
+        hws = [memory.hw for memory in self.memories()]
+        self.fusion = MapFusion(hws, input_hw=input_hw(config), **config["fusion"])
         self.second_stage = SecondStage(channels, weights=config["fusion"]["weights"], **config["second_stage"])
+        self._rotations: list[Tensor | None] = [None] * len(scales)
+        self.fold_scales = torch.nn.ModuleList(_memories(config, n_items) for n_items in config.get("fold_items", ()))
         pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
         self.register_buffer("prototype_pictures", torch.zeros(pictures, dtype=torch.uint8))
         self.register_buffer("prototype_usage", torch.zeros(config["n_prototypes"], 2))
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the finest memory, height and width."""
+        return self.fusion.grid_hw
 
     def memories(self) -> list[ScaleMemory]:
         """Return the scales' memories, early scales first."""
@@ -77,7 +87,10 @@ class MultiScaleScorer(TwoStageScorer):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the backbone's map per scale, (B, C_s, h_s, w_s)."""
-        maps = self.backbone(images)
+        return self.sources(self.backbone(images))
+
+    def sources(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return the map of each scale among the backbone's maps."""
         return [maps[scale["source"]] for scale in self.config["scales"]]
 
     def deviations(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -86,7 +99,7 @@ class MultiScaleScorer(TwoStageScorer):
             return [scale(f) for scale, f in zip(self.scales, features, strict=True)]
 
     def forward(self, images: Tensor) -> Output:
-        """Score prepared images (B, 3, S, S)."""
+        """Score prepared images (B, 3, H, W)."""
         return self._output(self.features(images), evidence=self.second_stage.active)
 
     def observe(self, images: Tensor) -> Output:
@@ -108,36 +121,131 @@ class MultiScaleScorer(TwoStageScorer):
                 return Output(
                     *self.fusion([scale.norms(f) for scale, f in zip(self.memories(), features, strict=True)])
                 )
-            deviations = [scale.deviation(f) for scale, f in zip(self.memories(), features, strict=True)]
-            deltas, norms = (list(part) for part in zip(*deviations, strict=True))
+            norms, seen, deltas = self._deviation(features)
             one_class, map_ = self.fusion(norms)
-            seen = self.second_stage.evidence([f.float() for f in features], deltas)
             if not self.second_stage.active:
                 return Output(one_class, map_, one_class, seen)
             fused = self.second_stage.fuse_map(map_, deltas)
             return Output(self.conclude(one_class, seen), fused, one_class, seen)
 
+    def _deviation(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """Return norms, evidence and Delta."""
+        deviations = [scale.deviation(f) for scale, f in zip(self.memories(), features, strict=True)]
+        deltas, norms = (list(part) for part in zip(*deviations, strict=True))
+        deltas = [_rotated(delta, rotation) for delta, rotation in zip(deltas, self._rotations, strict=True)]
+        return norms, self.second_stage.evidence([f.float() for f in features], deltas), deltas
 
-def crop_around(image: Tensor, position: int, hw: tuple[int, int], side: int = PROTOTYPE_SIDE) -> Tensor:
-    """Cut the surroundings of one position out of a prepared image (3, S, S) uint8: (side, side, 3) uint8."""
-    size = image.shape[-1]
-    stride = size / hw[0]
-    reach = min(size, max(16, round(3 * stride)))
+    def align_with(self, other: MapScorer) -> None:
+        """Turn later Delta and evidence along another scorer's axes: each whitening has axes of its own."""
+        if not isinstance(other, MultiScaleScorer):
+            raise TypeError("scorer: not one of AnoMem's; align with one that the same detector made")
+        pairs = zip(self.memories(), other.memories(), strict=True)
+        self._rotations = [own.normaliser.rotation_to(its.normaliser) for own, its in pairs]
+
+    def keep_fold(self, fold: MapScorer) -> None:
+        """Keep a fold's memories: they see labelled images as they saw the fold's normals."""
+        if not isinstance(fold, MultiScaleScorer):
+            raise TypeError("fold: not one of AnoMem's; give one that the same detector made")
+        self.fold_scales.append(fold.scales)
+        items = [scale["n_items"] for scale in fold.config["scales"]]
+        self.config["fold_items"] = [*self.config.get("fold_items", ()), items]
+
+    def fold(self, number: int) -> MultiScaleScorer:
+        """Return a view of the scorer whose memories are those without a fold, along this scorer's axes."""
+        view = copy.copy(self)
+        view._modules = {**self._modules, "scales": self.fold_scales[number]}
+        view.align_with(self)
+        return view
+
+    def deviation_of(self, maps: list[Tensor]) -> Deviation:
+        """Return norms, evidence and Delta of tiles from the backbone's maps."""
+        with torch.autocast(maps[0].device.type, enabled=False):
+            return Deviation(*self._deviation(self.sources(maps)))
+
+    def fuse(self, norms: Sequence[Tensor]) -> Output:
+        """Return one-class score and map."""
+        return Output(*self.fusion(norms))
+
+    def standardise_on(self, norms: Sequence[Tensor]) -> None:
+        """Learn the distribution of the norms per scale or position."""
+        self.fusion.standardise_on(norms, [n[:0] for n in norms])
+
+    def adopt(self, normals: OutOfSample) -> None:
+        """Keep normals as tune and calibration normals at once; none is a further one, as each has evidence."""
+        if normals.evidence is None:
+            raise TypeError("normals without evidence; give those that deviation_of returns")
+        config = self.config["second_stage"]
+        config["n_positions"] = self.second_stage.remember_positions(normals.deltas)
+        config["n_learnt"] = self.second_stage.remember_learnt(self.second_stage.learnt[:0])
+        self.adopt_tune(normals.norms, normals.one_class, normals.evidence)
+        self.remember("calibration", normals.one_class.clone(), normals.evidence.clone())
+        self.remember_folds(normals.folds)
+
+    def adopt_tune(self, norms: Sequence[Tensor], one_class: Tensor, evidence: Tensor) -> None:
+        """Keep the second stage's inputs of normals outside the memory, and standardise it on them."""
+        self.remember("tune", one_class, evidence)
+        device = self.fusion.weights.device
+        with torch.inference_mode():
+            pixels = self.fusion([n[:256].to(device) for n in norms])[1]
+        scores, mix = self.tune_one_class, self.second_stage.mix
+        mix[:4] = torch.stack([scores.mean(), spread(scores), pixels.mean(), spread(pixels)]).to(mix.device)
+        self.second_stage.standardise_on(self.tune_evidence)
+
+
+def _memories(config: dict[str, Any], n_items: Sequence[int]) -> torch.nn.ModuleList:
+    """Build a memory of some items per scale."""
+    return torch.nn.ModuleList(
+        ScaleMemory(
+            scale["channels"],
+            tuple(scale["hw"]),
+            n_items=count,
+            neighbourhood=scale["neighbourhood"],
+            max_grid=scale["max_grid"],
+            **config["memory"],
+        )
+        for scale, count in zip(config["scales"], n_items, strict=True)
+    )
+
+
+def _rotated(delta: Tensor, rotation: Tensor | None) -> Tensor:
+    return delta if rotation is None else F.conv2d(delta, rotation[:, :, None, None])
+
+
+def crop_around(image: Tensor, position: int, hw: tuple[int, int]) -> Tensor:
+    """Copy the surroundings of one position of a prepared image (3, H, W) uint8: (3, side, side) uint8."""
+    height, width = image.shape[-2:]
+    down, across = height / hw[0], width / hw[1]
+    reach = min(height, width, max(16, round(3 * max(down, across))))
     row, column = divmod(position, hw[1])
-    top = int(min(max(0, (row + 0.5) * stride - reach / 2), size - reach))
-    left = int(min(max(0, (column + 0.5) * stride - reach / 2), size - reach))
-    patch = image[:, top : top + reach, left : left + reach].float()[None]
-    resized = F.interpolate(patch, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    top = int(min(max(0, (row + 0.5) * down - reach / 2), height - reach))
+    left = int(min(max(0, (column + 0.5) * across - reach / 2), width - reach))
+    return image[:, top : top + reach, left : left + reach].clone()
+
+
+def picture(patch: Tensor, side: int = PROTOTYPE_SIDE) -> Tensor:
+    """Resize a patch (3, h, w) uint8 to a picture (side, side, 3) uint8."""
+    resized = F.interpolate(
+        patch.float()[None], size=(side, side), mode="bilinear", align_corners=False, antialias=True
+    )
     return resized[0].clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
 
 
-def empty_scorer(p: AnoMem) -> MultiScaleScorer:
-    """Build the scorer that the hyperparameters describe, with its backbone loaded and its memories unseeded."""
+def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbone | None = None) -> MultiScaleScorer:
+    """Build the scorer that the hyperparameters describe, its memories unseeded.
+
+    Parameters
+    ----------
+    p : AnoMem
+        Resolved hyperparameters.
+    hw : (int, int), optional
+        Height and width of the inputs, pixels; by default a square of ``p.size``.
+    backbone : Backbone, optional
+        Loaded backbone; by default it is loaded.
+    """
+    hw = hw or (p.size, p.size)
     from_scratch = p.weights is None
-    stages = list(p.stages)
-    if p.backbone != DEFAULT_BACKBONE and tuple(stages) == PRESETS[p.preset]["stages"]:
-        # A preset names layers of the default backbone; another backbone uses its last map instead.
-        stages = [s if isinstance(s, int) else -1 for s in stages]
+    preset = PRESETS[p.preset]
+    stages = own_stages(p.backbone, p.stages, preset["stages"], preset.get("backbone", DEFAULT_BACKBONE))
     residual = p.backbone.startswith(("resnet", "wide_resnet"))
     options: dict[str, Any] = {
         "name": p.backbone,
@@ -147,8 +255,9 @@ def empty_scorer(p: AnoMem) -> MultiScaleScorer:
         "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
         "folded": not from_scratch,
     }
-    backbone = load_backbone(**options, weights=p.weights).eval()
-    maps = backbone.describe(p.size)
+    if backbone is None:
+        backbone = load_backbone(**options, weights=p.weights).eval()
+    maps = backbone.describe(hw)
     sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
     around, grids = each("neighbourhood", p.neighbourhood, len(sources)), each("max_grid", p.max_grid, len(sources))
     scales = [
@@ -157,14 +266,14 @@ def empty_scorer(p: AnoMem) -> MultiScaleScorer:
             "hw": list(maps[m].hw),
             "n_items": 0,
             "neighbourhood": n,
-            "max_grid": g,
+            "max_grid": fitted_limit(maps[m].hw, hw, p.size, g),
             "source": m,
         }
         for m, n, g in zip(sources, around, grids, strict=True)
     ]
     config = {
         "backbone": options,
-        "size": p.size,
+        **frame_config(hw, p.size),
         "scales": scales,
         "memory": {
             "normalise": p.normalise,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.detectors.anomem.heads import LEARNT_LIMIT, POSITION_LIMIT
-from anomem.detectors.anomem.scorer import MultiScaleScorer, crop_around
-from anomem.nn.deviation import ScaleMemory, spread
+from anomem.detectors.anomem.scorer import MultiScaleScorer, crop_around, picture
+from anomem.nn.deviation import ScaleMemory
 from anomem.nn.hopfield import HopfieldMemory, effective_items
 from anomem.nn.inference import autocast, feature_batches, score_images
 from anomem.nn.normalise import FeatureMoments
@@ -203,14 +204,7 @@ def _remember_tune(
             one_class.append(result.one_class)
             evidence.append(result.evidence)
         yield Record("tune scores", len(one_class), len(tune))
-    scorer.remember("tune", torch.tensor(one_class), torch.stack(evidence))
-    device = scorer.fusion.weights.device
-    with torch.inference_mode():
-        pixels = scorer.fusion([n[:256].to(device) for n in norms])[1]
-    scores = scorer.tune_one_class
-    mix = scorer.second_stage.mix
-    mix[:4] = torch.stack([scores.mean(), spread(scores), pixels.mean(), spread(pixels)]).to(mix.device)
-    scorer.second_stage.standardise_on(scorer.tune_evidence)
+    scorer.adopt_tune(norms, torch.tensor(one_class), torch.stack(evidence))
 
 
 def look_again(
@@ -263,25 +257,29 @@ def learn_prototype_pictures(
     count : int
         Number of pictures per scale.
     images : int
-        Number of images searched.
+        Number of images (or of tiles, with the rest of their batch) that are searched.
     precision, batch_size
         As for a fit.
     """
     scales = [(s, m, m.memory) for s, m in enumerate(scorer.memories()) if m.memory is not None]
-    chosen = learn.subset(range(min(images, len(learn))))
+    total = min(images, len(learn))
     best = {s: torch.full((memory.n_items,), torch.inf) for s, _, memory in scales}
     used = {s: torch.zeros(memory.n_items) for s, _, memory in scales}
     where: dict[tuple[int, int], Tensor] = {}
-    for batch in chosen.batches(batch_size):
+    seen = 0
+    for batch in learn.subset(range(total)).batches(batch_size):
         with torch.inference_mode(), autocast(scorer.fusion.weights.device, precision):
             features = [f.float() for f in scorer.features(batch.images.to(scorer.fusion.weights.device))]
         for s, scale, memory in scales:
             distance, item = _nearest(memory, scale, features[s])
             used[s] += torch.bincount(item.flatten(), minlength=len(used[s]))
-            for flat in _first_hits(distance, item, best[s]):
+            for flat in _nearer(distance.flatten(), item.flatten(), best[s]):
                 b, position = divmod(flat, item.shape[1])
                 where[s, int(item[b, position])] = crop_around(batch.images[b], position, scale.hw)
-        yield Record("prototypes", int(batch.owner[-1]) + 1, len(chosen))
+        seen += len(batch.images)
+        yield Record("prototypes", min(seen, total), total)
+        if seen >= images:
+            break
     _keep_pictures(scorer, where, used, count)
 
 
@@ -293,19 +291,14 @@ def _nearest(memory: HopfieldMemory, scale: ScaleMemory, features: Tensor) -> tu
     return distance.cpu(), item.cpu()
 
 
-def _first_hits(distance: Tensor, item: Tensor, best: Tensor) -> list[int]:
-    """Return flat positions that are nearer to their item than any before; `best` is updated."""
-    order = distance.flatten().argsort()
-    items = item.flatten()[order]
-    hits = []
-    seen: set[int] = set()
-    for flat, i in zip(order.tolist(), items.tolist(), strict=True):
-        if i not in seen:
-            seen.add(i)
-            if distance.flatten()[flat] < best[i]:
-                best[i] = distance.flatten()[flat]
-                hits.append(flat)
-    return hits
+def _nearer(distance: Tensor, item: Tensor, best: Tensor) -> list[int]:
+    """Return the nearest position (of all images) of each item, where it is nearer than `best`, which is updated."""
+    order = distance.argsort()
+    first = torch.from_numpy(np.unique(item[order].numpy(), return_index=True)[1])
+    nearest = order[first]
+    hits = nearest[distance[nearest] < best[item[nearest]]]
+    best[item[hits]] = distance[hits]
+    return hits.tolist()
 
 
 def _keep_pictures(
@@ -315,7 +308,7 @@ def _keep_pictures(
     for s, uses in used.items():
         for item in uses.argsort(descending=True)[:count].tolist():
             if (s, item) in where:
-                pictures.append(where[s, item])
+                pictures.append(picture(where[s, item]))
                 usage.append([float(s), float(uses[item] / uses.sum())])
     if pictures:
         scorer.config["n_prototypes"] = len(pictures)

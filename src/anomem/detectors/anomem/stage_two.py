@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from anomem.detectors.anomem.heads import KERNELS, SecondStage
 from anomem.detectors.anomem.loss import double_hinge
 from anomem.detectors.anomem.scorer import MultiScaleScorer
 from anomem.fitting import Labelled, Run
+from anomem.nn.deviation import spread
+from anomem.nn.feature_store import FeatureStore
 from anomem.nn.inference import autocast, score_images
+from anomem.nn.kept_maps import KeptMaps, keep_maps
 from anomem.nn.kernel_ridge import (
     Head,
     cross_validated_gain,
@@ -73,28 +77,112 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     test runs from two labels on: on the development sets grouped folds lost a point at ten labels (magnetic tile), and
     three labels without the test lost two (toothbrush).
 
+    With cross-fitted calibration each calibration normal is scored by heads fitted without its fold.
+
     The paper's own head g (Eq. 10 to 12) is trained beside them and gives the evidence at each position; masks, where
     given, add its hinge at each position.
     """
     observed = yield from _observe(scorer, labelled, run)
+    by_fold = yield from _observe_by_fold(scorer, labelled, run)
+    observed = _seen_without(observed, by_fold, None)
     anomalous = torch.from_numpy(labelled.labels == ANOMALOUS)
-    evidence = torch.cat([scorer.tune_evidence.cpu(), observed.evidence])
-    one_class = torch.cat([scorer.tune_one_class.cpu(), observed.one_class])
-    labels = torch.cat([torch.zeros(len(scorer.tune_one_class)), anomalous.float()])
+    one_class, evidence = scorer.tune_one_class.cpu(), scorer.tune_evidence.cpu()
     stage = scorer.second_stage.cpu()
+    unfitted = copy.deepcopy(stage)
+    heads, labels = _heads(stage, evidence, observed, anomalous)
+    deviation = (torch.cat([one_class, observed.one_class]) - stage.mix[0]) / stage.mix[1]
+    weight, facts = _weight(heads, deviation, labels, labelled, run)
+    _adopt_heads(stage, heads, labels, weight, run.rng)
+    stage.n_support, stage.n_labelled = len(one_class), len(anomalous)
+    scorer.config["second_stage"].update(n_support=stage.n_support, n_labelled=stage.n_labelled)
+    yield Record("labels", len(anomalous), len(anomalous), facts)
+    yield from _fit_evidence_heads(stage, torch.cat([evidence, observed.evidence]), labels, observed, run)
+    scorer.second_stage = stage.to(run.device)
+    if scorer.folds is not None:
+        yield from _score_out_of_fold(scorer, unfitted, observed, by_fold, anomalous, weight, run)
+
+
+def _heads(stage: SecondStage, evidence: Tensor, observed: Observed, anomalous: Tensor) -> tuple[list[Head], Tensor]:
+    """Return unfitted heads on normals' evidence and labelled images, with the labels of both."""
     stage.labelled = observed.evidence.half()
-    blocks = [stage.fitted_to(scorer.tune_evidence.cpu(), name) for name in stage.blocks]
+    blocks = [stage.fitted_to(evidence, name) for name in stage.blocks]
     heads = [
         Head(squared_distances(block, block), **KERNELS.get(name, {}))
         for block, name in zip(blocks, stage.blocks, strict=True)
     ]
-    weight, facts = _weight(heads, (one_class - stage.mix[0]) / stage.mix[1], labels, labelled, run)
-    _adopt_heads(stage, heads, labels, weight, run.rng)
-    stage.n_support, stage.n_labelled = len(scorer.tune_one_class), len(anomalous)
-    scorer.config["second_stage"].update(n_support=stage.n_support, n_labelled=stage.n_labelled)
-    yield Record("labels", len(anomalous), len(anomalous), facts)
-    yield from _fit_evidence_heads(stage, evidence, labels, observed, run)
-    scorer.second_stage = stage.to(run.device)
+    return heads, torch.cat([torch.zeros(len(evidence)), anomalous.float()])
+
+
+def _score_out_of_fold(
+    scorer: MultiScaleScorer,
+    unfitted: SecondStage,
+    observed: Observed,
+    by_fold: list[tuple[Tensor, Tensor]],
+    anomalous: Tensor,
+    weight: float,
+    run: Run[AnoMem],
+) -> Generator[Record, None, None]:
+    """Score each fold's normals by a second stage fitted and standardised without them; only w is chosen on all."""
+    if scorer.folds is None:
+        raise TypeError("scorer: no folds; only a cross-fitted one has them")
+    folds, one_class, evidence = scorer.folds.cpu(), scorer.tune_one_class.cpu(), scorer.tune_evidence.cpu()
+    scores = torch.empty_like(one_class)
+    for fold in folds.unique().tolist():
+        out = folds == fold
+        observed = _seen_without(observed, by_fold, fold)
+        stage, support = copy.deepcopy(unfitted), evidence[~out]
+        stage.standardise_on(support)
+        stage.mix[:2] = torch.stack([one_class[~out].mean(), spread(one_class[~out])])
+        heads, labels = _heads(stage, support, observed, anomalous)
+        _adopt_heads(stage, heads, labels, weight, torch.Generator().manual_seed(int(run.params.seed)))
+        stage.n_support, stage.n_labelled = len(support), len(anomalous)
+        if stage.distance_head:
+            seen = torch.cat([support, observed.evidence])
+            yield from _fit_evidence_heads(stage, seen, labels, observed, run)
+        with torch.inference_mode():
+            scores[out] = stage(one_class[out], evidence[out], support)
+        yield Record("labels per fold", fold + 1, int(folds.max()) + 1)
+    scorer.adopt_scores(scores)
+
+
+def _observe_by_fold(
+    scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]
+) -> Generator[Record, None, list[tuple[Tensor, Tensor]]]:
+    """Return one-class scores and evidence of labelled images by each fold's memory; empty without folds.
+
+    Normals' evidence is by memories of folds. Labelled images seen by the final memory would differ from it by that
+    alone, as new normals do, and heads would take the difference for the defect.
+    """
+    if not len(scorer.fold_scales):
+        return []
+    with FeatureStore(run.features_mb) as store:
+        options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
+        kept = yield from keep_maps(store, scorer.backbone, labelled.images, **options)
+        return [_seen_by(scorer.fold(k), kept, run) for k in range(len(scorer.fold_scales))]
+
+
+@torch.inference_mode()
+def _seen_by(scorer: MultiScaleScorer, kept: KeptMaps, run: Run[AnoMem]) -> tuple[Tensor, Tensor]:
+    """Return one-class scores and evidence per image, of its tile with the highest score."""
+    one_class, evidence = [], []
+    for image in kept.tiles:
+        seen = scorer.deviation_of([m.to(run.device) for m in kept.maps(torch.from_numpy(np.asarray(image.tiles)))])
+        scores = scorer.fuse(seen.norms).score.cpu()
+        tile = int(scores.argmax())
+        one_class.append(scores[tile])
+        if seen.evidence is not None:
+            evidence.append(seen.evidence[tile].cpu())
+    return torch.stack(one_class), torch.stack(evidence)
+
+
+def _seen_without(observed: Observed, by_fold: list[tuple[Tensor, Tensor]], fold: int | None) -> Observed:
+    """Return labelled images each as one fold's memory sees it, in turn, but not the given fold's."""
+    memories = [seen for k, seen in enumerate(by_fold) if k != fold]
+    if not memories:
+        return observed
+    turns = [i % len(memories) for i in range(len(observed.one_class))]
+    one_class, evidence = (torch.stack([memories[k][part][i] for i, k in enumerate(turns)]) for part in (0, 1))
+    return replace(observed, one_class=one_class, evidence=evidence)
 
 
 def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, Observed]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,14 +12,18 @@ from anomem.data.imageset import ImageSet
 from anomem.detector import Detector
 from anomem.detectors.baselines._shallow import Normalise
 from anomem.fitting import Labelled, Run, Shared
+from anomem.framing import SIZE_DOC
 from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
+from anomem.nn.families import stride_of
 from anomem.nn.inference import feature_batches
 from anomem.nn.sampling import VectorSample
-from anomem.nn.scorer import Scorer
-from anomem.params import OneOf, Range, Text, param, parameters
+from anomem.nn.scorer import MapScorer, Output, Scorer
+from anomem.params import Each, Either, OneOf, Range, Text, param, parameters
 from anomem.types import Record
 
+S = TypeVar("S", bound=Scorer)
 MODEL = Text("a timm model's name", like="resnet18")
+STAGE = Each(Either((Range(-99, 99, integer=True), Text("a layer, stride4 to stride32"))))
 WEIGHTS = Text("default, a file, a timm tag", like="default")
 PRESET_DOC = "Named set of parameters: surface for a 224 px input, object for 160 px"
 
@@ -30,10 +34,14 @@ class Pretrained(Detector):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"surface": {"size": 224}, "object": {"size": 160}}
 
-    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc=SIZE_DOC, preset=True)
     preset: str = param("surface", OneOf(("surface", "object")), doc=f"{PRESET_DOC}.")
     backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.")
     weights: str | None = param("default", WEIGHTS, doc="Weights of the backbone; none: random ones.", optional=True)
+
+    def input_strides(self) -> tuple[int, int] | None:
+        """Return the stride of the backbone's coarsest map, twice."""
+        return (stride_of(self.backbone),) * 2
 
 
 @parameters
@@ -47,7 +55,7 @@ class PooledFeatures(Pretrained):
     )
 
 
-class PooledScorer(Scorer):
+class PooledScorer(MapScorer):
     """Scorer of a backbone's pooled embedding.
 
     Parameters
@@ -65,6 +73,10 @@ class PooledScorer(Scorer):
     def embed(self, features: list[Tensor]) -> Tensor:
         """Return pooled embeddings (B, D) float32 of the backbone's maps."""
         return features[-1].float().flatten(1)
+
+    def fuse(self, norms: Sequence[Tensor]) -> Output:
+        """Return a deviation of one value per image as the score."""
+        return Output(norms[0])
 
 
 NORMALISERS = {
@@ -105,7 +117,11 @@ class NormalisedScorer(PooledScorer):
 
     def vectors(self, images: Tensor) -> Tensor:
         """Return normalised embeddings (B, D) float32 of prepared images."""
-        embedded = self.embed(self.backbone(images))
+        return self.vectors_of(self.backbone(images))
+
+    def vectors_of(self, maps: list[Tensor]) -> Tensor:
+        """Return normalised embeddings (B, D) float32 from the backbone's maps."""
+        embedded = self.embed(maps)
         with torch.autocast(embedded.device.type, enabled=False):
             normalised: Tensor = self.normalise(embedded)
         return normalised
@@ -147,6 +163,13 @@ def anomalous_vectors(
     embedded = yield from sample_embeddings(scorer, labelled.anomalies(), run, limit=limit, stage="labelled")
     normalised: Tensor = scorer.normalise(embedded)
     return normalised
+
+
+def own(scorer: Scorer, kind: type[S]) -> S:
+    """Return a scorer as its class; TypeError for another one."""
+    if not isinstance(scorer, kind):
+        raise TypeError(f"scorer: a {type(scorer).__name__}, not a {kind.__name__}; use the detector that made it")
+    return scorer
 
 
 def empty_config(backbone: Backbone, run: Run[NormalisedFeatures]) -> dict[str, Any]:

@@ -88,6 +88,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
         "size": 32,
+        "aspect": "square",
         "encoder": "lenet",
         "rep_dim": 128,
         "train_steps": 20_000,
@@ -140,20 +141,33 @@ class DeepSAD(NormalisedFeatures):
         preset=True,
     )
     hidden: tuple[int, ...] = param(
-        (256,), Each(Range(1, 65536, integer=True)), doc="Widths of the hidden layers of encoder=dense."
+        (256,),
+        Each(Range(1, 65536, integer=True)),
+        doc="Widths of the hidden layers of encoder=dense.",
+        when="encoder=dense",
     )
     rep_dim: int = param(64, Range(1, 65536, integer=True), doc="Length of the encoder's output.", preset=True)
     eta: float = param(1.0, POSITIVE, doc="Weight of the labelled anomalies.")
     pretrain_steps: int = param(300, Range(0, integer=True), doc="Optimiser steps of the autoencoder.")
-    pretrain_lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of the autoencoder.", preset=True)
-    pretrain_weight_decay: float = param(5e-4, Range(0.0), doc="Weight decay of the autoencoder.")
+    pretrain_lr: float = param(
+        1e-3, POSITIVE, doc="Peak learning rate of the autoencoder.", preset=True, when="pretrain_steps"
+    )
+    pretrain_weight_decay: float = param(
+        5e-4, Range(0.0), doc="Weight decay of the autoencoder.", when="pretrain_steps"
+    )
     train_steps: int = param(300, Range(0, integer=True), doc="Optimiser steps of the objective.", preset=True)
     train_batch: int = param(
         128, Range(2, integer=True), doc="Images per step; labelled anomalies in their share, at least one."
     )
-    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of the objective.", preset=True)
-    weight_decay: float = param(5e-7, Range(0.0), doc="Weight decay of the objective.")
-    cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images of encoder=lenet, MB.")
+    lr: float = param(1e-3, POSITIVE, doc="Peak learning rate of the objective.", preset=True, when="train_steps")
+    weight_decay: float = param(5e-7, Range(0.0), doc="Weight decay of the objective.", when="train_steps")
+    cache_mb: int = param(
+        1024, Range(1, integer=True), doc="Memory for prepared images of encoder=lenet, MB.", when="encoder=lenet"
+    )
+
+    def input_strides(self) -> tuple[int, int] | None:
+        """Return the backbone's stride; None for lenet, the publication's network for square images."""
+        return super().input_strides() if self.encoder != "lenet" else None
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]

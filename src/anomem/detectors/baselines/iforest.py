@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
 from anomem.detectors.baselines._pooled import (
@@ -16,11 +17,12 @@ from anomem.detectors.baselines._pooled import (
     empty_config,
     learn_vectors,
     load_pooled,
+    own,
 )
 from anomem.detectors.baselines._shallow import IsolationForest, fit_isolation_forest
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
-from anomem.nn.scorer import Output, Scorer
+from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer
 from anomem.params import Range, param, parameters
 from anomem.types import Record
 
@@ -42,11 +44,15 @@ class IForestScorer(NormalisedScorer):
 
     def forward(self, images: Tensor) -> Output:
         """Score prepared images; no maps."""
-        return Output(self.forest(self.vectors(images)))
+        return self.fuse(self.deviation_of(self.backbone(images)).norms)
+
+    def deviation_of(self, maps: list[Tensor]) -> Deviation:
+        """Return the score, (B,)."""
+        return Deviation([self.forest(self.vectors_of(maps))])
 
 
 @parameters
-class IForest(NormalisedFeatures):
+class IForest(NormalisedFeatures, ClosedForm):
     """Isolation forest on frozen pooled features.
 
     scikit-learn's ``IsolationForest``, converted to tensors: the anomaly score is minus its ``score_samples``, Eq. 2 of
@@ -73,15 +79,21 @@ class IForest(NormalisedFeatures):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        p = run.params
-        backbone = load_pooled(run)
-        scorer = IForestScorer({**empty_config(backbone, run), "n_trees": 1, "n_samples": 1}, backbone)
+        scorer = self._empty(run, learn.preprocessing.hw)
+        yield from self._memorise(scorer, learn, run)
+        return scorer
+
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> IForestScorer:
+        backbone = load_pooled(run) if backbone is None else backbone
+        return IForestScorer({**empty_config(backbone, run), "n_trees": 1, "n_samples": 1}, backbone)
+
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        p, scorer = run.params, own(scorer, IForestScorer)
         vectors = yield from learn_vectors(scorer, learn, run)
         seed = int(torch.randint(2**31 - 1, (1,), generator=run.rng))
         scorer.forest = fit_isolation_forest(vectors, n_trees=p.n_trees, n_samples=p.n_samples, seed=seed)
         scorer.config.update(n_trees=p.n_trees, n_samples=min(p.n_samples, len(vectors)))
         yield Record("trees", p.n_trees, p.n_trees)
-        return scorer
 
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:

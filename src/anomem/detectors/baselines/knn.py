@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import PooledFeatures, PooledScorer, load_pooled, sample_embeddings
+from anomem.detectors.baselines._pooled import PooledFeatures, PooledScorer, load_pooled, own, sample_embeddings
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.kernel_ridge import squared_distances
-from anomem.nn.scorer import Output, Scorer
+from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer
 from anomem.params import OneOf, Range, param, parameters
 from anomem.types import Record
 
@@ -42,14 +43,18 @@ class KNNScorer(PooledScorer):
 
     def forward(self, images: Tensor) -> Output:
         """Score prepared images; no maps."""
-        vectors = self.embed(self.backbone(images))
+        return self.fuse(self.deviation_of(self.backbone(images)).norms)
+
+    def deviation_of(self, maps: list[Tensor]) -> Deviation:
+        """Return the sum of distances, (B,)."""
+        vectors = self.embed(maps)
         with torch.autocast(vectors.device.type, enabled=False):
             squared = squared_distances(vectors, self.bank)
-        return Output(squared.topk(self.config["k"], dim=1, largest=False).values.sum(dim=1))
+            return Deviation([squared.topk(self.config["k"], dim=1, largest=False).values.sum(dim=1)])
 
 
 @parameters
-class KNN(PooledFeatures):
+class KNN(PooledFeatures, ClosedForm):
     """k nearest neighbours on frozen pooled features (DN2).
 
     The anomaly score is the sum of the squared L2 distances to the k nearest normal embeddings.
@@ -72,13 +77,20 @@ class KNN(PooledFeatures):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
+        scorer = self._empty(run, learn.preprocessing.hw)
+        yield from self._memorise(scorer, learn, run)
+        return scorer
+
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> KNNScorer:
         p = run.params
         config = {"backbone": p.backbone, "k": p.k, "metric": p.metric, "n": 0, "dim": 0}
-        scorer = KNNScorer(config, load_pooled(run))
+        return KNNScorer(config, load_pooled(run) if backbone is None else backbone)
+
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        p, scorer = run.params, own(scorer, KNNScorer)
         bank = yield from sample_embeddings(scorer, learn, run, limit=p.max_items)
         scorer.bank = bank.to(run.device)
-        config.update(n=len(bank), dim=bank.shape[1], k=min(p.k, len(bank)))
-        return scorer
+        scorer.config.update(n=len(bank), dim=bank.shape[1], k=min(p.k, len(bank)))
 
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
 from anomem.detectors.baselines._pooled import (
@@ -15,11 +16,12 @@ from anomem.detectors.baselines._pooled import (
     empty_config,
     learn_vectors,
     load_pooled,
+    own,
 )
 from anomem.detectors.baselines._shallow import OneClassSVM, fit_one_class_svm
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
-from anomem.nn.scorer import Output, Scorer
+from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer
 from anomem.params import Either, OneOf, Range, param, parameters
 from anomem.types import Record
 
@@ -39,11 +41,15 @@ class OCSVMScorer(NormalisedScorer):
 
     def forward(self, images: Tensor) -> Output:
         """Score prepared images; no maps."""
-        return Output(self.boundary(self.vectors(images)))
+        return self.fuse(self.deviation_of(self.backbone(images)).norms)
+
+    def deviation_of(self, maps: list[Tensor]) -> Deviation:
+        """Return the score, (B,)."""
+        return Deviation([self.boundary(self.vectors_of(maps))])
 
 
 @parameters
-class OCSVM(NormalisedFeatures):
+class OCSVM(NormalisedFeatures, ClosedForm):
     """One-class support vector machine with a Gaussian kernel on frozen pooled features.
 
     scikit-learn's ``OneClassSVM``, converted to tensors: the anomaly score is minus its decision function, above 0
@@ -84,15 +90,21 @@ class OCSVM(NormalisedFeatures):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        p = run.params
-        backbone = load_pooled(run)
-        scorer = OCSVMScorer({**empty_config(backbone, run), "n": 0}, backbone)
+        scorer = self._empty(run, learn.preprocessing.hw)
+        yield from self._memorise(scorer, learn, run)
+        return scorer
+
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> OCSVMScorer:
+        backbone = load_pooled(run) if backbone is None else backbone
+        return OCSVMScorer({**empty_config(backbone, run), "n": 0}, backbone)
+
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        p, scorer = run.params, own(scorer, OCSVMScorer)
         vectors = yield from learn_vectors(scorer, learn, run)
         scorer.boundary = fit_one_class_svm(vectors, nu=p.nu, gamma=p.gamma)
         support = int((scorer.boundary.weights > 0).sum())
         scorer.config["n"] = len(scorer.boundary.weights)
         yield Record("support vectors", len(vectors), len(vectors), {"support_vectors": float(support)})
-        return scorer
 
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:

@@ -8,28 +8,33 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import Pretrained
+from anomem.detectors.baselines._pooled import STAGE, Pretrained, own
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion
+from anomem.nn.families import own_stages
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.inference import feature_batches
-from anomem.nn.scorer import Output, Scorer
-from anomem.params import Each, Range, param, parameters
+from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer, frame_config, input_hw
+from anomem.params import Range, param, parameters
 from anomem.types import Record
 
+STAGES = (1, 2, 3)
+"""Maps of the default backbone that are stacked: strides 4, 8 and 16."""
 
-class PaDiMScorer(Scorer):
+
+class PaDiMScorer(MapScorer):
     """Mahalanobis distance of every position's features to the normal ones at that position.
 
     Parameters
     ----------
     config : dict
-        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size``, ``hw`` of the finest
-        stage, ``counts`` (channels kept per stage), ``smoothing``.
+        ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size`` and
+        ``input_hw``, ``hw`` of the finest stage, ``counts`` (channels kept per stage), ``smoothing``.
     backbone : Backbone or None
         Backbone with its weights; None: an empty one is built.
     """
@@ -46,12 +51,17 @@ class PaDiMScorer(Scorer):
         self.fusion = MapFusion(
             [hw],
             [1.0],
-            size=config["size"],
+            input_hw=input_hw(config),
             reduction="max",
             top=1.0,
             smoothing=config["smoothing"],
             standardise="none",
         )
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the finest map, height and width."""
+        return self.fusion.grid_hw
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
         """Return one map of the drawn channels on the finest grid, (B, C, h, w) float32, from the backbone's maps."""
@@ -59,8 +69,17 @@ class PaDiMScorer(Scorer):
 
     def score_features(self, features: Sequence[Tensor]) -> Output:
         """Score from the backbone's maps."""
-        with torch.autocast(features[0].device.type, enabled=False):
-            return Output(*self.fusion([self.gaussian(self.embed(features))]))
+        return self.fuse(self.deviation_of(list(features)).norms)
+
+    def deviation_of(self, maps: list[Tensor]) -> Deviation:
+        """Return the Mahalanobis distance at every position."""
+        with torch.autocast(maps[0].device.type, enabled=False):
+            return Deviation([self.gaussian(self.embed(maps))])
+
+    def fuse(self, norms: Sequence[Tensor]) -> Output:
+        """Return the maximum of the smoothed distances, and these."""
+        with torch.autocast(norms[0].device.type, enabled=False):
+            return Output(*self.fusion(norms))
 
     def forward(self, images: Tensor) -> Output:
         """Score prepared images (B, 3, S, S)."""
@@ -68,7 +87,7 @@ class PaDiMScorer(Scorer):
 
 
 @parameters
-class PaDiM(Pretrained):
+class PaDiM(Pretrained, ClosedForm):
     """PaDiM: one Gaussian per position of frozen feature maps.
 
     Maps of several stages are brought to the finest grid and stacked; of their channels some are drawn by seed. At each
@@ -92,8 +111,8 @@ class PaDiM(Pretrained):
     paper: ClassVar[str] = "Defard et al., PaDiM: a patch distribution modeling framework, 2021"
     test_params: ClassVar[dict[str, Any]] = {"size": 64, "n_channels": 40}
 
-    stages: tuple[int, ...] = param(
-        (1, 2, 3), Each(Range(-8, 8, integer=True)), doc="Feature maps that are stacked, as timm's out_indices."
+    stages: tuple[int | str, ...] = param(
+        STAGES, STAGE, doc="Feature maps that are stacked, as timm's out_indices, or by name or stride."
     )
     n_channels: int | None = param(
         100,
@@ -109,31 +128,47 @@ class PaDiM(Pretrained):
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
-        p = run.params
-        backbone = load_backbone(p.backbone, p.stages, weights=p.weights, folded=True).eval().to(run.device)
-        scorer = _empty_scorer(backbone, run)
-        moments = GaussianMoments(scorer.gaussian.channels, scorer.gaussian.hw)
+        scorer = self._empty(run, learn.preprocessing.hw)
         # Nothing is tuned here, so tune normals join the training: a covariance gains from every image.
-        done, total = 0, len(learn) + len(tune)
-        for images in (learn, tune):
-            # Precision of scoring: with a covariance narrower than the rounding error, that
-            # error, which is much the same on every image, would look like an anomaly.
-            for features in feature_batches(backbone, images, precision=p.precision, batch_size=run.batch_size):
-                moments.update(scorer.embed(features))
-                done += len(features[0])
-                yield Record("features", done, max(done, total))
-        yield Record("covariances", 1, 1)
-        moments.fill(scorer.gaussian, p.ridge)
-        return scorer.requires_grad_(False)
+        yield from _learn(scorer, (learn, tune), run)
+        return scorer
+
+    def _empty(self, run: Run[Self], hw: tuple[int, int], backbone: Backbone | None = None) -> PaDiMScorer:
+        return _empty_scorer(_load(run.params).to(run.device) if backbone is None else backbone, hw, run)
+
+    def _memorise(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, None]:
+        yield from _learn(scorer, (learn,), run)
 
     @classmethod
     def _build(cls, config: dict[str, Any]) -> Scorer:
         return PaDiMScorer(config)
 
 
-def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
+def _load(p: PaDiM) -> Backbone:
+    stages = own_stages(p.backbone, p.stages, STAGES)
+    return load_backbone(p.backbone, stages, weights=p.weights, folded=True).eval()
+
+
+def _learn(scorer: MapScorer, parts: Sequence[ImageSet], run: Run[PaDiM]) -> Generator[Record, None, None]:
+    """Estimate the Gaussians from several sets of normals."""
+    p, scorer = run.params, own(scorer, PaDiMScorer)
+    moments = GaussianMoments(scorer.gaussian.channels, scorer.gaussian.hw)
+    done, total = 0, sum(map(len, parts))
+    for images in parts:
+        # Precision of scoring: with a covariance narrower than the rounding error, that
+        # error, which is much the same on every image, would look like an anomaly.
+        for features in feature_batches(scorer.backbone, images, precision=p.precision, batch_size=run.batch_size):
+            moments.update(scorer.embed(features))
+            done += len(features[0])
+            yield Record("features", done, max(done, total))
+    yield Record("covariances", 1, 1)
+    moments.fill(scorer.gaussian, p.ridge)
+    scorer.requires_grad_(False)
+
+
+def _empty_scorer(backbone: Backbone, hw: tuple[int, int], run: Run[PaDiM]) -> PaDiMScorer:
     """Return a scorer with its channels drawn, without Gaussians."""
-    p, maps = run.params, backbone.describe(run.params.size)
+    p, maps = run.params, backbone.describe(hw)
     n_stages = [m.channels for m in maps]
     if p.n_channels is not None and p.n_channels > sum(n_stages):
         raise ParameterError(
@@ -141,8 +176,8 @@ def _empty_scorer(backbone: Backbone, run: Run[PaDiM]) -> PaDiMScorer:
         )
     channels = split_channels(choose_channels(sum(n_stages), p.n_channels, run.rng), n_stages)
     config = {
-        "backbone": {"name": p.backbone, "stages": list(p.stages), "folded": True},
-        "size": p.size,
+        "backbone": {"name": p.backbone, "stages": backbone.stages, "folded": True},
+        **frame_config(hw, p.size),
         "hw": list(max(maps, key=lambda m: m.hw[0] * m.hw[1]).hw),
         "counts": [len(c) for c in channels],
         "smoothing": p.smoothing,

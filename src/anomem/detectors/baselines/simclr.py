@@ -163,6 +163,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
         "size": 32,
+        "aspect": "square",
         "backbone": "resnet50",
         "weights": None,
         "training.steps": 1500,
@@ -222,12 +223,19 @@ class SimCLR(PooledFeatures):
         OneOf(("cosine", "euclidean")),
         doc="Metric of the embeddings: on unit norm (cosine), or raw (euclidean).",
     )
-    k: int = param(2, Range(1, 1000, integer=True), doc="Number of neighbours of one_class=knn.")
-    n_prototypes: int = param(256, Range(1, 65536, integer=True), doc="Number of centres of one_class=kmeans.")
-    n_clusters: int = param(
-        1, Range(1, 64, integer=True), doc="Number of Gaussians of one_class=mahalanobis, one per k-means cluster."
+    k: int = param(2, Range(1, 1000, integer=True), doc="Number of neighbours of one_class=knn.", when="one_class=knn")
+    n_prototypes: int = param(
+        256, Range(1, 65536, integer=True), doc="Number of centres of one_class=kmeans.", when="one_class=kmeans"
     )
-    shrinkage: float = param(0.01, SHARE, doc="Shrinkage of the covariances of one_class=mahalanobis.")
+    n_clusters: int = param(
+        1,
+        Range(1, 64, integer=True),
+        doc="Number of Gaussians of one_class=mahalanobis, one per k-means cluster.",
+        when="one_class=mahalanobis",
+    )
+    shrinkage: float = param(
+        0.01, SHARE, doc="Shrinkage of the covariances of one_class=mahalanobis.", when="one_class=mahalanobis"
+    )
     training: Training | None = group(
         Training, doc="Contrastive training; none: the backbone is not trained.", optional=True, off=("train_steps", 0)
     )

@@ -72,6 +72,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
         "size": 32,
+        "aspect": "square",
         "backbone": "resnet50",
         "weights": None,
         "train_backbone": "all",
@@ -120,7 +121,9 @@ class Supervised(NormalisedFeatures):
     head: str = param(
         "linear", OneOf(("linear", "mlp")), doc="Head on the embedding: logistic regression, or one hidden layer."
     )
-    hidden: int = param(256, Range(1, 65536, integer=True), doc="Width of the hidden layer of head=mlp.")
+    hidden: int = param(
+        256, Range(1, 65536, integer=True), doc="Width of the hidden layer of head=mlp.", when="head=mlp"
+    )
     train_backbone: str = param(
         "none",
         OneOf(("none", "last", "all")),
@@ -141,11 +144,25 @@ class Supervised(NormalisedFeatures):
         0.5,
         Range(0.0, 1.0, low_open=True),
         doc="Minimum share of the area that a random crop keeps, where the backbone is trained.",
+        when="train_backbone=last|all or weights=none",
     )
-    flip: float = param(0.5, SHARE, doc="Probability of a horizontal flip, where the backbone is trained.")
-    jitter: float = param(0.2, SHARE, doc="Strength of brightness, contrast and saturation jitter.")
+    flip: float = param(
+        0.5,
+        SHARE,
+        doc="Probability of a horizontal flip, where the backbone is trained.",
+        when="train_backbone=last|all or weights=none",
+    )
+    jitter: float = param(
+        0.2,
+        SHARE,
+        doc="Strength of brightness, contrast and saturation jitter.",
+        when="train_backbone=last|all or weights=none",
+    )
     cache_mb: int = param(
-        1024, Range(1, integer=True), doc="Memory for prepared images, where the backbone is trained, MB."
+        1024,
+        Range(1, integer=True),
+        doc="Memory for prepared images, where the backbone is trained, MB.",
+        when="train_backbone=last|all or weights=none",
     )
 
     def _fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, fx, nn
 from anomem.detectors.fyd.alignment import FeatureAligner, ImageAligner, Padding, compose, identity, in_frame, warp
 from anomem.errors import ParameterError
 from anomem.nn.backbones import Backbone
+from anomem.nn.token_maps import TokenMaps
 
 
 class Aligned(NamedTuple):
@@ -35,10 +37,7 @@ class Aligned(NamedTuple):
 
     def theta(self) -> Tensor:
         """Return all warps combined, from the common frame to the image's: (B, 2, 3)."""
-        total = self.thetas[0]
-        for theta in self.thetas[1:]:
-            total = compose(total, theta)
-        return total
+        return reduce(compose, self.thetas)
 
     def seen(self, hw: tuple[int, int]) -> Tensor:
         """Return a mask (B, h, w) float32: 1 where a position of the common frame shows the image, 0 where padding."""
@@ -53,12 +52,15 @@ class Aligned(NamedTuple):
 class AlignedBackbone(nn.Module):
     """Backbone cut behind each wanted stage, with an image aligner before it and a feature aligner behind each cut.
 
+    A transformer passes on tokens, which cannot be warped: it stays whole, and each of its maps is warped by the
+    aligners of the stages before, as if they stood within the network.
+
     Parameters
     ----------
     backbone : Backbone
         Backbone with its stages in order of computation; no embedding.
-    size : int
-        Side of the images, pixels.
+    hw : (int, int)
+        Height and width of the images, pixels; equal where an image aligner turns them.
     image : dict or None
         Keyword arguments of :class:`~anomem.detectors.fyd.alignment.ImageAligner` beside the size; None: no ICA.
     feature : dict or None
@@ -87,7 +89,7 @@ class AlignedBackbone(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        size: int,
+        hw: tuple[int, int],
         *,
         image: dict[str, Any] | None,
         feature: dict[str, Any] | None,
@@ -99,9 +101,11 @@ class AlignedBackbone(nn.Module):
         self.common_frame = common_frame
         self.register_buffer("mean", backbone.mean.clone())
         self.register_buffer("std", backbone.std.clone())
-        self.maps = maps = backbone.describe(size)
-        self.segments = nn.ModuleList(cut(backbone))
-        self.image_aligner = None if image is None else ImageAligner(size, **image)
+        self.maps = maps = backbone.describe(hw)
+        self.layers = backbone.layers
+        self.whole = isinstance(backbone.model, TokenMaps)
+        self.segments = nn.ModuleList([backbone.model] if self.whole else cut(backbone))
+        self.image_aligner = None if image is None else ImageAligner(hw[0], **image)
         self.feature_aligners = (
             None if feature is None else nn.ModuleList(FeatureAligner(m.channels, m.hw, **feature) for m in maps)
         )
@@ -118,15 +122,23 @@ class AlignedBackbone(nn.Module):
             thetas[0] = self.image_aligner(x)
             x = warp(x, thetas[0], padding=self.padding)
         turned, raw, own = x, [], []
-        x = (x - self.mean) / self.std
-        for stage, segment in enumerate(self.segments):
-            x = segment(x.contiguous(memory_format=torch.channels_last))
+        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        found = self.segments[0](x) if self.whole else {}
+        for stage, layer in enumerate(self.layers):
+            if self.whole:
+                x = self._as_within(found[layer], thetas[1:])
+            else:
+                x = self.segments[stage](x.contiguous(memory_format=torch.channels_last))
             raw.append(x)
             if self.feature_aligners is not None:
                 thetas.append(self.feature_aligners[stage](x))
                 x = warp(x, thetas[-1], padding=self.padding)
             own.append(x)
         return Aligned(self._in_common_frame(raw, own, thetas[1:]), x, turned, thetas)
+
+    def _as_within(self, found: Tensor, thetas: list[Tensor]) -> Tensor:
+        """Warp a map of the whole network by the feature aligners of the stages before it."""
+        return warp(found, reduce(compose, thetas), padding=self.padding) if thetas else found
 
     def _in_common_frame(self, raw: list[Tensor], own: list[Tensor], thetas: list[Tensor]) -> list[Tensor]:
         """Warp every stage's map to the last one's frame, each resampled once."""
@@ -197,9 +209,7 @@ def spread_of(thetas: Sequence[Tensor]) -> dict[str, float]:
         ``angle_spread``: circular standard deviation of the rotations, degrees, at most 360. ``scale_spread``:
         standard deviation of the magnifications. ``shift_spread``: of the shifts, 1 being half the image's side.
     """
-    total = thetas[0].detach().float()
-    for theta in thetas[1:]:
-        total = compose(total, theta.detach().float())
+    total = reduce(compose, [theta.detach().float() for theta in thetas])
     direction = torch.stack([total[:, 0, 0] + total[:, 1, 1], total[:, 1, 0] - total[:, 0, 1]], dim=1)
     concentration = nn.functional.normalize(direction, dim=1).mean(dim=0).norm().clamp(1e-8, 1.0)
     area = (total[:, 0, 0] * total[:, 1, 1] - total[:, 0, 1] * total[:, 1, 0]).abs()

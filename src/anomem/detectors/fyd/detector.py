@@ -8,15 +8,15 @@ from typing import Any, ClassVar, Self
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, Pretrained
+from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, STAGE, Pretrained
 from anomem.detectors.fyd.alignment import Padding
-from anomem.detectors.fyd.scorer import FYDScorer, empty_scorer
+from anomem.detectors.fyd.scorer import STAGES, FYDScorer, empty_scorer
 from anomem.detectors.fyd.training import align_features, align_images, learn_gaussians
 from anomem.errors import AnomemWarning
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE
 from anomem.nn.scorer import Scorer
-from anomem.params import FLAG, Each, Either, OneOf, Parameters, Range, Text, group, param, parameter_group, parameters
+from anomem.params import FLAG, OneOf, Parameters, Range, group, param, parameter_group, parameters
 from anomem.types import Record
 
 POSITIVE = Range(0.0, low_open=True)
@@ -46,10 +46,14 @@ class ImageAlignment(Parameters):
         preset=True,
     )
     joint: bool = param(False, FLAG, doc="Continue training with all other parts, on both losses (Eq. 5).", preset=True)
-    lr: float = param(3e-3, POSITIVE, doc="Peak learning rate of ICA.", preset=True)
-    weight: float = param(1.0, Range(0.0), doc="Weight lambda_1 of the image loss (Eq. 5).")
+    lr: float = param(3e-3, POSITIVE, doc="Peak learning rate of ICA.", preset=True, when="steps or joint")
+    weight: float = param(1.0, Range(0.0), doc="Weight lambda_1 of the image loss (Eq. 5).", when="joint")
     turns: float = param(
-        180.0, Range(0.0, 180.0), doc="Largest random rotation of training images, degrees.", preset=True
+        180.0,
+        Range(0.0, 180.0),
+        doc="Largest random rotation of training images, degrees.",
+        preset=True,
+        when="steps or joint",
     )
 
 
@@ -82,8 +86,11 @@ class Training(Parameters):
         OneOf(("pretrained", "batch")),
         doc="Statistics of batch normalisation while the backbone learns: pretrained, or the batch's.",
         preset=True,
+        when="train_backbone=late|all",
     )
-    lr: float = param(1e-5, POSITIVE, doc="Peak learning rate of the backbone.", preset=True)
+    lr: float = param(
+        1e-5, POSITIVE, doc="Peak learning rate of the backbone.", preset=True, when="train_backbone=late|all"
+    )
     head_lr: float = param(5e-3, POSITIVE, doc="Peak learning rate of f and g.", preset=True)
     weight: float = param(1.0, Range(0.0), doc="Weight lambda_2 of the feature loss (Eq. 5).")
     width: int = param(256, Range(1, integer=True), doc="Width of f and g.")
@@ -118,6 +125,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     **Pretrained.presets,
     "paper": {
         "size": 224,
+        "aspect": "square",
         "backbone": "resnet18",
         "image_aligner.keep": "on",
         "image_aligner.angle": "number",
@@ -178,9 +186,7 @@ class FYD(Pretrained):
     preset: str = param("surface", OneOf(tuple(PRESETS)), doc=f"{PRESET_DOC}; paper: the publication's literal form.")
     backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.", preset=True)
     stages: tuple[int | str, ...] = param(
-        (1, 2, 3),
-        Each(Either((Range(-8, 8, integer=True), Text("a layer's name")))),
-        doc="Feature maps of the backbone, in order, as timm's out_indices or layer names.",
+        STAGES, STAGE, doc="Feature maps of the backbone, in order, as timm's out_indices, or by name or stride."
     )
     image_aligner: ImageAlignment | None = group(
         ImageAlignment, doc="Alignment of images (ICA); none: off.", optional=True, off=("image_alignment", "off")
@@ -190,6 +196,7 @@ class FYD(Pretrained):
         doc="Alignment of feature maps (FCA) behind each stage, learnt by the training; none: off.",
         optional=True,
         off=("feature_alignment", False),
+        when="training",
     )
     training: Training | None = group(
         Training,
@@ -197,16 +204,32 @@ class FYD(Pretrained):
         optional=True,
         off=("train_steps", 0),
     )
-    centred: bool = param(True, FLAG, doc="Subtract the common part of a batch from all warps.", preset=True)
+    centred: bool = param(
+        True,
+        FLAG,
+        doc="Subtract the common part of a batch from all warps.",
+        preset=True,
+        when="image_aligner or feature_aligner",
+    )
     common_frame: bool = param(
-        True, FLAG, doc="Bring all stages to the frame of the last aligner before they are stacked.", preset=True
+        True,
+        FLAG,
+        doc="Bring all stages to the frame of the last aligner before they are stacked.",
+        preset=True,
+        when="feature_aligner",
     )
     padding: Padding = param(
         "reflection",
         OneOf(("reflection", "border")),
         doc="Content beyond the edge of an image or map; such positions count in no map or score.",
+        when="image_aligner or feature_aligner",
     )
-    hidden: int = param(128, Range(1, integer=True), doc="Width between the dense layers of the aligners.")
+    hidden: int = param(
+        128,
+        Range(1, integer=True),
+        doc="Width between the dense layers of the aligners.",
+        when="image_aligner or feature_aligner",
+    )
     train_batch: int = param(16, Range(2, integer=True), doc="Images per step.", preset=True)
     optimiser: str = param("adamw", OneOf(("adamw", "sgd")), doc="Optimiser; SGD has momentum 0.9.", preset=True)
     weight_decay: float = param(1e-5, Range(0.0), doc="Weight decay.")
@@ -225,6 +248,10 @@ class FYD(Pretrained):
     )
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
 
+    def input_strides(self) -> tuple[int, int] | None:
+        """Return the backbone's stride; None with an image aligner, which turns square images about their centre."""
+        return super().input_strides() if self.image_aligner is None else None
+
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
@@ -232,7 +259,7 @@ class FYD(Pretrained):
         if alone:
             line = "images: a single one cannot be aligned; give more normals"
             warnings.warn(line, AnomemWarning, stacklevel=2)
-        scorer = empty_scorer(run.params, run.rng, alone=alone).to(run.device).eval()
+        scorer = empty_scorer(run.params, learn.preprocessing.hw, run.rng, alone=alone).to(run.device).eval()
         if not alone:
             yield from align_images(scorer, learn, tune, run)
             yield from align_features(scorer, learn, run)

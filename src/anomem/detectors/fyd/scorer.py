@@ -13,11 +13,15 @@ from anomem.detectors.fyd.alignment import in_frame, invert, warp
 from anomem.errors import ParameterError
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, smooth
+from anomem.nn.families import own_stages
 from anomem.nn.gaussian import PositionGaussian, choose_channels, concatenate_maps, split_channels
-from anomem.nn.scorer import Output, Scorer
+from anomem.nn.scorer import Output, Scorer, frame_config, input_hw
 
 if TYPE_CHECKING:
     from anomem.detectors.fyd.detector import FYD, FeatureAlignment, ImageAlignment
+
+STAGES = (1, 2, 3)
+"""Maps of the default backbone, and of residual networks, that are aligned: strides 4, 8 and 16."""
 
 
 class FYDScorer(Scorer):
@@ -27,9 +31,8 @@ class FYDScorer(Scorer):
     ----------
     config : dict
         ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``aligned`` (those of
-        :class:`~anomem.detectors.fyd.aligned_backbone.AlignedBackbone`), ``size``, ``hw`` of the finest stage,
-        ``counts``
-        (channels that are kept of each stage), ``smoothing``.
+        :class:`~anomem.detectors.fyd.aligned_backbone.AlignedBackbone`), ``size`` and ``input_hw``, ``hw``
+        of the finest stage, ``counts`` (channels that are kept of each stage), ``smoothing``.
     backbone : Backbone or None
         Backbone with its weights; None: an empty one is built.
     """
@@ -42,12 +45,17 @@ class FYDScorer(Scorer):
         super().__init__(config)
         self.hw = (int(config["hw"][0]), int(config["hw"][1]))
         found = Backbone(**config["backbone"]) if backbone is None else backbone
-        self.backbone = AlignedBackbone(found, config["size"], **config["aligned"])
+        self.backbone = AlignedBackbone(found, input_hw(config), **config["aligned"])
         # Positions among the channels of their own stage, one stage after the other.
         self.register_buffer("channels", torch.zeros(sum(config["counts"]), dtype=torch.int64))
         self.gaussian = PositionGaussian(sum(config["counts"]), self.hw)
         options: dict[str, Any] = {"reduction": "max", "top": 1.0, "standardise": "none"}
-        self.fusion = MapFusion([self.hw], [1.0], size=config["size"], smoothing=config["smoothing"], **options)
+        self.fusion = MapFusion([self.hw], [1.0], input_hw=input_hw(config), smoothing=config["smoothing"], **options)
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Positions of the Gaussians, height and width."""
+        return self.hw
 
     def embed(self, found: Aligned) -> Tensor:
         """Return the drawn channels of all stages on the finest grid, (B, C, h, w) float32, in the common frame."""
@@ -80,7 +88,7 @@ class FYDScorer(Scorer):
 
     def _back(self, values: Tensor, found: Aligned) -> Tensor:
         """Warp values of the common frame (B, h, w) to the images' own, 0 outside of it: (B, 1, g, g)."""
-        back, hw = invert(found.theta()), (self.fusion.grid, self.fusion.grid)
+        back, hw = invert(found.theta()), self.fusion.map_hw
         return warp(values[:, None], back, padding="border", hw=hw) * in_frame(back, hw)[:, None]
 
     def _warped_back(self, distances: Tensor, found: Aligned) -> Tensor:
@@ -91,16 +99,18 @@ class FYDScorer(Scorer):
         return torch.where(cover > 0.5, averaged, torch.zeros_like(averaged))[:, 0]
 
 
-def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
+def empty_scorer(p: FYD, hw: tuple[int, int], rng: torch.Generator, *, alone: bool) -> FYDScorer:
     """Return a scorer with a pretrained backbone, identity aligners, and its channels drawn.
 
     Parameters
     ----------
-    Resolved hyperparameters.
+    p : FYD
         Resolved hyperparameters.
-    Generator of the channels.
-        Draws the channels.
-    True for a single image, which cannot be aligned with another.
+    hw : (int, int)
+        Height and width of the inputs, pixels.
+    rng : torch.Generator
+        Generator of the channels.
+    alone : bool
         True for a single image, which cannot be aligned with another.
     """
     training = None if alone else p.training
@@ -108,11 +118,11 @@ def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
     # With its pretrained statistics a normalisation is one affine map; folded, it costs nothing.
     options: dict[str, Any] = {
         "name": p.backbone,
-        "stages": list(p.stages),
+        "stages": own_stages(p.backbone, p.stages, STAGES),
         "folded": training is None or training.batch_norm == "pretrained" or training.train_backbone == "none",
     }
     backbone = load_backbone(**options, weights=p.weights).eval()
-    maps = backbone.describe(p.size)
+    maps = backbone.describe(hw)
     counts = [m.channels for m in maps]
     if p.n_channels is not None and p.n_channels > sum(counts):
         raise ParameterError(
@@ -127,7 +137,7 @@ def empty_scorer(p: FYD, rng: torch.Generator, *, alone: bool) -> FYDScorer:
             "padding": p.padding,
             "common_frame": p.common_frame,
         },
-        "size": p.size,
+        **frame_config(hw, p.size),
         "hw": list(max(maps, key=lambda m: m.hw[0] * m.hw[1]).hw),
         "counts": [len(c) for c in channels],
         "smoothing": p.smoothing,

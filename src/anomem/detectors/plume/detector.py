@@ -206,38 +206,62 @@ class Plume(Pretrained):
         doc="Scale of perturbation=linear, A = I + (map_scale / D) alpha beta^T; none: Eq. 2.",
         optional=True,
         preset=True,
+        when="perturbation=linear",
     )
     noise: float = param(
-        1.0, POSITIVE, doc="Standard deviation of perturbation=gaussian, in units of the normalised features."
+        1.0,
+        POSITIVE,
+        doc="Standard deviation of perturbation=gaussian, in units of the normalised features.",
+        when="perturbation=gaussian",
     )
     cooperative: bool = param(
-        False, FLAG, doc="Train the perturbator on the classifier's losses too, as in Eq. 8.", preset=True
+        False,
+        FLAG,
+        doc="Train the perturbator on the classifier's losses too, as in Eq. 8.",
+        preset=True,
+        when="perturbation=linear|addmult",
     )
     identity_start: bool = param(
-        True, FLAG, doc="Initialise the perturbator at the targets of Eq. 1 instead of at random.", preset=True
+        True,
+        FLAG,
+        doc="Initialise the perturbator at the targets of Eq. 1 instead of at random.",
+        preset=True,
+        when="perturbation=linear|addmult",
     )
     likelihood: bool = param(
         True,
         FLAG,
         doc="Draw alpha and beta from the decoder's likelihood, of variance 1 / (2 lambda), instead of its mean.",
         preset=True,
+        when="perturbation=linear|addmult",
     )
     constraint: str = param(
         "code",
         OneOf(("code", "paper")),
         doc="Target of alpha and beta in Eq. 1: 0 and 1, as in the authors' code, or 1 and 0, as printed.",
         preset=True,
+        when="perturbation=linear",
     )
     constraint_sum: bool = param(
-        False, FLAG, doc="Sum Eq. 1 over D, as printed, instead of taking the mean.", preset=True
+        False,
+        FLAG,
+        doc="Sum Eq. 1 over D, as printed, instead of taking the mean.",
+        preset=True,
+        when="perturbation=linear|addmult",
     )
-    constraint_weight: float = param(5.0, POSITIVE, doc="Weight lambda of the constraint (Eq. 8).")
-    divergence_weight: float = param(1.0, Range(0.0), doc="Weight nu of the divergence (Eq. 8).")
-    contrast_weight: float = param(1.0, Range(0.0), doc="Weight gamma of the contrastive term (Eq. 8).")
+    constraint_weight: float = param(
+        5.0, POSITIVE, doc="Weight lambda of the constraint (Eq. 8).", when="perturbation=linear|addmult"
+    )
+    divergence_weight: float = param(
+        1.0, Range(0.0), doc="Weight nu of the divergence (Eq. 8).", when="perturbation=linear|addmult"
+    )
+    contrast_weight: float = param(
+        1.0, Range(0.0), doc="Weight gamma of the contrastive term (Eq. 8).", when="contrast=full|mean"
+    )
     contrast: Contrast = param(
         "full", OneOf(("full", "mean", "none")), doc="Contrastive term: Eq. 7, against the two means, or none."
     )
-    temperature: float = param(0.5, POSITIVE, doc="Temperature tau of Eq. 6.")
+    temperature: float = param(0.5, POSITIVE, doc="Temperature tau of Eq. 6.", when="contrast=full|mean")
     joint: bool = param(
         True,
         FLAG,
@@ -251,6 +275,7 @@ class Plume(Pretrained):
         doc="Hidden and latent width of the perturbator; none: D.",
         optional=True,
         preset=True,
+        when="perturbation=linear|addmult",
     )
     training: Training = group(Training, doc="Training of classifier and perturbator.")
 

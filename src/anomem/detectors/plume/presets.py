@@ -49,6 +49,7 @@ MOVED = {
 
 _LITERAL: dict[str, Any] = {
     "size": 224,
+    "aspect": "square",
     "backbone": "resnet50",
     "output_dim": 3072,
     "normalise": "batch",

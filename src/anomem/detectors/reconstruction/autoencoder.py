@@ -21,10 +21,10 @@ class Autoencoder(nn.Module):
     ----------
     widths : sequence of int
         Channels per level, full resolution first; its length is L.
-    Module between encoder and decoder per level (from 0): the identity for a skip connection, a memory
-        for its reads. Its output is concatenated with the decoder's map from below. A level without a module has no
-        connection. The deepest level must have one: the decoder begins there.
-        connection. The deepest level must have one: it is where the decoder begins.
+    links : mapping of int to Module
+        Module between encoder and decoder per level (from 0): the identity for a skip connection, a memory for its
+        reads. Its output is concatenated with the decoder's map from below. A level without a module has no connection.
+        The deepest level must have one: the decoder begins there.
     channels : int
         Channels of the images.
 

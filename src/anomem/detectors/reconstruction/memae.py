@@ -13,6 +13,7 @@ from anomem.detectors.reconstruction.loss import addressing_entropy, squared_err
 from anomem.detectors.reconstruction.partition_memory import BlockMemory
 from anomem.detectors.reconstruction.scorer import ReconstructionScorer, new_scorer, train_autoencoder
 from anomem.fitting import Labelled, Run
+from anomem.framing import SIZE_DOC
 from anomem.nn.scorer import Scorer
 from anomem.params import Each, OneOf, Range, param, parameters
 from anomem.types import Record
@@ -65,7 +66,7 @@ class MemAE(Detector):
         "maps_peak_on_defects": "training on photographs of a texture takes minutes, not a second",
     }
 
-    size: int = param(None, Range(16, 4096, integer=True), doc="Side of the square input, pixels.", preset=True)
+    size: int = param(None, Range(16, 4096, integer=True), doc=SIZE_DOC, preset=True)
     preset: str = param(
         "surface",
         OneOf(tuple(PRESETS)),
@@ -81,13 +82,18 @@ class MemAE(Detector):
     lr: float = param(0.0001, POSITIVE, doc="Peak learning rate of Adam along one cosine.")
     cache_mb: int = param(1024, COUNT, doc="Memory for prepared images, MB.")
 
+    def input_strides(self) -> tuple[int, int]:
+        """Return the pixels of one position of the deepest level."""
+        return (1 << (len(self.widths) - 1),) * 2
+
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
         how = {"temperature": p.temperature, "threshold": p.shrinkage, "shrink": "cut"}
         memory = {"kind": "block", "block": 1, "n_items": p.items, "addressing": how}
-        scorer = new_scorer("MemAE", run, p.widths, [None] * (len(p.widths) - 1) + [memory], error="squared")
+        linked = [None] * (len(p.widths) - 1) + [memory]
+        scorer = new_scorer("MemAE", run, learn.preprocessing.hw, p.widths, linked, error="squared")
 
         def loss(images: Tensor) -> tuple[Tensor, Mapping[str, float]]:
             reconstructed, weights = recall(scorer, images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from typing import Any, ClassVar, Self
 
@@ -13,6 +14,7 @@ from anomem.detectors.reconstruction.loss import KINDS, Kind, reconstruction_los
 from anomem.detectors.reconstruction.scorer import ReconstructionScorer, new_scorer, train_autoencoder
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
+from anomem.framing import SIZE_DOC
 from anomem.nn.scorer import Scorer
 from anomem.params import FLAG, Each, OneOf, Range, param, parameters
 from anomem.types import Record
@@ -68,6 +70,7 @@ PRESETS["paper"] = PRESETS["object"] | {
     "widths": (64, 128, 256, 512, 512),
     "train_steps": 20_000,
     "renormalise": False,
+    "aspect": "square",
 }
 
 
@@ -110,7 +113,7 @@ class PMB(Detector):
     size: int = param(
         None,
         Range(16, 4096, integer=True),
-        doc="Side of the square input, pixels; divisible by 2^(levels - 1).",
+        doc=f"{SIZE_DOC[:-1]}; divisible by 2^(levels - 1).",
         preset=True,
     )
     preset: str = param(
@@ -136,18 +139,29 @@ class PMB(Detector):
         "the encoder's features, or nothing.",
     )
     partitions: tuple[int, ...] = param(
-        None, Each(COUNT), doc="Number k of strips of equal height, per level; one value for all.", preset=True
+        None,
+        Each(COUNT),
+        doc="Number k of strips of equal height, per level; one value for all.",
+        preset=True,
+        when="memory=partition",
     )
     items: tuple[int, ...] = param(
         None,
         Each(COUNT),
         doc="Number m of items per strip (or per memory of positions or blocks), per level; one value for all.",
         preset=True,
+        when="memory=partition|position|block",
     )
-    block: int = param(4, COUNT, doc="Side of the squares of memory=block, positions.")
-    temperature: float = param(1.0, POSITIVE, doc="Temperature of the softmax of cosines (Eq. 3).")
+    block: int = param(4, COUNT, doc="Side of the squares of memory=block, positions.", when="memory=block")
+    temperature: float = param(
+        1.0, POSITIVE, doc="Temperature of the softmax of cosines (Eq. 3).", when="memory=partition|position|block"
+    )
     renormalise: bool = param(
-        True, FLAG, doc="Scale the weights that Eq. 4 leaves to a sum of 1, as MemAE does.", preset=True
+        True,
+        FLAG,
+        doc="Scale the weights that Eq. 4 leaves to a sum of 1, as MemAE does.",
+        preset=True,
+        when="memory=partition|position|block",
     )
     error_share: float = param(
         0.5,
@@ -155,17 +169,24 @@ class PMB(Detector):
         doc="Share delta_H of an image's pixels, those of the smallest errors, whose mean error is subtracted.",
     )
     loss: Kind = param("mse+ssim", OneOf(KINDS), doc="Reconstruction loss: Eq. 9, or one of its terms.")
-    ssim_weight: float = param(0.1, Range(0.0), doc="Weight of the SSIM term, lambda_SSIM.")
+    ssim_weight: float = param(0.1, Range(0.0), doc="Weight of the SSIM term, lambda_SSIM.", when="loss=mse+ssim")
     train_steps: int = param(None, COUNT, doc="Optimiser steps.", preset=True)
     train_batch: int = param(None, Range(2, integer=True), doc="Images per step.", preset=True)
     lr: float = param(0.002, POSITIVE, doc="Peak learning rate of Adam along one cosine.")
     cache_mb: int = param(1024, COUNT, doc="Memory for prepared images, MB.")
 
+    def input_strides(self) -> tuple[int, int]:
+        """Return the pixels that halve evenly on every level, and in strips and blocks on those with a memory."""
+        found = [link or {} for link in links(self)]
+        down = [link.get("partitions", link.get("block", 1)) << level for level, link in enumerate(found)]
+        across = [link.get("block", 1) << level for level, link in enumerate(found)]
+        return math.lcm(*down), math.lcm(*across)
+
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        scorer = new_scorer("PMB", run, p.widths, links(p), error_share=p.error_share)
+        scorer = new_scorer("PMB", run, learn.preprocessing.hw, p.widths, links(p), error_share=p.error_share)
 
         def loss(images: Tensor) -> tuple[Tensor, Mapping[str, float]]:
             return reconstruction_loss(images, scorer.autoencoder(images), p.loss, p.ssim_weight), {}

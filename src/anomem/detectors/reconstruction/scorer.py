@@ -13,7 +13,7 @@ from anomem.detectors.reconstruction.autoencoder import Autoencoder
 from anomem.detectors.reconstruction.partition_memory import Addressing, BlockMemory, PartitionMemory
 from anomem.errors import ParameterError
 from anomem.fitting import Run, Shared
-from anomem.nn.scorer import Output, Scorer
+from anomem.nn.scorer import Output, Scorer, frame_config, input_hw
 from anomem.nn.views import Feed
 from anomem.training import Recipe, train
 from anomem.types import Record
@@ -48,8 +48,8 @@ class ReconstructionScorer(Scorer):
     Parameters
     ----------
     config : dict
-        ``size`` (pixels), ``widths`` (channels per level), ``links`` (per level None, or a dict with ``kind``
-        "skip", "partition" or "block" and a memory's arguments), ``error`` ("absolute" or "squared") and
+        ``size`` and ``input_hw`` (pixels), ``widths`` (channels per level), ``links`` (per level None, or a dict
+        with ``kind`` "skip", "partition" or "block" and a memory's arguments), ``error`` ("absolute" or "squared") and
         ``error_share`` (delta_H of the absolute error).
     generator : torch.Generator or None
         Generator of the memories' first items.
@@ -60,10 +60,16 @@ class ReconstructionScorer(Scorer):
         if config["error"] not in ("absolute", "squared") or not 0 <= config["error_share"] <= 1:
             raise ParameterError(f"error={config['error']!r}, error_share={config['error_share']!r} is not allowed")
         links: dict[int, nn.Module] = {}
+        height, width = input_hw(config)
         for level, link in enumerate(config["links"]):
             if link is not None:
-                links[level] = _link(dict(link), config["widths"][level], config["size"] >> level, generator)
+                links[level] = _link(dict(link), config["widths"][level], (height >> level, width >> level), generator)
         self.autoencoder = Autoencoder(config["widths"], links)
+
+    @property
+    def grid_hw(self) -> tuple[int, int] | None:
+        """Pixels of the input: every one has an error."""
+        return input_hw(self.config)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Reconstruct prepared images (B, 3, S, S), 0 to 255, as float32 of about 0 to 1."""
@@ -80,7 +86,7 @@ class ReconstructionScorer(Scorer):
         return Output(error.sum(dim=(1, 2)), error)
 
 
-def _link(link: dict[str, Any], width: int, side: int, generator: torch.Generator | None) -> nn.Module:
+def _link(link: dict[str, Any], width: int, hw: tuple[int, int], generator: torch.Generator | None) -> nn.Module:
     kind = link.pop("kind")
     if kind not in ("skip", "partition", "block"):
         raise ParameterError(f"links: unknown kind {kind!r}")
@@ -88,20 +94,21 @@ def _link(link: dict[str, Any], width: int, side: int, generator: torch.Generato
         return nn.Identity()
     how = Addressing(**link.pop("addressing"))
     if kind == "partition":
-        return PartitionMemory((side, side), **link, addressing=how, generator=generator)
-    return BlockMemory(width, (side, side), **link, addressing=how, generator=generator)
+        return PartitionMemory(hw, **link, addressing=how, generator=generator)
+    return BlockMemory(width, hw, **link, addressing=how, generator=generator)
 
 
 def new_scorer(
     method: str,
     run: Run[Reconstructs],
+    hw: tuple[int, int],
     widths: Sequence[int],
     links: Sequence[dict[str, Any] | None],
     *,
     error: str = "absolute",
     error_share: float = 0.0,
 ) -> ReconstructionScorer:
-    """Build an untrained scorer for inputs of ``run.params.size``, with one width and one link per level.
+    """Build an untrained scorer for inputs of height and width `hw`, with one width and one link per level.
 
     Raises
     ------
@@ -109,15 +116,15 @@ def new_scorer(
         If there are fewer widths than links, the levels do not halve the size evenly, or a memory does not divide its
         map.
     """
-    size, halvings = run.params.size, len(links) - 1
+    halvings = len(links) - 1
     if len(widths) < len(links):
         raise ParameterError(f"{method}: widths={widths} are too few for {len(links)} levels; give one per level")
-    if size % 2**halvings:
+    if any(side % 2**halvings for side in hw):
         raise ParameterError(
-            f"{method}: size={size} cannot be halved {halvings} times; give a multiple of {2**halvings}"
+            f"{method}: size={run.params.size} cannot be halved {halvings} times; give a multiple of {2**halvings}"
         )
     config = {
-        "size": size,
+        **frame_config(hw, run.params.size),
         "widths": list(widths[: len(links)]),
         "links": list(links),
         "error": error,

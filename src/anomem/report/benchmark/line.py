@@ -220,7 +220,8 @@ def run_of(line: Mapping[str, Any], where: str) -> Run:
     name = clean(title) if isinstance(title, str) and title else data.partition("/")[0]
     head = data.partition("/")[0]
     identity = ("protocol", "data", "category", "train", "task", "method", "label", "parameters", "seed")
-    said = [line.get(fact) for fact in (*identity, "limit", "dry_steps")]
+    parameters = _current(method, line.get("parameters") or {})
+    said = [{**line, "parameters": parameters}.get(fact) for fact in (*identity, "limit", "dry_steps")]
     return Run(
         key=str(line["key"]),
         unit=canonical([*said, *((sweep["name"], sweep["value"]) if sweep else (None, None))]),
@@ -237,9 +238,9 @@ def run_of(line: Mapping[str, Any], where: str) -> Run:
         against=against,
         facts={clean(fact): _cleaned(value) for fact, value in task.items() if fact not in _NOT_SETTING},
         repeat=(line["seed"], task.get("draw")),
-        params=_cleaned(line.get("parameters") or {}),
-        parameters=canonical(line.get("parameters") or {}),
-        sweep=sweep and Sweep(clean(str(sweep["name"])), clean(str(sweep["parameter"])), _cleaned(sweep["value"])),
+        params=_cleaned(parameters),
+        parameters=canonical(parameters),
+        sweep=sweep and _sweep(method, sweep),
         trial=(line.get("limit"), line.get("dry_steps")),
         values=_values(line, where),
         intervals=_intervals(line, where),
@@ -257,6 +258,25 @@ def run_of(line: Mapping[str, Any], where: str) -> Run:
         cost=_cost(line),
         made_by=_made_by(line.get("made_by")),
     )
+
+
+def _current(method: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return hyperparameters under today's names, so that lines of earlier versions are grouped with new ones."""
+    if method not in DETECTORS or given.keys() <= {"preset"}:
+        return given
+    from anomem.detectors import get
+    from anomem.params.names import current
+
+    return current(get(method), given)
+
+
+def _sweep(method: str, sweep: Mapping[str, Any]) -> Sweep:
+    from anomem.detectors import get
+
+    parameter = str(sweep["parameter"])
+    if method in DETECTORS:
+        parameter = get(method).former_names().get(parameter, parameter)
+    return Sweep(clean(str(sweep["name"])), clean(parameter), _cleaned(sweep["value"]))
 
 
 def _check(line: Mapping[str, Any], where: str) -> None:

@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -145,7 +145,10 @@ def _draw(
     rows: Sequence[ImageRow], images: Images, detector: Model, batch_size: int, workers: int | None
 ) -> tuple[Picture, ...]:
     source = images.source.with_bits(detector.bits_)
-    scored = detector.score(source, maps=detector.localizes, batch_size=batch_size, workers=workers, skip_bad=True)
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "skip_bad": True}
+    if detector.calibration_.strata is not None:
+        options["strata"] = [row.stratum for row in rows]
+    scored = detector.score(source, maps=detector.localizes, **options)
     pictures = []
     for place, (row, result) in enumerate(zip(rows, scored, strict=True)):
         if result.error is not None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomem.errors import InputError
-from anomem.evaluation.figures import Evaluation
+from anomem.evaluation.figures import Evaluation, ImageRow
 from anomem.params import BY_PRESET
 from anomem.report.evaluation import text as words
 from anomem.report.evaluation.gallery import colour_bar, data_uri, galleries, thumbnail
 from anomem.report.evaluation.plots import roc_plot, score_histogram
 from anomem.runtime.atomic import atomic_path
+from anomem.runtime.groups import group_line
 from anomem.runtime.neutral import plain_only
 from anomem.runtime.text import number
 from anomem.types import ANOMALOUS, NORMAL, UInt8Image
@@ -107,7 +108,10 @@ def evaluation_page(
     """Render the page that `write_evaluation_page` writes; parameters as there."""
     if prototypes is None:
         prototypes = detector.prototypes() if hasattr(detector, "prototypes") else ()
-    scores = {label: [row.score for row in evaluation.results if row.label == label] for label in (NORMAL, ANOMALOUS)}
+    scores = {
+        label: [_shown_score(row, detector) for row in evaluation.results if row.label == label]
+        for label in (NORMAL, ANOMALOUS)
+    }
     decided = evaluation.at_alpha
     low, high = detector.map_scale_
     return _template().render(
@@ -115,9 +119,12 @@ def evaluation_page(
         evaluation=evaluation,
         headline=words.headline(evaluation),
         promise=words.promise(evaluation),
+        shift=words.shift(evaluation),
+        together=words.together(evaluation),
+        strata=detector.calibration_.parts,
         confound=words.confound(evaluation),
         set_lines=words.set_lines(evaluation),
-        histogram=safe(score_histogram(scores[NORMAL], scores[ANOMALOUS], evaluation.promise.threshold)),
+        histogram=safe(score_histogram(scores[NORMAL], scores[ANOMALOUS], *_shown_threshold(evaluation))),
         roc=safe(roc_plot(evaluation.roc, (decided.false_alarm_rate, decided.detection_rate))),
         galleries=galleries(evaluation, detector, count=n_pictures, batch_size=batch_size, workers=workers),
         scale=(colour_bar(), low, high) if detector.localizes else None,
@@ -130,6 +137,16 @@ def evaluation_page(
         short=words.shortener([row.path for row in evaluation.results]),
         style=safe(read_resource("style.css")),
     )
+
+
+def _shown_score(row: ImageRow, detector: Model) -> float:
+    """Return a score; with strata its distance from the stratum's threshold."""
+    return row.score if row.stratum is None else row.score - detector.calibration_.of(row.stratum).threshold
+
+
+def _shown_threshold(evaluation: Evaluation) -> tuple[float, str]:
+    threshold = evaluation.promise.threshold
+    return (0.0, "anomaly score - threshold") if np.isnan(threshold) else (threshold, "anomaly score")
 
 
 def _target(path: Path) -> Path:
@@ -153,6 +170,7 @@ def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, s
         ("Normals learnt from", f"{counts['n_train']:,}"),
         ("Normals tuned on", f"{counts['n_tune']:,}"),
         ("Normals calibrated on", f"{calibration.n:,}"),
+        ("Groups", group_line(detector.groups_)),
         ("Labelled images", f"{counts['n_labelled']:,}"),
         ("Scored in", calibration.precision),
     ]

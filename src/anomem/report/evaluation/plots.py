@@ -13,7 +13,9 @@ from anomem.report.drawing import PAGE, inline_svg, plain_axes
 _LOG_FROM = 30.0
 
 
-def score_histogram(normal: Sequence[float], anomalous: Sequence[float], threshold: float) -> str:
+def score_histogram(
+    normal: Sequence[float], anomalous: Sequence[float], threshold: float, label: str = "anomaly score"
+) -> str:
     """Draw histograms of scores, normals above anomalies on one axis, with the threshold.
 
     Parameters
@@ -22,6 +24,8 @@ def score_histogram(normal: Sequence[float], anomalous: Sequence[float], thresho
         Raw scores by label, at least one each.
     threshold : float
         Drawn across both.
+    label : str
+        Name of the score axis.
 
     Returns
     -------
@@ -45,7 +49,7 @@ def score_histogram(normal: Sequence[float], anomalous: Sequence[float], thresho
         upper.set_xscale("log")
     upper.set_xlim(edges[0], edges[-1])
     upper.tick_params(axis="x", length=0, which="both")
-    lower.set_xlabel("anomaly score", color=PAGE.quiet, fontsize=9)
+    lower.set_xlabel(label, color=PAGE.quiet, fontsize=9)
     figure.supylabel("images", color=PAGE.quiet, fontsize=9, x=0.02)
     upper.annotate(
         "threshold",

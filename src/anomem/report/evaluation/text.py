@@ -98,6 +98,34 @@ def promise(evaluation: Evaluation | NormalsEvaluation) -> Verdict:
     )
 
 
+def shift(evaluation: Evaluation | NormalsEvaluation) -> Verdict | None:
+    """Compare the accepted normals with the calibration; None where there is nothing to compare."""
+    found = evaluation.shift
+    if found is None:
+        return None
+    beside = f"{found.n_accepted:,} accepted normals, {found.n_calibration:,} calibration scores, p {found.p_value:.3g}"
+    if not found.shifted:
+        return Verdict("good", "no shift found", f"{beside}.")
+    higher = "higher" if found.higher else "lower"
+    return Verdict(
+        "doubt",
+        "shifted",
+        f"Accepted normals score {higher} than those of the calibration ({beside}): calibrate on fresh normals.",
+    )
+
+
+def together(evaluation: Evaluation) -> str | None:
+    """Describe the verdicts about all images together; None unless requested."""
+    found = evaluation.at_fdr
+    if found is None:
+        return None
+    return (
+        f"At fdr {rate(found.fdr)}: {_images(found.n_rejected)} rejected, {found.n_false:,} of them normal "
+        f"({percent(found.false_discovery_share)}); {found.n_missed:,} anomalous missed. On average over batches of "
+        "independent images at most this share of the rejected is normal."
+    )
+
+
 def confound(evaluation: Evaluation) -> tuple[list[tuple[str, float]], Verdict]:
     """Return AUROC of trivial features beside the detector's, and the verdict."""
     areas = asdict(evaluation.trivial)
