@@ -24,7 +24,7 @@ import numpy as np
 __all__ = ["DriftRule", "DriftTracker"]
 
 _BETS = np.asarray([-1.5, -0.5, 0.0, 0.5, 1.5])
-"""Slopes of the betting functions 1 + slope (p - 1/2)."""
+"""Slopes of the betting functions 1 + slope (p - 1/2); negative ones gain from high scores."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ class DriftTracker:
     calibration : iterable of float
         Calibration scores.
     rule : DriftRule
+    upward : bool
+        Bet on higher scores only. Calibration scores by models without a fold are a little higher than those of new
+        normals: such bets lose by that on average, and the bound holds.
 
     Examples
     --------
@@ -67,8 +70,9 @@ class DriftTracker:
     17
     """
 
-    def __init__(self, calibration: Iterable[float], rule: DriftRule | None = None) -> None:
+    def __init__(self, calibration: Iterable[float], rule: DriftRule | None = None, *, upward: bool = False) -> None:
         self.rule = rule or DriftRule()
+        self._bets = _BETS[_BETS <= 0] if upward else _BETS
         self.n, self.alarms = 0, 0
         self._known = sorted(float(score) for score in calibration)
         self._restart()
@@ -90,8 +94,8 @@ class DriftTracker:
         p = self._p_value(score, tie)
         self.n, self._since = self.n + 1, self._since + 1
         total = self._capital.sum()
-        self._capital = (1 - self.rule.jump) * self._capital + self.rule.jump * total / len(_BETS)
-        self._capital = self._capital * (1 + _BETS * (p - 0.5))
+        self._capital = (1 - self.rule.jump) * self._capital + self.rule.jump * total / len(self._bets)
+        self._capital = self._capital * (1 + self._bets * (p - 0.5))
         alarm = bool(self._capital.sum() >= 1 / self.rule.chance)
         self.alarms += alarm
         if alarm or self._since >= self.rule.restart:
@@ -107,5 +111,5 @@ class DriftTracker:
         return p
 
     def _restart(self) -> None:
-        self._capital = np.full(len(_BETS), 1 / len(_BETS))
+        self._capital = np.full(len(self._bets), 1 / len(self._bets))
         self._since = 0

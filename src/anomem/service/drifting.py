@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from anomem.runtime.calibration import Calibration
 from anomem.service.drift import DriftTracker
 from anomem.service.errors import ServiceError
 from anomem.service.events import Events
@@ -69,7 +70,7 @@ class Drifting:
             session.add(state)
         tracker = self._trackers.get(key)
         if tracker is None:
-            tracker = self._trackers[key] = DriftTracker(served.model.calibration_.scores.tolist())
+            tracker = self._trackers[key] = _tracker(served.model.calibration_, row.stratum)
             for former in self._earlier(session, row):
                 tracker.add(former.score or 0.0, tie_of(former))
         alarm = tracker.add(row.score or 0.0, tie_of(row))
@@ -89,3 +90,8 @@ class Drifting:
             .order_by(Inspection.id)
         )
         return list(session.scalars(query.limit(_REPLAYED)))
+
+
+def _tracker(calibration: Calibration, stratum: str | None) -> DriftTracker:
+    own = calibration if calibration.strata is None else calibration.of(stratum)
+    return DriftTracker(own.scores.tolist(), upward=calibration.kind != "split")

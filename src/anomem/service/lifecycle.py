@@ -33,7 +33,9 @@ def facts_of(model: Model) -> dict[str, Any]:
         **model.counts_,
         "alpha": calibration.alpha,
         "alpha_min": calibration.alpha_min,
-        "threshold": calibration.threshold,
+        "threshold": calibration.threshold if calibration.strata is None else None,
+        "kind": calibration.kind,
+        "strata": [] if calibration.strata is None else list(calibration.strata.names),
         "rate_limit_95": calibration.rate_limit_95,
         "precision": calibration.precision,
     }

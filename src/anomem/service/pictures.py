@@ -16,6 +16,7 @@ from anomem.runtime.model import Model
 from anomem.runtime.overlay import colourise, overlay
 from anomem.service.images import Images
 from anomem.service.scoring.serving import Serving
+from anomem.service.scoring.strata import strata_for
 from anomem.service.store.database import Database
 from anomem.service.store.inspections import get_inspection
 from anomem.service.store.models import get_model, get_version
@@ -90,7 +91,9 @@ class Pictures:
         model = self._serving.model(version, alpha)
         if not model.localizes:
             raise InputError(f"{model.name}: scores whole images and draws no maps; see the image alone")
-        (found,) = model.score([path], maps=True, max_pixels=self._max_pixels)
+        (found,) = model.score(
+            [path], maps=True, strata=strata_for(model, [inspection.stratum]), max_pixels=self._max_pixels
+        )
         if found.map is None:
             raise InputError(f"{inspection.name}: has no map; see the image alone")
         image = _fitted(decode(path, name=inspection.name, max_pixels=self._max_pixels, bits=model.bits_), width)

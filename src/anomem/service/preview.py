@@ -1,12 +1,13 @@
-"""Consequences of a threshold on the recent history."""
+"""Consequences of a false-alarm rate on the recent history."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from anomem.runtime.calibration import Calibration
@@ -22,7 +23,7 @@ _BINS = 60
 
 
 def preview(session: Session, model_id: int, calibration: Calibration) -> dict[str, Any]:
-    """Return verdict counts at another alpha, from recent and labelled inspections of the current version.
+    """Return verdict counts at another alpha, from the p-values of recent and labelled inspections.
 
     Parameters
     ----------
@@ -32,43 +33,46 @@ def preview(session: Session, model_id: int, calibration: Calibration) -> dict[s
         Current calibration at the alpha to preview.
     """
     version = current_version(session, get_model(session, model_id))
+    row = Inspection
     own = (
-        select(Inspection.id, Inspection.score, Inspection.label, Inspection.created)
-        .where(Inspection.model_id == model_id, Inspection.version_id == version.id, Inspection.score.is_not(None))
-        .order_by(Inspection.id.desc())
+        select(row.id, row.score, row.p_value, row.label, row.created)
+        .where(row.model_id == model_id, row.version_id == version.id, row.score.is_not(None))
+        .order_by(row.id.desc())
     )
     recent = session.execute(own.limit(_RECENT)).all()
-    labelled = session.execute(own.where(Inspection.label.in_(("normal", "defect"))).limit(_LABELLED)).all()
-    rejected = {row.id: bool(calibration.decide([row.score])[0]) for row in labelled}
-    defects = [row.id for row in labelled if row.label == "defect"]
-    edges, counts = _histogram([row.score for row in recent], calibration)
+    labelled = session.execute(own.where(row.label.in_(("normal", "defect"))).limit(_LABELLED)).all()
+    alpha = calibration.alpha
+    defects = [found for found in labelled if found.label == "defect"]
+    missed = [found.id for found in defects if found.p_value > alpha]
+    threshold = calibration.threshold if calibration.strata is None else None
+    edges, counts = _histogram([found.score for found in recent], threshold)
     return {
-        "alpha": calibration.alpha,
+        "alpha": alpha,
         "alpha_min": calibration.alpha_min,
-        "threshold": calibration.threshold,
+        "threshold": threshold,
         "rate_limit_95": calibration.rate_limit_95,
-        "rejects_per_day": _per_day(recent, calibration),
-        "missed": [i for i in defects if not rejected[i]],
-        "caught": sum(rejected[i] for i in defects),
-        "false_alarms": sum(rejected[row.id] for row in labelled if row.label == "normal"),
+        "rejects_per_day": _per_day(recent, alpha),
+        "missed": missed,
+        "caught": len(defects) - len(missed),
+        "false_alarms": sum(found.p_value <= alpha for found in labelled if found.label == "normal"),
         "edges": edges,
         "counts": counts,
     }
 
 
-def _per_day(rows: Any, calibration: Calibration) -> float | None:
-    since = now() - timedelta(days=_DAYS)
-    scores = [(row.score, row.created) for row in rows if row.created >= since]
-    if not scores:
+def _per_day(rows: Sequence[Row[Any]], alpha: float) -> float | None:
+    end = now()
+    recent = [row for row in rows if row.created >= end - timedelta(days=_DAYS)]
+    if not recent:
         return None
-    oldest = min(created for _, created in scores)
-    days = max((now() - oldest) / timedelta(days=1), 1 / 24)
-    return float(calibration.decide([score for score, _ in scores]).sum() / days)
+    days = max((end - min(row.created for row in recent)) / timedelta(days=1), 1 / 24)
+    return sum(row.p_value <= alpha for row in recent) / days
 
 
-def _histogram(scores: list[float], calibration: Calibration) -> tuple[list[float], list[int]]:
+def _histogram(scores: Sequence[float], threshold: float | None) -> tuple[list[float], list[int]]:
     if not scores:
         return [], []
-    low, high = min(*scores, float(calibration.scores[0])), max(*scores, calibration.threshold)
+    shown = [*scores, *([] if threshold is None else [threshold])]
+    low, high = min(shown), max(shown)
     counts, edges = np.histogram(scores, bins=_BINS, range=(low, high if high > low else low + 1))
     return [float(edge) for edge in edges], [int(count) for count in counts]

@@ -26,7 +26,9 @@ class PreviewOut(_Out):
 
     Parameters
     ----------
-    alpha, alpha_min, threshold, rate_limit_95 : float
+    alpha, alpha_min, rate_limit_95 : float
+    threshold : float or None
+        None where each stratum has its own.
     rejects_per_day : float or None
         Expected rejects per day, from the last seven days; None without history.
     missed : list of int
@@ -41,7 +43,7 @@ class PreviewOut(_Out):
 
     alpha: float
     alpha_min: float
-    threshold: float
+    threshold: float | None
     rate_limit_95: float
     rejects_per_day: float | None
     missed: list[int]

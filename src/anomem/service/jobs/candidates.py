@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from anomem.detector import Detector
+from anomem.service.jobs.scoring import scored
 from anomem.service.jobs.spec import ImageRow, Spec
 from anomem.types import Record
 
@@ -88,7 +89,7 @@ def _placed(model: Detector, rows: Sequence[ImageRow], spec: Spec) -> list[tuple
     """Return the p-value of each image, and the share of calibration normals with a lower score (ties count half)."""
     calibration = model.calibration_
     placed = []
-    for result in model.score([row.path for row in rows], skip_bad=True, max_pixels=spec.max_pixels):
+    for result in scored(model, rows, spec, lambda _: None, "labels"):
         if result.error is not None:
             placed.append((1.0, 0.5))
             continue

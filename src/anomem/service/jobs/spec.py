@@ -32,8 +32,8 @@ class ImageRow:
         Inspection or normal image.
     sha256 : str
     defect : bool
-    group, type, mask : str or None
-        Group of a normal; type and mask file of a defect.
+    group, stratum, type, mask : str or None
+        Group and stratum; type and mask file of a defect.
     anomalous : bool
         Verdict so far.
     """
@@ -44,6 +44,7 @@ class ImageRow:
     sha256: str
     defect: bool = False
     group: str | None = None
+    stratum: str | None = None
     type: str | None = None
     mask: str | None = None
     anomalous: bool = False

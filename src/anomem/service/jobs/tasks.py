@@ -14,7 +14,7 @@ from anomem.errors import InputError
 from anomem.service.errors import ConflictError
 from anomem.service.images import Images
 from anomem.service.jobs.spec import ImageRow, Spec
-from anomem.service.store.labels import latest_labels, unselected
+from anomem.service.store.labels import latest_labels, strata_of, unselected
 from anomem.service.store.models import current_version, get_model, get_version
 from anomem.service.store.normals import list_normals
 from anomem.service.store.tables import Inspection, Job, Label, Normal, Version
@@ -111,7 +111,7 @@ class Tasks:
         for row in rows:
             path = self._images.find(row.image_sha256)
             if path is not None:
-                facts = {"group": row.group, "anomalous": row.anomalous}
+                facts = {"group": row.group, "stratum": row.stratum, "anomalous": row.anomalous}
                 found.append(ImageRow(str(path), row.name, row.id, row.image_sha256, **facts))
         return tuple(found)
 
@@ -120,9 +120,12 @@ class Tasks:
         return None if path is None else ImageRow(str(path), row.name, row.id, row.image_sha256, group=row.group)
 
     def _labels(self, session: Session, model_id: int) -> list[ImageRow]:
-        return [row for row in map(self._label, latest_labels(session, model_id)) if row is not None]
+        labels = latest_labels(session, model_id)
+        strata = strata_of(session, [row.inspection_id for row in labels])
+        rows = (self._label(row, strata.get(row.inspection_id)) for row in labels)
+        return [row for row in rows if row is not None]
 
-    def _label(self, row: Label) -> ImageRow | None:
+    def _label(self, row: Label, stratum: str | None) -> ImageRow | None:
         path = self._images.find(row.image_sha256)
         if path is None:
             return None
@@ -134,6 +137,7 @@ class Tasks:
             row.inspection_id,
             row.image_sha256,
             defect=defect,
+            stratum=stratum,
             type=row.type if defect else None,
             mask=None if mask is None else str(mask),
         )

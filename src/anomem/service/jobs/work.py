@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from anomem.detector import Detector
 from anomem.detectors import get
 from anomem.detectors import load as load_detector
 from anomem.errors import InputError
 from anomem.loading import load
 from anomem.params import parse_assignments
 from anomem.runtime.metadata import weights_of
-from anomem.runtime.model import Model, Scored
 from anomem.service.jobs.candidates import judged
-from anomem.service.jobs.spec import ImageRow, Spec
+from anomem.service.jobs.scoring import scored
+from anomem.service.jobs.spec import Spec
 from anomem.service.lifecycle import facts_of
+from anomem.service.scoring.strata import strata_for
 from anomem.types import Record
 
 __all__ = ["run"]
-
-_SUSPECTS = 12
-_FAR = 3.0
 
 Report = Callable[[Record], None]
 
@@ -46,7 +43,7 @@ def _fit(spec: Spec, report: Report) -> dict[str, Any]:
     samples = [row.sample() for row in spec.normals]
     labels = [row.sample() for row in spec.labels] if any(row.defect for row in spec.labels) else None
     detector.fit(samples, labels=labels, max_pixels=spec.max_pixels, skip_bad=True, progress=report)
-    figures = {"suspects": _suspects(detector, spec, report), "skipped": len(detector.skipped_)}
+    figures = {"suspects": _suspects(detector, spec), "skipped": len(detector.skipped_)}
     return _written(detector, spec, report, figures)
 
 
@@ -72,7 +69,8 @@ def _calibrate(spec: Spec, report: Report) -> dict[str, Any]:
     paths = [row.path for row in spec.normals]
     groups = [row.group for row in spec.normals]
     given = groups if any(group is not None for group in groups) else None
-    model.calibrate(paths, groups=given, skip_bad=True, max_pixels=spec.max_pixels, progress=report)
+    options: dict[str, Any] = {"skip_bad": True, "max_pixels": spec.max_pixels, "progress": report}
+    model.calibrate(paths, groups=given, strata=strata_for(model, [row.stratum for row in spec.normals]), **options)
     return _written(model, spec, report, {})
 
 
@@ -91,17 +89,6 @@ def _rescore(spec: Spec, report: Report) -> dict[str, Any]:
     ]
     changed = sum(row.anomalous != found[3] for row, found in zip(spec.history, rows, strict=True))
     return {"rows": rows, "changed": changed}
-
-
-def scored(model: Model, rows: Sequence[ImageRow], spec: Spec, report: Report, stage: str) -> list[Scored]:
-    """Score images with progress; none is no error."""
-    found: list[Scored] = []
-    if not rows:
-        return found
-    for result in model.score([row.path for row in rows], skip_bad=True, max_pixels=spec.max_pixels):
-        found.append(result)
-        report(Record(stage, len(found), len(rows)))
-    return found
 
 
 def _written(model: Any, spec: Spec, report: Report, figures: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +120,7 @@ def _copied(base: Path, out: Path) -> None:
             shutil.copyfile(file, out / file.name)
 
 
-def _against_base(detector: Model, spec: Spec, report: Report) -> dict[str, Any]:
+def _against_base(detector: Detector, spec: Spec, report: Report) -> dict[str, Any]:
     """Compare verdicts of a candidate with those of its base, on unselected parts and on the recent history."""
     detector.set_alpha(max(spec.alpha, detector.calibration_.alpha_min))
     drawn = scored(detector, spec.unselected, spec, report, "unselected parts")
@@ -153,17 +140,14 @@ def _against_base(detector: Model, spec: Spec, report: Report) -> dict[str, Any]
     }
 
 
-def _suspects(model: Model, spec: Spec, report: Report) -> list[dict[str, Any]]:
-    """List calibration normals with an extreme score, worst first: they were not learnt from, and set the threshold."""
-    held = model.digests_by_role_["calibration"]
-    rows = [row for row in spec.normals if row.digest in held]
-    found = scored(model, rows, spec, report, "suspects")
-    scores = np.asarray([result.score for result in found], np.float64)
-    middle = np.nanmedian(scores)
-    width = max(float(np.nanmedian(np.abs(scores - middle))) * 1.4826, 1e-12)
-    far = [(float((score - middle) / width), row) for score, row in zip(scores, rows, strict=True)]
-    worst = sorted((pair for pair in far if pair[0] > _FAR), key=lambda pair: -pair[0])[:_SUSPECTS]
-    return [{"normal": row.id, "name": row.name, "deviation": round(deviation, 2)} for deviation, row in worst]
+def _suspects(detector: Detector, spec: Spec) -> list[dict[str, Any]]:
+    """List the suspects of a fit with the ids of their images, worst first."""
+    rows = {row.path: row for row in spec.normals}
+    return [
+        {"normal": rows[suspect["path"]].id, "name": rows[suspect["path"]].name, "p_value": suspect["p_value"]}
+        for suspect in detector.suspects_
+        if suspect["path"] in rows
+    ]
 
 
 def _base(spec: Spec) -> Path:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from anomem.errors import one_line
-from anomem.runtime.model import Model, Scored
+from anomem.runtime.model import Model
+from anomem.runtime.scored import Scored
 from anomem.service.errors import BusyError, ServiceError
 from anomem.service.scoring.parts import Part, ScoredPart
+from anomem.service.scoring.strata import check_stratum, strata_for
 
 __all__ = ["Batcher", "Served"]
 
@@ -85,7 +87,11 @@ class Batcher:
         ------
         BusyError
             The queue has no room for them.
+        InputError
+            A stratum that the model has no calibration for.
         """
+        for stratum in {part.stratum for part in parts}:
+            check_stratum(self.served.model, stratum)
         with self._changed:
             if self._stopped:
                 raise BusyError("station: is stopping; send the image again soon", retry_after=5)
@@ -125,7 +131,11 @@ class Batcher:
     def _score(self, served: Served, parts: Sequence[Part]) -> list[ScoredPart]:
         alpha = served.model.calibration_.alpha
         results = served.model.score(
-            [part.path for part in parts], batch_size=self._batch, skip_bad=True, max_pixels=self._max_pixels
+            [part.path for part in parts],
+            strata=strata_for(served.model, [part.stratum for part in parts]),
+            batch_size=self._batch,
+            skip_bad=True,
+            max_pixels=self._max_pixels,
         )
         return [self._described(part, result, served, alpha) for part, result in zip(parts, results, strict=True)]
 

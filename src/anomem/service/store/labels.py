@@ -12,7 +12,9 @@ from anomem.service.store.audit import record
 from anomem.service.store.inspections import get_inspection
 from anomem.service.store.tables import Inspection, Label
 
-__all__ = ["Judgement", "add_label", "latest_labels", "unselected"]
+__all__ = ["Judgement", "add_label", "latest_labels", "strata_of", "unselected"]
+
+_CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,17 @@ def latest_labels(session: Session, model_id: int, verdicts: Sequence[str] = ("n
     last = select(func.max(Label.id)).where(Label.model_id == model_id).group_by(Label.image_sha256)
     query = select(Label).where(Label.id.in_(last), Label.verdict.in_(verdicts)).order_by(Label.id)
     return list(session.scalars(query))
+
+
+def strata_of(session: Session, inspection_ids: Sequence[int]) -> dict[int, str | None]:
+    """Return the stratum of each inspection by id."""
+    found: dict[int, str | None] = {}
+    for start in range(0, len(inspection_ids), _CHUNK):
+        query = select(Inspection.id, Inspection.stratum).where(
+            Inspection.id.in_(inspection_ids[start : start + _CHUNK])
+        )
+        found |= {row.id: row.stratum for row in session.execute(query)}
+    return found
 
 
 def unselected(session: Session, model_id: int, limit: int) -> list[Inspection]:
