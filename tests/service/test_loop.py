@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import anomem
 from tests.service.conftest import Shop
 from tests.service.served import Served, served
 
@@ -30,6 +31,8 @@ def label_all(station: Served, found: list[dict[str, Any]], verdict: str) -> Non
         station.post(f"/inspections/{answer['id']}/labels", {"verdict": verdict}, status=201)
 
 
+@pytest.mark.slow
+@pytest.mark.ci_sample
 def test_from_an_empty_station_to_a_better_model_and_back(empty: Served, shop: Shop) -> None:
     product = empty.post("/products", {"name": "bricks"}, status=201)
     model = empty.post(f"/products/{product['id']}/models", {"name": "top", "alpha": 0.1}, status=201)
@@ -76,6 +79,8 @@ def test_from_an_empty_station_to_a_better_model_and_back(empty: Served, shop: S
     assert {"version.promote", "version.roll_back", "job.refit", "label", "normals.add"} <= set(actions)
 
 
+@pytest.mark.slow
+@pytest.mark.ci_sample
 def test_fresh_normals_calibrate_those_confirmed_in_the_unselected_sample_only(brick: Served, shop: Shop) -> None:
     brick.client.patch("/api/v1/models/1", json={"settings": {"sample_every": 2}})
     found = brick.inspect(*shop.good, *shop.defects)
@@ -109,6 +114,7 @@ def test_hyperparameters_are_checked_at_once_and_name_no_file(brick: Served, giv
     assert brick.get("/jobs") == []
 
 
+@pytest.mark.slow
 def test_history_is_scored_again_by_another_version(brick: Served, shop: Shop) -> None:
     found = brick.inspect(*shop.good[:2], *shop.defects[:2])
     job = finished(brick, brick.post("/models/1/rescore", {"version": 1}, status=202))
@@ -118,6 +124,7 @@ def test_history_is_scored_again_by_another_version(brick: Served, shop: Shop) -
     assert job["result"]["changed"] == 0
 
 
+@pytest.mark.slow
 def test_a_job_that_a_kill_has_cut_off_is_taken_up_again(tmp_path: Path, shop: Shop) -> None:
     with served(tmp_path / "s", shop.model) as station:
         found = station.inspect(*shop.defects)
@@ -126,3 +133,24 @@ def test_a_job_that_a_kill_has_cut_off_is_taken_up_again(tmp_path: Path, shop: S
     with served(tmp_path / "s") as station:
         assert finished(station, job)["state"] == "done"
         assert len(station.get("/models/1/versions")) == 2
+
+
+@pytest.mark.slow
+def test_versions_are_exported_where_the_model_says_so_and_promoted_unless_worse(brick: Served, shop: Shop) -> None:
+    pytest.importorskip("onnxruntime")
+    settings = {"sample_every": 2, "export": "onnx", "promote": "auto"}
+    assert brick.client.patch("/api/v1/models/1", json={"settings": settings}).status_code == 200
+    found = brick.inspect(*shop.good, *shop.defects)
+    label_all(brick, found[5:], "defect")
+    job = finished(brick, brick.post("/models/1/refit", status=202), seconds=300)
+    assert job["state"] == "done", job["error"]
+    version = brick.get("/models/1/versions")[0]
+    assert version["files"] == {"detector": "brick.safetensors", "exported": "model.onnx"}
+    assert (version["state"] == "current") == version["figures"]["not_worse"]
+    if version["state"] != "current":
+        brick.post(f"/versions/{version['id']}/promote")
+    (row,) = brick.inspect(shop.defects[0])
+    place = brick.station.folder.versions.parent
+    (folder,) = {path.parent for path in place.glob("versions/*/model.onnx")}
+    detector = anomem.load(folder / "brick.safetensors")
+    assert row["score"] == pytest.approx(float(detector.anomaly_score([shop.defects[0]])[0]), rel=1e-3)

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["DriftRule", "DriftTracker"]
 
@@ -75,7 +76,8 @@ class DriftTracker:
         self._bets = _BETS[_BETS <= 0] if upward else _BETS
         self.n, self.alarms = 0, 0
         self._known = sorted(float(score) for score in calibration)
-        self._restart()
+        self._since = 0
+        self._capital = self._even()
 
     @property
     def log10_evidence(self) -> float:
@@ -99,7 +101,7 @@ class DriftTracker:
         alarm = bool(self._capital.sum() >= 1 / self.rule.chance)
         self.alarms += alarm
         if alarm or self._since >= self.rule.restart:
-            self._restart()
+            self._since, self._capital = 0, self._even()
         return alarm
 
     def _p_value(self, score: float, tie: float) -> float:
@@ -110,6 +112,6 @@ class DriftTracker:
         self._known.insert(first, score)
         return p
 
-    def _restart(self) -> None:
-        self._capital = np.full(len(self._bets), 1 / len(self._bets))
-        self._since = 0
+    def _even(self) -> npt.NDArray[np.float64]:
+        """Return a capital of 1, spread over all bets."""
+        return np.full(len(self._bets), 1 / len(self._bets))
