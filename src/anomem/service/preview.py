@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from anomem.runtime.calibration import Calibration
@@ -60,13 +60,13 @@ def preview(session: Session, model_id: int, calibration: Calibration) -> dict[s
     }
 
 
-def _per_day(rows: Sequence[Row[Any]], alpha: float) -> float | None:
+def _per_day(rows: Sequence[Any], alpha: float) -> float | None:
     end = now()
     recent = [row for row in rows if row.created >= end - timedelta(days=_DAYS)]
     if not recent:
         return None
-    days = max((end - min(row.created for row in recent)) / timedelta(days=1), 1 / 24)
-    return sum(row.p_value <= alpha for row in recent) / days
+    days: float = max((end - min(row.created for row in recent)) / timedelta(days=1), 1 / 24)
+    return sum(bool(row.p_value <= alpha) for row in recent) / days
 
 
 def _histogram(scores: Sequence[float], threshold: float | None) -> tuple[list[float], list[int]]:

@@ -86,7 +86,7 @@ class Retention:
             count += self._delete(_removable(), until_bytes=limits.megabytes * 1_000_000)
         return count
 
-    def _delete(self, query: Select[tuple[Image]], until_bytes: int | None = None) -> int:
+    def _delete(self, query: Select[Image], until_bytes: int | None = None) -> int:
         """Delete images in the order of the query, until those left fit into `until_bytes`."""
         count = 0
         while not self._stopped.is_set():
@@ -111,7 +111,7 @@ class Retention:
                 _log.exception("retention")  # the database is away: tried again
 
 
-def _removable() -> Select[tuple[Image]]:
+def _removable() -> Select[Image]:
     return (
         select(Image)
         .where(Image.deleted.is_(None))

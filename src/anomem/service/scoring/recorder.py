@@ -131,8 +131,8 @@ def _write_images(session: Session, parts: Sequence[ScoredPart]) -> None:
     for image in found:
         image.deleted = None
     for sha256 in stored.keys() - {image.sha256 for image in found}:
-        image = stored[sha256]
-        session.add(Image(sha256=sha256, size=image.size, media=image.media))
+        file = stored[sha256]
+        session.add(Image(sha256=sha256, size=file.size, media=file.media))
     session.flush()
 
 

@@ -96,7 +96,7 @@ def page(
     limit : int
         Rows per page.
     """
-    query: Select[tuple[Inspection]] = select(Inspection).where(*filters.conditions(session)).limit(limit)
+    query: Select[Inspection] = select(Inspection).where(*filters.conditions(session)).limit(limit)
     if after is not None:
         rows = session.scalars(query.where(Inspection.id > after).order_by(Inspection.id)).all()
         return list(rows)[::-1]
