@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, MetaData, String, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -32,6 +32,11 @@ __all__ = [
 
 Key = BigInteger().with_variant(Integer, "sqlite")
 """Primary keys: SQLite numbers rows by itself for INTEGER only."""
+
+Bytewise = String(400).with_variant(String(400, collation="C"), "postgresql")
+"""Text in the order of its code points, so that the index answers for the start of a text."""
+
+_UNREADABLE: dict[str, Any] = {f"{dialect}_where": text("error IS NOT NULL") for dialect in ("sqlite", "postgresql")}
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -146,13 +151,17 @@ class Inspection(Base):
         Index("ix_inspection_model_id_sampled_id", "model_id", "sampled", "id"),
         Index("ix_inspection_model_id_stratum_id", "model_id", "stratum", "id"),
         Index("ix_inspection_model_id_created", "model_id", "created"),
+        Index("ix_inspection_model_id_name", "model_id", "name"),
+        Index("ix_inspection_model_id_source_id", "model_id", "source", "id"),
+        Index("ix_inspection_model_id_version_id_id", "model_id", "version_id", "id"),
+        Index("ix_inspection_unreadable", "model_id", "id", **_UNREADABLE),
     )
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("model.id"))
     version_id: Mapped[int] = mapped_column(ForeignKey("version.id"))
     image_sha256: Mapped[str] = mapped_column(ForeignKey("image.sha256"), index=True)
     key: Mapped[str | None] = mapped_column(String(400))
-    name: Mapped[str] = mapped_column(String(400))
+    name: Mapped[str] = mapped_column(Bytewise)
     source: Mapped[str] = mapped_column(String(40))
     score: Mapped[float | None]
     p_value: Mapped[float | None]
