@@ -30,11 +30,13 @@ def review_queue(session: Session, model: Model, limit: int) -> list[Inspection]
         if row.version_id == model.current_id:
             found.setdefault(row.image_sha256, row)
     rows = list(found.values())
-    order = worth_order([row.score or 0.0 for row in rows], [row.p_value or 1.0 for row in rows], model.alpha)
-    return [rows[i] for i in order[:limit]]
+    scores, p_values = [row.score or 0.0 for row in rows], [row.p_value or 1.0 for row in rows]
+    return [rows[i] for i in worth_order(scores, p_values, model.alpha, limit)]
 
 
-def worth_order(scores: Sequence[float], p_values: Sequence[float], alpha: float) -> list[int]:
+def worth_order(
+    scores: Sequence[float], p_values: Sequence[float], alpha: float, limit: int | None = None
+) -> list[int]:
     """Return positions in turns: the most extreme, the most uncertain, and the one least like those chosen.
 
     Parameters
@@ -44,6 +46,8 @@ def worth_order(scores: Sequence[float], p_values: Sequence[float], alpha: float
     p_values : sequence of float
     alpha : float
         The verdict changes there: uncertain are p-values near it, on a logarithmic scale.
+    limit : int, optional
+        Number of positions.
 
     Examples
     --------
@@ -55,7 +59,7 @@ def worth_order(scores: Sequence[float], p_values: Sequence[float], alpha: float
     uncertain = np.argsort([abs(math.log(p / alpha)) for p in p_values], kind="stable").tolist()
     chosen: list[int] = []
     left = set(range(len(values)))
-    while left:
+    while left and (limit is None or len(chosen) < limit):
         turn = len(chosen) % 3
         pick = _farthest(values, chosen, left) if turn == 2 else _first(extreme if turn == 0 else uncertain, left)
         chosen.append(pick)

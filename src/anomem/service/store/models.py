@@ -24,7 +24,6 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[\w.-]{1,120}")
-MAX_ALPHA = 0.5
 
 
 def add_product(session: Session, name: str, note: str = "") -> Product:
