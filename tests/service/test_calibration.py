@@ -8,6 +8,7 @@ import threading
 import httpx2 as httpx
 
 import anomem
+from anomem.runtime.fdr import benjamini_hochberg
 from tests.service.conftest import Shop
 from tests.service.served import Served
 
@@ -40,6 +41,17 @@ def test_a_preview_counts_what_another_rate_would_do(brick: Served, shop: Shop) 
     assert sum(shown["counts"]) == 10
     assert len(shown["edges"]) == len(shown["counts"]) + 1
     assert {row["alpha"] for row in brick.inspect(shop.good[0])} == {found[0]["alpha"]}  # nothing has changed
+
+
+def test_a_batch_is_judged_together(brick: Served, shop: Shop) -> None:
+    found = brick.inspect(*shop.good, *shop.defects)
+    ids = [row["id"] for row in found]
+    expected = benjamini_hochberg([row["p_value"] for row in found], 0.5)
+    answer = brick.post("/models/1/batch", {"inspections": ids[::-1], "fdr": 0.5})
+    assert answer["rejected"] == [number for number, out in zip(ids, expected, strict=True) if out]
+    assert answer["rejected"]
+    brick.post("/models/1/batch", {"inspections": [*ids, 999], "fdr": 0.5}, status=404)
+    brick.post("/models/1/batch", {"inspections": ids, "fdr": 1.5}, status=422)
 
 
 def test_events_reach_a_subscriber(brick: Served, shop: Shop) -> None:

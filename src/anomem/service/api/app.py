@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from anomem.errors import AnomemError, one_line
 from anomem.service.api import (
     calibration,
     drift,
@@ -31,7 +29,7 @@ from anomem.service.api import (
     watches,
 )
 from anomem.service.api.guard import Guard
-from anomem.service.errors import ServiceError
+from anomem.service.api.problems import PROBLEMS, add_handlers
 from anomem.service.pages import start
 from anomem.service.pages.rendering import STATIC
 from anomem.service.station import Station
@@ -79,21 +77,9 @@ def create_app(station: Station) -> FastAPI:
     )
     app.state.station = station
     for module in ROUTERS:
-        app.include_router(module.router)
+        app.include_router(module.router, responses=PROBLEMS)
     app.include_router(start.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_exception_handler(AnomemError, _told)
+    add_handlers(app)
     app.add_middleware(Guard, max_bytes=station.settings.max_request_bytes, metrics=station.metrics)
     return app
-
-
-def _told(_: Request, error: Exception) -> JSONResponse:
-    """Return an error as one line with its status."""
-    status, headers = 422, {}
-    if isinstance(error, ServiceError):
-        status = error.status
-        if error.retry_after is not None:
-            headers["retry-after"] = str(error.retry_after)
-        if status == 401:
-            headers["www-authenticate"] = "Bearer"
-    return JSONResponse({"detail": one_line(error)}, status, headers)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from typing import Annotated
+
 from fastapi import APIRouter
 from pydantic import Field
+from sqlalchemy import select
 
-from anomem.service.api.deps import Engineer, Id, StationOf, Viewer
+from anomem.errors import InputError
+from anomem.runtime.fdr import benjamini_hochberg, least_rejected
+from anomem.service.api.deps import Engineer, Id, Operator, StationOf, Viewer
 from anomem.service.api.schemas import Alpha, ModelOut, _In, _Out
+from anomem.service.errors import MissingError
 from anomem.service.preview import preview
-from anomem.service.store.tables import Model
+from anomem.service.store.tables import Inspection, Model
 
 __all__ = ["router"]
 
@@ -51,6 +58,42 @@ class PreviewOut(_Out):
     false_alarms: int
     edges: list[float] = Field(default=[])
     counts: list[int] = Field(default=[])
+
+
+class BatchIn(_In):
+    """Inspections judged together; `fdr` is the largest expected share of good parts among the rejected."""
+
+    inspections: Annotated[list[Annotated[int, Field(ge=1, le=2**62)]], Field(min_length=1, max_length=5000)]
+    fdr: Alpha
+
+
+class BatchOut(_Out):
+    """Verdicts of a batch: the rejected inspections, and the smallest number that can be rejected together."""
+
+    n: int
+    rejected: list[int]
+    least: int
+
+
+@router.post("/{model_id}/batch")
+def judge_batch(model_id: Id, body: BatchIn, _: Operator, station: StationOf) -> BatchOut:
+    """Judge recorded inspections of one version together, by Benjamini and Hochberg; nothing is recorded."""
+    query = select(Inspection.id, Inspection.p_value, Inspection.version_id)
+    wanted = list(dict.fromkeys(body.inspections))
+    with station.database.reading() as session:
+        chosen = query.where(Inspection.model_id == model_id, Inspection.id.in_(wanted)).order_by(Inspection.id)
+        rows = session.execute(chosen).all()
+    if len(rows) < len(wanted):
+        raise MissingError(f"inspections: {len(wanted) - len(rows)} are not of this model; see its history")
+    if len({row.version_id for row in rows}) > 1:
+        raise InputError("inspections: scored by several versions; re-score them with one")
+    rejected = benjamini_hochberg([math.nan if row.p_value is None else row.p_value for row in rows], body.fdr)
+    n = station.serving.batcher(model_id).served.model.calibration_.n
+    return BatchOut(
+        n=len(rows),
+        rejected=[row.id for row, out in zip(rows, rejected, strict=True) if out],
+        least=least_rejected(n, len(rows), body.fdr),
+    )
 
 
 @router.put("/{model_id}/alpha", response_model=ModelOut)

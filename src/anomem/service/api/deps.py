@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 
 from anomem.service.access.users import Caller, Role
 from anomem.service.errors import DeniedError
 from anomem.service.station import Station
 
-__all__ = ["Engineer", "Id", "Operator", "StationOf", "Viewer", "needs"]
+__all__ = ["Engineer", "Id", "Operator", "QueryId", "StationOf", "Viewer", "needs"]
 
 
 def _station(request: Request) -> Station:
@@ -47,3 +47,5 @@ Engineer = Annotated[Caller, Depends(needs("engineer"))]
 
 Id = Annotated[int, Path(ge=1, le=2**62)]
 """Id in a path."""
+QueryId = Annotated[int | None, Query(ge=1, le=2**62)]
+"""Id in a query."""

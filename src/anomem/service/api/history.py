@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from anomem.service.api.deps import Id, StationOf, Viewer
 from anomem.service.api.schemas import InspectionOut, InspectionPage
+from anomem.service.api.text import Line
 from anomem.service.exporting import MEDIA, chunks
 from anomem.service.store.inspections import Filters, export_rows, page
 from anomem.service.store.models import get_model
@@ -20,7 +21,7 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/api/v1", tags=["history"])
 
-Start = Annotated[str, Field(max_length=400)]
+Start = Annotated[Line, Field(max_length=400)]
 
 
 class Wanted(BaseModel):

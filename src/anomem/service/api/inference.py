@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import select
 
 from anomem.errors import InputError
+from anomem.runtime.neutral import printable
 from anomem.service.api.deps import Operator, StationOf, Viewer
+from anomem.service.api.text import Line
 from anomem.service.errors import MissingError, TooLargeError
 from anomem.service.scoring.parts import Part
 from anomem.service.station import Station
@@ -74,7 +76,7 @@ def ready() -> dict[str, bool]:
 
 
 @router.get("/models/{name}")
-def metadata(name: str, _: Viewer, station: StationOf) -> dict[str, Any]:
+def metadata(name: Line, _: Viewer, station: StationOf) -> dict[str, Any]:
     """Return inputs and outputs of a model."""
     model_id = _model_id(station, name)
     version = station.serving.batcher(model_id).served.version_id
@@ -93,14 +95,14 @@ def metadata(name: str, _: Viewer, station: StationOf) -> dict[str, Any]:
 
 
 @router.get("/models/{name}/ready")
-def model_ready(name: str, _: Viewer, station: StationOf) -> dict[str, Any]:
+def model_ready(name: Line, _: Viewer, station: StationOf) -> dict[str, Any]:
     """Answer if a model has a current version."""
     station.serving.batcher(_model_id(station, name))
     return {"name": name, "ready": True}
 
 
 @router.post("/models/{name}/infer")
-async def infer(name: str, request: Request, _: Operator, station: StationOf) -> JSONResponse:
+async def infer(name: Line, request: Request, _: Operator, station: StationOf) -> JSONResponse:
     """Score images and record them, like inspections."""
     model_id = await run_in_threadpool(_model_id, station, name)
     batcher = station.serving.batcher(model_id)
@@ -110,7 +112,7 @@ async def infer(name: str, request: Request, _: Operator, station: StationOf) ->
     parts = []
     for i, content in enumerate(contents):
         stored = await run_in_threadpool(station.images.put, content, f"image {i}")
-        parts.append(Part(stored, station.images.path(stored.sha256), wanted.id or f"image {i}", "v2"))
+        parts.append(Part(stored, station.images.path(stored.sha256), printable(wanted.id or f"image {i}"), "v2"))
     batcher.submit(parts)
     rows = await asyncio.gather(*(asyncio.wrap_future(part.done) for part in parts))
     return JSONResponse({"model_name": name, "id": wanted.id or "", "outputs": _outputs(rows)})

@@ -13,6 +13,7 @@ from anomem.errors import InputError
 from anomem.runtime.neutral import printable
 from anomem.service.api.deps import Id, Operator, StationOf, Viewer
 from anomem.service.api.schemas import InspectionOut
+from anomem.service.api.text import Line
 from anomem.service.errors import TooLargeError
 from anomem.service.scoring.parts import Part
 from anomem.service.store.inspections import get_inspection
@@ -22,8 +23,8 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/api/v1", tags=["inspections"])
 
-Text = Annotated[str | None, Form(max_length=120)]
-Keys = Annotated[list[Annotated[str, Form(min_length=1, max_length=300)]] | None, Form()]
+Text = Annotated[Line | None, Form(max_length=120)]
+Keys = Annotated[list[Annotated[Line, Form(min_length=1, max_length=300)]] | None, Form()]
 
 
 @router.post("/models/{model_id}/inspections", response_model=list[InspectionOut], status_code=201)

@@ -10,7 +10,7 @@ from pydantic import Field
 from sqlalchemy import select
 
 from anomem.errors import ParameterError
-from anomem.service.api.deps import Engineer, Id, Operator, StationOf, Viewer
+from anomem.service.api.deps import Engineer, Id, Operator, QueryId, StationOf, Viewer
 from anomem.service.api.schemas import JobOut, _In
 from anomem.service.errors import MissingError
 from anomem.service.store.models import get_version
@@ -77,7 +77,7 @@ def rescore(model_id: Id, body: RescoreIn, caller: Engineer, station: StationOf)
 def list_jobs(
     _: Viewer,
     station: StationOf,
-    model: int | None = None,
+    model: QueryId = None,
     state: Literal["queued", "running", "done", "failed", "cancelled"] | None = None,
 ) -> Sequence[Job]:
     """List the latest hundred jobs, newest first."""

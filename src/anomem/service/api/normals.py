@@ -14,6 +14,7 @@ from anomem.runtime.neutral import printable
 from anomem.service.allowed import check_folder_allowed
 from anomem.service.api.deps import Engineer, Id, StationOf, Viewer
 from anomem.service.api.schemas import _In, _Out
+from anomem.service.api.text import Line
 from anomem.service.errors import TooLargeError
 from anomem.service.store.audit import record
 from anomem.service.store.models import get_model
@@ -71,7 +72,7 @@ def add(
     images: list[UploadFile],
     caller: Engineer,
     station: StationOf,
-    group: Annotated[str | None, Form(max_length=120)] = None,
+    group: Annotated[Line | None, Form(max_length=120)] = None,
 ) -> Added:
     """Add images of good parts."""
     most = station.settings.max_request_images

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 from sqlalchemy import select
 
-from anomem.service.api.deps import Engineer, Id, StationOf, Viewer
+from anomem.service.api.deps import Engineer, Id, QueryId, StationOf, Viewer
 from anomem.service.api.schemas import ModelChange, ModelIn, ModelOut, ProductIn, ProductOut
 from anomem.service.store import models
 from anomem.service.store.audit import record
@@ -35,7 +35,7 @@ def add_product(body: ProductIn, caller: Engineer, station: StationOf) -> Produc
 
 
 @router.get("/models", response_model=list[ModelOut])
-def list_models(_: Viewer, station: StationOf, product: int | None = None) -> Sequence[Model]:
+def list_models(_: Viewer, station: StationOf, product: QueryId = None) -> Sequence[Model]:
     """List all models, or those of a product."""
     query = select(Model).order_by(Model.name)
     with station.database.reading() as session:

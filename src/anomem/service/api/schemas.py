@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from anomem.service.api.text import clean
 
 __all__ = [
     "Alpha",
@@ -30,7 +32,8 @@ Verdict = Literal["normal", "defect", "unsure"]
 
 
 class _In(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+    _clean = field_validator("*")(clean)
 
 
 class _Out(BaseModel):

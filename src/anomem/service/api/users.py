@@ -12,8 +12,9 @@ from sqlalchemy import select
 
 from anomem.service.access import users
 from anomem.service.access.passwords import LONGEST
-from anomem.service.api.deps import Engineer, Id, StationOf
+from anomem.service.api.deps import Engineer, Id, QueryId, StationOf
 from anomem.service.api.schemas import AuditOut, Name, _In, _Out
+from anomem.service.api.text import Line
 from anomem.service.errors import MissingError
 from anomem.service.store.audit import record
 from anomem.service.store.tables import Audit, Token, User, now
@@ -91,7 +92,7 @@ def add_user(body: UserIn, caller: Engineer, station: StationOf) -> User:
 
 
 @router.patch("/users/{name}", response_model=UserOut)
-def change_user(name: str, body: UserChange, caller: Engineer, station: StationOf) -> User:
+def change_user(name: Line, body: UserChange, caller: Engineer, station: StationOf) -> User:
     """Change role, state or password of a user."""
     with station.database.writing() as session:
         if body.password is not None:
@@ -129,7 +130,7 @@ def revoke_token(token_id: Id, caller: Engineer, station: StationOf) -> None:
 def audit(
     _: Engineer,
     station: StationOf,
-    before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+    before: QueryId = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Sequence[Audit]:
     """List the audit, newest first, `before` an entry's id."""
