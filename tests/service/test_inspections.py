@@ -115,6 +115,21 @@ def test_pictures_come_at_any_size(brick: Served, shop: Shop) -> None:
     assert np.array_equal(Image.open(io.BytesIO(plain)), Image.open(shop.defects[0]).convert("RGB"))
 
 
+def test_the_most_similar_good_parts_come_first(brick: Served, shop: Shop, tmp_path: Path) -> None:
+    brighter = tmp_path / "brighter.png"
+    Image.fromarray(np.asarray(Image.open(shop.normals[3]), np.uint8) // 2 + 60).save(brighter)
+    found = brick.inspect(*shop.good, brighter)
+    place = f"/inspections/{found[5]['id']}/alike"
+    assert {row["kind"] for row in brick.get(place)} <= {"inspection"}  # an imported model has no normals here
+    images = [("images", (path.name, path.read_bytes())) for path in shop.normals[:6]]
+    brick.client.post("/api/v1/models/1/normals", files=images)
+    similar = brick.get(place, count=3)
+    assert [row["kind"] for row in similar] == ["normal"] * 3
+    assert similar[0]["id"] == 4
+    assert similar[0]["distance"] < similar[1]["distance"] / 3
+    assert brick.client.get("/api/v1/normals/4/picture.png", params={"width": 20}).status_code == 200
+
+
 def test_a_full_queue_refuses_the_whole_request(brick: Served, shop: Shop) -> None:
     batcher = brick.station.serving.batcher(1)
     batcher._limit = 3

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import threading
 import time
@@ -116,6 +118,23 @@ def test_a_station_is_served_by_one_process(tmp_path: Path, shop: Shop) -> None:
     assert second.stderr.splitlines() == [
         f"anomem: error: {tmp_path / 'station'}: is served by another process; end it first"
     ]
+
+
+@pytest.mark.slow
+def test_certificates_and_a_token_open_the_station_to_other_hosts(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl") or pytest.skip("no openssl here to make a certificate")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    options = ("--host", "0.0.0.0", "--token", "a token of this test", "--certificate", certificate, "--key", key)
+    with process(tmp_path / "station", *options) as (_, url):
+        assert url.startswith("https://0.0.0.0:")
+        context = ssl.create_default_context(cafile=str(certificate))
+        with httpx.Client(base_url=url.replace("0.0.0.0", "127.0.0.1"), verify=context) as client:
+            assert client.get("/api/v1/products").status_code == 401
+            bearer = {"authorization": "Bearer a token of this test"}
+            assert client.get("/api/v1/session", headers=bearer).json()["role"] == "engineer"
 
 
 @pytest.mark.parametrize(

@@ -79,15 +79,18 @@ class Pictures:
                 self._kept.popitem(last=False)
         return content
 
+    def of_image(self, sha256: str, name: str, width: int | None) -> bytes:
+        """Return a stored image as PNG, at most `width` pixels wide; MissingError if it is not there."""
+        return _png(_fitted(decode(self._images.path(sha256), name=name, max_pixels=self._max_pixels), width))
+
     def _drawn(self, inspection_id: int, layer: Layer, width: int | None, opacity: float) -> bytes:
         with self._database.reading() as session:
             inspection = get_inspection(session, inspection_id)
             version = get_version(session, inspection.version_id)
             alpha = get_model(session, inspection.model_id).alpha
-        path = self._images.path(inspection.image_sha256)
         if layer == "image":
-            image = decode(path, name=inspection.name, max_pixels=self._max_pixels)
-            return _png(_fitted(image, width))
+            return self.of_image(inspection.image_sha256, inspection.name, width)
+        path = self._images.path(inspection.image_sha256)
         model = self._serving.model(version, alpha)
         if not model.localizes:
             raise InputError(f"{model.name}: scores whole images and draws no maps; see the image alone")

@@ -8,6 +8,7 @@ from pathlib import Path
 from anomem.service.access.gate import Gate
 from anomem.service.access.login_limit import LoginLimit
 from anomem.service.access.sessions import Sessions
+from anomem.service.alike import Alike
 from anomem.service.drifting import Drifting
 from anomem.service.events import Events
 from anomem.service.folder import StationFolder
@@ -61,6 +62,7 @@ class Station:
         self.recorder = Recorder(self.database, [outbox.fill], self._recorded)
         self.serving = Serving(self.database, self.folder.root, settings, self.recorder.add)
         self.pictures = Pictures(self.database, self.images, self.serving, settings.max_pixels)
+        self.alike = Alike(self.database, self.images, settings.max_pixels)
         self.lifecycle = Lifecycle(self.database, self.folder, self.serving, self.events)
         self.drifting = Drifting(self.database, self.serving, self.events)
         self.delivery = Delivery(self.database, self.events)

@@ -13,6 +13,7 @@ from anomem.service.access.users import authenticate
 from anomem.service.api.deps import StationOf, Viewer
 from anomem.service.api.schemas import Name, _In, _Out
 from anomem.service.errors import UnauthorisedError
+from anomem.service.settings import LOOPBACK
 from anomem.service.store.audit import record
 from anomem.service.store.tables import User
 
@@ -39,7 +40,9 @@ class SessionOut(_Out):
 @router.post("")
 def log_in(body: LoginIn, request: Request, response: Response, station: StationOf) -> SessionOut:
     """Open a session: sets its cookie."""
-    keys = f"user {body.name.lower()}", f"address {request.client.host if request.client else ''}"
+    keys = [f"user {body.name.lower()}"]
+    if request.client is not None and request.client.host not in LOOPBACK:  # a proxy here sends for everybody
+        keys.append(f"address {request.client.host}")
     station.logins.check(*keys)
     with station.database.reading() as session:
         user = authenticate(session, body.name, body.password)

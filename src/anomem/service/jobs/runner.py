@@ -210,7 +210,9 @@ class Runner:
             return
         process = self._running[1]
         process.terminate()
-        threading.Timer(_KILL_S, process.kill).start()
+        timer = threading.Timer(_KILL_S, process.kill)
+        timer.daemon = True
+        timer.start()
 
     def _finish(self, job: Job, room: Path, result: dict[str, Any]) -> None:
         """Register what a job has made, and mark it done."""
