@@ -56,6 +56,21 @@ def test_images_above_a_size_are_deleted_oldest_first(
     assert statuses == [404, 404, 404, 200, 200]
 
 
+def test_files_without_a_row_are_deleted_and_masks_are_not(
+    brick: Served, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_store, "_RECENT_S", 0.0)
+    (found,) = brick.inspect(shop.defects[0])
+    body = {"verdict": "defect", "polygons": [[[1, 1], [9, 1], [9, 9]]]}
+    mask = brick.post(f"/inspections/{found['id']}/labels", body, status=201)["mask_sha256"]
+    orphan = brick.station.images.put(shop.good[0].read_bytes(), "refused later").sha256
+    assert brick.station.retention.remove_orphans() == 0  # too young
+    assert brick.station.retention.remove_orphans(age_s=-10) == 1
+    assert brick.station.images.find(orphan) is None
+    assert brick.station.images.find(mask) is not None
+    assert brick.station.images.find(found["image_sha256"]) is not None
+
+
 def test_a_backup_of_a_served_station_is_a_station(tmp_path: Path, shop: Shop) -> None:
     with served(tmp_path / "s", shop.model) as station:
         found = station.inspect(*shop.good[:2])

@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +138,13 @@ class Images:
                 return False
             self._place(sha256).unlink(missing_ok=True)
             return True
+
+    def older_than(self, age_s: float) -> Iterator[list[str]]:
+        """Yield the hashes of images kept longer ago, in lists of those that share their first two digits."""
+        limit = time.time() - age_s
+        for folder in sorted(self._root.iterdir()):
+            files = [file for file in folder.iterdir() if _SHA256.fullmatch(file.name)]
+            yield [file.name for file in files if file.stat().st_mtime < limit]
 
     def _note(self, sha256: str) -> None:
         """Note that an image is on its way to the store, which no clean-up may remove then."""

@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 _NAME = "retention"
 _EVERY_S = 3600.0
 _CHUNK = 500
+_ORPHANS_EVERY = 24
+_ORPHAN_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ class Retention:
             count += self._delete(_removable(), until_bytes=limits.megabytes * 1_000_000)
         return count
 
+    def remove_orphans(self, age_s: float = _ORPHAN_S) -> int:
+        """Delete files without a row, left by requests that were refused later; return their number."""
+        count = 0
+        for chunk in self._images.older_than(age_s):
+            with self._database.reading() as session:
+                known = set(session.scalars(select(Image.sha256).where(Image.sha256.in_(chunk))))
+                known |= set(session.scalars(select(Label.mask_sha256).where(Label.mask_sha256.in_(chunk))))
+            count += sum(self._images.remove(sha256) for sha256 in chunk if sha256 not in known)
+        return count
+
     def _delete(self, query: Select[Image], until_bytes: int | None = None) -> int:
         """Delete images in the order of the query, until those left fit into `until_bytes`."""
         count = 0
@@ -104,9 +116,13 @@ class Retention:
         return count
 
     def _run(self) -> None:
+        hours = 0
         while not self._stopped.wait(_EVERY_S):
+            hours += 1
             try:
                 self.apply()
+                if hours % _ORPHANS_EVERY == 0:
+                    self.remove_orphans()
             except Exception:  # noqa: BLE001 - logged
                 _log.exception("retention")  # the database is away: tried again
 

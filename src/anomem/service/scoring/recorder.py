@@ -23,6 +23,9 @@ __all__ = ["SAMPLE_EVERY", "Recorder"]
 SAMPLE_EVERY = 20
 """Default of m: every m-th part is drawn for calibration, whatever its score."""
 
+_BACKLOG = 1024
+"""Scored parts that wait for the database."""
+
 Beside = Callable[[Session, Sequence[Inspection]], None]
 """Further writes in the transaction of new inspections: outbox, drift."""
 
@@ -50,16 +53,17 @@ class Recorder:
         self._thread.start()
 
     def add(self, parts: Sequence[ScoredPart]) -> None:
-        """Queue scored parts."""
+        """Queue scored parts; waits while many are queued, so that a slow database slows the scoring down."""
         with self._changed:
+            self._changed.wait_for(lambda: self._stopped or len(self._parts) < _BACKLOG)
             self._parts.extend(parts)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """Write what waits, then end the thread."""
         with self._changed:
             self._stopped = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
 
     def _run(self) -> None:
@@ -84,6 +88,7 @@ class Recorder:
             while not self._parts and not self._stopped:
                 self._changed.wait()
             parts, self._parts = self._parts, []
+            self._changed.notify_all()
             return parts
 
     def _write(self, session: Session, parts: Sequence[ScoredPart]) -> tuple[list[Inspection], list[Inspection]]:
