@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 import anomem
 from anomem.data.synthetic import write_textures
+from anomem.service.running import add_first_model
+from anomem.service.settings import Settings
+from anomem.service.station import Station
 from tests.service.served import Served, served
 
 
@@ -40,10 +44,23 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return Shop(normals, good, [path for path in test if path not in good], root / "brick.safetensors")
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Path:
+    """Folder of a station with one model, to copy."""
+    root = tmp_path_factory.mktemp("prepared") / "station"
+    station = Station(root, Settings())
+    add_first_model(station, shop.model)
+    station.recorder.stop()
+    station.serving.stop()
+    station.database.close()
+    return root
+
+
 @pytest.fixture
-def brick(tmp_path: Path, shop: Shop) -> Iterator[Served]:
+def brick(tmp_path: Path, prepared: Path) -> Iterator[Served]:
     """Station with one model."""
-    with served(tmp_path / "station", shop.model) as found:
+    shutil.copytree(prepared, tmp_path / "station")
+    with served(tmp_path / "station") as found:
         yield found
 
 
