@@ -20,7 +20,7 @@ help:
 	@echo "make bench     measure accuracy and speed (hours), then make results"
 	@echo "make results   benchmarks/RESULTS.md and benchmarks/report from the committed lines; lists missed bars"
 	@echo "make revisions compare with version 0.1, bit for bit"
-	@echo "make campaign  all slow and real-data tests; results under $(CAMPAIGN)"
+	@echo "make campaign  all slow and real-data tests, damaged input, groups, large images; results under $(CAMPAIGN)"
 	@echo "make venv      make or update $(VENV)"
 	@echo "make clean     remove $(VENV), caches and builds"
 
@@ -77,6 +77,8 @@ campaign: venv
 	mkdir -p $(CAMPAIGN)
 	ANOMEM_RESULTS=$(CURDIR)/$(CAMPAIGN) $(BIN)/python -m pytest -m "slow or realdata" \
 		--junitxml=$(CAMPAIGN)/tests.xml
+	$(BIN)/python -m benchmarks.fuzz
+	for name in groups large; do $(BIN)/python -m benchmarks.campaign.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

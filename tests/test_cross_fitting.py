@@ -18,10 +18,10 @@ from anomem.cross_fitting import cross_fit
 from anomem.data.imageset import ImageSet
 from anomem.data.sources import open_source
 from anomem.data.splits import fold_normals
-from anomem.data.synthetic import crops, plant
+from anomem.data.synthetic import DEFECTS, crops, plant
 from anomem.detector import Detector
 from anomem.detectors import get
-from anomem.errors import CalibrationError, ExportError, InputError, ParameterError
+from anomem.errors import AnomemWarning, CalibrationError, ExportError, InputError, ParameterError
 from anomem.fitting import Run, make_run, read_preprocessing
 from anomem.nn import kept_maps
 from anomem.nn.fold_scorer import FoldScorer
@@ -57,16 +57,16 @@ def fresh(run: Run[Any]) -> Run[Any]:
 def by_hand(detector: Any, images: ImageSet, folds: npt.NDArray[np.intp], run: Run[Any]) -> list[float]:
     """Out-of-sample scores by one fit per fold on decoded images, and a standardisation on the other folds."""
     n, norms = len(images), {}
+    backbone = detector._empty(fresh(run)).backbone
     for fold in sorted(set(folds.tolist())):
-        scorer = detector._empty(fresh(run))
+        scorer = detector._empty(fresh(run), backbone)
         run_to_end(detector._memorise(scorer, images.subset(np.flatnonzero(folds != fold)), fresh(run)))
         for i in np.flatnonzero(folds == fold):
             (batch,) = images.subset([i]).batches(1)
             with torch.inference_mode():
                 norms[int(i)] = scorer.deviation_of(scorer.backbone(batch.images)).norms
-    scores = []
+    scores, judge = [], detector._empty(fresh(run), backbone)
     for i in range(n):
-        judge = detector._empty(fresh(run))
         others = [norms[j] for j in range(n) if folds[j] != folds[i]]
         judge.standardise_on([torch.cat(scale) for scale in zip(*others, strict=True)])
         with torch.inference_mode():
@@ -151,7 +151,8 @@ def test_auto_splits_where_cross_cannot_be(bricks: tuple[Images, Images], monkey
     with pytest.raises(ParameterError, match="expected auto, split"):
         tiny("knn").fit(train, calibration="both")
     monkeypatch.setattr(kept_maps, "MOST_MB", 0)
-    assert tiny("knn").fit(train, alpha=0.2, device="cpu", workers=0).calibration_.kind == "split"
+    with pytest.warns(AnomemWarning, match="a third each"):
+        assert tiny("knn").fit(train, alpha=0.2, device="cpu", workers=0).calibration_.kind == "split"
     with pytest.raises(InputError, match="--calibration split"):
         tiny("knn").fit(train, alpha=0.2, calibration="cross", device="cpu", workers=0)
 
@@ -215,7 +216,7 @@ def labelled(bricks: tuple[Images, Images]) -> tuple[Detector, Images]:
     detector = tiny("anomem", **{"stage_two.weight": 0.4})
     detector.fit(train, alpha=0.2, calibration="cross", device="cpu", workers=0)
     rng = np.random.default_rng(0)
-    return detector, np.stack([plant(image, "spot", rng)[0] for image in bricks[1][:4]])
+    return detector, np.stack([plant(image, DEFECTS[0], rng, 0.4)[0] for image in bricks[1][:4]])
 
 
 def test_labels_reach_a_fold_without_its_normals(labelled: tuple[Detector, Images]) -> None:
@@ -262,20 +263,22 @@ def test_planted_defects_are_suspects_and_can_be_excluded(tmp_path: Path) -> Non
     rng = np.random.default_rng(5)
     normals = crops("brick", 40, size=SIDE, half="train", rng=rng)
     normals[7] = 255 - normals[7]
+    data = tmp_path / "data"
+    data.mkdir()
     for i, image in enumerate(normals):
-        write_png(tmp_path / f"{i:02d}.png", image)
-    detector = tiny("knn").fit(tmp_path, alpha=0.1, device="cpu", workers=0)
+        write_png(data / f"{i:02d}.png", image)
+    detector = tiny("knn").fit(data, alpha=0.1, device="cpu", workers=0)
     worst = detector.suspects_[0]
     assert Path(worst["path"]).name == "07.png"
     assert worst["p_value"] == 1 / 40
     table = tmp_path / "suspects.csv"
     with table.open("w", newline="") as stream:
-        csv.writer(stream).writerows([("path", "score", "p_value"), ("07.png", 1.0, 0.1)])
-    clean = tiny("knn").fit(tmp_path, alpha=0.1, exclude=table, device="cpu", workers=0)
+        csv.writer(stream).writerows([("path", "score", "p_value"), ("data/07.png", 1.0, 0.1)])
+    clean = tiny("knn").fit(data, alpha=0.1, exclude=table, device="cpu", workers=0)
     assert (clean.counts_["n_train"], clean.excluded_) == (39, 1)
-    assert open_source([tmp_path / "07.png"]).digest(0) not in clean.digests_
+    assert open_source([data / "07.png"]).digest(0) not in clean.digests_
     with pytest.raises(InputError, match="none of the normal images"):
-        tiny("knn").fit(tmp_path, exclude=[write_other(tmp_path / "other")], device="cpu")
+        tiny("knn").fit(data, exclude=[write_other(tmp_path / "other")], device="cpu")
 
 
 def write_other(folder: Path) -> Path:
@@ -288,10 +291,11 @@ def test_an_extended_fit_calibrates_as_the_earlier(bricks: tuple[Images, Images]
     for i, image in enumerate(bricks[0]):
         write_png(tmp_path / f"{i:02d}.png", image)
     files = sorted(tmp_path.glob("*.png"))
-    tiny("knn").fit(files[:20], alpha=0.2, calibration="split", device="cpu", workers=0).save(
-        tmp_path / "m", keep_store=True
-    )
-    more = tiny("knn").fit(files[20:], alpha=0.2, extend=tmp_path / "m", device="cpu", workers=0)
+    with pytest.warns(AnomemWarning, match="a third each"):
+        earlier = tiny("knn").fit(files[:20], alpha=0.2, calibration="split", device="cpu", workers=0)
+    earlier.save(tmp_path / "m", keep_store=True)
+    with pytest.warns(AnomemWarning, match="a third each"):
+        more = tiny("knn").fit(files[20:], alpha=0.2, extend=tmp_path / "m", device="cpu", workers=0)
     assert more.calibration_.kind == "split"
     again = tiny("knn").fit(files[20:], alpha=0.2, extend=tmp_path / "m", calibration="cross", device="cpu", workers=0)
     assert (again.calibration_.kind, again.calibration_.n) == ("cross", 24)

@@ -14,6 +14,8 @@ import pytest
 import anomem
 from anomem.detectors import DETECTORS, get
 from anomem.detectors.anomem import AnoMem
+from anomem.detectors.fyd import FYD
+from anomem.detectors.fyd.detector import FROZEN, FeatureAlignment
 from anomem.errors import ParameterError
 from anomem.params import Parameters, Range, param, parameter_group, parameters
 from anomem.params.allowed import Allowed, Each, Either, OneOf
@@ -52,9 +54,20 @@ def test_a_setting_without_effect_is_refused_with_the_fix() -> None:
     )
 
 
+def test_alternative_values_are_named_once_with_their_setting() -> None:
+    with pytest.raises(ParameterError, match=r"; set training\.train_backbone=late or all, or leave training\.lr out"):
+        FYD(**{"training.train_backbone": "none", "training.lr": 0.1}).resolve()
+
+
 @pytest.mark.parametrize("lamp", [Lamp(colour="red"), Lamp(light=None), Lamp(light=None, battery=2), Lamp(light=0)])
 def test_settings_with_effect_and_defaults_are_accepted(lamp: Lamp) -> None:
     assert lamp.resolve().battery == lamp.battery
+
+
+def test_a_group_without_effect_may_be_off() -> None:
+    assert FYD(**FROZEN).resolve().feature_aligner is None
+    with pytest.raises(ParameterError, match=r"feature_aligner=.* has no effect with training=None; set training"):
+        FYD(training=None, feature_aligner=FeatureAlignment(bounded=False)).resolve()
 
 
 def test_values_of_an_earlier_fit_are_not_refused() -> None:

@@ -133,6 +133,7 @@ def _quiet(noise: Path) -> None:
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", AnomemWarning)
     warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)  # Python's, about odd expressions
+    sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8")  # Python's own words, such as this script's
     os.dup2(os.open(noise, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
 
 

@@ -45,8 +45,8 @@ def readers(work: Path) -> list[Reader]:
         Reader("model file", 5000, partial(_model, model.read_bytes()), partial(_load, root / "t.safetensors")),
         Reader("onnx facts", 4000, partial(_exported, onnx, root / "made.onnx"), partial(_facts, root / "t.onnx")),
         Reader("onnx network", 1000, partial(_bytes, [onnx.read_bytes()]), partial(_network, root / "t.onnx")),
-        Reader("ir facts", 4000, partial(_exported, ir, root / "made.xml"), partial(_facts_of_ir, ir, root / "t.xml")),
-        Reader("ir network", 1000, partial(_bytes, [ir.read_bytes()]), partial(_network_of_ir, ir, root / "t.xml")),
+        Reader("ir facts", 500, partial(_exported, ir, root / "made.xml"), partial(_facts_of_ir, ir, root / "t.xml")),
+        Reader("ir network", 100, partial(_bytes, [ir.read_bytes()]), partial(_network_of_ir, ir, root / "t.xml")),
         Reader("zip", 5000, partial(_zip, _zipped()), partial(_unzip, root / "t.zip")),
         Reader("arrays", 6000, partial(_tagged, _arrays()), partial(_records, root)),
     ]

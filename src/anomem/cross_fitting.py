@@ -241,7 +241,7 @@ def _judged(
         for position, result in zip(positions, scored, strict=True):
             scale.add(result)
             kept_evidence = None if result.evidence is None else torch.from_numpy(result.evidence)
-            results[position] = replace(result, tile_maps=None, evidence=kept_evidence)
+            results[position] = replace(result, tile_map=None, evidence=kept_evidence)
     return [result for result in results if result is not None], scale.result()
 
 

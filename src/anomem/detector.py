@@ -15,9 +15,10 @@ from anomem.data.exclusion import Exclude, without_excluded
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
 from anomem.data.sources import normal_samples, open_source, strata_of
-from anomem.data.store import write_store
+from anomem.data.store import call_facts, write_store
 from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
+from anomem.extending import earlier_normals, extended_call
 from anomem.fit_steps import check_calibration, fitted_state
 from anomem.fitted_model import FittedModel
 from anomem.fitting import (
@@ -30,7 +31,7 @@ from anomem.fitting import (
     reconcluded,
 )
 from anomem.framing import FrameParameters, read_preprocessing
-from anomem.modelfile import call_facts, earlier_normals, extended_call, save_model
+from anomem.modelfile import save_model
 from anomem.nn.devices import copy_scorer, moved
 from anomem.nn.fold_scorer import FoldScorer
 from anomem.nn.inference import score_images
@@ -285,7 +286,7 @@ class Detector(FrameParameters, FittedModel):
     def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
         state = self._state()
         scorer, precision = moved(state.scorer, device), state.calibration.precision
-        yield from score_images(scorer, images, precision=precision, batch_size=batch_size, maps=maps)
+        yield from score_images(scorer, images, precision=precision, batch_size=batch_size, whole=maps)
 
     def _with_alpha(self, alpha: float) -> None:
         state = self._state()

@@ -88,6 +88,8 @@ def fitted_state(
         return isolated_rng(_steps(method, corpus, alpha, run, kind, second_stage), method.seed)
 
     kind = chosen_kind(calibration, method, method.name, run.params, len(corpus.found_normals()))
+    if kind == "cross-exact" and corpus.strata:
+        raise InputError("strata: cross-exact counts the normals of all strata together; take calibration='cross'")
     try:
         state = yield from steps(kind)
     except MapsTooLargeError:

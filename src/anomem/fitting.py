@@ -157,7 +157,7 @@ class Fitted:
     grouping : mapping
         Groups among the normals; see :func:`anomem.runtime.groups.group_facts`.
     call : mapping
-        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.modelfile.call_facts`.
+        Arguments of the fit that a later one with ``extend`` repeats; see :func:`anomem.data.store.call_facts`.
     """
 
     scorer: Scorer
@@ -227,7 +227,7 @@ def calibration_pass(
         scorer, images, precision=precision, batch_size=run.batch_size, maps=True, evidence=True
     ):
         scale.add(result)
-        results.append(dataclasses.replace(result, tile_maps=None))
+        results.append(dataclasses.replace(result, tile_map=None))
         yield Record(stage, len(results), len(images))
     return results, scale.result()
 

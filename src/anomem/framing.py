@@ -64,7 +64,8 @@ class FrameParameters(Parameters):
         "auto",
         OneOf(("auto", "square", "letterbox")),
         doc="Shape of the input: auto, a rectangle of the median aspect of the normals, in which images off by more "
-        "than 10 % are padded; square, to which all images are stretched; letterbox, a square in which all are padded.",
+        "than 10 % are padded (square, where those are most); square, to which all images are stretched; letterbox, a "
+        "square in which all are padded.",
         preset=True,
         former={False: "square", True: "letterbox"},
     )
@@ -96,7 +97,7 @@ def read_preprocessing(params: Framed, normals: ImageSource | None = None) -> Pr
     """Build the preprocessing that the hyperparameters describe, and read a mask for `roi`.
 
     With ``bits="auto"`` as many bits as the 16-bit samples of `normals` use, 16 without any; with ``aspect="auto"``
-    inputs of the median aspect of `normals`, square without any.
+    inputs of the median aspect of `normals`; square without any, and where more than half of them have another aspect.
     """
     bits = params.bits
     if isinstance(bits, str):
@@ -113,7 +114,9 @@ def read_preprocessing(params: Framed, normals: ImageSource | None = None) -> Pr
     if strides is None or normals is None:
         return preprocessing
     views = [preprocessing.view_hw(normals.height_width(i)) for i in range(len(normals))]
-    return replace(preprocessing, input_hw=choose_input_hw(views, params.size, strides))
+    framed = replace(preprocessing, input_hw=choose_input_hw(views, params.size, strides))
+    # Where most images differ from the typical one, padding costs more than stretching.
+    return framed if sum(map(framed.pads, views)) <= len(views) / 2 else preprocessing
 
 
 def frame_of(sets: Iterable[PreparedImages], grid_hw: tuple[int, int] | None) -> Frame:
@@ -131,8 +134,8 @@ def frame_of(sets: Iterable[PreparedImages], grid_hw: tuple[int, int] | None) ->
     sizes = [images.source.height_width(int(i)) for images in prepared for i in images.indices]
     height, width = (round(float(np.median(sides))) for sides in zip(*sizes, strict=True))
     padded = sum(preprocessing.pads(preprocessing.view_hw(hw)) for hw in sizes)
-    facts = {"size": preprocessing.size, "input_hw": preprocessing.hw, "tile": preprocessing.tile}
-    return Frame((height, width), **facts, grid_hw=grid_hw, n_images=len(sizes), n_letterboxed=padded)
+    seen = (preprocessing.size, preprocessing.hw, preprocessing.tile)
+    return Frame((height, width), *seen, grid_hw=grid_hw, n_images=len(sizes), n_letterboxed=padded)
 
 
 def _observed_bits(normals: ImageSource) -> int:

@@ -15,22 +15,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor, fx
 
-from anomem.data.store import Stored, read_store
+from anomem.calibration_file import calibration_tensors, read_calibration, remembered
+from anomem.data.store import call_facts
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
 from anomem.nn.fold_scorer import MEMBERS, FoldScorer
 from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
 from anomem.runtime.atomic import atomic_path
-from anomem.runtime.calibration import DEFAULT_ALPHA, Calibration
 from anomem.runtime.files import is_file
 from anomem.runtime.manifest import Manifest
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.seal import BLANK, SEAL, check_seal, seal
-from anomem.runtime.strata import Strata, numbered
 from anomem.runtime.suspects import Suspect
 from anomem.training import own_rng
-from anomem.types import BoolArray, IntArray, Record
+from anomem.types import BoolArray, Record
 from anomem.version import __version__
 
 _MOST = 2**31
@@ -46,14 +45,7 @@ _PARTS = ("backbone", "memory")
 def save_model(path: str | Path, method: str, params: Mapping[str, object], state: Fitted) -> None:
     """Write one file: the scorer's tensors, calibration scores, content hashes, region of interest; facts as JSON."""
     tensors = {f"scorer.{name}": tensor for name, tensor in state.scorer.state_dict().items()}
-    tensors["calibration.scores"] = torch.from_numpy(state.calibration.scores.copy())
-    if state.calibration.groups is not None and state.calibration_groups is not None:
-        tensors["calibration.groups"] = torch.from_numpy(state.calibration.groups.astype(np.int64))
-        tensors["calibration.groups_as_remembered"] = torch.tensor(state.calibration_groups, dtype=torch.int64)
-    if state.calibration.strata is not None and state.calibration_strata is not None:
-        tensors["calibration.strata"] = torch.from_numpy(state.calibration.strata.numbers.astype(np.int64))
-        numbers = numbered(state.calibration_strata).numbers
-        tensors["calibration.strata_as_remembered"] = torch.from_numpy(numbers.astype(np.int64))
+    tensors |= calibration_tensors(state)
     for role, hashes in state.digests.items():
         tensors[f"digests.{role}"] = digest_tensor(hashes)
     if state.preprocessing.roi is not None:
@@ -130,23 +122,13 @@ def load_model(
             scorer,
             {**manifest.resolved, "roi": roi},
             preprocessing,
-            Calibration(
-                tensors["calibration.scores"].numpy(),
-                float(manifest.calibration["alpha"]),
-                str(manifest.calibration["precision"]),
-                _groups(tensors, "calibration.groups", manifest),
-                str(manifest.calibration.get("kind", "split")),
-                int(manifest.calibration.get("folds", 0)),
-                _strata(tensors, "calibration.strata", manifest),
-                manifest.calibration.get("blended", 0),
-            ),
+            read_calibration(tensors, manifest),
             _scale(manifest.map_scale),
             {role: digest_set(tensors[f"digests.{role}"]) for role in ("learn", "tune", "calibration", "labelled")},
             tuple(manifest.facts.get("skipped", ())),
             tuple(Record(**record) for record in manifest.facts.get("history", ())),
             tuple(dict(row) for row in manifest.facts.get("labels", ())),
-            _remembered(tensors, manifest),
-            _remembered_strata(tensors, manifest),
+            **remembered(tensors, manifest),
             wanted=str(manifest.facts.get("calibration", "split")),
             suspects=tuple(_suspect(row) for row in manifest.facts.get("suspects", ())),
             excluded=int(manifest.facts.get("excluded", 0)),
@@ -159,46 +141,6 @@ def load_model(
     except Exception as error:  # Manipulated facts can fail in any way.
         raise ModelFileError(f"{path}: damaged, its parts do not fit together ({_first_line(error)})") from error
     return manifest.method, {**manifest.params, "roi": roi}, state
-
-
-def earlier_normals(path: str | Path) -> tuple[Stored, ...]:
-    """Read the store beside a model file, checked against the images that the model has learnt from.
-
-    Raises
-    ------
-    InputError
-        The store is missing, damaged, or that of another model.
-    ModelFileError
-        As for :func:`read_model`.
-    """
-    tensors, _ = read_model(path)
-    return read_store(path, digest_set(tensors["digests.learn"]))
-
-
-def call_facts(call: Mapping[str, object]) -> dict[str, Any]:
-    """Return the arguments of a fit that a later one with ``extend`` repeats, without those left at their defaults.
-
-    They are the rules of ``groups`` and ``strata`` ("near", "folder", an expression), ``fit_precision`` and
-    ``max_pixels``.
-    """
-    kinds = {"groups": str, "strata": str, "fit_precision": str, "max_pixels": int}
-    return {n: call[n] for n, kind in kinds.items() if isinstance(call.get(n), kind) and call[n] != "auto"}
-
-
-def extended_call(path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a fit that extends a model: as given, else as in the model's fit.
-
-    Its alpha is kept unless it is the default, 0.01 or the smallest attainable one, which more normals may change. Its
-    calibration is kept; a file that does not say has a split.
-    """
-    manifest = read_manifest(path)
-    known, facts = call_facts(dict(manifest.facts.get("call", {}))), manifest.calibration
-    known["calibration"] = str(manifest.facts.get("calibration", "split"))
-    smallest = 1 / (facts.get("groups", facts["n"]) + 1)
-    if facts["alpha"] not in (DEFAULT_ALPHA, smallest):
-        known["alpha"] = facts["alpha"]
-    open_names = [n for n, value in given.items() if value is None or (isinstance(value, str) and value == "auto")]
-    return {**given, **{name: value for name, value in known.items() if name in open_names}}
 
 
 def check_architecture(kind: type[Parameters], architecture: Mapping[str, object]) -> None:
@@ -266,33 +208,6 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
         if isinstance(module, fx.GraphModule):  # as at the fit, whole or cut: layouts change last bits
             module.to(memory_format=torch.channels_last)
     return scorer.eval().requires_grad_(False)
-
-
-def _groups(tensors: dict[str, Tensor], name: str, manifest: Manifest) -> IntArray | None:
-    """Read group numbers; required where the manifest counts groups."""
-    if "groups" not in manifest.calibration:
-        return None
-    groups = tensors[name].numpy().astype(np.intp)
-    if len(set(groups.tolist())) != manifest.calibration["groups"]:
-        raise ModelFileError(f"{name}: another number of groups than the manifest's")
-    return groups
-
-
-def _remembered(tensors: dict[str, Tensor], manifest: Manifest) -> tuple[int, ...] | None:
-    groups = _groups(tensors, "calibration.groups_as_remembered", manifest)
-    if groups is not None and len(groups) != len(tensors["calibration.scores"]):
-        raise ModelFileError("calibration.groups_as_remembered: another number of images than scores")
-    return None if groups is None else tuple(groups.tolist())
-
-
-def _strata(tensors: dict[str, Tensor], name: str, manifest: Manifest) -> Strata | None:
-    """Read strata; required where the manifest names them."""
-    return Strata.stored(manifest.calibration, tensors[name].numpy() if name in tensors else None)
-
-
-def _remembered_strata(tensors: dict[str, Tensor], manifest: Manifest) -> tuple[str, ...] | None:
-    strata = _strata(tensors, "calibration.strata_as_remembered", manifest)
-    return None if strata is None else tuple(strata.names[number] for number in strata.numbers)
 
 
 def _roi(tensors: dict[str, Tensor]) -> BoolArray | None:

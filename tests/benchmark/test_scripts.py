@@ -22,6 +22,7 @@ def bench(folder: Path, name: str = "speed", limit: int | None = None) -> Bench:
 
 def test_every_script_can_be_imported() -> None:
     names = [f"performance.{path.stem}" for path in sorted((FOLDER / "performance").glob("*.py"))]
+    names += [f"campaign.{path.stem}" for path in sorted((FOLDER / "campaign").glob("*.py"))]
     for name in [*names, *(f"peers.{stem}" for stem in PEERS)]:
         importlib.import_module(f"benchmarks.{name}")
     assert len(names) > 8

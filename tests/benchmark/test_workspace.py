@@ -162,9 +162,11 @@ def test_methods_take_part_in_what_they_can_do() -> None:
 
 def test_dry_runs_cut_optimiser_steps_down() -> None:
     trained = Variant("anomem", {"stage_one.steps": 500, "retrieval_steps": 3})
-    assert fit_params(unit(trained, dry_steps=2)) == {"stage_one.steps": 2, "retrieval_steps": 3, "seed": 0}
-    assert fit_params(unit(trained)) == {"stage_one.steps": 500, "retrieval_steps": 3, "seed": 0}
-    assert fit_params(unit(Variant("anomem"), dry_steps=2)) == {"seed": 0}, "nothing is trained that was not"
+    pinned = {"aspect": "square", "seed": 0}
+    assert fit_params(unit(trained, dry_steps=2)) == {"stage_one.steps": 2, "retrieval_steps": 3, **pinned}
+    assert fit_params(unit(trained)) == {"stage_one.steps": 500, "retrieval_steps": 3, **pinned}
+    assert fit_params(unit(Variant("anomem"), dry_steps=2)) == pinned, "nothing is trained that was not"
+    assert fit_params(unit(Variant("anomem", {"aspect": "auto"})))["aspect"] == "auto"
     few = Variant("supervised", {"train_steps": 1})
     assert fit_params(unit(few, dry_steps=2))["train_steps"] == 1
     # Weights that would have to be fetched are random ones then.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from anomem.cli import demo
 from anomem.cli.demo import MARK
 from anomem.cli.main import run
 from tests.cli.process import Command, files
@@ -37,17 +38,29 @@ def test_demo_finds_the_defects(anomem: Command, tmp_path: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert re.search(r"\.anomem-demo-[0-9a-f]+", page) is None, "the page names the folder it was made in"
 
-    # Once more into the same folder, beside a file of the user's, for people.
+
+@pytest.mark.slow
+@pytest.mark.ci_sample
+def test_a_second_demo_replaces_the_first_and_nothing_else(
+    anomem: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small one: the sizes of the images and their numbers change nothing here."""
+    for name, value in {"SIZE": 64, "N_TRAIN": 30, "N_TEST": 4, "N_FRESH": 20}.items():
+        monkeypatch.setattr(demo, name, value)
+    monkeypatch.chdir(tmp_path)
+    assert run(["demo"]) == 0
+    folder = tmp_path / "anomem-demo"
     (folder / "mine").write_text("mine")
     before = files(folder)
-    ran = anomem("demo")
-    assert ran.code == 0, ran.err
-    assert "image AUROC" in ran.out
-    assert "AUPRO" in ran.out
-    assert "report: anomem-demo/report.html" in ran.out
+    capsys.readouterr()
+    assert run(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "image AUROC" in out
+    assert "AUPRO" in out
+    assert "report: anomem-demo/report.html" in out
     assert files(folder) == before
-    (command,) = re.findall(r"^next: anomem (.*)$", ran.out, flags=re.MULTILINE)
+    (command,) = re.findall(r"^next: anomem (.*)$", out, flags=re.MULTILINE)
     scored = anomem(*command.split(), "--json").result
-    assert scored["n"] == 60
+    assert scored["n"] == 8
     assert all((tmp_path / row["heatmap"]).is_file() for row in scored["results"])
     assert json.loads((folder / MARK).read_text())["version"]

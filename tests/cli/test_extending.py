@@ -101,6 +101,8 @@ def test_what_cannot_be_extended_is_refused(shop: Shop, here: Run, tmp_path: Pat
     shutil.copy("m", "bare")
     shutil.copy("m", "odd")
     (tmp_path / "odd.store.csv").write_text("path,digest\nx,y\n")
+    shutil.copy("m", "deep")
+    (tmp_path / "deep.store.csv").write_text(f"path,digest,group\nx,5,{'[' * 9000}\n")
     before = files(tmp_path)
 
     def refused(*arguments: str) -> str:
@@ -111,7 +113,8 @@ def test_what_cannot_be_extended_is_refused(shop: Shop, here: Run, tmp_path: Pat
 
     assert "bare.store.csv: no such store" in refused("--extend", "bare")
     assert "other.store.csv: the store of another model than other" in refused("--extend", "other")
-    assert "odd.store.csv: no store of normals, or damaged" in refused("--extend", "odd")
+    for name in ("odd", "deep"):
+        assert f"{name}.store.csv: no store of normals, or damaged" in refused("--extend", name)
     assert "--set: --extend fits as m was fitted" in refused("--extend", "m", "--set", "size=32")
     assert "--method: --extend fits as m was fitted" in refused("--extend", "m", "--method", "knn")
     content = old[2].read_bytes()

@@ -7,6 +7,7 @@ import hashlib
 import pickle
 import struct
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from anomem.data.catalog import CATALOG, OfficialSet, open_set
 from anomem.data.official.coarse import COARSE, COARSE_OF
 from anomem.data.official.inside import read_array
+from anomem.data.official.records import read_records, svhn_digits
 from anomem.data.samples import Sample
 from anomem.errors import ImageError, InputError
 
@@ -322,3 +324,17 @@ def test_medmnist_missing(tmp_path: Path) -> None:
     np.savez(tmp_path / "pneumonia_mnist/pneumoniamnist.npz", train_images=GREY)
     with pytest.raises(ImageError, match=r"train_labels\.npy: there is no such file"):
         open_set("pneumonia_mnist", tmp_path)
+
+
+def test_damaged_svhn_files_are_refused_and_end_no_process(tmp_path: Path) -> None:
+    file, rng = tmp_path / "train_32x32.mat", np.random.default_rng(0)
+    savemat(file, {"X": np.zeros((4, 4, 3, 2), np.uint8), "y": np.ones((2, 1), np.uint8)})
+    whole = file.read_bytes()
+    for _ in range(300):
+        content = bytearray(whole)
+        for at in rng.integers(0, len(whole), 8):
+            content[at] = rng.integers(256)
+        file.write_bytes(content)
+        with suppress(InputError):
+            assert read_records(file).ndim == 4
+            assert svhn_digits(file).ndim == 1

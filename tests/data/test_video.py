@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import threading
@@ -85,9 +86,8 @@ def test_frames_of_a_clip_are_one_group(tmp_path: Path) -> None:
     assert len({sample.group for sample in dataset.train}) == 3
     assert "one of 4 frames of 4 videos (20; every=, --every); a video counts as one group" in dataset.describe()
     with pytest.warns(AnomemWarning, match="one of 10 frames"):
-        _, groups = normal_samples(tmp_path / "clips")
-    assert groups is not None
-    assert len(set(groups)) == 3
+        _, described = normal_samples(tmp_path / "clips")
+    assert len(set(described["groups"])) == 3
     corpus = run_to_end(read_corpus([tmp_path / "clips" / f"{i}.mp4" for i in range(3)]), None)
     assert len(set(corpus.groups)) == 3
     assert [int(label) for label in corpus.labels] == [NORMAL] * 6
@@ -100,6 +100,14 @@ def test_videos_stand_for_their_frames(tmp_path: Path) -> None:
     assert len(open_source([clip, clip])) == 4
     assert read_file(f"{clip}#000003").startswith(b"P6 64 48 255\n")
     assert {parameter.default for parameter in options.every(lambda: None).__click_params__} == {video.EVERY}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders there")
+def test_a_pipe_is_no_video(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "v.mp4")
+    for read in (lambda: read_dataset(tmp_path), lambda: video.frames(tmp_path / "v.mp4")):
+        with pytest.raises(ImageError, match=r"v\.mp4: is a pipe, device or socket, not a file"):
+            read()
 
 
 def test_the_limit_on_pixels_holds_for_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import torch
 import anomem
 from anomem.data.corpus import read_corpus
 from anomem.data.synthetic import DEFECTS, crops, plant
-from anomem.detectors.anomem import AnoMem, Contrast, Views
+from anomem.detectors.anomem import AnoMem, Contrast, StageTwo, Views
 from anomem.detectors.anomem.presets import PRESETS
 from anomem.detectors.anomem.scorer import MultiScaleScorer
 from anomem.detectors.anomem.stage_two import _tile_masks
@@ -91,15 +91,31 @@ def test_a_preset_fills_in_every_open_parameter(preset: str) -> None:
 
 
 def test_presets_reach_the_scorer(fitted: AnoMem, images: UInt8Image) -> None:
-    """Published figures hold for these values: early layers count most on surfaces, objects recall softly."""
+    """Published figures hold for these values: maps come from early layers, scores from all; objects recall softly."""
     surface = _scorer(fitted)
-    assert surface.fusion.weights.tolist() == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    assert surface.fusion.weights.tolist() == [1.0, 0.0, 1.0, 0.0, 0.75, 0.75, 0.5, 0.5]
+    assert surface.fusion.map_weights.tolist() == [0.0, 0.5, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0]
+    unit = [memory.normaliser.unit for memory in surface.memories()]
+    assert unit == [False, False, False, False, True, False, True, True]
+    assert [memory.dim - memory.channels for memory in surface.memories()] == [2, 0, 2, 0, 2, 2, 2, 2]
     assert (surface.fusion.reduction, surface.fusion.standardise) == ("top", "position")
     assert {m.retrieval["hard"] for m in surface.memories()} == {True}
     object_ = _scorer(AnoMem(preset="object", **TINY).fit(images, calibration="split", alpha=0.2))
     assert object_.fusion.weights.tolist() == [1.0, 1.0, 1.0]
     assert (object_.fusion.reduction, object_.fusion.standardise) == ("l2", "scale")
     assert {(m.retrieval["hard"], m.retrieval["beta"]) for m in object_.memories()} == {(False, 16.0)}
+
+
+def test_other_stages_take_the_usual_settings_unless_given(images: UInt8Image) -> None:
+    """A preset's settings per scale belong to its own stages: recipes that name theirs stay as they were."""
+    stages = {**TINY, "stages": (2, 3), "neighbourhood": (1,), "scale_weights": (1.0,)}
+    plain = _scorer(AnoMem(**stages).fit(images, calibration="split", alpha=0.2))
+    assert [(m.normaliser.unit, m.dim - m.channels) for m in plain.memories()] == [(True, 0)] * 2
+    assert plain.fusion.shown is None
+    given = {"unit_norm": (False, True), "place_weight": (0.0, 2.0), "map_weights": (1.0, 0.0)}
+    own = _scorer(AnoMem(**stages, **given).fit(images, calibration="split", alpha=0.2))
+    assert [(m.normaliser.unit, m.dim - m.channels) for m in own.memories()] == [(False, 0), (True, 2)]
+    assert own.fusion.shown == [0]
 
 
 def test_an_explicit_value_wins_over_the_preset(images: UInt8Image) -> None:
@@ -132,7 +148,7 @@ def test_values_that_do_not_fit_the_scales_are_named(images: UInt8Image) -> None
 @pytest.mark.parametrize(
     "params",
     [
-        {"memory": "none"},
+        {"memory": "none", "memory_size": None},
         {"memory": "kmeans"},
         {"seeding": "random", "normalise": "raw", "beta": 2.0, "retrieval_steps": None, "association": "dot"},
         {"seeding": "kmeans", "beta": 16.0, "normalise": "unit"},
@@ -140,16 +156,19 @@ def test_values_that_do_not_fit_the_scales_are_named(images: UInt8Image) -> None
         {"standardise": "none", "reduction": "l2"},
         {"standardise": "scale", "reduction": "max"},
         {"stages": (3,), "neighbourhood": (1,), "scale_weights": (1.0,)},
-        {"letterbox": True},
+        {"aspect": "letterbox"},
         {"preset": "object"},
         {"max_grid": (2,)},
+        {"place_weight": (1.0,), "normalise": "layernorm", "beta": 8.0, "stage_two": StageTwo(heads=("pooled", "top"))},
+        {"unit_norm": (False,), "position_mean": False, "map_weights": None},
     ],
     ids=str,
 )
 def test_every_setting_fits_and_scores(
     images: UInt8Image, normal: UInt8Image, params: dict[str, Any], tmp_path: Path
 ) -> None:
-    detector = AnoMem(**{**TINY, **params}).fit(images, calibration="split", alpha=0.2)
+    sizes = {"size": 64} if params.get("memory") == "none" else TINY
+    detector = AnoMem(**{**sizes, **params}).fit(images, calibration="split", alpha=0.2)
     scores = detector.anomaly_score(normal)
     assert np.isfinite(scores).all()
     assert np.ptp(scores) > 0
@@ -281,7 +300,7 @@ def test_training_is_reproducible(images: UInt8Image, normal: UInt8Image) -> Non
 
 def test_training_nothing_is_refused(images: UInt8Image) -> None:
     with pytest.raises(ParameterError, match="train"):
-        _trained(images, **TINY, memory="none")
+        _trained(images, size=64, memory="none")
 
 
 def test_a_rate_that_explodes_is_a_one_line_error(images: UInt8Image) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from anomem.data.catalog import open_set
 from anomem.data.sources import Sample
-from anomem.errors import InputError
+from anomem.errors import AnomemWarning, InputError
 from anomem.evaluation.evaluate import evaluate
 from anomem.evaluation.figures import Evaluation
 from anomem.report.evaluation.page import evaluation_page
@@ -55,6 +55,16 @@ def test_arrays_are_judged_as_files_are(scene: tuple[SpotDetector, list[Sample]]
         evaluate(detector, arrays, labels, masks=cut)
     unknown = evaluate(detector, arrays, [-1, *labels[1:]], types=types)
     assert (unknown.n_unlabelled, unknown.n_normal, unknown.pixel) == (1, 11, None)
+
+
+def test_masks_that_mark_the_background_are_noted(scene: tuple[SpotDetector, list[Sample]]) -> None:
+    detector, samples = scene
+    arrays, labels = [decode(s.path) for s in samples], [s.label for s in samples]
+    inverse = [None if s.mask is None else ~read_mask(s.mask) for s in samples]
+    with pytest.warns(
+        AnomemWarning, match="mark more than half of their image, such as that of image 1[0-9]; .* invert"
+    ):
+        evaluate(detector, arrays, labels, masks=inverse)
 
 
 def test_a_folder_is_judged_by_its_layout(scene: tuple[SpotDetector, list[Sample]], tmp_path: Path) -> None:

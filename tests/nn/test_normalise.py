@@ -59,13 +59,12 @@ def test_moments_without_positions_take_maps_of_any_size() -> None:
     np.testing.assert_allclose(moments.covariance(), np.cov(vectors.T, bias=True), atol=1e-10)
 
 
+@pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("hw", [None, (3, 4)], ids=["one mean", "mean per position"])
-def test_whitening_gives_identity_covariance_on_the_fitting_data(
-    hw: tuple[int, int] | None,
-) -> None:
+def test_whitening_gives_identity_covariance_on_the_fitting_data(hw: tuple[int, int] | None, unit: bool) -> None:
     maps = _maps(n=40)
-    normaliser = Normaliser("whiten", 5, hw)
-    normaliser.fit(_moments(maps, hw), shrinkage=0.0)
+    normaliser = Normaliser("whiten", 5, hw, unit=unit)
+    normaliser.fit(_moments(maps, hw, unit), shrinkage=0.0)
     white = normaliser(maps.float())
     assert white.shape == maps.shape
     vectors = _vectors(white).double()
@@ -84,6 +83,18 @@ def test_the_mean_per_position_removes_what_the_one_mean_leaves() -> None:
         left[hw] = normaliser(maps.float()).mean(dim=0).abs().max().item()
     assert left[(3, 4)] < 1e-4
     assert left[None] > 0.5
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_lengths_count_only_without_unit_norm(unit: bool) -> None:
+    maps = _maps(n=40)
+    normaliser = Normaliser("whiten", 5, (3, 4), unit=unit)
+    normaliser.fit(_moments(maps, (3, 4), unit))
+    seen = [normaliser(scale * maps[:4].float()) for scale in (1.0, 3.0)]
+    assert torch.allclose(*seen, atol=1e-4) == unit
+    positions = torch.arange(12)
+    vectors = normaliser.vectors(maps[0].float().flatten(1).T, positions)
+    torch.testing.assert_close(vectors.T.reshape(5, 3, 4), seen[0][0])
 
 
 def test_whitening_equals_the_manual_form_and_shrinkage_bounds_it() -> None:

@@ -12,6 +12,7 @@ import pytest
 from anomem.errors import ModelFileError
 from anomem.runtime.exported import ExportedFacts, read_facts
 from anomem.runtime.metadata import read_texts, write_texts
+from anomem.runtime.seal import seal
 from anomem.runtime.session import Session
 from tests.exports import Pair, exported
 
@@ -94,6 +95,19 @@ def written(path: Path, nodes: list[Any], shape: Any, out: Any, kind: int, extra
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def test_nothing_is_printed_about_a_network_that_is_not_text(
+    pair: Pair, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime quotes a name that is no UTF-8, which Python cannot show, and would try again."""
+    file = written(tmp_path / "net.onnx", [node("Ca\x01t", "image", "score")], IMAGES, ONE_EACH, BYTE)
+    write_texts(file, read_texts(pair.file))
+    file.write_bytes(file.read_bytes().replace(b"Ca\x01t", b"Ca\xfft"))
+    seal(file)
+    with pytest.raises(ModelFileError, match=r"net\.onnx: not an ONNX model that can be run"):
+        Session.open(file, engine="onnxruntime")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_network_that_fails_where_it_computes_is_named(pair: Pair, tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def test_names_of_mask_folders() -> None:
         "annotations",
         "segmentation",
         "gt_png",
+        "SegmentationClass",
     ]
     others = ["good", "with_mask", "without_mask", "missing_label", "good_label", "images"]
     assert [name for name in masks + others if is_mask_folder(name)] == masks

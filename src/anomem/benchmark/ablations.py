@@ -1,4 +1,4 @@
-"""Ablations of methods, sized for a CPU: variants of the ``cpu-long`` suite."""
+"""Ablations of methods, sized for a CPU: variants of the suites ``cpu-long`` and ``memory``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Any
 
 from anomem.benchmark.unit import Variant
 
-__all__ = ["FROM_SCRATCH", "FYD_ARMS", "FYD_PLAIN", "PLUME_ARMS", "PMB_ARMS", "STAGE_ONE", "STAGE_ONE_OBJECT"]
+__all__ = [
+    "FROM_SCRATCH",
+    "FYD_ARMS",
+    "FYD_PLAIN",
+    "MEMORY_ARMS",
+    "PLUME_ARMS",
+    "PMB_ARMS",
+    "STAGE_ONE",
+    "STAGE_ONE_OBJECT",
+]
 
 
 def _arms(method: str, shared: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]) -> tuple[Variant, ...]:
@@ -66,6 +75,30 @@ _STAGES = {
 
 STAGE_ONE = _arms("anomem", _TRAINED, _STAGES)
 STAGE_ONE_OBJECT = _arms("anomem", {"preset": "object", **_TRAINED}, _STAGES)
+
+MEMORY_ARMS = _arms(
+    "anomem",
+    {},
+    {
+        "AnoMem": {},
+        "AnoMem, 2048 items": {"memory_size": (2048,)},
+        "AnoMem, unit norm on all scales": {"unit_norm": (True,)},
+        "AnoMem, unit norm on none": {"unit_norm": (False,)},
+        "AnoMem, places do not count": {"place_weight": (0.0,)},
+        "AnoMem, places count on all scales": {"place_weight": (3.0,)},
+        "AnoMem, one map for both": {"map_weights": None},
+        "AnoMem, maps with neighbourhood": {"map_weights": (0.5, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0)},
+        "AnoMem, early scales first": {"scale_weights": (1.0, 0.0, 1.0, 0.0, 0.5, 0.5, 0.25, 0.25)},
+        "AnoMem, version 0.1": {
+            "stages": (1, 2, 3, 3, "blocks.5", "blocks.5"),
+            "neighbourhood": (3, 3, 3, 1, 3, 1),
+            "memory_size": (2048,),
+            "scale_weights": (1.0, 1.0, 0.5, 0.5, 0.25, 0.25),
+            "smoothing": 4.0,
+        },
+    },
+)
+"""AnoMem's surface preset, one setting at a time, and as it was in version 0.1."""
 
 # Two scales, memories, sampling, weights and beta are the paper's; the pooled output is a third scale, as Sec. 3.1
 # contrasts it too; hue and grey are SimCLR's. Tried on CIFAR-10's classes 7 and 8, which are not reported.

@@ -150,10 +150,11 @@ class Fit:
 def fit_params(unit: Unit) -> dict[str, Any]:
     """Return the hyperparameters of a unit's detector, seed included.
 
+    Inputs are square unless the variant names another aspect, so that lines of all versions can be compared.
     A dry run reduces optimiser steps and replaces weights that would be downloaded by random ones: it shows that a
     recipe runs, and nothing about its accuracy.
     """
-    params = {**unit.variant.params, "seed": unit.seed}
+    params = {"aspect": "square", **unit.variant.params, "seed": unit.seed}
     if unit.dry_steps is None:
         return params
     resolved = get(unit.variant.method)(**params).resolve()

@@ -10,6 +10,7 @@ from anomem.benchmark.ablations import (
     FROM_SCRATCH,
     FYD_ARMS,
     FYD_PLAIN,
+    MEMORY_ARMS,
     PLUME_ARMS,
     PMB_ARMS,
     STAGE_ONE,
@@ -76,6 +77,7 @@ _SMOKE = (
     Part("few-labels", ("textures/brick",), (_TINY_ANOMEM,), {"k": (0, 1, 3, 10), "draws": 2}),
     Part("cross-type", ("textures/brick",), (_TINY_ANOMEM,)),
     Part("promise", ("textures/brick",), (_TINY_ANOMEM,), {"redraws": 5}, (0,)),
+    Part("batches", ("textures/brick",), (_TINY_ANOMEM,), {"redraws": 5}, (0,)),
     Part("shift", ("textures/brick",), (_TINY_ANOMEM,), {"kinds": ("brighter",), "fresh": (10,), "redraws": 2}, (0,)),
     Part("distance-variance", ("textures/brick",), _all("padim", **_TINY), {"most": 24}),
     Part("disturbed", ("textures/gravel",), _all("padim", **_TINY)),
@@ -119,6 +121,7 @@ _CPU = (
     Part("cross-type", (_BOTTLE,), _LEARNERS, {"k": (0, 10, 30, "all"), "draws": 3}),
     Part("promise", _INDUSTRIAL, _all("anomem")),
     Part("shift", (_TILE, "aitex_tiles"), _all("anomem")),
+    Part("batches", (_TILE, "aitex_tiles"), _all("anomem")),
     Part("localisation", _INDUSTRIAL, _all(*_THREE, *_QUICK), seeds=(0, 1, 2)),
     Part("distance-variance", _INDUSTRIAL, _all("padim", "fyd")),
     Part("disturbed", (_BRUSH, _BOTTLE), _all("padim", "anomem", "fyd")),
@@ -210,10 +213,25 @@ _PAPER = (
     Part("sweep", _MVTEC, (PMB_OBJECTS,), {"of": "k"}),
 )
 
-SUITES: dict[str, tuple[Part, ...]] = {"smoke": _SMOKE, "cpu": _CPU, "cpu-long": _CPU_LONG, "paper": _PAPER}
+_MEMORY = (
+    Part(
+        "localisation",
+        (_BRUSH, "mvtec_ad/pill", "aitex_tiles", "fabric_stain", _TILE),
+        (*MEMORY_ARMS, *_all("padim")),
+        seeds=(0, 1, 2),
+    ),
+)
+
+SUITES: dict[str, tuple[Part, ...]] = {
+    "smoke": _SMOKE,
+    "cpu": _CPU,
+    "cpu-long": _CPU_LONG,
+    "memory": _MEMORY,
+    "paper": _PAPER,
+}
 """Suite by name.
 
 ``smoke``: every protocol once, on images shipped with anomem. ``cpu``: the published figures, on small sets, hours on a
-CPU. ``cpu-long``: long trainings and sets of many classes, one or two days on a CPU. ``paper``: the papers' recipes at
-full scale, for a GPU.
+CPU. ``cpu-long``: long trainings and sets of many classes, one or two days on a CPU. ``memory``: what AnoMem's
+settings are worth, on development sets, hours on a CPU. ``paper``: the papers' recipes at full scale, for a GPU.
 """

@@ -43,7 +43,7 @@ def extended(model: Path, output: Output) -> Detector:
     """Load a detector to refit with more images, and print the facts that will change."""
     from anomem.data.store import store_of
     from anomem.detectors import load
-    from anomem.modelfile import extended_call
+    from anomem.extending import extended_call
 
     context = click.get_current_context()
     options = {

@@ -54,8 +54,6 @@ def evaluate(
     out: Path | None,
     report: Path | None,
     alpha: float | None,
-    fdr: float | None,
-    calibrate_by: str | None,
     as_json: bool,
     **running: Any,
 ) -> None:
@@ -75,17 +73,14 @@ def evaluate(
     session.can_skip = not running["skip_bad"]
     session.reads(model, weights_of(model), data)
     _check_outputs(session, out, report)
-    detector = load(model)
-    dataset = read_dataset(data, normal=normal, every=every, stratum=calibrate_by or strata_rule(detector))
+    detector = load(model) if alpha is None else load(model).set_alpha(alpha)
+    dataset = read_dataset(data, normal=normal, every=every, stratum=running["strata"] or strata_rule(detector))
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
-    if alpha is not None:
-        detector.set_alpha(alpha)
     samples = dataset.for_evaluation()
     alone = {sample.label for sample in samples} <= {NORMAL, UNKNOWN}
     if alone and report is not None:
         raise InputError(f"{data}: has no anomalous images, which a report needs; leave out --report")
-    running |= {"strata": calibrate_by, "fdr": fdr}
     evaluation = _measure(session, detector, samples, alone=alone, quiet=as_json, running=running)
     strata = threshold_facts(detector.calibration_).get("strata")
     content = {"model": str(model), "data": str(data), **plain(evaluation.to_dict()), "found": found}
@@ -97,10 +92,8 @@ def evaluate(
         content["report"] = str(report / REPORT)
     if out is not None:
         write_text(out, json.dumps(content, indent=1, allow_nan=False) + "\n", session)
-    for text in _lines(evaluation, model):
+    for text in (*_lines(evaluation, model), *([] if report is None else [f"report: {report / REPORT}"])):
         output.line(text)
-    if report is not None:
-        output.line(f"report: {report / REPORT}")
     output.result(content)
 
 

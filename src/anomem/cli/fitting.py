@@ -15,7 +15,7 @@ import click
 
 from anomem.cli import options
 from anomem.cli.configuring import configured, extended
-from anomem.cli.found import show_found
+from anomem.cli.found import read_inputs, show_found
 from anomem.cli.output import Output, check_file, check_table, files_of, peak_mb
 from anomem.cli.progress import bars
 from anomem.cli.promising import (
@@ -28,6 +28,7 @@ from anomem.cli.promising import (
     write_suspects,
 )
 from anomem.cli.session import Session, note, pass_session
+from anomem.cli.verdicts import normals_with_columns
 from anomem.errors import AnomemError, InputError, OutputError
 from anomem.runtime.calibration import KINDS
 from anomem.runtime.precision import PRECISIONS
@@ -35,9 +36,8 @@ from anomem.runtime.text import count
 from anomem.types import ANOMALOUS, NORMAL
 
 if TYPE_CHECKING:
-    from anomem.data.samples import Dataset, Sample
+    from anomem.data.samples import Sample
     from anomem.detector import Detector
-    from anomem.loading import Model
 
 CALIBRATIONS = ("auto", *KINDS)
 
@@ -104,14 +104,10 @@ def fit(
     method: str,
     assignments: tuple[str, ...],
     labels: Path | None,
-    alpha: float | None,
     precision: str | None,
     fit_precision: str,
     bits: str | None,
     group_by: str | None,
-    calibrate_by: str | None,
-    calibration: str,
-    exclude: Path | None,
     suspects: Path | None,
     seed: int | None,
     extend: Path | None,
@@ -135,13 +131,11 @@ def fit(
 
     output = Output(as_json)
     session.can_skip = not running["skip_bad"]
-    session.reads(data, labels, exclude, extend, extend and store_of(extend))
-    check_file(out, session, what="model")
-    if suspects is not None:
-        check_table(suspects, session)
-    if keep_store:
-        check_file(store_of(out), session, what="store")
-    dataset, picked, found = _inputs(session, output, data, labels, normal=normal, every=every, stratum=calibrate_by)
+    session.reads(data, labels, running["exclude"], extend, extend and store_of(extend))
+    _check_outputs(session, out, suspects, store_of(out) if keep_store else None)
+    dataset, picked, found = read_inputs(
+        session, output, data, labels, normal=normal, every=every, stratum=running["strata"]
+    )
     detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
@@ -150,10 +144,6 @@ def fit(
             list(dataset.train),
             labels=picked,
             groups=group_by,
-            strata=calibrate_by,
-            alpha=alpha,
-            calibration=calibration,
-            exclude=exclude,
             fit_precision=PRECISIONS.get(fit_precision, fit_precision),
             extend=extend,
             progress=progress,
@@ -231,12 +221,9 @@ def calibrate(
     /,
     model: Path,
     normals: Path,
-    alpha: float,
     normal: str | None,
     every: int,
     group_by: str | None,
-    calibrate_by: str | None,
-    blend: bool,
     out: Path | None,
     as_json: bool,
     **running: Any,
@@ -255,16 +242,16 @@ def calibrate(
     session.reads(normals)
     check_file(target, session, what="model")
     detector = load_any(model)
-    rule = calibrate_by or strata_rule(detector)
-    dataset = read_dataset(normals, normal=normal, every=every, stratum=rule)
+    by = running.pop("strata")
+    dataset = read_dataset(normals, normal=normal, every=every, stratum=by or strata_rule(detector))
     session.check_inputs(*files_of((*dataset.train, *dataset.test)))
     found = show_found(dataset, output)
     chosen = [sample for sample in dataset.train if sample.label == NORMAL]
     if not chosen:
         raise InputError(f"{normals}: has no normal images to calibrate on; give a folder of normal images")
     with bars(session, quiet=as_json) as progress:
-        columns = _columns(detector, chosen, group_by, calibrate_by)
-        detector.calibrate(alpha=alpha, blend=blend, progress=progress, **columns, **running)
+        columns = normals_with_columns(detector, chosen, group_by, by)
+        detector.calibrate(progress=progress, **columns, **running)
     save(detector.save, target, session)
     calibration = detector.calibration_
     output.line(f"calibrated on {count(calibration.n, 'normal image')}{grouped(calibration)}")
@@ -283,35 +270,6 @@ def calibrate(
             "found": found,
         }
     )
-
-
-def _columns(detector: Model, chosen: list[Sample], group_by: str | None, calibrate_by: str | None) -> dict[str, Any]:
-    """Return normals with their groups and strata; exported models, which know no samples, get the columns."""
-    from anomem.data.sources import PathSource, column_of
-    from anomem.runtime.session import Session as Exported
-
-    if not isinstance(detector, Exported):
-        return {"normals": chosen, "groups": group_by, "strata": calibrate_by}
-    return {
-        "normals": PathSource(sample.path for sample in chosen),
-        "groups": group_by or column_of(chosen, "group"),
-        "strata": column_of(chosen, "stratum") or calibrate_by,
-    }
-
-
-def _inputs(
-    session: Session, output: Output, data: Path, labels: Path | None, **reading: Any
-) -> tuple[Dataset, tuple[Sample, ...] | None, dict[str, Any]]:
-    """Read what a fit learns from: a data set, labels that somebody picked, and what was found, which is printed."""
-    from anomem.data.sources import read_dataset, read_labels
-
-    dataset = read_dataset(data, **reading)
-    found = show_found(dataset, output)
-    picked = read_labels(labels) if labels else None
-    session.check_inputs(*files_of((*dataset.train, *(picked or ()), *dataset.test)))
-    if not any(sample.label == NORMAL for sample in dataset.train):
-        raise InputError(f"{data}: has no normal images to learn from; put them into train/good, or label them 0")
-    return dataset, picked, found
 
 
 def load(model: Path) -> Detector:
@@ -356,6 +314,15 @@ def _unreadable(detector: Detector, samples: Sequence[Sample]) -> list[dict[str,
         ends = [i for i in range(len(error)) if error.startswith(": ", i) and error[:i] in paths]
         skipped.append({"path": error[: ends[-1]] if ends else error, "error": error})
     return skipped
+
+
+def _check_outputs(session: Session, out: Path, suspects: Path | None, store: Path | None) -> None:
+    """Check before any work that the outputs can be written."""
+    check_file(out, session, what="model")
+    if suspects is not None:
+        check_table(suspects, session)
+    if store is not None:
+        check_file(store, session, what="store")
 
 
 def _finish(

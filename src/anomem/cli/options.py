@@ -25,6 +25,7 @@ group_by = click.option(
 )
 calibrate_by = click.option(
     "--calibrate-by",
+    "strata",
     metavar="COLUMN|folder|REGEX",
     help="Strata (camera, product, shift), each with a calibration of its own: a column of the table, the image's "
     "folder, or the match of REGEX in the path.",

@@ -97,9 +97,6 @@ def score(
     alpha: float | None,
     engine: str,
     precision: str,
-    fdr: float | None,
-    group_by: str | None,
-    calibrate_by: str | None,
     every: int,
     as_json: bool,
     **running: Any,
@@ -111,7 +108,6 @@ def score(
     too; with --group-by, or a table's column group, each group by its highest score. Warns of scores unlike those of
     the calibration.
     """
-    from anomem.data.sources import PathSource
     from anomem.loading import load
     from anomem.runtime.metadata import weights_of
 
@@ -127,13 +123,8 @@ def score(
     detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
         detector.set_alpha(alpha)
-    calibration, groups = detector.calibration_, verdicts.groups_of(listed, group_by)
-    named = {"strata": verdicts.strata_of(listed, calibrate_by, calibration), "groups": groups}
-    scored = detector.score(PathSource(paths), maps=drawn is not None, **named, **running)
-    watched = counted(scored, len(paths), "score", session, quiet=as_json)
-    with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:
-        results, skipped = _collect(watched, detector, drawn, folder, running["max_pixels"])
-    judged = verdicts.judge(results, calibration, fdr, grouped=groups is not None)
+    calibration = detector.calibration_
+    results, skipped, judged = _judged(session, detector, listed, drawn, running, quiet=as_json)
     rows = _rows(results, judged, drawn, calibration)
     if out is not None:
         write_table(out, rows, _columns(judged, calibration), session)
@@ -149,6 +140,28 @@ def score(
             "found": found,
         }
     )
+
+
+def _judged(
+    session: Session,
+    detector: Model,
+    listed: Sequence[Listed],
+    drawn: Heatmaps | None,
+    running: dict[str, Any],
+    *,
+    quiet: bool,
+) -> tuple[list[Scored], list[dict[str, str]], Verdicts]:
+    """Score all images, draw their heatmaps and judge them together: results, unreadable images, verdicts."""
+    from anomem.data.sources import PathSource
+
+    paths = [path for part in listed for path in part.paths]
+    fdr, groups = running.pop("fdr"), verdicts.groups_of(listed, running.pop("group_by"))
+    strata = verdicts.strata_of(listed, running.pop("strata"), detector.calibration_)
+    scored = detector.score(PathSource(paths), maps=drawn is not None, strata=strata, groups=groups, **running)
+    watched = counted(scored, len(paths), "score", session, quiet=quiet)
+    with nullcontext() if drawn is None else filled_folder(drawn.folder, session) as folder:
+        results, skipped = _collect(watched, detector, drawn, folder, running["max_pixels"])
+    return results, skipped, verdicts.judge(results, detector.calibration_, fdr, grouped=groups is not None)
 
 
 def _listed(images: Sequence[Path], every: int) -> tuple[list[Listed], list[dict[str, Any]]]:

@@ -12,6 +12,8 @@ from anomem.runtime.neutral import printable
 from anomem.runtime.text import count, number
 
 if TYPE_CHECKING:
+    from anomem.data.samples import Sample
+    from anomem.loading import Model
     from anomem.runtime.calibration import Calibration
     from anomem.runtime.fdr import Batch
     from anomem.runtime.group_verdicts import ScoredGroup
@@ -62,7 +64,7 @@ def strata_of(listed: Sequence[Listed], rule: str | None, calibration: Calibrati
     InputError
         A rule for a model without strata, or an image without a stratum.
     """
-    from anomem.data.sources import PathSource, column_of, table_samples
+    from anomem.data.sources import PathSource, sample_column, table_samples
     from anomem.runtime.groups import resolve_strata
     from anomem.runtime.strata import COLUMN
 
@@ -72,7 +74,7 @@ def strata_of(listed: Sequence[Listed], rule: str | None, calibration: Calibrati
         return None
     by, found = rule or calibration.strata.by or COLUMN, list[Hashable | None]()
     for part in listed:
-        column = column_of(table_samples(part.place, by), "stratum") if _is_table(part.place) else None
+        column = sample_column(table_samples(part.place, by), "stratum") if _is_table(part.place) else None
         if column is None and by == COLUMN:
             raise InputError(f"{part.place}: has no column {COLUMN!r}, which the model needs; give --calibrate-by")
         found += resolve_strata(by, PathSource(part.paths)) if column is None else column
@@ -81,11 +83,11 @@ def strata_of(listed: Sequence[Listed], rule: str | None, calibration: Calibrati
 
 def groups_of(listed: Sequence[Listed], rule: str | None) -> list[Hashable | None] | str | None:
     """Return `rule`, or the groups that tables carry; None without any."""
-    from anomem.data.sources import column_of, table_samples
+    from anomem.data.sources import sample_column, table_samples
 
     if rule is not None:
         return rule
-    columns = [column_of(table_samples(part.place), "group") if _is_table(part.place) else None for part in listed]
+    columns = [sample_column(table_samples(part.place), "group") if _is_table(part.place) else None for part in listed]
     if not any(columns):
         return None
     filled = (column or [None] * len(part.paths) for column, part in zip(columns, listed, strict=True))
@@ -151,3 +153,19 @@ def shift_line(shift: Shift, alpha: float, model: str) -> str:
         f"{shift.n_calibration:,}, p {shift.p_value:.3g}): the false-alarm rate may not hold; calibrate on {FRESH} "
         f"fresh normals: anomem calibrate {model} NORMALS --alpha {alpha:.3g}{option}"
     )
+
+
+def normals_with_columns(
+    detector: Model, chosen: Sequence[Sample], group_by: str | None, calibrate_by: str | None
+) -> dict[str, Any]:
+    """Return normals with their groups and strata; exported models, which know no samples, get the columns."""
+    from anomem.data.sources import PathSource, sample_column
+    from anomem.runtime.session import Session as Exported
+
+    if not isinstance(detector, Exported):
+        return {"normals": list(chosen), "groups": group_by, "strata": calibrate_by}
+    return {
+        "normals": PathSource(sample.path for sample in chosen),
+        "groups": group_by or sample_column(chosen, "group"),
+        "strata": sample_column(chosen, "stratum") or calibrate_by,
+    }

@@ -187,10 +187,10 @@ def normal_samples(
     normals = [sample for sample in samples if sample.label == NORMAL]
     if not normals:
         raise InputError(f"{images}: no normal images to calibrate on; give a folder of them")
-    return normals, {"groups": column_of(normals, "group"), "strata": column_of(normals, "stratum")}
+    return normals, {"groups": sample_column(normals, "group"), "strata": sample_column(normals, "stratum")}
 
 
-def column_of(samples: Sequence[Sample], name: str) -> list[Hashable | None] | None:
+def sample_column(samples: Sequence[Sample], name: str) -> list[Hashable | None] | None:
     """Return the entry `name` of each sample; None where no sample has one."""
     column: list[Hashable | None] = [getattr(sample, name) for sample in samples]
     return column if any(column) else None
@@ -207,7 +207,9 @@ class PathSource(FileSource):
     def height_width(self, i: int) -> tuple[int, int]:
         """Return height and width of file ``i``, read from its header, or of a video's frame."""
         path = Path(self._paths[i])
-        return frame_hw(path) if is_frame(path) and not exists(path) else super().height_width(i)
+        if is_frame(path) and not exists(path):
+            return frame_hw(path, self.reading.max_pixels)
+        return super().height_width(i)
 
 
 def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSource:
@@ -260,7 +262,7 @@ def table_samples(table: Path, stratum: str | None = None) -> list[Sample]:
 def strata_of(images: ImagesLike, column: str) -> list[Hashable | None] | None:
     """Return the strata of samples, or of a table's column, in the order of `open_source`; None without any."""
     if isinstance(images, (str, Path)) and Path(images).suffix.lower() in TABLE_SUFFIXES and is_file(Path(images)):
-        return column_of(table_samples(Path(images), column), "stratum")
+        return sample_column(table_samples(Path(images), column), "stratum")
     if isinstance(images, (list, tuple)) and images and all(isinstance(item, Sample) for item in images):
-        return column_of(images, "stratum")
+        return sample_column(images, "stratum")
     return None

@@ -131,10 +131,10 @@ def split_within(
         return split_normals(digests, groups, seed=seed)
     parts: list[Split] = []
     for name in sorted(set(strata)):
-        chosen = np.flatnonzero(np.asarray(strata) == name)
-        own = None if groups is None else [groups[i] for i in chosen]
+        chosen = np.asarray([i for i, stratum in enumerate(strata) if stratum == name], dtype=np.intp)
+        own = None if groups is None else [groups[int(i)] for i in chosen]
         try:
-            split = split_normals([digests[i] for i in chosen], own, seed=seed)
+            split = split_normals([digests[int(i)] for i in chosen], own, seed=seed)
         except InputError as error:
             raise InputError(f"stratum {name!r}: {error}") from error
         parts.append(Split(*(chosen[part] for part in (split.learn, split.tune, split.calibrate, split.beside))))

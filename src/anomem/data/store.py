@@ -19,7 +19,7 @@ from anomem.types import NORMAL, Record
 if TYPE_CHECKING:
     from anomem.data.corpus import Corpus
 
-__all__ = ["Stored", "read_store", "store_of", "stored_normals", "with_earlier", "write_store"]
+__all__ = ["Stored", "call_facts", "read_store", "store_of", "stored_normals", "with_earlier", "write_store"]
 
 _COLUMNS = ("path", "digest", "group", "stratum")
 _REMEDY = "fit again on all images"
@@ -117,7 +117,7 @@ def read_store(model: str | Path, learnt: frozenset[int]) -> tuple[Stored, ...]:
     try:
         with place.open(newline="", **_TEXT) as stream:
             normals = tuple(map(_stored, csv.DictReader(stream)))
-    except (KeyError, TypeError, ValueError, csv.Error, OSError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, csv.Error, OSError) as error:
         raise InputError(f"{place}: no store of normals, or damaged; {_REMEDY}") from error
     if not learnt <= {normal.digest for normal in normals}:
         raise InputError(f"{place}: the store of another model than {model}; put its own there, or {_REMEDY}")
@@ -128,6 +128,16 @@ def _stored(row: Mapping[str, str]) -> Stored:
     # Stores of earlier versions have no strata.
     group, stratum = (json.loads(row[name]) if row.get(name) else None for name in ("group", "stratum"))
     return Stored(Path(row["path"]), int(row["digest"], 16), group, stratum)
+
+
+def call_facts(call: Mapping[str, object]) -> dict[str, Any]:
+    """Return the arguments of a fit that a later one with ``extend`` repeats, without those left at their defaults.
+
+    They are the rules of ``groups`` and ``strata`` ("near", "folder", an expression), ``fit_precision`` and
+    ``max_pixels``.
+    """
+    kinds = {"groups": str, "strata": str, "fit_precision": str, "max_pixels": int}
+    return {n: call[n] for n, kind in kinds.items() if isinstance(call.get(n), kind) and call[n] != "auto"}
 
 
 def with_earlier(earlier: Sequence[Stored], samples: Sequence[Sample]) -> Generator[Record, None, list[Sample]]:

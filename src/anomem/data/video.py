@@ -17,6 +17,7 @@ import numpy as np
 
 from anomem.data.samples import Dataset, Sample
 from anomem.errors import ImageError, InputError, MissingExtraError, one_line
+from anomem.runtime.files import is_file
 from anomem.runtime.limits import MAX_PIXELS, check_pixels
 from anomem.runtime.listing import list_folder
 from anomem.runtime.text import count
@@ -119,11 +120,11 @@ def read_frame(path: Path, max_pixels: int = MAX_PIXELS) -> UInt8Image:
     return _opened(path.with_name(clip)).image(int(number), str(path), max_pixels)
 
 
-def frame_hw(path: Path) -> tuple[int, int]:
+def frame_hw(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return height and width of a frame, upright; equal for all frames of a video, so that one is decoded."""
     clip = _opened(path.with_name(path.name.rpartition("#")[0]))
     if clip.hw is None:
-        height, width = clip.image(0, str(path)).shape[:2]
+        height, width = clip.image(0, str(path), max_pixels).shape[:2]
         clip.hw = height, width
     return clip.hw
 
@@ -133,6 +134,8 @@ def _opened(video: Path) -> _Clip:
         facts = video.stat()
     except OSError as error:
         raise ImageError(str(video), "there is no such file; check the path") from error
+    if not is_file(video):  # a pipe would block
+        raise ImageError(str(video), "is a pipe, device or socket, not a file; name a video file, or leave it out")
     return _cached(video, (facts.st_size, facts.st_mtime_ns), os.getpid())
 
 

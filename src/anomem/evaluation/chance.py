@@ -52,12 +52,12 @@ def _beta_binomial(n_normal: int, n_calibration: int, alpha: float) -> npt.NDArr
     k = rejected_ranks(alpha, n_calibration)
     rest = n_calibration + 1 - k
     if k < 1:
-        return np.eye(1, n_normal + 1)[0]
+        return np.asarray(np.eye(1, n_normal + 1)[0])
     logs = [
         _log_binomial(n_normal, i) + _log_beta(i + k, n_normal - i + rest) - _log_beta(k, rest)
         for i in range(n_normal + 1)
     ]
-    return np.exp(logs)
+    return np.exp(np.asarray(logs, np.float64))
 
 
 def _log_binomial(n: int, k: int) -> float:

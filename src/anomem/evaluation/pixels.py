@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from anomem.data.labelled_images import Images
-from anomem.errors import InputError
+from anomem.errors import AnomemWarning, InputError
 from anomem.evaluation.figures import PixelFigures
 from anomem.metrics import PixelScores
-from anomem.types import NORMAL, FloatArray
+from anomem.types import ANOMALOUS, NORMAL, FloatArray
 
 __all__ = ["PixelTally"]
+
+_HALF = 0.5
 
 
 @dataclass
@@ -31,6 +34,7 @@ class PixelTally:
     images: Images
     scores: PixelScores = field(default_factory=PixelScores)
     n_without_mask: int = 0
+    _covered: list[str] = field(default_factory=list)
 
     def add(self, position: int, anomaly_map: FloatArray) -> None:
         """Add the pixels of one image's map, (H, W) in the image's own frame.
@@ -55,13 +59,22 @@ class PixelTally:
             )
         if mask is None or not mask.any():
             self.n_without_mask += 1
-        else:
-            self.scores.add(anomaly_map, mask)
+            return
+        self.scores.add(anomaly_map, mask)
+        if mask.mean() > _HALF:
+            self._covered.append(self.images.source.name(position))
 
     def figures(self) -> PixelFigures | None:
         """Return the figures; None where no mask has a defect."""
         if not self.scores.n_regions:
             return None
+        if len(self._covered) > _HALF * (len(self.images.positions(ANOMALOUS)) - self.n_without_mask):
+            warnings.warn(
+                f"{len(self._covered):,} masks mark more than half of their image, such as that of {self._covered[0]}; "
+                "defects must be white in a mask: invert them if they are black",
+                AnomemWarning,
+                stacklevel=4,
+            )
         return PixelFigures(
             auroc=self.scores.auroc(),
             auroc_ci=self.scores.interval("auroc"),

@@ -86,7 +86,7 @@ def native_results(state: Fitted, files: Sequence[Path], *, precision: str, maps
     """Score files by the model itself, on the CPU, in a chosen precision."""
     images = ImageSet(open_source(list(files)), state.preprocessing, workers=0)
     scorer = moved(state.scorer, "cpu")
-    return list(score_images(scorer, images, precision=precision, batch_size=BATCH, maps=maps))
+    return list(score_images(scorer, images, precision=precision, batch_size=BATCH, whole=maps))
 
 
 def compare(state: Fitted, session: Session, files: Sequence[Path], precision: str) -> Difference:
@@ -114,8 +114,8 @@ def compare(state: Fitted, session: Session, files: Sequence[Path], precision: s
 
 
 def _map_share(exported: Sequence[ImageResult], native: Sequence[ImageResult], steps: float) -> float | None:
-    """Return the largest difference of the networks' maps of all tiles, as a share of the maps' range."""
-    found, wanted = ([r.tile_maps.ravel() for r in part if r.tile_maps is not None] for part in (exported, native))
+    """Return the largest difference of the images' maps, as a share of the maps' range."""
+    found, wanted = ([r.map.ravel() for r in part if r.map is not None] for part in (exported, native))
     if not found:
         return None
     apart = _largest(np.concatenate(found) - np.concatenate(wanted), steps)

@@ -103,7 +103,9 @@ class Backbone(nn.Module):
         self.stages = list(stages)
         self.layers = [layer_name(model, self.name, stage) for stage in stages]
         self.embedding = embedding
-        self._expect(cast(Any, model).pretrained_cfg)
+        facts: Any = model.pretrained_cfg
+        self.trained_at = int(facts["input_size"][-1])
+        self._expect(facts)
         self.model = _cut(model, self.layers, embedding, self.name)
         widen_same(self.model)
         if folded and not isinstance(self.model, TokenMaps):
@@ -174,8 +176,7 @@ class Backbone(nn.Module):
         return [FeatureInfo(m.shape[1], (m.shape[2], m.shape[3]), _stride(hw, m)) for m in maps]
 
     def _advice(self) -> str:
-        side = timm.get_pretrained_cfg(self.name).input_size[-1]
-        return f"it was trained at {side} px: set size={side}, or another backbone"
+        return f"it was trained at {self.trained_at} px: set size={self.trained_at}, or another backbone"
 
 
 def _stride(hw: tuple[int, int], feature_map: Tensor) -> int:
@@ -219,7 +220,7 @@ def load_backbone(
         name, stages, embedding=embedding, width=width, small_stem=small_stem, weights=state, folded=folded
     )
     if weights is not None and timm.is_model_pretrained(tagged := f"{architecture(name)}.{weights}"):
-        backbone._expect(timm.get_pretrained_cfg(tagged).to_dict())
+        backbone._expect(cast(Any, timm.get_pretrained_cfg(tagged)).to_dict())
     try:
         return backbone.to(memory_format=torch.channels_last)
     except RuntimeError as error:

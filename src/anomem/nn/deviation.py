@@ -10,11 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anomem.errors import ParameterError
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.normalise import Normaliser
 
 PRIOR_IMAGES = 200
 """Weight, in images, of the prior that all positions of a scale are alike."""
+
+
+def _coordinates(hw: tuple[int, int]) -> Tensor:
+    """Return the centres of positions in shares of height and width, (2, h, w)."""
+    rows, columns = ((torch.arange(n, dtype=torch.float32) + 0.5) / n for n in hw)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
 
 
 class ScaleMemory(nn.Module):
@@ -36,9 +43,16 @@ class ScaleMemory(nn.Module):
         Subtract a mean per position when whitening (aligned objects) instead of one mean.
     max_grid : int
         Maximum number of positions per side; finer maps are averaged down.
+    unit_norm : bool
+        Scale vectors to unit norm before whitening.
+    place_weight : float
+        Weight w of the position: w times its coordinates (0 to 1 from the top and from the left) is appended to
+        vectors and items, so that items at another place are farther away. 0: off.
     beta, hard, steps, association
         As for :class:`~anomem.nn.hopfield.HopfieldMemory`.
     """
+
+    places: Tensor
 
     def __init__(
         self,
@@ -50,15 +64,20 @@ class ScaleMemory(nn.Module):
         normalise: Any,
         position_mean: bool,
         max_grid: int,
+        unit_norm: bool = True,
+        place_weight: float = 0.0,
         **retrieval: Any,
     ) -> None:
         super().__init__()
+        self.channels, self.dim = channels, channels + (2 if place_weight else 0)
         self.neighbourhood = neighbourhood if max(hw) > 1 else 1
         self.shrink = max(1, -(-max(hw) // max_grid))
         self.hw = (-(-hw[0] // self.shrink), -(-hw[1] // self.shrink))
         self.retrieval = retrieval
-        self.normaliser = Normaliser(normalise, channels, self.hw if position_mean else None)
-        self.memory = HopfieldMemory(n_items, channels, **retrieval) if n_items else None
+        self.normaliser = Normaliser(normalise, channels, self.hw if position_mean else None, unit=unit_norm)
+        places = place_weight * _coordinates(self.hw) if place_weight else torch.zeros(0, *self.hw)
+        self.register_buffer("places", places, persistent=False)
+        self.memory = HopfieldMemory(n_items, self.dim, **retrieval) if n_items else None
 
     def gather(self, maps: Tensor) -> Tensor:
         """Average each position with its neighbours (borders average what there is), then down to the grid; float32."""
@@ -68,31 +87,42 @@ class ScaleMemory(nn.Module):
         return maps if self.shrink == 1 else F.avg_pool2d(maps, self.shrink, ceil_mode=True)
 
     def embed(self, maps: Tensor) -> Tensor:
-        """Return features (B, C, h, w) in the space of the association."""
+        """Return features (B, D, h, w) in the space of the association: C channels, then the weighted place."""
         embedded: Tensor = self.normaliser(self.gather(maps))
-        return embedded
+        if self.dim == self.channels:
+            return embedded
+        return torch.cat([embedded, self.places.expand(len(embedded), -1, -1, -1)], dim=1)
+
+    def embed_vectors(self, vectors: Tensor, positions: Tensor) -> Tensor:
+        """Return vectors (M, C) at flat positions (M,) in the space of the association, (M, D)."""
+        embedded = self.normaliser.vectors(vectors, positions)
+        return torch.cat([embedded, self.places.flatten(1)[:, positions].T], dim=1)
 
     def recall(self, vectors: Tensor) -> Tensor:
         """Return HF(z) for vectors (..., C) of that space."""
         return torch.zeros_like(vectors) if self.memory is None else self.memory(vectors)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return Delta = z - HF(z) at every position (Eq. 8): (B, C, h, w) to (B, C, h, w)."""
+        """Return Delta = z - HF(z) at every position (Eq. 8): (B, C, h, w) to (B, C, h, w), without the place."""
+        return self.difference(maps)[:, : self.channels]
+
+    def difference(self, maps: Tensor) -> Tensor:
+        """Return z - HF(z) in the space of the association, whose norms count: (B, C, h, w) to (B, D, h, w)."""
         z = self.embed(maps).permute(0, 2, 3, 1)
         return (z - self.recall(z)).permute(0, 3, 1, 2)
 
     def norms(self, maps: Tensor) -> Tensor:
-        """Return ||Delta|| at every position, (B, C, h, w) to (B, h, w), without Delta itself where possible."""
+        """Return the norm of the difference at every position, (B, C, h, w) to (B, h, w), without it where possible."""
         z = self.embed(maps).permute(0, 2, 3, 1)
         return z.norm(dim=-1) if self.memory is None else self.memory.distances(z)
 
     def deviation(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Delta (B, C, h, w) and ||Delta|| (B, h, w) from one pass over the memory, as `forward` and `norms`."""
+        """Return Delta (B, C, h, w) and the norm (B, h, w) from one pass over the memory, as `forward` and `norms`."""
         z = self.embed(maps).permute(0, 2, 3, 1)
         if self.memory is None:
-            return z.permute(0, 3, 1, 2), z.norm(dim=-1)
+            return z.permute(0, 3, 1, 2)[:, : self.channels], z.norm(dim=-1)
         recalled, norms = self.memory.recall_with_distances(z)
-        return (z - recalled).permute(0, 3, 1, 2), norms
+        return (z - recalled).permute(0, 3, 1, 2)[:, : self.channels], norms
 
 
 class MapFusion(nn.Module):
@@ -103,7 +133,9 @@ class MapFusion(nn.Module):
     hws : list of tuple of int
         Height and width of each scale's map.
     weights : list of float
-        lambda per scale.
+        lambda per scale, >= 0; 0: the scale does not count in the score.
+    map_weights : list of float, optional
+        Weights of the scales in the map that is shown, >= 0. None: one map serves both.
     input_hw : (int, int)
         Height and width of the model's input, pixels.
     reduction : {"l2", "max", "top"}
@@ -126,6 +158,7 @@ class MapFusion(nn.Module):
     """
 
     weights: Tensor
+    map_weights: Tensor
     totals: Tensor
     kernel: Tensor
 
@@ -139,13 +172,16 @@ class MapFusion(nn.Module):
         top: float,
         smoothing: float,
         standardise: str,
+        map_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.reduction, self.top, self.standardise = reduction, top, standardise
-        self.on_map = [s for s, hw in enumerate(hws) if max(hw) > 1] or list(range(len(hws)))
+        self.on_map = _placed(hws, weights)
+        self.shown = None if map_weights is None else _placed(hws, map_weights)
         self.grid_hw = max(hws, key=math.prod)
         self.map_hw = _map_hw(hws, input_hw)
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+        self.register_buffer("map_weights", torch.tensor(map_weights or weights, dtype=torch.float32), persistent=False)
         self.register_buffer("totals", torch.tensor([0.0, 1.0]).repeat(len(hws), 1))
         self.register_buffer("kernel", _gaussian(smoothing * max(self.map_hw) / max(input_hw)))
         for s, hw in enumerate(hws):
@@ -180,14 +216,22 @@ class MapFusion(nn.Module):
 
     def forward(self, norms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Fuse norm maps [(B, h_s, w_s)] to a score (B,) and a map (B, *map_hw)."""
-        fused = self._fused_map(norms)
+        if self.shown is None:
+            fused = self._fused_map(norms, self.weights, self.on_map)
+            return self._score(norms, fused), fused
+        shown = self._fused_map(norms, self.map_weights, self.shown)
+        judged = shown if self.reduction == "l2" else self._fused_map(norms, self.weights, self.on_map)
+        return self._score(norms, judged), shown
+
+    def _score(self, norms: Sequence[Tensor], fused: Tensor) -> Tensor:
+        """Reduce norms and their fused map to a score, (B,)."""
         if self.reduction == "l2":
-            return self._fused_totals(norms), fused
+            return self._fused_totals(norms)
         if self.reduction == "max":
-            return fused.amax(dim=(1, 2)), fused
+            return fused.amax(dim=(1, 2))
         flat = fused.flatten(1)
         count = max(1, round(self.top * flat.shape[1]))
-        return flat.topk(count, dim=1).values.mean(dim=1), fused
+        return flat.topk(count, dim=1).values.mean(dim=1)
 
     def _fused_totals(self, norms: Sequence[Tensor]) -> Tensor:
         """Return Eq. 9 per scale, standardised, then fused by Eq. 13."""
@@ -195,13 +239,22 @@ class MapFusion(nn.Module):
         standard = (totals - self.totals[:, 0]) / self.totals[:, 1]
         return (standard * self.weights).sum(dim=1) / self.weights.sum()
 
-    def _fused_map(self, norms: Sequence[Tensor]) -> Tensor:
+    def _fused_map(self, norms: Sequence[Tensor], weights: Tensor, scales: Sequence[int]) -> Tensor:
         """Return norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
-        layers = [self.weights[s] * _resized(self._standard(s, norms[s])[:, None], self.map_hw) for s in self.on_map]
-        return smooth(sum(layers) / self.weights[self.on_map].sum(), self.kernel)[:, 0]
+        layers = [weights[s] * _resized(self._standard(s, norms[s])[:, None], self.map_hw) for s in scales]
+        return smooth(sum(layers) / weights[scales].sum(), self.kernel)[:, 0]
 
     def _standard(self, scale: int, norms: Tensor) -> Tensor:
         return (norms - self.get_buffer(f"location_{scale}")) / self.get_buffer(f"spread_{scale}")
+
+
+def _placed(hws: Sequence[tuple[int, int]], weights: Sequence[float]) -> list[int]:
+    """Return the scales of a map: those that count and have several positions, or single positions where all have."""
+    placed = [s for s, hw in enumerate(hws) if max(hw) > 1] or list(range(len(hws)))
+    counted = [s for s in placed if weights[s] > 0]
+    if not counted:
+        raise ParameterError("weights: 0 for every scale of the map; give one of them a weight above 0")
+    return counted
 
 
 def smooth(maps: Tensor, kernel: Tensor) -> Tensor:

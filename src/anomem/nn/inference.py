@@ -34,6 +34,7 @@ def score_images(
     precision: str,
     batch_size: int,
     maps: bool = False,
+    whole: bool = False,
     evidence: bool = False,
     forward: Callable[[Tensor], Output] | None = None,
 ) -> Iterator[ImageResult]:
@@ -50,7 +51,9 @@ def score_images(
     batch_size : int
         Tiles per forward pass; the scores do not depend on it beyond rounding.
     maps : bool
-        Keep the anomaly maps.
+        Keep the anomaly map of each image's selected tile.
+    whole : bool
+        Return the map of each whole image.
     evidence : bool
         Return the inputs of a second stage (scorers of one stage have none).
     forward : callable, optional
@@ -62,9 +65,11 @@ def score_images(
     device = next(scorer.buffers()).device
 
     def network(tiles: UInt8Image) -> TileOutput:
-        return _forward(forward, to_tensor(tiles).to(device), precision, maps=maps)
+        return _forward(forward, to_tensor(tiles).to(device), precision, maps=maps or whole)
 
-    for result in score_tiles(images.prepared(batch_size), network, batch_size=batch_size, maps=maps):
+    stitched = images.preprocessing if whole else None
+    batches = images.prepared(batch_size)
+    for result in score_tiles(batches, network, batch_size=batch_size, maps=maps, whole=stitched):
         kept = result.evidence
         yield result if kept is None else replace(result, evidence=torch.from_numpy(kept))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,16 @@ class KeptMaps(ImageSet):
         """Return the images at `positions` of this set."""
         images = ImageSet(self.source, self.preprocessing, self.indices[np.asarray(positions)], workers=self.workers)
         return KeptMaps(images, self._store, self._shapes, [self.tiles[int(i)] for i in positions])
+
+    def alone(self, store: FeatureStore) -> KeptMaps:
+        """Return the same images with their maps copied to a store of their own, as if only they were extracted."""
+        store.add(self._store.rows(torch.from_numpy(self.rows)))
+        ends = np.cumsum([len(image.tiles) for image in self.tiles])
+        numbered: list[Any] = [
+            np.arange(end - len(image.tiles), end) for image, end in zip(self.tiles, ends, strict=True)
+        ]
+        tiles = [replace(image, tiles=rows) for image, rows in zip(self.tiles, numbered, strict=True)]
+        return KeptMaps(self, store, self._shapes, tiles)
 
     @property
     def rows(self) -> IntArray:

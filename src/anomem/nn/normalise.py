@@ -140,8 +140,8 @@ class Normaliser(nn.Module):
     ========== =====================================================================================
     mode       each vector becomes
     ========== =====================================================================================
-    whiten     unit norm, minus the mean (of its position where ``hw`` is given), PCA-whitened;
-               learnt by `fit`, NaN before
+    whiten     unit norm (with ``unit``), minus the mean (of its position where ``hw`` is given),
+               PCA-whitened; learnt by `fit`, NaN before
     unit       unit norm
     layernorm  mean 0 and variance 1 over its channels
     raw        itself
@@ -155,6 +155,8 @@ class Normaliser(nn.Module):
     hw : (int, int) or None
         "whiten": subtract a mean for each position of maps of this size (aligned objects). None: one
         mean, maps of any size.
+    unit : bool
+        "whiten": scale vectors to unit norm first; False: their lengths count.
 
     Attributes
     ----------
@@ -173,13 +175,14 @@ class Normaliser(nn.Module):
     mean: Tensor
     projection: Tensor
 
-    def __init__(self, mode: Mode, dim: int, hw: tuple[int, int] | None = None) -> None:
+    def __init__(self, mode: Mode, dim: int, hw: tuple[int, int] | None = None, *, unit: bool = True) -> None:
         super().__init__()
         if mode not in _MODES:
             raise ParameterError(f"normalise must be one of {', '.join(_MODES)}, got {mode!r}")
         self.mode: Mode = mode
         self.dim = dim
         self.hw = hw
+        self.unit = unit
         if mode == "whiten":
             # NaN until fitted, so that an untrained normaliser is noticed.
             self.register_buffer("mean", torch.full((dim, *(hw or (1, 1))), torch.nan))
@@ -187,7 +190,7 @@ class Normaliser(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the normaliser in ``repr``."""
-        return f"mode={self.mode!r}, dim={self.dim}, hw={self.hw}"
+        return f"mode={self.mode!r}, dim={self.dim}, hw={self.hw}, unit={self.unit}"
 
     @torch.no_grad()
     def fit(self, moments: FeatureMoments, shrinkage: float = 0.01, power: float = 1.0) -> None:
@@ -196,8 +199,7 @@ class Normaliser(nn.Module):
         Parameters
         ----------
         moments : FeatureMoments
-            Moments of unit vectors (``unit=True``), with the normaliser's ``dim``, and its ``hw`` unless that
-            is None.
+            Moments with the normaliser's ``unit`` and ``dim``, and its ``hw`` unless that is None.
         shrinkage : float, in [0, 1]
             Shrinkage s: the covariance becomes (1 - s) cov + s (trace / C) I before it is inverted, which bounds
             the amplification of directions without variance.
@@ -219,9 +221,9 @@ class Normaliser(nn.Module):
             raise ParameterError(f"the power of whitening must be from 0 to 1, got {power}")
         if self.mode != "whiten":
             return
-        if not moments.unit or moments.dim != self.dim or self.hw not in (None, moments.hw):
+        if moments.unit != self.unit or moments.dim != self.dim or self.hw not in (None, moments.hw):
             raise ParameterError(
-                f"whitening needs moments of unit vectors with dim={self.dim}, hw={self.hw}; "
+                f"whitening needs moments with unit={self.unit}, dim={self.dim}, hw={self.hw}; "
                 f"got unit={moments.unit}, dim={moments.dim}, hw={moments.hw}"
             )
         per_position = self.hw is not None
@@ -246,12 +248,12 @@ class Normaliser(nn.Module):
             return maps
         if self.mode == "layernorm":
             return F.layer_norm(maps.movedim(1, -1), (self.dim,)).movedim(-1, 1)
-        unit = F.normalize(maps, dim=1)
+        scaled = F.normalize(maps, dim=1) if self.unit or self.mode == "unit" else maps
         if self.mode == "unit":
-            return unit
+            return scaled
         # The mean goes first: after the projection, which may amplify by 1e3, digits would be lost.
         with torch.autocast(device_type=maps.device.type, enabled=False):
-            centred = unit.to(self.mean.dtype) - self.mean
+            centred = scaled.to(self.mean.dtype) - self.mean
             return F.conv2d(centred, self.projection[:, :, None, None])
 
     def rotation_to(self, other: Normaliser) -> Tensor | None:
@@ -281,7 +283,8 @@ class Normaliser(nn.Module):
             return self.forward(vectors[:, :, None, None])[:, :, 0, 0]
         means = self.mean.flatten(1)
         mean = means[:, positions].T if self.hw is not None else means.T
-        return (F.normalize(vectors, dim=1) - mean) @ self.projection.T
+        scaled = F.normalize(vectors, dim=1) if self.unit else vectors
+        return (scaled - mean) @ self.projection.T
 
 
 class Whitening(nn.Module):

@@ -44,10 +44,12 @@ def require_effects(given: Parameters, resolved: Parameters, owner: str, filling
     for name, declared in given.declared().items():
         when, value = declared.metadata["when"], getattr(given, name)
         usual = filling.get(path + name, declared.metadata["usual"])
+        if value is None and declared.metadata["group"] is not None:
+            continue  # Off either way.
         if when is None or same(value, declared.default) or same(value, usual) or holds(when, resolved):
             continue
         found = " and ".join(f"{path}{other}={shown(resolved[other])}" for other in names(when))
-        wanted = " or ".join(f"{path}{condition}" for condition in when.replace("|", " or ").split(" or "))
+        wanted = " or ".join(f"{path}{condition.replace('|', ' or ')}" for condition in when.split(" or "))
         line = f"{owner}: {path}{name}={shortened(value)} has no effect with {found}"
         raise ParameterError(f"{line}; set {wanted}, or leave {path}{name} out")
 

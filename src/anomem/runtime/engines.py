@@ -74,7 +74,9 @@ class _OnnxRuntime(Engine):
             options.intra_op_num_threads = threads
         try:
             content = path.read_bytes()
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            # Without the fallback, which prints to stdout and tries the same again.
+            how: dict[str, Any] = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
+            self._session = onnxruntime.InferenceSession(content, options, **how)
         except Exception as error:  # engine-specific classes
             raise ModelFileError(f"{path}: not an ONNX model that can be run ({one_line(error, 200)})") from error
         self._path, self._outputs = path, [o.name for o in self._session.get_outputs()]

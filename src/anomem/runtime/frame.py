@@ -143,5 +143,8 @@ class Frame:
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Self:
         """Build from the output of `to_dict`."""
-        pairs = {name: facts[name] and tuple(map(int, facts[name])) for name in ("image_hw", "input_hw", "grid_hw")}
-        return cls(**pairs, **{name: facts[name] for name in ("size", "tile", "n_images", "n_letterboxed")})
+        image_hw, input_hw, grid_hw = (
+            facts[name] and tuple(map(int, facts[name])) for name in ("image_hw", "input_hw", "grid_hw")
+        )
+        plain: dict[str, Any] = {name: facts[name] for name in ("size", "tile", "n_images", "n_letterboxed")}
+        return cls(image_hw=image_hw, input_hw=input_hw, grid_hw=grid_hw, **plain)

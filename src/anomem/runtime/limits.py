@@ -18,7 +18,6 @@ __all__ = [
     "MAX_TABLE_ROWS",
     "MAX_TEXT_BYTES",
     "MAX_TILES",
-    "MAX_TILE_MAP_BYTES",
     "MAX_UNPACKED_BYTES",
     "TILES_AT_ONCE_BYTES",
     "check_pixels",
@@ -54,9 +53,6 @@ MAX_SIDE = 4096
 
 MAX_TILES = 1 << 18
 """Tiles per image."""
-
-MAX_TILE_MAP_BYTES = 2 << 30
-"""Bytes of the anomaly maps of all tiles of one image."""
 
 TILES_AT_ONCE_BYTES = 64 << 20
 """Bytes up to which all tiles of an image are cut at once; larger ones are cut per batch."""

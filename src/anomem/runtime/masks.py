@@ -24,7 +24,8 @@ def word_set(text: str) -> frozenset[str]:
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
 _MASK_WORDS = frozenset({"mask", "masks", "gt", "gts", "groundtruth", "groundtruths"})
 _MASK_FOLDERS = _MASK_WORDS | word_set(
-    "label labels labelmap labelmaps annotation annotations annot seg segs segmentation segmentations"
+    "label labels labelmap labelmaps annotation annotations annot seg segs segmentation segmentations "
+    "segmentationclass segmentationobject"  # Pascal VOC's
 )
 _QUALIFIERS = word_set(
     "image images img imgs png bmp tif tiff jpg binary pixel pixels pixelwise level defect defects anomaly "

@@ -207,7 +207,6 @@ class Model(OldNames, ABC):
             describe(
                 result,
                 prepared.source.name(result.index),
-                prepared.preprocessing,
                 calibration,
                 stratum=named[result.index],
                 group=grouped[result.index],
@@ -233,7 +232,7 @@ class Model(OldNames, ABC):
         images
             As for :meth:`score`; or PreparedImages, with their own `workers` and `skip_bad`.
         maps : bool
-            Keep the map of each tile.
+            Draw the map of each image.
         batch_size, workers, skip_bad, device, max_pixels
             As for :meth:`score`.
 
@@ -275,8 +274,7 @@ class Model(OldNames, ABC):
         """Return one (H, W) float32 anomaly map per image, in the image's own size; parameters as for :meth:`score`."""
         options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
         results = self.raw_results(images, maps=True, max_pixels=max_pixels, **options)
-        assemble = self.preprocessing_.assemble
-        return [assemble(r.tile_maps, r.height_width) for r in results if r.tile_maps is not None]
+        return [r.map for r in results if r.map is not None]
 
     def p_value(
         self,

@@ -16,6 +16,7 @@ from anomem.runtime.images import resize, resize_map, resize_mask
 from anomem.runtime.limits import MAX_SIDE, MAX_TILES, TILES_AT_ONCE_BYTES
 from anomem.runtime.mask_pixels import same_aspect
 from anomem.runtime.pixels import BITS, GREY
+from anomem.runtime.stitching import Stitching, shares
 from anomem.types import BoolArray, Box, FloatArray, UInt8Image
 
 __all__ = ["GREY", "MAX_OVERLAP", "Preprocessing", "Tiles"]
@@ -217,17 +218,17 @@ class Preprocessing:
         InputError
             Wrong number of maps for the image, or as for `boxes`.
         """
-        boxes = self.boxes(height_width)
-        if maps.ndim != 3 or len(maps) != len(boxes):
-            raise InputError(f"{len(boxes)} maps (T, h, w) belong to this image, not {maps.shape}")
-        if boxes[0][2:] == tuple(height_width):
-            whole = self._to_box(maps[0], boxes[0])
-        else:
-            whole = self._blend(maps, boxes, height_width)
-        roi = self._roi_at(height_width)
-        if roi is not None:
-            whole[~roi] = whole[roi].min()
-        return whole
+        stitching = self.stitching(height_width)
+        if maps.ndim != 3 or len(maps) != stitching.missing:
+            raise InputError(f"{stitching.missing} maps (T, h, w) belong to this image, not {maps.shape}")
+        stitching.add(maps)
+        return stitching.result()
+
+    def stitching(self, height_width: tuple[int, int]) -> Stitching:
+        """Return the empty map of an image, to which the maps of its inputs are added; see `assemble`."""
+        spans = self._spans(height_width[0]), self._spans(height_width[1])
+        boxes, roi = self.boxes(height_width), self._roi_at(height_width)
+        return Stitching(height_width, boxes, shares(spans, height_width, self._shared()), self._to_box, roi)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, with a flag in place of the pixels of ``roi``."""
@@ -299,35 +300,6 @@ class Preprocessing:
         region = (top * down, left * across, height * down, width * across)
         return resize_map(values, (box.height, box.width), region=region)
 
-    def _blend(self, maps: FloatArray, boxes: list[Box], height_width: tuple[int, int]) -> FloatArray:
-        shares_y, shares_x = (self._shares(length) for length in height_width)
-        # float64, so that a constant comes out as exactly the same float32.
-        total = np.zeros(height_width, np.float64)
-        for values, box in zip(maps, boxes, strict=True):
-            share = shares_y[box.top][:, None] * shares_x[box.left][None, :]
-            _crop(total, box)[...] += share * self._to_box(values, box)
-        return total.astype(np.float32)
-
-    def _shares(self, length: int) -> dict[int, npt.NDArray[np.float64]]:
-        """Return the weights of each tile in each of its pixels along one axis.
-
-        The weights at a pixel add up to 1 over all tiles of the axis. Tiles left out do not matter:
-        they have no pixel in the region of interest.
-        """
-        spans = self._spans(length)
-        ramp = _rising(self._shared())
-        weights = {}
-        total = np.zeros(length)
-        for start, extent in spans:
-            weight = np.ones(extent)
-            if start > 0:
-                weight[: len(ramp)] *= ramp
-            if start + extent < length:
-                weight[extent - len(ramp) :] *= ramp[::-1]
-            weights[start] = weight
-            total[start : start + extent] += weight
-        return {start: weights[start] / total[start : start + extent] for start, extent in spans}
-
 
 class Tiles:
     """Inputs of one image, cut on access.
@@ -364,11 +336,6 @@ class Tiles:
             top, left, height, width = self._preprocessing._inner(box)
             inputs[index, top : top + height, left : left + width] = resize(_crop(self._image, box), (height, width))
         return inputs
-
-
-def _rising(count: int) -> npt.NDArray[np.float64]:
-    """Return a sin^2 ramp, positive everywhere, which adds up to 1 with its mirror image."""
-    return np.asarray(np.sin(0.5 * math.pi * (np.arange(count) + 0.5) / max(count, 1)) ** 2)
 
 
 def _crop(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:

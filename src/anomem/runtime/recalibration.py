@@ -170,8 +170,8 @@ class MapScale:
 
     def add(self, result: ImageResult) -> None:
         """Add the map of an image's highest-scoring tile, if any."""
-        if result.tile_maps is not None and len(self._values) < SCALE_IMAGES:
-            self._values.append(result.tile_maps[result.tile].ravel())
+        if result.tile_map is not None and len(self._values) < SCALE_IMAGES:
+            self._values.append(result.tile_map.ravel())
 
     def result(self) -> tuple[float, float]:
         """Limits (low, high): normal pixels are dark, full brightness is three times the normals' range."""

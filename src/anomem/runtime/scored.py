@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from anomem.runtime.calibration import Calibration
-from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.scoring import ImageResult
 from anomem.types import FloatArray
 
@@ -58,7 +57,6 @@ class Scored:
 def describe(
     result: ImageResult,
     name: str,
-    preprocessing: Preprocessing,
     calibration: Calibration,
     *,
     stratum: str | None = None,
@@ -67,9 +65,6 @@ def describe(
     """Return a network's result with its p-value, verdict and map in the image's own frame."""
     if result.error is not None:
         return Scored(result.index, name, 0, np.nan, np.nan, False, None, result.error, stratum, group)
-    full = None
-    if result.tile_maps is not None:
-        full = preprocessing.assemble(result.tile_maps, result.height_width)
     scores, known = np.asarray([result.score], dtype=np.float32), calibration.of(stratum)
     return Scored(
         result.index,
@@ -78,7 +73,7 @@ def describe(
         float(scores[0]),
         float(known.p_value(scores)[0]),
         bool(known.decide(scores)[0]),
-        full,
+        result.map,
         stratum=stratum,
         group=group,
     )

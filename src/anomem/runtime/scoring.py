@@ -6,8 +6,9 @@ Used with all engines: torch, ONNX Runtime, OpenVINO.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy.typing as npt
 
 from anomem.errors import ImageError, InputError, ParameterError
 from anomem.runtime.batches import load_batches
-from anomem.runtime.limits import MAX_TILE_MAP_BYTES
 from anomem.runtime.preprocess import Preprocessing, Tiles
 from anomem.runtime.sources import ImageSource
 from anomem.types import FloatArray, IntArray, UInt8Image
@@ -174,10 +174,12 @@ class ImageResult:
         Score without the influence of labels.
     evidence : ndarray, tensor or None
         (D,) inputs of the second stage from the image's selected tile.
-    tile_maps : ndarray or None
-        (T, h, w) float32, one map per tile, in the frame of the prepared tiles; None unless requested.
+    tile_map : ndarray or None
+        (h, w) float32, map of the selected tile, in its own frame; None unless requested.
     tile : int
         Index of the selected tile, which has the highest one-class score.
+    map : ndarray or None
+        (H, W) float32, map of the whole image; None unless requested.
     """
 
     index: int
@@ -186,8 +188,9 @@ class ImageResult:
     score: float
     one_class: float
     evidence: Any = None
-    tile_maps: FloatArray | None = None
+    tile_map: FloatArray | None = None
     tile: int = 0
+    map: FloatArray | None = None
     error: str | None = None
 
 
@@ -197,8 +200,9 @@ def score_tiles(
     *,
     batch_size: int,
     maps: bool = False,
+    whole: Preprocessing | None = None,
 ) -> Iterator[ImageResult]:
-    """Score prepared images lazily, in order.
+    """Score prepared images lazily, in order; of an image's tiles at most a batch is in memory.
 
     Parameters
     ----------
@@ -209,62 +213,67 @@ def score_tiles(
     batch_size : int
         Tiles per forward pass; affects scores by rounding only.
     maps : bool
-        Keep the anomaly maps.
+        Keep the map of each image's selected tile.
+    whole : Preprocessing, optional
+        Stitch the maps of each image, which this preprocessing has cut.
     """
     for chunk in chunks:
-        good = [image for image in chunk if image.error is None]
-        output = _forward(forward, good, batch_size, maps) if good else None
-        start = 0
+        gathered = {id(image): _Gathered(image, whole) for image in chunk if image.error is None}
+        waiting = deque(gathered.values())
+        for tiles in tile_batches([image for image in chunk if image.error is None], batch_size):
+            output = forward(tiles)
+            output = output if maps or whole else output._replace(map=None)
+            start = 0
+            while start < len(tiles):
+                start += waiting[0].add(output, start)
+                if not waiting[0].missing:
+                    waiting.popleft()
         for image in chunk:
-            if output is None or image.error is not None:
+            if image.error is not None:
                 yield ImageResult(image.index, image.digest, image.height_width, np.nan, np.nan, error=image.error)
-                continue
-            part = slice(start, start + len(image.tiles))
-            start = part.stop
-            yield _one_image(image, output, part)
+            else:
+                yield gathered.pop(id(image)).result()
 
 
-def _forward(
-    forward: Callable[[UInt8Image], TileOutput], images: list[Prepared], batch_size: int, maps: bool
-) -> TileOutput:
-    """Return one output for the tiles of all `images`."""
-    outputs: list[TileOutput] = []
-    count = sum(len(image.tiles) for image in images)
-    for tiles in tile_batches(images, batch_size):
-        output = forward(tiles)
-        outputs.append(output if maps else output._replace(map=None))
-        if len(outputs) == 1 and output.map is not None and maps:
-            _check_maps(output.map[0].nbytes, count)
-    return TileOutput(
-        np.concatenate([o.score for o in outputs]),
-        _joined([o.map for o in outputs]),
-        _joined([o.one_class for o in outputs]),
-        _joined([o.evidence for o in outputs]),
-    )
+class _Gathered:
+    """Outputs of one image's tiles: those of the tile selected so far, and the stitched map."""
 
+    def __init__(self, image: Prepared, whole: Preprocessing | None) -> None:
+        self._image, self.missing = image, len(image.tiles)
+        self._stitching = None if whole is None else whole.stitching(image.height_width)
+        self._selected: ImageResult | None = None
 
-def _check_maps(bytes_per_tile: int, count: int) -> None:
-    if bytes_per_tile * count > MAX_TILE_MAP_BYTES:
-        problem = f"the maps of {count:,} tiles are more than the limit of {MAX_TILE_MAP_BYTES >> 30} GiB"
-        raise InputError(f"{problem}; take larger tiles, or less overlap")
+    def add(self, output: TileOutput, start: int) -> int:
+        """Add the next tiles, from `start` in a batch; return their number."""
+        part = slice(start, start + min(self.missing, len(output.score) - start))
+        one_class = (output.score if output.one_class is None else output.one_class)[part]
+        best = int(one_class.argmax())
+        if self._selected is None or self._exceeds(one_class[best]):
+            self._select(output, start + best, len(self._image.tiles) - self.missing + best, one_class[best])
+        if self._stitching is not None and output.map is not None:
+            self._stitching.add(output.map[part])
+        self.missing -= part.stop - part.start
+        return part.stop - part.start
 
+    def result(self) -> ImageResult:
+        """Return the image's result."""
+        if self._selected is None:
+            raise InputError(f"image {self._image.index}: no tiles; check its size")
+        return replace(self._selected, map=None if self._stitching is None else self._stitching.result())
 
-def _joined(parts: list[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
-    there = [part for part in parts if part is not None]
-    return np.concatenate(there) if there else None
+    def _exceeds(self, one_class: np.floating[Any]) -> bool:
+        """Return True for a score above those before; NaN, a fault of the network, is above all."""
+        known = self._selected.one_class if self._selected is not None else -np.inf
+        return not np.isnan(known) and not one_class <= known
 
-
-def _one_image(image: Prepared, output: TileOutput, part: slice) -> ImageResult:
-    scores = output.score[part]
-    one_class = scores if output.one_class is None else output.one_class[part]
-    tile = int(one_class.argmax())
-    return ImageResult(
-        image.index,
-        image.digest,
-        image.height_width,
-        float(scores[tile]),
-        float(one_class[tile]),
-        None if output.evidence is None else output.evidence[part][tile].copy(),
-        None if output.map is None else output.map[part],
-        tile,
-    )
+    def _select(self, output: TileOutput, row: int, tile: int, one_class: np.floating[Any]) -> None:
+        self._selected = ImageResult(
+            self._image.index,
+            self._image.digest,
+            self._image.height_width,
+            float(output.score[row]),
+            float(one_class),
+            None if output.evidence is None else output.evidence[row].copy(),
+            None if output.map is None else output.map[row].copy(),
+            tile,
+        )

@@ -185,13 +185,25 @@ class Session(Model):
         return PreparedImages(source, self._facts.preprocessing, workers=workers, skip_bad=skip_bad)
 
     def _results(self, images: PreparedImages, *, maps: bool, batch_size: int, device: str) -> Iterator[ImageResult]:
+        whole = images.preprocessing if maps else None
+        yield from self._scored(images, maps=maps, batch_size=batch_size, device=device, whole=whole)
+
+    def _scored(
+        self,
+        images: PreparedImages,
+        *,
+        maps: bool,
+        batch_size: int,
+        device: str,
+        whole: Preprocessing | None = None,
+    ) -> Iterator[ImageResult]:
         if device not in ("auto", "cpu"):
             raise ParameterError(f"device={device!r} is not available to exported models; they run on the cpu")
 
         def network(tiles: UInt8Image) -> TileOutput:
             return self.engine(tiles, maps=maps)
 
-        yield from score_tiles(images.prepared(batch_size), network, batch_size=batch_size, maps=maps)
+        return score_tiles(images.prepared(batch_size), network, batch_size=batch_size, maps=maps, whole=whole)
 
     def _with_alpha(self, alpha: float) -> None:
         self._facts = self._facts.with_calibration(self.calibration_.with_alpha(alpha))
@@ -200,7 +212,7 @@ class Session(Model):
         self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
         images, wanted = fresh_normals(images, seen_before(self._facts.digests, fresh), fresh)
-        results = self.raw_results(images, maps=self.localizes, batch_size=batch_size, device=device)
+        results = self._scored(images, maps=self.localizes, batch_size=batch_size, device=device)
         scores, kept, digests, scale = [], [], [], MapScale()
         for done, result in enumerate(results, start=1):
             if result.error is None:

@@ -87,7 +87,7 @@ def find_shift(
     values = np.asarray(scores, np.float64)
     chosen = np.flatnonzero(~np.isnan(values))
     if groups is not None:
-        chosen = _one_per_group(chosen, group_numbers([groups[i] for i in chosen]))
+        chosen = _one_per_group(chosen, group_numbers([groups[int(i)] for i in chosen]))
     values = values[chosen]
     if calibration.strata is None:
         return _of_one(calibration, values, None)

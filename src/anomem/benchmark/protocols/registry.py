@@ -23,6 +23,7 @@ PROTOCOLS: dict[str, str] = {
     "linear-evaluation": "anomem.benchmark.protocols.representation:LinearEvaluation",
     "distance-variance": "anomem.benchmark.protocols.representation:DistanceVariance",
     "promise": "anomem.benchmark.protocols.false_alarm_rate:Promise",
+    "batches": "anomem.benchmark.protocols.batches:Batches",
     "shift": "anomem.benchmark.protocols.shift:Shift",
     "sweep": "anomem.benchmark.protocols.sweep:Sweep",
 }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import math
-from collections.abc import Mapping
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,8 @@ __all__ = ["PickledCifar", "cifar_labels", "pickled_cifar", "read_records", "svh
 _CIFAR_PIXELS = 3 * 32 * 32
 _PICKLED = frozenset({"cifar-10-batches-py", "cifar-100-python"})
 _IDX_UINT8 = b"\0\0\x08"
+_MATRIX, _PACKED = 14, 15
+_MAT_TYPES = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"}
 
 
 def read_records(path: Path, content: bytes | None = None) -> npt.NDArray[np.uint8]:
@@ -150,9 +155,33 @@ def _cifar(path: Path, content: bytes | None) -> npt.NDArray[np.uint8]:
 
 
 def _mat(path: Path, content: bytes | None, field: str) -> npt.NDArray[np.uint8]:
-    from scipy.io import loadmat
-
+    """Read one array of a MATLAB 5 file; SciPy's reader ends the process on some damaged files."""
+    raw = path.read_bytes() if content is None else content
     try:
-        return np.asarray(loadmat(io.BytesIO(content) if content is not None else path, variable_names=[field])[field])
-    except Exception as error:  # the parser raises nearly everything on damaged files
+        if raw[124:128] != b"\0\1IM":
+            raise ValueError("no little-endian MATLAB 5 file")
+        for outer, packed in _elements(raw[128:]):
+            kind, body = outer, packed
+            if outer == _PACKED:
+                kind, body = next(_elements(zlib.decompressobj().decompress(packed, MAX_UNPACKED_BYTES)))
+            if kind == _MATRIX:
+                (_, _), (_, sides), (_, name), (code, values) = islice(_elements(body), 4)
+                if name == field.encode():
+                    array = np.frombuffer(values, _MAT_TYPES[code])
+                    return array.reshape(np.frombuffer(sides, "<i4").tolist(), order="F")
+        raise ValueError(f"no array {field}")
+    except Exception as error:  # damaged sizes fail in many ways
         raise InputError(f"{path}: not a readable SVHN file ({one_line(error)}); copy it again") from error
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of the elements of a MATLAB 5 file, which begin at multiples of 8 bytes."""
+    at = 0
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        if kind >> 16:  # up to 4 bytes, in the tag itself
+            yield kind & 0xFFFF, data[at + 4 : at + 4 + (kind >> 16)]
+            at += 8
+            continue
+        yield kind, data[at + 8 : at + 8 + size]
+        at += 8 + size + (0 if kind == _PACKED else -size % 8)

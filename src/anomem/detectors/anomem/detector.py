@@ -126,12 +126,26 @@ class AnoMem(Detector, ClosedForm):
         doc="Space in which features and items are compared.",
         preset=True,
     )
+    unit_norm: tuple[bool, ...] = param(
+        (True,),
+        Each(FLAG),
+        doc="Scale features to unit norm before whitening, per scale; one value for all. False: their lengths count.",
+        preset=True,
+        when="normalise=whiten",
+    )
     position_mean: bool = param(
         None,
         FLAG,
         doc="Subtract a mean per position when whitening, for aligned objects.",
         preset=True,
         when="normalise=whiten",
+    )
+    place_weight: tuple[float, ...] = param(
+        (0.0,),
+        Each(Range(0.0)),
+        doc="Weight of a position's coordinates (0 to 1) beside its features in the association, per scale. 0: off.",
+        preset=True,
+        when="memory=hopfield|kmeans",
     )
     max_grid: tuple[int, ...] = param(
         None,
@@ -174,8 +188,15 @@ class AnoMem(Detector, ClosedForm):
     )
     scale_weights: tuple[float, ...] = param(
         None,
-        Each(POSITIVE),
-        doc="lambda of each scale in Eq. 13, early scales first; one value: all equal.",
+        Each(Range(0.0)),
+        doc="lambda of each scale in Eq. 13, early scales first; one value: all equal. 0: not in the score.",
+        preset=True,
+    )
+    map_weights: tuple[float, ...] | None = param(
+        None,
+        Each(Range(0.0)),
+        doc="Weight of each scale in the map; none: scale_weights, one map for both.",
+        optional=True,
         preset=True,
     )
     standardise: str = param(
@@ -192,7 +213,10 @@ class AnoMem(Detector, ClosedForm):
     )
     top: float = param(0.005, SHARE, doc="Share of the map that reduction=top averages.", when="reduction=top")
     smoothing: float = param(
-        4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
+        4.0,
+        Range(0.0, 64.0),
+        doc="Standard deviation of the Gaussian blur of the map, input pixels.",
+        preset=True,
     )
     stage_one: StageOne | None = group(
         StageOne,

@@ -65,6 +65,7 @@ class SecondStage(nn.Module):
     scale: Tensor
     learnt: Tensor
     weights: Tensor
+    map_weights: Tensor
     distance_affine: Tensor
     heads: Tensor
     labelled: Tensor
@@ -76,6 +77,7 @@ class SecondStage(nn.Module):
         *,
         blocks: Sequence[str],
         weights: Sequence[float],
+        map_weights: Sequence[float] | None = None,
         distance: bool = False,
         n_support: int = 0,
         n_labelled: int = 0,
@@ -85,6 +87,7 @@ class SecondStage(nn.Module):
         super().__init__()
         self.channels, self.blocks, self.distance_head = list(channels), list(blocks), distance
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+        self.register_buffer("map_weights", torch.tensor(map_weights or weights, dtype=torch.float32), persistent=False)
         self.layout = _layout(self.channels, self.blocks)
         dim = self.evidence_dim(channels, blocks)
         self.n_support, self.n_labelled = n_support, n_labelled
@@ -215,8 +218,8 @@ class SecondStage(nn.Module):
             delta = deltas[s]
             standard = (self.evidence_at(s, delta) - self.evidence_affine[s, 0]) / self.evidence_affine[s, 1]
             resized = F.interpolate(standard[:, None], size=map_.shape[1:], mode="bilinear", align_corners=False)
-            layers = layers + self.weights[s] * resized[:, 0]
-            total = total + self.weights[s]
+            layers = layers + self.map_weights[s] * resized[:, 0]
+            total = total + self.map_weights[s]
         evidence = self.mix[2] + self.mix[3] * layers / total
         return (1 - self.mix[4]) * map_ + self.mix[4] * evidence
 

@@ -42,13 +42,11 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
     ----------
     config : dict
         ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``size`` and ``input_hw``
-        (see :func:`~anomem.nn.scorer.input_hw`); ``scales``: a list of
-        ``channels``, ``hw``, ``n_items``, ``neighbourhood``, ``max_grid`` and ``source`` (which of the backbone's
-        maps); ``memory``: keyword arguments shared by every :class:`~anomem.nn.deviation.ScaleMemory`; ``fusion``:
-        keyword arguments of
+        (see :func:`~anomem.nn.scorer.input_hw`); ``scales``: a list of keyword arguments of one
+        :class:`~anomem.nn.deviation.ScaleMemory` each, and ``source`` (which of the backbone's maps); ``memory``:
+        those that all scales share; ``fusion``: keyword arguments of
         :class:`~anomem.nn.deviation.MapFusion`; ``second_stage``: of
-        :class:`~anomem.detectors.anomem.heads.SecondStage`;
-        ``n_prototypes``; ``n_tune`` and ``n_calibration``.
+        :class:`~anomem.detectors.anomem.heads.SecondStage`; ``n_prototypes``; ``n_tune`` and ``n_calibration``.
     backbone : Backbone or None
         Backbone with its weights; None: an empty one is built.
     """
@@ -69,7 +67,8 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         self.scales = _memories(config, [scale["n_items"] for scale in scales])
         hws = [memory.hw for memory in self.memories()]
         self.fusion = MapFusion(hws, input_hw=input_hw(config), **config["fusion"])
-        self.second_stage = SecondStage(channels, weights=config["fusion"]["weights"], **config["second_stage"])
+        weights, shown = config["fusion"]["weights"], config["fusion"].get("map_weights")
+        self.second_stage = SecondStage(channels, weights=weights, map_weights=shown, **config["second_stage"])
         self._rotations: list[Tensor | None] = [None] * len(scales)
         self.fold_scales = torch.nn.ModuleList(_memories(config, n_items) for n_items in config.get("fold_items", ()))
         pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
@@ -95,8 +94,13 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
 
     def deviations(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return Delta per scale (Eq. 8), float32 whatever the features' precision."""
+        found = zip(self.memories(), self.differences(features), strict=True)
+        return [difference[:, : scale.channels] for scale, difference in found]
+
+    def differences(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return z - HF(z) per scale in the space of the association, whose norms are the deviations."""
         with torch.autocast(features[0].device.type, enabled=False):
-            return [scale(f) for scale, f in zip(self.scales, features, strict=True)]
+            return [scale.difference(f) for scale, f in zip(self.memories(), features, strict=True)]
 
     def forward(self, images: Tensor) -> Output:
         """Score prepared images (B, 3, H, W)."""
@@ -194,16 +198,9 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
 
 def _memories(config: dict[str, Any], n_items: Sequence[int]) -> torch.nn.ModuleList:
     """Build a memory of some items per scale."""
+    own = [{name: value for name, value in scale.items() if name != "source"} for scale in config["scales"]]
     return torch.nn.ModuleList(
-        ScaleMemory(
-            scale["channels"],
-            tuple(scale["hw"]),
-            n_items=count,
-            neighbourhood=scale["neighbourhood"],
-            max_grid=scale["max_grid"],
-            **config["memory"],
-        )
-        for scale, count in zip(config["scales"], n_items, strict=True)
+        ScaleMemory(**config["memory"], **scale | {"n_items": count}) for scale, count in zip(own, n_items, strict=True)
     )
 
 
@@ -243,33 +240,25 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
         Loaded backbone; by default it is loaded.
     """
     hw = hw or (p.size, p.size)
-    from_scratch = p.weights is None
     preset = PRESETS[p.preset]
     stages = own_stages(p.backbone, p.stages, preset["stages"], preset.get("backbone", DEFAULT_BACKBONE))
-    residual = p.backbone.startswith(("resnet", "wide_resnet"))
-    options: dict[str, Any] = {
-        "name": p.backbone,
-        "stages": list(dict.fromkeys(stages)),
-        "embedding": p.embedding,
-        "width": p.width,
-        "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
-        "folded": not from_scratch,
-    }
+    options = _backbone_options(p, stages)
     if backbone is None:
         backbone = load_backbone(**options, weights=p.weights).eval()
     maps = backbone.describe(hw)
     sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
-    around, grids = each("neighbourhood", p.neighbourhood, len(sources)), each("max_grid", p.max_grid, len(sources))
+    shown = _for_stages(p, "map_weights")
+    own = {name: each(name, values, len(sources)) for name, values in _per_scale(p).items()}
     scales = [
         {
             "channels": maps[m].channels,
             "hw": list(maps[m].hw),
             "n_items": 0,
-            "neighbourhood": n,
-            "max_grid": fitted_limit(maps[m].hw, hw, p.size, g),
             "source": m,
+            **{name: values[s] for name, values in own.items()},
+            "max_grid": fitted_limit(maps[m].hw, hw, p.size, own["max_grid"][s]),
         }
-        for m, n, g in zip(sources, around, grids, strict=True)
+        for s, m in enumerate(sources)
     ]
     config = {
         "backbone": options,
@@ -282,6 +271,7 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
         },
         "fusion": {
             "weights": each("scale_weights", p.scale_weights, len(scales)),
+            "map_weights": shown and each("map_weights", shown, len(scales)),
             "reduction": p.reduction,
             "top": p.top,
             "smoothing": p.smoothing,
@@ -291,6 +281,33 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
         "n_prototypes": 0,
     }
     return MultiScaleScorer(config, backbone)
+
+
+def _backbone_options(p: AnoMem, stages: Sequence[int | str]) -> dict[str, Any]:
+    from_scratch = p.weights is None
+    residual = p.backbone.startswith(("resnet", "wide_resnet"))
+    return {
+        "name": p.backbone,
+        "stages": list(dict.fromkeys(stages)),
+        "embedding": p.embedding,
+        "width": p.width,
+        "small_stem": from_scratch and p.size <= SMALL_STEM_BELOW and residual,
+        "folded": not from_scratch,
+    }
+
+
+def _per_scale(p: AnoMem) -> dict[str, Sequence[Any]]:
+    """Return the settings of the memories that may differ from scale to scale."""
+    settled = {"neighbourhood": p.neighbourhood, "max_grid": p.max_grid}
+    return settled | {name: _for_stages(p, name) for name in ("unit_norm", "place_weight")}
+
+
+def _for_stages(p: AnoMem, name: str) -> Any:
+    """Return a parameter's value; a preset's belongs to its own stages, and on others the usual one stands in."""
+    value, preset = getattr(p, name), PRESETS[p.preset]
+    if tuple(p.stages) != preset["stages"] and value == preset.get(name):
+        return p.declared()[name].metadata["usual"]
+    return value
 
 
 def _retrieval(p: AnoMem) -> dict[str, Any]:

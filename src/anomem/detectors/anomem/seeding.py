@@ -75,7 +75,7 @@ def seed_memories(
     """
     scales = scorer.memories()
     whitened = [scale.normaliser.mode == "whiten" for scale in scales]
-    moments = [FeatureMoments(scale.normaliser.dim, scale.hw) for scale in scales]
+    moments = [FeatureMoments(scale.normaliser.dim, scale.hw, unit=scale.normaliser.unit) for scale in scales]
     samples = [VectorSample(SAMPLE_LIMIT, rng) for _ in scales]
     pooled = VectorSample(LEARNT_LIMIT, rng)
     stage = scorer.second_stage
@@ -118,8 +118,8 @@ def _seed(
         scale.memory = None
         return {}
     device = scale.normaliser.mean.device if scale.normaliser.mode == "whiten" else torch.device("cpu")
-    embedded = scale.normaliser.vectors(vectors.to(device), positions.to(device)).cpu()
-    memory = HopfieldMemory(n_items, vectors.shape[1], generator=rng, **scale.retrieval)
+    embedded = scale.embed_vectors(vectors.to(device), positions.to(device)).cpu()
+    memory = HopfieldMemory(n_items, scale.dim, generator=rng, **scale.retrieval)
     if seeding == "kmeans":
         memory.seed(embedded, rng)
     elif seeding == "farthest":
@@ -158,19 +158,21 @@ def learn_statistics(
     replay: list[list[Tensor]] = []
     seen, held = 0, 0
     for batch in tune.batches(batch_size):
-        features, deltas = _deviations(scorer, batch.images, precision)
+        features, differences = _differences(scorer, batch.images, precision)
         held += sum(f.nbytes for f in features)
         if held <= REPLAY_BYTES:
             replay.append(features)
-        for s, delta in enumerate(deltas):
+        for s, difference in enumerate(differences):
             if seen < STATISTICS_LIMIT:
-                norms[s].append(delta.norm(dim=1).cpu())
-            samples[s].add(delta.cpu())
+                norms[s].append(difference.norm(dim=1).cpu())
+            samples[s].add(difference[:, : scorer.memories()[s].channels].cpu())
         seen += len(batch.images)
         yield Record("tune", int(batch.owner[-1]) + 1, len(tune))
     with torch.inference_mode():
         learnt = [
-            torch.cat([scale(p.to(scorer.fusion.weights.device)).norm(dim=1).cpu() for p in part.split(batch_size)])
+            torch.cat(
+                [scale.difference(p.to(scorer.fusion.weights.device)).norm(dim=1).cpu() for p in part.split(batch_size)]
+            )
             for scale, part in zip(scorer.memories(), profile, strict=True)
         ]
     tune_norms = [torch.cat(n) for n in norms]
@@ -239,12 +241,12 @@ def pool_again(
 
 
 @torch.inference_mode()
-def _deviations(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tuple[list[Tensor], list[Tensor]]:
-    """Return features and Delta per scale."""
+def _differences(scorer: MultiScaleScorer, images: Tensor, precision: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Return features, and per scale their differences from what is recalled."""
     device = scorer.fusion.weights.device
     with autocast(device, precision):
         features = scorer.features(images.to(device))
-        return features, scorer.deviations(features)
+        return features, scorer.differences(features)
 
 
 def learn_prototype_pictures(

@@ -93,7 +93,7 @@ class ContrastedMemory(nn.Module):
         self.scale_weights = scale_weights
         self.heads = None
         if projection_dim is not None:
-            dims = [memory.normaliser.dim for memory in scorer.memories()]
+            dims = [memory.dim for memory in scorer.memories()]
             self.heads = nn.ModuleList(projection_head(dim, projection_dim) for dim in dims)
 
     def features(self, images: Tensor) -> Sequence[Tensor]:

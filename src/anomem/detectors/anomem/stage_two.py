@@ -84,7 +84,6 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     """
     observed = yield from _observe(scorer, labelled, run)
     by_fold = yield from _observe_by_fold(scorer, labelled, run)
-    observed = _seen_without(observed, by_fold, None)
     anomalous = torch.from_numpy(labelled.labels == ANOMALOUS)
     one_class, evidence = scorer.tune_one_class.cpu(), scorer.tune_evidence.cpu()
     stage = scorer.second_stage.cpu()
@@ -129,16 +128,16 @@ def _score_out_of_fold(
     scores = torch.empty_like(one_class)
     for fold in folds.unique().tolist():
         out = folds == fold
-        observed = _seen_without(observed, by_fold, fold)
+        seen = replace(observed, one_class=by_fold[fold][0], evidence=by_fold[fold][1])
         stage, support = copy.deepcopy(unfitted), evidence[~out]
         stage.standardise_on(support)
         stage.mix[:2] = torch.stack([one_class[~out].mean(), spread(one_class[~out])])
-        heads, labels = _heads(stage, support, observed, anomalous)
+        heads, labels = _heads(stage, support, seen, anomalous)
         _adopt_heads(stage, heads, labels, weight, torch.Generator().manual_seed(int(run.params.seed)))
         stage.n_support, stage.n_labelled = len(support), len(anomalous)
         if stage.distance_head:
-            seen = torch.cat([support, observed.evidence])
-            yield from _fit_evidence_heads(stage, seen, labels, observed, run)
+            both = torch.cat([support, seen.evidence])
+            yield from _fit_evidence_heads(stage, both, labels, seen, run)
         with torch.inference_mode():
             scores[out] = stage(one_class[out], evidence[out], support)
         yield Record("labels per fold", fold + 1, int(folds.max()) + 1)
@@ -150,10 +149,11 @@ def _observe_by_fold(
 ) -> Generator[Record, None, list[tuple[Tensor, Tensor]]]:
     """Return one-class scores and evidence of labelled images by each fold's memory; empty without folds.
 
-    Normals' evidence is by memories of folds. Labelled images seen by the final memory would differ from it by that
-    alone, as new normals do, and heads would take the difference for the defect.
+    Labelled images and new normals deviate from the mean of the learnt ones in a common direction, the error of that
+    mean, and heads learn it. A fold's normals must meet the same: labelled images as seen by the memory that sees them,
+    which has not learnt from them.
     """
-    if not len(scorer.fold_scales):
+    if scorer.folds is None:
         return []
     with FeatureStore(run.features_mb) as store:
         options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
@@ -173,16 +173,6 @@ def _seen_by(scorer: MultiScaleScorer, kept: KeptMaps, run: Run[AnoMem]) -> tupl
         if seen.evidence is not None:
             evidence.append(seen.evidence[tile].cpu())
     return torch.stack(one_class), torch.stack(evidence)
-
-
-def _seen_without(observed: Observed, by_fold: list[tuple[Tensor, Tensor]], fold: int | None) -> Observed:
-    """Return labelled images each as one fold's memory sees it, in turn, but not the given fold's."""
-    memories = [seen for k, seen in enumerate(by_fold) if k != fold]
-    if not memories:
-        return observed
-    turns = [i % len(memories) for i in range(len(observed.one_class))]
-    one_class, evidence = (torch.stack([memories[k][part][i] for i, k in enumerate(turns)]) for part in (0, 1))
-    return replace(observed, one_class=one_class, evidence=evidence)
 
 
 def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, Observed]:

@@ -12,10 +12,12 @@ import numpy as np
 from PIL import Image
 
 from anomem.data.labelled_images import Images
-from anomem.errors import ImageError
+from anomem.data.sources import open_source
+from anomem.errors import ImageError, InputError
 from anomem.evaluation.figures import Evaluation, ImageRow
 from anomem.runtime.images import resize, resize_mask
 from anomem.runtime.overlay import colourise, overlay
+from anomem.runtime.text import number
 from anomem.types import ANOMALOUS, NORMAL, BoolArray, UInt8Image
 
 if TYPE_CHECKING:
@@ -93,6 +95,20 @@ def galleries(
             images = evaluation.images.subset([places[row] for row in rows], title)
             found.append(Gallery(title, note, _draw(rows, images, detector, batch_size, workers)))
     return found
+
+
+def suspect_pictures(detector: Model, count: int) -> list[tuple[str, str | None]]:
+    """Return caption and data URI of the worst suspects of a fit; None for a file that is gone."""
+    pictures: list[tuple[str, str | None]] = []
+    for suspect in list(getattr(detector, "suspects_", ()))[:count]:
+        caption = f"{suspect['path']}, score {number(suspect['score'])}"
+        try:
+            image = open_source([suspect["path"]]).with_bits(detector.bits_).load(0)
+        except (ImageError, InputError):
+            pictures.append((caption, None))
+            continue
+        pictures.append((caption, data_uri(thumbnail(image))))
+    return pictures
 
 
 def colour_bar() -> str:

@@ -14,7 +14,7 @@ from anomem.errors import InputError
 from anomem.evaluation.figures import Evaluation, ImageRow
 from anomem.params import BY_PRESET
 from anomem.report.evaluation import text as words
-from anomem.report.evaluation.gallery import colour_bar, data_uri, galleries, thumbnail
+from anomem.report.evaluation.gallery import colour_bar, data_uri, galleries, suspect_pictures, thumbnail
 from anomem.report.evaluation.plots import roc_plot, score_histogram
 from anomem.runtime.atomic import atomic_path
 from anomem.runtime.groups import group_line
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
     from anomem.loading import Model
+    from anomem.runtime.calibration import Calibration
 
 DEFAULT_NAME = "report.html"
 _PROTOTYPE_SIDE = 128
@@ -131,6 +132,7 @@ def evaluation_page(
         prototypes=[
             (caption, data_uri(thumbnail(np.asarray(image), _PROTOTYPE_SIDE))) for caption, image in prototypes or ()
         ],
+        suspects=suspect_pictures(detector, n_pictures),
         model=_model_lines(detector, facts or {}),
         parameters=_parameter_lines(detector),
         skipped=evaluation.skipped[:_SKIPPED_SHOWN],
@@ -170,10 +172,17 @@ def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, s
         ("Normals learnt from", f"{counts['n_train']:,}"),
         ("Normals tuned on", f"{counts['n_tune']:,}"),
         ("Normals calibrated on", f"{calibration.n:,}"),
+        ("Calibration", _calibration_line(calibration)),
         ("Groups", group_line(detector.groups_)),
         ("Labelled images", f"{counts['n_labelled']:,}"),
         ("Scored in", calibration.precision),
     ]
+
+
+def _calibration_line(calibration: Calibration) -> str:
+    bound = "no proven bound" if calibration.bound is None else f"mean rate at most {number(calibration.bound)}, proven"
+    folds = f", {calibration.folds} folds" if calibration.folds else ""
+    return f"{calibration.kind}{folds}: {bound}"
 
 
 def _parameter_lines(detector: Model) -> list[tuple[str, str, bool]]:

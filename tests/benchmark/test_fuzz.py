@@ -1,0 +1,44 @@
+"""Campaign of damaged input: a few executions of each reader, and its bookkeeping."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from anomem.errors import AnomemError
+from benchmarks.fuzz import pictures, tables
+from benchmarks.fuzz.__main__ import Campaign
+from benchmarks.fuzz.reader import Reader
+
+pytestmark = pytest.mark.filterwarnings("ignore::anomem.errors.AnomemWarning", "ignore:Possible:FutureWarning")
+
+
+def test_readers_raise_nothing_but_our_errors(tmp_path: Path) -> None:
+    for reader in [*pictures.readers(), *tables.readers(tmp_path)]:
+        for i in range(15):
+            with suppress(AnomemError):
+                reader.read(reader.make(Random(i)))
+
+
+def test_a_finding_is_kept_with_its_input_and_a_run_resumes(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    def read(content: bytes) -> None:
+        seen.append(content)
+        if content == b"3":
+            raise KeyError(content)
+
+    numbers = iter("012345")
+    reader = Reader("made up", 6, lambda _: next(numbers).encode(), read)
+    (tmp_path / "noise").touch()
+    Campaign(tmp_path, tmp_path / "noise").run(reader, 4)
+    Campaign(tmp_path, tmp_path / "noise").run(reader, 6)
+    assert b"".join(seen) == b"012345"
+    assert [path.name for path in sorted((tmp_path / "findings").iterdir())] == ["made-up-3.bin", "made-up-3.txt"]
+    assert (tmp_path / "findings" / "made-up-3.bin").read_bytes() == b"3"
+    counts = json.loads((tmp_path / "state.json").read_text())["made up"]
+    assert (counts["runs"], counts["read"], counts["refused"], counts["findings"]) == (6, 5, 0, 1)
