@@ -90,7 +90,7 @@ class Alike:
         except ImageError:
             return None
         grey = image.astype(np.float32).mean(axis=2)
-        shown = (grey - grey.mean()) / max(float(grey.std()), 1.0)
+        shown: FloatArray = (grey - grey.mean()) / max(float(grey.std()), 1.0)
         with self._lock:
             self._kept[sha256] = shown
             while len(self._kept) > _KEPT:

@@ -54,7 +54,7 @@ class StationFolder:
         if not root.exists() and not root.parent.is_dir():
             raise InputError(f"{root}: the folder {root.parent} does not exist; create it first")
         folder = cls(root.resolve())
-        folder.root.mkdir(exist_ok=True)
+        folder.root.mkdir(0o700, exist_ok=True)  # images, password hashes
         (folder.root / MARK).touch()
         for part in (folder.images, folder.versions, folder.jobs, folder.backups):
             part.mkdir(exist_ok=True)
