@@ -53,7 +53,7 @@ class FolderIn(_In):
 
 
 class NormalChange(_In):
-    """Whether the next fits leave the image out."""
+    """Exclusion of an image from the next fits."""
 
     excluded: bool
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from anomem.service.api.text import clean
+from anomem.service.api.text import checked
 
 __all__ = [
     "Alpha",
@@ -33,7 +33,7 @@ Verdict = Literal["normal", "defect", "unsure"]
 
 class _In(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
-    _clean = field_validator("*")(clean)
+    _checked = field_validator("*")(checked)
 
 
 class _Out(BaseModel):

@@ -6,17 +6,17 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-__all__ = ["Line", "clean"]
+__all__ = ["Line", "checked"]
 
 
-def clean(value: Any) -> Any:
+def checked(value: Any) -> Any:
     r"""Return a value as it is; ValueError if a text in it holds control characters other than tab and line feed.
 
     Examples
     --------
-    >>> clean({"name": ["caps", 7]})
+    >>> checked({"name": ["caps", 7]})
     {'name': ['caps', 7]}
-    >>> clean("a\x00")
+    >>> checked("a\x00")
     Traceback (most recent call last):
     ValueError: holds control characters
     """
@@ -25,13 +25,13 @@ def clean(value: Any) -> Any:
             raise ValueError("holds control characters")
     elif isinstance(value, dict):
         for key, member in value.items():
-            clean(key)
-            clean(member)
+            checked(key)
+            checked(member)
     elif isinstance(value, (list, tuple)):
         for member in value:
-            clean(member)
+            checked(member)
     return value
 
 
-Line = Annotated[str, AfterValidator(clean)]
+Line = Annotated[str, AfterValidator(checked)]
 """Text of a form or query."""
