@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from anomem.service.store.database import Database, database_url
 from anomem.service.store.migrating import current_revision, revisions, upgrade
@@ -32,6 +34,8 @@ def test_inspections_labels_and_pages_on_postgresql(tmp_path: Path, shop: Shop, 
         assert current_revision(database) == revision
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    with pytest.raises(DBAPIError, match="audit: rows are only added"), database.engine.begin() as connection:
+        connection.execute(text("DELETE FROM audit"))
     database.close()
     with served(tmp_path / "s", shop.model, db=url) as station:
         found = station.inspect(*shop.good, *shop.defects, key=[f"part {i}" for i in range(10)])

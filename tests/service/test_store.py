@@ -13,6 +13,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from anomem.errors import InputError
+from anomem.service.store.audit import record
 from anomem.service.store.database import Database, database_url
 from anomem.service.store.migrating import backed_up, current_revision, revisions, upgrade
 from anomem.service.store.models import add_product
@@ -60,6 +61,16 @@ def test_a_database_of_a_later_version_is_refused(database: Database, tmp_path: 
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(InputError, match="later version of anomem; update anomem"):
         upgrade(database, tmp_path / "backups")
+    database.close()
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET author = 'x'", "DELETE FROM audit"])
+def test_the_audit_is_append_only_in_the_database_itself(database: Database, tmp_path: Path, statement: str) -> None:
+    upgrade(database, tmp_path / "backups")
+    with database.writing() as session:
+        record(session, "eve", "login", "station")
+    with pytest.raises(IntegrityError, match="audit: rows are only added"), database.engine.begin() as connection:
+        connection.execute(text(statement))
     database.close()
 
 

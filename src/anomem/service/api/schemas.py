@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from anomem.service.access.passwords import LONGEST
 from anomem.service.api.text import checked
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
 
 Name = Annotated[str, Field(min_length=1, max_length=120)]
 Alpha = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Password = Annotated[str, StringConstraints(strip_whitespace=False, max_length=LONGEST)]
 Verdict = Literal["normal", "defect", "unsure"]
 
 

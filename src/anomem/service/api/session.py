@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
 
-from anomem.service.access.passwords import LONGEST
 from anomem.service.access.sessions import COOKIE, SESSION_S
 from anomem.service.access.users import authenticate
 from anomem.service.api.deps import StationOf, Viewer
-from anomem.service.api.schemas import Name, _In, _Out
+from anomem.service.api.schemas import Name, Password, _In, _Out
 from anomem.service.errors import UnauthorisedError
 from anomem.service.settings import LOOPBACK
 from anomem.service.store.audit import record
@@ -26,7 +22,7 @@ class LoginIn(_In):
     """Name and password."""
 
     name: Name
-    password: Annotated[str, Field(max_length=LONGEST)]
+    password: Password
 
 
 class SessionOut(_Out):

@@ -11,9 +11,8 @@ from pydantic import Field
 from sqlalchemy import select
 
 from anomem.service.access import users
-from anomem.service.access.passwords import LONGEST
 from anomem.service.api.deps import Engineer, Id, QueryId, StationOf
-from anomem.service.api.schemas import AuditOut, Name, _In, _Out
+from anomem.service.api.schemas import AuditOut, Name, Password, _In, _Out
 from anomem.service.api.text import Line
 from anomem.service.errors import MissingError
 from anomem.service.store.audit import record
@@ -29,7 +28,7 @@ class UserIn(_In):
 
     name: Name
     role: users.Role
-    password: Annotated[str, Field(max_length=LONGEST)]
+    password: Password
 
 
 class UserChange(_In):
@@ -37,7 +36,7 @@ class UserChange(_In):
 
     role: users.Role | None = None
     active: bool | None = None
-    password: Annotated[str, Field(max_length=LONGEST)] | None = None
+    password: Password | None = None
 
 
 class UserOut(_Out):
