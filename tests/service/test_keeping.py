@@ -64,9 +64,12 @@ def test_files_without_a_row_are_deleted_and_masks_are_not(
     body = {"verdict": "defect", "polygons": [[[1, 1], [9, 1], [9, 9]]]}
     mask = brick.post(f"/inspections/{found['id']}/labels", body, status=201)["mask_sha256"]
     orphan = brick.station.images.put(shop.good[0].read_bytes(), "refused later").sha256
+    unfinished = brick.station.images.find(orphan).with_name(".cut-off")
+    unfinished.write_bytes(b"half")
     assert brick.station.retention.remove_orphans() == 0  # too young
     assert brick.station.retention.remove_orphans(age_s=-10) == 1
     assert brick.station.images.find(orphan) is None
+    assert not unfinished.exists()
     assert brick.station.images.find(mask) is not None
     assert brick.station.images.find(found["image_sha256"]) is not None
 

@@ -140,11 +140,17 @@ class Images:
             return True
 
     def older_than(self, age_s: float) -> Iterator[list[str]]:
-        """Yield the hashes of images kept longer ago, in lists of those that share their first two digits."""
+        """Yield the hashes of images kept longer ago, in lists of those that share their first two digits.
+
+        Unfinished files of that age, which a kill has left, are deleted on the way.
+        """
         limit = time.time() - age_s
         for folder in sorted(self._root.iterdir()):
-            files = [file for file in folder.iterdir() if _SHA256.fullmatch(file.name)]
-            yield [file.name for file in files if file.stat().st_mtime < limit]
+            old = [file for file in folder.iterdir() if file.stat().st_mtime < limit]
+            for file in old:
+                if file.name.startswith("."):
+                    file.unlink()
+            yield [file.name for file in old if _SHA256.fullmatch(file.name)]
 
     def _note(self, sha256: str) -> None:
         """Note that an image is on its way to the store, which no clean-up may remove then."""
