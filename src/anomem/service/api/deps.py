@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
@@ -14,7 +14,7 @@ from anomem.service.station import Station
 __all__ = ["Engineer", "Id", "Operator", "QueryId", "StationOf", "Viewer", "needs"]
 
 
-def _station(request: Request) -> Station:
+async def _station(request: Request) -> Station:  # async: without a hop to another thread
     station: Station = request.app.state.station
     return station
 
@@ -27,10 +27,10 @@ def _caller(request: Request, station: StationOf) -> Caller:
     return station.gate.caller(request.method, request.headers, request.cookies)
 
 
-def needs(role: Role) -> Callable[[Caller], Caller]:
+def needs(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
     """Return a dependency that refuses callers without the rights of `role`, and returns the others."""
 
-    def allowed(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    async def allowed(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         if not caller.may(role):
             raise DeniedError(f"{caller.name}: is {caller.role}, and this needs {role}; ask an engineer")
         return caller
