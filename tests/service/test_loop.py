@@ -116,6 +116,25 @@ def test_hyperparameters_are_checked_at_once_and_name_no_file(brick: Served, giv
 
 
 @pytest.mark.slow
+def test_each_stratum_is_calibrated_and_unknown_ones_are_refused(brick: Served, shop: Shop) -> None:
+    for camera, chosen in (("left", shop.normals[:15]), ("right", shop.normals[15:])):
+        images = [("images", (path.name, path.read_bytes())) for path in chosen]
+        brick.client.post("/api/v1/models/1/normals", files=images, data={"stratum": camera})
+    job = finished(brick, brick.post("/models/1/fit", TINY, status=202))
+    assert job["state"] == "done", job["error"]
+    version = brick.get("/models/1/versions")[0]
+    assert version["figures"]["strata"] == ["left", "right"]
+    brick.post(f"/versions/{version['id']}/promote")
+    (row,) = brick.inspect(shop.good[0], stratum="left")
+    assert row["version_id"] == version["id"]
+    files = {"images": (shop.good[0].name, shop.good[0].read_bytes())}
+    for wrong in ({}, {"stratum": "rear"}):
+        assert brick.client.post("/api/v1/models/1/inspections", files=files, data=wrong).status_code == 422
+    picture = brick.client.get(f"/api/v1/inspections/{row['id']}/picture.png", params={"layer": "overlay"})
+    assert picture.status_code == 200
+
+
+@pytest.mark.slow
 def test_history_is_scored_again_by_another_version(brick: Served, shop: Shop) -> None:
     found = brick.inspect(*shop.good[:2], *shop.defects[:2])
     job = finished(brick, brick.post("/models/1/rescore", {"version": 1}, status=202))

@@ -27,6 +27,8 @@ router = APIRouter(prefix="/api/v1", tags=["normals"])
 
 _CHUNK = 200
 
+Text = Annotated[Line | None, Form(max_length=120)]
+
 
 class NormalOut(_Out):
     """Image of a good part."""
@@ -35,6 +37,7 @@ class NormalOut(_Out):
     image_sha256: str
     name: str
     group: str | None
+    stratum: str | None
     excluded: bool
     created: datetime
 
@@ -72,9 +75,10 @@ def add(
     images: list[UploadFile],
     caller: Engineer,
     station: StationOf,
-    group: Annotated[Line | None, Form(max_length=120)] = None,
+    group: Text = None,
+    stratum: Text = None,
 ) -> Added:
-    """Add images of good parts."""
+    """Add images of good parts; those of one group (part, lot) are never separated, each stratum is calibrated."""
     most = station.settings.max_request_images
     if len(images) > most:
         raise TooLargeError(f"images: {len(images)} in one request; send at most {most}")
@@ -83,7 +87,7 @@ def add(
     names = [printable(image.filename or "image") for image in images]
     stored = [(station.images.put(image.file.read(), name), name) for image, name in zip(images, names, strict=True)]
     with station.database.writing() as session:
-        added, known = add_normals(session, model_id, stored, group)
+        added, known = add_normals(session, model_id, stored, group, stratum)
         record(session, caller.name, "normals.add", f"model {model_id}", added=added)
     return Added(added=added, known=known)
 

@@ -117,7 +117,8 @@ class Tasks:
 
     def _normal(self, row: Normal) -> ImageRow | None:
         path = self._images.find(row.image_sha256)
-        return None if path is None else ImageRow(str(path), row.name, row.id, row.image_sha256, group=row.group)
+        facts: dict[str, Any] = {"group": row.group, "stratum": row.stratum}
+        return None if path is None else ImageRow(str(path), row.name, row.id, row.image_sha256, **facts)
 
     def _labels(self, session: Session, model_id: int) -> list[ImageRow]:
         labels = latest_labels(session, model_id)

@@ -42,7 +42,9 @@ def _fit(spec: Spec, report: Report) -> dict[str, Any]:
     detector = kind(**parse_assignments(kind, spec.assignments))
     samples = [row.sample() for row in spec.normals]
     labels = [row.sample() for row in spec.labels] if any(row.defect for row in spec.labels) else None
-    detector.fit(samples, labels=labels, max_pixels=spec.max_pixels, skip_bad=True, progress=report)
+    strata = [row.stratum or "" for row in spec.normals] if any(row.stratum for row in spec.normals) else None
+    options: dict[str, Any] = {"max_pixels": spec.max_pixels, "skip_bad": True, "progress": report}
+    detector.fit(samples, labels=labels, strata=strata, **options)
     figures = {"suspects": _suspects(detector, spec), "skipped": len(detector.skipped_)}
     return _written(detector, spec, report, figures)
 

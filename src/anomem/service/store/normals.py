@@ -15,9 +15,14 @@ __all__ = ["add_normals", "exclude", "list_normals"]
 
 
 def add_normals(
-    session: Session, model_id: int, images: Sequence[tuple[Stored, str]], group: str | None = None
+    session: Session,
+    model_id: int,
+    images: Sequence[tuple[Stored, str]],
+    group: str | None = None,
+    stratum: str | None = None,
 ) -> tuple[int, int]:
     """Add images with their names; return the number of new ones, and of those that were there already."""
+    facts = {"group": group, "stratum": stratum}
     hashes = {image.sha256 for image, _ in images}
     known = set(session.scalars(select(Image.sha256).where(Image.sha256.in_(hashes))))
     there = set(
@@ -30,7 +35,7 @@ def add_normals(
             known.add(image.sha256)
             session.flush()
         if image.sha256 not in there:
-            session.add(Normal(model_id=model_id, image_sha256=image.sha256, name=name[:400], group=group))
+            session.add(Normal(model_id=model_id, image_sha256=image.sha256, name=name[:400], **facts))
             there.add(image.sha256)
             added += 1
     session.flush()

@@ -185,6 +185,7 @@ class Normal(Base):
     image_sha256: Mapped[str] = mapped_column(ForeignKey("image.sha256"), index=True)
     name: Mapped[str] = mapped_column(String(400))
     group: Mapped[str | None] = mapped_column(String(120))
+    stratum: Mapped[str | None] = mapped_column(String(120))
     excluded: Mapped[bool] = mapped_column(default=False)
     created: Mapped[datetime] = mapped_column(default=now)
 
