@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["HEIGHT", "WIDTH", "Bar", "bars", "curve", "place_on"]
+__all__ = ["HEIGHT", "WIDTH", "Bar", "bars", "curve", "gauge", "place_on"]
 
 WIDTH = 1000
 HEIGHT = 240
@@ -63,3 +63,19 @@ def curve(values: Sequence[float | None]) -> list[tuple[float, float]]:
     """
     step = WIDTH / max(1, len(values) - 1)
     return [(i * step, HEIGHT * (1 - value)) for i, value in enumerate(values) if value is not None]
+
+
+def gauge(score: float, threshold: float, others: Sequence[float]) -> tuple[float, float]:
+    """Return the places of a score and of the threshold on an axis that holds other scores too.
+
+    The threshold stays between a quarter and three quarters of the axis, so that the distance to it can be seen.
+
+    Examples
+    --------
+    >>> gauge(3.0, 2.0, [1.0, 9.0])
+    (500.0, 250.0)
+    """
+    below = threshold - min(score, threshold, *others)
+    above = max(score, threshold, *others) - threshold
+    axis = (threshold - max(below, above / 3), threshold + max(above, below / 3))
+    return place_on(axis, score), place_on(axis, threshold)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 
 from anomem.service.api.deps import Id, StationOf, Viewer
+from anomem.service.pages.charts import gauge
 from anomem.service.pages.places import model_page
 from anomem.service.pages.rendering import is_fragment
 from anomem.service.pages.routing import page_router
 from anomem.service.store.inspections import Filters, get_inspection, page
-from anomem.service.store.models import get_model
+from anomem.service.store.models import current_version, get_model
+from anomem.service.store.tables import Inspection
 
 __all__ = ["router"]
 
@@ -26,11 +30,13 @@ def live(request: Request, model_id: Id, caller: Viewer, station: StationOf) -> 
     with station.database.reading() as session:
         model = get_model(session, model_id)
         recent = page(session, Filters(model_id), limit=_RECENT)
-    if model.current_id is None:
+        current = None if model.current_id is None else current_version(session, model)
+    if current is None:
         return RedirectResponse(f"/models/{model_id}/parts", 303)
     content = {
         "recent": recent,
         "strip": recent[:_STRIP],
+        "gauge": _gauge(recent, current.figures.get("threshold")),
         "rejected": sum(row.anomalous for row in recent),
         "most": station.settings.max_request_images,
     }
@@ -45,3 +51,10 @@ def inspection(inspection_id: Id, _: Viewer, station: StationOf) -> RedirectResp
         found = get_inspection(session, inspection_id)
     return RedirectResponse(f"/models/{found.model_id}/review?inspection={inspection_id}", 303)
 
+
+
+def _gauge(recent: Sequence[Inspection], threshold: float | None) -> tuple[float, float] | None:
+    """Return the places of the latest score and of the threshold; None without both."""
+    if threshold is None or not recent or recent[0].score is None:
+        return None
+    return gauge(recent[0].score, threshold, [row.score for row in recent if row.score is not None])

@@ -44,6 +44,7 @@ def threshold(
         "changed": chosen.alpha != calibration.alpha,
         "bars": bars(seen["edges"], seen["counts"], line),
         "line": None if line is None or not seen["edges"] else place_on(seen["edges"], line),
+        "thresholds": _thresholds(calibration) if position is None else [],
         "position": position_of(chosen.alpha, calibration) if position is None else position,
         "steps": STEPS,
         "width": WIDTH,
@@ -56,6 +57,8 @@ def threshold(
 def alpha_at(position: int, calibration: Calibration) -> float:
     """Return the rate at a position of the slider: from one half at the left to the smallest at the right."""
     least = calibration.alpha_min
+    if position == STEPS:
+        return least
     alpha = _HIGHEST * (least / _HIGHEST) ** (position / STEPS)
     return max(least, float(f"{alpha:.3g}"))
 
@@ -66,3 +69,10 @@ def position_of(alpha: float, calibration: Calibration) -> int:
     if least >= _HIGHEST or alpha >= _HIGHEST:
         return 0
     return min(STEPS, round(STEPS * math.log(alpha / _HIGHEST) / math.log(least / _HIGHEST)))
+
+
+def _thresholds(calibration: Calibration) -> list[float]:
+    """Return the threshold at each position; empty where each stratum has its own."""
+    if calibration.strata is not None:
+        return []
+    return [calibration.with_alpha(alpha_at(position, calibration)).threshold for position in range(STEPS + 1)]

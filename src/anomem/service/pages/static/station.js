@@ -23,7 +23,9 @@ function chooseLook() {
 }
 
 function showTimes(root) {
-  const form = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "medium" });
+  const { lang } = document.documentElement;
+  const own = navigator.languages.find((name) => name.startsWith(lang)) ?? lang;
+  const form = new Intl.DateTimeFormat(own, { dateStyle: "medium", timeStyle: "medium" });
   for (const time of root.querySelectorAll("time[datetime]")) {
     time.title = time.dateTime;
     time.textContent = form.format(new Date(time.dateTime));
