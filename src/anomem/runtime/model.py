@@ -110,6 +110,10 @@ class Model(OldNames, ABC):
         """Replace alpha."""
 
     @abstractmethod
+    @staticmethod
+    def _request(alpha: float | None, groups: Sequence[Hashable | None] | None) -> Fresh:
+        return Fresh(alpha, groups)
+
     def _calibrated(
         self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:

@@ -18,7 +18,7 @@ router = page_router()
 
 
 @router.get("/login")
-def login(request: Request, next: Line = "/") -> HTMLResponse:  # noqa: A002 - name in the address
+def login(request: Request, next: Line = "/") -> HTMLResponse:
     """Show the login; `next` is the page to go on to, on this station only."""
     own = next.startswith("/") and not next.startswith("//") and "\\" not in next
     return page(request, "login.html", None, target=next if own else "/")
