@@ -109,11 +109,11 @@ class Model(OldNames, ABC):
     def _with_alpha(self, alpha: float) -> None:
         """Replace alpha."""
 
-    @abstractmethod
     @staticmethod
     def _request(alpha: float | None, groups: Sequence[Hashable | None] | None) -> Fresh:
         return Fresh(alpha, groups)
 
+    @abstractmethod
     def _calibrated(
         self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
     ) -> Generator[Record, None, None]:
