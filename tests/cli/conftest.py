@@ -9,7 +9,7 @@ import pytest
 
 from anomem.cli.main import run
 from anomem.data.synthetic import write_textures
-from tests.cli.process import KNN, TINY, Command, Ran, Run, Shop, call
+from tests.cli.process import KNN, TINY, Command, Ran, Run, Shop, call, call_here
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     (data,) = write_textures(root, n_train=30, n_test=5, size=72, seed=0, textures=["brick"])
     fitted = {}
     for name, options in (("knn", KNN), ("anomem", TINY)):
-        ran = call(["fit", data, "--out", f"{name}.safetensors", *options, "--alpha", "0.1", "--json"], root)
+        ran = call_here(["fit", data, "--out", f"{name}.safetensors", *options, "--alpha", "0.1", "--json"], root)
         fitted[name] = ran.result
     return Shop(data, root / "knn.safetensors", root / "anomem.safetensors", fitted)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from anomem.cli.main import run
 
 COMMAND = (sys.executable, "-m", "anomem.cli.main")
 KNN = ("--method", "knn", "--set", "size=64", "--calibration", "split")
@@ -72,6 +76,13 @@ def call(arguments: Sequence[object], cwd: Path, **changes: str) -> Ran:
         timeout=300,
     )
     return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+
+def call_here(arguments: Sequence[object], cwd: Path) -> Ran:
+    """Run a command in this process: fixtures need none of its own."""
+    with chdir(cwd), redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = run([str(argument) for argument in arguments])
+    return Ran(code, out.getvalue(), err.getvalue())
 
 
 @dataclass(frozen=True)

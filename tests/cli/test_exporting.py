@@ -18,7 +18,7 @@ import anomem as library
 from anomem.export import parity
 from anomem.runtime.images import decode
 from anomem.runtime.session import Session
-from tests.cli.process import COMMAND, Run, Shop, call, environment, files
+from tests.cli.process import COMMAND, Run, Shop, call_here, environment, files
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -33,7 +33,7 @@ KEYS = {
 def onnx_file(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shop's model with maps as ONNX: nobody writes here."""
     folder = tmp_path_factory.mktemp("exported")
-    result = call(["export", shop.anomem, "--out", "model.onnx", "--json"], folder).result
+    result = call_here(["export", shop.anomem, "--out", "model.onnx", "--json"], folder).result
     assert set(result) == KEYS
     assert result["file"] == "model.onnx"
     assert (result["format"], result["precision"]) == ("onnx", "fp32")
