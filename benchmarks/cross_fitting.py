@@ -12,6 +12,7 @@ labelled defects. `suspects` plants defects of the set among the normals. Lines 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import re
@@ -35,7 +36,7 @@ from anomem.fitting import Run, make_run, read_preprocessing
 from anomem.metrics import auroc
 from anomem.nn.feature_store import FeatureStore
 from anomem.nn.kept_maps import KeptMaps, keep_maps
-from anomem.nn.scorer import MapScorer, OutOfSample
+from anomem.nn.scorer import MapScorer
 from anomem.runtime.calibration import calibrate, rejected_ranks
 from anomem.runtime.progress import run_to_end
 from anomem.runtime.suspects import find_suspects
@@ -134,8 +135,7 @@ def fit_split(detector: Any, kept: KeptMaps, groups: list[int], run: Run[Any]) -
     scores = score(scorer, kept.subset(parts.calibrate))
     if isinstance(scorer, MultiScaleScorer) and evidence is not None:
         tune = torch.from_numpy(score(scorer, kept.subset(parts.tune)))
-        deltas = [torch.zeros(1, channels) for channels in scorer.second_stage.channels]
-        scorer.adopt(OutOfSample(norms, deltas, tune.clone(), evidence.clone(), torch.zeros(len(tune)).long()))
+        scorer.adopt_tune(norms, tune.clone(), evidence.clone())
         known = observe(scorer, kept.subset(parts.calibrate))[1]
         scorer.remember("calibration", torch.from_numpy(scores), torch.zeros(0) if known is None else known.clone())
     return Fit(scorer, scores, None)
@@ -171,11 +171,17 @@ def with_labels(fit: Fit, labelled: KeptMaps, run: Run[Any]) -> Any:
     scorer = fit.scorer
     if not isinstance(scorer, MultiScaleScorer):
         return None
-    seen = stage_two.Observed(*stage_two._seen_by(scorer, labelled, run), [], [])
-    unfitted, anomalous = stage_two.copy.deepcopy(scorer.second_stage), torch.ones(len(seen.one_class)).bool()
-    heads, labels = stage_two._heads(scorer.second_stage, scorer.tune_evidence, seen, anomalous)
-    stage_two._adopt_heads(scorer.second_stage, heads, labels, WEIGHT, torch.Generator().manual_seed(0))
-    scorer.second_stage.n_support, scorer.second_stage.n_labelled = len(scorer.tune_one_class), len(anomalous)
+    with torch.inference_mode():
+        norms, evidence = observe(scorer, labelled)
+        one_class = scorer.fuse(norms).score
+    seen = stage_two.Observed(one_class, torch.zeros(0) if evidence is None else evidence, [], [])
+    stage, known, support = scorer.second_stage, scorer.tune_one_class, scorer.tune_evidence
+    unfitted, anomalous = copy.deepcopy(stage), torch.ones(len(one_class)).bool()
+    if scorer.folds is not None:
+        known, support = stage_two._standardise(stage, known[scorer.folds != 0], support[scorer.folds != 0])
+    heads, labels = stage_two._heads(stage, support, seen, anomalous)
+    stage_two._adopt_heads(stage, heads, labels, WEIGHT, torch.Generator().manual_seed(0))
+    stage.n_support, stage.n_labelled = len(known), len(anomalous)
     if scorer.folds is not None:
         folds = [stage_two._seen_by(scorer.fold(k), labelled, run) for k in range(len(scorer.fold_scales))]
         run_to_end(stage_two._score_out_of_fold(scorer, unfitted, seen, folds, anomalous, WEIGHT, run))

@@ -78,6 +78,8 @@ def test_a_fit_refuses_strata_before_it_learns(monkeypatch: pytest.MonkeyPatch) 
         quiet_fit(alpha=0.05)
     with pytest.raises(InputError, match="equal images, or images of one group, are in two strata"):
         quiet_fit(groups=["same", *range(38), "same", *range(100, 138), "same", 200])
+    with pytest.raises(InputError, match="cross-exact counts the normals of all strata together"):
+        quiet_fit(calibration="cross-exact")
     images, cameras = pictures(20, 0)
     with pytest.raises(InputError, match="strata has 39 entries for 40 images"):
         get("knn")(size=64).fit(images, strata=cameras[:-1])

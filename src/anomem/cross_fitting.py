@@ -187,7 +187,7 @@ def _out_of_sample(
     run: Run[Any],
     members: list[MapScorer] | None,
 ) -> Generator[Record, None, _Seen]:
-    """Return the deviation of each fold from a memory of the others, along the final scorer's axes."""
+    """Return the deviation of each fold from a memory of the others."""
     count = int(folds.max()) + 1
     parts: list[tuple[Tensor, list[Tensor], Tensor | None]] = []
     samples: list[VectorSample] = []
@@ -195,7 +195,7 @@ def _out_of_sample(
         scorer = method._empty(_afresh(run), kept.preprocessing.hw, final.backbone)
         others = kept.subset(np.flatnonzero(folds != fold))
         yield from method._memorise(scorer, others, _afresh(run))
-        scorer.eval().to(run.device).align_with(final)
+        scorer.eval().to(run.device).align()
         parts += _deviations(scorer, kept.subset(np.flatnonzero(folds == fold)), samples, run)
         if members is None:
             final.keep_fold(scorer)

@@ -19,7 +19,7 @@ from tests.cli.process import Command, Run, Shop, files, without_notes
 
 def test_scores_are_those_of_the_library(shop: Shop, anomem: Command) -> None:
     result = anomem("score", shop.knn, shop.data / "test", "--json").result
-    assert set(result) == {"model", "n", "skipped", "threshold", "alpha", "results", "found"}
+    assert set(result) == {"model", "n", "skipped", "threshold", "alpha", "results", "found", "shift"}
     model = library.load(shop.knn)
     expected = list(model.score(shop.images))
     assert result["model"] == str(shop.knn)

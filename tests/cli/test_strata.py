@@ -19,7 +19,7 @@ CROSS = ("--calibration", "cross")
 @pytest.fixture(scope="module")
 def cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Normals of two cameras to fit to, and new images of both; a table with a column camera."""
-    root, rng, rows = tmp_path_factory.mktemp("cameras"), np.random.default_rng(0), []
+    root, rng, rows = tmp_path_factory.mktemp("rigs"), np.random.default_rng(0), []
     for part, n in (("fit", 24), ("new", 6)):
         for camera, level in (("left", 80), ("right", 160)):
             (root / part / camera).mkdir(parents=True)

@@ -110,6 +110,13 @@ def test_a_pipe_is_no_video(tmp_path: Path) -> None:
             read()
 
 
+def test_a_format_that_is_unknown_is_named(tmp_path: Path) -> None:
+    clip = film(tmp_path / "a.avi", 3)
+    clip.write_bytes(clip.read_bytes().replace(b"FMP4", b"zzzz"))
+    with pytest.raises(ImageError, match=r"a\.avi: a video in a format that cannot be decoded"):
+        video.frames(clip)
+
+
 def test_the_limit_on_pixels_holds_for_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = video.frames(film(tmp_path / "a.mp4", 3))
     assert open_source(frames, max_pixels=64 * 48).load(0).shape == (48, 64, 3)

@@ -11,7 +11,7 @@ import torch
 
 from anomem.data.synthetic import DEFECTS, crops, plant
 from anomem.detectors.anomem import AnoMem, StageTwo
-from anomem.errors import AnomemWarning, InputError, ParameterError
+from anomem.errors import AnomemWarning, InputError
 from anomem.metrics import auroc
 from anomem.nn.kernel_ridge import Head, cross_validated_gain, fit_kernel_ridge, random_folds, squared_distances
 from anomem.types import BoolArray, UInt8Image
@@ -89,13 +89,6 @@ def test_a_repeated_image_makes_no_promise_stronger(images: UInt8Image) -> None:
     with pytest.warns(AnomemWarning):
         detector.calibrate(np.concatenate([fresh] * 4), alpha=0.2)
     assert detector.calibration_.n == 5
-
-
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
-def test_backbones_without_feature_maps_are_refused_in_one_line(images: UInt8Image, backbone: str) -> None:
-    options = {"stages": (0, 1), "neighbourhood": (1,), "max_grid": (28,), "scale_weights": (1.0,)}
-    with pytest.raises(ParameterError, match=backbone):
-        AnoMem(backbone=backbone, weights=None, **options).fit(images)
 
 
 def test_unreadable_images_are_neither_accepted_nor_drawn(tmp_path: Any, images: UInt8Image) -> None:

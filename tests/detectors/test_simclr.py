@@ -222,8 +222,9 @@ def test_without_training_it_is_cosine_knn(images: UInt8Image, fresh: UInt8Image
     frozen = fitted(images, training=Training(train_backbone="none", steps=5))
     assert losses(frozen) == []
     assert np.array_equal(untrained, frozen.anomaly_score(fresh))
-    options = {"alpha": 0.2, "device": "cpu", "fit_precision": "float32"}
-    knn = KNN(size=64, k=2, metric="cosine").fit(images, **options).anomaly_score(fresh)
+    nearest = KNN(size=64, k=2, metric="cosine")
+    nearest.fit(images, alpha=0.2, calibration="split", device="cpu", fit_precision="float32")
+    knn = nearest.anomaly_score(fresh)
     assert untrained == pytest.approx(knn, rel=1e-4)
 
 

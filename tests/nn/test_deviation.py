@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anomem.errors import ParameterError
 from anomem.nn.deviation import MapFusion, ScaleMemory, smooth
+from anomem.nn.tracing import exporting_here
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -74,6 +75,23 @@ def test_the_place_counts_beside_the_features(weight: float) -> None:
         torch.testing.assert_close(found, expected)
     vectors = scale.embed_vectors(maps[1].flatten(1).T, torch.arange(16))
     torch.testing.assert_close(vectors.T.reshape(7, 4, 4), scale.embed(maps)[1])
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_an_exported_memory_takes_any_batch(weight: float) -> None:
+    class Norms(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = _scale(place_weight=weight).requires_grad_(False)
+
+        def forward(self, maps: Tensor) -> Tensor:
+            return self.scale.norms(maps)
+
+    network, maps = Norms().eval(), torch.randn(3, 5, 4, 4, generator=_generator())
+    with exporting_here():
+        program = torch.export.export(network, (maps[:2],), dynamic_shapes={"maps": {0: torch.export.Dim("batch")}})
+    for batch in (maps, maps[:1]):
+        torch.testing.assert_close(program.module()(batch), network(batch))
 
 
 def test_what_is_normal_elsewhere_deviates_where_the_place_counts() -> None:

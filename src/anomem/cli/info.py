@@ -17,7 +17,6 @@ from anomem.cli.session import Session, pass_session
 from anomem.errors import AnomemError, InputError
 from anomem.runtime.dependencies import installed
 from anomem.runtime.frame import Frame
-from anomem.runtime.groups import group_line
 from anomem.runtime.machine import cores, processor
 from anomem.runtime.neutral import printable
 from anomem.runtime.text import number
@@ -193,6 +192,8 @@ def _lines(name: str, value: Any) -> list[str]:
         have = [f"{extra} {'installed' if there else 'not installed'}" for extra, there in value.items()]
         return [f"extras: {', '.join(have)}"]
     if isinstance(value, dict):
+        from anomem.runtime.groups import group_line
+
         shown = (f"{key} {_shown(v)}" for key, v in value.items() if key not in ("frame", "groups"))
         strata = value.get("strata", {}).items()
         each = (

@@ -1,7 +1,7 @@
 """Image sets by name: find and read a local copy in its provider's layout.
 
 >>> sorted(CATALOG)[:3]
-['btad', 'cifar10', 'cifar100']
+['aitex_tiles', 'btad', 'cifar10']
 """
 
 from __future__ import annotations

@@ -222,6 +222,8 @@ class _Clip:
         if not streams:
             raise ImageError(str(self._path), "holds no video; name a video file")
         self._stream = streams[0]
+        if self._stream.codec_context is None:
+            raise ImageError(str(self._path), "a video in a format that cannot be decoded; convert it to MP4")
         self._frames = self._container.decode(self._stream)
         self._at = 0
 

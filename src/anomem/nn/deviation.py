@@ -91,7 +91,7 @@ class ScaleMemory(nn.Module):
         embedded: Tensor = self.normaliser(self.gather(maps))
         if self.dim == self.channels:
             return embedded
-        return torch.cat([embedded, self.places.expand(len(embedded), -1, -1, -1)], dim=1)
+        return torch.cat([embedded, self.places.expand(embedded.shape[0], -1, -1, -1)], dim=1)
 
     def embed_vectors(self, vectors: Tensor, positions: Tensor) -> Tensor:
         """Return vectors (M, C) at flat positions (M,) in the space of the association, (M, D)."""

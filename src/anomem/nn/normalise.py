@@ -256,15 +256,14 @@ class Normaliser(nn.Module):
             centred = scaled.to(self.mean.dtype) - self.mean
             return F.conv2d(centred, self.projection[:, :, None, None])
 
-    def rotation_to(self, other: Normaliser) -> Tensor | None:
-        """Return the rotation (C, C) from the axes of this whitening to another's; None in other modes.
+    def to_channels(self) -> Tensor | None:
+        """Return the rotation (C, C) from the axes of this whitening to the channels; None in other modes.
 
-        A rotation leaves norms as they are: a vector whitened by statistics without an image stays unaffected by it.
+        Axes of another sample would depend on images in it: what these lack, no image in the sample has.
         """
         if self.mode != "whiten":
             return None
-        own, its = F.normalize(self.projection.double(), dim=1), F.normalize(other.projection.double(), dim=1)
-        return (its @ own.T).to(self.projection.dtype)
+        return F.normalize(self.projection.double(), dim=1).T.to(self.projection.dtype)
 
     def vectors(self, vectors: Tensor, positions: Tensor) -> Tensor:
         """Normalise single vectors, as `forward` does at their positions.

@@ -88,8 +88,8 @@ class TwoStageScorer(Scorer):
     Attributes
     ----------
     folds : Tensor or None
-        Fold of each calibration normal, (n,) int64, where these are the tune normals too: the second stage that scores
-        a fold's normals is then fitted without them.
+        Fold of each tune normal, (n,) int64, of a cross-fit. Until others are remembered, these are the calibration
+        normals too, and the second stage that scores a fold's normals is fitted without them.
     """
 
     tune_one_class: Tensor
@@ -101,7 +101,7 @@ class TwoStageScorer(Scorer):
     def __init__(self, config: dict[str, Any], evidence_dim: int) -> None:
         super().__init__(config)
         self._out_of_fold: Tensor | None = None
-        folds = torch.zeros(int(config.get("n_calibration", 0)), dtype=torch.int64)
+        folds = torch.zeros(int(config.get("n_tune", 0)), dtype=torch.int64)
         self.register_buffer("folds", folds if config.get("folded") else None)
         for part in ("tune", "calibration"):
             n = int(config.get(f"n_{part}", 0))
@@ -119,14 +119,18 @@ class TwoStageScorer(Scorer):
         setattr(self, f"{part}_one_class", one_class.to(device, torch.float32))
         setattr(self, f"{part}_evidence", evidence.to(device, torch.float16))
         if part == "calibration":
-            self.remember_folds(None)
+            self._out_of_fold = None
+            self.config.pop("calibrated_on_tune", None)
 
-    def remember_folds(self, folds: Tensor | None) -> None:
-        """Store the fold of each calibration normal, (n,); None: they are not among the tune normals."""
-        self.folds, self._out_of_fold = None if folds is None else folds.to(self.tune_one_class.device), None
-        self.config["folded"] = folds is not None
-        if folds is None:
-            del self.config["folded"]
+    def remember_folds(self, folds: Tensor) -> None:
+        """Store the fold of each tune normal, (n,); these calibrate too."""
+        self.folds = folds.to(self.tune_one_class.device)
+        self.config |= {"folded": True, "calibrated_on_tune": True}
+
+    @property
+    def calibrated_on_tune(self) -> bool:
+        """True where the tune normals of a cross-fit calibrate."""
+        return bool(self.config.get("calibrated_on_tune"))
 
     def adopt_scores(self, scores: Tensor) -> None:
         """Take (n,) scores of the calibration normals by second stages that were fitted without their folds."""
@@ -201,8 +205,8 @@ class MapScorer(Scorer):
         """Return the deviation of the tiles that have these maps."""
         raise TypeError(f"{type(self).__name__}: deviation_of is missing; override it")
 
-    def align_with(self, other: MapScorer) -> None:
-        """Turn later deviations and evidence along another scorer's axes, norms unchanged; nothing by default."""
+    def align(self) -> None:
+        """Turn deviations along axes that scorers of all folds share, norms unchanged; nothing by default."""
 
     def keep_fold(self, fold: MapScorer) -> None:
         """Keep the memory without one fold, where labels are later compared with that fold; nothing by default."""

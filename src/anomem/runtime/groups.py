@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -223,14 +223,15 @@ def group_facts(names: Sequence[str], groups: Sequence[Hashable | None], rule: s
     }
 
 
-def group_line(facts: Mapping[str, Any]) -> str:
-    """Return the facts of :func:`group_facts` as text."""
+def group_line(facts: Mapping[str, Any], shorten: Callable[[str], str] = str) -> str:
+    """Return the facts of :func:`group_facts` as text; `shorten` is applied to names of images."""
     known = (facts.get(name) for name in ("in_groups", "images", "groups", "largest"))
     numbers = [number for number in known if isinstance(number, int)]
     if len(numbers) < 4:
         return "none found"
     in_groups, images, groups, largest = numbers
     examples = facts.get("examples")
-    pairs = "; ".join(" and ".join(map(str, pair)) for pair in examples) if isinstance(examples, list) else ""
+    known_pairs = examples if isinstance(examples, list) else []
+    pairs = "; ".join(" and ".join(shorten(str(name)) for name in pair) for pair in known_pairs)
     found = f"{in_groups:,} of {images:,} normal images in {count(groups, 'group')} ({facts.get('rule')})"
     return f"{found}, the largest of {largest:,}" + (f", such as {pairs}" if pairs else "")

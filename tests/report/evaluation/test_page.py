@@ -22,6 +22,7 @@ from anomem.evaluation.figures import Evaluation
 from anomem.report.evaluation import text as words
 from anomem.report.evaluation.page import evaluation_page, write_evaluation_page
 from anomem.runtime.images import decode, read_mask
+from anomem.runtime.shift import Shift
 from tests.benchmark.spots import SpotDetector, save, spotted_set, texture
 
 HOSTILE = "<script>alert(1)<&>\"'.png"
@@ -287,3 +288,18 @@ def test_an_unusual_set_of_figures_renders(judged: tuple[Evaluation, SpotDetecto
     assert "By defect type" not in text
     assert "Skipped files" not in text
     assert "The model was made without these images. 3 images without a label" in text
+
+
+def test_a_shift_and_verdicts_about_all_images_are_on_the_page(tmp_path: Path) -> None:
+    made_from, samples = spotted_set(tmp_path)
+    detector = SpotDetector(made_from)
+    found = evaluate(detector, samples, fdr=0.2)
+    rejected = [row.label for row in found.results if row.anomalous_fdr]
+    assert found.at_fdr is not None
+    assert (found.at_fdr.n_rejected, found.at_fdr.n_false) == (len(rejected), rejected.count(0))
+    text = Page(evaluation_page(replace(found, shift=Shift(0.001, True, True, 30, 40)), detector)).text
+    assert "Shifted: Accepted normals score higher than those of the calibration" in text
+    assert f"At fdr 20 %: {len(rejected)} images rejected" in text
+    plain = Page(evaluation_page(replace(found, shift=None, at_fdr=None), detector)).text
+    assert "fdr" not in plain
+    assert "hifted" not in plain

@@ -69,7 +69,6 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         self.fusion = MapFusion(hws, input_hw=input_hw(config), **config["fusion"])
         weights, shown = config["fusion"]["weights"], config["fusion"].get("map_weights")
         self.second_stage = SecondStage(channels, weights=weights, map_weights=shown, **config["second_stage"])
-        self._rotations: list[Tensor | None] = [None] * len(scales)
         self.fold_scales = torch.nn.ModuleList(_memories(config, n_items) for n_items in config.get("fold_items", ()))
         pictures = (config["n_prototypes"], PROTOTYPE_SIDE, PROTOTYPE_SIDE, 3)
         self.register_buffer("prototype_pictures", torch.zeros(pictures, dtype=torch.uint8))
@@ -100,7 +99,7 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
     def differences(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return z - HF(z) per scale in the space of the association, whose norms are the deviations."""
         with torch.autocast(features[0].device.type, enabled=False):
-            return [scale.difference(f) for scale, f in zip(self.memories(), features, strict=True)]
+            return [scale.difference(f) for scale, f in zip(self._witnesses(), features, strict=True)]
 
     def forward(self, images: Tensor) -> Output:
         """Score prepared images (B, 3, H, W)."""
@@ -134,17 +133,16 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
 
     def _deviation(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """Return norms, evidence and Delta."""
-        deviations = [scale.deviation(f) for scale, f in zip(self.memories(), features, strict=True)]
+        deviations = [scale.deviation(f) for scale, f in zip(self._witnesses(), features, strict=True)]
         deltas, norms = (list(part) for part in zip(*deviations, strict=True))
-        deltas = [_rotated(delta, rotation) for delta, rotation in zip(deltas, self._rotations, strict=True)]
+        if len(self.fold_scales):
+            norms = [scale.norms(f) for scale, f in zip(self.memories(), features, strict=True)]
         return norms, self.second_stage.evidence([f.float() for f in features], deltas), deltas
 
-    def align_with(self, other: MapScorer) -> None:
-        """Turn later Delta and evidence along another scorer's axes: each whitening has axes of its own."""
-        if not isinstance(other, MultiScaleScorer):
-            raise TypeError("scorer: not one of AnoMem's; align with one that the same detector made")
-        pairs = zip(self.memories(), other.memories(), strict=True)
-        self._rotations = [own.normaliser.rotation_to(its.normaliser) for own, its in pairs]
+    def align(self) -> None:
+        """Turn whitening and items along the channels: each whitening has axes of its own, in no common order."""
+        for memory in self.memories():
+            _turn(memory, memory.normaliser.to_channels())
 
     def keep_fold(self, fold: MapScorer) -> None:
         """Keep a fold's memories: they see labelled images as they saw the fold's normals."""
@@ -155,11 +153,20 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         self.config["fold_items"] = [*self.config.get("fold_items", ()), items]
 
     def fold(self, number: int) -> MultiScaleScorer:
-        """Return a view of the scorer whose memories are those without a fold, along this scorer's axes."""
+        """Return a view of the scorer whose memories are those without a fold."""
         view = copy.copy(self)
-        view._modules = {**self._modules, "scales": self.fold_scales[number]}
-        view.align_with(self)
+        own = {"scales": self.fold_scales[number], "fold_scales": torch.nn.ModuleList()}
+        view._modules = {**self._modules, **own}
         return view
+
+    def _witnesses(self) -> list[ScaleMemory]:
+        """Return the memories that give evidence: the scorer's own, with folds those without the first fold.
+
+        Heads are fitted to evidence of normals by memories without them. The memory of all normals differs from these
+        in size and items, which heads would take for a defect.
+        """
+        scales = self.fold_scales[0] if len(self.fold_scales) else self.scales
+        return [scale for scale in scales if isinstance(scale, ScaleMemory)]
 
     def deviation_of(self, maps: list[Tensor]) -> Deviation:
         """Return norms, evidence and Delta of tiles from the backbone's maps."""
@@ -204,8 +211,15 @@ def _memories(config: dict[str, Any], n_items: Sequence[int]) -> torch.nn.Module
     )
 
 
-def _rotated(delta: Tensor, rotation: Tensor | None) -> Tensor:
-    return delta if rotation is None else F.conv2d(delta, rotation[:, :, None, None])
+@torch.no_grad()
+def _turn(memory: ScaleMemory, rotation: Tensor | None) -> None:
+    """Turn the axes of a whitened space with its items; distances are unchanged."""
+    if rotation is None:
+        return
+    memory.normaliser.projection.copy_(rotation @ memory.normaliser.projection)
+    if memory.memory is not None:
+        items = memory.memory.items[:, : memory.channels]  # a place may follow
+        items.copy_(items @ rotation.T)
 
 
 def crop_around(image: Tensor, position: int, hw: tuple[int, int]) -> Tensor:

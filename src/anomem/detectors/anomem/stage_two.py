@@ -77,28 +77,51 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     test runs from two labels on: on the development sets grouped folds lost a point at ten labels (magnetic tile), and
     three labels without the test lost two (toothbrush).
 
-    With cross-fitted calibration each calibration normal is scored by heads fitted without its fold.
+    With cross-fitted calibration each calibration normal is scored by heads fitted without its fold, on evidence by the
+    memory without it. Of these models, that without the first fold gives evidence and heads for new images.
 
     The paper's own head g (Eq. 10 to 12) is trained beside them and gives the evidence at each position; masks, where
     given, add its hinge at each position.
     """
     observed = yield from _observe(scorer, labelled, run)
-    by_fold = yield from _observe_by_fold(scorer, labelled, run)
     anomalous = torch.from_numpy(labelled.labels == ANOMALOUS)
     one_class, evidence = scorer.tune_one_class.cpu(), scorer.tune_evidence.cpu()
     stage = scorer.second_stage.cpu()
     unfitted = copy.deepcopy(stage)
+    if scorer.folds is not None:
+        kept = scorer.folds.cpu() != 0
+        one_class, evidence = _standardise(stage, one_class[kept], evidence[kept])
     heads, labels = _heads(stage, evidence, observed, anomalous)
     deviation = (torch.cat([one_class, observed.one_class]) - stage.mix[0]) / stage.mix[1]
     weight, facts = _weight(heads, deviation, labels, labelled, run)
     _adopt_heads(stage, heads, labels, weight, run.rng)
-    stage.n_support, stage.n_labelled = len(one_class), len(anomalous)
+    if scorer.folds is not None:
+        _leave_out(stage, scorer.folds.cpu() == 0)
+    stage.n_support, stage.n_labelled = len(scorer.tune_one_class), len(anomalous)
     scorer.config["second_stage"].update(n_support=stage.n_support, n_labelled=stage.n_labelled)
     yield Record("labels", len(anomalous), len(anomalous), facts)
     yield from _fit_evidence_heads(stage, torch.cat([evidence, observed.evidence]), labels, observed, run)
     scorer.second_stage = stage.to(run.device)
-    if scorer.folds is not None:
+    if scorer.folds is not None and scorer.calibrated_on_tune:
+        by_fold = yield from _observe_by_fold(scorer, labelled, run)
         yield from _score_out_of_fold(scorer, unfitted, observed, by_fold, anomalous, weight, run)
+
+
+def _standardise(stage: SecondStage, one_class: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardise a stage on the normals that its heads are fitted to; return these."""
+    stage.standardise_on(evidence)
+    stage.mix[:2] = torch.stack([one_class.mean(), spread(one_class)])
+    return one_class, evidence
+
+
+def _leave_out(stage: SecondStage, left_out: Tensor) -> None:
+    """Extend the heads to all tune normals, those left out with no weight."""
+    kept = torch.cat([(~left_out).nonzero()[:, 0], torch.arange(len(stage.labelled)) + len(left_out)])
+    for h in range(len(stage.blocks)):
+        alpha = stage.get_buffer(f"alpha_{h}")
+        full = alpha.new_zeros(len(left_out) + len(stage.labelled))
+        full[kept] = alpha
+        setattr(stage, f"alpha_{h}", full)
 
 
 def _heads(stage: SecondStage, evidence: Tensor, observed: Observed, anomalous: Tensor) -> tuple[list[Head], Tensor]:
@@ -121,7 +144,7 @@ def _score_out_of_fold(
     weight: float,
     run: Run[AnoMem],
 ) -> Generator[Record, None, None]:
-    """Score each fold's normals by a second stage fitted and standardised without them; only w is chosen on all."""
+    """Score each fold's normals by a second stage fitted and standardised without them; w is that without fold 0."""
     if scorer.folds is None:
         raise TypeError("scorer: no folds; only a cross-fitted one has them")
     folds, one_class, evidence = scorer.folds.cpu(), scorer.tune_one_class.cpu(), scorer.tune_evidence.cpu()
@@ -129,9 +152,8 @@ def _score_out_of_fold(
     for fold in folds.unique().tolist():
         out = folds == fold
         seen = replace(observed, one_class=by_fold[fold][0], evidence=by_fold[fold][1])
-        stage, support = copy.deepcopy(unfitted), evidence[~out]
-        stage.standardise_on(support)
-        stage.mix[:2] = torch.stack([one_class[~out].mean(), spread(one_class[~out])])
+        stage = copy.deepcopy(unfitted)
+        support = _standardise(stage, one_class[~out], evidence[~out])[1]
         heads, labels = _heads(stage, support, seen, anomalous)
         _adopt_heads(stage, heads, labels, weight, torch.Generator().manual_seed(int(run.params.seed)))
         stage.n_support, stage.n_labelled = len(support), len(anomalous)
@@ -147,14 +169,12 @@ def _score_out_of_fold(
 def _observe_by_fold(
     scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]
 ) -> Generator[Record, None, list[tuple[Tensor, Tensor]]]:
-    """Return one-class scores and evidence of labelled images by each fold's memory; empty without folds.
+    """Return one-class scores and evidence of labelled images by each fold's memory.
 
-    Labelled images and new normals deviate from the mean of the learnt ones in a common direction, the error of that
-    mean, and heads learn it. A fold's normals must meet the same: labelled images as seen by the memory that sees them,
-    which has not learnt from them.
+    Labelled images and normals that a memory has not learnt from deviate from the learnt ones' mean in a common
+    direction, the error of that mean, and heads learn it. So a fold's normals are judged by heads on labelled images as
+    the same memory sees them; new images by the memory and heads without the first fold.
     """
-    if scorer.folds is None:
-        return []
     with FeatureStore(run.features_mb) as store:
         options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
         kept = yield from keep_maps(store, scorer.backbone, labelled.images, **options)

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def suspect_pictures(detector: Model, count: int) -> list[tuple[str, str | None]
     """Return caption and data URI of the worst suspects of a fit; None for a file that is gone."""
     pictures: list[tuple[str, str | None]] = []
     for suspect in list(getattr(detector, "suspects_", ()))[:count]:
-        caption = f"{suspect['path']}, score {number(suspect['score'])}"
+        caption = f"{PurePath(suspect['path']).name}, score {number(suspect['score'])}"
         try:
             image = open_source([suspect["path"]]).with_bits(detector.bits_).load(0)
         except (ImageError, InputError):

@@ -173,7 +173,7 @@ def _model_lines(detector: Model, facts: Mapping[str, str]) -> list[tuple[str, s
         ("Normals tuned on", f"{counts['n_tune']:,}"),
         ("Normals calibrated on", f"{calibration.n:,}"),
         ("Calibration", _calibration_line(calibration)),
-        ("Groups", group_line(detector.groups_)),
+        ("Groups", group_line(detector.groups_, _file_name)),
         ("Labelled images", f"{counts['n_labelled']:,}"),
         ("Scored in", calibration.precision),
     ]
@@ -238,3 +238,7 @@ def _template() -> Template:
     environment.filters["rate"] = words.rate
     environment.filters["number"] = number
     return environment.from_string(read_resource("evaluation.html.j2"))
+
+
+def _file_name(path: str) -> str:
+    return PurePath(path).name
