@@ -15,7 +15,7 @@ from tests.service.served import Served, served
 TINY = {"set": ["size=64", "memory_size=16", "memory_share=1"]}
 
 
-def finished(station: Served, job: dict[str, Any], *, seconds: float = 120) -> dict[str, Any]:
+def finished(station: Served, job: dict[str, Any], *, seconds: float = 600) -> dict[str, Any]:
     """Wait for a job's end."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -166,7 +166,7 @@ def test_versions_are_exported_where_the_model_says_so_and_promoted_unless_worse
     assert brick.client.patch("/api/v1/models/1", json={"settings": settings}).status_code == 200
     found = brick.inspect(*shop.good, *shop.defects)
     label_all(brick, found[5:], "defect")
-    job = finished(brick, brick.post("/models/1/refit", status=202), seconds=300)
+    job = finished(brick, brick.post("/models/1/refit", status=202))
     assert job["state"] == "done", job["error"]
     version = brick.get("/models/1/versions")[0]
     assert version["files"] == {"detector": "brick.safetensors", "exported": "model.onnx"}
