@@ -57,15 +57,15 @@ def fresh(run: Run[Any]) -> Run[Any]:
 def by_hand(detector: Any, images: ImageSet, folds: npt.NDArray[np.intp], run: Run[Any]) -> list[float]:
     """Out-of-sample scores by one fit per fold on decoded images, and a standardisation on the other folds."""
     n, norms = len(images), {}
-    backbone = detector._empty(fresh(run)).backbone
+    backbone = detector._empty(fresh(run), images.preprocessing.hw).backbone
     for fold in sorted(set(folds.tolist())):
-        scorer = detector._empty(fresh(run), backbone)
+        scorer = detector._empty(fresh(run), images.preprocessing.hw, backbone)
         run_to_end(detector._memorise(scorer, images.subset(np.flatnonzero(folds != fold)), fresh(run)))
         for i in np.flatnonzero(folds == fold):
             (batch,) = images.subset([i]).batches(1)
             with torch.inference_mode():
                 norms[int(i)] = scorer.deviation_of(scorer.backbone(batch.images)).norms
-    scores, judge = [], detector._empty(fresh(run), backbone)
+    scores, judge = [], detector._empty(fresh(run), images.preprocessing.hw, backbone)
     for i in range(n):
         others = [norms[j] for j in range(n) if folds[j] != folds[i]]
         judge.standardise_on([torch.cat(scale) for scale in zip(*others, strict=True)])
@@ -90,7 +90,7 @@ def test_the_final_memory_is_that_of_all_normals(name: str, bricks: tuple[Images
     train, test = bricks
     detector: Any = tiny(name).fit(train, alpha=0.2, calibration="cross", device="cpu", workers=0)
     images, run = prepared(detector, train)
-    scorer = detector._empty(fresh(run))
+    scorer = detector._empty(fresh(run), images.preprocessing.hw)
     run_to_end(detector._memorise(scorer, images, fresh(run)))
     for batch in ImageSet(open_source(test), images.preprocessing, workers=0).batches(8):
         with torch.inference_mode():

@@ -55,7 +55,7 @@ def test_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[str])
     assert facts["version"] == __version__
     assert Path(facts["default_weights"]).is_file()
     assert isinstance(facts["bf16"], bool)
-    assert set(facts["extras"]) == {"tables", "video", "export", "openvino", "lite"}
+    assert set(facts["extras"]) == {"tables", "serve", "postgres", "mqtt", "video", "export", "openvino", "lite"}
 
 
 def test_doctor_examines_a_model(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:

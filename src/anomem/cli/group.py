@@ -36,6 +36,7 @@ COMMANDS = {
     "export": "anomem.cli.exporting:export",
     "bench": "anomem.cli.bench:bench",
     "report": "anomem.cli.reporting:report",
+    "serve": "anomem.cli.serve:serve",
     "methods": "anomem.cli.info:methods",
     "doctor": "anomem.cli.info:doctor",
 }

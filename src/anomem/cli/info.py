@@ -24,6 +24,9 @@ from anomem.version import __version__
 
 EXTRAS = {
     "tables": ("pyarrow",),
+    "serve": ("alembic", "fastapi", "itsdangerous", "prometheus_client", "python_multipart", "sqlalchemy", "uvicorn"),
+    "postgres": ("psycopg",),
+    "mqtt": ("paho",),
     "video": ("av",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "nncf"),

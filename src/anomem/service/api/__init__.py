@@ -1,0 +1,1 @@
+"""HTTP interface: one router per file, mounted below /api/v1."""

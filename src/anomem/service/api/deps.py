@@ -1,0 +1,51 @@
+"""Dependencies of routes: the station, and the caller with the rights that a route needs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Request
+
+from anomem.service.access.users import Caller, Role
+from anomem.service.errors import DeniedError
+from anomem.service.station import Station
+
+__all__ = ["Engineer", "Id", "Operator", "QueryId", "StationOf", "Viewer", "needs"]
+
+
+async def _station(request: Request) -> Station:  # async: without a hop to another thread
+    station: Station = request.app.state.station
+    return station
+
+
+StationOf = Annotated[Station, Depends(_station)]
+"""Station of the application."""
+
+
+def _caller(request: Request, station: StationOf) -> Caller:
+    return station.gate.caller(request.method, request.headers, request.cookies)
+
+
+def needs(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
+    """Return a dependency that refuses callers without the rights of `role`, and returns the others."""
+
+    async def allowed(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+        if not caller.may(role):
+            raise DeniedError(f"{caller.name}: is {caller.role}, and this needs {role}; ask an engineer")
+        return caller
+
+    return allowed
+
+
+Viewer = Annotated[Caller, Depends(needs("viewer"))]
+"""Any caller with valid credentials."""
+Operator = Annotated[Caller, Depends(needs("operator"))]
+"""Caller who may score and label."""
+Engineer = Annotated[Caller, Depends(needs("engineer"))]
+"""Caller who may fit, set alpha, promote and administer."""
+
+Id = Annotated[int, Path(ge=1, le=2**62)]
+"""Id in a path."""
+QueryId = Annotated[int | None, Query(ge=1, le=2**62)]
+"""Id in a query."""

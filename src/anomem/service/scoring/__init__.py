@@ -1,0 +1,1 @@
+"""Scoring of inspections: loaded versions, micro-batches, recording."""

@@ -1,0 +1,1 @@
+"""Store: tables, migrations and queries of the station."""

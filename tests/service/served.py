@@ -1,0 +1,76 @@
+"""Stations served by real servers, and a client."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import uvicorn
+
+from anomem.service.api.app import create_app
+from anomem.service.running import add_first_model
+from anomem.service.settings import Settings
+from anomem.service.station import Station
+
+PASSWORD = "a long password"
+
+
+@dataclass
+class Served:
+    """Station behind a real server, with a client of this machine."""
+
+    station: Station
+    url: str
+    client: httpx.Client
+
+    def inspect(self, *files: Path, model: int = 1, **fields: Any) -> list[dict[str, Any]]:
+        """Post images, which must be accepted."""
+        images = [("images", (file.name, file.read_bytes())) for file in files]
+        answer = self.client.post(f"/api/v1/models/{model}/inspections", files=images, data=fields)
+        assert answer.status_code == 201, answer.text
+        found: list[dict[str, Any]] = answer.json()
+        return found
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return an answer's content, which must be a success."""
+        answer = self.client.get(f"/api/v1{path}", params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, body: Any = None, status: int = 200) -> Any:
+        """Post JSON, and return the answer's."""
+        answer = self.client.post(f"/api/v1{path}", json=body)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+
+@contextmanager
+def served(root: Path, model: Path | None = None, **settings: Any) -> Iterator[Served]:
+    """Serve a station in a thread, on a free port."""
+    station = Station(root, Settings(**settings))
+    if model is not None:
+        add_first_model(station, model)
+    server = uvicorn.Server(uvicorn.Config(create_app(station), log_level="error", timeout_graceful_shutdown=1))
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server has ended"
+            time.sleep(0.01)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            yield Served(station, url, client)
+    finally:
+        station.events.close()
+        server.should_exit = True
+        thread.join()
+        listening.close()
