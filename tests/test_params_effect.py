@@ -172,7 +172,9 @@ def test_presets_and_tiny_parameters_keep_no_setting_without_effect() -> None:
 
 def test_a_file_with_such_a_setting_loads_and_a_new_fit_refuses_it(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (36, 64, 64, 3), np.uint8)
-    detector = AnoMem(**AnoMem.test_params, reduction="max").fit(images[:32], alpha=0.2, device="cpu")
+    detector = AnoMem(**AnoMem.test_params, reduction="max").fit(
+        images[:32], alpha=0.2, calibration="split", device="cpu"
+    )
     detector.top = 0.25  # as versions before the check allowed
     detector.save(tmp_path / "old.safetensors")
     loaded = anomem.load(tmp_path / "old.safetensors")

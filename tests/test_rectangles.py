@@ -53,7 +53,7 @@ def fitted(method: str, hw: tuple[int, int]) -> Detector:
     images, y = bricks(hw), None
     if detector.supervision == "required":
         images, y = np.concatenate([images, planted(images[:6])]), [0] * len(images) + [1] * 6
-    return detector.fit(images, y, alpha=0.2, device="cpu")
+    return detector.fit(images, y, alpha=0.2, calibration="split", device="cpu")
 
 
 def planted(images: UInt8Image) -> UInt8Image:
@@ -126,7 +126,7 @@ def noise(hw: tuple[int, int], count: int = 30) -> UInt8Image:
 @pytest.mark.parametrize("method", ["anomem", "padim", "kmeans"])
 def test_the_map_peaks_on_the_blot(method: str, shape: str) -> None:
     hw = (SHAPES[shape][0] * 2, SHAPES[shape][1] * 2)
-    detector = get(method)(**get(method).test_params).fit(noise(hw), alpha=0.2, device="cpu")
+    detector = get(method)(**get(method).test_params).fit(noise(hw), alpha=0.2, calibration="split", device="cpu")
     for found in detector.anomaly_map(planted(noise(hw, 4)), device="cpu"):
         peak = np.unravel_index(int(found.argmax()), hw)
         place = (144, hw[1] // 2) if hw[0] > hw[1] else (hw[0] // 2, 144)
@@ -168,7 +168,7 @@ def test_sizes_are_read_upright_without_decoding(tmp_path: Path) -> None:
 
 def test_images_of_another_aspect_are_padded_and_counted() -> None:
     images = [*bricks((32, 96), 28), *bricks((64, 64), 2)]
-    detector = KNN(size=64, max_items=14).fit(images, alpha=0.2, device="cpu")
+    detector = KNN(size=64, max_items=14).fit(images, alpha=0.2, calibration="split", device="cpu")
     frame = detector.frame_
     assert frame is not None
     assert (frame.image_hw, frame.input_hw, frame.grid_hw) == ((32, 96), (32, 96), None)
@@ -215,7 +215,7 @@ def test_parameters_and_files_of_before_keep_their_frame(letterbox: bool, tmp_pa
     with pytest.warns(RenamedWarning, match="letterbox is now aspect"):
         detector = KNN(size=64, max_items=14, letterbox=letterbox)
     assert detector.aspect == ("letterbox" if letterbox else "square")
-    detector.fit(bricks((32, 96)), alpha=0.2, device="cpu")
+    detector.fit(bricks((32, 96)), alpha=0.2, calibration="split", device="cpu")
     tensors, manifest = _parts(detector, tmp_path / "new")
     older = json.loads(manifest.to_json())
     assert "input_hw" not in older["preprocessing"]

@@ -117,13 +117,11 @@ class OldNames:
     def calibrate_steps(self: Any, normals: object, alpha: float | None = None, **options: object) -> Iterator[object]:
         """Calibrate and yield records; replaced by :meth:`calibrate` with `progress`."""
         warn_renamed("calibrate_steps", "calibrate(..., progress=)")
-        from anomem.runtime.recalibration import Fresh
-
         opening = {name: options.pop(name, None) for name in ("workers", "max_pixels")}
         opening["skip_bad"] = options.pop("skip_bad", False)
-        fresh = Fresh(alpha, options.pop("groups", None))
         running = {"batch_size": 16, "device": "auto", **options}
-        return iter(self._calibrated(self._prepared(normals, **opening), fresh, **running))
+        groups = running.pop("groups", None)
+        return iter(self._calibrated(self._prepared(normals, **opening), self._request(alpha, groups), **running))
 
     def export_steps(self: Any, *given: object, **options: object) -> Iterator[object]:
         """Export and yield records; replaced by :meth:`export` with `progress`."""

@@ -18,7 +18,7 @@ def test_textures_are_told_apart_and_shuffled_classes_are_not() -> None:
         for half in ("train", "test")
     )
     classes = [name for name in TEXTURES for _ in range(30)]
-    detector = KNN(size=64, max_items=14).fit(train[:30], alpha=0.2)
+    detector = KNN(size=64, max_items=14).fit(train[:30], alpha=0.2, calibration="split")
     assert linear_evaluation(detector, train, classes, test, classes) > 0.9
     assert linear_evaluation(detector, train, rng.permutation(classes).tolist(), test, classes) < 0.6
 

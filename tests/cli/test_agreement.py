@@ -33,7 +33,7 @@ def fit(method: str) -> Detector:
     if cls.supervision == "required":
         defects = [path for path in pictures() if path.parent.name != "good"][:3]
         images, labels = [*images, *defects], [*labels, 1, 1, 1]
-    return cls(**cls.test_params).fit(images, labels, alpha=0.2, device="cpu")
+    return cls(**cls.test_params).fit(images, labels, alpha=0.2, calibration="split", device="cpu")
 
 
 @pytest.mark.slow

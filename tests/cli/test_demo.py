@@ -11,7 +11,7 @@ import pytest
 from anomem.cli import demo
 from anomem.cli.demo import MARK
 from anomem.cli.main import run
-from tests.cli.process import Command, files
+from tests.cli.process import Command, Ran, Run, files
 
 
 def test_demo_refuses_other_peoples_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,31 +36,29 @@ def test_demo_finds_the_defects(anomem: Command, tmp_path: Path) -> None:
     folder = tmp_path / "anomem-demo"
     assert {path.name for path in folder.iterdir()} == {MARK, "images", "model.safetensors", "report.html"}
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert re.search(r"\.anomem-demo-[0-9a-f]+", page) is None, "the page names the folder it was made in"
+    assert ".anomem-demo-" not in page, "the page names the folder it was made in"
 
 
 @pytest.mark.slow
 @pytest.mark.ci_sample
 def test_a_second_demo_replaces_the_first_and_nothing_else(
-    anomem: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small one: the sizes of the images and their numbers change nothing here."""
-    for name, value in {"SIZE": 64, "N_TRAIN": 30, "N_TEST": 4, "N_FRESH": 20}.items():
+    for name, value in {"SIZE": 64, "N_TRAIN": 20, "N_TEST": 4, "N_FRESH": 20}.items():
         monkeypatch.setattr(demo, name, value)
-    monkeypatch.chdir(tmp_path)
-    assert run(["demo"]) == 0
+    assert here("demo")[0] == 0
     folder = tmp_path / "anomem-demo"
     (folder / "mine").write_text("mine")
     before = files(folder)
-    capsys.readouterr()
-    assert run(["demo"]) == 0
-    out = capsys.readouterr().out
+    code, out, err = here("demo")
+    assert code == 0, err
     assert "image AUROC" in out
     assert "AUPRO" in out
     assert "report: anomem-demo/report.html" in out
     assert files(folder) == before
     (command,) = re.findall(r"^next: anomem (.*)$", out, flags=re.MULTILINE)
-    scored = anomem(*command.split(), "--json").result
+    scored = Ran(*here(*command.split(), "--json")).result
     assert scored["n"] == 8
     assert all((tmp_path / row["heatmap"]).is_file() for row in scored["results"])
     assert json.loads((folder / MARK).read_text())["version"]

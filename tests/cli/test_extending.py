@@ -35,9 +35,10 @@ def parts(shop: Shop, tmp_path: Path) -> tuple[list[Path], list[Path]]:
 def test_extended_equals_a_fit_on_all(shop: Shop, tmp_path: Path, method: str) -> None:
     old, new = parts(shop, tmp_path)
     fresh = [path for path in new if path.name not in {other.name for other in old}]
-    get(method)(size=64).fit(old).save(tmp_path / "m", keep_store=True)
+    detector = get(method)(**get(method).test_params)
+    detector.fit(old).save(tmp_path / "m", keep_store=True)
     extended = library.load(tmp_path / "m").fit(new, extend=tmp_path / "m")
-    whole = get(method)(size=64).fit([*old, *fresh])
+    whole = detector.fit([*old, *fresh])
     assert extended.digests_by_role_ == whole.digests_by_role_
     assert extended.calibration_ == whole.calibration_
     test = goods(shop)

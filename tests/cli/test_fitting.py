@@ -15,7 +15,7 @@ from tests.cli.process import (
     FIT_KEYS,
     KNN,
     TINY,
-    Command,
+    Ran,
     Run,
     Shop,
     defects,
@@ -141,7 +141,7 @@ def test_a_label_overrules_the_data(shop: Shop, here: Run, tmp_path: Path) -> No
 # --- what fit refuses --------------------------------------------------------------------------
 
 
-def test_errors_come_before_the_work_and_leave_nothing(anomem: Command, tmp_path: Path) -> None:
+def test_errors_come_before_the_work_and_leave_nothing(here: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("a")
@@ -155,7 +155,7 @@ def test_errors_come_before_the_work_and_leave_nothing(anomem: Command, tmp_path
         ("fit", "empty", "--out", "texts"): "texts: is a folder; name the model inside it",
     }
     for arguments, expected in cases.items():
-        ran = anomem(*arguments)
+        ran = Ran(*here(*arguments))
         assert ran.code == 2, arguments
         assert expected in ran.error, arguments
         assert ran.out == ""

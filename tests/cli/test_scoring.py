@@ -14,7 +14,7 @@ from PIL import Image
 
 import anomem as library
 from anomem.runtime.images import decode
-from tests.cli.process import Command, Run, Shop, files, without_notes
+from tests.cli.process import Command, Ran, Run, Shop, files, without_notes
 
 
 def test_scores_are_those_of_the_library(shop: Shop, anomem: Command) -> None:
@@ -156,7 +156,7 @@ def test_heatmaps_need_a_method_with_maps(shop: Shop, here: Run) -> None:
 # --- what score refuses ------------------------------------------------------------------------
 
 
-def test_score_refuses_before_the_work(shop: Shop, anomem: Command, tmp_path: Path) -> None:
+def test_score_refuses_before_the_work(shop: Shop, here: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     before = files(tmp_path)
@@ -170,7 +170,7 @@ def test_score_refuses_before_the_work(shop: Shop, anomem: Command, tmp_path: Pa
         (shop.knn, images, "--heatmaps", "no/maps"): "does not exist; create it first",
     }
     for arguments, expected in cases.items():
-        ran = anomem("score", *arguments)
+        ran = Ran(*here("score", *arguments))
         assert ran.code == 2
         assert ran.out == ""
         assert expected in ran.error

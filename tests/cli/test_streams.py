@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.process import COMMAND, Command, Shop, environment
+from tests.cli.process import COMMAND, Command, Ran, Run, Shop, environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors are closed otherwise there")
 
@@ -62,7 +62,9 @@ def test_a_code_page_without_the_characters(shop: Shop, tmp_path: Path, anomem: 
     assert ran.out.startswith("in/\\u691c\\u67fb.png\t")
 
 
-def test_names_forge_no_lines_and_no_codes(shop: Shop, tmp_path: Path, anomem: Command) -> None:
+def test_names_forge_no_lines_and_no_codes(
+    shop: Shop, tmp_path: Path, anomem: Command, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
     for name in ("=1+1.png", "a\rb.png", "c\n.\t-9\t1\tnormal.png", "e\x1b]0;title\x07.png"):
         shutil.copy(shop.images[0], tmp_path / "in" / name)
@@ -72,4 +74,5 @@ def test_names_forge_no_lines_and_no_codes(shop: Shop, tmp_path: Path, anomem: C
     assert all(line.count("\t") == 3 for line in ran.out.splitlines())
     assert "\x1b" not in ran.out + ran.err
     (tmp_path / "in" / "e\x1b]0;title\x07.png").write_text("no image")
-    assert "\x1b" not in anomem("score", shop.knn, ".", cwd=tmp_path / "in").error
+    monkeypatch.chdir(tmp_path / "in")
+    assert "\x1b" not in Ran(*here("score", shop.knn, ".")).error

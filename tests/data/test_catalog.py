@@ -178,7 +178,7 @@ def build_spots(root: Path) -> Path:
 
 def test_fit_and_score_from_a_zip_and_evaluate_what_it_unpacks_to(tmp_path: Path) -> None:
     data = open_set("mvtec_ad", zipped(build_spots(tmp_path / "tile"), tmp_path / "tile.zip"))
-    detector = KNN(size=32, k=1).fit(data.source(data.train), alpha=0.25)
+    detector = KNN(size=32, k=1).fit(data.source(data.train), alpha=0.25, calibration="split")
     scores = detector.anomaly_score(data.source(data.test))
     labels = np.array([sample.label for sample in data.test])
     assert scores[labels == 1].min() > scores[labels == 0].max()
@@ -190,7 +190,7 @@ def test_fit_and_score_from_a_zip_and_evaluate_what_it_unpacks_to(tmp_path: Path
 
 def test_a_folder_is_a_dataset_like_any_other(tmp_path: Path) -> None:
     data = open_set("mvtec_ad", build_spots(tmp_path / "tile"))
-    detector = KNN(size=32, k=1).fit(data, alpha=0.25)
+    detector = KNN(size=32, k=1).fit(data, alpha=0.25, calibration="split")
     assert evaluate(detector, data.for_evaluation()).image.auroc == 1.0
 
 

@@ -15,10 +15,11 @@ from PIL import Image
 from anomem.data.catalog import open_set
 from anomem.data.corpus import read_corpus
 from anomem.data.imageset import ImageSet
-from anomem.data.official.inside import file_size, open_zip, read_file, read_mask
+from anomem.data.official.inside import file_size, read_file, read_mask
 from anomem.data.official.tree import open_tree
 from anomem.data.sources import PathSource
 from anomem.errors import ImageError, InputError
+from anomem.runtime.archive import open_zip
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.progress import run_to_end
 

@@ -279,7 +279,7 @@ def test_a_zip_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: 
     with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("x.png", bytes(3 << 20))
     source = PathSource([tmp_path / "set.zip" / "x.png"], Reading(max_pixels=1))
-    monkeypatch.setattr("anomem.data.sources.image_bytes", lambda pixels: 1 << 20)
+    monkeypatch.setattr("anomem.runtime.sources.image_bytes", lambda pixels: 1 << 20)
     with pytest.raises(ImageError, match=r"x\.png: unpacks to 3,145,728 bytes, more than the limit of 1,048,576"):
         source.load(0)
 

@@ -37,7 +37,7 @@ def test_every_method_fits_scores_saves_and_loads(backbone: str, method: str, tm
     if detector.supervision == "required":
         defective = [path for path in pictures() if "good" not in path.parts]
         images, labels = [*images, *defective], [0] * len(images) + [1] * len(defective)
-    detector.fit(images, labels, alpha=0.2, device="cpu")
+    detector.fit(images, labels, alpha=0.2, calibration="split", device="cpu")
     results = list(detector.score(pictures(), maps=detector.localizes))
     scores = np.array([result.score for result in results])
     assert np.isfinite(scores).all()

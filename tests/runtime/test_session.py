@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,17 @@ def test_every_way_to_give_images(pair: Pair, session: Session) -> None:
     for images in (bricks() / "test", [str(path) for path in pictures()], arrays, list(arrays), iter(pictures())):
         assert np.array_equal(session.anomaly_score(images), wanted)
     assert session.anomaly_score(pictures()[0]) == wanted[:1]
+
+
+def test_zip_scores_and_calibrates_like_its_folder(pair: Pair, tmp_path: Path) -> None:
+    zipped = shutil.make_archive(str(tmp_path / "bricks"), "zip", bricks())
+    session, other = (Session.open(copied(pair, tmp_path), threads=1) for _ in range(2))
+    assert np.array_equal(session.anomaly_score(f"{zipped}/test"), session.anomaly_score(bricks() / "test"))
+    with pytest.raises(InputError, match=r"bricks\.zip/test: .* holds anomalous images by its name"):
+        session.calibrate(f"{zipped}/test", alpha=0.2)
+    session.calibrate(f"{zipped}/test/good", alpha=0.2)
+    other.calibrate(bricks() / "test/good", alpha=0.2)
+    assert np.array_equal(session.calibration_.scores, other.calibration_.scores)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +258,7 @@ def test_other_peoples_models_are_refused(pair: Pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "old", "new", "words"),
     [
-        ("manifest", '"size": 16', '"size": 32', "damaged"),
+        ("manifest", '"input_hw": [16, 16]', '"input_hw": [32, 32]', "damaged"),
         ("manifest", '"method"', '"methud"', "unknown key"),
         ("manifest", '"format_version": 1', '"format_version": 4', "newer anomem"),
         (

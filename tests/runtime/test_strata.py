@@ -166,3 +166,4 @@ def test_the_rate_holds_in_each_stratum_and_not_by_pooling() -> None:
 
 def test_folder_names_do_not_depend_on_the_place(tmp_path: Path) -> None:
     assert resolve_strata("folder", FileSource([tmp_path / "left" / "1.png"])) == ("left",)
+    assert resolve_strata("folder", FileSource([tmp_path / "left.zip" / "1.png"])) == ("left",)

@@ -17,13 +17,13 @@ from anomem.service.access.sessions import COOKIE, Sessions
 from anomem.service.api.app import ROUTERS
 from anomem.service.errors import BusyError
 from anomem.service.manage import new_password, new_user
-from anomem.service.pages import start
+from anomem.service.pages import PAGES
 from anomem.service.running import check_exposure
 from anomem.service.settings import Settings
 from anomem.service.station import Station
 from tests.service.served import PASSWORD, Served, served
 
-OPEN = {"/", "/healthz", "/readyz", "/api/v1/session", "/v2/health/live", "/v2/health/ready"}
+OPEN = {"/login", "/healthz", "/readyz", "/api/v1/session", "/v2/health/live", "/v2/health/ready"}
 """Paths that need no credentials; of the session, only the login."""
 
 
@@ -48,7 +48,7 @@ def logged_in(station: Served, name: str) -> Iterator[httpx.Client]:
 
 def test_every_route_has_a_role() -> None:
     found, checked = set(), 0
-    for router in [start.router, *(module.router for module in ROUTERS)]:
+    for router in [*PAGES, *(module.router for module in ROUTERS)]:
         for route in router.routes:
             assert isinstance(route, APIRoute)
             calls = [dependant.call for dependant in route.dependant.dependencies]

@@ -119,7 +119,8 @@ def fit(
 
     DATA is a folder of normal images; or train/good, test/TYPE and ground_truth/TYPE as in MVTec; or train/CLASS with
     --normal CLASS; or a CSV or Parquet table with the column path and optional columns label (0 normal, 1 anomalous),
-    mask, type, group and stratum; or a folder of videos. Only the training part is read. Masks are optional.
+    mask, type, group and stratum; or a folder of videos. A zip is read in place, like the folder that it was made of.
+    Only the training part is read. Masks are optional.
 
     --calibration auto takes cross below 1,000 normal images for methods that train nothing by gradient, else split;
     with --extend as the earlier model.

@@ -101,7 +101,7 @@ def score(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Score IMAGES (files, tables, videos, and folders with all images below them) with MODEL.
+    """Score IMAGES (files, tables, videos, and folders and zips with all images below them) with MODEL.
 
     Prints per image the raw score (higher is more anomalous), the p-value (share of normal images with this score or a
     higher one) and the verdict: anomalous if the p-value is at most alpha. With --fdr all images are judged together,
@@ -230,7 +230,9 @@ def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Hea
 
 
 def _common_folder(images: Sequence[Path]) -> str:
-    folders = [_absolute(place if place.is_dir() else place.parent) for place in images]
+    from anomem.runtime.files import is_folder
+
+    folders = [_absolute(place if is_folder(place) else place.parent) for place in images]
     try:
         return os.path.commonpath(folders)
     except ValueError:  # two drives

@@ -12,6 +12,7 @@ from anomem.data.official.inside import read_mask
 from anomem.data.pairing import Pairs, pair_masks
 from anomem.data.samples import Dataset, Layout, Sample, mask_note
 from anomem.errors import ImageError, InputError
+from anomem.runtime.files import scan
 from anomem.runtime.listing import Listing, found_in, list_folder
 from anomem.runtime.words import class_of, is_enumerated, split_of
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
@@ -20,7 +21,7 @@ __all__ = ["EXPECTED", "read_folder", "type_by_place"]
 
 EXPECTED = (
     "expected train/good with test/<type> (MVTec), train/<class> (ImageFolder), good/ beside bad/ or <type>/, "
-    "a folder of normal images, or a CSV/Parquet table"
+    "a folder of normal images, a zip of such a folder, or a CSV/Parquet table"
 )
 
 
@@ -66,7 +67,7 @@ def read_folder(root: Path, normal: str | None) -> Dataset:
     Parameters
     ----------
     root : Path
-        An existing folder.
+        An existing folder, zip, or folder inside a zip.
     normal : str, optional
         Class folder of the normal images.
 
@@ -153,10 +154,10 @@ def _base(listing: Listing) -> Path:
 def _split_folders(base: Path) -> dict[str, list[Path]]:
     """Return the folders of each part of a data set, with or without images."""
     found: dict[str, list[Path]] = defaultdict(list)
-    for entry in sorted(base.iterdir()):
-        split = split_of(entry.name)
-        if split is not None and entry.is_dir():
-            found[split].append(entry)
+    for name, is_below in sorted(scan(base)):
+        split = split_of(name)
+        if split is not None and is_below:
+            found[split].append(base / name)
     return found
 
 
@@ -299,8 +300,9 @@ def _read_flat(part: _Part, pairs: Pairs, root: Path) -> Dataset:
         raise _which_class(root, part)
     train, test = _by_mask(part.images, pairs)
     notes = _left_out_by_mask(test)
-    if class_of(root.resolve().name) == ANOMALOUS:
-        notes.append(f"the folder is named {root.resolve().name}, and its images are read as normal")
+    name = root.resolve().name
+    if class_of(name.removesuffix(".zip")) == ANOMALOUS:
+        notes.append(f"the folder is named {name}, and its images are read as normal")
     return Dataset("flat", root, train, test, False, tuple(notes))
 
 

@@ -43,7 +43,7 @@ __all__ = [
 def read_dataset(
     path: str | Path, *, normal: str | None = None, every: int = EVERY, stratum: str | None = None
 ) -> Dataset:
-    """Read a folder or table as a dataset of training and test images.
+    """Read a folder, zip or table as a dataset of training and test images.
 
     Recognised are MVTec style (``train/good``, ``test/<type>``, ``ground_truth/<type>`` with
     ``<stem>_mask.png`` or ``<stem>.png``; ``train`` or ``test`` may be missing, masks too),
@@ -56,7 +56,7 @@ def read_dataset(
     Parameters
     ----------
     path : str or Path
-        Folder, CSV or Parquet file.
+        Folder, zip of one (read in place), CSV or Parquet file.
     normal : str, optional
         Class folder of normal images; required if the training folder has several. Only this class
         is used for training; test images of all other classes are anomalous, with ``type`` the class.
@@ -82,14 +82,13 @@ def read_dataset(
         return read_videos(videos, root if is_folder(root) else root.parent, every)
     if is_folder(root):
         return read_folder(root, normal)
-    if is_file(root) and root.suffix.lower() in TABLE_SUFFIXES:
+    if exists(root) and root.suffix.lower() in TABLE_SUFFIXES:
         if normal is not None:
             raise InputError(f"{root}: normal={normal!r} is for class folders; use the label column")
         return read_table(root, stratum)
-    if is_file(root):
-        raise InputError(
-            f"{root}: found one {root.suffix or 'nameless'} file; give a folder of images or a CSV/Parquet table"
-        )
+    if exists(root):
+        found = f"found one {root.suffix or 'nameless'} file"
+        raise InputError(f"{root}: {found}; give a folder of images, a zip of one, or a CSV/Parquet table")
     raise InputError(f"{root}: no such file or folder; check the path")
 
 
@@ -218,7 +217,7 @@ def open_source(images: ImagesLike, *, max_pixels: int | None = None) -> ImageSo
     Parameters
     ----------
     images : ImageSource, path, array, tensor, Pillow image, bytes, or sequence of these or of Samples
-        Input. A folder is searched recursively, a table gives the images of all its rows. Several
+        Input. A folder or zip is searched recursively, a table gives the images of all its rows. Several
         paths may mix files and folders.
     max_pixels : int, optional
         Maximum number of pixels per image; `anomem.runtime.limits.MAX_PIXELS` by default.
@@ -248,7 +247,7 @@ def list_images(path: str | Path, *, among: bool, every: int = EVERY) -> Sequenc
     videos = _videos(place) if not known and exists(place) else []
     if videos:
         return [frame for video in videos for frame in frames(video, every)]
-    if place.suffix.lower() in TABLE_SUFFIXES and is_file(place):
+    if place.suffix.lower() in TABLE_SUFFIXES and exists(place):
         return [sample.path for sample in table_samples(place)]
     return image_files(path, among=among)
 

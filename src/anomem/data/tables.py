@@ -16,7 +16,7 @@ from anomem.data.annotations import EXPORT_SUFFIXES, LABEL_WORDS, Labelled, labe
 from anomem.data.layouts import type_by_place
 from anomem.data.samples import Dataset, Sample, mask_note
 from anomem.errors import InputError, MissingExtraError, nearest
-from anomem.runtime.files import is_file, is_folder
+from anomem.runtime.files import in_zip, is_file, is_folder
 from anomem.runtime.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
 from anomem.runtime.strata import COLUMN
 from anomem.types import ANOMALOUS, NORMAL
@@ -122,6 +122,8 @@ def read_labels(table: str | Path) -> tuple[Sample, ...]:
 
 
 def _read(table: Path, stratum: str = COLUMN) -> tuple[list[str], list[_Row]]:
+    if in_zip(table):
+        raise InputError(f"{table}: a table inside a zip; unpack the zip and give the table, or give the zip of images")
     if not is_file(table):
         raise InputError(f"{table}: no such table; give a CSV or Parquet file")
     if table.suffix.lower() in EXPORT_SUFFIXES:
@@ -202,7 +204,7 @@ def _file(table: Path, where: str, written: str) -> Path:
     if "\\" in written:  # written on Windows
         candidates.append(table.parent / written.replace("\\", "/"))
     for path in candidates:
-        if is_file(path):
+        if is_file(path) or in_zip(path):
             return path
     wrong = "is a folder" if is_folder(candidates[0]) else "no such file"
     hint = f"absolute or relative to {table.parent}"

@@ -17,7 +17,7 @@ import numpy as np
 
 from anomem.data.samples import Dataset, Sample
 from anomem.errors import ImageError, InputError, MissingExtraError, one_line
-from anomem.runtime.files import is_file
+from anomem.runtime.files import in_zip, is_file
 from anomem.runtime.limits import MAX_PIXELS, check_pixels
 from anomem.runtime.listing import list_folder
 from anomem.runtime.text import count
@@ -133,7 +133,8 @@ def _opened(video: Path) -> _Clip:
     try:
         facts = video.stat()
     except OSError as error:
-        raise ImageError(str(video), "there is no such file; check the path") from error
+        problem = "lies in a zip; unpack the zip" if in_zip(video) else "there is no such file; check the path"
+        raise ImageError(str(video), problem) from error
     if not is_file(video):  # a pipe would block
         raise ImageError(str(video), "is a pipe, device or socket, not a file; name a video file, or leave it out")
     return _cached(video, (facts.st_size, facts.st_mtime_ns), os.getpid())

@@ -83,7 +83,7 @@ def resolve_strata(strata: Groups, source: ImageSource) -> tuple[str, ...]:
     names = [source.name(i) for i in range(len(source))]
     if isinstance(strata, str):
         # The folder's own name, since new images lie elsewhere than those of the fit.
-        expression = r"([^/]+)/[^/]*$" if strata == "folder" else strata
+        expression = r"([^/]+?)(?:\.zip)?/[^/]*$" if strata == "folder" else strata
         return _required(_matched(expression, source, "strata", strata), names)
     found = len(strata) if strata is not None and hasattr(strata, "__len__") else "no"
     if strata is None or found != len(source):

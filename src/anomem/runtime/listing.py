@@ -1,9 +1,9 @@
-"""Image files below a folder, with files left out and the reasons."""
+"""Image files below a folder or in a zip, with files left out and the reasons."""
 
 from __future__ import annotations
 
 import os
-import stat
+import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,8 +12,9 @@ from pathlib import Path
 
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime import _pillow
-from anomem.runtime.files import exists, is_file, is_folder
+from anomem.runtime.files import exists, is_file, is_folder, open_regular, read_head, scan
 from anomem.runtime.images import IMAGE_SUFFIXES
+from anomem.runtime.limits import image_bytes
 from anomem.runtime.masks import is_mask_folder, masks_beside, word_set
 
 __all__ = ["Listing", "find_images", "found_in", "image_files", "list_folder", "warn_of_pages"]
@@ -126,7 +127,8 @@ def list_folder(folder: str | Path, *, images_in: str | None = None) -> Listing:
     Parameters
     ----------
     folder : str or Path
-        Folder, searched recursively. Links to folders are followed, except to a folder around them.
+        Folder, zip or folder inside a zip, searched recursively. Links to folders are followed, except to a folder
+        around them.
     images_in : str, optional
         Name of folders that contain images despite a mask folder's name.
 
@@ -138,7 +140,7 @@ def list_folder(folder: str | Path, *, images_in: str | None = None) -> Listing:
     Raises
     ------
     InputError
-        ``folder``, or one inside it, is missing, not a folder or not readable.
+        ``folder``, or one inside it, is missing, not a folder or not readable; or as for `Archive.check`.
     """
     root = Path(folder)
     by_kind: dict[str, list[Path]] = defaultdict(list)
@@ -205,11 +207,11 @@ def image_files(path: str | Path, *, among: bool) -> Sequence[str | Path]:
 def found_in(folder: Path) -> str:
     """Return a short description of a folder's contents."""
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
+        entries = sorted((name, inside) for name, inside in scan(folder) if not _is_hidden(name))
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; name a readable folder") from error
-    folders = [entry.name for entry in entries if entry.is_dir()]
-    suffixes = Counter(entry.suffix.lower() or entry.name for entry in entries if entry.is_file())
+    folders = [name for name, inside in entries if inside]
+    suffixes = Counter(Path(name).suffix.lower() or name for name, inside in entries if not inside)
     parts = []
     if folders:
         parts.append(f"{_count(len(folders), 'folder')} ({_some(folders)})")
@@ -221,14 +223,13 @@ def found_in(folder: Path) -> str:
 
 def count_pages(path: Path) -> int:
     """Return the number of pages or frames of an image file; 1 if it cannot be opened."""
-    if path.suffix.lower() not in _PAGED or not is_file(path):
+    if path.suffix.lower() not in _PAGED:
         return 1
     try:
-        with path.open("rb") as stream:
-            head = stream.read(1024)
-            if head.startswith(b"\x89PNG") and b"acTL" not in head:
-                return 1
-            stream.seek(0)
+        head = read_head(path, 1024)
+        if head.startswith(b"\x89PNG") and b"acTL" not in head:
+            return 1
+        with open_regular(path, path.name, sys.maxsize if is_file(path) else image_bytes()) as stream:
             return int(getattr(_pillow.check_kind(head[:16], path.name)(stream, path.name), "n_frames", 1))
     except Exception:  # noqa: BLE001 - decoders raise nearly everything on damaged files
         return 1
@@ -254,18 +255,18 @@ def _walk(folder: Path, around: tuple[str, ...], masks: bool, images_in: str) ->
     if place in around:  # a link to a folder around it
         return
     try:
-        entries = list(os.scandir(folder))
+        entries = scan(folder)
     except NotADirectoryError as error:
         raise InputError(f"{folder}: is a file; name a folder of images") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{folder}: {reason}; name a readable folder") from error
-    for entry in entries:
-        path = folder / entry.name
-        if _is_hidden(entry.name):
+    for name, is_below in entries:
+        path = folder / name
+        if _is_hidden(name):
             yield "hidden", path
-        elif is_folder(entry):
-            inside = masks or (entry.name.casefold() != images_in and is_mask_folder(entry.name))
+        elif is_below:
+            inside = masks or (name.casefold() != images_in and is_mask_folder(name))
             yield from _walk(path, (*around, place), inside, images_in)
         else:
             kind = _kind(path)
@@ -283,12 +284,9 @@ def _kind(path: Path) -> str:
     if suffix in _UNREAD_SUFFIXES:
         return _UNREAD_SUFFIXES[suffix]
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may block, a device may never end
-            return "not a regular file"
-        with path.open("rb") as stream:
-            head = stream.read(132)
-    except OSError as error:
-        return error.strerror or "cannot be read"
+        head = read_head(path, 132)
+    except (OSError, ImageError) as error:
+        return getattr(error, "strerror", None) or "cannot be read"
     return _kind_by_content(head, path.name)
 
 

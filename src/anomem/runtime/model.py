@@ -14,6 +14,7 @@ from anomem.errors import InputError
 from anomem.renamed import OldNames, warn_renamed
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.fdr import benjamini_hochberg
+from anomem.runtime.files import is_folder
 from anomem.runtime.frame import Frame
 from anomem.runtime.groups import Groups, fresh_strata, image_strata, resolve_groups
 from anomem.runtime.listing import image_files
@@ -108,6 +109,10 @@ class Model(OldNames, ABC):
     def _with_alpha(self, alpha: float) -> None:
         """Replace alpha."""
 
+    @staticmethod
+    def _request(alpha: float | None, groups: Sequence[Hashable | None] | None) -> Fresh:
+        return Fresh(alpha, groups)
+
     @abstractmethod
     def _calibrated(
         self, images: PreparedImages, fresh: Fresh, *, batch_size: int, device: str
@@ -124,7 +129,7 @@ class Model(OldNames, ABC):
         InputError
             Folder with a subfolder named for anomalous images.
         """
-        if isinstance(normals, (str, Path)) and Path(normals).is_dir():
+        if isinstance(normals, (str, Path)) and is_folder(normals):
             found = image_files(normals, among=False)
             check_no_defects(found, normals)
             return found, {}
@@ -164,7 +169,7 @@ class Model(OldNames, ABC):
 
         Parameters
         ----------
-        images : folder, file, array, tensor, Pillow image, bytes, or list of these
+        images : folder, zip, file, array, tensor, Pillow image, bytes, or list of these
             All images of a folder, whatever its layout. Arrays are RGB, bytes the content of an image file.
         maps : bool
             Return anomaly maps too, each in its image's own size; InputError if the method draws none.

@@ -16,11 +16,8 @@ files.
 from __future__ import annotations
 
 import io
-import os
-import threading
-import zipfile
-from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,16 +26,14 @@ import numpy.typing as npt
 from anomem.data.annotations import MASK_SUFFIX, read_regions
 from anomem.data.official.records import read_records
 from anomem.data.video import is_frame, read_frame
-from anomem.errors import ImageError, InputError, one_line
+from anomem.errors import ImageError, InputError
 from anomem.runtime import images
-from anomem.runtime.files import is_file, read_regular
+from anomem.runtime.files import exists, is_file, is_folder, read_regular, scan
 from anomem.runtime.images import IMAGE_SUFFIXES, decode
 from anomem.runtime.limits import MAX_PIXELS, MAX_UNPACKED_BYTES, image_bytes
 from anomem.types import BoolArray, UInt8Image
 
-__all__ = ["entries", "file_size", "open_zip", "read_array", "read_file", "read_mask"]
-
-ZIP_SUFFIXES = frozenset({".zip", ".npz"})
+__all__ = ["entries", "file_size", "read_array", "read_file", "read_mask"]
 
 
 def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES, *, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -69,10 +64,7 @@ def read_file(path: str | Path, max_bytes: int = MAX_UNPACKED_BYTES, *, max_pixe
         pass  # not on the disk by itself
     if is_frame(place):
         return _pnm(read_frame(place, max_pixels))
-    zipped = _zip_around(place)
-    if zipped is not None and zipped[1] in zipped[0].names:
-        return zipped[0].read(zipped[1], max_bytes)
-    if place.parent.suffix.lower() in ZIP_SUFFIXES or not _is_file(place.parent):
+    if not exists(place.parent) or is_folder(place.parent):
         raise ImageError(str(place), "there is no such file; check the path")
     try:
         return _pnm(_box(place) if place.stem.startswith("box-") else _record(place))
@@ -156,64 +148,8 @@ def read_mask(
 
 def entries(folder: Path) -> list[Path]:
     """List the images directly inside a folder, on disk or in a zip; empty for a missing folder."""
-    if folder.is_dir():
-        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    else:
-        zipped = _zip_around(folder)
-        names = zipped[0].folders.get(zipped[1], ([], []))[1] if zipped else []
+    names = sorted(name for name, _ in scan(folder) if not name.startswith(".")) if is_folder(folder) else []
     return [folder / name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-
-
-class Archive:
-    """Open zip, with thread-safe reads of entries by name."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except Exception as error:  # as below
-            raise InputError(f"{path}: not a readable zip ({error}); copy it again") from error
-        self._path = path
-        self._lock = threading.Lock()
-        self.names = frozenset(name for name in self._zip.namelist() if _is_plain(name))
-
-    @cached_property
-    def folders(self) -> dict[str, tuple[list[str], list[str]]]:
-        """Visible folders and files directly in each folder, sorted; the zip itself is ``""``."""
-        index: dict[str, tuple[set[str], set[str]]] = {}
-        for entry in self.names:
-            if any(part.startswith((".", "__MACOSX")) for part in entry.split("/")):
-                continue
-            folder, _, name = entry.rpartition("/")
-            index.setdefault(folder, (set(), set()))[1].add(name)
-            while folder:
-                parent, _, name = folder.rpartition("/")
-                index.setdefault(parent, (set(), set()))[0].add(name)
-                folder = parent
-        return {folder: (sorted(below), sorted(files)) for folder, (below, files) in index.items()}
-
-    def read(self, name: str, max_bytes: int) -> bytes:
-        """Read an entry; ImageError if it is damaged, encrypted, or declared larger than `max_bytes`."""
-        size = self._zip.getinfo(name).file_size  # zipfile unpacks no more than that
-        if size > max_bytes:
-            problem = f"unpacks to {size:,} bytes, more than the limit of {max_bytes:,}"
-            raise ImageError(str(self._path / name), f"{problem}; leave it out")
-        try:
-            with self._lock:
-                return self._zip.read(name)
-        except Exception as error:  # unpackers raise nearly everything on damaged files
-            reason = f"cannot be read ({one_line(error)}); copy the zip again"
-            raise ImageError(str(self._path / name), reason) from error
-
-
-def open_zip(path: Path) -> Archive:
-    """Open a zip, or return the one already open."""
-    # Keyed by process id, since a forked process must not share the file position.
-    return _cached_zip(path, _stamp(path), os.getpid())
-
-
-@lru_cache(maxsize=16)
-def _cached_zip(path: Path, _state: tuple[int, int], _process: int) -> Archive:
-    return Archive(path)
 
 
 @lru_cache(maxsize=16)
@@ -228,26 +164,6 @@ def _stamp(path: Path) -> tuple[int, int]:
             facts = place.stat()
             return facts.st_size, facts.st_mtime_ns
     raise ImageError(str(path), "there is no such file; check the path")
-
-
-def _zip_around(path: Path) -> tuple[Archive, str] | None:
-    """Return the zip that contains a path, and the name inside it."""
-    for place in path.parents:
-        if place.suffix.lower() in ZIP_SUFFIXES and is_file(place):
-            return open_zip(place), path.relative_to(place).as_posix()
-    return None
-
-
-def _is_file(path: Path) -> bool:
-    if is_file(path):
-        return True
-    zipped = _zip_around(path)
-    return zipped is not None and zipped[1] in zipped[0].names
-
-
-def _is_plain(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return not name.endswith("/") and not name.startswith("/") and ".." not in parts and "\\" not in name
 
 
 def _record(path: Path) -> npt.NDArray[np.uint8]:

@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from anomem.data.official.inside import open_zip, read_file
+from anomem.data.official.inside import read_file
 from anomem.errors import InputError
+from anomem.runtime.archive import open_zip
 from anomem.runtime.files import is_folder
 from anomem.runtime.images import IMAGE_SUFFIXES
 
@@ -134,7 +135,7 @@ class FolderTree(Tree):
         try:
             with os.scandir(self.path(place)) as entries:
                 for entry in entries:
-                    if not entry.name.startswith("."):
+                    if _is_visible(entry.name):
                         (folders if is_folder(entry) else files).append(entry.name)
         except (FileNotFoundError, NotADirectoryError):
             return [], []
@@ -166,7 +167,8 @@ class ZipTree(Tree):
 
     def listing(self, place: str = "") -> tuple[list[str], list[str]]:
         """List the folder from the names in the zip."""
-        return open_zip(self._file).folders.get(_join(self._inner, place), ([], []))
+        folders, files = open_zip(self._file).folders.get(_join(self._inner, place), ([], []))
+        return list(filter(_is_visible, folders)), list(filter(_is_visible, files))
 
     def at(self, place: str) -> Tree:
         """Return a subfolder as a copy."""
@@ -189,6 +191,10 @@ def open_tree(root: Path, ask: str) -> Tree:
     if root.is_file():
         raise InputError(f"{root}: a {root.suffix or 'nameless'} file; unpack it, or give a folder or a zip; {ask}")
     raise InputError(f"{root}: absent; {ask}")
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith((".", "__MACOSX"))
 
 
 def _join(place: str, name: str) -> str:

@@ -165,7 +165,8 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         Heads are fitted to evidence of normals by memories without them. The memory of all normals differs from these
         in size and items, which heads would take for a defect.
         """
-        scales = self.fold_scales[0] if len(self.fold_scales) else self.scales
+        folds = [part for part in self.fold_scales if isinstance(part, torch.nn.ModuleList)]
+        scales = folds[0] if folds else self.scales
         return [scale for scale in scales if isinstance(scale, ScaleMemory)]
 
     def deviation_of(self, maps: list[Tensor]) -> Deviation:

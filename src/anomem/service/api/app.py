@@ -30,7 +30,7 @@ from anomem.service.api import (
 )
 from anomem.service.api.guard import Guard
 from anomem.service.api.problems import PROBLEMS, add_handlers
-from anomem.service.pages import start
+from anomem.service.pages import PAGES
 from anomem.service.pages.rendering import STATIC
 from anomem.service.station import Station
 from anomem.version import __version__
@@ -78,7 +78,8 @@ def create_app(station: Station) -> FastAPI:
     app.state.station = station
     for module in ROUTERS:
         app.include_router(module.router, responses=PROBLEMS)
-    app.include_router(start.router)
+    for router in PAGES:
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     add_handlers(app)
     app.add_middleware(Guard, max_bytes=station.settings.max_request_bytes, metrics=station.metrics)

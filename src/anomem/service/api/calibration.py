@@ -44,8 +44,8 @@ class PreviewOut(_Out):
         Inspections labelled defect that would be rejected.
     false_alarms : int
         Inspections labelled normal that would be rejected.
-    histogram : list
-        Edges and counts of the scores of recent inspections.
+    edges, counts : list
+        Histogram of the scores of recent inspections.
     """
 
     alpha: float

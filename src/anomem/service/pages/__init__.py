@@ -1,1 +1,20 @@
 """Server-rendered pages."""
+
+from anomem.service.pages import (
+    administration,
+    history,
+    live,
+    parts,
+    review,
+    start,
+    threshold,
+    upkeep,
+    versions,
+)
+
+__all__ = ["PAGES"]
+
+PAGES = tuple(
+    module.router for module in (start, parts, live, review, versions, threshold, history, upkeep, administration)
+)
+"""Routers of all pages."""

@@ -1,0 +1,132 @@
+"""Pages in Chromium: from an empty station to a promoted model and back; accessibility."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.service.browser import browser_page, violations
+from tests.service.conftest import Shop
+from tests.service.pages import PAGES
+from tests.service.served import Served
+
+pytestmark = pytest.mark.slow
+
+_LONG_MS = 240_000
+
+
+def test_from_an_empty_station_by_mouse_and_keyboard(empty: Served, shop: Shop, tmp_path: Path) -> None:
+    with browser_page(empty.url) as page:
+        page.goto("/")
+        page.fill("#create [name=name]", "bricks")
+        page.select_option("#create [name=alpha]", "0.1")
+        page.click("#create button")
+        page.wait_for_url("**/models/1/parts")
+
+        files = "[data-upload] input[type=file]:not([webkitdirectory])"
+        page.set_input_files(files, shop.normals)
+        page.wait_for_selector("#fit")
+        assert "30 of 30 images sent." in page.inner_text(".drop .said")
+        page.select_option("#fit [name=set]", "size=64")
+        page.click("#fit button")
+        page.wait_for_selector("text=What the fit has found", timeout=_LONG_MS)
+
+        page.goto("/models/1")
+        page.set_input_files(files, [*shop.good, *shop.defects])
+        page.wait_for_selector("text=of the latest 10 rejected")
+
+        page.goto("/models/1/review")
+        page.wait_for_function("document.querySelector('#mask').width > 300 || document.querySelector('#image').complete")
+        _draw_a_polygon(page)
+        defects = {path.name for path in shop.defects}
+        for done in range(10):
+            (state,) = [row for row in empty.get("/models/1/inspections", label="none")["items"] if row["id"] == _id(page)]
+            page.keyboard.press("d" if state["anomalous"] or state["name"] in defects else "n")
+            page.wait_for_function(f"document.querySelectorAll('.film .label').length === {done + 1}")
+        page.keyboard.press("z")
+        page.wait_for_function("document.querySelectorAll('.film .label').length === 9")
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("u")
+        page.wait_for_function("document.querySelectorAll('.film .label').length === 10")
+        labels = empty.get("/models/1/labels")
+        assert [row["verdict"] for row in labels].count("unsure") == 1
+        assert sum(row["mask_sha256"] is not None for row in labels) == 1
+
+        page.goto("/models/1/versions")
+        page.click("#refit button")
+        page.wait_for_selector("#promote", timeout=_LONG_MS)
+        page.click("#promote button")
+        page.wait_for_selector("#rollback")
+        assert _states(empty) == ["current", "retired"]
+        page.click("#rollback button")
+        page.wait_for_selector("tr.current th:text-is('1')")
+        assert [version["state"] for version in empty.get("/models/1/versions")][-1] == "current"
+
+        page.goto("/models/1/history")
+        with page.expect_download() as download:
+            page.click("#csv")
+        download.value.save_as(tmp_path / "history.csv")
+        with (tmp_path / "history.csv").open(encoding="utf-8") as stream:
+            assert len(list(csv.DictReader(stream))) == 10
+
+
+def _id(page: object) -> int:
+    return int(page.get_attribute(".film [aria-current]", "data-id"))  # type: ignore[attr-defined]
+
+
+def _states(station: Served) -> list[str]:
+    return [version["state"] for version in station.get("/models/1/versions")]
+
+
+def _draw_a_polygon(page: object) -> None:
+    page.click("[data-tool=polygon]")  # type: ignore[attr-defined]
+    box = page.locator("#mask").bounding_box()  # type: ignore[attr-defined]
+    for x, y in ((0.2, 0.2), (0.6, 0.2), (0.6, 0.6), (0.2, 0.2)):
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])  # type: ignore[attr-defined]
+    page.click("[data-tool=move]")  # type: ignore[attr-defined]
+
+
+def test_the_threshold_is_dragged_by_keyboard_and_mouse(brick: Served, shop: Shop) -> None:
+    brick.inspect(*shop.good, *shop.defects)
+    with browser_page(brick.url) as page:
+        page.goto("/models/1/threshold")
+        before = page.inner_text("#alpha button")
+        page.focus("#position")
+        page.keyboard.press("Home")
+        page.wait_for_selector("#alpha button:text-is('Use 50 %')")
+        assert before != "Use 50 %"
+        chart = page.locator(".chart").bounding_box()
+        page.mouse.move(chart["x"] + 5, chart["y"] + 50)
+        page.mouse.down()
+        page.mouse.move(chart["x"] + chart["width"] - 5, chart["y"] + 50)
+        page.mouse.up()
+        page.wait_for_selector(f"#alpha button:has-text('Use {100 * brick.get('/models/1/preview')['alpha_min']:.3g} %')")
+        page.click("#alpha button")
+        page.wait_for_function("document.querySelector('#alpha button').disabled")
+    assert brick.get("/models/1")["alpha"] == brick.get("/models/1/preview")["alpha_min"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page(brick: Served, shop: Shop, scheme: str) -> None:
+    found = brick.inspect(*shop.good, *shop.defects)
+    for row, verdict in zip(found[-3:], ("defect", "normal", "unsure"), strict=True):
+        brick.post(f"/inspections/{row['id']}/labels", {"verdict": verdict}, status=201)
+    brick.post("/tokens", {"name": "camera", "role": "operator"}, status=201)
+    brick.post("/products/1/sinks", {"kind": "webhook", "target": "http://127.0.0.1:9/"}, status=201)
+    with browser_page(brick.url, color_scheme=scheme) as page:
+        for path in ("/login", *PAGES):
+            page.goto(path)
+            page.wait_for_load_state("load")
+            assert violations(page) == [], path
+
+
+def test_pages_fit_on_a_tablet_and_at_200_percent(brick: Served, shop: Shop) -> None:
+    brick.inspect(*shop.good, *shop.defects)
+    for width in (820, 640):
+        with browser_page(brick.url, viewport={"width": width, "height": 600}) as page:
+            for path in PAGES:
+                page.goto(path)
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (width, path)
