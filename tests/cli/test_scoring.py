@@ -111,6 +111,14 @@ def test_heatmaps_mirror_the_folders(shop: Shop, here: Run) -> None:
     assert any(not np.array_equal(decode(row["heatmap"]), decode(row["path"])) for row in rows)
 
 
+def test_heatmaps_of_a_zip_mirror_its_folders(shop: Shop, here: Run, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "parts"), "zip", shop.data / "test/good", ".")
+    code, out, err = here("score", shop.anomem, "parts.zip", "--heatmaps", "maps", "--json")
+    assert code == 0, err
+    assert [row["path"] for row in json.loads(out)["results"]] == [f"parts.zip/00{i}.png" for i in range(5)]
+    assert files(tmp_path / "maps") == {f"00{i}.png" for i in range(5)}
+
+
 def test_heatmaps_of_one_name_do_not_collide(shop: Shop, here: Run, tmp_path: Path) -> None:
     source = shop.images[0]
     for place in ("a/x.png", "a/x.jpg", "a/X.bmp", "b/x.png"):
