@@ -32,9 +32,7 @@ def start(request: Request, caller: Viewer, station: StationOf) -> HTMLResponse:
         models = session.scalars(select(Model).order_by(Model.name)).all()
         versions = {row.id: row for row in session.scalars(select(Version).where(Version.state == "current"))}
         latest = {model.id: session.scalar(_latest(model.id)) for model in models}
-    return page(
-        request, "start.html", caller, products=products, models=models, versions=versions, latest=latest
-    )
+    return page(request, "start.html", caller, products=products, models=models, versions=versions, latest=latest)
 
 
 def _latest(model_id: int) -> Select[Inspection]:
