@@ -68,7 +68,7 @@ class DriftTracker:
     --------
     >>> tracker = DriftTracker(range(50))
     >>> [tracker.add(100.0 + i, 0.5) for i in range(40)].index(True)
-    17
+    15
     """
 
     def __init__(self, calibration: Iterable[float], rule: DriftRule | None = None, *, upward: bool = False) -> None:
