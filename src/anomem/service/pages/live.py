@@ -52,7 +52,6 @@ def inspection(inspection_id: Id, _: Viewer, station: StationOf) -> RedirectResp
     return RedirectResponse(f"/models/{found.model_id}/review?inspection={inspection_id}", 303)
 
 
-
 def _gauge(recent: Sequence[Inspection], threshold: float | None) -> tuple[float, float] | None:
     """Return the places of the latest score and of the threshold; None without both."""
     if threshold is None or not recent or recent[0].score is None:

@@ -7,10 +7,10 @@ from fastapi.responses import HTMLResponse
 
 from anomem.errors import AnomemError
 from anomem.service.api.deps import Id, StationOf, Viewer
+from anomem.service.pages.jobs_shown import latest_job
 from anomem.service.pages.places import model_page, place_of
 from anomem.service.pages.routing import page_router
 from anomem.service.station import Station
-from anomem.service.pages.jobs_shown import latest_job
 from anomem.service.store.normals import list_normals
 from anomem.service.store.tables import Version
 

@@ -18,7 +18,7 @@ router = page_router()
 
 
 @router.get("/login")
-def login(request: Request, next: Line = "/") -> HTMLResponse:  # noqa: A002 - name in the address
+def login(request: Request, next: Line = "/") -> HTMLResponse:
     """Show the login; `next` is the page to go on to, on this station only."""
     own = next.startswith("/") and not next.startswith("//") and "\\" not in next
     return page(request, "login.html", None, target=next if own else "/")
@@ -32,9 +32,7 @@ def start(request: Request, caller: Viewer, station: StationOf) -> HTMLResponse:
         models = session.scalars(select(Model).order_by(Model.name)).all()
         versions = {row.id: row for row in session.scalars(select(Version).where(Version.state == "current"))}
         latest = {model.id: session.scalar(_latest(model.id)) for model in models}
-    return page(
-        request, "start.html", caller, products=products, models=models, versions=versions, latest=latest
-    )
+    return page(request, "start.html", caller, products=products, models=models, versions=versions, latest=latest)
 
 
 def _latest(model_id: int) -> Select[Inspection]:

@@ -33,9 +33,7 @@ def versions(request: Request, model_id: Id, caller: Viewer, station: StationOf)
         labels = Counter(row.verdict for row in latest_labels(session, model_id, ("normal", "defect", "unsure")))
         job = latest_job(session, model_id)
     judged = [row for row in reversed(rows) if row.figures.get("cross_validated")]
-    curves = {
-        name: curve([row.figures["cross_validated"][name] for row in judged]) for name in ("detection", "auroc")
-    }
+    curves = {name: curve([row.figures["cross_validated"][name] for row in judged]) for name in ("detection", "auroc")}
     name = "parts/versions.html" if is_fragment(request) else "versions.html"
     content = {"rows": rows, "labels": labels, "job": job, "judged": judged, "curves": curves}
     return model_page(request, name, caller, station, model_id, **content, width=WIDTH, height=HEIGHT)
