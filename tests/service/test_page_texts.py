@@ -60,7 +60,9 @@ def test_no_text_outside_the_catalogue(path: Path) -> None:
     plain = re.sub(r"{#.*?#}|{%.*?%}|{{.*?}}", "", content, flags=re.DOTALL)
     page = Page(plain)
     found = [text for text in page.texts if re.search(r"[^\W\d_]", text) and text not in UNIVERSAL]
-    found += [value for _, attributes in page.tags for name in READ if re.search(r"\w\w", value := attributes.get(name, ""))]
+    found += [
+        value for _, attributes in page.tags for name in READ if re.search(r"\w\w", value := attributes.get(name, ""))
+    ]
     assert found == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from anomem.service.store.tables import Job
 from tests.service.conftest import Shop
 from tests.service.pages import PAGES, Page, shown
 from tests.service.served import Served
@@ -178,3 +179,16 @@ def test_the_threshold_moves_along(brick: Served, shop: Shop) -> None:
     assert rates[0] == 0.5
     assert rates[2] == pytest.approx(brick.get("/models/1/preview")["alpha_min"])
     assert rejected == sorted(rejected)
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "cancelled", "done"])
+def test_jobs_are_shown_in_every_state(brick: Served, state: str) -> None:
+    problem = "labels: no defect is labelled; label one" if state == "failed" else None
+    with brick.station.database.writing() as session:
+        progress = {"stage": "features", "step": 3, "total": 8}
+        session.add(Job(model_id=1, kind="refit", state=state, progress=progress, error=problem))
+    page = shown(brick, "/models/1/versions")
+    assert ("/jobs/1/cancel" in page.forms) == (state == "running")
+    bars = [(bar["value"], bar["max"]) for bar in page.named("progress")]
+    assert bars == ([("3", "8")] if state == "running" else [])
+    assert (problem in page.texts) == (state == "failed")

@@ -45,7 +45,7 @@ def page(request: Request, name: str, caller: Caller | None, *, status: int = 20
     name : str
         Template; it finds the texts as `t`.
     caller : Caller or None
-        Reader.
+        Reader; the template's `reader`, since `caller` has a meaning of its own in macros.
     status : int
         HTTP status.
     **content
@@ -61,7 +61,7 @@ def page(request: Request, name: str, caller: Caller | None, *, status: int = 20
         languages={code: texts(code)["language_name"] for code in LANGUAGES},
         theme=theme if theme in THEMES else "auto",
         themes=THEMES,
-        caller=caller,
+        reader=caller,
         path=request.url.path,
         **content,
     )
