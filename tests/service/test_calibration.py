@@ -97,7 +97,8 @@ def test_metrics_count_requests_and_verdicts(brick: Served, shop: Shop) -> None:
 def test_the_start_page_shows_models_and_the_login(brick: Served) -> None:
     page = brick.client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "brick: promised false-alarm rate" in page.text
-    assert brick.client.get("/static/station.js").status_code == 200
+    assert ">brick<" in page.text
+    assert "Promised false-alarm rate" in page.text
+    assert brick.client.get("/static/api.js").status_code == 200
     brick.post("/users", {"name": "eve", "role": "engineer", "password": "a long password"}, status=201)
     assert "brick" not in brick.client.get("/").text
