@@ -72,8 +72,8 @@ def gauge(score: float, threshold: float, others: Sequence[float]) -> tuple[floa
 
     Examples
     --------
-    >>> gauge(3.0, 2.0, [1.0, 9.0])
-    (500.0, 250.0)
+    >>> [round(place) for place in gauge(3.0, 2.0, [1.0, 9.0])]
+    [357, 250]
     """
     below = threshold - min(score, threshold, *others)
     above = max(score, threshold, *others) - threshold
