@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -252,6 +253,10 @@ def _mask_arrays(images: Images) -> list[Any]:
     return found
 
 
+_FOLDER = re.compile(r"(?<![\w.])/(?:[^/\s]+/)+(?=[^/\s])")
+"""Folder of an absolute path; lines are published, and name files without the machine's folders."""
+
+
 @contextmanager
 def _gathered_notes() -> Iterator[list[str]]:
     """Collect anomem's warnings; hide those of libraries."""
@@ -260,4 +265,5 @@ def _gathered_notes() -> Iterator[list[str]]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", AnomemWarning)
         yield notes
-    notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, AnomemWarning))
+    messages = (str(w.message) for w in caught if issubclass(w.category, AnomemWarning))
+    notes += dict.fromkeys(_FOLDER.sub("", message) for message in messages)
