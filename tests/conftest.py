@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import sys
 import zlib
 from collections.abc import Callable
@@ -58,23 +57,12 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     seed_generators(item.nodeid)
 
 
-def group_of(nodeid: str) -> str:
-    """Return the group of tests that share fits: those of a file, of the contract those of a method."""
-    file, _, name = nodeid.partition("::")
-    method = re.match(r"\w+\[(\w+)", name)
-    return f"{file}:{method[1]}" if method and file.endswith("test_contract.py") else file
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Send each group to one worker: marks of groups do nothing, as xdist 3.8 cannot set node ids of pytest 9.2."""
+    """Send each group of tests to one worker."""
     if config.getvalue("dist") != "loadgroup":
         return None
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Groups(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return group_of(nodeid)
+    from tests.scheduling import Groups
 
     return Groups(config, log)
 

@@ -1,4 +1,4 @@
-"""Tests that share fits run on one worker."""
+"""Tests that share fits run on one worker, and one that dies takes no other test with it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import group_of
+from tests.scheduling import group_of
 
 ROOT = Path(__file__).parents[1]
 
 TEST = """
 import os, pathlib, pytest
 
-@pytest.mark.parametrize("i", range(6))
+@pytest.mark.parametrize("i", range({count}))
 def test_(i):
     with open(pathlib.Path(__file__).with_suffix(".txt"), "a") as file:
         file.write(os.environ["PYTEST_XDIST_WORKER"] + "\\n")
+    if i == {fatal}:
+        os.kill(os.getpid(), 9)
 """
 
 
@@ -32,27 +34,34 @@ def test_groups_are_files_and_the_methods_of_the_contract() -> None:
     assert group_of("src/anomem/cli/group.py::anomem.cli.group") == "src/anomem/cli/group.py"
 
 
+def on_two_workers(
+    folder: Path, tests: dict[str, str]
+) -> tuple[subprocess.CompletedProcess[str], dict[str, list[str]]]:
+    """Run test files on two workers; also return the worker of each test that began, per file."""
+    for name, text in tests.items():
+        (folder / f"test_{name}.py").write_text(text)
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-p", "tests.conftest", *tests]
+    command[-len(tests) :] = [f"test_{name}.py" for name in tests]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return ran, {name: (folder / f"test_{name}.txt").read_text().split() for name in tests}
+
+
 @pytest.mark.slow
 def test_a_file_runs_on_one_worker(tmp_path: Path) -> None:
-    pytest.importorskip("xdist")
-    files = [tmp_path / f"test_{name}.py" for name in "ab"]
-    for file in files:
-        file.write_text(TEST)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n",
-        "2",
-        "--dist",
-        "loadgroup",
-        "-p",
-        "tests.conftest",
-        *map(str, files),
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    ran, found = on_two_workers(tmp_path, {name: TEST.format(count=6, fatal=-1) for name in "ab"})
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    found = [file.with_suffix(".txt").read_text().split() for file in files]
-    assert [len(workers) for workers in found] == [6, 6]
-    assert [len(set(workers)) for workers in found] == [1, 1]
+    assert [len(workers) for workers in found.values()] == [6, 6]
+    assert [len(set(workers)) for workers in found.values()] == [1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.ci_sample
+def test_a_worker_that_dies_fails_one_test(tmp_path: Path) -> None:
+    counts = {"a": 9, "b": 8, "c": 6, "d": 2, "e": 1, "f": 1, "g": 1}
+    fatal = {"c": 3, "f": 0}
+    tests = {name: TEST.format(count=count, fatal=fatal.get(name, -1)) for name, count in counts.items()}
+    ran, found = on_two_workers(tmp_path, tests)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "2 failed, 26 passed" in ran.stdout
+    assert {name: len(workers) for name, workers in found.items()} == counts
