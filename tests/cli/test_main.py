@@ -133,6 +133,11 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         (MissingExtraError("pyarrow", "tables"), 2, "error: pyarrow is not installed: pip install 'anomem[tables]'"),
         (PermissionError(13, "Permission denied", "/models/m"), 2, "error: /models/m: Permission denied"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+        (
+            BrokenPipeError(32, "of a worker"),  # stdout is read
+            1,
+            "error: unexpected BrokenPipeError: [Errno 32] of a worker (ANOMEM_DEBUG=1 shows where; please report it)",
+        ),
         (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
         (
             RuntimeError("oops"),
@@ -180,13 +185,17 @@ def test_notes_are_one_line_and_libraries_are_quiet(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGPIPE there")
-def test_a_closed_pipe_is_quiet() -> None:
+@pytest.mark.parametrize(
+    ("unread", "arguments", "code"), [("stdout", ["--help"], 141), ("stderr", ["no-such-command"], 2)]
+)
+def test_a_closed_pipe_is_quiet(unread: str, arguments: list[str], code: int) -> None:
     read, write = os.pipe()
     os.close(read)
-    ran = completed([*COMMAND, "--help"], env=environment(), stdout=write)
+    ran = completed([*COMMAND, *arguments], env=environment(), **{unread: write})
     os.close(write)
-    assert ran.returncode == 141
-    assert ran.stderr == ""
+    assert ran.returncode == code
+    assert not ran.stdout
+    assert not ran.stderr
 
 
 def test_names_that_are_no_text_pass_through(tmp_path: Path) -> None:
