@@ -101,6 +101,14 @@ def test_bad_usage_is_one_line_and_2(arguments: list[str], expected: str, capsys
     assert expected in line
 
 
+@pytest.mark.parametrize(
+    "arguments", [["fit", "", "--out", "m"], ["score", "m", ""], ["evaluate", "", "d"], ["fit", "d", "--out", ""]]
+)
+def test_an_empty_path_is_not_the_current_folder(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    assert "is empty; name a file or folder" in capsys.readouterr().err
+
+
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 2
     shown = capsys.readouterr()
