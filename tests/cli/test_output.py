@@ -191,8 +191,7 @@ def probe(body: str) -> list[str]:
 
 _SIGNALLED = """
 import signal
-import subprocess
-from anomem.cli.session import Session
+from anomem.cli.session import Session, catch_signals
 
 session = Session()
 """
