@@ -282,6 +282,34 @@ def test_children_of_tests_have_a_time_limit() -> None:
     assert found <= allowed
 
 
+MAX_ANY = 99
+"""Any in signatures of exported functions, classes and their public methods, all modules together."""
+
+
+def exported(path: Path) -> Iterator[ast.FunctionDef]:
+    """Functions of a module that its __all__ names, and public methods of such classes."""
+    lists = [
+        node.value for node in parsed(path).body if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node)
+    ]
+    named = {entry.value for found in lists for entry in ast.walk(found) if isinstance(entry, ast.Constant)}
+    for node in parsed(path).body:
+        if isinstance(node, ast.FunctionDef) and node.name in named:
+            yield node
+        if isinstance(node, ast.ClassDef) and node.name in named:
+            methods = [method for method in node.body if isinstance(method, ast.FunctionDef)]
+            yield from (method for method in methods if not re.match("_[a-z]|__(?!init)", method.name))
+
+
+def test_public_signatures_are_typed() -> None:
+    found: list[str] = []
+    for path in SOURCES:
+        for function in exported(path):
+            names = [node for part in (function.args, function.returns) if part for node in ast.walk(part)]
+            count = sum(isinstance(node, ast.Name) and node.id == "Any" for node in names)
+            found += [f"{relative(path)}:{function.lineno}: {function.name}"] * count
+    assert len(found) <= MAX_ANY, "\n".join(found)
+
+
 def code_of(path: Path) -> str:
     """A module without the strings in it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -13,6 +13,9 @@ UInt8Image: TypeAlias = npt.NDArray[np.uint8]
 """Decoded image: (H, W, 3), RGB, values 0 to 255."""
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
+RealArray: TypeAlias = npt.NDArray[np.floating[Any]]
+"""Floats of any precision."""
+
 IntArray: TypeAlias = npt.NDArray[np.intp]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 

@@ -136,7 +136,7 @@ class Unit:
         return " ".join(filter(None, [self.task.protocol, where, name, f"seed={self.seed}", shown]))
 
 
-def canonical(content: Any) -> str:
+def canonical(content: object) -> str:
     """Serialise plain values as canonical JSON: equal values, equal text.
 
     Examples
@@ -147,7 +147,7 @@ def canonical(content: Any) -> str:
     return json.dumps(plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _short_hash(content: Any) -> str:
+def _short_hash(content: object) -> str:
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
 
 

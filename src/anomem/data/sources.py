@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from anomem.data.layouts import read_folder
 from anomem.data.official.inside import read_file
@@ -158,7 +157,7 @@ def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
 
 def normal_samples(
     images: ImagesLike, stratum: str | None = None
-) -> tuple[Any, dict[str, Sequence[Hashable | None] | None]]:
+) -> tuple[ImagesLike, dict[str, Sequence[Hashable | None] | None]]:
     """Return the normal images of a data set for calibration, and their columns.
 
     Parameters

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from threading import RLock
-from typing import Any
+from types import ModuleType
 
 from anomem.errors import MissingExtraError
 from anomem.runtime.silence import silence
@@ -28,7 +28,7 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def import_quietly(package: str, extra: str, distribution: str = "anomem-runtime") -> Any:
+def import_quietly(package: str, extra: str, distribution: str = "anomem-runtime") -> ModuleType:
     """Import ONNX Runtime, OpenVINO or nncf without its telemetry.
 
     Parameters
@@ -63,6 +63,6 @@ def without_telemetry() -> Iterator[None]:
             del sys.modules[_REPORTER]
 
 
-def import_openvino() -> Any:
+def import_openvino() -> ModuleType:
     """Import OpenVINO; see `import_quietly`."""
     return import_quietly("openvino", "openvino")

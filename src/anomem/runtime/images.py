@@ -15,7 +15,7 @@ from anomem.runtime import _pillow, mask_pixels
 from anomem.runtime.atomic import atomic_path
 from anomem.runtime.limits import MAX_PIXELS
 from anomem.runtime.pixels import Reading, array_to_rgb, peak_of, picture_to_rgb
-from anomem.types import BoolArray, FloatArray, UInt8Image
+from anomem.types import BoolArray, FloatArray, RealArray, UInt8Image
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -160,7 +160,7 @@ def resize(image: UInt8Image, height_width: tuple[int, int]) -> UInt8Image:
 
 
 def resize_map(
-    values: npt.NDArray[np.floating[Any]],
+    values: RealArray,
     height_width: tuple[int, int],
     *,
     region: tuple[float, float, float, float] | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 __all__ = ["cell", "csv_text", "path_cell", "plain_only", "printable"]
 
@@ -39,7 +38,7 @@ def printable(text: str, *, keep: str = "") -> str:
     return text.translate(table)
 
 
-def plain_only(value: object) -> Any:
+def plain_only(value: object) -> object:
     """Escape plain text like `printable` and return other values unchanged, for a template's ``finalize``."""
     return printable(value, keep="\n\t") if type(value) is str else value
 

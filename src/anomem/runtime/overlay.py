@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from anomem.errors import InputError
-from anomem.types import UInt8Image
+from anomem.types import RealArray, UInt8Image
 
 __all__ = ["colourise", "overlay"]
 
@@ -45,7 +44,7 @@ def _table() -> npt.NDArray[np.uint8]:
 _TABLE = _table()
 
 
-def colourise(values: npt.NDArray[np.floating[Any]]) -> UInt8Image:
+def colourise(values: RealArray) -> UInt8Image:
     """Map values from 0 to 1 to colours from dark violet over red to light yellow.
 
     Parameters
@@ -73,7 +72,7 @@ def colourise(values: npt.NDArray[np.floating[Any]]) -> UInt8Image:
 
 def overlay(
     image: UInt8Image,
-    values: npt.NDArray[np.floating[Any]],
+    values: RealArray,
     low: float,
     high: float,
     opacity: float = 0.5,
@@ -116,7 +115,7 @@ def overlay(
     return np.rint(mixed).astype(np.uint8)
 
 
-def _scaled(values: npt.NDArray[np.floating[Any]], low: float, high: float) -> npt.NDArray[np.float32]:
+def _scaled(values: RealArray, low: float, high: float) -> npt.NDArray[np.float32]:
     if low == high:
         above = np.where(values > high, np.float32(1), np.float32(0))
         return np.where(np.isnan(values), np.float32(np.nan), above)

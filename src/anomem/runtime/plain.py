@@ -12,7 +12,7 @@ import numpy as np
 __all__ = ["plain"]
 
 
-def plain(value: Any, *, strict: bool = False) -> Any:
+def plain(value: object, *, strict: bool = False) -> Any:
     """Convert mappings, sequences, arrays, paths and numpy scalars to JSON types; NaN and infinity become None.
 
     Parameters

@@ -186,7 +186,7 @@ def clean(text: str, longest: int = _LONGEST) -> str:
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
-def finite(value: Any) -> float | None:
+def finite(value: object) -> float | None:
     """Return a finite number as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None

@@ -88,7 +88,7 @@ def _measurement(line: Mapping[str, Any], where: str) -> Measurement:
     return Measurement(protocol, title, table, case, figures, line)
 
 
-def measured_value(value: Any) -> float | None:
+def measured_value(value: object) -> float | None:
     """Return a figure as a number: the mean of a spread; None for text.
 
     Examples
@@ -99,7 +99,7 @@ def measured_value(value: Any) -> float | None:
     return finite(value.get("mean")) if isinstance(value, Mapping) else finite(value)
 
 
-def figure_words(value: Any) -> str:
+def figure_words(value: object) -> str:
     """Format a figure: a mean with its standard deviation, a number, text, or a dash.
 
     Examples

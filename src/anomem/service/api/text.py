@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator
 
 __all__ = ["Line", "checked"]
 
+T = TypeVar("T")
 
-def checked(value: Any) -> Any:
+
+def checked(value: T) -> T:
     r"""Return a value as it is; ValueError if a text in it holds control characters other than tab and line feed.
 
     Examples
