@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from anomem.cli.output import (
 from anomem.cli.scoring import COLUMNS
 from anomem.cli.session import Session
 from anomem.errors import InputError
-from tests.cli.process import environment, files
+from tests.cli.process import completed, environment, files
 
 ROWS = [
     {"path": 'a,"b".png', "score": 1.25, "p_value": 0.5, "anomalous": False, "heatmap": None},
@@ -177,14 +176,7 @@ def test_folder_has_ordinary_permissions(tmp_path: Path, session: Session) -> No
 
 def probe(body: str) -> list[str]:
     """Run statements on a `session` in a process of its own, which a signal may end; return the lines they print."""
-    ran = subprocess.run(
-        [sys.executable, "-c", _SIGNALLED + body],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    ran = completed([sys.executable, "-c", _SIGNALLED + body], env=environment())
     assert (ran.returncode, ran.stderr) == (0, "")
     return ran.stdout.splitlines()
 
