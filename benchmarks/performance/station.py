@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def _fill(file: Path, rows: int) -> None:
                 for i in range(first, min(rows, first + chunk))
             ]
             connection.executemany(
-                f"INSERT INTO inspection ({columns}) VALUES (1, 1, ?, ?, 'http', ?, ?, ?, 0.01, ?, ?, ?)",  # noqa: S608
+                f"INSERT INTO inspection ({columns}, label, created) VALUES (1, 1, ?, ?, 'http', ?, ?, ?, 0.01, ?, ?, ?)",
                 content,
             )
 
@@ -188,7 +189,7 @@ def load_rows(bench: Bench, images: Path, models: Path) -> list[Row]:
             bench.unit({"score": FORM, **key}, lambda: isolated(scored, str(images), str(models), count, args.threads))
         )
         for name, fit in (("station", False), ("station, during a fit", True)):
-            unit = bench.unit({name: FORM, **key}, lambda f=fit: under_load(images, models, room, fit=f, **given))
+            unit = bench.unit({name: FORM, **key}, partial(under_load, images, models, room, fit=fit, **given))
             found[name].append(unit)
     reference = statistics.fmean(unit["per_second"] for unit in found["anomem score"])
     return [_load_row(name, units, reference) for name, units in found.items()]
@@ -202,7 +203,7 @@ def _load_row(name: str, units: list[dict[str, Any]], reference: float) -> Row:
         for unit in units:
             for status, number in unit["statuses"].items():
                 statuses[status] = statuses.get(status, 0) + number
-        values |= {"statuses": statuses, "5xx": sum(n for status, n in statuses.items() if status >= "5")}
+        values |= {"statuses": statuses, "5xx or cut off": sum(n for status, n in statuses.items() if status >= "5")}
         values |= {key: max(unit["milliseconds"][key] for unit in units) for key in ("p50", "p99")}
         values["fit ran to the end of the load"] = all(unit["fit_still_runs"] for unit in units)
     return Row(LOAD, name, values)
@@ -232,9 +233,11 @@ def main() -> None:
     pages = bench.unit({"history": args.rows}, lambda: history(images, models, room, args.rows))
     rows += [Row(HISTORY, f"{name}, {args.rows:,} rows", {"median": ms}) for name, ms in pages["milliseconds"].items()]
     notes = [
-        f"{runtimes()}. Model: the default one as {FORM}; images: 256-px JPEG, each request a new file, kept and flushed.",
-        f"{args.clients} clients in one process of their own on the same processor, {args.seconds:g} s, "
-        f"{args.rounds} rounds; `anomem score`: its scoring path on the same files, after a warm-up.",
+        f"{runtimes()}. Model: the default one as {FORM}.",
+        "Images: 256-px JPEG, each request a new file, kept and flushed to disk.",
+        f"{args.clients} clients in one process of their own on the same processor.",
+        f"{args.rounds} rounds of {args.seconds:g} s.",
+        "`anomem score`: its scoring path on the same files, after a warm-up.",
         "During a fit: a fit of another version runs in its process from before the load on.",
         "Memory: least squares over the last four fifths of the requests, with its standard error.",
     ]
