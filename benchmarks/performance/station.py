@@ -156,10 +156,8 @@ def _fill(file: Path, rows: int) -> None:
                 )
                 for i in range(first, min(rows, first + chunk))
             ]
-            connection.executemany(
-                f"INSERT INTO inspection ({columns}, label, created) VALUES (1, 1, ?, ?, 'http', ?, ?, ?, 0.01, ?, ?, ?)",
-                content,
-            )
+            values = "1, 1, ?, ?, 'http', ?, ?, ?, 0.01, ?, ?, ?"
+            connection.executemany(f"INSERT INTO inspection ({columns}, label, created) VALUES ({values})", content)
 
 
 def _fresh(room: Path) -> Path:

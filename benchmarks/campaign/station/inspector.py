@@ -22,6 +22,7 @@ import anomem
 from anomem.data.labelled_images import Images
 from anomem.detector import Detector
 from anomem.metrics.image import auroc
+from anomem.params import parse_assignments
 from anomem.service.queue import worth_order
 from anomem.types import ANOMALOUS
 from benchmarks.campaign.result import write_result
@@ -33,7 +34,7 @@ ORDERS = ("queue", "random")
 ALPHA = 0.05
 
 
-def run_of(name: str, seed: int, *, images: int, settings: dict[str, Any]) -> dict[str, Any]:
+def run_of(name: str, seed: int, *, images: int, settings: Sequence[str]) -> dict[str, Any]:
     """Run an inspector per order on one set, and return the figures on the hidden half per number of labels."""
     warnings.simplefilter("ignore")
     data = opened(name, images)
@@ -43,7 +44,9 @@ def run_of(name: str, seed: int, *, images: int, settings: dict[str, Any]) -> di
     found: dict[str, Any] = {"pool": len(pool), "hidden": len(hidden)}
     with tempfile.TemporaryDirectory(prefix="anomem-inspector-") as room:
         file = Path(room) / "model.safetensors"
-        anomem.AnoMem(seed=seed, **settings).fit(list(data.train.paths), alpha=ALPHA).save(file)
+        anomem.AnoMem(**{"seed": seed, **parse_assignments(anomem.AnoMem, settings)}).fit(
+            list(data.train.paths), alpha=ALPHA
+        ).save(file)
         for order in ORDERS:
             found[order] = _inspected(file, data.test, pool, hidden, drawn if order == "random" else None)
     return found
@@ -135,12 +138,10 @@ def compared(runs: list[dict[str, Any]], figure: str, count: int) -> dict[str, A
 def table(bench: Bench, name: str) -> list[dict[str, Any]]:
     """Run all inspectors of a set, and return its rows: one per number of labels."""
     args = bench.args
-    settings = dict(pair.split("=") for pair in args.set)
-    typed = {key: int(value) for key, value in settings.items()}
     runs = []
     for seed in range(args.runs):
-        key = {"set": name, "seed": seed, "images": args.images, "settings": settings}
-        work = {"images": args.images, "settings": typed}
+        key = {"set": name, "seed": seed, "images": args.images, "settings": list(args.set)}
+        work = {"images": args.images, "settings": list(args.set)}
         runs.append(bench.unit(key, lambda s=seed, w=work: run_of(name, s, **w)))
     rows = []
     for count in LABELS:
@@ -157,7 +158,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--images", type=int, default=300, help="at most so many normals, and test images per label")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=N", help="hyperparameters, for trials")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="hyperparameters, for trials")
     parser.set_defaults(out=None)
     bench = start("inspector", "Simulated inspector", parser.parse_args())
     args: argparse.Namespace = bench.args
