@@ -1,0 +1,1 @@
+"""Inspection station under attack, faults and a simulated inspector."""
