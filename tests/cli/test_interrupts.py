@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import anomem as library
-from tests.cli.process import COMMAND, KNN, TINY, Shop, environment, files
+from tests.cli.process import COMMAND, KNN, TINY, Shop, call, environment, files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
 
@@ -174,3 +174,32 @@ def test_terminated_while_something_is_imported(module: str, tmp_path: Path) -> 
     )
     assert ran.returncode == 143
     assert ran.stderr == "anomem: terminated; nothing was written\n"
+
+
+def _trained(place: Path, number: int, shop: Shop) -> subprocess.Popen[str]:
+    """Start a long training, and send a signal once its checkpoint is there."""
+    arguments = ["fit", shop.data, "--out", "m", *TRAINED, "--checkpoint-every", 0]
+    process = start(arguments, place)
+    wait_for((place / "m.checkpoint").exists, process)
+    process.send_signal(number)
+    return process
+
+
+TRAINED = ("--method", "memae", "--set", "size=16", "--set", "train_steps=400", "--set", "train_batch=4", "--json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_fit_resumes_to_the_same_model(shop: Shop, tmp_path: Path, number: int) -> None:
+    process = _trained(tmp_path, number, shop)
+    _, err = process.communicate(timeout=120)
+    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}.get(signal.Signals(number))
+    if word is not None:
+        assert err == f"anomem: {word}; m.checkpoint holds the training so far: continue with --resume\n"
+    assert not (tmp_path / "m").exists()
+    assert call(["fit", shop.data, "--out", "m", *TRAINED, "--resume"], tmp_path).code == 0
+    assert files(tmp_path) == {"m"}, "a checkpoint is removed once the model is written"
+    assert call(["fit", shop.data, "--out", "whole", *TRAINED], tmp_path).code == 0
+    resumed, whole = library.load(tmp_path / "m"), library.load(tmp_path / "whole")
+    assert resumed.anomaly_score(shop.images).tolist() == whole.anomaly_score(shop.images).tolist()
+    assert resumed.calibration_.scores.tolist() == whole.calibration_.scores.tolist()

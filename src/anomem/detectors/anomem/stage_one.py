@@ -54,6 +54,7 @@ def train_stage_one(
         return model.loss(first, second, batch[2].to(run.device))
 
     options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "stage": "stage 1"}
+    options["rng"] = run.rng
     recipe = Recipe(p.steps, p.lr, weight_decay=p.weight_decay)
     if trained == "none":
         yield from train(model, cached_loss, CachedViews(views_of, feed), recipe, **options)
