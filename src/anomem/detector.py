@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from anomem.checkpoints import active, checkpointing
 from anomem.data.corpus import Mask, read_corpus
 from anomem.data.exclusion import Exclude, without_excluded
 from anomem.data.imageset import ImageSet
@@ -19,7 +20,7 @@ from anomem.data.store import call_facts, write_store
 from anomem.errors import InputError
 from anomem.export.exporting import Exported, export_steps
 from anomem.extending import earlier_normals, extended_call
-from anomem.fit_steps import check_calibration, fitted_state
+from anomem.fit_steps import check_calibration, fit_facts, fitted_state
 from anomem.fitted_model import FittedModel
 from anomem.fitting import (
     Fitted,
@@ -102,6 +103,9 @@ class Detector(FrameParameters, FittedModel):
         workers: int | None = None,
         skip_bad: bool = False,
         max_pixels: int | None = None,
+        checkpoint: str | Path | None = None,
+        checkpoint_minutes: float = 10.0,
+        resume: bool = False,
         progress: Progress | None = None,
     ) -> Self:
         """Fit on normal images, and return self; interrupted, the detector stays unfitted.
@@ -153,6 +157,13 @@ class Detector(FrameParameters, FittedModel):
             Leave unreadable images out (they are listed) instead of failing.
         max_pixels : int, optional
             Images with more pixels are refused before they are decoded; by default 120 million.
+        checkpoint : path, optional
+            File for the state of the training, written every `checkpoint_minutes` and on SIGINT and SIGTERM, with a
+            folder of extracted features beside it; both stay until they are removed. By default none.
+        checkpoint_minutes : float
+            Time between two checkpoints.
+        resume : bool
+            Continue from `checkpoint` where it exists, to the same model; on the processor equal to the bit.
         progress : callable, optional
             Called with each Record of the fit.
 
@@ -169,7 +180,8 @@ class Detector(FrameParameters, FittedModel):
         options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad}
         options |= {"exclude": exclude, "features_mb": features_mb}
         options["earlier"] = () if extend is None else earlier_normals(extend)
-        run_to_end(self._fit_steps(images, y, **options, **call), progress)
+        with checkpointing(checkpoint, checkpoint_minutes, resume=resume):
+            run_to_end(self._fit_steps(images, y, **options, **call), progress)
         self._fitted = self._state().replaced(call=call_facts(call))
         return self
 
@@ -194,6 +206,9 @@ class Detector(FrameParameters, FittedModel):
         check_calibration(calibration, self, run)
         corpus = yield from read_corpus(images, y, preprocessing=read_preprocessing(run.params), **described)
         corpus, excluded = without_excluded(corpus, exclude)
+        checkpoints = active()
+        if checkpoints is not None:
+            checkpoints.begin(fit_facts(self, corpus, alpha, run, calibration))
         second_stage = type(self)._refit is not Detector._refit
         history: list[Record] = []
         steps = fitted_state(self, corpus, alpha, run, calibration, second_stage=second_stage)

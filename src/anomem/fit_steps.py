@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, Protocol
@@ -30,8 +31,9 @@ from anomem.roles import Roles, add_labelled, assign_roles
 from anomem.runtime.calibration import calibrate
 from anomem.training import isolated_rng
 from anomem.types import Record
+from anomem.version import __version__
 
-__all__ = ["Method", "check_calibration", "fitted_state"]
+__all__ = ["Method", "check_calibration", "fit_facts", "fitted_state"]
 
 _FirstStage = tuple[Scorer, list[ImageResult], tuple[float, float]]
 
@@ -61,6 +63,26 @@ class Method(Protocol):
 def check_calibration(calibration: str, method: Method, run: Run[Any]) -> None:
     """Refuse a calibration that a method cannot have, before any image is read; errors as of `chosen_kind`."""
     chosen_kind(calibration, method, method.name, run.params, 0)
+
+
+def fit_facts(method: Method, corpus: Corpus, alpha: float | None, run: Run[Any], calibration: str) -> dict[str, Any]:
+    """Return the facts of a fit that one resumed from its checkpoint must share."""
+    data = zip(corpus.labels.tolist(), corpus.types, map(str, corpus.masks), map(str, corpus.groups), strict=True)
+    rows = repr([*data, corpus.strata, sorted(corpus.picked)])
+    call = {"alpha": alpha, "calibration": calibration, "fit_precision": run.fit_precision}
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": run.device.type,
+        "method": method.name,
+        **run.params.to_dict(),
+        **call,
+        "batch_size": run.batch_size,
+        "number of images": len(corpus.digests),
+        # An image that differs is named: positions are those of one order.
+        **{corpus.source.name(i): f"{digest:016x}" for i, digest in enumerate(corpus.digests)},
+        "labels, types, masks, groups or strata": hashlib.sha256(rows.encode("utf-8", "surrogateescape")).hexdigest(),
+    }
 
 
 def fitted_state(

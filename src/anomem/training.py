@@ -7,14 +7,16 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from anomem.checkpoints import Training, active
 from anomem.errors import ParameterError
 from anomem.nn.inference import autocast
 from anomem.runtime.progress import run_to_end as run_to_end
@@ -73,6 +75,8 @@ def train(
     precision: str = "float32",
     stage: str = "train",
     every: int = 10,
+    rng: torch.Generator | None = None,
+    checkpointed: bool = True,
 ) -> Generator[Record, None, None]:
     """Optimise the trainable parameters of `module` and yield records of the progress.
 
@@ -94,6 +98,10 @@ def train(
         Name of the stage on the records.
     every : int
         Number of steps between records; the last step has one too.
+    rng : Generator, optional
+        Generator that batches and loss draw from; part of checkpoints.
+    checkpointed : bool
+        Write and resume checkpoints where the fit has them, see :mod:`anomem.checkpoints`.
 
     Yields
     ------
@@ -105,37 +113,69 @@ def train(
     ParameterError
         If there is nothing to train, or the loss is no longer finite.
     """
+    checkpoints = active() if checkpointed else None
     accelerator = _accelerator(device)
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = _groups(module, recipe)
     if not trainable:
         raise ParameterError(f"{stage}: nothing to train; switch its training off, or train layers of the backbone")
     optimiser = accelerator.prepare(_optimiser(groups, recipe))
-    started, losses = time.perf_counter(), []
-    for step, batch in enumerate(_first(batches, recipe.steps), start=1):
-        rate = learning_rate(step, recipe)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["factor"]
-        with torch.enable_grad():  # The caller may have gradients off, and finds them so at every yield.
-            with autocast(device, precision):
-                value, figures = loss(batch)
-            if not torch.isfinite(value):
-                raise ParameterError(f"{stage}: the loss is {float(value.detach())} at step {step}; lower lr")
-            optimiser.zero_grad()
-            accelerator.backward(value)
-            if recipe.clip is not None:
-                accelerator.clip_grad_norm_(trainable, recipe.clip)
-            optimiser.step()
-        losses.append(float(value.detach()))
-        if step % every == 0 or step == recipe.steps:
-            facts = {
-                "loss": sum(losses) / len(losses),
-                "lr": rate,
-                "seconds": time.perf_counter() - started,
-                **figures,
-            }
-            losses.clear()
-            yield Record(stage, step, recipe.steps, facts)
+    state = Training(stage, module, optimiser, iter(batches), rng)
+    if checkpoints is not None:
+        checkpoints.take(state)
+    earlier = state.records[-1].facts.get("seconds", 0.0) if state.records else 0.0
+    yield from tuple(state.records)
+    started = time.perf_counter() - earlier
+    step = partial(_step, loss=loss, recipe=recipe, accelerator=accelerator, trainable=trainable)
+    while state.step < recipe.steps:
+        with nullcontext() if checkpoints is None else checkpoints.step(state):
+            figures = step(state, device=device, precision=precision)
+            if figures is None:
+                break
+            due = state.step % every == 0 or state.step == recipe.steps
+            if due:
+                rate = learning_rate(state.step, recipe)
+                facts = {"loss": sum(state.losses) / len(state.losses), "lr": rate}
+                facts["seconds"] = time.perf_counter() - started
+                state.records.append(Record(stage, state.step, recipe.steps, {**facts, **figures}))
+                state.losses.clear()
+        if due:
+            yield state.records[-1]
+    if checkpoints is not None:
+        checkpoints.finish(state)
+
+
+def _step(
+    state: Training,
+    *,
+    loss: Loss,
+    recipe: Recipe,
+    accelerator: Any,
+    trainable: list[nn.Parameter],
+    device: torch.device,
+    precision: str,
+) -> Mapping[str, float] | None:
+    """Take the next step and return the figures of its loss; None where the batches have ended."""
+    batch = next(state.batches, None)
+    if batch is None:
+        return None
+    step, optimiser = state.step + 1, state.optimiser
+    rate = learning_rate(step, recipe)
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["factor"]
+    with torch.enable_grad():  # The caller may have gradients off, and finds them so at every yield.
+        with autocast(device, precision):
+            value, figures = loss(batch)
+        if not torch.isfinite(value):
+            raise ParameterError(f"{state.stage}: the loss is {float(value.detach())} at step {step}; lower lr")
+        optimiser.zero_grad()
+        accelerator.backward(value)
+        if recipe.clip is not None:
+            accelerator.clip_grad_norm_(trainable, recipe.clip)
+        optimiser.step()
+    state.losses.append(float(value.detach()))
+    state.step = step
+    return figures
 
 
 def _accelerator(device: torch.device) -> Any:
@@ -179,6 +219,7 @@ def range_test(
     device: torch.device,
     precision: str = "float32",
     stage: str = "range test",
+    rng: torch.Generator | None = None,
 ) -> Generator[Record, None, float]:
     """Find a peak rate on the training data (Smith, "Cyclical Learning Rates", 2017), and restore the module.
 
@@ -188,7 +229,7 @@ def range_test(
 
     Parameters
     ----------
-    module, loss, batches, device, precision, stage
+    module, loss, batches, device, precision, stage, rng
         As for :func:`train`.
     recipe : Recipe
         Steps of the trial, the highest rate tried, optimiser.
@@ -198,16 +239,22 @@ def range_test(
     Record
         Progress; the last record holds the rate found as ``lr``.
     """
+    checkpoints, state = active(), Training(stage, module, None, iter(batches), rng)
+    if checkpoints is not None and checkpoints.take(state):
+        yield from state.records
+        return float(state.records[-1].facts["lr"])
     before = copy.deepcopy(module.state_dict())
     rising = dataclasses.replace(recipe, schedule="rising")
     rates: list[float] = []
     losses: list[float] = []
     window = max(1, recipe.steps // 10)
     try:
-        for record in train(module, loss, batches, rising, device=device, precision=precision, stage=stage, every=1):
+        options: dict[str, Any] = {"device": device, "precision": precision, "stage": stage, "every": 1}
+        for record in train(module, loss, state.batches, rising, **options, checkpointed=False):
             rates.append(record.facts["lr"])
             losses.append(record.facts["loss"])
-            yield Record(stage, record.step, record.total)
+            state.records.append(Record(stage, record.step, record.total))
+            yield state.records[-1]
             means = _moving_means(losses, window)
             if means[-1] > 4 * min(means):
                 break
@@ -219,7 +266,10 @@ def range_test(
     means = _moving_means(losses, window)
     falls = [after - earlier for earlier, after in zip(means, means[window:], strict=False)]
     found = rates[falls.index(min(falls)) + window] if falls else rates[0]
-    yield Record(stage, recipe.steps, recipe.steps, {"lr": found})
+    state.records.append(Record(stage, recipe.steps, recipe.steps, {"lr": found}))
+    if checkpoints is not None:
+        checkpoints.finish(state)
+    yield state.records[-1]
     return found
 
 
@@ -245,16 +295,6 @@ def _optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Opti
     return torch.optim.SGD(
         groups, lr=recipe.lr, momentum=0.9, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
     )
-
-
-def _first(batches: Iterable[T], count: int) -> Iterator[T]:
-    """Yield exactly `count` batches, and stop without requesting another."""
-    if count == 0:
-        return
-    for done, batch in enumerate(batches, start=1):
-        yield batch
-        if done == count:
-            return
 
 
 _rng = RLock()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import anomem as library
-from tests.cli.process import COMMAND, KNN, TINY, Shop, completed, environment, files, running
+from tests.cli.process import COMMAND, KNN, TINY, Shop, call, completed, environment, files, running
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
 
@@ -97,7 +97,10 @@ def test_interrupted_at_any_moment(
         returned, _, err = end(process, signal.SIGINT)
 
     there = {target for target in targets if (tmp_path / target).exists()}
-    others = {name for name in files(tmp_path) - before if name.split("/")[0] not in targets}
+    kept = tuple(f"{target}.checkpoint" for target in targets)  # what --resume continues
+    others = {
+        name for name in files(tmp_path) - before if name.split("/")[0] not in targets and not name.startswith(kept)
+    }
     assert others == set(), "something was left behind"
     if returned == 0:
         assert there == set(targets)
@@ -106,7 +109,7 @@ def test_interrupted_at_any_moment(
     if returned == 130:
         said = err.splitlines()[-1]
         assert said.startswith("anomem: interrupted; ")
-        assert ("nothing was written" in said) == (there == set())
+        assert ("nothing was written" in said or "continue with --resume" in said) == (there == set())
         assert all(target in said for target in there)
     if "m" in there:
         assert library.load(tmp_path / "m").counts_["n_calibration"] > 0
@@ -156,3 +159,29 @@ def test_terminated_while_something_is_imported(module: str, tmp_path: Path) -> 
     ran = completed([sys.executable, "-c", _WHILE_IMPORTING, module], cwd=tmp_path, env=environment())
     assert ran.returncode == 143
     assert ran.stderr == "anomem: terminated; nothing was written\n"
+
+
+def _interrupted(place: Path, number: int, shop: Shop) -> str:
+    """Start a long training, send a signal once its checkpoint is there, and return its last words."""
+    with start(["fit", shop.data, "--out", "m", *TRAINED, "--checkpoint-every", 0], place) as process:
+        wait_for((place / "m.checkpoint").exists, process)
+        return end(process, number)[2]
+
+
+TRAINED = ("--method", "memae", "--set", "size=16", "--set", "train_steps=400", "--set", "train_batch=4", "--json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_fit_resumes_to_the_same_model(shop: Shop, tmp_path: Path, number: int) -> None:
+    err = _interrupted(tmp_path, number, shop)
+    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}.get(signal.Signals(number))
+    if word is not None:
+        assert err == f"anomem: {word}; m.checkpoint holds the training so far: continue with --resume\n"
+    assert not (tmp_path / "m").exists()
+    assert call(["fit", shop.data, "--out", "m", *TRAINED, "--resume"], tmp_path).code == 0
+    assert files(tmp_path) == {"m"}, "a checkpoint is removed once the model is written"
+    assert call(["fit", shop.data, "--out", "whole", *TRAINED], tmp_path).code == 0
+    resumed, whole = library.load(tmp_path / "m"), library.load(tmp_path / "whole")
+    assert resumed.anomaly_score(shop.images).tolist() == whole.anomaly_score(shop.images).tolist()
+    assert resumed.calibration_.scores.tolist() == whole.calibration_.scores.tolist()

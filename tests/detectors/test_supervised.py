@@ -15,9 +15,10 @@ from torch import Tensor
 import anomem
 from anomem.data.synthetic import DEFECTS, crops, plant
 from anomem.detectors.baselines import supervised as module
-from anomem.detectors.baselines.supervised import Supervised, SupervisedScorer, balanced_loss, in_batches
+from anomem.detectors.baselines.supervised import Supervised, SupervisedScorer, balanced_loss
 from anomem.errors import AnomemWarning, InputError
 from anomem.fitting import make_run
+from anomem.nn.endless import FullBatches
 from anomem.training import Recipe, run_to_end
 from anomem.types import UInt8Image
 
@@ -56,7 +57,7 @@ def test_loss_equals_the_loop_over_images() -> None:
 
 def test_batches_are_joined_in_order_and_cut_to_length() -> None:
     parts = (torch.arange(first, first + n) for first, n in ((0, 2), (2, 1), (3, 7), (10, 3)))
-    assert [b.tolist() for b in in_batches(parts, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert [b.tolist() for b in FullBatches(parts, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 def test_half_of_every_batch_is_anomalous_however_few_there_are() -> None:

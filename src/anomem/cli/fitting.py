@@ -27,6 +27,7 @@ from anomem.cli.promising import (
     threshold_facts,
     write_suspects,
 )
+from anomem.cli.resuming import resumable
 from anomem.cli.session import Session, note, pass_session
 from anomem.cli.verdicts import normals_with_columns
 from anomem.errors import AnomemError, InputError, OutputError
@@ -89,6 +90,15 @@ FITTED_IN = ("fp32", "bf16")
 @click.option("--seed", type=click.IntRange(0), help="Random seed.  [default: 0]")
 @click.option("--extend", type=options.PATH, metavar="MODEL", help="Refit MODEL with its normals and those of DATA.")
 @click.option("--keep-store", is_flag=True, help="Write MODEL.store.csv, paths of the normals, for --extend.")
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="Time between two checkpoints, MODEL.checkpoint; removed at the end.",
+)
+@click.option("--resume", is_flag=True, help="Continue an interrupted fit from its checkpoint, to the same model.")
 @options.running
 @options.skip_bad
 @options.max_pixels
@@ -112,6 +122,8 @@ def fit(
     seed: int | None,
     extend: Path | None,
     keep_store: bool,
+    checkpoint_every: float,
+    resume: bool,
     as_json: bool,
     **running: Any,
 ) -> None:
@@ -127,7 +139,10 @@ def fit(
 
     --extend fits to the normals in the store of an earlier model and those of DATA, with the earlier model's method
     and hyperparameters.
+
+    --resume continues after an interrupt or a power cut, if DATA, hyperparameters and version are the same.
     """
+    from anomem.checkpoints import remove_checkpoint
     from anomem.data.store import store_of
 
     output = Output(as_json)
@@ -140,13 +155,17 @@ def fit(
     detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
-    with bars(session, quiet=as_json) as progress:
+    checkpoint = Path(f"{out}.checkpoint")
+    with resumable(checkpoint, resume, session), bars(session, quiet=as_json) as progress:
         detector.fit(
             list(dataset.train),
             labels=picked,
             groups=group_by,
             fit_precision=PRECISIONS.get(fit_precision, fit_precision),
             extend=extend,
+            checkpoint=checkpoint,
+            checkpoint_minutes=checkpoint_every,
+            resume=resume,
             progress=progress,
             **running,
         )
@@ -155,6 +174,7 @@ def fit(
     if suspects is not None:
         write_suspects(suspects, detector, session)
     _finish(detector, out, seconds, output, session, skipped=skipped, found=found, keep_store=keep_store)
+    remove_checkpoint(checkpoint)
 
 
 @click.command(short_help="Refit with labelled defects.")

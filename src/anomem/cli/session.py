@@ -41,11 +41,14 @@ class Session:
         True if the command has ``--skip-bad`` and was run without it.
     written : list of str
         Complete files and folders.
+    left : str
+        Sentence on unfinished work that is kept, for an interrupted command.
     """
 
     signal: int = 0
     can_skip: bool = False
     written: list[str] = field(default_factory=list)
+    left: str = ""
     _inputs: list[Path] = field(default_factory=list)
     _planned: list[Path] = field(default_factory=list)
     _held: bool = False
@@ -133,7 +136,8 @@ class Session:
     def farewell(self) -> str:
         """Return a line on the files left by an interrupted command."""
         name = signal.Signals(self.signal or signal.SIGINT).name
-        left = f"{', '.join(self.written)} is complete" if self.written else "nothing was written"
+        written = f"{', '.join(self.written)} is complete" if self.written else "nothing was written"
+        left = written if self.written else self.left or written
         return f"{_WORDS.get(name, 'interrupted')}; {left}"
 
 

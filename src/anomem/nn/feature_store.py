@@ -14,6 +14,7 @@ from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.nn.backbones import Backbone
+from anomem.nn.endless import Mapped, Shuffled
 from anomem.nn.inference import feature_batches
 from anomem.runtime.atomic import scratch
 from anomem.types import FloatArray, Record
@@ -103,17 +104,12 @@ class FeatureStore:
         for start in range(0, self._count, BLOCK):
             yield self.rows(slice(start, start + BLOCK))
 
-    def batches(self, size: int, rng: torch.Generator) -> Iterator[Tensor]:
-        """Yield batches (size, D) endlessly: random orders of all rows, one after the other without a gap.
+    def batches(self, size: int, rng: torch.Generator) -> Mapped[Tensor]:
+        """Return endless batches (size, D): random orders of all rows, one after the other without a gap.
 
         Fewer rows than a batch holds repeat within it.
         """
-        order = torch.empty(0, dtype=torch.int64)
-        while True:
-            while len(order) < size:
-                order = torch.cat([order, torch.randperm(self._count, generator=rng)])
-            yield self.rows(order[:size])
-            order = order[size:]
+        return Mapped(self.rows, Shuffled(self._count, size, rng))
 
     def close(self) -> None:
         """Drop the rows, and remove the temporary folder."""

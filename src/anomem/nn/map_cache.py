@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,11 +43,15 @@ class MapCache:
         Folder, made where it is missing; several processes may share it.
     budget_mb : int
         Maximum size, megabytes (10**6 bytes).
+    after_s : float
+        Time from which maps are written, seconds: short work leaves nothing.
     """
 
-    def __init__(self, folder: str | Path, budget_mb: int) -> None:
+    def __init__(self, folder: str | Path, budget_mb: int, after_s: float = 0) -> None:
         self.folder, self._budget = Path(folder), budget_mb * 10**6
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._from = time.monotonic() + after_s
+        if not after_s:
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._filled = sum(size for _, size, _ in self._files())
         self._known: WeakKeyDictionary[nn.Module, tuple[list[Tensor], list[int], str]] = WeakKeyDictionary()
         self.hits = self.misses = 0
@@ -129,11 +134,14 @@ class MapCache:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
+        if time.monotonic() < self._from:
+            return
         layouts = [(list(m.shape), list(m.stride())) for m in maps]
         if not all(m.untyped_storage().nbytes() == m.nbytes for m in maps):
             return  # Parts of larger tensors, or repeated values: not a backbone's maps.
         tensors = {str(i): m.detach().cpu().contiguous().clone() for i, m in enumerate(maps)}
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with stage(self.folder, path.stem) as room:
                 save_file(tensors, room / path.name, metadata={"layouts": json.dumps(layouts)})
                 size = (room / path.name).stat().st_size
@@ -172,12 +180,12 @@ def active() -> MapCache | None:
 
 
 @contextmanager
-def map_cache(folder: str | Path | None, budget_mb: int = 4096) -> Iterator[MapCache | None]:
+def map_cache(folder: str | Path | None, budget_mb: int = 4096, *, after_s: float = 0) -> Iterator[MapCache | None]:
     """Cache maps of frozen backbones in a folder while inside; without a folder nothing is cached."""
     if folder is None:
         yield None
         return
-    cache = MapCache(folder, budget_mb)
+    cache = MapCache(folder, budget_mb, after_s)
     _active.append(cache)
     try:
         yield cache

@@ -6,8 +6,10 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -15,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from anomem.data.augment import Augmentation, views
-from anomem.data.imageset import ImageSet
+from anomem.data.imageset import Batch, ImageSet
 from anomem.nn.backbones import Backbone
+from anomem.nn.endless import Cycle, Endless
 from anomem.nn.inference import autocast
 from anomem.nn.token_maps import TokenMaps
 from anomem.params import Parameters, Range, param, parameter_group
-from anomem.types import IntArray
 
 SHARE = Range(0.0, 1.0)
 
@@ -79,35 +81,86 @@ class Feed:
     cache_mb: int
     rng: torch.Generator
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        extra = None if self.anomalies is None else _all_tiles(self.anomalies)
-        share = 0
-        if extra is not None and len(extra):
-            wanted = round(self.batch_size * len(extra) / (len(extra) + len(self.learn)))
-            share = min(max(1, wanted), self.batch_size - 1)  # A batch without a normal would not train the memory.
-        for normals in self._normals(self.batch_size - share):
-            if extra is None or not share:
-                yield normals, torch.ones(len(normals), dtype=torch.bool)
-                continue
-            drawn = extra[torch.randint(len(extra), (share,), generator=self.rng)]
-            flags = torch.arange(len(normals) + share) < len(normals)
-            yield torch.cat([normals, drawn]), flags
+    def __iter__(self) -> FeedBatches:
+        return FeedBatches(self)
 
-    def _normals(self, batch_size: int) -> Iterator[Tensor]:
-        fits = len(self.learn) * 3 * math.prod(self.learn.preprocessing.hw) <= self.cache_mb * 2**20
-        if not (fits and self.learn.preprocessing.tile is None):
-            while True:
-                for batch in self.learn.batches(batch_size, order=self._order(len(self.learn))):
-                    yield batch.images
-        kept = _all_tiles(self.learn)
+
+class FeedBatches(Endless[tuple[Tensor, Tensor]]):
+    """Batches of a feed."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._done = 0
+        self._decoded: Iterator[Batch] | None = None
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        extra, share = self._anomalies
+        normals = self._normals(self._feed.batch_size - share)
+        if extra is None or not share:
+            return normals, torch.ones(len(normals), dtype=torch.bool)
+        drawn = extra[torch.randint(len(extra), (share,), generator=self._feed.rng)]
+        flags = torch.arange(len(normals) + share) < len(normals)
+        return torch.cat([normals, drawn]), flags
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the order of this pass over the images, and the number of batches taken of it."""
+        return {"order": self._order, "done": torch.tensor(self._done)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue a pass over the images."""
+        self._order, self._done, self._decoded = state["order"], int(state["done"]), None
+
+    @cached_property
+    def _anomalies(self) -> tuple[Tensor | None, int]:
+        """All tiles of the labelled anomalies, and the number of them in a batch."""
+        feed = self._feed
+        extra = None if feed.anomalies is None else _all_tiles(feed.anomalies)
+        if extra is None or not len(extra):
+            return extra, 0
+        wanted = round(feed.batch_size * len(extra) / (len(extra) + len(feed.learn)))
+        # A batch without a normal would not train the memory.
+        return extra, min(max(1, wanted), feed.batch_size - 1)
+
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        """All tiles of the normals where they fit into the budget and are not cut; None: decoded in every pass."""
+        learn = self._feed.learn
+        fits = len(learn) * 3 * math.prod(learn.preprocessing.hw) <= self._feed.cache_mb * 2**20
+        return _all_tiles(learn) if fits and learn.preprocessing.tile is None else None
+
+    def _normals(self, batch_size: int) -> Tensor:
+        kept = self._kept
+        if kept is None:
+            return self._next_decoded(batch_size)
         take = min(batch_size, len(kept))
-        while True:
-            order = torch.randperm(len(kept), generator=self.rng)
-            for start in range(0, len(kept) - take + 1, take):
-                yield kept[order[start : start + take]]
+        if len(self._order) < (self._done + 1) * take:
+            self._begin(len(kept))
+        rows = self._order[self._done * take : (self._done + 1) * take]
+        self._done += 1
+        return kept[rows]
 
-    def _order(self, n: int) -> IntArray:
-        return torch.randperm(n, generator=self.rng).numpy()
+    def _next_decoded(self, batch_size: int) -> Tensor:
+        while True:
+            if self._decoded is None and not len(self._order):
+                self._begin(len(self._feed.learn))
+            if self._decoded is None:
+                self._decoded = self._decode(batch_size)
+            batch = next(self._decoded, None)
+            if batch is not None:
+                self._done += 1
+                return batch.images
+            self._order, self._decoded = self._order[:0], None
+
+    def _decode(self, batch_size: int) -> Iterator[Batch]:
+        """Decode the rest of this pass; an image that is cut gives several batches, and the pass is decoded again."""
+        learn, order = self._feed.learn, self._order.numpy()
+        if learn.preprocessing.tile is None:
+            return learn.batches(batch_size, order=order[self._done * batch_size :])
+        return islice(learn.batches(batch_size, order=order), self._done, None)
+
+    def _begin(self, count: int) -> None:
+        self._order, self._done = torch.randperm(count, generator=self._feed.rng), 0
 
 
 def _all_tiles(images: ImageSet) -> Tensor:
@@ -139,9 +192,8 @@ class CachedViews:
             if seen >= (1 if held >= budget else ROUNDS) * len(feed.learn):
                 return
 
-    def __iter__(self) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
-        while True:
-            yield from self._parts
+    def __iter__(self) -> Cycle[tuple[list[Tensor], list[Tensor], Tensor]]:
+        return Cycle(self._parts)
 
 
 def _mapped(file: IO[bytes], values: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ def train_stage_one(
         return model.loss(first, second, batch[2].to(run.device))
 
     options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "stage": "stage 1"}
+    options["rng"] = run.rng
     recipe = Recipe(steps, p.lr, weight_decay=p.weight_decay)
     if trained == "none":
         yield from train(model, cached_loss, CachedViews(views_of, feed), recipe, **options)
@@ -153,6 +154,14 @@ class ContrastedMemory(nn.Module):
         if projection_dim is not None:
             dims = [memory.dim for memory in scorer.memories()]
             self.heads = nn.ModuleList(projection_head(dim, projection_dim) for dim in dims)
+
+    def get_extra_state(self) -> Tensor:
+        """Return the progress of the warm-up, part of checkpoints."""
+        return torch.tensor([self.steps, int(self.bypassed)])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up the progress of a warm-up."""
+        self.steps, self.bypassed = int(state[0]), bool(state[1])
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
         """Return the backbone's maps of images (B, 3, S, S) with values 0 to 255."""

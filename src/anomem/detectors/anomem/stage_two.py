@@ -296,7 +296,8 @@ def _fit_evidence_heads(
 
     recipe = Recipe(HEAD_STEPS, HEAD_RATE, optimiser="adamw", weight_decay=0.05, clip=1.0)
     halves = (64 for _ in range(HEAD_STEPS))
-    yield from train(stage, loss, halves, recipe, device=torch.device("cpu"), stage="heads", every=50)
+    options: dict[str, Any] = {"device": torch.device("cpu"), "stage": "heads", "every": 50, "rng": run.rng}
+    yield from train(stage, loss, halves, recipe, **options)
     stage.requires_grad_(False)
     with torch.no_grad():
         for s in range(len(stage.channels)):

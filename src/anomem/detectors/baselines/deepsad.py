@@ -33,6 +33,7 @@ from anomem.detectors.baselines._pooled import (
 )
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
+from anomem.nn.endless import Mapped
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed
 from anomem.params import Each, OneOf, Range, param, parameters
@@ -203,7 +204,7 @@ def _fit_images(learn: ImageSet, labelled: Labelled | None, run: Run[DeepSAD]) -
     autoencoder = Autoencoder(scorer.sphere.encoder, lenet_decoder(p.size, p.rep_dim))
     anomalies = None if labelled is None else labelled.anomalies()
     feed = Feed(learn, anomalies, p.train_batch, p.cache_mb, run.rng)
-    batches = ((images.to(run.device) / 255, ~normal.to(run.device)) for images, normal in feed)
+    batches = Mapped(lambda fed: (fed[0].to(run.device) / 255, ~fed[1].to(run.device)), feed)
     yield from _train(scorer.sphere, autoencoder, batches, _some(learn, run), run, precision=run.fit_precision)
     return scorer
 
@@ -248,7 +249,7 @@ def _train(
     def objective(batch: Batch) -> tuple[Tensor, Mapping[str, float]]:
         return deep_sad(sphere.encoder(batch[0]), sphere.centre, batch[1], eta=p.eta), {}
 
-    options: dict[str, Any] = {"device": run.device, "precision": precision}
+    options: dict[str, Any] = {"device": run.device, "precision": precision, "rng": run.rng}
     recipe = Recipe(p.pretrain_steps, p.pretrain_lr, "adamw", p.pretrain_weight_decay)
     yield from train(autoencoder, reconstruction, batches, recipe, **options, stage="autoencoder")
     sphere.eval()

@@ -20,6 +20,7 @@ from anomem.detectors.plume.loss import (
 )
 from anomem.detectors.plume.perturbator import Perturbator, add_mult, relative_size
 from anomem.fitting import Labelled, Run
+from anomem.nn.endless import Mapped
 from anomem.nn.feature_store import FeatureStore
 from anomem.nn.scorer import Output, Scorer
 from anomem.params import OneOf, Range, param, parameters
@@ -183,8 +184,8 @@ class PLAD(Detector):
             model = PerturbedImages(scorer, p, run.rng).to(run.device).train()
             steps = min(p.steps, p.epochs * -(-len(store) // p.train_batch))
             recipe = Recipe(steps, p.lr, "adamw", weight_decay=p.weight_decay, warmup=0.3, schedule="one_cycle")
-            batches = (x.to(run.device) for x in store.batches(p.train_batch, run.rng))
-            yield from train(model, model.loss, batches, recipe, device=run.device)
+            batches = Mapped(lambda x: x.to(run.device), store.batches(p.train_batch, run.rng))
+            yield from train(model, model.loss, batches, recipe, device=run.device, rng=run.rng)
         return scorer
 
     @classmethod

@@ -297,7 +297,7 @@ class SimCLR(PooledFeatures):
         rate = p.lr or (0.03 if from_scratch else 0.0003)
         recipe = Recipe(p.steps, rate, weight_decay=p.weight_decay)
         yield from train(
-            model, loss, feed, recipe, device=run.device, precision=precision, stage="contrastive training"
+            model, loss, feed, recipe, device=run.device, precision=precision, stage="contrastive training", rng=run.rng
         )
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from operator import itemgetter
 from typing import Any, ClassVar, Self
 
 import torch
@@ -26,6 +27,7 @@ from anomem.detectors.baselines._pooled import (
 from anomem.errors import InputError
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
+from anomem.nn.endless import FullBatches, Mapped, Together
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed, unfreeze
 from anomem.params import OneOf, Range, param, parameters
@@ -237,7 +239,7 @@ def _train_head(
     def loss(batch: Tensor) -> tuple[Tensor, Mapping[str, float]]:
         return balanced_loss(scorer.log_odds(batch)), {}
 
-    yield from train(scorer.head, loss, drawn(), recipe, device=run.device, stage="head")
+    yield from train(scorer.head, loss, drawn(), recipe, device=run.device, stage="head", rng=run.rng)
 
 
 def _train_whole(
@@ -260,24 +262,13 @@ def _train_whole(
         noise=0.0,
     )
     feeds = [Feed(images, None, half, p.cache_mb, run.rng) for images in (learn, anomalies)]
-    batches = zip(*(in_batches((images for images, _ in feed), half) for feed in feeds), strict=False)
+    batches = Together(*(FullBatches(Mapped(itemgetter(0), feed), half) for feed in feeds))
 
     def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
         with torch.autocast(run.device.type, enabled=False):
             images = view(torch.cat(batch).to(run.device).float() / 255, augmentation, generator=run.rng)
         return balanced_loss(scorer(images * 255).score), {}
 
-    options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision}
+    options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "rng": run.rng}
     yield from train(scorer, loss, batches, recipe, **options, stage="backbone and head")
     scorer.backbone.eval()
-
-
-def in_batches(parts: Iterable[Tensor], count: int) -> Iterator[Tensor]:
-    """Join parts of any length into batches of exactly `count` rows, in order."""
-    held: list[Tensor] = []
-    for part in parts:
-        held.append(part)
-        while sum(map(len, held)) >= count:
-            joined = torch.cat(held)
-            yield joined[:count]
-            held = [joined[count:]]

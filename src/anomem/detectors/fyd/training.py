@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from anomem.detectors.fyd.fine_alignment import DenseAlignment, PixelAlignment, 
 from anomem.detectors.fyd.scorer import FYDScorer
 from anomem.errors import ParameterError
 from anomem.fitting import Run
+from anomem.nn.endless import FullBatches, Mapped
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.gaussian import GaussianMoments
 from anomem.nn.inference import autocast
@@ -44,6 +46,7 @@ def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FY
     pixels = PixelAlignment(aligner, _pose(p, how), run.rng)
     recipe = _recipe(p, how.steps, how.lr)
     options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "stage": "image alignment"}
+    options["rng"] = run.rng
     yield from train(pixels, pixels.loss, _pictures(learn, run), recipe, **options)
     scorer.eval().requires_grad_(False)
     if p.centred:
@@ -106,6 +109,7 @@ def align_features(scorer: FYDScorer, learn: ImageSet, run: Run[FYD]) -> Generat
     # Depthwise convolutions learn more slowly in bfloat16 than in float32 on a processor.
     precision = "float32" if run.device.type == "cpu" else run.fit_precision
     options: dict[str, Any] = {"device": run.device, "precision": precision, "stage": "feature alignment"}
+    options["rng"] = run.rng
     yield from train(model, model.loss, _pictures(learn, run), recipe, **options)
     scorer.eval().requires_grad_(False)
     if not scorer.config["backbone"]["folded"]:
@@ -123,19 +127,16 @@ def _pose(p: FYD, images: ImageAlignment | None) -> Pose:
     return Pose(math.radians(images.turns if images else 0.0), p.zooms, p.padding)
 
 
-def _pictures(learn: ImageSet, run: Run[FYD]) -> Iterator[Tensor]:
-    """Yield endless batches of training images, on the device.
+def _pictures(learn: ImageSet, run: Run[FYD]) -> Mapped[Tensor]:
+    """Return endless batches of training images, on the device.
 
     Batches are full, also where images are cut into tiles, which come image by image: one tile alone has no pair.
     """
-    wanted, held = run.params.train_batch, torch.empty(0, dtype=torch.uint8)
+    wanted = run.params.train_batch
     if learn.preprocessing.tile is None:
         wanted = min(wanted, len(learn))
-    for images, _ in Feed(learn, None, wanted, run.params.cache_mb, run.rng):
-        held = torch.cat([held, images]) if len(held) else images
-        while len(held) >= wanted:
-            yield held[:wanted].to(run.device)
-            held = held[wanted:]
+    feed = Feed(learn, None, wanted, run.params.cache_mb, run.rng)
+    return Mapped(lambda images: images.to(run.device), FullBatches(Mapped(itemgetter(0), feed), wanted))
 
 
 def _aligned(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> Iterator[Aligned]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -40,6 +40,7 @@ from anomem.detectors.plume.presets import MOVED, PRESETS, Training
 from anomem.detectors.plume.scorer import PlumeScorer
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE
+from anomem.nn.endless import Mapped
 from anomem.nn.feature_store import FeatureStore, store_features
 from anomem.nn.normalise import FeatureMoments, Whitening
 from anomem.nn.scorer import Scorer
@@ -321,16 +322,15 @@ def train_on(store: FeatureStore, scorer: PlumeScorer, run: Run[Plume]) -> Gener
     p = run.params.training
     model = PerturbedNormals(scorer, run.params, run.rng).to(run.device)
     model.classifier.train()
-    drawn = store.batches(p.batch, run.rng)
-    batches: Iterator[Tensor] = (features.to(run.device) for features in drawn)
+    batches = Mapped(lambda features: features.to(run.device), store.batches(p.batch, run.rng))
     passes = p.epochs * -(-len(store) // p.batch)
     steps = passes if p.steps is None else min(p.steps, passes)
     lr = p.lr
     if lr is None:
         trial = Recipe(RANGE_TEST_STEPS, HIGHEST_RATE, "adamw", weight_decay=p.weight_decay)
-        lr = yield from range_test(model, model.loss, batches, trial, device=run.device)
+        lr = yield from range_test(model, model.loss, batches, trial, device=run.device, rng=run.rng)
     recipe = Recipe(steps, lr, "adamw", weight_decay=p.weight_decay, warmup=0.3, schedule="one_cycle")
-    yield from train(model, model.loss, batches, recipe, device=run.device)
+    yield from train(model, model.loss, batches, recipe, device=run.device, rng=run.rng)
     share = model.adaptivity(store.rows(slice(0, ADAPTIVITY_ROWS)).to(run.device))
     if share is not None:
         yield Record("perturbator", 1, 1, {"adaptivity": share})

@@ -149,7 +149,8 @@ def train_autoencoder(
 
     recipe = Recipe(p.train_steps, p.lr, "adamw")  # Without weight decay, AdamW is Adam.
     feed = Feed(learn, None, p.train_batch, p.cache_mb, run.rng)
-    yield from train(scorer, of_batch, feed, recipe, device=run.device, precision=run.fit_precision)
+    options: dict[str, Any] = {"device": run.device, "precision": run.fit_precision, "rng": run.rng}
+    yield from train(scorer, of_batch, feed, recipe, **options)
     scorer.to(memory_format=torch.contiguous_format)  # Same state as after loading from a file.
     scorer.eval().requires_grad_(False)
 
