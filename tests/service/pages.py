@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 from tests.service.served import Served
 
-MODEL_PAGES = ("", "/review", "/versions", "/threshold", "/history", "/drift", "/parts", "/settings")
+MODEL_PAGES = ("", "/review", "/versions", "/threshold", "/history", "/drift", "/parts", "/settings", "/batch")
 PAGES = ("/", "/users", "/audit", "/station", *(f"/models/1{path}" for path in MODEL_PAGES))
 """All pages of a station with one model."""
 

@@ -6,13 +6,14 @@ import os
 import pwd
 import shutil
 import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.cli.process import completed
 
 
 def binaries() -> Path:
@@ -41,7 +42,7 @@ def postgres() -> Iterator[str]:
     data = root / "data"
 
     def run(*arguments: object) -> None:
-        ran = subprocess.run([*prefix, *map(str, arguments)], cwd=root, capture_output=True, text=True, check=False)
+        ran = completed([*prefix, *map(str, arguments)], cwd=root)
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
     run(programs / "initdb", "-D", data, "-U", "anomem", "-A", "trust", "--no-sync")
@@ -50,7 +51,5 @@ def postgres() -> Iterator[str]:
         run(programs / "pg_ctl", "-D", data, "-w", "-l", root / "log", "-o", options, "start")
         yield f"postgresql://anomem@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run(
-            [*prefix, programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], capture_output=True, check=False
-        )
+        completed([*prefix, programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"])
         shutil.rmtree(root, ignore_errors=True)

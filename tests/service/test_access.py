@@ -74,7 +74,7 @@ def test_roles_have_their_rights_and_no_more(empty: Served) -> None:
     with_users(empty)
     tries = {
         "viewer": ("GET", "/api/v1/products", None),
-        "operator": ("POST", "/api/v1/models/9/refit", None),
+        "operator": ("POST", "/api/v1/inspections/9/labels", {"verdict": "normal"}),
         "engineer": ("POST", "/api/v1/products", {"name": "caps"}),
     }
     allowed = {"vic": {"viewer"}, "olga": {"viewer", "operator"}, "eve": {"viewer", "operator", "engineer"}}
@@ -122,7 +122,9 @@ def test_tokens_are_shown_once_expire_and_are_revoked(empty: Served) -> None:
     with httpx.Client(base_url=empty.url, headers={"authorization": f"Bearer {made['token']}"}) as line:
         assert line.get("/api/v1/products").status_code == 200
         assert line.post("/api/v1/products", json={"name": "caps"}).status_code == 403
-        assert line.post("/api/v1/models/9/refit").status_code == 404  # no other site can send the token
+        assert (
+            line.post("/api/v1/inspections/9/labels", json={"verdict": None}).status_code == 404
+        )  # no other site can send the token
         with logged_in(empty, "eve") as engineer:
             engineer.delete(f"/api/v1/tokens/{made['id']}")
         assert line.get("/api/v1/products").status_code == 401

@@ -104,7 +104,7 @@ def test_exports_hold_every_row_and_no_formula(brick: Served, shop: Shop, tmp_pa
 
 def test_pictures_come_at_any_size(brick: Served, shop: Shop) -> None:
     (found,) = brick.inspect(shop.defects[0])
-    for layer, mode in (("image", "RGB"), ("overlay", "RGB"), ("map", "RGBA")):
+    for layer, mode in (("image", "RGB"), ("overlay", "RGB"), ("map", "RGBA"), ("contour", "RGBA")):
         answer = brick.client.get(
             f"/api/v1/inspections/{found['id']}/picture.png", params={"layer": layer, "width": 36}
         )

@@ -23,6 +23,8 @@ CALIBRATE_MAX = 2048
 """Maximum number of calibration images."""
 
 SCALE_IMAGES = 64
+SCALE_RANGES = 3
+"""Full brightness of a map is so many times the range of 99.9 % of the normals' pixels."""
 """Number of calibration images used for the colour scale."""
 
 
@@ -178,4 +180,4 @@ class MapScale:
         if not self._values:
             return 0.0, 1.0
         low, top = np.quantile(np.concatenate(self._values), (0.5, 0.999))
-        return float(low), float(max(low + 3 * (top - low), low + 1e-6))
+        return float(low), float(max(low + SCALE_RANGES * (top - low), low + 1e-6))

@@ -7,11 +7,13 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 
+from anomem.service.access.sessions import COOKIE
 from anomem.service.access.users import Caller, Role
-from anomem.service.errors import DeniedError
+from anomem.service.errors import DeniedError, UnauthorisedError
+from anomem.service.settings import LOOPBACK
 from anomem.service.station import Station
 
-__all__ = ["Engineer", "Id", "Operator", "QueryId", "StationOf", "Viewer", "needs"]
+__all__ = ["Engineer", "Id", "Operator", "QueryId", "StationOf", "Viewer", "address_of", "needs"]
 
 
 async def _station(request: Request) -> Station:  # async: without a hop to another thread
@@ -24,7 +26,23 @@ StationOf = Annotated[Station, Depends(_station)]
 
 
 def _caller(request: Request, station: StationOf) -> Caller:
-    return station.gate.caller(request.method, request.headers, request.cookies)
+    given = "authorization" in request.headers or COOKIE in request.cookies
+    key = address_of(request)
+    if given and key is not None:
+        station.logins.check(key)
+    try:
+        return station.gate.caller(request.method, request.headers, request.cookies)
+    except UnauthorisedError:
+        if given and key is not None:
+            station.logins.failed(key)
+        raise
+
+
+def address_of(request: Request) -> str | None:
+    """Return the key under which failures of an address are counted; None for this machine, where a proxy may run."""
+    if request.client is None or request.client.host in LOOPBACK:
+        return None
+    return f"address {request.client.host}"
 
 
 def needs(role: Role) -> Callable[[Caller], Awaitable[Caller]]:

@@ -24,6 +24,7 @@ from anomem.runtime.neutral import printable
 from anomem.service.api.deps import Operator, StationOf, Viewer
 from anomem.service.api.text import Line
 from anomem.service.errors import MissingError, TooLargeError
+from anomem.service.scoring.batcher import Batcher
 from anomem.service.scoring.parts import Part
 from anomem.service.station import Station
 from anomem.service.store.tables import Inspection, Model
@@ -76,10 +77,10 @@ def ready() -> dict[str, bool]:
 
 
 @router.get("/models/{name}")
-def metadata(name: Line, _: Viewer, station: StationOf) -> dict[str, Any]:
+@router.get("/models/{name}/versions/{version}", include_in_schema=False)
+def metadata(name: Line, request: Request, _: Viewer, station: StationOf) -> dict[str, Any]:
     """Return inputs and outputs of a model."""
-    model_id = _model_id(station, name)
-    version = station.serving.batcher(model_id).served.version_id
+    version = _served(station, name, request).served.version_id
     return {
         "name": name,
         "versions": [str(version)],
@@ -95,17 +96,18 @@ def metadata(name: Line, _: Viewer, station: StationOf) -> dict[str, Any]:
 
 
 @router.get("/models/{name}/ready")
-def model_ready(name: Line, _: Viewer, station: StationOf) -> dict[str, Any]:
+@router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
+def model_ready(name: Line, request: Request, _: Viewer, station: StationOf) -> dict[str, Any]:
     """Answer if a model has a current version."""
-    station.serving.batcher(_model_id(station, name))
+    _served(station, name, request)
     return {"name": name, "ready": True}
 
 
 @router.post("/models/{name}/infer")
+@router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
 async def infer(name: Line, request: Request, _: Operator, station: StationOf) -> JSONResponse:
     """Score images and record them, like inspections."""
-    model_id = await run_in_threadpool(_model_id, station, name)
-    batcher = station.serving.batcher(model_id)
+    batcher = await run_in_threadpool(_served, station, name, request)
     wanted, rest = _parsed(await request.body(), request.headers.get(_BINARY))
     contents = await run_in_threadpool(_images, wanted.inputs[0], rest, station.settings.max_request_images)
     batcher.check_room(len(contents))
@@ -115,15 +117,22 @@ async def infer(name: Line, request: Request, _: Operator, station: StationOf) -
         parts.append(Part(stored, station.images.path(stored.sha256), printable(wanted.id or f"image {i}"), "v2"))
     batcher.submit(parts)
     rows = await asyncio.gather(*(asyncio.wrap_future(part.done) for part in parts))
-    return JSONResponse({"model_name": name, "id": wanted.id or "", "outputs": _outputs(rows)})
+    version = str(rows[0].version_id)
+    answer = {"model_name": name, "model_version": version, "id": wanted.id or "", "outputs": _outputs(rows)}
+    return JSONResponse(answer)
 
 
-def _model_id(station: Station, name: str) -> int:
+def _served(station: Station, name: str, request: Request) -> Batcher:
+    """Return the batcher of a model; a version in the path must be the one that scores."""
     with station.database.reading() as session:
         found = session.scalar(select(Model.id).where(Model.name == name))
     if found is None:
         raise MissingError(f"model {name[:120]}: does not exist; see the list of models")
-    return found
+    batcher = station.serving.batcher(found)
+    version = request.path_params.get("version", str(batcher.served.version_id))
+    if version != str(batcher.served.version_id):
+        raise MissingError(f"model {name}: version {version[:40]} does not score now; leave the version out")
+    return batcher
 
 
 def _parsed(body: bytes, header: str | None) -> tuple[InferIn, bytes]:

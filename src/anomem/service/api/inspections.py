@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Form, UploadFile
 from fastapi.concurrency import run_in_threadpool
+from pydantic import Field
 
 from anomem.errors import InputError
 from anomem.runtime.neutral import printable
+from anomem.service.allowed import check_folder_allowed
 from anomem.service.api.deps import Id, Operator, StationOf, Viewer
-from anomem.service.api.schemas import InspectionOut
+from anomem.service.api.schemas import InspectionOut, _In, _Out
 from anomem.service.api.text import Line
 from anomem.service.errors import TooLargeError
 from anomem.service.scoring.parts import Part
+from anomem.service.sources.folders import FolderResult, inspect_folder
 from anomem.service.store.inspections import get_inspection
 from anomem.service.store.tables import Inspection
 
@@ -25,6 +29,20 @@ router = APIRouter(prefix="/api/v1", tags=["inspections"])
 
 Text = Annotated[Line | None, Form(max_length=120)]
 Keys = Annotated[list[Annotated[Line, Form(min_length=1, max_length=300)]] | None, Form()]
+
+
+class FolderIn(_In):
+    """Folder on the station's machine, below one that ``--folders`` allows."""
+
+    folder: Annotated[str, Field(min_length=1, max_length=1000)]
+    stratum: Annotated[str, Field(max_length=120)] | None = None
+
+
+class FolderOut(_Out):
+    """Inspections of a folder's images, and the reasons why others are left out."""
+
+    inspections: list[InspectionOut]
+    refused: list[str]
 
 
 @router.post("/models/{model_id}/inspections", response_model=list[InspectionOut], status_code=201)
@@ -57,6 +75,13 @@ async def inspect(
         parts.append(Part(stored, station.images.path(stored.sha256), name, "http", own, stratum, group))
     batcher.submit(parts)
     return await asyncio.gather(*(asyncio.wrap_future(part.done) for part in parts))
+
+
+@router.post("/models/{model_id}/inspections/folder", response_model=FolderOut, status_code=201)
+def inspect_allowed_folder(model_id: Id, body: FolderIn, _: Operator, station: StationOf) -> FolderResult:
+    """Score all images of a folder on the station's machine; the same files again are the same inspections."""
+    folder = check_folder_allowed(Path(body.folder), station.settings.folders)
+    return inspect_folder(station.serving.batcher(model_id), station.images, folder, body.stratum)
 
 
 @router.get("/inspections/{inspection_id}", response_model=InspectionOut)

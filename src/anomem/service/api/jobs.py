@@ -10,7 +10,7 @@ from pydantic import Field
 from sqlalchemy import select
 
 from anomem.errors import ParameterError
-from anomem.service.api.deps import Engineer, Id, Operator, QueryId, StationOf, Viewer
+from anomem.service.api.deps import Engineer, Id, QueryId, StationOf, Viewer
 from anomem.service.api.schemas import JobOut, _In
 from anomem.service.errors import MissingError
 from anomem.service.store.models import get_version
@@ -53,7 +53,7 @@ def fit(model_id: Id, body: FitIn, caller: Engineer, station: StationOf) -> Job:
 
 
 @router.post("/models/{model_id}/refit", response_model=JobOut, status_code=202)
-def refit(model_id: Id, caller: Operator, station: StationOf) -> Job:
+def refit(model_id: Id, caller: Engineer, station: StationOf) -> Job:
     """Refit the second stage of the current version to the labelled defects: a candidate, in seconds."""
     return station.jobs.submit(model_id, "refit", {}, caller.name)
 
@@ -101,7 +101,7 @@ def job_of(job_id: Id, _: Viewer, station: StationOf) -> Job:
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=JobOut)
-def cancel(job_id: Id, caller: Operator, station: StationOf) -> Job:
+def cancel(job_id: Id, caller: Engineer, station: StationOf) -> Job:
     """Cancel a job that waits or runs."""
     return station.jobs.cancel(job_id, caller.name)
 

@@ -6,10 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from anomem.service.access.sessions import COOKIE, SESSION_S
 from anomem.service.access.users import authenticate
-from anomem.service.api.deps import StationOf, Viewer
+from anomem.service.api.deps import StationOf, Viewer, address_of
 from anomem.service.api.schemas import Name, Password, _In, _Out
 from anomem.service.errors import UnauthorisedError
-from anomem.service.settings import LOOPBACK
 from anomem.service.store.audit import record
 from anomem.service.store.tables import User
 
@@ -36,9 +35,8 @@ class SessionOut(_Out):
 @router.post("")
 def log_in(body: LoginIn, request: Request, response: Response, station: StationOf) -> SessionOut:
     """Open a session: sets its cookie."""
-    keys = [f"user {body.name.lower()}"]
-    if request.client is not None and request.client.host not in LOOPBACK:  # a proxy here sends for everybody
-        keys.append(f"address {request.client.host}")
+    address = address_of(request)
+    keys = [f"user {body.name.lower()}", *([] if address is None else [address])]
     station.logins.check(*keys)
     with station.database.reading() as session:
         user = authenticate(session, body.name, body.password)

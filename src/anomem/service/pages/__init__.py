@@ -2,6 +2,8 @@
 
 from anomem.service.pages import (
     administration,
+    batch,
+    comparison,
     history,
     live,
     parts,
@@ -15,6 +17,19 @@ from anomem.service.pages import (
 __all__ = ["PAGES"]
 
 PAGES = tuple(
-    module.router for module in (start, parts, live, review, versions, threshold, history, upkeep, administration)
+    module.router
+    for module in (
+        start,
+        parts,
+        live,
+        review,
+        versions,
+        comparison,
+        threshold,
+        history,
+        batch,
+        upkeep,
+        administration,
+    )
 )
 """Routers of all pages."""

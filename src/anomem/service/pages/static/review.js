@@ -20,7 +20,8 @@ class Review {
     this.at = 0;
     this.waiting = Promise.resolve();
     this.image.addEventListener("load", () => this.ready());
-    this.map.addEventListener("error", () => (this.map.hidden = true));
+    this.contour = find("#contour");
+    for (const layer of [this.map, this.contour]) layer.addEventListener("error", () => (layer.hidden = true));
     this.items.forEach((item, i) => item.addEventListener("click", () => this.show(i)));
     this.listen();
     this.show(0);
@@ -42,6 +43,7 @@ class Review {
     const fade = () => (this.map.style.opacity = opacity.value / 100);
     opacity.addEventListener("input", fade);
     fade();
+    find("#outline").addEventListener("change", (event) => (this.contour.hidden = !event.target.checked));
     document.addEventListener("keydown", (event) => this.key(event));
   }
 
@@ -93,6 +95,8 @@ class Review {
     this.image.src = address;
     this.map.hidden = false;
     this.map.src = `${address}&layer=map`;
+    this.contour.hidden = !find("#outline").checked;
+    this.contour.src = `${address}&layer=contour`;
     for (const field of ["#type", "#comment"]) if (find(field)) find(field).value = "";
     this.alike(item.dataset.id);
   }
