@@ -155,6 +155,14 @@ class ContrastedMemory(nn.Module):
             dims = [memory.dim for memory in scorer.memories()]
             self.heads = nn.ModuleList(projection_head(dim, projection_dim) for dim in dims)
 
+    def get_extra_state(self) -> Tensor:
+        """Return the number of steps, and 1 while memories are bypassed; part of checkpoints."""
+        return torch.tensor([self.steps, int(self.bypassed)])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take both from a checkpoint."""
+        self.steps, self.bypassed = int(state[0]), bool(state[1])
+
     def features(self, images: Tensor) -> Sequence[Tensor]:
         """Return the backbone's maps of images (B, 3, S, S) with values 0 to 255."""
         return self.scorer.features(images)
