@@ -156,6 +156,7 @@ def fit(
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
     checkpoint = Path(f"{out}.checkpoint")
+    running |= {"checkpoint": checkpoint, "checkpoint_minutes": checkpoint_every, "resume": resume}
     with resumable(checkpoint, resume, session), bars(session, quiet=as_json) as progress:
         detector.fit(
             list(dataset.train),
@@ -163,9 +164,6 @@ def fit(
             groups=group_by,
             fit_precision=PRECISIONS.get(fit_precision, fit_precision),
             extend=extend,
-            checkpoint=checkpoint,
-            checkpoint_minutes=checkpoint_every,
-            resume=resume,
             progress=progress,
             **running,
         )
