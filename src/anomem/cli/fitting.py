@@ -27,7 +27,7 @@ from anomem.cli.promising import (
     threshold_facts,
     write_suspects,
 )
-from anomem.cli.resuming import resumable
+from anomem.cli.resuming import forget, resumable
 from anomem.cli.session import Session, note, pass_session
 from anomem.cli.verdicts import normals_with_columns
 from anomem.errors import AnomemError, InputError, OutputError
@@ -139,10 +139,7 @@ def fit(
 
     --extend fits to the normals in the store of an earlier model and those of DATA, with the earlier model's method
     and hyperparameters.
-
-    --resume continues after an interrupt or a power cut, if DATA, hyperparameters and version are the same.
     """
-    from anomem.checkpoints import remove_checkpoint
     from anomem.data.store import store_of
 
     output = Output(as_json)
@@ -155,9 +152,7 @@ def fit(
     detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
-    checkpoint = Path(f"{out}.checkpoint")
-    running |= {"checkpoint": checkpoint, "checkpoint_minutes": checkpoint_every, "resume": resume}
-    with resumable(checkpoint, resume, session), bars(session, quiet=as_json) as progress:
+    with resumable(out, checkpoint_every, resume, session) as kept, bars(session, quiet=as_json) as progress:
         detector.fit(
             list(dataset.train),
             labels=picked,
@@ -165,6 +160,7 @@ def fit(
             fit_precision=PRECISIONS.get(fit_precision, fit_precision),
             extend=extend,
             progress=progress,
+            **kept,
             **running,
         )
     skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
@@ -172,7 +168,7 @@ def fit(
     if suspects is not None:
         write_suspects(suspects, detector, session)
     _finish(detector, out, seconds, output, session, skipped=skipped, found=found, keep_store=keep_store)
-    remove_checkpoint(checkpoint)
+    forget(out)
 
 
 @click.command(short_help="Refit with labelled defects.")
