@@ -136,14 +136,12 @@ def fit(
 
     --calibration auto takes cross below 1,000 normal images for methods that train nothing by gradient, else split;
     with --extend as the earlier model.
-
     --extend fits to the normals in the store of an earlier model and those of DATA, with the earlier model's method
     and hyperparameters.
     """
     from anomem.data.store import store_of
 
-    output = Output(as_json)
-    session.can_skip = not running["skip_bad"]
+    output, session.can_skip = Output(as_json), not running["skip_bad"]
     session.reads(data, labels, running["exclude"], extend, extend and store_of(extend))
     _check_outputs(session, out, suspects, store_of(out) if keep_store else None)
     dataset, picked, found = read_inputs(
