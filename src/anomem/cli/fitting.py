@@ -160,8 +160,7 @@ def fit(
             **kept,
             **running,
         )
-    skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
-    seconds = time.perf_counter() - started
+    seconds, skipped = time.perf_counter() - started, _unreadable(detector, [*dataset.train, *(picked or ())])
     if suspects is not None:
         write_suspects(suspects, detector, session)
     _finish(detector, out, seconds, output, session, skipped=skipped, found=found, keep_store=keep_store)
