@@ -161,20 +161,15 @@ def test_terminated_while_something_is_imported(module: str, tmp_path: Path) -> 
     assert ran.stderr == "anomem: terminated; nothing was written\n"
 
 
-def _interrupted(place: Path, number: int, shop: Shop) -> str:
-    """Start a long training, send a signal once its checkpoint is there, and return its last words."""
-    with start(["fit", shop.data, "--out", "m", *TRAINED, "--checkpoint-every", 0], place) as process:
-        wait_for((place / "m.checkpoint").exists, process)
-        return end(process, number)[2]
-
-
 TRAINED = ("--method", "memae", "--set", "size=16", "--set", "train_steps=400", "--set", "train_batch=4", "--json")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_fit_resumes_to_the_same_model(shop: Shop, tmp_path: Path, number: int) -> None:
-    err = _interrupted(tmp_path, number, shop)
+    with start(["fit", shop.data, "--out", "m", *TRAINED, "--checkpoint-every", 0], tmp_path) as process:
+        wait_for((tmp_path / "m.checkpoint").exists, process)
+        _, _, err = end(process, number)
     word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}.get(signal.Signals(number))
     if word is not None:
         assert err == f"anomem: {word}; m.checkpoint holds the training so far: continue with --resume\n"

@@ -27,7 +27,7 @@ from anomem.cli.promising import (
     threshold_facts,
     write_suspects,
 )
-from anomem.cli.resuming import resumable
+from anomem.cli.resuming import forget, resumable
 from anomem.cli.session import Session, note, pass_session
 from anomem.cli.verdicts import normals_with_columns
 from anomem.errors import AnomemError, InputError, OutputError
@@ -133,20 +133,14 @@ def fit(
     --normal CLASS; or a CSV or Parquet table with the column path and optional columns label (0 normal, 1 anomalous),
     mask, type, group and stratum; or a folder of videos. A zip is read in place, like the folder that it was made of.
     Only the training part is read. Masks are optional.
-
     --calibration auto takes cross below 1,000 normal images for methods that train nothing by gradient, else split;
     with --extend as the earlier model.
-
     --extend fits to the normals in the store of an earlier model and those of DATA, with the earlier model's method
     and hyperparameters.
-
-    --resume continues after an interrupt or a power cut, if DATA, hyperparameters and version are the same.
     """
-    from anomem.checkpoints import remove_checkpoint
     from anomem.data.store import store_of
 
-    output = Output(as_json)
-    session.can_skip = not running["skip_bad"]
+    output, session.can_skip = Output(as_json), not running["skip_bad"]
     session.reads(data, labels, running["exclude"], extend, extend and store_of(extend))
     _check_outputs(session, out, suspects, store_of(out) if keep_store else None)
     dataset, picked, found = read_inputs(
@@ -155,26 +149,22 @@ def fit(
     detector = configured(method, assignments, precision, bits, seed) if extend is None else extended(extend, output)
     session.check_inputs(*(value for value in detector.get_params().values() if isinstance(value, (str, Path))))
     started = time.perf_counter()
-    checkpoint = Path(f"{out}.checkpoint")
-    with resumable(checkpoint, resume, session), bars(session, quiet=as_json) as progress:
+    with resumable(out, checkpoint_every, resume, session) as kept, bars(session, quiet=as_json) as progress:
         detector.fit(
             list(dataset.train),
             labels=picked,
             groups=group_by,
             fit_precision=PRECISIONS.get(fit_precision, fit_precision),
             extend=extend,
-            checkpoint=checkpoint,
-            checkpoint_minutes=checkpoint_every,
-            resume=resume,
             progress=progress,
+            **kept,
             **running,
         )
-    skipped = _unreadable(detector, [*dataset.train, *(picked or ())])
-    seconds = time.perf_counter() - started
+    seconds, skipped = time.perf_counter() - started, _unreadable(detector, [*dataset.train, *(picked or ())])
     if suspects is not None:
         write_suspects(suspects, detector, session)
     _finish(detector, out, seconds, output, session, skipped=skipped, found=found, keep_store=keep_store)
-    remove_checkpoint(checkpoint)
+    forget(out)
 
 
 @click.command(short_help="Refit with labelled defects.")

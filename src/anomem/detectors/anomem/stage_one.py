@@ -156,11 +156,11 @@ class ContrastedMemory(nn.Module):
             self.heads = nn.ModuleList(projection_head(dim, projection_dim) for dim in dims)
 
     def get_extra_state(self) -> Tensor:
-        """Return the progress of the warm-up, part of checkpoints."""
+        """Return the number of steps, and 1 while memories are bypassed; part of checkpoints."""
         return torch.tensor([self.steps, int(self.bypassed)])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take up the progress of a warm-up."""
+        """Take both from a checkpoint."""
         self.steps, self.bypassed = int(state[0]), bool(state[1])
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
