@@ -72,7 +72,8 @@ def open_pool(name: str, detector: Any, run: Run[Any], store: FeatureStore, most
         paths[label] = [found[i] for i in np.sort(rng.permutation(len(found))[:count])]
     source = PathSource([*paths[NORMAL], *paths[ANOMALOUS]])
     images = ImageSet(source, read_preprocessing(run.params), workers=1)
-    steps = keep_maps(store, detector._empty(run).backbone, images, precision="float32", batch_size=16)
+    backbone = run_backbone(detector, run, images.preprocessing.hw)
+    steps = keep_maps(store, backbone, images, precision="float32", batch_size=16)
     end = GROUPS.get(name)
     groups = [str(p) if end is None else re.sub(end, "", p.stem) for p in paths[NORMAL]]
     return Pool(run_to_end(steps), groups, len(paths[ANOMALOUS]))
@@ -116,7 +117,7 @@ def score(scorer: MapScorer, kept: KeptMaps) -> Any:
 def fit_cross(detector: Any, kept: KeptMaps, groups: list[int], run: Run[Any]) -> Fit:
     """Fit with cross-fitted calibration."""
     folds = fold_normals([image.digest for image in kept.tiles], groups, seed=run.params.seed)
-    scorer = detector._empty(run, run_backbone(detector, run))
+    scorer = detector._empty(run, kept.preprocessing.hw, run_backbone(detector, run, kept.preprocessing.hw))
     results, _ = run_to_end(cross_fit_kept(detector, scorer, kept, folds, run))
     return Fit(scorer, np.asarray([result.one_class for result in results]), groups)
 
@@ -127,7 +128,7 @@ def fit_split(detector: Any, kept: KeptMaps, groups: list[int], run: Run[Any]) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parts = split_normals(digests, groups, seed=run.params.seed)
-    scorer = detector._empty(run, run_backbone(detector, run))
+    scorer = detector._empty(run, kept.preprocessing.hw, run_backbone(detector, run, kept.preprocessing.hw))
     run_to_end(detector._memorise(scorer, kept.subset(parts.learn), run))
     scorer.eval().requires_grad_(False)
     norms, evidence = observe(scorer, kept.subset(parts.tune))
@@ -145,10 +146,10 @@ FITS: dict[str, Callable[[Any, KeptMaps, list[int], Run[Any]], Fit]] = {"split":
 _backbones: dict[str, Any] = {}
 
 
-def run_backbone(detector: Any, run: Run[Any]) -> Any:
+def run_backbone(detector: Any, run: Run[Any], hw: tuple[int, int]) -> Any:
     """Return the method's backbone, loaded once."""
     if detector.name not in _backbones:
-        _backbones[detector.name] = detector._empty(run).backbone
+        _backbones[detector.name] = detector._empty(run, hw).backbone
     return _backbones[detector.name]
 
 
@@ -181,8 +182,9 @@ def with_labels(fit: Fit, labelled: KeptMaps, run: Run[Any]) -> Any:
         known, support = stage_two._standardise(stage, known[scorer.folds != 0], support[scorer.folds != 0])
     heads, labels = stage_two._heads(stage, support, seen, anomalous)
     stage_two._adopt_heads(stage, heads, labels, WEIGHT, torch.Generator().manual_seed(0))
-    stage.n_support, stage.n_labelled = len(known), len(anomalous)
+    stage.n_support, stage.n_labelled = len(scorer.tune_one_class), len(anomalous)
     if scorer.folds is not None:
+        stage_two._leave_out(stage, scorer.folds == 0)
         folds = [stage_two._seen_by(scorer.fold(k), labelled, run) for k in range(len(scorer.fold_scales))]
         run_to_end(stage_two._score_out_of_fold(scorer, unfitted, seen, folds, anomalous, WEIGHT, run))
     return scorer.calibration_scores().numpy()

@@ -59,8 +59,6 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     module = place.partition(":")[0]
     assert f"src/{module.replace('.', '/')}.py" == METHOD
     spec = importlib.util.spec_from_file_location(module, _written(tmp_path / "method.py", _new(METHOD)))
-    assert spec is not None
-    assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, module, loaded)
     spec.loader.exec_module(loaded)

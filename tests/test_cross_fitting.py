@@ -223,7 +223,6 @@ def test_labels_reach_a_fold_without_its_normals(labelled: tuple[Detector, Image
     detector, defects = labelled
     scorer = detector.scorer_
     assert isinstance(scorer, TwoStageScorer)
-    assert scorer.folds is not None
     folds = scorer.folds.numpy()
     one, other = (i for i in np.flatnonzero(folds == 2)[:2])
     scores = []

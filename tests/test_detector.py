@@ -298,7 +298,6 @@ def test_a_result_says_all_that_is_asked(tmp_path: Path, images: UInt8Image, fit
     (result,) = fitted.score(path, maps=True)
     assert isinstance(result, Scored)
     assert (result.name, result.error) == (str(path), None)
-    assert result.map is not None
     assert (result.map.shape, result.map.dtype) == ((32, 32), np.float32)
     assert fitted.score(path, maps=False).__next__().map is None  # type: ignore[attr-defined]
 

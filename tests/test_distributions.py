@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 import anomem
+from tests.cli.process import completed
 from tests.exports import exported, pictures
 
 ROOT = Path(__file__).parents[1]
@@ -86,9 +86,7 @@ OFFLINE = ("--quiet", "--disable-pip-version-check", "--no-index", "--no-deps")
 def run(*words: str | Path, cwd: Path = ROOT, path: Path | None = None) -> str:
     """Run this Python with some words and return what it printed."""
     environment = os.environ | ({"PYTHONPATH": str(path)} if path else {})
-    ran = subprocess.run(
-        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    ran = completed([sys.executable, *words], cwd=cwd, env=environment)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

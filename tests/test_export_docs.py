@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 from anomem.runtime.images import decode
+from tests.cli.process import completed
 from tests.exports import exported, pictures
 
 pytest.importorskip("onnx")
@@ -26,7 +26,7 @@ PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 def test_the_standalone_example_scores_and_draws(tmp_path: Path) -> None:
     pair = exported("memae")
     command = [sys.executable, str(EXAMPLE), str(pair.file), "maps", *map(str, pictures())]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = completed(command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" ") for line in done.stdout.splitlines()]
     wanted = list(pair.detector.score(pictures()))
@@ -53,7 +53,7 @@ def test_the_raw_graph_gives_what_the_session_gives(tmp_path: Path) -> None:
     (snippet,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "model.onnx").write_bytes(pair.file.read_bytes())
     Image.open(pictures()[0]).save(tmp_path / "photo.png")
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = completed([sys.executable, "-c", snippet], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     score = float(done.stdout.split()[0])
     assert score == pytest.approx(float(pair.detector.anomaly_score(tmp_path / "photo.png")[0]), rel=1e-4)

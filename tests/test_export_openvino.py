@@ -107,7 +107,6 @@ def test_int8_is_what_mixes_channels_behind_the_finest_maps() -> None:
 def test_int8_says_what_it_costs_and_on_what() -> None:
     found = exported_ir("int8").found
     assert found.auroc_drop_on == "planted defects"
-    assert found.auroc_drop is not None
     assert -0.5 <= found.auroc_drop < 0.3
     assert exported_ir("bf16").found.auroc_drop is None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from anomem.errors import ModelFileError
 from anomem.runtime import session as session_module
 from anomem.runtime.session import Session
-from tests.cli.process import environment
+from tests.cli.process import completed, environment
 from tests.exports import copied, exported, exported_ir, fitted, pictures
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
@@ -40,14 +39,8 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 
 def forked(file: Path) -> list[str]:
     """Score with a model in this process's child, and in forked workers of that: what each says."""
-    ran = subprocess.run(
-        [sys.executable, "-c", _PROBE, str(file), *map(str, pictures()[:6])],
-        env=environment(OMP_NUM_THREADS="2"),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
+    command = [sys.executable, "-c", _PROBE, str(file), *map(str, pictures()[:6])]
+    ran = completed(command, env=environment(OMP_NUM_THREADS="2"), check=True)
     return [line.partition(" ")[2] for line in ran.stdout.splitlines()]
 
 
@@ -75,9 +68,7 @@ def test_a_fork_with_openvino_ends() -> None:
     file, image = str(exported_ir("fp32").file), str(pictures()[0])
     probe = f"import os, sys, anomem; model = anomem.load({file!r}); model.anomaly_score({image!r})"
     probe += "\nchild = os.fork()\nif not child: sys.exit(7)\nprint(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
-    ran = subprocess.run(
-        [sys.executable, "-c", probe], env=environment(), capture_output=True, text=True, check=True, timeout=100
-    )
+    ran = completed([sys.executable, "-c", probe], env=environment(), check=True)
     assert ran.stdout.strip() == "7"
 
 

@@ -6,7 +6,6 @@ import ast
 import functools
 import importlib.util
 import re
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from pathlib import Path
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.cli.process import completed
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "anomem"
@@ -66,7 +67,7 @@ def parsed(path: Path) -> ast.Module:
 
 def test_rooms_import_downwards() -> None:
     tool = Path(sysconfig.get_path("scripts")) / "lint-imports"
-    run = subprocess.run([tool, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    run = completed([tool, "--no-cache"], cwd=ROOT)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
@@ -110,7 +111,7 @@ def test_core_brings_few_packages() -> None:
 def heavy_modules_after(code: str) -> set[str]:
     """The heavy packages that a fresh interpreter has imported once it has run the code."""
     probe = f"import sys\n{code}\nprint('MODULES', *sys.modules)\n"
-    run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    run = completed([sys.executable, "-c", probe])
     assert run.returncode == 0, run.stderr
     (line,) = (line for line in run.stdout.splitlines() if line.startswith("MODULES "))
     return HEAVY & set(line.split())
@@ -171,11 +172,9 @@ def test_files_stay_small() -> None:
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Lines from ``def`` to the end, the docstring left out: documentation is no complexity."""
-    assert function.end_lineno is not None
     lines = function.end_lineno - function.lineno + 1
     if ast.get_docstring(function) is not None:
         docstring = function.body[0]
-        assert docstring.end_lineno is not None
         lines -= docstring.end_lineno - docstring.lineno + 1
     return lines
 
@@ -250,11 +249,61 @@ def test_documented_parameters_are_those_of_the_signature() -> None:
     assert found == []
 
 
+# --- objects and processes --------------------------------------------------------------------
+
+
+OUTSIDE = ("cli", "service", "report", "benchmark", "evaluation", "testing")
+"""Packages that use models as users do."""
+
+
+def foreign_private(path: Path) -> Iterator[str]:
+    """Private attributes of other objects that a module uses and does not itself define."""
+    nodes = list(ast.walk(parsed(path)))
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    own |= {"_replace", "_asdict", "_exit"}  # Python's own
+    for node in nodes:
+        if not (isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr)) or node.attr in own:
+            continue
+        if ast.unparse(node.value) not in ("self", "cls", "super()"):
+            yield f"{relative(path)}:{node.lineno}: {ast.unparse(node)}"
+
+
+def test_models_are_used_through_public_names() -> None:
+    rooms = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in OUTSIDE]
+    assert [found for path in rooms for found in foreign_private(path)] == []
+
+
+def test_children_of_tests_have_a_time_limit() -> None:
+    """All processes are started by one module, and no test forks the process of the others."""
+    starts = re.compile(r"\bsubprocess\.(run|Popen|call|check_\w+)\(|preexec_fn=|^\s*\w+ = os\.fork\(", re.MULTILINE)
+    allowed = {"tests/cli/process.py", "tests/benchmark/killed.py"}  # the second is itself a child
+    found = {relative(path) for path in sorted((ROOT / "tests").rglob("*.py")) if starts.search(code_of(path))}
+    assert found <= allowed
+
+
+def code_of(path: Path) -> str:
+    """A module without the strings in it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = ""
+    return ast.unparse(tree)
+
+
+def test_asserts_claim_values() -> None:
+    found = [
+        f"{relative(path)}:{node.lineno}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Assert) and re.fullmatch(r"\S+ is not None", ast.unparse(node.test))
+    ]
+    assert found == []
+
+
 # --- packaging --------------------------------------------------------------------------------
 
 
 def test_package_is_typed() -> None:
     spec = importlib.util.find_spec("anomem")
-    assert spec is not None
-    assert spec.origin is not None
     assert (Path(spec.origin).parent / "py.typed").is_file()

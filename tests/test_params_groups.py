@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -31,6 +30,7 @@ from anomem.params import (
     parameters,
     parse_assignments,
 )
+from tests.cli.process import completed
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -292,7 +292,6 @@ def test_paper_presets_fit_at_tiny_size(method: str) -> None:
 
 
 def test_docstrings_and_descriptions_come_from_the_declaration() -> None:
-    assert Lamp.__doc__ is not None
     lines = Lamp.__doc__.splitlines()
     assert lines[lines.index("bulb : Bulb(...) or None, as the preset says") + 1] == "    Its bulb."
     assert lines.index("Parameters") < lines.index("Notes")
@@ -304,9 +303,7 @@ def test_docstrings_and_descriptions_come_from_the_declaration() -> None:
 
 
 def test_tables_in_the_docs_are_up_to_date() -> None:
-    done = subprocess.run(
-        [sys.executable, str(DOCS / "parameters.py"), "--check"], capture_output=True, text=True, check=False
-    )
+    done = completed([sys.executable, str(DOCS / "parameters.py"), "--check"])
     assert done.returncode == 0, f"run python docs/parameters.py: {done.stdout}{done.stderr}"
 
 

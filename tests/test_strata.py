@@ -96,7 +96,6 @@ def test_labels_leave_strata_as_they_are(tmp_path: Path) -> None:
         detector.label(defects)
     found = model.calibration_
     assert found == loaded.calibration_
-    assert found.strata is not None
     assert [part.n for part in found.parts.values()] == [10, 10]
 
 
@@ -127,7 +126,6 @@ def test_calibrating_anew(tmp_path: Path) -> None:
         (tmp_path / "good" / camera).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(tmp_path / "good" / camera / f"{i}.png")
     model.calibrate(tmp_path, 0.1, strata="folder")
-    assert model.calibration_.strata is not None
     assert (model.calibration_.strata.by, model.calibration_.alpha) == ("folder", 0.1)
     assert {result.stratum for result in model.score(tmp_path)} == set(CAMERAS)
     with pytest.raises(InputError, match="stratum 'right': no fresh normals of it"):
@@ -144,7 +142,6 @@ def test_a_column_of_a_table_names_strata(tmp_path: Path) -> None:
         table.write_text("\n".join([f"path,{column}", *rows]))
         by = {} if column == "stratum" else {"strata": column}
         model = get("knn")(size=64).fit(table, calibration="cross", alpha=0.1, **by)
-        assert model.calibration_.strata is not None
         assert (model.calibration_.strata.names, model.calibration_.strata.by) == (("left", "right"), column)
         assert [result.stratum for result in model.score(table)] == [row.split(",")[1] for row in rows]
     table.write_text("\n".join(["path,Camera", *rows, "39.png,"]))

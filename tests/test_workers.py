@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.process import completed
 from tests.scheduling import group_of
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +44,7 @@ def on_two_workers(
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-p", "tests.conftest", *tests]
     command[-len(tests) :] = [f"test_{name}.py" for name in tests]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    ran = completed(command, cwd=folder, env=environment, timeout=120)
     return ran, {name: (folder / f"test_{name}.txt").read_text().split() for name in tests}
 
 

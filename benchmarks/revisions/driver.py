@@ -165,7 +165,8 @@ def bench(out: Path, protocol: str) -> None:
     (out / "bench" / f"{protocol}.jsonl").unlink(missing_ok=True)
     said = ""
     for name in names.PROTOCOLS.get(protocol, (protocol,)):
-        done = _anomem(out / "bench", "bench", name, *plan.JOURNAL_ARGUMENTS, "--out", f"{protocol}.jsonl")
+        former = names.arguments("anomem", "anomem.")
+        done = _anomem(out / "bench", "bench", name, *plan.JOURNAL_ARGUMENTS, *former, "--out", f"{protocol}.jsonl")
         if done.returncode == 0:
             return
         said = done.stderr.strip()
@@ -195,8 +196,11 @@ def command_tasks(out: Path, *, quick: bool) -> list[Task]:
 
 def command(work: Path, name: str) -> None:
     """Run one command and store its output."""
-    pinned = names.options(names.public("get")("knn").fit, {"calibration": "split"}) if name == "fit" else {}
-    done = _anomem(work, *COMMANDS[name], *(f"--{key}={value}" for key, value in pinned.items()), "--json")
+    pinned = []
+    if name == "fit":
+        options = names.options(names.public("get")("knn").fit, {"calibration": "split"})
+        pinned = [*(f"--{key}={value}" for key, value in options.items()), *names.arguments("anomem")]
+    done = _anomem(work, *COMMANDS[name], *pinned, "--json")
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     write_json(work / f"{name}.json", json.loads(done.stdout))

@@ -43,7 +43,7 @@ def onnx_facts(path: Path) -> tuple[Facts, Any]:
 def ir_facts(path: Path) -> tuple[Facts, Any]:
     """Return the computation of an OpenVINO IR, part by part, and its manifest."""
     root = ElementTree.parse(path).getroot()
-    facts = {"weights": _digest(path.with_suffix(".bin").read_bytes())}
+    facts = {"constants": _digest(path.with_suffix(".bin").read_bytes())}
     for i, layer in enumerate(root.iterfind("layers/layer")):
         data = layer.find("data")
         settings = {} if data is None else dict(sorted(data.attrib.items()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from anomem.benchmark.run_file import RunFile, read_runs
 from anomem.benchmark.unit import FORMAT
 from anomem.errors import InputError
+from tests.cli.process import completed, running
 
 WRITER = """
 import sys
@@ -28,6 +28,7 @@ with RunFile(sys.argv[1]) as run_file:
 LIMITED = """
 import resource, sys
 from anomem.errors import InputError
+from tests.cli.process import completed, running
 from anomem.benchmark.run_file import RunFile
 with RunFile(sys.argv[1]) as run_file:
     run_file.append({"format": 1, "key": "first"})
@@ -133,7 +134,7 @@ def test_absent_and_unwritable(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of files are set otherwise there")
 def test_a_full_disk_leaves_no_torn_line(path: Path) -> None:
-    ran = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True)
+    ran = completed([sys.executable, "-c", LIMITED, path], check=True)
     error, state = ran.stdout.splitlines()
     assert "rerun the command to resume" in error
     assert state == "['first'] True"
@@ -147,14 +148,13 @@ def test_writers_killed_at_random_moments(path: Path) -> None:
     rng, kills = random.Random(0), 0
     for _ in range(8):
         before = path.stat().st_size if path.exists() else 0
-        process = subprocess.Popen(command)
-        while process.poll() is None and (path.stat().st_size if path.exists() else 0) <= before:
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
+        with running(command, stdout=None, stderr=None) as process:
+            while process.poll() is None and (path.stat().st_size if path.exists() else 0) <= before:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.05))
+        kills += process.returncode == -signal.SIGKILL
     assert kills >= 4, "most were killed in the middle"
-    subprocess.run([*command[:-1], str(len(read_runs(path)) + 10)], check=True)
+    completed([*command[:-1], str(len(read_runs(path)) + 10)], check=True)
     found = read_runs(path)
     assert [entry["number"] for entry in found] == list(range(len(found)))
     assert all(entry["text"] == "x" * 5000 for entry in found)

@@ -23,7 +23,7 @@ from anomem.benchmark.run import groups, run
 from anomem.benchmark.run_file import RunFile, read_runs
 from anomem.benchmark.suites import Part
 from anomem.benchmark.unit import Unit, Variant, canonical
-from tests.cli.process import environment
+from tests.cli.process import LIMIT, completed, environment, running
 from tests.conftest import WriteImages
 
 ROOT = Path(__file__).parents[2]
@@ -226,14 +226,9 @@ def killed_and_whole(folder: Path, kills: int, write_images: WriteImages, draws:
     write_images(root / "test" / "spot", 6, seed=2, spot=True)
     asked = ["bench", "few-labels", "--methods", "knn", "--data", "part", "--set", "knn.size=32"]
     asked += ["--set", "few-labels.k=[0,1]", "--set", f"few-labels.draws={draws}"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.benchmark.killed", str(kills), "0", *asked],
-        cwd=folder,
-        env=environment(PYTHONPATH=os.pathsep.join([str(ROOT / "src"), str(ROOT)])),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tests.benchmark.killed", str(kills), "0", *asked]
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    ran = completed(command, cwd=folder, env=environment(PYTHONPATH=paths), timeout=10 * LIMIT)
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
     whole, found = (read_runs(folder / f"{name}.jsonl") for name in ("whole", "killed"))
@@ -295,21 +290,19 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "anomem", "bench", "one-vs-rest", "--methods", "knn", "--data", "textures"]
     command += ["--set", "one-vs-rest.gammas=[0]", "--seeds", "0,1,2,3", "--jobs", "2", "--out", "runs.jsonl"]
     command += ["--set", "knn.size=32", "--limit", "12"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "runs.jsonl").exists() or not read_runs(tmp_path / "runs.jsonl"):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    workers = children(process.pid)
-    assert len(workers) >= 2
-    process.kill()
-    process.wait()
+    deadline = time.monotonic() + LIMIT
+    with running(command, cwd=tmp_path, env=environment(), stdout=None, stderr=subprocess.DEVNULL) as process:
+        while not (tmp_path / "runs.jsonl").exists() or not read_runs(tmp_path / "runs.jsonl"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        workers = children(process.pid)
+        assert len(workers) >= 2
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline, "workers outlived the process that started them"
         time.sleep(0.05)
     before = len(read_runs(tmp_path / "runs.jsonl"))
-    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True)
+    completed(command, cwd=tmp_path, env=environment(), check=True)
     assert len(read_runs(tmp_path / "runs.jsonl")) == 12 > before
 
 

@@ -56,7 +56,6 @@ def test_figures_are_those_of_an_evaluation(tmp_path: Path) -> None:
     figures = found.figures
     assert figures["n_test"] == {"normal": 12, "anomalous": 10, "left_out": 2}
     assert {k: v for k, v in figures["image"].items() if k != "draws"} == asdict(expected.image)
-    assert expected.pixel is not None
     assert figures["pixel"] == asdict(expected.pixel)
     assert figures["types"] == {name: asdict(of_type) for name, of_type in expected.types.items()}
     assert figures["at_alpha"] == asdict(expected.at_alpha)

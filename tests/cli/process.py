@@ -8,8 +8,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import chdir, redirect_stderr, redirect_stdout
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,34 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **changes}
 
 
+LIMIT = 300
+"""Seconds after which a process is killed, and the test that waits for it fails."""
+
+
+def completed(command: Sequence[Any], *, check: bool = False, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a program to its end, its output as text unless `options` of `subprocess.run` say otherwise."""
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": LIMIT, **options}
+    return subprocess.run(command, check=check, **given)
+
+
+@contextmanager
+def running(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Start a program; it is killed at the end of the block, or after the time limit, unless it has ended."""
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    with subprocess.Popen(command, **given) as process:
+        limit = threading.Timer(LIMIT, process.kill)
+        limit.daemon = True
+        limit.start()
+        try:
+            yield process
+        finally:
+            limit.cancel()
+            process.kill()  # does nothing to a process that has been waited for
+
+
 def call(arguments: Sequence[object], cwd: Path, **changes: str) -> Ran:
     """Run a command in a process of its own."""
-    ran = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    ran = completed([*COMMAND, *map(str, arguments)], cwd=cwd, env=environment(**changes))
     return Ran(ran.returncode, ran.stdout, ran.stderr)
 
 

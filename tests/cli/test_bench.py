@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from anomem.benchmark.run_file import read_runs
-from tests.cli.process import COMMAND, Command, Run, environment
+from tests.cli.process import COMMAND, Command, Run, environment, running
 
 TINY = ("--methods", "knn", "--set", "knn.size=32", "--data", "textures/brick", "--limit", "9")
 
@@ -110,16 +109,12 @@ def test_interrupted_it_says_how_to_go_on(anomem: Command, tmp_path: Path, jobs:
     asked = ["bench", "one-vs-rest", "--methods", "knn", "--set", "knn.size=32", "--data", "textures", "--limit", "9"]
     asked += ["--set", "one-vs-rest.gammas=[0]", "--out", "r.jsonl", "--jobs", str(jobs)]
     asked += ["--seeds", ",".join(map(str, range(40)))]
-    process = subprocess.Popen(
-        [*COMMAND, *asked], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "r.jsonl").exists() or not read_runs(tmp_path / "r.jsonl"):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    with running([*COMMAND, *asked], cwd=tmp_path, env=environment()) as process:
+        while not (tmp_path / "r.jsonl").exists() or not read_runs(tmp_path / "r.jsonl"):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
     held = len(read_runs(tmp_path / "r.jsonl"))
     assert process.returncode == 130
     assert out == ""

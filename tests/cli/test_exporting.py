@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ import anomem as library
 from anomem.export import parity
 from anomem.runtime.images import decode
 from anomem.runtime.session import Session
-from tests.cli.process import COMMAND, Run, Shop, call_here, environment, files
+from tests.cli.process import COMMAND, Run, Shop, call_here, environment, files, running
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -229,16 +228,12 @@ def test_damaged_files_are_refused_in_one_line(shop: Shop, copy: Path, here: Run
 def test_an_interrupted_export_leaves_nothing(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("an older one")
     command = [*COMMAND, "export", str(shop.anomem), "--out", "model.onnx"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".model-*")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    with running(command, cwd=tmp_path, env=environment()) as process:
+        while not list(tmp_path.glob(".model-*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "anomem: interrupted; nothing was written"
     assert files(tmp_path) == {"model.onnx"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -17,7 +16,7 @@ from anomem.cli.group import COMMANDS, cli, run
 from anomem.cli.session import show_notes
 from anomem.errors import AnomemWarning, ImageError, InputError, MissingExtraError
 from anomem.version import __version__
-from tests.cli.process import COMMAND, Command, environment
+from tests.cli.process import COMMAND, Command, completed, environment
 
 LIGHT = {"anomem", "click", "numpy"}
 """All that a command needs beside the standard library before it works: what keeps its start short on any machine."""
@@ -38,7 +37,7 @@ for arguments in {asked!r}:
     there |= new
     print("PACKAGES", *arguments, code, *{{name.split(".")[0] for name in new}} - sys.stdlib_module_names)
 """
-    ran = subprocess.run([sys.executable, "-c", probe], env=environment(), capture_output=True, text=True, check=True)
+    ran = completed([sys.executable, "-c", probe], env=environment(), check=True)
     shown = [line.split()[1:] for line in ran.stdout.splitlines() if line.startswith("PACKAGES ")]
     found = {
         tuple(words[: len(arguments)]): words[len(arguments) :] for arguments, words in zip(asked, shown, strict=True)
@@ -59,7 +58,6 @@ def test_every_command_has_json_and_help() -> None:
     context = click.Context(cli)
     for name in COMMANDS:
         command = cli.get_command(context, name)
-        assert command is not None
         assert command.name == name
         assert command.help
         assert command.short_help
@@ -67,13 +65,7 @@ def test_every_command_has_json_and_help() -> None:
 
 
 def test_module_runs_too() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "anomem", "--version"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    ran = completed([sys.executable, "-m", "anomem", "--version"], env=environment(), check=True)
     assert ran.stdout == f"anomem, version {__version__}\n"
     assert ran.stderr == ""
 
@@ -109,6 +101,14 @@ def test_bad_usage_is_one_line_and_2(arguments: list[str], expected: str, capsys
     assert expected in line
 
 
+@pytest.mark.parametrize(
+    "arguments", [["fit", "", "--out", "m"], ["score", "m", ""], ["evaluate", "", "d"], ["fit", "d", "--out", ""]]
+)
+def test_an_empty_path_is_not_the_current_folder(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    assert "is empty; name a file or folder" in capsys.readouterr().err
+
+
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 2
     shown = capsys.readouterr()
@@ -141,6 +141,11 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         (MissingExtraError("pyarrow", "tables"), 2, "error: pyarrow is not installed: pip install 'anomem[tables]'"),
         (PermissionError(13, "Permission denied", "/models/m"), 2, "error: /models/m: Permission denied"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+        (
+            BrokenPipeError(32, "of a worker"),  # stdout is read
+            1,
+            "error: unexpected BrokenPipeError: [Errno 32] of a worker (ANOMEM_DEBUG=1 shows where; please report it)",
+        ),
         (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
         (
             RuntimeError("oops"),
@@ -188,26 +193,23 @@ def test_notes_are_one_line_and_libraries_are_quiet(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGPIPE there")
-def test_a_closed_pipe_is_quiet() -> None:
+@pytest.mark.parametrize(
+    ("unread", "arguments", "code"), [("stdout", ["--help"], 141), ("stderr", ["no-such-command"], 2)]
+)
+def test_a_closed_pipe_is_quiet(unread: str, arguments: list[str], code: int) -> None:
     read, write = os.pipe()
     os.close(read)
-    ran = subprocess.run(
-        [*COMMAND, "--help"], env=environment(), stdout=write, stderr=subprocess.PIPE, text=True, check=False
-    )
+    ran = completed([*COMMAND, *arguments], env=environment(), **{unread: write})
     os.close(write)
-    assert ran.returncode == 141
-    assert ran.stderr == ""
+    assert ran.returncode == code
+    assert not ran.stdout
+    assert not ran.stderr
 
 
 def test_names_that_are_no_text_pass_through(tmp_path: Path) -> None:
     name = b"caf\xe9"
-    ran = subprocess.run(
-        [*map(os.fsencode, COMMAND), b"fit", name, b"--out", b"m"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        check=False,
-    )
+    command = [*map(os.fsencode, COMMAND), b"fit", name, b"--out", b"m"]
+    ran = completed(command, cwd=tmp_path, env=environment(), text=False)
     assert ran.returncode == 2
     assert ran.stderr.startswith(b"anomem: error: " + name + b": ")
     assert ran.stderr.count(b"\n") == 1

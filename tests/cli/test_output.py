@@ -24,9 +24,9 @@ from anomem.cli.output import (
     write_text,
 )
 from anomem.cli.scoring import COLUMNS
-from anomem.cli.session import Session, catch_signals
+from anomem.cli.session import Session
 from anomem.errors import InputError
-from tests.cli.process import files
+from tests.cli.process import completed, environment, files
 
 ROWS = [
     {"path": 'a,"b".png', "score": 1.25, "p_value": 0.5, "anomalous": False, "heatmap": None},
@@ -174,19 +174,33 @@ def test_folder_has_ordinary_permissions(tmp_path: Path, session: Session) -> No
 # --- signals ----------------------------------------------------------------------------------
 
 
-def test_signal_waits_until_files_are_in_place(session: Session) -> None:
-    reached = []
+def probe(body: str) -> list[str]:
+    """Run statements on a `session` in a process of its own, which a signal may end; return the lines they print."""
+    ran = completed([sys.executable, "-c", _SIGNALLED + body], env=environment())
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout.splitlines()
 
-    def finish() -> None:
+
+_SIGNALLED = """
+import signal
+from anomem.cli.session import Session, catch_signals
+
+session = Session()
+"""
+
+
+def test_signal_waits_until_files_are_in_place() -> None:
+    body = """
+try:
+    with catch_signals(session):
         with session.putting_in_place("model"):
             signal.raise_signal(signal.SIGTERM)
-            reached.append("end of the block")
-        reached.append("after it")
-
-    with catch_signals(session), pytest.raises(KeyboardInterrupt):
-        finish()
-    assert reached == ["end of the block"]
-    assert session.farewell() == "terminated; model is complete"
+            print("end of the block")
+        print("after it")
+except KeyboardInterrupt:
+    print(session.farewell())
+"""
+    assert probe(body) == ["end of the block", "terminated; model is complete"]
 
 
 def test_signal_before_files_are_put_in_place_stops_it(session: Session) -> None:
@@ -196,29 +210,29 @@ def test_signal_before_files_are_put_in_place_stops_it(session: Session) -> None
     assert session.farewell() == "interrupted; nothing was written"
 
 
-def test_second_signal_does_not_disturb_the_cleaning_up(session: Session) -> None:
-    cleaned = []
-
-    def impatient() -> None:
+def test_second_signal_does_not_disturb_the_cleaning_up() -> None:
+    body = """
+try:
+    with catch_signals(session):
         try:
             signal.raise_signal(signal.SIGINT)
         finally:
             signal.raise_signal(signal.SIGINT)
-            cleaned.append(True)
+            print("cleaned")
+except KeyboardInterrupt:
+    print(session.farewell())
+"""
+    assert probe(body) == ["cleaned", "interrupted; nothing was written"]
 
-    with catch_signals(session), pytest.raises(KeyboardInterrupt):
-        impatient()
-    assert cleaned
 
-
-def test_ignored_signal_stays_ignored(session: Session) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with catch_signals(session):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert session.signal == 0
+def test_ignored_signal_stays_ignored() -> None:
+    body = """
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with catch_signals(session):
+    signal.raise_signal(signal.SIGINT)
+print(session.signal, signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+"""
+    assert probe(body) == ["0 True"]
 
 
 # --- stdout -----------------------------------------------------------------------------------
@@ -243,8 +257,6 @@ def test_peak_is_in_megabytes() -> None:
     before = peak_mb()
     block = np.ones(200_000_000 // 8)
     after = peak_mb()
-    assert before is not None
-    assert after is not None
     assert block.all()
     assert after >= max(before, 200)
     assert after < 100_000

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.cli.process import COMMAND, Command, Ran, Run, Shop, environment
+from tests.cli.process import COMMAND, Command, Ran, Run, Shop, completed, environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors are closed otherwise there")
 
 
-def _closing(*descriptors: int) -> Callable[[], None]:
-    def close() -> None:
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-    return close
+def closing(descriptors: tuple[int, ...], command: Sequence[str]) -> list[str]:
+    """Return the command that runs another without some of its descriptors."""
+    return ["sh", "-c", 'exec "$@" ' + " ".join(f"{descriptor}>&-" for descriptor in descriptors), "sh", *command]
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
 def test_closed_streams_change_nothing(shop: Shop, tmp_path: Path, closed: tuple[int, ...]) -> None:
     arguments = ["score", shop.knn, shop.data / "test" / "good", "--out", "r.csv"]
-    ran = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=tmp_path,
-        env=environment(),
-        preexec_fn=_closing(*closed),
-        check=False,
-    )
+    command = closing(closed, [*COMMAND, *map(str, arguments)])
+    ran = completed(command, cwd=tmp_path, env=environment())
     assert ran.returncode == 0
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 6
 
@@ -44,13 +34,8 @@ def test_closed_descriptors_are_taken(tmp_path: Path) -> None:
         "from anomem.cli.streams import open_streams\nopen_streams()\n"
         "import os\nos.write(2, b'of a library')\nopen('numbers', 'w').write(str(open('other', 'w').fileno()))"
     )
-    subprocess.run(
-        [sys.executable, "-c", probe],
-        cwd=tmp_path,
-        env=environment(),
-        preexec_fn=_closing(0, 1, 2),
-        check=True,
-    )
+    command = closing((0, 1, 2), [sys.executable, "-c", probe])
+    completed(command, cwd=tmp_path, env=environment(), check=True)
     assert int((tmp_path / "numbers").read_text()) > 2
 
 

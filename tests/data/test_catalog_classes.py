@@ -331,7 +331,6 @@ def test_shanghaitech(tmp_path: Path) -> None:
     expected = np.zeros((6, 8), bool)
     expected[1:3, 2:4] = True
     for mask in masks:
-        assert mask is not None
         assert np.array_equal(read_mask(mask), expected)
 
 

@@ -54,6 +54,32 @@ def test_class_words_at_any_depth(tmp_path: Path, places: tuple[str, str]) -> No
     assert data.test or any("not used" in note for note in data.notes)
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("good_0.png", "bad_0.png"),
+        ("0_OK.png", "IMG_0_NG.png"),
+        ("0.png", "scratch.png"),
+        ("crack_1.png", "crack_2.png"),
+        ("train/0.png", "train/defect-1.png"),
+        ("train/screw/0.png", "train/screw/1_bad.png"),
+    ],
+)
+def test_files_named_for_defects_are_not_learnt_as_normal(tmp_path: Path, places: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match=r"are anomalous by their name \(.*\); move them into bad/, or all"):
+        read_dataset(put(tmp_path, *places))
+
+
+def test_a_folder_or_a_mask_counts_more_than_a_file_name(tmp_path: Path) -> None:
+    put(tmp_path, "train/good/bad_1.png", "train/good/scratchy 2.png")
+    assert names(read_dataset(tmp_path).train, tmp_path) == ["train/good/bad_1.png", "train/good/scratchy 2.png"]
+    picture(tmp_path / "masked" / "defect.png", 7)
+    picture(tmp_path / "masked" / "1.png", 7)
+    picture(tmp_path / "masked" / "defect_mask.png", 255)
+    data = read_dataset(tmp_path / "masked")
+    assert (names(data.train, tmp_path), names(data.test, tmp_path)) == (["masked/1.png"], ["masked/defect.png"])
+
+
 def test_cameras_of_one_line_are_one_dataset(tmp_path: Path) -> None:
     data = read_dataset(put(tmp_path, "cam1/ok/1.png", "cam1/ng/2.png", "cam2/ok/3.png", "cam2/ng/4.png"))
     assert names(data.train, tmp_path) == ["cam1/ok/1.png", "cam2/ok/3.png"]

@@ -266,10 +266,8 @@ def test_every_parameter_and_both_branches_get_a_gradient(base: str, association
     loss.backward()
     gradients = [maps.grad, others.grad, *(p.grad for p in encoder.parameters())]
     for gradient in gradients:
-        assert gradient is not None
         assert gradient.isfinite().all()
         assert gradient.abs().sum() > 0
-    assert memory.items.grad is not None
     assert (memory.items.grad.abs().sum(dim=1) > 0).all()
 
 

@@ -40,7 +40,6 @@ def test_every_parameter_gets_a_gradient(kinds: str) -> None:
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     (model(images) - images).square().mean().backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
 

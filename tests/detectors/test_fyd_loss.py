@@ -58,7 +58,6 @@ def test_cosine_runs_along_channels_not_along_the_last_axis() -> None:
 def test_targets_get_no_gradient() -> None:
     predicted, encoded = _random(3, 4, 2, 2).requires_grad_(), _random(3, 4, 2, 2, seed=1).requires_grad_()
     losses.non_contrastive_loss(predicted, encoded, torch.tensor([1, 2, 0])).backward()
-    assert predicted.grad is not None
     assert float(predicted.grad.abs().min(dim=1).values.max()) > 0
     assert encoded.grad is None
 
@@ -110,7 +109,6 @@ def test_image_loss_equals_the_loop() -> None:
 def test_equal_images_have_a_finite_gradient() -> None:
     images = torch.ones(2, 3, 4, 4, requires_grad=True)
     losses.image_alignment_loss(images, torch.tensor([1, 0])).backward()
-    assert images.grad is not None
     assert bool(torch.isfinite(images.grad).all())
 
 

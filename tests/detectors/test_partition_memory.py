@@ -209,10 +209,8 @@ def test_every_item_gets_a_gradient_and_dead_channels_stay_finite() -> None:
     maps[:, 2] = 0
     maps.requires_grad_()
     memory(maps).square().sum().backward()
-    assert memory.items.grad is not None
     assert (memory.items.grad.abs().sum(dim=-1) > 0).all()
     assert memory.items.grad.isfinite().all()
-    assert maps.grad is not None
     assert maps.grad.isfinite().all()
 
 

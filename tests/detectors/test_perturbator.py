@@ -134,7 +134,6 @@ def test_every_parameter_has_a_gradient() -> None:
     moved = linear_map(x, drawn.alpha, drawn.beta)
     (moved.square().mean() + kl_divergence(drawn.mu, drawn.log_variance).mean()).backward()
     for name, parameter in perturbator.named_parameters():
-        assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
 
 

@@ -57,7 +57,6 @@ def test_every_parameter_has_a_gradient() -> None:
     built = model()
     built.loss(pixels())[0].backward()
     for name, parameter in built.named_parameters():
-        assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
 
 

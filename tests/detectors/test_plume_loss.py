@@ -129,7 +129,6 @@ def test_one_normal_has_no_positive() -> None:
     loss = contrastive_loss(z, random(1, 3, seed=1))
     loss.backward()
     assert float(loss.detach()) == 0
-    assert z.grad is not None
     assert not z.grad.any()
 
 

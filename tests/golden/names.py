@@ -5,6 +5,7 @@ Everything here runs with revision ded235d and with the working tree. A rename a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
@@ -73,6 +74,12 @@ def unfitted(method: str, params: dict[str, Any] | None = None, *, tiny: bool = 
     given = {_present(method, name): value for name, value in (params or {}).items()}
     detector = cls(**settings | (_tiny(cls) if tiny else {}))
     return detector.set_params(**{**_without_effect(cls, detector, given), **given})
+
+
+def arguments(method: str, prefix: str = "") -> list[str]:
+    """Return command-line arguments for the defaults of ded235d."""
+    settings = [f"{prefix}{name}={json.dumps(value)}" for name, value in SETTINGS.get(method, {}).items()]
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 def _without_effect(cls: Any, detector: Any, given: dict[str, Any]) -> dict[str, Any]:

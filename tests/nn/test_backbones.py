@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from anomem.errors import InputError, ParameterError
 from anomem.nn import backbones, weights
 from anomem.nn.backbones import Backbone, load_backbone
 from anomem.runtime.dependencies import installed
+from tests.cli.process import completed
 
 
 def _images(size: int, count: int = 2) -> torch.Tensor:
@@ -226,7 +226,7 @@ for _ in range(5):
 def test_a_narrow_network_trains_without_harm_to_memory() -> None:
     """In a process of its own, as an allocator that checks aborts it."""
     checked = {**os.environ, "MALLOC_CHECK_": "3"}
-    subprocess.run([sys.executable, "-c", TRAINED_NARROW], check=True, env=checked, timeout=120)
+    completed([sys.executable, "-c", TRAINED_NARROW], check=True, env=checked)
 
 
 def test_narrow_shortcuts_are_the_same_function() -> None:

@@ -51,7 +51,6 @@ HWS = [(8, 8), (4, 4)]
 def test_delta_is_what_the_nearest_item_leaves_over() -> None:
     scale, maps = _scale(), torch.randn(2, 5, 4, 4, generator=_generator())
     delta = scale(maps)
-    assert scale.memory is not None
     items = scale.memory.items
     for b, y, x in ((0, 0, 0), (1, 3, 2)):
         z = maps[b, :, y, x]
@@ -62,7 +61,6 @@ def test_delta_is_what_the_nearest_item_leaves_over() -> None:
 @pytest.mark.parametrize("weight", [0.5, 4.0])
 def test_the_place_counts_beside_the_features(weight: float) -> None:
     scale, maps = _scale(place_weight=weight).requires_grad_(False), torch.randn(2, 5, 4, 4, generator=_generator())
-    assert scale.memory is not None
     items = torch.randn(6, 7, generator=_generator(1))
     scale.memory.items.data.copy_(items)
     norms, delta = scale.norms(maps), scale(maps)
@@ -100,7 +98,6 @@ def test_what_is_normal_elsewhere_deviates_where_the_place_counts() -> None:
     moved = maps.flip(2, 3)
     for weight, apart in ((0.0, 0.0), (2.0, min(1.0, 2.0 * 0.75 * 2**0.5))):
         scale = _scale(16, place_weight=weight).requires_grad_(False)
-        assert scale.memory is not None
         scale.memory.items.data.copy_(scale.embed_vectors(maps[0].flatten(1).T, torch.arange(16)))
         assert float(scale.norms(maps).max()) == pytest.approx(0.0, abs=1e-3)
         assert float(scale.norms(moved).max()) == pytest.approx(apart, abs=1e-3)
@@ -113,7 +110,6 @@ def test_without_a_memory_all_is_deviation() -> None:
 
 def test_a_remembered_vector_does_not_deviate() -> None:
     scale, maps = _scale(16), torch.randn(1, 5, 4, 4, generator=_generator())
-    assert scale.memory is not None
     scale.memory.items.data.copy_(maps[0].flatten(1).T)
     assert float(scale(maps).detach().abs().max()) < 1e-5
 

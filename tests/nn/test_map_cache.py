@@ -39,7 +39,6 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 def test_kept_maps_are_the_very_same(backbone: Backbone, tmp_path: Path) -> None:
     plain = backbone(pictures(0))
     with map_cache(tmp_path) as cache:
-        assert cache is not None
         assert active() is cache
         computed, found = backbone(pictures(0)), backbone(pictures(0))
         assert (cache.hits, cache.misses) == (1, 1)
@@ -49,7 +48,6 @@ def test_kept_maps_are_the_very_same(backbone: Backbone, tmp_path: Path) -> None
     assert same(computed, plain)
     # Another process, or a later run, finds them too.
     with map_cache(tmp_path) as cache:
-        assert cache is not None
         assert same(backbone(pictures(0)), plain)
         assert (cache.hits, cache.misses) == (1, 0)
 
@@ -117,7 +115,6 @@ def test_weights_that_do_not_tell_of_changes_are_not_kept(tmp_path: Path) -> Non
 
 def test_training_and_augmented_views_are_never_kept(backbone: Backbone, tmp_path: Path) -> None:
     with map_cache(tmp_path) as cache:
-        assert cache is not None
         backbone(pictures(0))  # gradients are on
         with torch.no_grad():
             backbone(pictures(0).float())
@@ -149,7 +146,6 @@ def test_the_budget_holds_and_what_is_used_stays(tmp_path: Path) -> None:
 def test_damaged_files_are_computed_again(backbone: Backbone, tmp_path: Path) -> None:
     plain = backbone(pictures(0))
     with map_cache(tmp_path) as cache:
-        assert cache is not None
         backbone(pictures(0))
         (file,) = tmp_path.iterdir()
         file.write_bytes(file.read_bytes()[:100])
@@ -174,7 +170,6 @@ def test_fits_and_scores_are_bit_equal_with_and_without(tmp_path: Path) -> None:
 
     plain = scores()
     with map_cache(tmp_path) as cache:
-        assert cache is not None
         assert np.array_equal(scores(), plain)
         before = cache.hits
         assert np.array_equal(scores(), plain)

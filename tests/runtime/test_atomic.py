@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from anomem.errors import InputError, OutputError
 from anomem.runtime.atomic import atomic_files, atomic_path, shortened, stage
+from tests.cli.process import completed
 
 
 def test_success_replaces_the_old_file(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
         "with atomic_path(sys.argv[1]) as part:\n"
         "    part.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "a")], check=False)
+    completed([sys.executable, "-c", killed, str(tmp_path / "a")])
     (left,) = tmp_path.iterdir()
     mine = tmp_path / ".mine-anomem-notes"
     mine.mkdir()
@@ -175,6 +175,6 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
         "with stage(Path(sys.argv[1]), 'b'):\n    pass\n"
     )
     with stage(tmp_path, "a") as room:
-        subprocess.run([sys.executable, "-c", look, str(tmp_path)], check=True)
+        completed([sys.executable, "-c", look, str(tmp_path)], check=True)
         assert list(tmp_path.iterdir()) == [room]
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,6 +227,15 @@ def test_damaged_files_decode_or_raise_image_errors(file_format: str, place: flo
             return
     assert image.ndim == 3
     assert image.shape[2] == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="libtiff is not a library of its own there")
+def test_libtiff_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    content = bytearray(encoded(Image.fromarray(picture(24, 32)), "TIFF", compression="tiff_lzw"))
+    content[20:60] = b"\xff" * 40
+    with pytest.raises(ImageError, match="damaged or incomplete TIFF file"):
+        decode(bytes(content))
+    assert capfd.readouterr().err == ""
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:

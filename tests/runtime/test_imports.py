@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+
+from tests.cli.process import completed
 
 MODULES = [
     *("images", "atomic", "preprocess", "batches", "calibration", "overlay", "manifest"),
@@ -17,5 +18,5 @@ def test_runtime_imports_neither_torch_nor_scipy_nor_matplotlib() -> None:
         "{'torch', 'scipy', 'sklearn', 'matplotlib', 'kornia', 'timm', 'pyarrow', 'onnx', 'onnxruntime', 'openvino'}"
     )
     lines.append(f"import sys; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)")
-    found = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    found = completed([sys.executable, "-c", "\n".join(lines)])
     assert found.returncode == 0, found.stderr

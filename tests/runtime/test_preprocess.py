@@ -275,7 +275,6 @@ def test_the_roi_is_a_copy() -> None:
     roi = np.ones((4, 4), bool)
     preprocessing = Preprocessing(8, roi=roi)
     roi[:] = False
-    assert preprocessing.roi is not None
     assert preprocessing.roi.all()
     assert not preprocessing.roi.flags.writeable
 

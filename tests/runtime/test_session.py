@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import shutil
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +31,7 @@ from anomem.runtime.exported import ExportedFacts, read_facts, write_facts
 from anomem.runtime.metadata import read_texts, write_texts
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.session import Session
+from tests.cli.process import completed
 from tests.exports import Pair, bricks, copied, exported, fitted, pictures
 
 onnx = pytest.importorskip("onnx")
@@ -174,7 +174,7 @@ def test_a_session_needs_no_torch(pair: Pair) -> None:
         "print(json.dumps([scores, maps, sorted(known)]))"
     )
     command = [sys.executable, "-c", code, str(pair.file), *map(str, pictures())]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    ran = completed(command, check=True)
     scores, maps, known = json.loads(ran.stdout)
     assert known == []
     np.testing.assert_allclose(scores, pair.detector.anomaly_score(pictures()), rtol=1e-5)

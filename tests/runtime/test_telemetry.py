@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.process import environment
+from tests.cli.process import completed, environment
 from tests.exports import exported, exported_ir, pictures
 
 _PROBE = """
@@ -41,13 +40,7 @@ def test_nothing_is_written_and_nobody_is_called(engine: str, tmp_path: Path) ->
         place.mkdir()
     changes = {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"]), "XDG_CACHE_HOME": str(places["cache"])}
     loud = {key: value for key, value in environment(**changes).items() if "TELEMETRY" not in key}
-    ran = subprocess.run(
-        [sys.executable, "-c", _PROBE, str(file), *map(str, pictures()[:2])],
-        env=loud,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = completed([sys.executable, "-c", _PROBE, str(file), *map(str, pictures()[:2])], env=loud)
     assert ran.returncode == 0, ran.stderr
     assert [path for place in places.values() for path in place.rglob("*")] == []
 
@@ -55,5 +48,5 @@ def test_nothing_is_written_and_nobody_is_called(engine: str, tmp_path: Path) ->
 def test_child_processes_are_told_too() -> None:
     probe = "import anomem, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     loud = {key: value for key, value in environment().items() if "TELEMETRY" not in key}
-    assert subprocess.check_output([sys.executable, "-c", probe], env=loud, text=True) == "1\n"
+    assert completed([sys.executable, "-c", probe], env=loud).stdout == "1\n"
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

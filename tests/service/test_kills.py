@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.cli.process import COMMAND, environment
+from tests.cli.process import COMMAND, completed, environment, running
 from tests.service.conftest import Shop
 
 
@@ -25,15 +25,10 @@ from tests.service.conftest import Shop
 def process(station: Path, *options: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run `anomem serve`; killed at the end unless it has ended."""
     command = [*COMMAND, "serve", str(station), "--port", "0", "--json", *map(str, options)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as running:
-        try:
-            assert running.stdout is not None
-            line = running.stdout.readline()
-            assert line, "the station has ended"
-            yield running, json.loads(line)["url"]
-        finally:
-            if running.poll() is None:
-                running.kill()
+    with running(command, stderr=None, env=environment()) as station_process:
+        line = station_process.stdout.readline()
+        assert line, "the station has ended"
+        yield station_process, json.loads(line)["url"]
 
 
 class Load(threading.Thread):
@@ -68,20 +63,20 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills_under_load(tmp_path: P
     acknowledged: dict[str, int] = {}
     tried: list[str] = []
     for turn in range(3):
-        with process(tmp_path / "station", "--model", shop.model) as (running, url):
+        with process(tmp_path / "station", "--model", shop.model) as (station, url):
             loads = [Load(url, 10 * turn + i, [*shop.good, *shop.defects]) for i in range(4)]
             for load in loads:
                 load.start()
             goal = 20
             while sum(len(load.acknowledged) for load in loads) < goal:
-                assert running.poll() is None
+                assert station.poll() is None
                 time.sleep(0.02)
-            running.send_signal(signal.SIGKILL)
+            station.send_signal(signal.SIGKILL)
             for load in loads:
-                load.join()
+                load.join(60)
                 acknowledged |= load.acknowledged
                 tried += load.tried
-    with process(tmp_path / "station") as (running, url), httpx.Client(base_url=url, timeout=60) as client:
+    with process(tmp_path / "station") as (station, url), httpx.Client(base_url=url, timeout=60) as client:
         found: dict[int, str] = {}
         before = None
         while True:
@@ -101,19 +96,13 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills_under_load(tmp_path: P
             assert answer.json()[0]["id"] == number
         for number in found:
             assert client.get(f"/api/v1/inspections/{number}/original").status_code == 200
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(60) == 128 + signal.SIGTERM
+        station.send_signal(signal.SIGTERM)
+        assert station.wait(60) == 128 + signal.SIGTERM
 
 
 def test_a_station_is_served_by_one_process(tmp_path: Path, shop: Shop) -> None:
     with process(tmp_path / "station"):
-        second = subprocess.run(
-            [*COMMAND, "serve", str(tmp_path / "station"), "--port", "0"],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        second = completed([*COMMAND, "serve", str(tmp_path / "station"), "--port", "0"], env=environment())
     assert second.returncode == 2
     assert second.stderr.splitlines() == [
         f"anomem: error: {tmp_path / 'station'}: is served by another process; end it first"
@@ -126,7 +115,7 @@ def test_certificates_and_a_token_open_the_station_to_other_hosts(tmp_path: Path
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(made, check=True, capture_output=True)
+    completed(made, check=True)
     options = ("--host", "0.0.0.0", "--token", "a token of this test", "--certificate", certificate, "--key", key)
     with process(tmp_path / "station", *options) as (_, url):
         assert url.startswith("https://0.0.0.0:")
@@ -146,13 +135,7 @@ def test_certificates_and_a_token_open_the_station_to_other_hosts(tmp_path: Path
     ],
 )
 def test_unsafe_or_unknown_settings_are_one_line(tmp_path: Path, options: list[str], line: str) -> None:
-    ran = subprocess.run(
-        [*COMMAND, "serve", str(tmp_path / "s"), "--port", "0", *options],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = completed([*COMMAND, "serve", str(tmp_path / "s"), "--port", "0", *options], env=environment())
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"anomem: error: {line}")
     assert len(ran.stderr.splitlines()) == 1

@@ -13,9 +13,9 @@ from anomem.data.labelled_images import Images
 from anomem.evaluation.confounds import Trivial
 from anomem.evaluation.figures import Evaluation
 from anomem.evaluation.judge import judge, select
-from anomem.types import FloatArray, IntArray
+from anomem.types import ANOMALOUS, NORMAL, FloatArray, IntArray
 
-__all__ = ["Findings", "findings", "line_figures"]
+__all__ = ["Findings", "findings", "line_figures", "unseen_scores"]
 
 FEW, MANY_DRAWS, FEW_DRAWS = 2000, 1000, 200
 """Number of images above which intervals use fewer resamples: they are narrow, and resampling is slow."""
@@ -52,6 +52,12 @@ class Findings:
         if self.seen is None or self.positions is None:
             return np.zeros(0, np.float32)
         return self.seen.scores[self.positions]
+
+
+def unseen_scores(fit: Fit, images: Images, seen: Seen) -> dict[int, FloatArray]:
+    """Return the scores by label, normal and anomalous, of the images that the fit has not learnt from."""
+    new = np.asarray([digest not in fit.detector.digests_ for digest in seen.digests], dtype=bool)
+    return {label: seen.scores[new & (images.labels == label)] for label in (NORMAL, ANOMALOUS)}
 
 
 def line_figures(found: Evaluation, draws: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,6 +47,7 @@ class RunFile:
         self.path = Path(path)
         self.keys: set[str] = set()
         self._descriptor: int | None = None
+        self._open = ExitStack()
 
     def __enter__(self) -> Self:
         """Lock the file, cut off an incomplete last line, read the keys of finished units."""
@@ -54,8 +56,8 @@ class RunFile:
             descriptor = os.open(self.path, flags, 0o666)
         except OSError as error:
             raise InputError(f"{self.path}: {error.strerror}; choose another file for the runs") from error
-        self._descriptor = descriptor
-        try:
+        with ExitStack() as stack:
+            stack.callback(os.close, descriptor)
             _lock(descriptor, self.path)
             content = self.path.read_bytes()
             whole = content.rfind(b"\n") + 1
@@ -65,14 +67,14 @@ class RunFile:
                 _refuse_foreign(content, whole, self.path)
                 os.ftruncate(descriptor, whole)
             os.fsync(descriptor)
-        except BaseException:
-            self._close()
-            raise
+            self._open = stack.pop_all()
+        self._descriptor = descriptor
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close and unlock the file."""
-        self._close()
+        self._descriptor = None
+        self._open.close()
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one line and wait until it is on disk.
@@ -105,11 +107,6 @@ class RunFile:
                 f"{self.path}: {error.strerror}; free disk space and rerun the command to resume"
             ) from error
         self.keys.add(key)
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 def read_runs(path: str | Path) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from importlib import import_module
 import click
 
 from anomem.cli.session import Session, catch_signals, show_notes
-from anomem.cli.streams import open_streams
+from anomem.cli.streams import open_streams, silence_unread_streams
 from anomem.errors import AnomemError, ExportError, ImageError, one_line
 from anomem.runtime.neutral import printable
 from anomem.version import __version__
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
             code = _invoke(arguments, session)
             sys.stdout.flush()
         return code
-    except BaseException as error:
+    except BaseException as error:  # also interrupts and exits: each has its code and its line
         if os.environ.get(DEBUG) and not isinstance(error, (click.ClickException, KeyboardInterrupt)):
             raise
         return _report(error, session)
@@ -104,9 +104,7 @@ def _report(error: BaseException, session: Session) -> int:
     if session.signal or isinstance(error, (KeyboardInterrupt, click.Abort)):
         _say(session.farewell())
         return 128 + (session.signal or signal.SIGINT)
-    if isinstance(error, BrokenPipeError):
-        # The reader of stdout has closed the pipe; redirect stdout so that Python's flush at exit does not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError) and silence_unread_streams():
         return 128 + getattr(signal, "SIGPIPE", 13)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
@@ -120,7 +118,7 @@ def _report(error: BaseException, session: Session) -> int:
         can_skip = isinstance(error, ImageError) and session.can_skip
         _say(f"error: {error}" + ("; --skip-bad leaves such images out" if can_skip else ""))
         return 1 if isinstance(error, ExportError) else 2
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ConnectionError):
         name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         _say(f"error: {name}{error.strerror}")
         return 2
@@ -136,4 +134,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo("anomem: " + printable(one_line(text)), err=True)
+    try:
+        click.echo("anomem: " + printable(one_line(text)), err=True)
+    except BrokenPipeError:  # nobody reads the line; the exit code stays
+        silence_unread_streams()

@@ -12,7 +12,17 @@ from anomem.runtime.limits import MAX_PIXELS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """Path that is not empty: an unset variable of a shell script must not mean the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("is empty; name a file or folder, '.' for this one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(path_type=Path)
 ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import select
 import sys
 
 _ERRORS = "anomem-names"
@@ -29,6 +30,28 @@ def open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
+
+
+def silence_unread_streams() -> bool:
+    """Redirect output streams whose reader has gone, so that Python's flush at exit does not fail.
+
+    Returns
+    -------
+    bool
+        True if there was one; False if a pipe to another process broke.
+    """
+    unread = [descriptor for descriptor in (1, 2) if _unread(descriptor)]
+    for descriptor in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return bool(unread)
+
+
+def _unread(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _shown(error: UnicodeError) -> tuple[bytes, int]:

@@ -219,7 +219,7 @@ def _training(
         return (), None, []
     if train.loose():
         _check_loose(train, normal)
-        samples, defects = _by_mask(train.images, pairs)
+        samples, defects = _by_mask(train.images, pairs, base)
         return samples, normal, _left_out_by_mask(defects)
     if normal is not None:
         normal = match_class(base, train.below, normal)
@@ -227,7 +227,7 @@ def _training(
     if all(place.label is None for place in placed):
         if not train.is_one_class():
             raise _which_class(base, train)
-        samples, defects = _by_mask(train.images, pairs)
+        samples, defects = _by_mask(train.images, pairs, base)
         return samples, train.first_folders()[0], _left_out_by_mask(defects)
     if normal is None and any(place.label is None or not place.named for place in placed):
         raise _which_class(base, train)
@@ -298,7 +298,7 @@ def _read_classes(part: _Part, normal: str | None, pairs: Pairs, root: Path) -> 
 def _read_flat(part: _Part, pairs: Pairs, root: Path) -> Dataset:
     if not part.loose() and not part.is_one_class():
         raise _which_class(root, part)
-    train, test = _by_mask(part.images, pairs)
+    train, test = _by_mask(part.images, pairs, root)
     notes = _left_out_by_mask(test)
     name = root.resolve().name
     if class_of(name.removesuffix(".zip")) == ANOMALOUS:
@@ -306,10 +306,22 @@ def _read_flat(part: _Part, pairs: Pairs, root: Path) -> Dataset:
     return Dataset("flat", root, train, test, False, tuple(notes))
 
 
-def _by_mask(images: Iterable[Path], pairs: Pairs) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Separate normal images from those with a defect in their mask."""
+def _by_mask(images: Iterable[Path], pairs: Pairs, root: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Separate normal images from those with a defect in their mask, where no folder labels them.
+
+    Raises
+    ------
+    InputError
+        An image without a mask is anomalous by its name.
+    """
     images = list(images)
     defects = {path for path in images if _label_by_mask(path, pairs) == ANOMALOUS}
+    named = [path for path in images if path not in pairs.masks and class_of(path.stem) == ANOMALOUS]
+    if named:
+        raise InputError(
+            f"{root}: {len(named):,} of {len(images):,} images are anomalous by their name ({named[0].name}); "
+            f"move them into bad/, or all images below train/good if they are normal; {EXPECTED}"
+        )
     return (
         tuple(Sample(path, NORMAL) for path in images if path not in defects),
         tuple(Sample(path, ANOMALOUS, pairs.masks[path]) for path in images if path in defects),

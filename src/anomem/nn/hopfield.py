@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
+from anomem.nn.effective_items import effective_items, perplexity
 from anomem.nn.kmeans import kmeans
 from anomem.nn.tracing import exporting
 
 __all__ = ["HopfieldMemory", "effective_items", "kmeans"]
 
 Association = Literal["euclidean", "dot"]
+ItemNorm = Literal["none", "unit", "layernorm"]
 
 _CHUNK_ELEMENTS = 2**18
 """Elements of an association matrix held at once without gradients: 1 MB in float32 stays in a core's cache."""
@@ -57,6 +59,10 @@ class HopfieldMemory(nn.Module):
         Nearness of an item: by distance or by product.
     hard : bool
         The same as ``beta=math.inf``.
+    item_norm : {"none", "unit", "layernorm"}
+        Normalisation of the items whenever they are recalled, as `Normaliser` has it for queries.
+    per_root_dim : bool
+        Divide beta by the root of C, as attention does.
     generator : torch.Generator or None
         Generator of the first items, from N(0, 0.02), on the CPU. None: one seeded with 0; the global random
         state is never used. Retrievals from such items almost coincide: see `seed`.
@@ -91,11 +97,14 @@ class HopfieldMemory(nn.Module):
         steps: int | None = 1,
         association: Association = "euclidean",
         hard: bool = False,
+        item_norm: ItemNorm = "none",
+        per_root_dim: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         _check_arguments(n_items, dim, beta, steps, association)
-        self.beta = math.inf if hard else float(beta)
+        self.beta = math.inf if hard else float(beta) / (math.sqrt(dim) if per_root_dim else 1.0)
+        self.item_norm: ItemNorm = item_norm
         self.steps = steps
         self.association: Association = association
         if generator is None:
@@ -111,6 +120,13 @@ class HopfieldMemory(nn.Module):
     def dim(self) -> int:
         """Length C of an item."""
         return self.items.shape[1]
+
+    @property
+    def patterns(self) -> Tensor:
+        """Items as they are recalled, (N, C)."""
+        if self.item_norm == "unit":
+            return nn.functional.normalize(self.items, dim=1)
+        return self.items if self.item_norm == "none" else nn.functional.layer_norm(self.items, (self.dim,))
 
     @property
     def hard(self) -> bool:
@@ -190,7 +206,7 @@ class HopfieldMemory(nn.Module):
             found = [nearness.max(dim=-1) for nearness in self._nearness(flat)]
             nearness, nearest = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
             squared = flat.square().sum(dim=-1) - 2 * nearness
-            recalled = self.items.index_select(0, nearest).reshape(queries.shape)
+            recalled = self.patterns.index_select(0, nearest).reshape(queries.shape)
             return recalled, squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
 
     def associations(self, queries: Tensor) -> Tensor:
@@ -202,7 +218,6 @@ class HopfieldMemory(nn.Module):
 
         Returns
         -------
-        Weights whose rows sum to 1; one-hot with ``hard``. The whole matrix: mind its size.
             Each row sums to 1; one-hot with ``hard``. The whole matrix: mind its size.
         """
         with torch.autocast(device_type=self.items.device.type, enabled=False):
@@ -249,7 +264,7 @@ class HopfieldMemory(nn.Module):
             Number from 1 (one item is recalled) to N (every retrieval is the mean of all items).
         """
         flat = queries.reshape(-1, self.dim)
-        parts = [_perplexity(self.associations(c)) for c in flat.split(self._chunk_length())]
+        parts = [perplexity(self.associations(c)) for c in flat.split(self._chunk_length())]
         return torch.cat(parts).reshape(queries.shape[:-1])
 
     @torch.no_grad()
@@ -286,18 +301,18 @@ class HopfieldMemory(nn.Module):
     def _recall(self, flat: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """Return retrievals, (M, C) to (M, C); without gradients also into `out`."""
         if self.hard:
-            return torch.index_select(self.items, 0, self._nearest(flat, bias), out=out)
-        return torch.mm(self._weights(flat, bias), self.items, out=out)
+            return torch.index_select(self.patterns, 0, self._nearest(flat, bias), out=out)
+        return torch.mm(self._weights(flat, bias), self.patterns, out=out)
 
     def _bias(self, scale: float) -> Tensor:
         """Return the reduction of the logits by the items' own norms, (N,), times ``scale``."""
-        return (-0.5 * scale) * self.items.square().sum(dim=1)
+        return (-0.5 * scale) * self.patterns.square().sum(dim=1)
 
     def _logits(self, state: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
         """Return logits, (M, C) to (M, N): nearness of each item, times ``scale``; ``bias`` where already known."""
         if self.association == "dot":
-            return (scale * state) @ self.items.T
-        return torch.addmm(self._bias(scale) if bias is None else bias, state, self.items.T, alpha=scale)
+            return (scale * state) @ self.patterns.T
+        return torch.addmm(self._bias(scale) if bias is None else bias, state, self.patterns.T, alpha=scale)
 
     def _largest(self, flat: Tensor) -> Tensor:
         """Return the largest association, (M, C) to (M,)."""
@@ -310,12 +325,12 @@ class HopfieldMemory(nn.Module):
             yield from (self._logits(chunk, 1.0, bias) for chunk in self._chunks(flat))
             return
         # A product with a bias first writes it into every row: a feature of constant 1 includes it, if that is shorter.
-        queries, items = nn.functional.pad(flat, (0, 1), value=1.0), torch.cat([self.items, bias[:, None]], dim=1).T
+        queries, items = nn.functional.pad(flat, (0, 1), value=1.0), torch.cat([self.patterns, bias[:, None]], dim=1).T
         yield from (chunk @ items for chunk in self._chunks(queries))
 
     def _largest_exported(self, flat: Tensor) -> Tensor:
         """Return the largest association in a graph: rows in one piece; items in pieces, to avoid the whole matrix."""
-        pieces = zip(self.items.split(_PIECE), self._bias(1.0).split(_PIECE), strict=True)
+        pieces = zip(self.patterns.split(_PIECE), self._bias(1.0).split(_PIECE), strict=True)
         found = [torch.addmm(bias, flat, items.T).amax(dim=-1) for items, bias in pieces]
         return functools.reduce(torch.maximum, found)
 
@@ -324,11 +339,11 @@ class HopfieldMemory(nn.Module):
         weights = _softmax(self._logits(flat, self.beta, bias))
         if self.steps is not None:
             for _ in range(self.steps - 1):
-                weights = _softmax(self._logits(weights @ self.items, self.beta, bias))
+                weights = _softmax(self._logits(weights @ self.patterns, self.beta, bias))
             return weights
         moving = torch.ones_like(weights[:, :1], dtype=torch.bool)
         for _ in range(_MAX_STEPS - 1):
-            updated = _softmax(self._logits(weights @ self.items, self.beta, bias))
+            updated = _softmax(self._logits(weights @ self.patterns, self.beta, bias))
             change = torch.linalg.vector_norm(updated - weights, dim=-1, keepdim=True)
             # Each query stops individually, so that its retrieval does not depend on its batch.
             weights = torch.where(moving, updated, weights)
@@ -344,7 +359,7 @@ class HopfieldMemory(nn.Module):
             return nearest  # An item is its own nearest item: further steps change nothing.
         for _ in range((self.steps or _MAX_STEPS) - 1):
             before = nearest
-            nearest = self._logits(self.items[before], 1.0).argmax(dim=-1)
+            nearest = self._logits(self.patterns[before], 1.0).argmax(dim=-1)
             if self._settled(nearest != before):
                 break
         return nearest
@@ -357,36 +372,11 @@ class HopfieldMemory(nn.Module):
         return not bool(moving.any())
 
 
-def effective_items(usage: Tensor) -> float:
-    """Return the effective number of items in use: exp of the entropy of the mean association.
-
-    Parameters
-    ----------
-    usage : Tensor, (N,), floating
-        Non-negative, sums to 1; from `HopfieldMemory.usage`.
-
-    Returns
-    -------
-    float
-        Number from 1 (one item serves all queries) to N (all items serve equally).
-
-    Examples
-    --------
-    >>> round(effective_items(torch.full((8,), 0.125)), 6)
-    8.0
-    """
-    return float(_perplexity(usage.double()))
-
-
 def _softmax(logits: Tensor) -> Tensor:
     """Apply softmax over the last axis, in place where no gradient needs the logits: a new tensor takes longer."""
     if exporting() or logits.requires_grad:
         return logits.softmax(dim=-1)
     return torch.softmax(logits, -1, out=logits)
-
-
-def _perplexity(distribution: Tensor) -> Tensor:
-    return torch.exp(torch.special.entr(distribution).sum(dim=-1))
 
 
 def _check_arguments(n_items: int, dim: int, beta: float, steps: int | None, association: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,9 @@ from anomem.nn.scorer import Output, Scorer, TwoStageScorer
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.types import UInt8Image
 
-__all__ = ["ImageResult", "autocast", "score_images"]
+__all__ = ["ImageResult", "autocast", "feature_batches", "outputs", "score_images"]
+
+T = TypeVar("T")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -94,7 +97,15 @@ def feature_batches(backbone: Backbone, images: ImageSet, *, precision: str, bat
     if kept is not None:
         yield from ([m.to(device) for m in maps] for maps in kept)
         return
+    for maps in outputs(backbone, images, device=device, precision=precision, batch_size=batch_size):
+        yield [m.float() for m in maps]
+
+
+def outputs(
+    network: Callable[[Tensor], T], images: ImageSet, *, device: torch.device, precision: str, batch_size: int
+) -> Iterator[T]:
+    """Yield a network's output for every batch of tiles, in order, without gradient."""
     for batch in images.batches(batch_size):
         with torch.inference_mode(), autocast(device, precision):
-            maps = backbone(batch.images.to(device))
-        yield [m.float() for m in maps]
+            output = network(batch.images.to(device))
+        yield output

@@ -178,6 +178,12 @@ class ViewsOf:
 
     def __call__(self, images: Tensor) -> list[list[Tensor]]:
         """Draw and embed two views of images (B, 3, S, S) uint8."""
+        features, half = self.features(images), len(images)
+        with autocast(self.device, self.precision):
+            return [self.model.embed([f[part] for f in features]) for part in (slice(0, half), slice(half, None))]
+
+    def features(self, images: Tensor) -> Sequence[Tensor]:
+        """Draw two views of images (B, 3, S, S) uint8; return the backbone's maps, those of the first views first."""
         model, device = self.model, self.device
         with torch.autocast(device.type, enabled=False):
             pair = views(
@@ -188,9 +194,7 @@ class ViewsOf:
             )
         with autocast(device, self.precision):
             # One pass over both views: in training mode they share the batch's statistics.
-            features = model.features(torch.cat(pair) * 255)
-        half = len(images)
-        return [model.embed([f[part] for f in features]) for part in (slice(0, half), slice(half, None))]
+            return model.features(torch.cat(pair) * 255)
 
 
 def unfreeze(backbone: Backbone, how: str) -> None:

@@ -238,6 +238,7 @@ def _tiff_facts(image: Image.Image, label: str) -> dict[str, Any]:
     """Return the facts of a TIFF that Pillow ignores; ImageError if Pillow would decode wrong pixels."""
     if not isinstance(image, TiffImageFile):
         return {}
+    _tiff.silence()
     problem = _tiff.problem(image)
     if problem:
         raise ImageError(label, problem)

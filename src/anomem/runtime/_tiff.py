@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import ctypes
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import IO, Any
 
+import PIL
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-__all__ = ["described", "facts", "problem"]
+__all__ = ["described", "facts", "problem", "silence"]
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _FORMAT = 258, 259, 262, 277, 284, 339
 _FORMATS = {1: "unsigned", 2: "signed", 3: "float", 4: "undefined", 5: "complex", 6: "complex"}
 _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
+
+
+@cache
+def silence() -> None:
+    """Keep libtiff from writing to stderr, as Pillow does for its warnings; errors are raised all the same.
+
+    Of Pillow's own copy, the one that its wheels bring; another copy may serve other libraries, too.
+    """
+    package = Path(PIL.__file__).parent
+    for file in (*package.parent.glob("pillow.libs/libtiff*"), *package.glob(".dylibs/libtiff*")):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(str(file)).TIFFSetErrorHandler(None)
 
 
 def facts(image: TiffImageFile) -> dict[str, Any]:

@@ -293,7 +293,6 @@ def test_plots_are_svg_in_the_page_colours(report: Report) -> None:
     plots = report.plots
     svgs = [curve_svg(panel, report.colours, f"a{i}") for i, panel in enumerate((*plots.few_labels, *plots.gamma))]
     svgs += [chart_svg(chart, report.colours, f"b{i}") for i, chart in enumerate((*plots.roc, *plots.types))]
-    assert plots.memory is not None
     svgs.append(chart_svg(plots.memory, report.colours, "c"))
     for svg in svgs:
         root = ET.fromstring(svg)
@@ -322,7 +321,6 @@ def test_bars_and_curves_hold_what_lines_say(report: Report) -> None:
     assert (roc.x[0], roc.y[0], roc.x[-1], roc.y[-1]) == (0, 0, 1, 1)
     assert np.interp(0.1, roc.x, roc.y) == pytest.approx(0.95)
     memory = report.plots.memory
-    assert memory is not None
     assert {(line.x, line.y) for line in memory.lines} >= {((64.0,), (20.5,))}
 
 

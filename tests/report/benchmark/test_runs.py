@@ -58,7 +58,6 @@ def test_figures_of_a_line_are_typed_and_what_cannot_be_one_is_absent() -> None:
     assert found.decision == Decision(0.05, 2.0, None, None, None)
     assert found.trivial == {"mean_grey": 0.6}
     assert found.types == {"hole": 0.8}
-    assert found.roc is not None
     assert [column.tolist() for column in found.roc] == [[0.0, 0.5, 1.0], [0.0, 0.9, 1.0]]
     assert found.memory == ((64.0, 20.5),)
     assert (found.expected, found.within, found.values["false_alarm_rate"]) == (0.05, (True, False), 0.04)
@@ -115,7 +114,6 @@ def test_former_names_of_parameters_are_read_as_todays() -> None:
     swept = {"name": "steps", "parameter": "train_steps", "value": 0}
     sweep = run_of(line(0.9, method="anomem", parameters={"train_steps": 0}, sweep=swept), "f: line 1")
     assert sweep.params == {"stage_one": None}
-    assert sweep.sweep is not None
     assert sweep.sweep.parameter == "stage_one.steps"
 
 

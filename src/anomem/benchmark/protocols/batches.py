@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from anomem.benchmark.image_sets import BenchmarkSet
-from anomem.benchmark.judging import Findings
+from anomem.benchmark.judging import Findings, unseen_scores
 from anomem.benchmark.protocols.base import Opener, Protocol, own_normals
 from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
@@ -57,11 +57,10 @@ class Batches(Protocol):
         facts, data = unit.task.facts, work.open(unit.task.data, unit.limit)
         fit = work.one_class(unit, data.train)
         seen = work.see(fit, data.test)
-        new = np.asarray([digest not in fit.detector.digests_ for digest in seen.digests])
-        normal, anomalous = (seen.scores[new & (data.test.labels == label)] for label in (NORMAL, ANOMALOUS))
+        scores = unseen_scores(fit, data.test, seen)
         rng, calibration = np.random.default_rng(unit.seed), fit.detector.calibration_
         found = [
-            false_discoveries(calibration, normal, anomalous, fdr, m, share, facts["redraws"], rng)
+            false_discoveries(calibration, scores[NORMAL], scores[ANOMALOUS], fdr, m, share, facts["redraws"], rng)
             for fdr in facts["fdrs"]
             for m in facts["sizes"]
             for share in facts["anomalous"]

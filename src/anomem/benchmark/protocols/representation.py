@@ -22,7 +22,7 @@ from anomem.detector import Detector
 from anomem.detectors.fyd.loss import distance_variance
 from anomem.errors import InputError
 from anomem.nn.backbones import Backbone
-from anomem.nn.inference import autocast, feature_batches
+from anomem.nn.inference import feature_batches, outputs
 from anomem.params import Range, param, parameters
 from anomem.types import FloatArray, ImagesLike
 
@@ -109,12 +109,14 @@ def compactness(detector: Detector, normals: Images, ridge: float, settings: Set
     if not (hasattr(scorer, "embed") and hasattr(scorer, "gaussian")):
         raise InputError(f"{detector.name}: no distribution per position; use padim or fyd")
     prepared = ImageSet(normals.source, detector.preprocessing_, workers=settings.workers)
-    parts: list[Tensor] = []
-    for batch in prepared.batches(settings.batch_size):
-        images = batch.images.to(next(scorer.buffers()).device)
-        with torch.inference_mode(), autocast(images.device, "float32"):
-            parts.append(scorer.embed(scorer.backbone(images)).cpu())
-    features = torch.cat(parts).flatten(2)
+
+    def embed(images: Tensor) -> Tensor:
+        embedded: Tensor = scorer.embed(scorer.backbone(images))
+        return embedded
+
+    device = next(scorer.buffers()).device
+    maps = outputs(embed, prepared, device=device, precision="float32", batch_size=settings.batch_size)
+    features = torch.cat([batch.cpu() for batch in maps]).flatten(2)
     figures: dict[str, Any] = {"n_normals": len(features), "n_channels": features.shape[1]}
     for name, scale_free in (("distance_variance", False), ("distance_variance_scale_free", True)):
         pieces = features.split(POSITIONS_AT_ONCE, dim=2)

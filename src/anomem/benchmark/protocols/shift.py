@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from anomem.benchmark.fits import Fit
 from anomem.benchmark.image_sets import BenchmarkSet
-from anomem.benchmark.judging import Findings
+from anomem.benchmark.judging import Findings, unseen_scores
 from anomem.benchmark.protocols.base import Opener, Protocol, own_normals
 from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
@@ -100,9 +99,9 @@ class Shift(Protocol):
         else:
             train, alike, shifted = _left_out(data, without)
             fit = work.one_class(unit, train)
-        scores = {name: _scores(work, fit, images) for name, images in (("alike", alike), ("shifted", shifted))}
-        seen = work.see(fit, shifted)
-        found = recalibrations(fit.detector.calibration_, scores["alike"], scores["shifted"], facts, unit.seed)
+        before, seen = unseen_scores(fit, alike, work.see(fit, alike)), work.see(fit, shifted)
+        after = unseen_scores(fit, shifted, seen)
+        found = recalibrations(fit.detector.calibration_, before, after, facts, unit.seed)
         return Findings(fit, {"shift": found}, seen, np.arange(len(seen.scores)))
 
 
@@ -134,13 +133,6 @@ def _left_out(data: BenchmarkSet, capture: str) -> tuple[Images, Images, Images]
         part.subset(np.flatnonzero(of == capture), "") for part, of in ((data.train, of_train), (data.test, of_test))
     ]
     return train, alike, own[0].joined(own[1], f"{data.name} of {capture}")
-
-
-def _scores(work: Workspace, fit: Fit, images: Images) -> dict[int, FloatArray]:
-    """Return the scores by label, of images that the fit has not learnt from."""
-    seen = work.see(fit, images)
-    new = [i for i in range(len(images)) if seen.digests[i] not in fit.detector.digests_]
-    return {label: seen.scores[[i for i in new if images.labels[i] == label]] for label in (NORMAL, ANOMALOUS)}
 
 
 def recalibrations(

@@ -96,29 +96,30 @@ class AnoMem(Detector, ClosedForm):
     )
     memory: str = param(
         "hopfield",
-        OneOf(("hopfield", "kmeans", "none")),
-        doc="Recall by Hopfield retrieval, by the nearest k-means centre, or of the mean alone.",
+        OneOf(("hopfield", "kmeans", "identity", "none")),
+        doc="Recall by Hopfield retrieval, by the nearest k-means centre, or of the mean alone; identity: stage 1 "
+        "without memory, Mem(z) = z, and the nearest k-means centre of its features afterwards.",
     )
     memory_size: tuple[int, ...] = param(
         None,
         Each(Range(1, 65536, integer=True)),
         doc="Maximum number of memory items, per scale; one value for all.",
         preset=True,
-        when="memory=hopfield|kmeans",
+        when="memory=hopfield|kmeans|identity",
     )
     memory_share: int = param(
         None,
         Range(1, integer=True),
         doc="Minimum number of training vectors per memory item.",
         preset=True,
-        when="memory=hopfield|kmeans",
+        when="memory=hopfield|kmeans|identity",
     )
     seeding: str = param(
         None,
         OneOf(("farthest", "kmeans", "random")),
         doc="Initial items: sampled features that cover all others, centres of k-means, or N(0, 0.02).",
         preset=True,
-        when="memory=hopfield|kmeans",
+        when="memory=hopfield|kmeans|identity",
     )
     normalise: str = param(
         None,
@@ -145,7 +146,7 @@ class AnoMem(Detector, ClosedForm):
         Each(Range(0.0)),
         doc="Weight of a position's coordinates (0 to 1) beside its features in the association, per scale. 0: off.",
         preset=True,
-        when="memory=hopfield|kmeans",
+        when="memory=hopfield|kmeans|identity",
     )
     max_grid: tuple[int, ...] = param(
         None,
@@ -170,6 +171,20 @@ class AnoMem(Detector, ClosedForm):
         "normalisations.",
         preset=True,
         when="memory=hopfield",
+    )
+    beta_scaling: str = param(
+        "none",
+        OneOf(("none", "sqrt")),
+        doc="Divide beta by nothing, or by the root of the number of channels, as attention does.",
+        preset=True,
+        when="memory=hopfield",
+    )
+    normalise_items: bool = param(
+        False,
+        FLAG,
+        doc="Normalise items like features whenever they are recalled.",
+        preset=True,
+        when="normalise=unit|layernorm",
     )
     retrieval_steps: int | None = param(
         1,
@@ -247,16 +262,26 @@ class AnoMem(Detector, ClosedForm):
         profile = yield from self._seed(scorer, learn, run)
         if p.stage_one is not None:
             yield from train_stage_one(scorer, learn, labelled, p.stage_one, run)
-            options: dict[str, Any] = {"precision": p.precision, "batch_size": run.batch_size}
-            profile = yield from look_again(scorer, learn, **options)
-            if p.weights is None or p.stage_one.train_backbone != "none":
-                yield from pool_again(scorer, learn, **options, rng=run.rng)
+            profile = yield from self._after_training(scorer, learn, run, p.stage_one)
         scorer.eval().requires_grad_(False)
         yield from learn_statistics(
             scorer, tune, profile, precision=p.precision, batch_size=run.batch_size, rng=run.rng
         )
         yield from self._finish(scorer, learn, run)
         return scorer
+
+    def _after_training(
+        self, scorer: MultiScaleScorer, learn: ImageSet, run: Run[Self], stage: StageOne
+    ) -> Generator[Record, None, list[Tensor]]:
+        """Bring up to date what was learnt from features before training; return features of some images."""
+        p = run.params
+        if stage.items == "centres" or p.memory == "identity":
+            return (yield from self._seed(scorer, learn, run, "kmeans"))
+        options: dict[str, Any] = {"precision": p.precision, "batch_size": run.batch_size}
+        profile = yield from look_again(scorer, learn, **options)
+        if p.weights is None or stage.train_backbone != "none":
+            yield from pool_again(scorer, learn, **options, rng=run.rng)
+        return profile
 
     def _closed_form(self, params: Self) -> bool:
         return params.stage_one is None
@@ -268,7 +293,9 @@ class AnoMem(Detector, ClosedForm):
         yield from self._seed(scorer, learn, run)
         scorer.requires_grad_(False)
 
-    def _seed(self, scorer: MapScorer, learn: ImageSet, run: Run[Self]) -> Generator[Record, None, list[Tensor]]:
+    def _seed(
+        self, scorer: MapScorer, learn: ImageSet, run: Run[Self], seeding: str | None = None
+    ) -> Generator[Record, None, list[Tensor]]:
         p, scorer = run.params, _own(scorer)
         return (
             yield from seed_memories(
@@ -278,7 +305,7 @@ class AnoMem(Detector, ClosedForm):
                 if p.memory != "none"
                 else [0] * len(scorer.scales),
                 share=p.memory_share,
-                seeding=p.seeding,
+                seeding=seeding or p.seeding,
                 shrinkage=p.shrinkage,
                 whitening=p.whitening,
                 rng=run.rng,

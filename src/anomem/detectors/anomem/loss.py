@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -224,23 +225,84 @@ def multi_scale_contrasted_memory_loss(
     ParameterError
         If a choice is unknown or a value outside its range.
     """
-    weights = scale_weights if scale_weights is not None else [2.0**s for s in range(len(maps))]
-    weighted_sums, n_positions = [], 0
-    heads = projections if projections is not None else [torch.nn.Identity()] * len(maps)
-    scales = zip(maps, maps_other, memories, ratios, weights, heads, strict=True)
-    for z_map, other_map, memory, ratio, weight, head in scales:
+    losses = scale_losses(
+        maps,
+        maps_other,
+        memories,
+        normal,
+        ratios=ratios,
+        generator=generator,
+        base=base,
+        temperature=temperature,
+        variance=variance,
+        hinge=hinge,
+        unit=unit,
+        variance_weight=variance_weight,
+        projections=projections,
+    )
+    return mean_over_positions(losses, scale_weights)
+
+
+@dataclass(frozen=True)
+class ScaleLoss:
+    """Loss of one scale at its sampled positions.
+
+    Parameters
+    ----------
+    n_positions : int
+    contrast : Tensor, ()
+        Eq. 4, mean over positions.
+    total : Tensor, ()
+        The same with the weighted variance loss, Eq. 6.
+    retrieved : Tensor, (P, B, C)
+        HF(z).
+    """
+
+    n_positions: int
+    contrast: Tensor
+    total: Tensor
+    retrieved: Tensor
+
+
+def scale_losses(
+    maps: Sequence[Tensor],
+    maps_other: Sequence[Tensor],
+    memories: Sequence[Callable[[Tensor], Tensor]],
+    normal: Tensor,
+    *,
+    ratios: Sequence[float],
+    generator: torch.Generator,
+    base: Base = "simclr",
+    temperature: float = 0.1,
+    variance: VarianceKind = "batch",
+    hinge: bool = False,
+    unit: bool | None = None,
+    variance_weight: float = 0.05,
+    projections: Sequence[Callable[[Tensor], Tensor]] | None = None,
+) -> list[ScaleLoss]:
+    """Return the terms of :func:`multi_scale_contrasted_memory_loss`, whose parameters these are, per scale."""
+    heads: Sequence[Callable[[Tensor], Tensor]] = projections if projections is not None else [torch.nn.Identity()] * len(maps)
+    found = []
+    for z_map, other_map, memory, ratio, head in zip(maps, maps_other, memories, ratios, heads, strict=True):
         h, w = z_map.shape[-2:]
         positions = sample_positions(h, w, ratio, generator).to(z_map.device)
         z, z_other = _vectors_at(z_map, positions), _vectors_at(other_map, positions)
         retrieved = memory(z)
-        loss = contrasted_memory_loss(
+        contrast = contrasted_memory_loss(
             head(z), head(z_other), head(retrieved), normal, base=base, temperature=temperature
         )
+        total = contrast
         if variance_weight:
-            loss = loss + variance_weight * variance_loss(retrieved, normal, variance, hinge, unit)
-        weighted_sums.append(weight * len(positions) * loss)
-        n_positions += len(positions)
-    return torch.stack(weighted_sums).sum() / n_positions
+            total = contrast + variance_weight * variance_loss(retrieved, normal, variance, hinge, unit)
+        found.append(ScaleLoss(len(positions), contrast, total, retrieved))
+    return found
+
+
+def mean_over_positions(losses: Sequence[ScaleLoss], scale_weights: Sequence[float] | None = None) -> Tensor:
+    """Return Eq. 7 from its terms per scale; `scale_weights` (lambda_s) None: 1, 2, 4, ..."""
+    weights = scale_weights if scale_weights is not None else [2.0**s for s in range(len(losses))]
+    weighted = [weight * loss.n_positions * loss.total for weight, loss in zip(weights, losses, strict=True)]
+    return torch.stack(weighted).sum() / sum(loss.n_positions for loss in losses)
 
 
 def double_hinge(distance: Tensor, label: Tensor, margin: float = 2.0) -> Tensor:

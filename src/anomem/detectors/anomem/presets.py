@@ -29,6 +29,14 @@ class Contrast(Parameters):
     hinge: bool = param(
         False, FLAG, doc="Take max(0, 1 - deviation) instead of -deviation in Eq. 6.", when="variance_weight"
     )
+    unit: bool | None = param(
+        None,
+        FLAG,
+        doc="Scale retrievals to unit norm before Eq. 6; none: unless hinge is set. Printed: false.",
+        optional=True,
+        preset=True,
+        when="variance_weight",
+    )
     variance_weight: float = param(0.05, Range(0.0), doc="Weight lambda_V of the variance term (Eq. 6).")
     ratios: tuple[float, ...] = param(
         (0.3, 1.0),
@@ -41,7 +49,32 @@ class Contrast(Parameters):
 class StageOne(Parameters):
     """Training of memories and backbone by the contrasted memory loss."""
 
-    steps: int = param(1500, Range(1, integer=True), doc="Optimiser steps.")
+    steps: int | None = param(
+        1500,
+        Range(1, integer=True),
+        doc="Maximum number of optimiser steps; none: as many as the epochs take.",
+        optional=True,
+        preset=True,
+    )
+    epochs: int | None = param(
+        None,
+        Range(1, integer=True),
+        doc="Maximum number of passes over the normals that are learnt; none: as many as the steps take.",
+        optional=True,
+        preset=True,
+    )
+    warmup: int = param(
+        0,
+        Range(0, integer=True),
+        doc="Steps without memory, Mem(z) = z; after them the memory is seeded from the views' features.",
+        preset=True,
+    )
+    items: str = param(
+        "learnt",
+        OneOf(("learnt", "centres")),
+        doc="Items after training: as learnt, or k-means centres of the trained features, newly normalised.",
+        preset=True,
+    )
     train_backbone: str = param(
         "none",
         OneOf(("none", "last", "all")),

@@ -326,8 +326,12 @@ def _for_stages(p: AnoMem, name: str) -> Any:
 
 
 def _retrieval(p: AnoMem) -> dict[str, Any]:
-    hard = p.beta == "hard" or p.memory == "kmeans"
+    hard = p.beta == "hard" or p.memory in ("kmeans", "identity")
+    if p.normalise_items and any(p.place_weight):
+        raise ParameterError("AnoMem: normalise_items has no meaning with places; set place_weight=0")
     return {
+        "item_norm": p.normalise if p.normalise_items else "none",
+        "per_root_dim": p.beta_scaling == "sqrt",
         "beta": 1.0 if hard else float(p.beta),
         "hard": hard,
         "steps": p.retrieval_steps,

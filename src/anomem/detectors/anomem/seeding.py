@@ -120,13 +120,18 @@ def _seed(
     device = scale.normaliser.mean.device if scale.normaliser.mode == "whiten" else torch.device("cpu")
     embedded = scale.embed_vectors(vectors.to(device), positions.to(device)).cpu()
     memory = HopfieldMemory(n_items, scale.dim, generator=rng, **scale.retrieval)
+    seed_items(memory, embedded, seeding, rng)
+    scale.memory = memory.to(device)
+    return {"effective_items": effective_items(memory.usage(embedded[:4096].to(device)))}
+
+
+def seed_items(memory: HopfieldMemory, embedded: Tensor, seeding: str, rng: torch.Generator) -> None:
+    """Seed items from vectors (M, C) in the space of the association; "random" leaves them."""
     if seeding == "kmeans":
         memory.seed(embedded, rng)
     elif seeding == "farthest":
         drawn = torch.randperm(len(embedded), generator=rng)[:CORESET_LIMIT]
-        memory.items.data.copy_(farthest_first(embedded[drawn], n_items, rng))
-    scale.memory = memory.to(device)
-    return {"effective_items": effective_items(memory.usage(embedded[:4096].to(device)))}
+        memory.items.data.copy_(farthest_first(embedded[drawn], memory.n_items, rng))
 
 
 def learn_statistics(
@@ -289,7 +294,7 @@ def learn_prototype_pictures(
 def _nearest(memory: HopfieldMemory, scale: ScaleMemory, features: Tensor) -> tuple[Tensor, Tensor]:
     """Return distance and index of the nearest item per position: (B, P) each, on the CPU."""
     z = scale.embed(features).flatten(2).transpose(1, 2)
-    distance, item = torch.cdist(z, memory.items.expand(len(z), -1, -1)).min(dim=2)
+    distance, item = torch.cdist(z, memory.patterns.expand(len(z), -1, -1)).min(dim=2)
     return distance.cpu(), item.cpu()
 
 

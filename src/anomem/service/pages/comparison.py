@@ -59,7 +59,8 @@ def comparison(request: Request, model_id: Id, job_id: Id, caller: Viewer, stati
 def _pairs(session: Session, job: Job) -> list[Pair]:
     """Return the inspections that are still there with their results, newest first."""
     results = {row[0]: row[1:] for row in job.result["rows"]}
-    ids, found = list(results), []
+    ids = list(results)
+    found: list[Inspection] = []
     for start in range(0, len(ids), _CHUNK):
         query = select(Inspection).where(Inspection.id.in_(ids[start : start + _CHUNK]))
         found += session.scalars(query.order_by(Inspection.id.desc())).all()
