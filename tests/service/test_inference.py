@@ -46,6 +46,8 @@ def test_health_and_metadata(brick: Served) -> None:
         assert brick.client.get(path).status_code == 200
     assert brick.client.get("/v2/models/brick").json()["inputs"][0]["datatype"] == "BYTES"
     assert brick.client.get("/v2/models/none").status_code == 404
+    assert brick.client.get("/v2/models/brick/versions/1/ready").json() == {"name": "brick", "ready": True}
+    assert brick.client.get("/v2/models/brick/versions/7/ready").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.cli.process import running
 from tests.service.conftest import Shop
 from tests.service.served import Served
 
@@ -36,11 +37,11 @@ class Broker:
         lines = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "persistence true"]
         lines += [f"persistence_location {root}/", "user root"]
         self._config.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = ExitStack()
 
     def start(self) -> None:
         """Start it, and wait for its port."""
-        self._process = subprocess.Popen([str(_BROKER), "-c", str(self._config)], stderr=subprocess.DEVNULL)
+        self._process.enter_context(running([_BROKER, "-c", self._config]))
         end = time.monotonic() + 60
         while True:
             try:
@@ -53,10 +54,7 @@ class Broker:
 
     def stop(self) -> None:
         """End it."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(60)
-        self._process = None
+        self._process.close()
 
 
 @pytest.fixture

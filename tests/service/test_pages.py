@@ -192,3 +192,33 @@ def test_jobs_are_shown_in_every_state(brick: Served, state: str) -> None:
     bars = [(bar["value"], bar["max"]) for bar in page.named("progress")]
     assert bars == ([("3", "8")] if state == "running" else [])
     assert (problem in page.texts) == (state == "failed")
+
+
+def test_a_comparison_shows_which_verdicts_change(brick: Served, shop: Shop) -> None:
+    found = brick.inspect(*shop.good[:2], *shop.defects[:2])
+    brick.post(f"/inspections/{found[2]['id']}/labels", {"verdict": "defect"}, status=201)
+    rows = [[row["id"], row["score"], 0.5, False, row["anomalous"] or row is found[2]] for row in found]
+    with brick.station.database.writing() as session:
+        result = {"rows": rows, "changed": 1}
+        session.add(Job(model_id=1, kind="rescore", state="done", params={"version": 1}, result=result))
+    page = shown(brick, "/models/1/comparisons/1")
+    changed = [row[0] for row in rows if row[4]]
+    pictures = [image["src"] for image in page.named("img") if "/inspections/" in image["src"]]
+    assert sorted(pictures) == [f"/api/v1/inspections/{number}/picture.png?width=160" for number in changed]
+    links = [link["href"] for link in shown(brick, "/models/1/versions").named("a")]
+    assert "/models/1/comparisons/1" in links
+    shown(brick, "/models/1/comparisons/2", status=404)
+
+
+def test_a_batch_is_judged_on_its_page(brick: Served, shop: Shop) -> None:
+    found = brick.inspect(*shop.good, *shop.defects)
+    body = {"inspections": [row["id"] for row in found], "fdr": 0.3}
+    rejected = brick.post("/models/1/batch", body)["rejected"]
+    page = shown(brick, "/models/1/batch?n=50&fdr=0.3")
+    pictures = [image["src"] for image in page.named("img") if "/inspections/" in image["src"]]
+    assert sorted(pictures) == sorted(f"/api/v1/inspections/{number}/picture.png?width=240" for number in rejected)
+    shown(brick, "/models/1/batch?fdr=2", status=404)
+
+
+def test_a_product_takes_a_second_model(brick: Served) -> None:
+    assert "/products/1/models" in shown(brick, "/").forms

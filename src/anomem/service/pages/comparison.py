@@ -51,7 +51,7 @@ def comparison(request: Request, model_id: Id, job_id: Id, caller: Viewer, stati
         "changed": changed[:_SHOWN],
         "more": max(0, len(changed) - _SHOWN),
         "counts": Counter((pair.before, pair.anomalous) for pair in pairs),
-        "labelled": [(name, *_rejected(pairs, name)) for name in ("defect", "normal")],
+        "by_label": [(name, *_rejected(pairs, name)) for name in ("defect", "normal")],
     }
     return model_page(request, "comparison.html", caller, station, model_id, **content)
 
