@@ -86,7 +86,7 @@ class Training:
             found |= {f"optimiser.{number}.{name}": value for name, value in parts.items() if value is not None}
         return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in found.items()}
 
-    def facts(self, *, finished: bool) -> dict[str, Any]:
+    def facts(self, *, finished: bool) -> dict[str, object]:
         """Return everything else as JSON values."""
         records = [[r.stage, r.step, r.total, {k: float(v) for k, v in r.facts.items()}] for r in self.records]
         return {
@@ -146,7 +146,7 @@ class Checkpoints:
     _written_s: float = field(default_factory=time.monotonic)
     _unwritten: bool = False
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
+    def begin(self, facts: Mapping[str, object]) -> None:
         """Set the facts of the fit, and read the file to resume from, if there is one.
 
         Raises

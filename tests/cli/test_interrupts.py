@@ -36,7 +36,7 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
 
 
 def many_images(shop: Shop, folder: Path, copies: int) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for i in range(copies):
         for path in shop.images:
             shutil.copy(path, folder / f"{i:03d}-{path.parent.name}-{path.name}")
@@ -63,7 +63,7 @@ def test_score_interrupted_among_its_heatmaps(shop: Shop, tmp_path: Path, number
 
 
 def test_fit_interrupted_while_it_learns(shop: Shop, tmp_path: Path) -> None:
-    many_images(shop, tmp_path / "in", 60)
+    many_images(shop, tmp_path / "in" / "train" / "good", 60)
     (tmp_path / "m").write_text("an older model")
     before = files(tmp_path)
     with start(["fit", "in", "--out", "m", *KNN], tmp_path) as process:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
 
 __all__ = ["Events"]
 
@@ -22,7 +21,7 @@ class Events:
         self._subscribers: dict[asyncio.Queue[str | None], asyncio.AbstractEventLoop] = {}
         self._closed = False
 
-    def publish(self, kind: str, facts: Mapping[str, Any]) -> None:
+    def publish(self, kind: str, facts: Mapping[str, object]) -> None:
         """Send an event to all subscribers."""
         text = f"event: {kind}\ndata: {json.dumps(facts, allow_nan=False, default=str)}\n\n"
         self._send(text)

@@ -172,20 +172,6 @@ class AnoMem(Detector, ClosedForm):
         preset=True,
         when="memory=hopfield",
     )
-    beta_scaling: str = param(
-        "none",
-        OneOf(("none", "sqrt")),
-        doc="Divide beta by nothing, or by the root of the number of channels, as attention does.",
-        preset=True,
-        when="memory=hopfield",
-    )
-    normalise_items: bool = param(
-        False,
-        FLAG,
-        doc="Normalise items like features whenever they are recalled.",
-        preset=True,
-        when="normalise=unit|layernorm",
-    )
     retrieval_steps: int | None = param(
         1,
         Range(1, 100, integer=True),

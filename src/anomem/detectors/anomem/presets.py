@@ -75,6 +75,18 @@ class StageOne(Parameters):
         doc="Items after training: as learnt, or k-means centres of the trained features, newly normalised.",
         preset=True,
     )
+    beta_scaling: str = param(
+        "none",
+        OneOf(("none", "sqrt")),
+        doc="Divide beta by nothing, or by the root of the number of channels, as attention does.",
+        preset=True,
+    )
+    normalise_items: bool = param(
+        False,
+        FLAG,
+        doc="Normalise items like features whenever they are recalled.",
+        preset=True,
+    )
     train_backbone: str = param(
         "none",
         OneOf(("none", "last", "all")),

@@ -327,11 +327,12 @@ def _for_stages(p: AnoMem, name: str) -> Any:
 
 def _retrieval(p: AnoMem) -> dict[str, Any]:
     hard = p.beta == "hard" or p.memory in ("kmeans", "identity")
-    if p.normalise_items and any(p.place_weight):
-        raise ParameterError("AnoMem: normalise_items has no meaning with places; set place_weight=0")
+    normalised = p.stage_one is not None and p.stage_one.normalise_items
+    if normalised and any(p.place_weight):
+        raise ParameterError("AnoMem: stage_one.normalise_items has no meaning with places; set place_weight=0")
     return {
-        "item_norm": p.normalise if p.normalise_items else "none",
-        "per_root_dim": p.beta_scaling == "sqrt",
+        "item_norm": p.normalise if normalised and p.normalise in ("unit", "layernorm") else "none",
+        "per_root_dim": p.stage_one is not None and p.stage_one.beta_scaling == "sqrt",
         "beta": 1.0 if hard else float(p.beta),
         "hard": hard,
         "steps": p.retrieval_steps,

@@ -115,7 +115,7 @@ def read_spec(folder: Path) -> Spec:
     return Spec(**content)
 
 
-def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+def write_result(folder: Path, result: Mapping[str, object]) -> None:
     """Write the result of a job; its presence says that the job is done."""
     with atomic_path(folder / _RESULT) as part:
         part.write_text(json.dumps(plain(result), allow_nan=False), encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as mqtt
@@ -32,7 +31,7 @@ class Mqtt:
         self._user = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
         self._client: mqtt.Client | None = None
 
-    def send(self, payload: Mapping[str, Any]) -> None:
+    def send(self, payload: Mapping[str, object]) -> None:
         """Publish a result, and wait for the broker's acknowledgement."""
         try:
             message = self._open().publish(self._topic, json.dumps(payload), qos=1)

@@ -25,7 +25,7 @@ _TIMEOUT_S = 10.0
 class Receiver(Protocol):
     """Place that results are sent to."""
 
-    def send(self, payload: Mapping[str, Any]) -> None:
+    def send(self, payload: Mapping[str, object]) -> None:
         """Deliver one result; raises OSError or http.client.HTTPException if it is not received."""
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Webhook:
         self._headers = {"Content-Type": "application/json", "User-Agent": "anomem", **headers}
         self._connection: http.client.HTTPConnection | None = None
 
-    def send(self, payload: Mapping[str, Any]) -> None:
+    def send(self, payload: Mapping[str, object]) -> None:
         """Post a result; any answer from 200 to 299 counts as received."""
         body = json.dumps(payload).encode()
         headers = {**self._headers, "Idempotency-Key": f"inspection-{payload['id']}"}
@@ -132,7 +132,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def send(self, payload: Mapping[str, Any]) -> None:
+    def send(self, payload: Mapping[str, object]) -> None:
         """Write a result atomically."""
         try:
             with atomic_path(self._root / f"{payload['id']:012d}.json") as part:
