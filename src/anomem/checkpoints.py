@@ -254,14 +254,11 @@ def checkpointing(path: str | Path | None, every_minutes: float, *, resume: bool
         return
     checkpoints = Checkpoints(Path(path), 60 * every_minutes, resume)
     token = _active.set(checkpoints)
-    try:
-        with map_cache(features_of(checkpoints.path), _FEATURES_MB, after_s=checkpoints.every_s):
-            yield checkpoints
-    except BaseException:
-        checkpoints.flush()
-        raise
-    finally:
-        _active.reset(token)
+    with ExitStack() as ending:
+        ending.callback(_active.reset, token)
+        ending.push(lambda kind, *_: checkpoints.flush() if kind is not None else None)
+        ending.enter_context(map_cache(features_of(checkpoints.path), _FEATURES_MB, after_s=checkpoints.every_s))
+        yield checkpoints
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class Watching:
         self, database: Database, images: Images, serving: Serving, max_pixels: int, poll: float = _POLL_S
     ) -> None:
         self._database, self._images, self._serving = database, images, serving
-        self._max_pixels, self._poll = max_pixels, poll
+        self._max_pixels, self.poll = max_pixels, poll
         self._seen: dict[int, dict[str, _File]] = {}
         self._done: dict[int, dict[str, _File]] = {}
         self._stopped = threading.Event()
@@ -82,7 +82,7 @@ class Watching:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._poll):
+        while not self._stopped.wait(self.poll):
             try:
                 with self._database.reading() as session:
                     watches = session.scalars(select(Watch).where(Watch.active)).all()
