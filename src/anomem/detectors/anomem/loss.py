@@ -281,7 +281,9 @@ def scale_losses(
     projections: Sequence[Callable[[Tensor], Tensor]] | None = None,
 ) -> list[ScaleLoss]:
     """Return the terms of :func:`multi_scale_contrasted_memory_loss`, whose parameters these are, per scale."""
-    heads: Sequence[Callable[[Tensor], Tensor]] = projections if projections is not None else [torch.nn.Identity()] * len(maps)
+    heads: Sequence[Callable[[Tensor], Tensor]] = (
+        projections if projections is not None else [torch.nn.Identity()] * len(maps)
+    )
     found = []
     for z_map, other_map, memory, ratio, head in zip(maps, maps_other, memories, ratios, heads, strict=True):
         h, w = z_map.shape[-2:]
