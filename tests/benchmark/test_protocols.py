@@ -90,10 +90,18 @@ def test_sets_that_say_what_is_normal() -> None:
     assert len(left_out) == 3, "there is nothing to label beside the test images"
     assert "needs 4 labelled anomalies, found 0" in left_out[-1]
     spare, left_out = tasks_of("one-vs-rest", defects({"crack": 5}, spare={"crack": 9}), draws=2)
-    assert [t.facts["gamma"] for t in spare] == [0.0, 0.05, 0.05, 0.10, 0.10]
-    assert len(left_out) == 1, "1 % of 40 images is none"
+    assert [t.facts["gamma"] for t in spare] == [0.0, 0.01, 0.01, 0.05, 0.05, 0.10, 0.10], "1 % of 40 images is one"
+    assert not left_out
     with pytest.raises(InputError, match="anomalies=one needs a set of classes"):
         tasks_of("one-vs-rest", defects({"crack": 5}, spare={"crack": 9}), anomalies="one")
+
+
+def test_cross_type_labels_from_the_first_step_are_a_fact_of_the_task() -> None:
+    data = defects({"crack": 5, "hole": 5}, spare={"crack": 9, "hole": 9})
+    refit, anew = (tasks_of("cross-type", data, **options)[0] for options in ({}, {"labels": "anew"}))
+    assert [t.facts.get("labels") for t in refit] == [None] * 4, "as in lines of all versions"
+    assert [t.facts.get("labels") for t in anew if t.labelled] == ["anew"] * 2
+    assert [t.facts for t in anew if not t.labelled] == [t.facts for t in refit if not t.labelled]
 
 
 # --- few labels ---------------------------------------------------------------------------------

@@ -37,13 +37,14 @@ _ONE_SCALE = {
 
 ANOMEM_32 = Variant("anomem", {"preset": "paper"}, "AnoMem, as printed")
 ANOMEM_224 = Variant("anomem", {"preset": "paper", "size": 224}, "AnoMem, as printed")
+# Without memory in stage 1, Mem(z) = z at the same positions; the nearest centre of the trained features afterwards.
 ANOMEM_ABLATIONS = (
-    Variant("anomem", {**ANOMEM_32.params, **_ONE_SCALE, "memory": "kmeans"}, "k-means, one scale"),
+    Variant("anomem", {**ANOMEM_32.params, **_ONE_SCALE, "memory": "identity"}, "k-means, one scale"),
     Variant("anomem", {**ANOMEM_32.params, **_ONE_SCALE}, "memory, one scale"),
-    Variant("anomem", {**ANOMEM_32.params, "memory": "kmeans"}, "k-means, two scales"),
+    Variant("anomem", {**ANOMEM_32.params, "memory": "identity"}, "k-means, two scales"),
 )
 ANOMEM_ENCODERS = (
-    Variant("simclr", {"preset": "paper"}, "no memory"),
+    Variant("anomem", ANOMEM_ABLATIONS[0].params, "no memory"),
     ANOMEM_ABLATIONS[1],
     ANOMEM_32,
 )

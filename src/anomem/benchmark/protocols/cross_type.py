@@ -38,6 +38,8 @@ class CrossType(Protocol):
         Draws per k below "all".
     types : tuple of str or None
         Types held out in turn; None: all.
+    labels : {"refit", "anew"}, default "refit"
+        "refit": labels train the second stage, of methods that have one. "anew": they train everything.
 
     References
     ----------
@@ -55,6 +57,8 @@ class CrossType(Protocol):
     draws: int = param(1, Range(1, 1000, integer=True), doc="Draws per k below all.")
     types: tuple[str, ...] | None = param(None, Each(Text("a type")), doc="Types held out in turn.", optional=True)
 
+    labels: str = param("refit", OneOf(("refit", "anew")), doc="Stages that labels train: the second, or all.")
+
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """Yield a task per held-out type, k and draw."""
         own_normals(data, self.name)
@@ -64,16 +68,18 @@ class CrossType(Protocol):
         for kind in options["types"] or data.types:
             pool = split_types(data, kind, options["labelled"])[0]
             common: dict[str, Any] = {"apart": kind, "labelled": options["labelled"]}
+            # Absent where labels refit, as in lines of all versions.
+            anew = {"labels": "anew"} if options["labels"] == "anew" else {}
             for k in options["k"]:
                 if k == 0:
                     yield self._task(data, {**common, "k": 0}, labelled=False)
                 elif k == EVERY and len(pool):
-                    yield self._task(data, {**common, "k": EVERY}, labelled=True)
+                    yield self._task(data, {**common, **anew, "k": EVERY}, labelled=True)
                 elif k == EVERY or k > len(pool):
                     yield f"{data.name} {kind}: {len(pool)} anomalies of the types to label, fewer than k = {k}"
                 else:
                     for draw in range(options["draws"]):
-                        yield self._task(data, {**common, "k": k, "draw": draw}, labelled=True)
+                        yield self._task(data, {**common, **anew, "k": k, "draw": draw}, labelled=True)
 
     def _task(self, data: BenchmarkSet, facts: dict[str, Any], *, labelled: bool) -> Task:
         return Task(self.name, data.name, data.category, facts=facts, labelled=labelled)
@@ -87,7 +93,7 @@ class CrossType(Protocol):
             return judged(work, work.one_class(unit, data.train), data.test, maps=False, among=rest)
         count = len(pool) if facts["k"] == EVERY else facts["k"]
         chosen = pool.subset(drawn(len(pool), facts.get("draw", 0))[:count], "labelled")
-        fit = work.with_labels(unit, data.train, chosen)
+        fit = work.with_labels(unit, data.train, chosen, anew=facts.get("labels") == "anew")
         return judged(work, fit, data.test, maps=False, among=rest, extra={"labelled": labelled_facts(chosen)})
 
 

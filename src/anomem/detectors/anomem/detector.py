@@ -17,6 +17,7 @@ from anomem.detectors.anomem.seeding import (
     learn_statistics,
     look_again,
     pool_again,
+    remember_deviations,
     seed_memories,
 )
 from anomem.detectors.anomem.stage_one import train_stage_one
@@ -123,8 +124,8 @@ class AnoMem(Detector, ClosedForm):
     )
     normalise: str = param(
         None,
-        OneOf(("whiten", "unit", "layernorm", "raw")),
-        doc="Space in which features and items are compared.",
+        OneOf(("whiten", "unit", "layernorm", "raw", "unit-both", "layernorm-both")),
+        doc="Space in which features and items are compared; both: items are normalised too, whenever recalled.",
         preset=True,
     )
     unit_norm: tuple[bool, ...] = param(
@@ -182,8 +183,9 @@ class AnoMem(Detector, ClosedForm):
     )
     association: str = param(
         "euclidean",
-        OneOf(("euclidean", "dot")),
-        doc="Association softmax(beta (x.z - ||x||^2 / 2)), or Eq. 1's plain product.",
+        OneOf(("euclidean", "dot", "scaled")),
+        doc="Association softmax(beta (x.z - ||x||^2 / 2)), or Eq. 1's plain product; scaled: the product over the "
+        "root of the number of channels, as in attention.",
         preset=True,
         when="memory=hopfield",
     )
@@ -253,6 +255,8 @@ class AnoMem(Detector, ClosedForm):
         yield from learn_statistics(
             scorer, tune, profile, precision=p.precision, batch_size=run.batch_size, rng=run.rng
         )
+        if p.stage_two.learner == "distance" and p.stage_two.recipe == "paper":
+            yield from remember_deviations(scorer, learn, precision=p.precision, batch_size=run.batch_size)
         yield from self._finish(scorer, learn, run)
         return scorer
 

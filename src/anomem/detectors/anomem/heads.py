@@ -53,6 +53,8 @@ class SecondStage(nn.Module):
     n_learnt : int
         Number of training normals whose pooled features are kept, where a head uses them: unlike deviations, features
         of training images are as good as others.
+    n_learnt_deltas : int
+        Number of training normals whose average deviations are kept, for the paper's training of g.
 
     Notes
     -----
@@ -64,6 +66,7 @@ class SecondStage(nn.Module):
     center: Tensor
     scale: Tensor
     learnt: Tensor
+    learnt_deltas: Tensor
     weights: Tensor
     map_weights: Tensor
     distance_affine: Tensor
@@ -83,6 +86,7 @@ class SecondStage(nn.Module):
         n_labelled: int = 0,
         n_positions: int = 0,
         n_learnt: int = 0,
+        n_learnt_deltas: int = 0,
     ) -> None:
         super().__init__()
         self.channels, self.blocks, self.distance_head = list(channels), list(blocks), distance
@@ -96,6 +100,8 @@ class SecondStage(nn.Module):
         self.register_buffer("labelled", torch.zeros(n_labelled, dim, dtype=torch.float16))
         pooled = BLOCKS["pooled"] * sum(self.channels) if "pooled" in self.blocks else 0
         self.register_buffer("learnt", torch.zeros(n_learnt, pooled, dtype=torch.float16))
+        kept = torch.zeros(n_learnt_deltas, sum(self.channels), dtype=torch.float16)
+        self.register_buffer("learnt_deltas", kept, persistent=n_learnt_deltas > 0)  # files of version 0.1 have none
         for h, name in enumerate(self.blocks):
             further = n_learnt if name == "pooled" else 0
             self.register_buffer(f"alpha_{h}", torch.zeros(n_support + n_labelled + further if n_labelled else 0))
@@ -135,6 +141,16 @@ class SecondStage(nn.Module):
         """Store pooled features of training normals, (n, d) float16; return n."""
         self.learnt = pooled.half()
         return len(pooled)
+
+    def remember_deltas(self, evidence: Tensor) -> int:
+        """Store phi(Delta) of training normals from their evidence, (n, D); return n."""
+        self.register_buffer("learnt_deltas", evidence[:, self.layout["signed"]].half())
+        return len(evidence)
+
+    def learnt_delta(self, scale: int) -> Tensor:
+        """Return phi(Delta) of training normals at one scale, (n, C) float32."""
+        start = sum(self.channels[:scale])
+        return self.learnt_deltas[:, start : start + self.channels[scale]].float()
 
     def pooled(self, features: Sequence[Tensor]) -> Tensor:
         """Return the "pooled" block of images, (B, d)."""

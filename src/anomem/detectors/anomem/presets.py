@@ -75,18 +75,6 @@ class StageOne(Parameters):
         doc="Items after training: as learnt, or k-means centres of the trained features, newly normalised.",
         preset=True,
     )
-    beta_scaling: str = param(
-        "none",
-        OneOf(("none", "sqrt")),
-        doc="Divide beta by nothing, or by the root of the number of channels, as attention does.",
-        preset=True,
-    )
-    normalise_items: bool = param(
-        False,
-        FLAG,
-        doc="Normalise items like features whenever they are recalled.",
-        preset=True,
-    )
     train_backbone: str = param(
         "none",
         OneOf(("none", "last", "all")),
@@ -144,6 +132,14 @@ class StageTwo(Parameters):
         preset=True,
     )
     margin: float = param(2.0, Range(1.0), doc="Margin M of Eq. 11.", when="learner=distance")
+    recipe: str = param(
+        "brief",
+        OneOf(("brief", "paper")),
+        doc="Training of g: brief, by AdamW on averages and single positions of tune normals; paper, by SGD with "
+        "Nesterov momentum and a cosine on averages of the normals of stage 1.",
+        preset=True,
+        when="learner=distance",
+    )
 
 
 MOVED = {
@@ -217,9 +213,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stage_two.cap": 0.4,
     },
 }
-# The paper states neither rates nor steps: 1,500 steps of 1,024 images are some 470 epochs of the 3,250 normals of a
-# CIFAR class; rate and decay as in the public code of SimCLR and SSD for CIFAR, whose rate of 0.5
-# is for batches of 512.
+# The paper names a modern Hopfield layer. Its public implementation layer-normalises queries and stored patterns, takes
+# one update, and divides the inverse temperature by the root of the width: items drawn from N(0, 0.02) differ only
+# then, and pass gradients (benchmarks/results/variants/anomem-readings.jsonl has the other readings). Rates and epochs are not
+# stated: those of the public code of SimCLR and SSD for CIFAR, whose rate of 0.5 is for batches of 512.
 PRESETS["paper"] = PRESETS["object"] | {
     "size": 32,
     "aspect": "square",
@@ -232,19 +229,23 @@ PRESETS["paper"] = PRESETS["object"] | {
     "memory_size": (512, 256),
     "memory_share": 1,
     "seeding": "random",
-    "normalise": "raw",
-    "association": "dot",
+    "normalise": "layernorm-both",
+    "association": "scaled",
     "beta": 2.0,
-    "retrieval_steps": None,
+    "retrieval_steps": 1,
     "scale_weights": (1.0, 2.0),
     "standardise": "none",
     "reduction": "l2",
     "stage_one": StageOne(),
+    "stage_one.steps": None,
+    "stage_one.epochs": 500,
     "stage_one.train_backbone": "all",
     "stage_one.batch": 1024,
     "stage_one.lr": 1.0,
     "stage_one.weight_decay": 1e-4,
     "stage_one.contrast.variance": "sample",
+    "stage_one.contrast.unit": False,
     "stage_one.geometry": "independent",
     "stage_two.learner": "distance",
+    "stage_two.recipe": "paper",
 }

@@ -264,6 +264,8 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
     sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
     shown = _for_stages(p, "map_weights")
     own = {name: each(name, values, len(sources)) for name, values in _per_scale(p).items()}
+    if _normalises_items(p) and any(own["place_weight"]):
+        raise ParameterError(f"AnoMem: normalise={p.normalise} leaves no room for places; set place_weight=0")
     scales = [
         {
             "channels": maps[m].channels,
@@ -280,7 +282,7 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
         **frame_config(hw, p.size),
         "scales": scales,
         "memory": {
-            "normalise": p.normalise,
+            "normalise": p.normalise.removesuffix("-both"),
             "position_mean": p.position_mean,
             **_retrieval(p),
         },
@@ -327,17 +329,18 @@ def _for_stages(p: AnoMem, name: str) -> Any:
 
 def _retrieval(p: AnoMem) -> dict[str, Any]:
     hard = p.beta == "hard" or p.memory in ("kmeans", "identity")
-    normalised = p.stage_one is not None and p.stage_one.normalise_items
-    if normalised and any(p.place_weight):
-        raise ParameterError("AnoMem: stage_one.normalise_items has no meaning with places; set place_weight=0")
     return {
-        "item_norm": p.normalise if normalised and p.normalise in ("unit", "layernorm") else "none",
-        "per_root_dim": p.stage_one is not None and p.stage_one.beta_scaling == "sqrt",
+        "item_norm": p.normalise.removesuffix("-both") if _normalises_items(p) else "none",
+        "per_root_dim": p.association == "scaled",
         "beta": 1.0 if hard else float(p.beta),
         "hard": hard,
         "steps": p.retrieval_steps,
-        "association": p.association,
+        "association": "euclidean" if p.association == "euclidean" else "dot",
     }
+
+
+def _normalises_items(p: AnoMem) -> bool:
+    return p.normalise.endswith("-both")
 
 
 def each(name: str, values: Sequence[T], count: int) -> list[T]:

@@ -229,6 +229,18 @@ def look_again(
     return [torch.cat(k)[:PROFILE_LIMIT] for k in kept]
 
 
+def remember_deviations(
+    scorer: MultiScaleScorer, learn: ImageSet, *, precision: str, batch_size: int
+) -> Generator[Record, None, None]:
+    """Store average deviations of training normals, at most LEARNT_LIMIT, for the paper's training of g."""
+    chosen, parts = learn.subset(range(min(LEARNT_LIMIT, len(learn)))), []
+    for result in score_images(scorer, chosen, precision=precision, batch_size=batch_size, evidence=True):
+        if result.evidence is not None:
+            parts.append(result.evidence)
+        yield Record("deviations", len(parts), len(chosen))
+    scorer.config["second_stage"]["n_learnt_deltas"] = scorer.second_stage.remember_deltas(torch.stack(parts))
+
+
 def pool_again(
     scorer: MultiScaleScorer, learn: ImageSet, *, precision: str, batch_size: int, rng: torch.Generator
 ) -> Generator[Record, None, None]:

@@ -48,10 +48,7 @@ def train_stage_one(
         if scale.memory is not None and not identity:
             scale.memory.requires_grad_(True)
     steps = budget(p, len(learn))
-    scale_weights = each("scale_weights", run.params.scale_weights, len(scorer.memories()))
-    model = ContrastedMemory(
-        scorer, p.contrast, projection_dim=p.projection_dim, rng=run.rng, scale_weights=scale_weights
-    ).to(run.device)
+    model = contrasted(scorer, p, run)
     model.bypassed = identity or p.warmup > 0
     # Pretrained batch statistics come from far more images than a fit has; only a backbone from scratch learns its own.
     scorer.backbone.train(from_scratch)
@@ -62,7 +59,8 @@ def train_stage_one(
 
     def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
         if model.steps == p.warmup and model.bypassed and not identity:
-            seed_from_views(model, views_of, feed, run)
+            with torch.autocast(run.device.type, enabled=False):
+                seed_from_views(model, views_of, feed, run)
             model.bypassed = False
         first, second = views_of(batch[0])
         return model.loss(first, second, batch[1].to(run.device))
@@ -79,6 +77,17 @@ def train_stage_one(
     else:
         yield from train(model, loss, feed, recipe, **options)
     scorer.backbone.eval()
+
+
+def contrasted(scorer: MultiScaleScorer, p: StageOne, run: Run[AnoMem]) -> ContrastedMemory:
+    """Return a scorer's backbone and memories as the first stage trains them, with new projection heads."""
+    return ContrastedMemory(
+        scorer,
+        p.contrast,
+        projection_dim=p.projection_dim,
+        rng=run.rng,
+        scale_weights=each("scale_weights", run.params.scale_weights, len(scorer.memories())),
+    ).to(run.device)
 
 
 def budget(p: StageOne, n_images: int) -> int:

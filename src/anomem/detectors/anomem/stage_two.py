@@ -37,8 +37,9 @@ from anomem.types import ANOMALOUS, Record
 if TYPE_CHECKING:
     from anomem.detectors.anomem.detector import AnoMem
 
-HEAD_STEPS = 200
-HEAD_RATE = 3e-3
+BRIEF, BRIEF_BATCH = Recipe(200, 3e-3, optimiser="adamw", weight_decay=0.05, clip=1.0), 128
+PAPER, PAPER_BATCH = Recipe(1000, 0.1), 1024
+"""Training of g: ours, and with the paper's optimiser, schedule and batch; it states neither rate nor steps."""
 MASKED_LIMIT = 32_768
 """Number of deviations kept per scale at positions marked by masks, and at unmarked ones."""
 MOST = 0.95
@@ -284,18 +285,23 @@ def _fit_evidence_heads(
             layer.reset_parameters()
     stage.requires_grad_(False)
     stage.evidence_heads.requires_grad_(True)
-    pools = [_pools(stage, s, evidence, labels, observed) for s in range(len(stage.channels))]
+    p = run.params.stage_two
+    published = p.recipe == "paper"
+    pools = [
+        _published_pools(stage, s, evidence, labels) if published else _pools(stage, s, evidence, labels, observed)
+        for s in range(len(stage.channels))
+    ]
 
     def loss(half: int) -> tuple[Tensor, dict[str, float]]:
         losses = []
         for s, (normal, anomalous) in enumerate(pools):
             batch = torch.cat([_draw(normal, half, run), _draw(anomalous, half, run)])
             target = torch.arange(2 * half) >= half
-            losses.append(double_hinge(stage.distance(s, batch), target.long(), run.params.stage_two.margin).mean())
+            losses.append(double_hinge(stage.distance(s, batch), target.long(), p.margin).mean())
         return torch.stack(losses).mean(), {}
 
-    recipe = Recipe(HEAD_STEPS, HEAD_RATE, optimiser="adamw", weight_decay=0.05, clip=1.0)
-    halves = (64 for _ in range(HEAD_STEPS))
+    recipe, half_batch = (PAPER, PAPER_BATCH // 2) if published else (BRIEF, BRIEF_BATCH // 2)
+    halves = (half_batch for _ in range(recipe.steps))
     options: dict[str, Any] = {"device": torch.device("cpu"), "stage": "heads", "every": 50, "rng": run.rng}
     yield from train(stage, loss, halves, recipe, **options)
     stage.requires_grad_(False)
@@ -315,6 +321,15 @@ def _pools(
     normal = [pooled[labels == 0], stage.positions(scale), observed.clean[scale].clone()]
     anomalous = [pooled[labels == 1], observed.defective[scale].clone()]
     return [n for n in normal if len(n)], [a for a in anomalous if len(a)]
+
+
+def _published_pools(
+    stage: SecondStage, scale: int, evidence: Tensor, labels: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return phi(Delta) of stage 1's normals and of labelled anomalies; of tune normals where a fit kept no others."""
+    pooled = stage.signed(evidence, scale).clone()
+    learnt = stage.learnt_delta(scale)
+    return [learnt if len(learnt) else pooled[labels == 0]], [pooled[labels == 1]]
 
 
 def _draw(sources: list[Tensor], count: int, run: Run[AnoMem]) -> Tensor:
