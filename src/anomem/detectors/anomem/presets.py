@@ -215,8 +215,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # The paper names a modern Hopfield layer. Its public implementation layer-normalises queries and stored patterns, takes
 # one update, and divides the inverse temperature by the root of the width: items drawn from N(0, 0.02) differ only
-# then, and pass gradients (benchmarks/results/variants/anomem-readings.jsonl has the other readings). Rates and epochs are not
-# stated: those of the public code of SimCLR and SSD for CIFAR, whose rate of 0.5 is for batches of 512.
+# then, and pass gradients (benchmarks/results/variants/anomem-readings.jsonl has the other readings). Rates and epochs
+# are not stated: those of the public code of SimCLR and SSD for CIFAR, whose rate of 0.5 is for batches of 512.
 PRESETS["paper"] = PRESETS["object"] | {
     "size": 32,
     "aspect": "square",
