@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import timm
@@ -79,6 +80,7 @@ def architecture(name: str) -> str:
     return name.partition(".")[0]
 
 
+@cache
 def stride_of(name: str) -> int:
     """Return the side of one position of a model's coarsest feature map, in pixels of its input."""
     with torch.device("meta"):  # Neither memory nor random numbers are used.
