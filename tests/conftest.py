@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,18 @@ def seed_generators(name: str) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order files, and the tests of a file, by ``ANOMEM_TEST_ORDER``: no test may depend on those before it."""
+    """Put files with long tests first, then those of many tests, so that no worker ends long after the others.
+
+    With ``ANOMEM_TEST_ORDER`` files, and the tests of a file, come in a random order: no test may depend on those
+    before it.
+    """
     seed = os.environ.get("ANOMEM_TEST_ORDER")
     if seed is not None:
         items.sort(key=lambda item: [zlib.crc32(f"{seed} {part}".encode()) for part in (item.path, item.nodeid)])
+        return
+    counts = Counter(item.path for item in items)
+    long = {item.path for item in items if item.get_closest_marker("ci_sample")}
+    items.sort(key=lambda item: (item.path not in long, -counts[item.path]))
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
@@ -71,6 +80,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from tests.scheduling import Groups
 
+    config.option.loadscopereorder = False
     return Groups(config, log)
 
 

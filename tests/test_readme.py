@@ -31,7 +31,7 @@ def factory(tmp_path: Path) -> Path:
     """A folder with the parts that the README speaks of."""
     rng = np.random.default_rng(0)
     for folder, half, count in (
-        ("good_parts", "train", 40),
+        ("good_parts", "train", 50),
         ("more_good_parts", "test", 50),
         ("new_parts", "test", 4),
     ):
@@ -74,7 +74,7 @@ def test_the_snippet_of_the_readme_runs(
     assert len([line for line in snippet.splitlines() if line.strip()]) <= 10
     monkeypatch.chdir(factory)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # forty images are few
+        warnings.simplefilter("ignore")  # fifty images are few
         exec(snippet, {})
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert (factory / "model.safetensors").is_file()

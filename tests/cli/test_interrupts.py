@@ -44,7 +44,11 @@ def many_images(shop: Shop, folder: Path, copies: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, "terminated"),
+    ],
 )
 def test_score_interrupted_among_its_heatmaps(shop: Shop, tmp_path: Path, number: int, code: int, word: str) -> None:
     many_images(shop, tmp_path / "in", 40)

@@ -19,7 +19,7 @@ def closing(descriptors: tuple[int, ...], command: Sequence[str]) -> list[str]:
     return ["sh", "-c", 'exec "$@" ' + " ".join(f"{descriptor}>&-" for descriptor in descriptors), "sh", *command]
 
 
-@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("closed", [*(pytest.param(c, marks=pytest.mark.slow) for c in [(1,), (2,)]), (0, 1, 2)])
 def test_closed_streams_change_nothing(shop: Shop, tmp_path: Path, closed: tuple[int, ...]) -> None:
     arguments = ["score", shop.knn, shop.data / "test" / "good", "--out", "r.csv"]
     command = closing(closed, [*COMMAND, *map(str, arguments)])

@@ -62,7 +62,7 @@ class Load(threading.Thread):
 def test_nothing_acknowledged_is_lost_or_doubled_by_kills_under_load(tmp_path: Path, shop: Shop) -> None:
     acknowledged: dict[str, int] = {}
     tried: list[str] = []
-    for turn in range(3):
+    for turn in range(2):
         with process(tmp_path / "station", "--model", shop.model) as (station, url):
             loads = [Load(url, 10 * turn + i, [*shop.good, *shop.defects]) for i in range(4)]
             for load in loads:

@@ -97,6 +97,29 @@ class Example:
         return self.score(self.fitted)
 
     @cached_property
+    def again(self) -> tuple[Detector, Detector, list[str]]:
+        """Second fit under another global random state: returned value, detector, and stages that changed that state."""
+        detector = self.new()
+        changed: list[str] = []
+        images, y = self.given(self.train)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(20_000)
+            state = random_state()
+
+            def watch(record: Record) -> None:
+                if random_state() != state:
+                    changed.append(record.stage)
+
+            options: dict[str, Any] = {"calibration": self.calibration, "alpha": 0.2, "batch_size": 16}
+            found = detector.fit(images, y, device="cpu", progress=watch, **options)
+        return found, detector, changed
+
+    @cached_property
+    def reduced(self) -> Detector:
+        """Shared detector of bfloat16 and another seed."""
+        return self.fit(self.new(precision="bfloat16", seed=1))
+
+    @cached_property
     def with_labels(self) -> tuple[Detector, list[str]]:
         """Shared detector fitted to normals and labelled defects, and the warnings of that fit."""
         images, y = self.given(self.train, labels=True)

@@ -24,9 +24,7 @@ def saved_and_loaded(example: Example) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("float32", "bfloat16"):
-            detector = example.fitted
-            if precision != "float32":
-                detector = example.fit(example.new(precision=precision))
+            detector = example.fitted if precision == "float32" else example.reduced
             path, again = Path(folder) / precision, Path(folder) / f"{precision} again"
             detector.save(path)
             loaded = load(path)

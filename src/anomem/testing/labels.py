@@ -14,7 +14,16 @@ from anomem.detector import Detector
 from anomem.errors import AnomemWarning, CalibrationError, InputError
 from anomem.metrics import auroc
 from anomem.nn.scorer import TwoStageScorer
-from anomem.testing.example import Example, StopAfter, StoppedError, digests, refused, require, require_close
+from anomem.testing.example import (
+    Example,
+    StopAfter,
+    StoppedError,
+    digests,
+    random_state,
+    refused,
+    require,
+    require_close,
+)
 
 
 def labels_count_as_the_class_says(example: Example) -> None:
@@ -154,7 +163,9 @@ def cross_fitted_normals_have_all_roles(example: Example) -> None:
     detector = example.new()
     if chosen_kind("auto", detector, detector.name, detector.resolve(), len(images)) == "split":
         return
+    state = random_state()
     detector.fit(images, y, alpha=0.2, device="cpu")
+    require(random_state() == state, "the global random state is unchanged")
     require(detector.calibration_.kind == "cross", "the default calibration is cross")
     source = open_source(example.train)
     everything = {source.digest(i) for i in range(len(source))}
