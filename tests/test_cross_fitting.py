@@ -30,7 +30,12 @@ from anomem.runtime.calibration import Calibration, calibrate
 from anomem.runtime.images import write_png
 from anomem.runtime.progress import run_to_end
 
-CLOSED = ("anomem", "padim", "knn", "kmeans", "ocsvm", "iforest")
+CLOSED = (
+    "anomem",
+    "padim",
+    "knn",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("kmeans", "ocsvm", "iforest")),  # pooled as knn
+)
 SIDE = 64
 Images = npt.NDArray[np.uint8]
 

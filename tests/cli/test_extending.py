@@ -16,7 +16,7 @@ from anomem.errors import InputError
 from anomem.modelfile import read_manifest
 from tests.cli.process import KNN, Run, Shop, files, goods
 
-METHODS = ("knn", "padim", "kmeans", "iforest", "ocsvm")
+METHODS = ("knn", "padim", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kmeans", "iforest", "ocsvm")))
 
 pytestmark = pytest.mark.filterwarnings("ignore::anomem.errors.AnomemWarning")
 

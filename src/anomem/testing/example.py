@@ -98,7 +98,7 @@ class Example:
 
     @cached_property
     def again(self) -> tuple[Detector, Detector, list[str]]:
-        """Second fit under another global random state: returned value, detector, and stages that changed that state."""
+        """Second fit under another global random state: returned value, detector, stages that changed that state."""
         detector = self.new()
         changed: list[str] = []
         images, y = self.given(self.train)
