@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from anomem.service.drift import DriftRule, DriftTracker
 from tests.service.conftest import Shop
-from tests.service.served import served
+from tests.service.served import Served, served
 
 
 def alarms_of(n: int, images: int, rng: np.random.Generator, *, shift: float = 0.0, rounded: bool = False) -> list[int]:
@@ -44,13 +46,24 @@ def test_the_default_bound_is_stated() -> None:
     assert DriftRule().false_alarms_per_10000 == pytest.approx(0.01, rel=0.01)
 
 
+def drift_after(station: Served, n: int) -> dict[str, Any]:
+    """Return what is known of drift once n images were looked at, which may be a moment after their answers."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found: dict[str, Any] = station.get("/models/1/drift")
+        if found["states"] and found["states"][0]["n"] >= n:
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"{n} images were not looked at")
+
+
 def test_an_alarm_is_kept_and_a_restart_replays_the_sample(tmp_path: Path, shop: Shop) -> None:
     with served(tmp_path / "s", shop.model) as station:
         station.client.patch("/api/v1/models/1", json={"settings": {"sample_every": 1}})
         station.inspect(*shop.good * 10, stratum="camera 1")
-        assert station.get("/models/1/drift")["states"][0]["alarms"] == 0
+        assert drift_after(station, 50)["states"][0]["alarms"] == 0
         found = station.inspect(*shop.defects * 8, stratum="camera 1")
-        before = station.get("/models/1/drift")
+        before = drift_after(station, 90)
         (state,) = before["states"]
         assert (state["stratum"], state["n"]) == ("camera 1", 90)
         assert state["alarms"] >= 1
@@ -58,5 +71,5 @@ def test_an_alarm_is_kept_and_a_restart_replays_the_sample(tmp_path: Path, shop:
     with served(tmp_path / "s") as station:
         assert station.get("/models/1/drift") == before
         station.inspect(shop.good[0], stratum="camera 1")
-        (state,) = station.get("/models/1/drift")["states"]
+        (state,) = drift_after(station, 91)["states"]
         assert (state["n"], state["alarms"]) == (91, before["states"][0]["alarms"])
