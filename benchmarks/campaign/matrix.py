@@ -1,10 +1,11 @@
 """Default tests under other numbers of cores and threads, hash seeds and orders.
 
-``python -m benchmarks.campaign.matrix``, about 40 minutes on two idle cores. First all default tests run once and are
-timed. The files with the least time per test that together hold half of the tests, the quick half, then run as one
-process: on one core, with 1, 2 and 4 threads; with ``PYTHONHASHSEED`` 0 to 4; with files, and tests within a file, in
-random orders 0 to 9 (``ANOMEM_TEST_ORDER``). One line per run, in ``matrix.jsonl``: passed, failed and skipped tests.
-Finished runs are skipped: rerun the command to resume; ``--fresh`` starts anew. Exit code 1 if a run has a failure.
+``python -m benchmarks.campaign.matrix``, about 90 minutes on two idle cores. First all default tests run on all cores
+and are timed; then on one core, and with 2 and 4 threads; each of these runs, and one more, has another
+``PYTHONHASHSEED``, 0 to 4. The files with the least time per test that together hold half of the tests, the quick half,
+then run with files, and tests within a file, in random orders 0 to 9 (``ANOMEM_TEST_ORDER``), as one process. One line
+per run, in ``matrix.jsonl``: passed, failed and skipped tests. Finished runs are skipped: rerun the command to resume;
+``--fresh`` starts anew. Exit code 1 if a run has a failure.
 
 ``--files tests/test_rates.py ... --only order-0`` tries it on few files, without timing.
 """
@@ -29,38 +30,46 @@ from anomem.benchmark.environment import made_by
 from benchmarks.campaign.result import FOLDER
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 600
-"""Time after which a run is killed and counts as failed; of the timed run, four times that."""
+DEFAULT = ("-m", "(not slow and not realdata) or ci_sample")
+"""Selection of ``make test``."""
+
+LIMIT_S = 4800
+"""Time after which a run is killed and counts as failed."""
 
 RUNS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
-    "one-core": ({}, ("taskset", "-c", "0")),
-    **{f"threads-{n}": ({"OMP_NUM_THREADS": str(n)}, ()) for n in (2, 4)},
-    **{f"hash-{seed}": ({"PYTHONHASHSEED": str(seed)}, ()) for seed in range(5)},
-    **{f"order-{seed}": ({"ANOMEM_TEST_ORDER": str(seed)}, ()) for seed in range(10)},
+    "all-cores": ({"PYTHONHASHSEED": "0"}, ()),
+    "one-core": ({"PYTHONHASHSEED": "1"}, ("taskset", "-c", "0")),
+    "threads-2": ({"PYTHONHASHSEED": "2", "OMP_NUM_THREADS": "2"}, ()),
+    "threads-4": ({"PYTHONHASHSEED": "3", "OMP_NUM_THREADS": "4"}, ()),
+    "hash-4": ({"PYTHONHASHSEED": "4"}, ()),
 }
-"""Run -> its environment and the command before Python's."""
+"""Run of all default tests -> its environment and the command before Python's."""
+
+ORDERS = {f"order-{seed}": {"ANOMEM_TEST_ORDER": str(seed)} for seed in range(10)}
+"""Run of the quick half -> its environment."""
 
 
 def main() -> None:
     """Run what is missing, and exit with 1 for a failure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.campaign.matrix", description=__doc__)
-    parser.add_argument("--only", nargs="+", default=list(RUNS), choices=list(RUNS), metavar="RUN", help="runs")
-    parser.add_argument("--files", nargs="+", help="test files instead of the quick half")
+    names = [*RUNS, *ORDERS]
+    parser.add_argument("--only", nargs="+", default=names, choices=names, metavar="RUN", help="runs")
+    parser.add_argument("--files", nargs="+", help="test files instead of all, or of the quick half")
     parser.add_argument("--out", type=Path, default=FOLDER / "matrix.jsonl", help="file of the lines")
     parser.add_argument("--fresh", action="store_true", help="forget earlier lines")
     options = parser.parse_args()
     if options.fresh:
         options.out.unlink(missing_ok=True)
     lines = read(options.out)
-    if options.files is None and "timed" not in lines:
-        lines["timed"] = added(options.out, timed())
-    files = options.files or lines["timed"]["quick_half"]
     for name in options.only:
-        if name not in lines:
-            environment, before = RUNS[name]
-            lines[name] = added(
-                options.out, {"run": name, **environment, **tested(files, environment, before, LIMIT_S)}
-            )
+        if name in lines:
+            continue
+        if name in RUNS:
+            found = whole(name, options.files or [])
+        else:
+            files = options.files or lines["all-cores"]["quick_half"]
+            found = {**ORDERS[name], **tested(files, ORDERS[name], ())}
+        lines[name] = added(options.out, {"run": name, **found})
     sys.exit(any(line["failed"] for line in lines.values()))
 
 
@@ -78,14 +87,15 @@ def added(path: Path, line: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def timed() -> dict[str, Any]:
-    """Run all default tests on all cores and choose the quick half."""
+def whole(name: str, files: list[str]) -> dict[str, Any]:
+    """Run all default tests, on all cores by two processes or more; with the first run, choose the quick half."""
+    environment, before = RUNS[name]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
-        parallel = ("--numprocesses", "auto", "--dist", "loadgroup", f"--junitxml={report}")
-        line = tested(parallel, {}, (), 4 * LIMIT_S)
-        quick = quick_half(report)
-    return {"run": "timed", **line, "quick_half": quick}
+        split = () if before else ("--numprocesses", "auto", "--dist", "loadgroup")
+        line = tested((*split, *DEFAULT, f"--junitxml={report}", *files), environment, before)
+        quick = {"quick_half": quick_half(report)} if name == "all-cores" and report.exists() else {}
+    return {**environment, **line, **quick}
 
 
 def quick_half(report: Path) -> list[str]:
@@ -103,9 +113,7 @@ def quick_half(report: Path) -> list[str]:
     return sorted(chosen)
 
 
-def tested(
-    arguments: Sequence[str], environment: dict[str, str], before: Sequence[str], limit: float
-) -> dict[str, Any]:
+def tested(arguments: Sequence[str], environment: dict[str, str], before: Sequence[str] = ()) -> dict[str, Any]:
     """Run tests and return their numbers, the failed ones by name, and the seconds."""
     command = [*before, sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *arguments]
     started = time.perf_counter()
@@ -117,10 +125,10 @@ def tested(
             capture_output=True,
             text=True,
             check=False,
-            timeout=limit,
+            timeout=LIMIT_S,
         )
     except subprocess.TimeoutExpired:
-        return {"passed": 0, "skipped": 0, "failed": [f"killed after {limit} s"], "seconds": limit}
+        return {"passed": 0, "skipped": 0, "failed": [f"killed after {LIMIT_S} s"], "seconds": LIMIT_S}
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, flags=re.MULTILINE)
     if ran.returncode and not failed:
         failed = [f"exit code {ran.returncode}: {(ran.stderr or ran.stdout).strip()[-300:]}"]
