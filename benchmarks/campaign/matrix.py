@@ -113,7 +113,7 @@ def quick_half(report: Path) -> list[str]:
     return sorted(chosen)
 
 
-def tested(arguments: Sequence[str], environment: dict[str, str], before: Sequence[str] = ()) -> dict[str, Any]:
+def tested(arguments: Sequence[str], environment: dict[str, str], before: Sequence[str]) -> dict[str, Any]:
     """Run tests and return their numbers, the failed ones by name, and the seconds."""
     command = [*before, sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *arguments]
     started = time.perf_counter()
