@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ def test_a_sweep_varies_exactly_one_parameter(name: str) -> None:
 @pytest.mark.parametrize("name", SWEEPS)
 def test_points_of_a_sweep_are_units_of_their_own(name: str) -> None:
     axis = SWEEPS[name]
-    data = classes(2, 200, 4) if axis.protocol == "one-vs-rest" else defects({"crack": 4})
+    of_classes = axis.protocol in ("one-vs-rest", "linear-evaluation")
+    data = classes(2, 200, 4) if of_classes else defects({"crack": 4})
     keys = set()
     for variant, protocol in points(name):
         tasks = [t for t in protocol.tasks(data, unopened) if isinstance(t, Task)]
@@ -243,7 +245,7 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def one_of_each(part: Part, root: Path) -> Iterator[Unit]:
+def one_of_each(part: Part, root: Path, dry_steps: int = 2) -> Iterator[Unit]:
     """Of every variant (of every point of a sweep the first and the last) one unit with labels and one without."""
     # Sets that only their owners give away are stood in for by MVTec folders of the same kind of task.
     there = {"cifar10", "cifar100", "cifar100:coarse", "mnist"}
@@ -257,7 +259,7 @@ def one_of_each(part: Part, root: Path) -> Iterator[Unit]:
         options |= {"draws": 1, "gammas": (0.0,) if options.get("gammas") == (0.0,) else (0.0, 0.2)}
     small = replace(part, data=data[:1], options=options, seeds=(0,))
     seen: dict[str, Unit] = {}
-    for unit in plan([small], Wanted(root=root, dry_steps=2)).units:
+    for unit in plan([small], Wanted(root=root, dry_steps=dry_steps)).units:
         name = f"{unit.variant.method} {unit.variant.label} {unit.variant.sweep} {unit.task.labelled}"
         seen.setdefault(name, unit)
     units = list(seen.values())
@@ -284,15 +286,47 @@ def test_every_recipe_of_the_paper_suite_takes_two_steps(number: int, miniature:
         assert all(steps <= 2 for steps in trained)
 
 
+TRAINED = [i for i, part in enumerate(SUITES["paper"]) if part.protocol != "sweep"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", TRAINED)
+def test_every_recipe_of_the_paper_suite_learns_within_fifty_steps(
+    number: int, miniature: Path, tmp_path: Path
+) -> None:
+    earlier = [variant for part in SUITES["paper"][:number] for variant in part.variants]
+    units = [u for u in one_of_each(SUITES["paper"][number], miniature, 50) if u.variant not in earlier]
+    small = [replace(unit, variant=shrunk(unit.variant)) for unit in units]
+    with RunFile(tmp_path / "runs.jsonl") as run_file:
+        outcomes = list(run(small, run_file, Settings(root=miniature, workers=0)))
+    for outcome in outcomes:
+        assert outcome.line, outcome.error
+        for stage, losses in outcome.line["losses"].items():
+            assert np.isfinite(losses).all(), (str(outcome.unit), stage, losses)
+            assert min(losses[1:]) < losses[0], (str(outcome.unit), stage, losses)
+
+
+SMALL: dict[str, Any] = {
+    "widths": (4, 8, 16, 16, 16),
+    "train_batch": 8,
+    "output_dim": 64,
+    "training.batch": 8,
+    "stage_one.batch": 8,
+}
+
+
 def shrunk(variant: Variant) -> Variant:
     """The recipe with smaller images and batches and, where it is trained from scratch, a thinner network."""
-    declared, params = get(variant.method).declared(), dict(variant.params)
-    if get(variant.method)(**params).resolve()["size"] > 128:
-        params["size"] = 64
-    if params.get("weights", "") is None and "width" in declared:
+    resolved, params = get(variant.method)(**variant.params).resolve(), dict(variant.params)
+    names = dict(resolved.declared_deep())
+    if resolved["size"] > 128 or "widths" in names:
+        params["size"] = min(resolved["size"], 64)
+    if "width" in names and resolved["weights"] is None:
         params["width"] = 0.125
-    if "train_batch" in declared:
-        params["train_batch"] = 8
-    if "widths" in params:
-        params["widths"] = (4, 8, 16, 16, 16)
+    for name, value in SMALL.items():
+        group = name.rpartition(".")[0]
+        if name in names and (not group or resolved[group] is not None) and resolved[name] is not None:
+            params[name] = value
+    if "stage_one.batch" in params:  # The rate belongs to the batch.
+        params["stage_one.lr"] = resolved["stage_one.lr"] * SMALL["stage_one.batch"] / resolved["stage_one.batch"]
     return replace(variant, params=params)

@@ -105,6 +105,16 @@ def test_what_any_warp_made_up_is_marked() -> None:
     assert found.seen((4, 4)).tolist() == [[[0, 0, 1, 1]] * 4]
 
 
+def test_aligners_stand_behind_chosen_stages_alone(backbone: Backbone) -> None:
+    images = smooth(2, 64).byte()
+    one = _shaken(_aligned(backbone, image=None, feature={"hidden": 8, "behind": [1]}))
+    found = one(images)
+    moved = [not torch.equal(theta, torch.eye(2, 3).expand(2, 2, 3)) for theta in found.thetas]
+    assert moved == [False, False, True, False]
+    before = _aligned(backbone, image=None, feature=None)(images)
+    assert torch.equal(one.segments[0]((images - one.mean) / one.std), before.maps[0])
+
+
 def test_every_parameter_gets_a_gradient(backbone: Backbone) -> None:
     model = _shaken(_aligned(backbone, feature={"hidden": 8}))
     for name, parameter in model.named_parameters():
@@ -120,6 +130,18 @@ def test_every_parameter_gets_a_gradient(backbone: Backbone) -> None:
     assert [n for n in without if not n.endswith("localiser.last.bias")] == []
     assert all("feature_aligners" in n for n in without)
     assert {"feature_loss", "image_loss", "z_deviation", "angle_spread", "scale_spread", "shift_spread"} <= set(figures)
+
+
+def test_the_summed_loss_is_the_mean_times_the_positions(backbone: Backbone) -> None:
+    images, losses = smooth(4, 64).byte(), []
+    for summed in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            weights = Weights(0.0, 1.0, summed=summed)
+            training = DenseAlignment(_aligned(backbone), width=16, weights=weights, pose=Pose(), rng=generator())
+            losses.append(float(training.loss(images)[0].detach()))
+    height, width = training.backbone.maps[-1].hw
+    assert losses[1] == pytest.approx(height * width * losses[0], rel=1e-5)
 
 
 def test_both_losses_are_weighted(backbone: Backbone) -> None:

@@ -19,10 +19,10 @@ from anomem.data.synthetic import crops
 from anomem.detectors import load
 from anomem.detectors.baselines.padim import PaDiM
 from anomem.detectors.fyd.alignment import ImageAligner
-from anomem.detectors.fyd.detector import FROZEN, FYD, ImageAlignment, Training
+from anomem.detectors.fyd.detector import FROZEN, FYD, FeatureAlignment, ImageAlignment, Training
 from anomem.detectors.fyd.loss import distance_variance
 from anomem.detectors.fyd.scorer import FYDScorer
-from anomem.detectors.fyd.training import _pictures, learn_gaussians
+from anomem.detectors.fyd.training import _pictures, gate_features, learn_gaussians
 from anomem.errors import AnomemWarning, ParameterError
 from anomem.fitting import make_run, read_preprocessing
 from anomem.metrics import auroc
@@ -208,6 +208,29 @@ def test_pictures_that_lie_alike_are_left_as_they_are() -> None:
     assert scorer_of(
         fit(pictures, image_aligner=ImageAlignment(keep="on", steps=2), training=None)
     ).backbone.image_aligner
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_feature_aligners_that_make_normals_stand_out_are_left_out(images: UInt8Image, scale: float) -> None:
+    """Aligners that change nothing, or warp at random."""
+    brief = {"image_aligner": None, "training": Training(steps=1, width=16)}
+    detector = fit(images, **brief, feature_aligner=FeatureAlignment(keep="on"))
+    scorer, resolved = scorer_of(detector), FYD(**TINY, **brief).resolve()
+    run = make_run(resolved, device="cpu", fit_precision="float32", batch_size=16, workers=1)
+    for name, parameter in scorer.backbone.feature_aligners.named_parameters():  # type: ignore[union-attr]
+        if "localiser.last" in name:
+            torch.nn.init.normal_(parameter, std=scale, generator=torch.Generator().manual_seed(0))
+    learn = ImageSet(open_source(images), detector.preprocessing_)
+    *_, last = gate_features(scorer, learn, learn.subset(range(8)), run)
+    assert last.stage == "feature alignment left out"
+    assert last.facts["after"] > 0.95 * last.facts["before"]
+    assert scorer.backbone.feature_aligners is scorer.config["aligned"]["feature"] is None
+    assert (last.facts["after"] == pytest.approx(last.facts["before"], rel=1e-3)) == (scale == 0)
+
+
+def test_aligners_behind_stages_that_are_not_there_are_refused(images: UInt8Image) -> None:
+    with pytest.raises(ParameterError, match=r"feature_aligner\.behind: 4 is none of the stages \(1, 2, 3\)"):
+        fit(images, image_aligner=None, feature_aligner=FeatureAlignment(behind=(4,)))
 
 
 def aligned_by(direction: tuple[float, float], images: UInt8Image, batch_size: int = 16) -> FYD:

@@ -161,6 +161,40 @@ def test_parameters_reach_the_memories_and_the_loss() -> None:
     assert not np.allclose(scores[0], scores[2])
 
 
+def test_memories_are_narrower_than_encoder_and_decoder() -> None:
+    detector = _fitted(memory_channels=(3,), activation="leaky")
+    autoencoder = detector.scorer_.autoencoder
+    for level, width in ((0, 4), (1, 6)):
+        narrowing, memory = autoencoder.links[str(level)]
+        assert (narrowing.in_channels, narrowing.out_channels) == (width, 3)
+        queries = memory.gather(narrowing(torch.ones(2, width, 16 >> level, 16 >> level)))
+        assert queries.shape[1] == 2 * 3, "a query per channel that reaches the memory"
+        assert autoencoder.merge[level][0].in_channels == width + 3
+    rectifiers = [m for m in autoencoder.modules() if isinstance(m, torch.nn.ReLU | torch.nn.LeakyReLU)]
+    assert {type(m) for m in rectifiers} == {torch.nn.LeakyReLU}
+    whole = _fitted(memory="position", memory_levels=3, memory_channels=(2, 3, 5))
+    sizes = {int(i): tuple(link[1].items.shape) for i, link in whole.scorer_.autoencoder.links.items()}
+    assert sizes == {0: (1, 5, 2), 1: (1, 5, 3), 2: (1, 5, 5)}
+
+
+def test_items_start_as_features_of_normals() -> None:
+    still: dict[str, Any] = {"train_steps": 1, "lr": 1e-12}
+    for seeding, is_feature in (("features", True), ("random", False)):
+        for memory in _memories(_fitted(seeding=seeding, **still)).values():
+            items = memory.items.detach()
+            assert bool((items >= -1e-6).all()) == is_feature, "what leaves a ReLU is not negative"
+            assert bool((items.flatten(1).std(dim=1) > 0.1).all()) == is_feature
+
+
+def test_squared_errors_are_summed_as_they_are() -> None:
+    detector = _fitted(error="squared")
+    images = np.ascontiguousarray(_parts(3, seed=1, marked=True)[:, ::2, ::2])
+    with torch.inference_mode():
+        found = detector.scorer_.reconstruct(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    expected = np.square(images / 255.0 - found).mean(axis=3).sum(axis=(1, 2))
+    assert detector.anomaly_score(images, device="cpu") == pytest.approx(expected, rel=1e-4)
+
+
 def test_training_trains_every_part(detector: PMB) -> None:
     untrained = _fitted(train_steps=1, lr=1e-12).scorer_.state_dict()
     for name, tensor in detector.scorer_.state_dict().items():
@@ -197,8 +231,9 @@ def test_what_does_not_fit_together_is_named() -> None:
 
 def test_a_file_brings_every_kind_of_link_back(tmp_path: Path) -> None:
     images = _parts(4, seed=1)
+    more: dict[str, dict[str, Any]] = {"block": {"block": 2}, "position": {"memory_channels": (2,)}}
     for memory in ("partition", "position", "block", "skip", "none"):
-        detector = _fitted(memory=memory, **({"block": 2} if memory == "block" else {}))
+        detector = _fitted(memory=memory, **more.get(memory, {}))
         detector.save(tmp_path / memory)
         json.dumps(detector.scorer_.config)
         found = load(tmp_path / memory).anomaly_score(images, device="cpu")

@@ -91,6 +91,8 @@ def execute(unit: Unit, work: Workspace) -> dict[str, Any]:
         _keep_scores(work.settings.scores, unit, findings)
     data = work.open(unit.task.data, unit.limit)
     made: dict[str, Any] = plain({**_said(unit, data), **_found(findings)})
+    if unit.dry_steps is not None:
+        made["losses"] = plain(_losses(findings.fit.detector))
     settings = work.settings
     made["made_by"] = {**made_by(settings.device, settings.threads), "batch_size": settings.batch_size}
     made["measured"] = plain(measured)
@@ -147,6 +149,15 @@ def _history(detector: Detector) -> list[dict[str, Any]]:
         if facts:
             last[record.stage] = {"stage": record.stage, "step": record.step, "total": record.total, "facts": facts}
     return list(last.values())
+
+
+def _losses(detector: Detector) -> dict[str, list[float]]:
+    """Return the recorded losses of each stage that is trained, in order."""
+    found: dict[str, list[float]] = {}
+    for record in detector.history_:
+        if "loss" in record.facts:
+            found.setdefault(record.stage, []).append(record.facts["loss"])
+    return found
 
 
 def _measured(findings: Findings, total: float) -> dict[str, Any]:

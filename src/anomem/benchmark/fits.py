@@ -160,12 +160,18 @@ def fit_params(unit: Unit) -> dict[str, Any]:
         return params
     resolved = get(unit.variant.method)(**params).resolve()
     names = dict(resolved.declared_deep())
-    known = ("weights", "backbone")
-    fetched = names.keys() >= set(known) and [resolved[n] for n in known] == ["default", resolved["backbone"]]
-    dry: dict[str, Any] = {"weights": None} if fetched and resolved["backbone"] != DEFAULT_BACKBONE else {}
+    known = names.keys() >= {"weights", "backbone"}
+    dry: dict[str, Any] = {"weights": None} if known and _is_fetched(resolved) else {}
     budgets = {name: resolved[name] for name in names if name.rpartition(".")[2] in STEPS and _is_on(resolved, name)}
     cut = {name: min(steps or unit.dry_steps, unit.dry_steps) for name, steps in budgets.items() if steps != 0}
     return params | dry | cut
+
+
+def _is_fetched(resolved: Detector) -> bool:
+    """Return true where the weights of the backbone are neither random, nor in a package, nor a file."""
+    weights, backbone = resolved["weights"], resolved["backbone"]
+    packaged = weights == "default" and backbone == DEFAULT_BACKBONE
+    return weights is not None and not packaged and not Path(weights).is_file()
 
 
 def _is_on(resolved: Detector, name: str) -> bool:

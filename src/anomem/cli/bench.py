@@ -94,6 +94,9 @@ def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_j
                 failed.append({"unit": str(outcome.unit), "error": outcome.error})
             else:
                 done.append(outcome.unit.key)
+                for stage, losses in outcome.line.get("losses", {}).items():
+                    if len(losses) > 1 and losses[-1] >= losses[0]:
+                        note(f"loss does not fall: {outcome.unit}, {stage}: {losses[0]:.4g} to {losses[-1]:.4g}")
     except KeyboardInterrupt:
         _exit_interrupted(session, plan, out)
     seconds = time.perf_counter() - started

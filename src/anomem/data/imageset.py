@@ -30,6 +30,11 @@ class ImageSet(PreparedImages):
         """Return the maps of the images by a frozen backbone where they are kept, in batches; None: compute them."""
         return None
 
+    def joined(self, other: ImageSet) -> ImageSet:
+        """Return the images of this set and of another one of the same source, each once, in the source's order."""
+        chosen = np.union1d(self.indices, other.indices)
+        return ImageSet(self.source, self.preprocessing, chosen, workers=self.workers, skip_bad=self.skip_bad)
+
     def batches(self, batch_size: int, order: IntArray | None = None) -> Iterator[Batch]:
         """Yield batches of at most `batch_size` tiles; image positions refer to `order`."""
         first = 0

@@ -94,7 +94,7 @@ SWEEPS: dict[str, Axis] = {
         method="pmb",
         parameter="memory_levels",
         values=(1, 2, 3, 4, 5),
-        shown="PMB, Fig. 9",
+        shown="PMB, Fig. 9, settings B, D and E",
     ),
     "k": Axis(
         protocol="localisation",
@@ -137,6 +137,28 @@ SWEEPS: dict[str, Axis] = {
         values=((0.05, 1.0), (0.1, 1.0), (0.3, 1.0), (0.5, 1.0), (1.0, 1.0)),
         options={"labels": "anew"},
         shown="AnoMem, Fig. 4",
+    ),
+    "separability": Axis(
+        protocol="linear-evaluation",
+        method="anomem",
+        parameter="memory_size",
+        values=((512, 16), (512, 32), (512, 64), (512, 128), (512, 256), (512, 512), (512, 1024)),
+        shown="AnoMem, Fig. 3 (a)",
+    ),
+    "digits-k": Axis(
+        protocol="one-vs-rest",
+        method="pmb",
+        parameter="partitions",
+        values=((1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 8, 1)),
+        options={"gammas": (0.0,)},
+        shown="PMB, Table VIII",
+    ),
+    "oct-k": Axis(
+        protocol="localisation",
+        method="pmb",
+        parameter="partitions",
+        values=((1, 1, 1), (2, 2, 2), (4, 4, 4)),
+        shown="PMB, Table VIII",
     ),
     "gamma": Axis(
         protocol="one-vs-rest",

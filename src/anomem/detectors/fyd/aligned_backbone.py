@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from anomem.detectors.fyd.alignment import FeatureAligner, ImageAligner, Padding, compose, identity, in_frame, warp
 from anomem.errors import ParameterError
-from anomem.nn.backbones import Backbone
+from anomem.nn.backbones import Backbone, FeatureInfo
 from anomem.nn.token_maps import TokenMaps
 
 
@@ -64,8 +64,8 @@ class AlignedBackbone(nn.Module):
     image : dict or None
         Keyword arguments of :class:`~anomem.detectors.fyd.alignment.ImageAligner` beside the size; None: no ICA.
     feature : dict or None
-        Keyword arguments of :class:`~anomem.detectors.fyd.alignment.FeatureAligner` beside the map's shape;
-        None: no FCA.
+        Keyword arguments of :class:`~anomem.detectors.fyd.alignment.FeatureAligner` beside the map's shape, and
+        ``behind``, the numbers of the stages that have one (all by default); None: no FCA.
     padding : {"reflection", "border"}
         Content beyond the edge of an image or a map.
     common_frame : bool
@@ -106,9 +106,7 @@ class AlignedBackbone(nn.Module):
         self.whole = isinstance(backbone.model, TokenMaps)
         self.segments = nn.ModuleList([backbone.model] if self.whole else cut(backbone))
         self.image_aligner = None if image is None else ImageAligner(hw[0], **image)
-        self.feature_aligners = (
-            None if feature is None else nn.ModuleList(FeatureAligner(m.channels, m.hw, **feature) for m in maps)
-        )
+        self.feature_aligners = None if feature is None else _aligners(maps, **feature)
 
     @property
     def aligns(self) -> bool:
@@ -131,7 +129,8 @@ class AlignedBackbone(nn.Module):
                 x = self.segments[stage](x.contiguous(memory_format=torch.channels_last))
             raw.append(x)
             if self.feature_aligners is not None:
-                thetas.append(self.feature_aligners[stage](x))
+                aligner = self.feature_aligners[stage]
+                thetas.append(aligner(x) if isinstance(aligner, FeatureAligner) else identity(len(x), self.mean))
                 x = warp(x, thetas[-1], padding=self.padding)
             own.append(x)
         return Aligned(self._in_common_frame(raw, own, thetas[1:]), x, turned, thetas)
@@ -149,6 +148,13 @@ class AlignedBackbone(nn.Module):
             total = compose(theta, total)
             maps.append(warp(before, total, padding=self.padding))
         return maps[::-1]
+
+
+def _aligners(maps: Sequence[FeatureInfo], *, behind: Sequence[int] | None = None, **feature: Any) -> nn.ModuleList:
+    """Return a feature aligner per stage, or the identity at those that `behind` leaves out."""
+    chosen = range(len(maps)) if behind is None else behind
+    found = (FeatureAligner(m.channels, m.hw, **feature) if i in chosen else nn.Identity() for i, m in enumerate(maps))
+    return nn.ModuleList(found)
 
 
 def cut(backbone: Backbone) -> list[nn.Module]:

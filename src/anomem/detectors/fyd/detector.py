@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Self
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Supervision
-from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, STAGE, Pretrained
+from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, STAGE, WEIGHTS, Pretrained
 from anomem.detectors.fyd.alignment import Padding
 from anomem.detectors.fyd.scorer import STAGES, FYDScorer, empty_scorer
-from anomem.detectors.fyd.training import align_features, align_images, learn_gaussians
+from anomem.detectors.fyd.training import align_features, align_images, gate_features, learn_gaussians
 from anomem.errors import AnomemWarning
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE
@@ -61,6 +61,16 @@ class ImageAlignment(Parameters):
 class FeatureAlignment(Parameters):
     """Alignment of feature maps by six affine numbers (FCA)."""
 
+    keep: str = param(
+        "auto",
+        OneOf(("auto", "on")),
+        doc="Keep the aligners always, or (auto) only where they lower the scores of tune normals, relative to the "
+        "means of their maps, by at least 5 %.",
+        preset=True,
+    )
+    behind: tuple[int | str, ...] | None = param(
+        None, STAGE, doc="Those of the stages that have an aligner behind them; none: all.", optional=True
+    )
     bounded: bool = param(
         True,
         FLAG,
@@ -93,6 +103,12 @@ class Training(Parameters):
     )
     head_lr: float = param(5e-3, POSITIVE, doc="Peak learning rate of f and g.", preset=True)
     weight: float = param(1.0, Range(0.0), doc="Weight lambda_2 of the feature loss (Eq. 5).")
+    reduction: str = param(
+        "mean",
+        OneOf(("mean", "sum")),
+        doc="Eq. 4 over positions: mean, as in Algorithm 1, or sum, as printed; with SGD a factor of the rate.",
+        preset=True,
+    )
     width: int = param(256, Range(1, integer=True), doc="Width of f and g.")
 
 
@@ -127,12 +143,15 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "size": 224,
         "aspect": "square",
         "backbone": "resnet18",
+        # Not stated: torchvision's, as those of its baseline.
+        "weights": "tv_in1k",
         "image_aligner.keep": "on",
         "image_aligner.angle": "number",
         "image_aligner.steps": 0,
         "image_aligner.joint": True,
         "image_aligner.lr": 0.01,
         "image_aligner.turns": 0.0,
+        "feature_aligner.keep": "on",
         "feature_aligner.bounded": False,
         "feature_aligner.lr": 1e-4,
         # 50 epochs of some 150 to 250 normals in batches of 32.
@@ -141,6 +160,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "training.batch_norm": "batch",
         "training.lr": 1e-4,
         "training.head_lr": 1e-4,
+        "training.reduction": "sum",
         "centred": False,
         "common_frame": False,
         "train_batch": 32,
@@ -185,6 +205,9 @@ class FYD(Pretrained):
 
     preset: str = param("surface", OneOf(tuple(PRESETS)), doc=f"{PRESET_DOC}; paper: the publication's literal form.")
     backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.", preset=True)
+    weights: str | None = param(
+        "default", WEIGHTS, doc="Weights of the backbone; none: random ones.", optional=True, preset=True
+    )
     stages: tuple[int | str, ...] = param(
         STAGES, STAGE, doc="Feature maps of the backbone, in order, as timm's out_indices, or by name or stride."
     )
@@ -263,6 +286,7 @@ class FYD(Pretrained):
         if not alone:
             yield from align_images(scorer, learn, tune, run)
             yield from align_features(scorer, learn, run)
+            yield from gate_features(scorer, learn, tune, run)
         scorer.requires_grad_(False)
         # Nothing is tuned on the tune normals any more: a covariance gains from every image.
         yield from learn_gaussians(scorer, [learn, tune], run)

@@ -96,10 +96,11 @@ class PixelAlignment(nn.Module):
 
 @dataclass(frozen=True)
 class Weights:
-    """lambda_1 and lambda_2 of Eq. 5."""
+    """lambda_1 and lambda_2 of Eq. 5; `summed`: Eq. 4 is a sum over positions, not their mean."""
 
     image: float = 1.0
     feature: float = 1.0
+    summed: bool = False
 
 
 class DenseAlignment(nn.Module):
@@ -147,7 +148,8 @@ class DenseAlignment(nn.Module):
             "z_deviation": float(unit_deviation(encoded)) * math.sqrt(encoded.shape[1]),
             **spread_of(found.thetas),
         }
-        value = self.weights.feature * value
+        positions = encoded.shape[2] * encoded.shape[3] if self.weights.summed else 1
+        value = self.weights.feature * positions * value
         aligner = self.backbone.image_aligner
         if aligner is not None and any(p.requires_grad for p in aligner.parameters()):
             pixels = pixel_loss(aligner.view(found.images), self.rng)

@@ -156,4 +156,12 @@ def _image_options(images: ImageAlignment, p: FYD) -> dict[str, Any]:
 
 
 def _feature_options(features: FeatureAlignment, p: FYD) -> dict[str, Any]:
-    return {"centred": p.centred, "hidden": p.hidden, **({} if features.bounded else {"bounds": None})}
+    options: dict[str, Any] = {"centred": p.centred, "hidden": p.hidden}
+    if not features.bounded:
+        options["bounds"] = None
+    if features.behind is not None:
+        absent = [stage for stage in features.behind if stage not in p.stages]
+        if absent:
+            raise ParameterError(f"feature_aligner.behind: {absent[0]!r} is none of the stages {p.stages}; name some")
+        options["behind"] = [p.stages.index(stage) for stage in features.behind]
+    return options

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from anomem.detectors.fyd.detector import FYD, ImageAlignment
 
 GAIN = 0.05
-"""Minimum relative reduction of tune normals' distances for an image aligner with keep="auto"."""
+"""Minimum relative reduction for an aligner with keep="auto": of tune normals' distances, or of how they stand out."""
 
 COMPARED = 64
 """Maximum number of images that are compared, or whose distances are measured."""
@@ -88,7 +88,7 @@ def align_features(scorer: FYDScorer, learn: ImageSet, run: Run[FYD]) -> Generat
         )
     # Without an image aligner, turned images would be new ones rather than the same in another pose.
     pose = _pose(p, images if joint else None)
-    weights = Weights(images.weight if images else 0.0, how.weight)
+    weights = Weights(images.weight if images else 0.0, how.weight, summed=how.reduction == "sum")
     model = DenseAlignment(backbone, width=how.width, weights=weights, pose=pose, rng=run.rng).to(run.device)
     scorer.requires_grad_(False)
     model.fine.requires_grad_(True)
@@ -116,6 +116,41 @@ def align_features(scorer: FYDScorer, learn: ImageSet, run: Run[FYD]) -> Generat
         for segment in backbone.segments:
             fold_batch_norm(segment)
         scorer.config["backbone"]["folded"] = True
+
+
+def gate_features(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
+    """With keep="auto", drop the feature aligners unless scores of tune normals stand out 5 % less with them.
+
+    A warp that differs from image to image without need moves edges, and a normal image's highest distance with them,
+    which is its score. Both ways have Gaussians of their own, learnt from the same images.
+    """
+    how, aligners = run.params.feature_aligner, scorer.backbone.feature_aligners
+    if how is None or how.keep != "auto" or aligners is None:
+        return
+    excess = []
+    for kept in (None, aligners):
+        scorer.backbone.feature_aligners = kept
+        yield from learn_gaussians(scorer, [learn], run)
+        excess.append(_excess(scorer, tune, run))
+    without, with_them = excess
+    gained = with_them < (1 - GAIN) * without
+    if not gained:
+        scorer.backbone.feature_aligners = None
+        scorer.config["aligned"]["feature"] = None
+    verdict = "feature alignment kept" if gained else "feature alignment left out"
+    yield Record(verdict, 1, 1, {"before": without, "after": with_them})
+
+
+@torch.no_grad()
+def _excess(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> float:
+    """Return the mean ratio of an image's score to the mean of its map."""
+    ratios: list[Tensor] = []
+    for batch in images.batches(run.batch_size):
+        with autocast(run.device, run.params.precision):
+            output = scorer(batch.images.to(run.device))
+        assert output.map is not None
+        ratios.append(output.score / output.map.mean(dim=(1, 2)).clamp_min(1e-12))
+    return float(torch.cat(ratios).mean())
 
 
 def _recipe(p: FYD, steps: int, rate: float, rates: Mapping[str, float] | None = None) -> Recipe:

@@ -13,6 +13,7 @@ from anomem.detector import Supervision
 from anomem.detectors.baselines._pooled import (
     MODEL,
     PRESET_DOC,
+    WEIGHTS,
     Pretrained,
     load_pooled,
 )
@@ -182,6 +183,9 @@ class Plume(Pretrained):
         doc=f"{PRESET_DOC}; paper: the publication as printed; code: the authors' code, where it differs.",
     )
     backbone: str = param(DEFAULT_BACKBONE, MODEL, doc="Backbone, a timm model.", preset=True)
+    weights: str | None = param(
+        "default", WEIGHTS, doc="Weights of the backbone; none: random ones.", optional=True, preset=True
+    )
     output_dim: int | None = param(
         None,
         Range(1, 65536, integer=True),
@@ -291,7 +295,8 @@ class Plume(Pretrained):
         # The classifier looks for small deviations: it must not learn from features rounded otherwise than it scores.
         options: dict[str, Any] = {"precision": p.precision, "batch_size": run.batch_size}
         with FeatureStore(p.training.cache_mb) as store:
-            yield from store_features(store, backbone, learn, scorer.embed, **options)
+            # Nothing is tuned, so tune normals join the training.
+            yield from store_features(store, backbone, learn.joined(tune), scorer.embed, **options)
             learn_norm(scorer.norm, store, p.normalise)
             yield from train_on(store, scorer, run)
         return scorer

@@ -51,6 +51,7 @@ _LITERAL: dict[str, Any] = {
     "size": 224,
     "aspect": "square",
     "backbone": "resnet50",
+    "weights": "tv_in1k",
     "output_dim": 3072,
     "normalise": "batch",
     "map_scale": None,

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
+
+Activation = Literal["relu", "leaky"]
+LEAK = 0.2
+"""Slope of a leaky rectifier below zero."""
 
 
 class Autoencoder(nn.Module):
@@ -27,6 +33,10 @@ class Autoencoder(nn.Module):
         The deepest level must have one: the decoder begins there.
     channels : int
         Channels of the images.
+    carried : sequence of int or None
+        Channels that each level's link returns; None: those of the level.
+    activation : {"relu", "leaky"}
+        Rectifier behind each convolution; leaky: of slope 0.2 below zero, so that no channel dies.
 
     Raises
     ------
@@ -40,16 +50,28 @@ class Autoencoder(nn.Module):
     torch.Size([1, 3, 16, 16])
     """
 
-    def __init__(self, widths: Sequence[int], links: Mapping[int, nn.Module], channels: int = 3) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        links: Mapping[int, nn.Module],
+        channels: int = 3,
+        *,
+        carried: Sequence[int] | None = None,
+        activation: Activation = "relu",
+    ) -> None:
         super().__init__()
         if not widths or len(widths) - 1 not in links:
             raise ParameterError("autoencoder: a level has no width, or the deepest no connection; give both")
         deepest = len(widths) - 1
+        given = tuple(widths) if carried is None else tuple(carried)
+        entering = [*widths[:-1], given[-1]]
         self.links = nn.ModuleDict({str(level): links[level] for level in sorted(links)})
-        self.down = nn.ModuleList(_stage(a, b) for a, b in zip([channels, *widths[:-1]], widths, strict=True))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in range(deepest))
-        self.merge = nn.ModuleList(_stage((2 if i in links else 1) * widths[i], widths[i]) for i in range(deepest))
-        self.last = nn.Conv2d(widths[0], channels, 1)
+        self.down = nn.ModuleList(_stage(a, b, activation) for a, b in pairwise((channels, *widths)))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(entering[i + 1], widths[i], 2, stride=2) for i in range(deepest))
+        self.merge = nn.ModuleList(
+            _stage(widths[i] + (given[i] if i in links else 0), widths[i], activation) for i in range(deepest)
+        )
+        self.last = nn.Conv2d(widths[0] if deepest else given[0], channels, 1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return F_1 to F_L of images (B, 3, S, S): L feature maps (B, C_l, S / 2^(l-1), S / 2^(l-1))."""
@@ -76,8 +98,12 @@ class Autoencoder(nn.Module):
         return self.decode(passed)
 
 
-def _stage(channels: int, width: int) -> nn.Sequential:
+def _stage(channels: int, width: int, activation: Activation) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inputs in (channels, width):
-        layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), _rectifier(activation)]
     return nn.Sequential(*layers)
+
+
+def _rectifier(activation: Activation) -> nn.Module:
+    return nn.ReLU(inplace=True) if activation == "relu" else nn.LeakyReLU(LEAK, inplace=True)

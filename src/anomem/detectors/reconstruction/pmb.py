@@ -10,8 +10,14 @@ from torch import Tensor
 
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
+from anomem.detectors.reconstruction.autoencoder import Activation
 from anomem.detectors.reconstruction.loss import KINDS, Kind, reconstruction_loss
-from anomem.detectors.reconstruction.scorer import ReconstructionScorer, new_scorer, train_autoencoder
+from anomem.detectors.reconstruction.scorer import (
+    ReconstructionScorer,
+    new_scorer,
+    seed_memories,
+    train_autoencoder,
+)
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.framing import SIZE_DOC
@@ -125,6 +131,21 @@ class PMB(Detector):
     widths: tuple[int, ...] = param(
         None, Each(COUNT), doc="Channels per level, fine first; surplus values are not used.", preset=True
     )
+    memory_channels: tuple[int, ...] | None = param(
+        None,
+        Each(COUNT),
+        doc="Channels that reach each memory, by a 1x1 convolution; one value for all, none: those of the level. Few "
+        "leave an image few numbers to be described by, while encoder and decoder stay wide.",
+        optional=True,
+        preset=True,
+        when="memory=partition|position|block",
+    )
+    activation: Activation = param(
+        "relu",
+        OneOf(("relu", "leaky")),
+        doc="Rectifier behind each convolution; leaky: slope 0.2 below zero.",
+        preset=True,
+    )
     levels: int = param(None, Range(1, 10, integer=True), doc="Number of levels, L.", preset=True)
     memory_levels: int = param(
         None,
@@ -153,8 +174,19 @@ class PMB(Detector):
         when="memory=partition|position|block",
     )
     block: int = param(4, COUNT, doc="Side of the squares of memory=block, positions.", when="memory=block")
+    seeding: str = param(
+        "random",
+        OneOf(("random", "features")),
+        doc="First items: N(0, 0.02), or features of normals by the untrained encoder.",
+        preset=True,
+        when="memory=partition|position|block",
+    )
     temperature: float = param(
-        1.0, POSITIVE, doc="Temperature of the softmax of cosines (Eq. 3).", when="memory=partition|position|block"
+        1.0,
+        POSITIVE,
+        doc="Temperature of the softmax of cosines (Eq. 3).",
+        preset=True,
+        when="memory=partition|position|block",
     )
     renormalise: bool = param(
         True,
@@ -163,12 +195,19 @@ class PMB(Detector):
         preset=True,
         when="memory=partition|position|block",
     )
+    error: str = param(
+        "absolute",
+        OneOf(("absolute", "squared")),
+        doc="Error per pixel: Eq. 1's difference, or its square, from which nothing is subtracted.",
+        preset=True,
+    )
     error_share: float = param(
         0.5,
         Range(0.0, 1.0),
         doc="Share delta_H of an image's pixels, those of the smallest errors, whose mean error is subtracted.",
+        when="error=absolute",
     )
-    loss: Kind = param("mse+ssim", OneOf(KINDS), doc="Reconstruction loss: Eq. 9, or one of its terms.")
+    loss: Kind = param("mse+ssim", OneOf(KINDS), doc="Reconstruction loss: Eq. 9, or one of its terms.", preset=True)
     ssim_weight: float = param(0.1, Range(0.0), doc="Weight of the SSIM term, lambda_SSIM.", when="loss=mse+ssim")
     train_steps: int = param(None, COUNT, doc="Optimiser steps.", preset=True)
     train_batch: int = param(None, Range(2, integer=True), doc="Images per step.", preset=True)
@@ -186,12 +225,17 @@ class PMB(Detector):
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]
     ) -> Generator[Record, None, Scorer]:
         p = run.params
-        scorer = new_scorer("PMB", run, learn.preprocessing.hw, p.widths, links(p), error_share=p.error_share)
+        how: dict[str, Any] = {"error": p.error, "error_share": p.error_share, "activation": p.activation}
+        scorer = new_scorer("PMB", run, learn.preprocessing.hw, p.widths, links(p), **how)
+        # Nothing is tuned, so tune normals join the training.
+        images = learn.joined(tune)
+        if p.seeding == "features":
+            seed_memories(scorer, images, run)
 
         def loss(images: Tensor) -> tuple[Tensor, Mapping[str, float]]:
             return reconstruction_loss(images, scorer.autoencoder(images), p.loss, p.ssim_weight), {}
 
-        yield from train_autoencoder(scorer, loss, learn, run)
+        yield from train_autoencoder(scorer, loss, images, run)
         return scorer
 
     @classmethod
@@ -217,7 +261,9 @@ def _link(p: PMB, level: int) -> dict[str, Any] | None:
         return {"kind": "skip"}
     if p.memory == "none":  # The decoder needs an input at the deepest level.
         return {"kind": "skip"} if level == p.levels - 1 else None
+    narrowed = {} if p.memory_channels is None else {"channels": _at("memory_channels", p.memory_channels, level)}
     shared = {
+        **narrowed,
         "n_items": _at("items", p.items, level),
         "addressing": {"temperature": p.temperature, "renormalise": p.renormalise},
     }

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from anomem.data.imageset import ImageSet
-from anomem.detectors.reconstruction.autoencoder import Autoencoder
-from anomem.detectors.reconstruction.partition_memory import Addressing, BlockMemory, PartitionMemory
+from anomem.detectors.reconstruction.autoencoder import Activation, Autoencoder
+from anomem.detectors.reconstruction.partition_memory import Addressing, BlockMemory, Memory, PartitionMemory
 from anomem.errors import ParameterError
 from anomem.fitting import Run, Shared
 from anomem.nn.scorer import Output, Scorer, frame_config, input_hw
 from anomem.nn.views import Feed
 from anomem.training import Recipe, train
-from anomem.types import Record
+from anomem.types import IntArray, Record
+
+SEEDED_FROM = 64
+"""Number of images whose features become first items."""
 
 Loss = Callable[[Tensor], tuple[Tensor, Mapping[str, float]]]
 """Function from images (B, 3, S, S) of values 0 to 1 to the loss and the figures of a record."""
@@ -49,8 +52,9 @@ class ReconstructionScorer(Scorer):
     ----------
     config : dict
         ``size`` and ``input_hw`` (pixels), ``widths`` (channels per level), ``links`` (per level None, or a dict
-        with ``kind`` "skip", "partition" or "block" and a memory's arguments), ``error`` ("absolute" or "squared") and
-        ``error_share`` (delta_H of the absolute error).
+        with ``kind`` "skip", "partition" or "block", a memory's arguments and ``channels``, to which a 1x1 convolution
+        brings the map before it), ``activation``, ``error`` ("absolute" or "squared") and ``error_share`` (delta_H of
+        the absolute error).
     generator : torch.Generator or None
         Generator of the memories' first items.
     """
@@ -61,10 +65,13 @@ class ReconstructionScorer(Scorer):
             raise ParameterError(f"error={config['error']!r}, error_share={config['error_share']!r} is not allowed")
         links: dict[int, nn.Module] = {}
         height, width = input_hw(config)
+        widths = config["widths"]
+        carried = [(link or {}).get("channels", own) for link, own in zip(config["links"], widths, strict=True)]
         for level, link in enumerate(config["links"]):
             if link is not None:
-                links[level] = _link(dict(link), config["widths"][level], (height >> level, width >> level), generator)
-        self.autoencoder = Autoencoder(config["widths"], links)
+                links[level] = _link(dict(link), widths[level], (height >> level, width >> level), generator)
+        activation = config.get("activation", "relu")
+        self.autoencoder = Autoencoder(widths, links, carried=carried, activation=activation)
 
     @property
     def grid_hw(self) -> tuple[int, int] | None:
@@ -92,10 +99,13 @@ def _link(link: dict[str, Any], width: int, hw: tuple[int, int], generator: torc
         raise ParameterError(f"links: unknown kind {kind!r}")
     if kind == "skip":
         return nn.Identity()
-    how = Addressing(**link.pop("addressing"))
+    how, channels = Addressing(**link.pop("addressing")), link.pop("channels", None)
+    memory: Memory
     if kind == "partition":
-        return PartitionMemory(hw, **link, addressing=how, generator=generator)
-    return BlockMemory(width, hw, **link, addressing=how, generator=generator)
+        memory = PartitionMemory(hw, **link, addressing=how, generator=generator)
+    else:
+        memory = BlockMemory(channels or width, hw, **link, addressing=how, generator=generator)
+    return memory if channels is None else nn.Sequential(nn.Conv2d(width, channels, 1, bias=False), memory)
 
 
 def new_scorer(
@@ -107,6 +117,7 @@ def new_scorer(
     *,
     error: str = "absolute",
     error_share: float = 0.0,
+    activation: Activation = "relu",
 ) -> ReconstructionScorer:
     """Build an untrained scorer for inputs of height and width `hw`, with one width and one link per level.
 
@@ -129,8 +140,32 @@ def new_scorer(
         "links": list(links),
         "error": error,
         "error_share": error_share,
+        "activation": activation,
     }
     return ReconstructionScorer(config, run.rng)
+
+
+@torch.no_grad()
+def seed_memories(scorer: ReconstructionScorer, learn: ImageSet, run: Run[Reconstructs]) -> None:
+    """Set the items of all memories to queries that some normals make of the untrained encoder."""
+    images = next(iter(learn.batches(SEEDED_FROM, _drawn(len(learn), SEEDED_FROM, run.rng)))).images
+    scorer.to(run.device).train()
+    maps = scorer.autoencoder.encode(images.to(run.device).float() / 255)
+    for level, link in scorer.autoencoder.links.items():
+        parts = list(link) if isinstance(link, nn.Sequential) else [link]
+        memory, found = parts[-1], maps[int(level)]
+        if isinstance(memory, Memory):
+            for part in parts[:-1]:
+                found = part(found)
+            queries = memory.gather(found)
+            chosen = _drawn(queries.shape[1], memory.items.shape[1], run.rng)
+            memory.items.copy_(queries[:, torch.from_numpy(chosen).to(run.device)])
+
+
+def _drawn(count: int, wanted: int, rng: torch.Generator) -> IntArray:
+    """Return `wanted` of `count` positions, each once while there are enough."""
+    order = torch.cat([torch.randperm(count, generator=rng) for _ in range(-(-wanted // count))])
+    return order[:wanted].numpy()
 
 
 def train_autoencoder(

@@ -29,6 +29,7 @@ _METHODS = {
 }
 _DATA = {
     "cifar10": ("CIFAR-10", 10),
+    "cifar100": ("CIFAR-100", 100),
     "cifar100:coarse": ("CIFAR-100", 20),
     "mnist": ("MNIST", 10),
     "cub200": ("CUB-200", 200),
@@ -148,8 +149,6 @@ def _column(figure: Published, place: str, columns: Sequence[TableColumn]) -> Ta
     data = figure.data.removeprefix("Disturbed ")
     for column in columns:
         title, whole = _DATA.get(column.family, ("", 0))
-        if figure.protocol == "linear evaluation" and column.family.partition(":")[0] == "cifar100":
-            title = "CIFAR-100"
         if title != data:
             continue
         if column.kind == "one":
