@@ -159,7 +159,7 @@ COMMANDS = (
     Command("label", ("label", "m", "--labels", "l.csv", "--out", "new"), model_results("new"), "m", "new"),
     Command(
         "calibrate",
-        ("calibrate", "m", "brick/train/good", "--alpha", "0.2", "--out", "new"),
+        ("calibrate", "m", "brick/test/good", "--alpha", "0.2", "--out", "new"),
         model_results("new"),
         "m",
         "new",
@@ -235,7 +235,7 @@ def prepare(root: Path) -> Path:
     """Make the images, the model and the labels that all commands start from."""
     seed = root / "seed"
     seed.mkdir()
-    write_textures(seed, n_train=30, n_test=5, size=72, seed=0, textures=["brick"])
+    write_textures(seed, n_train=30, n_test=12, size=72, seed=0, textures=["brick"])
     os.chdir(seed)
     code = ended(forked(lambda: run(["fit", "brick", "--out", "m", "--set", "size=64", "--alpha", "0.1"])))
     if code:
