@@ -168,8 +168,8 @@ COMMANDS = (
     Command(
         "score --engine processes",
         (
-            *("score", "m", "brick", "--out", "run", "--engine", "processes"),
-            *("--workers", "2", "--shard-images", "1"),
+            *("score", "m", "brick/test", "--out", "run", "--engine", "processes"),
+            *("--workers", "1", "--shard-images", "1"),
         ),
         shard_results,
         continues=True,
