@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from anomem.data.ranks import is_first
 from anomem.errors import AnomemWarning, InputError, one_line
 from anomem.nn.endless import restore, state_of
 from anomem.nn.map_cache import map_cache
@@ -199,6 +200,8 @@ class Checkpoints:
             self._write(None)
 
     def _write(self, training: Training | None) -> None:
+        if not is_first():
+            return
         units = list(self._units)
         if training is not None:
             units.append((training.facts(finished=False), training.tensors()))

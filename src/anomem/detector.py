@@ -15,6 +15,7 @@ from anomem.data.corpus import Mask, read_corpus
 from anomem.data.exclusion import Exclude, without_excluded
 from anomem.data.imageset import ImageSet
 from anomem.data.labels import extended, label_rows
+from anomem.data.ranks import joined
 from anomem.data.sources import normal_samples, open_source, strata_of
 from anomem.data.store import call_facts, write_store
 from anomem.errors import InputError
@@ -180,7 +181,7 @@ class Detector(FrameParameters, FittedModel):
         options |= {"batch_size": batch_size, "workers": workers, "skip_bad": skip_bad}
         options |= {"exclude": exclude, "features_mb": features_mb}
         options["earlier"] = () if extend is None else earlier_normals(extend)
-        with checkpointing(checkpoint, checkpoint_minutes, resume=resume):
+        with joined(device), checkpointing(checkpoint, checkpoint_minutes, resume=resume):
             run_to_end(self._fit_steps(images, y, **options, **call), progress)
         self._fitted = self._state().replaced(call=call_facts(call))
         return self

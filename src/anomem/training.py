@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from anomem.checkpoints import Training, active
+from anomem.data.ranks import average_gradients, divided
 from anomem.errors import ParameterError
 from anomem.nn.inference import autocast
 from anomem.runtime.progress import run_to_end as run_to_end
@@ -170,6 +171,8 @@ def _step(
             raise ParameterError(f"{state.stage}: the loss is {float(value.detach())} at step {step}; lower lr")
         optimiser.zero_grad()
         accelerator.backward(value)
+        if divided():
+            average_gradients(trainable)
         if recipe.clip is not None:
             accelerator.clip_grad_norm_(trainable, recipe.clip)
         optimiser.step()

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from anomem.errors import AnomemError
-from benchmarks.fuzz import pictures, tables
+from benchmarks.fuzz import pictures, shards, tables
 from benchmarks.fuzz.__main__ import Campaign
 from benchmarks.fuzz.reader import Reader
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::anomem.errors.AnomemWarning", "
 
 
 def test_readers_raise_nothing_but_our_errors(tmp_path: Path) -> None:
-    for reader in [*pictures.readers(), *tables.readers(tmp_path)]:
+    for reader in [*pictures.readers(), *tables.readers(tmp_path), *shards.readers(tmp_path)]:
         for i in range(15):
             with suppress(AnomemError):
                 reader.read(reader.make(Random(i)))

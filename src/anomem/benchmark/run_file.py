@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Self
 
 from anomem.benchmark.unit import FORMAT, plain
 from anomem.errors import InputError
+from anomem.runtime.locking import lock_file
 
 __all__ = ["RunFile", "read_runs"]
 
@@ -58,7 +58,9 @@ class RunFile:
             raise InputError(f"{self.path}: {error.strerror}; choose another file for the runs") from error
         with ExitStack() as stack:
             stack.callback(os.close, descriptor)
-            _lock(descriptor, self.path)
+            lock_file(
+                descriptor, f"{self.path}: another run is writing to it; wait for its end, or choose another file"
+            )
             content = self.path.read_bytes()
             whole = content.rfind(b"\n") + 1
             # Checked before anything is cut off: the file may be an unrelated text.
@@ -146,17 +148,3 @@ def _refuse_foreign(content: bytes, whole: int, path: Path) -> None:
     torn, beginning = content[whole:].rstrip(b"\0"), f'{{"format": {FORMAT},'.encode()
     if not beginning.startswith(torn[: len(beginning)]):
         raise InputError(f"{path}: its last line is no run of anomem bench; choose another file")
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise InputError(f"{path}: another run is writing to it; wait for its end, or choose another file") from error

@@ -133,11 +133,14 @@ def fit(
     --normal CLASS; or a CSV or Parquet table with the column path and optional columns label (0 normal, 1 anomalous),
     mask, type, group and stratum; or a folder of videos. A zip is read in place, like the folder that it was made of.
     Only the training part is read. Masks are optional.
+
     --calibration auto takes cross below 1,000 normal images for methods that train nothing by gradient, else split;
     with --extend as the earlier model.
+
     --extend fits to the normals in the store of an earlier model and those of DATA, with the earlier model's method
     and hyperparameters.
     """
+    from anomem.data.ranks import is_first
     from anomem.data.store import store_of
 
     output, session.can_skip = Output(as_json), not running["skip_bad"]
@@ -160,6 +163,8 @@ def fit(
             **kept,
             **running,
         )
+    if not is_first():
+        return
     seconds, skipped = time.perf_counter() - started, _unreadable(detector, [*dataset.train, *(picked or ())])
     if suspects is not None:
         write_suspects(suspects, detector, session)

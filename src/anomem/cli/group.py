@@ -22,7 +22,7 @@ import click
 
 from anomem.cli.session import Session, catch_signals, show_notes
 from anomem.cli.streams import open_streams, silence_unread_streams
-from anomem.errors import AnomemError, ExportError, ImageError, one_line
+from anomem.errors import AnomemError, ExportError, ImageError, InputError, one_line
 from anomem.runtime.neutral import printable
 from anomem.version import __version__
 
@@ -91,12 +91,31 @@ def _invoke(arguments: Sequence[str], session: Session) -> int:
         from click.shell_completion import shell_complete
 
         return shell_complete(cli, {}, "anomem", COMPLETION, instruction)
+    _check_ranks(arguments)
     try:
         with cli.make_context("anomem", list(arguments), obj=session) as context:
             cli.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code
     return 0
+
+
+def _check_ranks(arguments: Sequence[str]) -> None:
+    """Refuse other commands than `fit` on several ranks, and let only the first one print.
+
+    Raises
+    ------
+    InputError
+        Another command: every rank would do all of it, and write the same files.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ or not arguments:
+        return
+    if arguments[0] != "fit":
+        raise InputError(
+            f"torchrun: {arguments[0]} runs in one process; only fit is divided (score: --engine processes)"
+        )
+    if os.environ["RANK"] != "0":
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
 def _report(error: BaseException, session: Session) -> int:

@@ -22,7 +22,15 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _Source(_Path):
+    """Path, or a URL, which stays text: a path would merge its slashes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
+
+
 PATH = _Path(path_type=Path)
+SOURCE = _Source(path_type=Path)
 ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")

@@ -115,10 +115,12 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[
     session : Session
         Session that records written files.
     """
+    from anomem.data.result_table import write_parquet
+
     content = [{name: plain(row[name]) for name in columns} for row in rows]
     if path.suffix.lower() == ".parquet":
         with session.putting_in_place(path), atomic_path(path) as part:
-            _write_parquet(part, content, columns)
+            write_parquet(part, content, columns)
     elif path.suffix.lower() == ".jsonl":
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in content), session)
     else:
@@ -135,23 +137,6 @@ def _cell(name: str, value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     return path_cell(value) if name in PATH_COLUMNS and isinstance(value, str) else value
-
-
-def _write_parquet(part: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    safe = [{k: _unicode(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
-    table = pa.Table.from_pylist(safe, schema=schema)
-    with part.open("wb") as stream:
-        pq.write_table(table, stream)
-
-
-def _unicode(text: str) -> str:
-    """Return valid Unicode, as Parquet requires; undecodable bytes of a file name become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextmanager

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from anomem.cli import options, verdicts
-from anomem.cli.output import Output, check_folder, check_table, filled_folder, write_table
+from anomem.cli.heatmaps import Heatmaps, planned
+from anomem.cli.output import Output, check_table, filled_folder, write_table
 from anomem.cli.progress import counted
 from anomem.cli.promising import above_threshold, threshold_facts
 from anomem.cli.session import Session, note, pass_session
+from anomem.cli.sharding import SHARDED, on_disk, score_in_shards, sharding
 from anomem.cli.verdicts import Listed, Verdicts
-from anomem.errors import AnomemWarning, InputError
-from anomem.runtime.atomic import NAME_BYTES, shortened
+from anomem.errors import AnomemWarning
 from anomem.runtime.neutral import printable
 from anomem.runtime.text import count, number
 
@@ -34,43 +34,27 @@ _ON_REQUEST: dict[str, type] = {"anomalous_fdr": bool, "stratum": str, "group": 
 """Further columns of a table of results."""
 
 _SHOWN_ON_A_TERMINAL = 40
-_TITLE = "anomem heatmap"
-"""Title text in heatmap files; only files with this title are overwritten by heatmaps."""
-
-
-@dataclass(frozen=True)
-class Heatmaps:
-    """Heatmap path of each image.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder as given by the user.
-    places : mapping of str to Path
-        Image path -> heatmap path relative to the folder.
-    """
-
-    folder: Path
-    places: Mapping[str, Path]
-
-    def of(self, path: str) -> str:
-        """Return the heatmap path of an image, relative to the current directory."""
-        return str(self.folder / self.places[path])
 
 
 @click.command(short_help="Score images; draw heatmaps.")
 @click.argument("model", type=options.PATH)
-@click.argument("images", type=options.PATH, nargs=-1, required=True)
-@click.option("--out", type=options.PATH, metavar="FILE", help="Table of results to write: .csv, .jsonl or .parquet.")
+@click.argument("images", type=options.SOURCE, nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=options.PATH,
+    metavar="FILE|DIR",
+    help="Table of results to write: .csv, .jsonl or .parquet; folder of shards for processes and ray.",
+)
 @click.option("--heatmaps", type=options.PATH, metavar="DIR", help="Folder for heatmaps: one PNG per image.")
 @options.alpha("False-alarm rate of the verdicts.  [default: the model's]")
 @click.option(
     "--engine",
-    type=click.Choice(("auto", "onnxruntime", "openvino")),
+    type=click.Choice(("auto", "onnxruntime", "openvino", *SHARDED)),
     default="auto",
     show_default=True,
-    help="Inference engine of an exported model.",
+    help="Inference engine of an exported model; processes or ray: score in shards, which a killed run continues.",
 )
+@sharding
 @click.option(
     "--precision",
     type=click.Choice(("auto", "fp32", "bf16", "int8")),
@@ -91,7 +75,7 @@ def score(
     session: Session,
     /,
     model: Path,
-    images: tuple[Path, ...],
+    images: tuple[Path | str, ...],
     out: Path | None,
     heatmaps: Path | None,
     alpha: float | None,
@@ -99,6 +83,8 @@ def score(
     precision: str,
     every: int,
     as_json: bool,
+    address: str | None,
+    shard_images: int | None,
     **running: Any,
 ) -> None:
     """Score IMAGES (files, tables, videos, and folders and zips with all images below them) with MODEL.
@@ -107,11 +93,47 @@ def score(
     higher one) and the verdict: anomalous if the p-value is at most alpha. With --fdr all images are judged together,
     too; with --group-by, or a table's column group, each group by its highest score. Warns of scores unlike those of
     the calibration.
+
+    With --engine processes or ray, IMAGES may also be Parquet lists of any length, tar files and URLs (s3://...), and
+    --out is a folder of Parquet files, which the same command completes after an interruption. An unreadable image is
+    a row with its error.
     """
+    if engine in SHARDED:
+        wanted = {"alpha": alpha, "heatmaps": heatmaps, "precision": precision, "every": every}
+        score_in_shards(session, model, images, out, engine, address, shard_images, Output(as_json), wanted | running)
+        return
+    _score(
+        session,
+        model,
+        on_disk(images, address, shard_images),
+        out,
+        heatmaps,
+        alpha,
+        engine,
+        precision,
+        every,
+        Output(as_json),
+        running,
+    )
+
+
+def _score(
+    session: Session,
+    model: Path,
+    images: Sequence[Path],
+    out: Path | None,
+    heatmaps: Path | None,
+    alpha: float | None,
+    engine: str,
+    precision: str,
+    every: int,
+    output: Output,
+    running: dict[str, Any],
+) -> None:
+    """Score all images together."""
     from anomem.loading import load
     from anomem.runtime.metadata import weights_of
 
-    output = Output(as_json)
     session.can_skip = not running["skip_bad"]
     session.reads(model, weights_of(model), *images)
     listed, found = _listed(images, every)
@@ -119,12 +141,12 @@ def score(
     if out is not None:
         check_table(out, session)
     session.check_inputs(*paths)
-    drawn = None if heatmaps is None else _planned(heatmaps, images, paths)
+    drawn = None if heatmaps is None else planned(heatmaps, images, paths)
     detector = load(model, engine=engine, precision=precision)
     if alpha is not None:
         detector.set_alpha(alpha)
     calibration = detector.calibration_
-    results, skipped, judged = _judged(session, detector, listed, drawn, running, quiet=as_json)
+    results, skipped, judged = _judged(session, detector, listed, drawn, running, quiet=output.as_json)
     rows = _rows(results, judged, drawn, calibration)
     if out is not None:
         write_table(out, rows, _columns(judged, calibration), session)
@@ -201,70 +223,6 @@ def noted() -> Iterator[list[str]]:
         note(line)
 
 
-def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Heatmaps:
-    """Choose unique heatmap paths that mirror the folders of the images.
-
-    Raises
-    ------
-    InputError
-        The folder cannot be made or lies inside a scored one (heatmaps would be scored the next time), or a heatmap
-        would overwrite another file.
-    """
-    from anomem.runtime.images import has_title
-
-    check_folder(folder)
-    target = os.path.realpath(folder)
-    for place in images:
-        if place.is_dir() and Path(target).is_relative_to(os.path.realpath(place)):
-            raise InputError(f"{folder}: lies inside {place}, whose images are scored; choose a folder outside")
-    base = _common_folder(images)
-    places: dict[str, Path] = {}
-    taken: set[str] = set()
-    for path in paths:
-        if str(path) not in places:
-            places[str(path)] = _free(_png(_relative(path, base)), taken)
-    for place in places.values():
-        if (folder / place).exists() and not has_title(folder / place, _TITLE):
-            raise InputError(f"{folder / place}: exists and is not a heatmap; choose another folder for heatmaps")
-    return Heatmaps(folder, places)
-
-
-def _common_folder(images: Sequence[Path]) -> str:
-    from anomem.runtime.files import is_folder
-
-    folders = [_absolute(place if is_folder(place) else place.parent) for place in images]
-    try:
-        return os.path.commonpath(folders)
-    except ValueError:  # two drives
-        return ""
-
-
-def _relative(path: Path, base: str) -> Path:
-    absolute = Path(_absolute(path))
-    return absolute.relative_to(base) if base and absolute.is_relative_to(base) else Path(absolute.name)
-
-
-def _absolute(path: Path) -> str:
-    """Return an absolute path without following links, which are part of the mirrored structure."""
-    return os.path.normpath(path.absolute())
-
-
-def _png(place: Path, number: str = "") -> Path:
-    """Return the heatmap name of an image, cut to the longest file name allowed."""
-    ending = f"{number}.png"
-    stem = place.stem + place.suffix.partition("#")[2].join(("-", "")) if "#" in place.suffix else place.stem
-    return place.with_name(shortened(stem, NAME_BYTES - len(ending)) + ending)
-
-
-def _free(place: Path, taken: set[str]) -> Path:
-    """Return a path with a number that makes it unique, ignoring case as many file systems do."""
-    chosen, attempt = place, 2
-    while str(chosen).casefold() in taken:
-        chosen, attempt = _png(place, f"-{attempt}"), attempt + 1
-    taken.add(str(chosen).casefold())
-    return chosen
-
-
 def _collect(
     scored: Iterable[Scored], detector: Model, drawn: Heatmaps | None, folder: Path | None, max_pixels: int | None
 ) -> tuple[list[Scored], list[dict[str, str]]]:
@@ -314,7 +272,7 @@ def _draw(result: Scored, detector: Model, place: Path, max_pixels: int | None) 
     from anomem.data.official.inside import read_file
     from anomem.runtime.images import decode, write_png
     from anomem.runtime.limits import MAX_PIXELS, image_bytes
-    from anomem.runtime.overlay import overlay
+    from anomem.runtime.overlay import TITLE, overlay
 
     if result.map is None:
         return
@@ -322,7 +280,7 @@ def _draw(result: Scored, detector: Model, place: Path, max_pixels: int | None) 
     limit = max_pixels or MAX_PIXELS
     content = read_file(result.name, image_bytes(limit), max_pixels=limit)
     image = decode(content, name=result.name, bits=detector.bits_, max_pixels=limit)
-    write_png(place, overlay(image, result.map, *detector.map_scale_), title=_TITLE)
+    write_png(place, overlay(image, result.map, *detector.map_scale_), title=TITLE)
 
 
 def _show(

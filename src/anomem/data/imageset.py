@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anomem.data.ranks import divided, exchanged, part_of
+from anomem.errors import ImageError
 from anomem.runtime.scoring import Prepared, PreparedImages, tile_batches
 from anomem.types import IntArray, UInt8Image
 
@@ -34,6 +36,22 @@ class ImageSet(PreparedImages):
         """Return the images of this set and of another one of the same source, each once, in the source's order."""
         chosen = np.union1d(self.indices, other.indices)
         return ImageSet(self.source, self.preprocessing, chosen, workers=self.workers, skip_bad=self.skip_bad)
+
+    def prepared(self, batch_size: int, order: IntArray | None = None) -> Iterator[list[Prepared]]:
+        """Yield lists of prepared images; in a divided fit, each rank decodes its part and gets the others'."""
+        if not divided():
+            yield from super().prepared(batch_size, order)
+            return
+        positions = np.arange(len(self)) if order is None else order
+        count = self.images_at_once(batch_size)
+        lists = [positions[start : start + count].tolist() for start in range(0, len(positions), count)]
+        own = super().prepared(1, np.asarray([i for part in lists for i in part_of(part)], dtype=np.intp))
+        for part in lists:
+            try:
+                mine, fault = [next(own)[0] for _ in part_of(part)], None
+            except ImageError as error:
+                mine, fault = [], error
+            yield exchanged(mine, fault)
 
     def batches(self, batch_size: int, order: IntArray | None = None) -> Iterator[Batch]:
         """Yield batches of at most `batch_size` tiles; image positions refer to `order`."""

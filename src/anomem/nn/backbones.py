@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from anomem.data.ranks import maps_in_parts
 from anomem.errors import ParameterError
 from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
@@ -125,6 +126,9 @@ class Backbone(nn.Module):
         list of Tensor
             Maps (B, C_s, h_s, w_s), one per stage, the embedding last as (B, D, 1, 1) where wanted.
         """
+        return maps_in_parts(self, self._cached, images)
+
+    def _cached(self, images: Tensor) -> list[Tensor]:
         cache = map_cache.active()
         if cache is not None and cache.applies(self, images):
             return cache.maps(self, images, self._compute)

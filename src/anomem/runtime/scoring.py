@@ -95,13 +95,16 @@ class PreparedImages:
         if batch_size < 1:
             raise ParameterError(f"batch_size must be at least 1, not {batch_size}")
         positions = np.arange(len(self)) if order is None else order
-        images_at_once = batch_size if self.preprocessing.tile is None else max(1, batch_size // 16)
         yield from load_batches(
             len(positions),
             lambda i: self._prepare(int(self.indices[positions[i]])),
-            batch_size=images_at_once,
+            batch_size=self.images_at_once(batch_size),
             workers=self.workers,
         )
+
+    def images_at_once(self, batch_size: int) -> int:
+        """Return the number of images per list of `prepared`."""
+        return batch_size if self.preprocessing.tile is None else max(1, batch_size // 16)
 
     def _prepare(self, index: int) -> Prepared:
         try:

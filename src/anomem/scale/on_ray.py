@@ -1,0 +1,105 @@
+"""Shards computed by a Ray cluster: Ray Data runs the tasks, files on disk say which are finished.
+
+A shard is a task, not a call of an actor: a pool of actors whose members die can wait for ever, while a task whose
+worker or node dies is started elsewhere, at most three times, and then fails. The model is loaded once per worker
+process. Objects that Ray stores hold shard numbers only, so nothing is spilled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import Any
+
+from anomem.errors import InputError, MissingExtraError, one_line
+from anomem.runtime.dependencies import installed
+from anomem.scale.shard import Job, ShardError, opened
+
+__all__ = ["ray_attempts"]
+
+_ending = ExitStack()
+"""Model of a worker process, open until the process ends."""
+
+_SHARDS_PER_TASK = 8
+"""Maximum number of shards of a task; a repeated task skips those that are there."""
+
+
+def ray_attempts(
+    shards: Sequence[int], job: Job, workers: int | None, address: str | None
+) -> Generator[int | ShardError, None, None]:
+    """Compute shards on a Ray cluster, and yield their numbers or errors in the order of completion.
+
+    Parameters
+    ----------
+    shards : sequence of int
+    job : Job
+        Its folder and model are readable at the same paths on every node.
+    workers : int, optional
+        Maximum number of tasks at a time; the cluster's processors by default.
+    address : str, optional
+        Address of a running cluster; by default Ray is started on this machine.
+
+    Raises
+    ------
+    MissingExtraError
+        Ray is not installed.
+    InputError
+        No cluster at the address, or a task has failed on every try.
+    """
+    if not installed("ray"):
+        raise MissingExtraError("ray", "ray")
+    if not shards:
+        return
+    with ExitStack() as ending:
+        _connect(workers, address, ending)
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        per_task = max(1, min(_SHARDS_PER_TASK, len(shards) // (4 * (workers or 1))))
+        found = ray.data.from_items(list(shards), override_num_blocks=-(-len(shards) // per_task))
+        how: dict[str, Any] = {"batch_size": 1, "num_cpus": 1, "max_retries": 3}
+        if workers is not None:
+            how["concurrency"] = workers
+        try:
+            for row in found.map_batches(_attempt, fn_kwargs={"job": job}, **how).iter_rows():
+                error = str(row["error"])
+                yield ShardError(int(row["shard"]), error) if error else int(row["shard"])
+        except ray.exceptions.RayError as error:
+            raise InputError(f"ray: {one_line(error, 300)}; run the command again to continue") from error
+
+
+def _connect(workers: int | None, address: str | None, ending: ExitStack) -> None:
+    """Start or join a cluster, without its reports of use and without output of its own."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import logging
+
+    import ray
+
+    if ray.is_initialized():
+        return
+    own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except Exception as error:  # ConnectionError, RuntimeError, ValueError ...
+        raise InputError(f"ray: no cluster at {address or 'this machine'} ({one_line(error, 200)})") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ending.callback(ray.shutdown)
+
+
+def _attempt(batch: dict[str, Any], job: Job) -> dict[str, list[Any]]:
+    """Compute the shards of a batch in a worker of Ray."""
+    results = list(_opened(job)([int(shard) for shard in batch["item"]]))
+    return {
+        "shard": [result if isinstance(result, int) else result.shard for result in results],
+        "error": ["" if isinstance(result, int) else result.error for result in results],
+    }
+
+
+@lru_cache(maxsize=1)
+def _opened(job: Job) -> Callable[[Sequence[int]], Iterator[int | ShardError]]:
+    return _ending.enter_context(opened(job))
