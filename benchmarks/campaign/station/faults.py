@@ -7,6 +7,7 @@ each; PostgreSQL is started by the run, and the full disk needs the right to mou
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import signal
 import sqlite3
@@ -32,6 +33,7 @@ from benchmarks.campaign.station.load import Acknowledged, Load, compared
 from benchmarks.campaign.station.postgres import Postgres, missing, postgres
 from benchmarks.campaign.station.process import Images, client_of, command_of, made_images, served
 
+PARTS = ("kills", "upgrades", "away", "full_disk", "folder_and_webhook")
 _AWAY_S = 10.0
 _ROWS = 20_000
 
@@ -219,7 +221,7 @@ def full_disk(ground: Ground) -> dict[str, Any]:
     """Fill the disk of a station; return the answers to uploads and history while it is full, and after."""
     disk = ground.room / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True, timeout=60)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True, timeout=60)
     try:
         return _filled(ground, disk)
     finally:
@@ -356,7 +358,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--upgrades", type=int, default=20)
     parser.add_argument("--files", type=int, default=200)
-    parser.add_argument("--only", nargs="*", choices=("kills", "upgrades", "away", "full_disk", "folder_and_webhook"))
+    parser.add_argument("--only", nargs="*", choices=PARTS, help="parts; the file keeps the others")
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
     reason = missing() if given.database == "postgresql" else None
@@ -371,7 +373,8 @@ def main() -> None:
             with postgres() as server:
                 result = _all(Ground(room, images, server), given)
     path = given.out or FOLDER / f"station-faults-{given.database}.json"
-    write_result("station-faults", {"database": given.database, **result}, path)
+    earlier = json.loads(path.read_text("utf-8")) if given.only and path.exists() else {}
+    write_result("station-faults", {**earlier, "database": given.database, **result}, path)
 
 
 def _all(ground: Ground, given: argparse.Namespace) -> dict[str, Any]:
