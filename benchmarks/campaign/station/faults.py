@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -221,7 +221,7 @@ def full_disk(ground: Ground) -> dict[str, Any]:
     """Fill the disk of a station; return the answers to uploads and history while it is full, and after."""
     disk = ground.room / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True, timeout=60)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], check=True, timeout=60)
     try:
         return _filled(ground, disk)
     finally:
@@ -235,12 +235,8 @@ def _filled(ground: Ground, disk: Path) -> dict[str, Any]:
         client_of(url) as client,
     ):
         before = [_post(client, path) for path in ground.images.good[:3]]
-        with (disk / "filler").open("wb") as stream:
-            try:
-                while True:
-                    stream.write(bytes(1 << 12))
-                    stream.flush()
-            except OSError:
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as stream:
+            while stream.write(bytes(1 << 12)):
                 pass
         while_full = [_post(client, path) for path in [*ground.images.good[3:], *ground.images.defects]]
         read = client.get("/api/v1/models/1/inspections")
@@ -368,16 +364,15 @@ def main() -> None:
         room = Path(name)
         images = made_images(room)
         if given.database == "sqlite":
-            result = _all(Ground(room, images, None), given)
+            _run(Ground(room, images, None), given)
         else:
             with postgres() as server:
-                result = _all(Ground(room, images, server), given)
+                _run(Ground(room, images, server), given)
+
+
+def _run(ground: Ground, given: argparse.Namespace) -> None:
+    """Run the parts, and write the file after each."""
     path = given.out or FOLDER / f"station-faults-{given.database}.json"
-    earlier = json.loads(path.read_text("utf-8")) if given.only and path.exists() else {}
-    write_result("station-faults", {**earlier, "database": given.database, **result}, path)
-
-
-def _all(ground: Ground, given: argparse.Namespace) -> dict[str, Any]:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "kills": lambda: kills(ground, given.kills),
         "upgrades": lambda: upgrades(ground, given.upgrades),
@@ -385,12 +380,13 @@ def _all(ground: Ground, given: argparse.Namespace) -> dict[str, Any]:
         "full_disk": lambda: full_disk(ground),
         "folder_and_webhook": lambda: folder_and_webhook(ground, given.files, 5),
     }
-    found = {}
+    earlier = json.loads(path.read_text("utf-8")) if given.only and path.exists() else {}
+    found = {**earlier, "database": given.database}
     for name, run in parts.items():
         if not given.only or name in given.only:
             found[name] = run()
             print(name, found[name], flush=True)
-    return found
+            write_result("station-faults", found, path)
 
 
 if __name__ == "__main__":
