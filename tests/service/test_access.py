@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from anomem.errors import InputError
 from anomem.service.access.login_limit import LoginLimit
 from anomem.service.access.passwords import check_password, hash_password
+from anomem.service.access.rate_limit import RateLimit
 from anomem.service.access.sessions import COOKIE, Sessions
 from anomem.service.api.app import ROUTERS
 from anomem.service.errors import BusyError
@@ -224,3 +225,25 @@ def test_large_bodies_are_refused(tmp_path: Path) -> None:
         answer = station.client.get("/api/v1/products")
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_an_address_with_too_many_requests_waits_and_others_do_not(tmp_path: Path) -> None:
+    with served(tmp_path / "s", rate=0.001) as station:
+        assert station.client.get("/healthz").status_code == 200
+        answer = station.client.get("/healthz")
+        assert answer.status_code == 429
+        assert answer.json()["detail"].startswith("request: too many from this address; wait ")
+        assert 1 <= int(answer.headers["retry-after"]) <= 1000
+        other = httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(base_url=station.url, transport=other) as client:
+            assert client.get("/healthz").status_code == 200
+
+
+def test_the_rate_allows_a_burst_and_then_a_steady_flow() -> None:
+    seconds = [0.0]
+    limit = RateLimit(2.0, clock=lambda: seconds[0])
+    assert [limit.wait_s("a") for _ in range(21)] == [0.0] * 20 + [0.5]
+    seconds[0] = 1.0
+    assert [limit.wait_s("a") for _ in range(3)] == [0.0, 0.0, 0.5]
+    assert limit.wait_s("b") == 0.0
+    assert {RateLimit(0).wait_s("a") for _ in range(100)} == {0.0}

@@ -79,7 +79,7 @@ def test_a_backup_of_a_served_station_is_a_station(tmp_path: Path, shop: Shop) -
         found = station.inspect(*shop.good[:2])
         back_up(tmp_path / "s", Settings(), tmp_path / "backup.tar")
         station.inspect(shop.defects[0])
-    restore(tmp_path / "again", tmp_path / "backup.tar")
+    restore(tmp_path / "again", Settings(), tmp_path / "backup.tar")
     with served(tmp_path / "again") as station:
         assert station.get("/models/1/inspections")["items"] == found[::-1]
         (fresh,) = station.inspect(shop.good[0])
@@ -94,7 +94,7 @@ def test_other_files_are_no_backups(tmp_path: Path, shop: Shop) -> None:
         archive.add(shop.good[0], "../outside.png")
     for file in (shop.good[0], tmp_path / "other.tar", tmp_path / "missing.tar"):
         with pytest.raises(InputError, match="is not a backup"):
-            restore(tmp_path / "new", file)
+            restore(tmp_path / "new", Settings(), file)
         assert not (tmp_path / "new").exists()
     with pytest.raises(InputError, match="exists; name a new folder"):
-        restore(tmp_path, shop.good[0])
+        restore(tmp_path, Settings(), shop.good[0])

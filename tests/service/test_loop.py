@@ -51,6 +51,7 @@ def test_from_an_empty_station_to_a_better_model_and_back(empty: Served, shop: S
     assert version["figures"]["n_train"] == version["figures"]["n_calibration"] == 30  # every normal counts
     assert version["figures"]["alpha"] == pytest.approx(max(0.1, version["figures"]["alpha_min"]))
 
+    empty.client.patch("/api/v1/models/1", json={"settings": {"sample_every": 2}})
     found = empty.inspect(*shop.good, *shop.defects)
     label_all(empty, found[:2], "normal")
     label_all(empty, found[5:], "defect")
@@ -62,6 +63,8 @@ def test_from_an_empty_station_to_a_better_model_and_back(empty: Served, shop: S
     assert figures["n_labelled"] == 5  # confirmed normals wait for the next full fit
     assert figures["cross_validated"]["n"] == figures["before"]["n"] == 5
     assert 0 <= figures["cross_validated"]["auroc"] <= 1
+    confirmed = [row["id"] for row in found[:2] if row["sampled"]]
+    assert figures["unselected"]["confirmed"] == len(confirmed) == 1
     assert figures["history"]["n"] == 10
     changed = {change["id"] for change in figures["history"]["changes"]}
     assert changed <= {answer["id"] for answer in found}

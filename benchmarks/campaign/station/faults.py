@@ -7,6 +7,7 @@ each; PostgreSQL is started by the run, and the full disk needs the right to mou
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import signal
 import sqlite3
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +33,7 @@ from benchmarks.campaign.station.load import Acknowledged, Load, compared
 from benchmarks.campaign.station.postgres import Postgres, missing, postgres
 from benchmarks.campaign.station.process import Images, client_of, command_of, made_images, served
 
+PARTS = ("kills", "upgrades", "away", "full_disk", "folder_and_webhook")
 _AWAY_S = 10.0
 _ROWS = 20_000
 
@@ -219,7 +221,7 @@ def full_disk(ground: Ground) -> dict[str, Any]:
     """Fill the disk of a station; return the answers to uploads and history while it is full, and after."""
     disk = ground.room / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True, timeout=60)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], check=True, timeout=60)
     try:
         return _filled(ground, disk)
     finally:
@@ -233,12 +235,8 @@ def _filled(ground: Ground, disk: Path) -> dict[str, Any]:
         client_of(url) as client,
     ):
         before = [_post(client, path) for path in ground.images.good[:3]]
-        with (disk / "filler").open("wb") as stream:
-            try:
-                while True:
-                    stream.write(bytes(1 << 12))
-                    stream.flush()
-            except OSError:
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as stream:
+            while stream.write(bytes(1 << 12)):
                 pass
         while_full = [_post(client, path) for path in [*ground.images.good[3:], *ground.images.defects]]
         read = client.get("/api/v1/models/1/inspections")
@@ -356,7 +354,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--upgrades", type=int, default=20)
     parser.add_argument("--files", type=int, default=200)
-    parser.add_argument("--only", nargs="*", choices=("kills", "upgrades", "away", "full_disk", "folder_and_webhook"))
+    parser.add_argument("--only", nargs="*", choices=PARTS, help="parts; the file keeps the others")
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
     reason = missing() if given.database == "postgresql" else None
@@ -366,15 +364,15 @@ def main() -> None:
         room = Path(name)
         images = made_images(room)
         if given.database == "sqlite":
-            result = _all(Ground(room, images, None), given)
+            _run(Ground(room, images, None), given)
         else:
             with postgres() as server:
-                result = _all(Ground(room, images, server), given)
+                _run(Ground(room, images, server), given)
+
+
+def _run(ground: Ground, given: argparse.Namespace) -> None:
+    """Run the parts, and write the file after each."""
     path = given.out or FOLDER / f"station-faults-{given.database}.json"
-    write_result("station-faults", {"database": given.database, **result}, path)
-
-
-def _all(ground: Ground, given: argparse.Namespace) -> dict[str, Any]:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "kills": lambda: kills(ground, given.kills),
         "upgrades": lambda: upgrades(ground, given.upgrades),
@@ -382,12 +380,13 @@ def _all(ground: Ground, given: argparse.Namespace) -> dict[str, Any]:
         "full_disk": lambda: full_disk(ground),
         "folder_and_webhook": lambda: folder_and_webhook(ground, given.files, 5),
     }
-    found = {}
+    earlier = json.loads(path.read_text("utf-8")) if given.only and path.exists() else {}
+    found = {**earlier, "database": given.database}
     for name, run in parts.items():
         if not given.only or name in given.only:
             found[name] = run()
             print(name, found[name], flush=True)
-    return found
+            write_result("station-faults", found, path)
 
 
 if __name__ == "__main__":

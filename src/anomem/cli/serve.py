@@ -33,6 +33,13 @@ ROLES = ("viewer", "operator", "engineer")
     multiple=True,
     help="Folder that fits, watches and folder sinks may name, with all below it; repeatable.",
 )
+@click.option(
+    "--rate",
+    type=click.FloatRange(0),
+    default=200.0,
+    show_default=True,
+    help="Requests per second and address.",
+)
 @click.option("--add-user", metavar="NAME", help="Add a user and end; the password is asked for, or read from stdin.")
 @click.option("--role", type=click.Choice(ROLES), default="operator", show_default=True, help="Role of --add-user.")
 @click.option("--reset-password", metavar="NAME", help="Set a new password and end.")
@@ -107,7 +114,7 @@ def _copy(station: Path, settings: Any, output: Output, backup: Path | None, res
         manage.back_up(station, settings, backup)
         output.line(f"station {station}: written to {backup}")
     elif restore is not None:
-        manage.restore(station, restore)
+        manage.restore(station, settings, restore)
         output.line(f"station {station}: made from {restore}; next: anomem serve {station}")
     output.result({"station": station, "file": backup or restore})
 

@@ -1,10 +1,12 @@
-"""Normals that look most like an inspected part, by their thumbnails."""
+"""Normals that look most like an inspected part: by their thumbnails, then by the memory's items that they recall."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from sqlalchemy import select
@@ -13,8 +15,10 @@ from sqlalchemy.orm import Session
 from anomem.errors import ImageError
 from anomem.runtime.images import decode, resize
 from anomem.service.images import Images
+from anomem.service.scoring.serving import Serving
 from anomem.service.store.database import Database
 from anomem.service.store.inspections import get_inspection
+from anomem.service.store.models import get_model, get_version
 from anomem.service.store.tables import Inspection, Normal
 from anomem.types import FloatArray
 
@@ -23,6 +27,16 @@ __all__ = ["Alike", "Similar"]
 _SIDE = 32
 _AMONG = 500
 _KEPT = 4000
+_SHORTLIST = 24
+_KEPT_RECALLS = 500
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """Model with a memory; exported ones keep no access to theirs."""
+
+    def recalled(self, images: list[Path], *, max_pixels: int | None = None) -> FloatArray:
+        """Return the share of each item in what each image recalls, (n, N), scales side by side."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +50,16 @@ class Similar:
     id : int
     image_sha256 : str
     distance : float
-        Root mean square difference of the standardised thumbnails; 0: the same picture.
+        0: the same picture. By memory: share of the positions that recall other items; by thumbnail: root mean
+        square difference of the standardised thumbnails.
+    by : {"memory", "thumbnail"}
     """
 
     kind: str
     id: int
     image_sha256: str
     distance: float
+    by: Literal["memory", "thumbnail"] = "thumbnail"
 
 
 class Alike:
@@ -52,14 +69,16 @@ class Alike:
     ----------
     database : Database
     images : Images
+    serving : Serving
     max_pixels : int
         Size limit per image.
     """
 
-    def __init__(self, database: Database, images: Images, max_pixels: int) -> None:
-        self._database, self._images, self._max_pixels = database, images, max_pixels
+    def __init__(self, database: Database, images: Images, serving: Serving, max_pixels: int) -> None:
+        self._database, self._images, self._serving, self._max_pixels = database, images, serving, max_pixels
         self._kept: OrderedDict[str, FloatArray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._recalls: OrderedDict[tuple[int, str], FloatArray] = OrderedDict()
+        self._lock, self._one = threading.Lock(), threading.Lock()
 
     def nearest(self, inspection_id: int, count: int) -> list[Similar]:
         """Return the good parts most like an inspection, nearest first; none for an unreadable image."""
@@ -74,7 +93,36 @@ class Alike:
             other = self._thumbnail(sha256)
             if other is not None:
                 found.append(Similar(kind, number, sha256, float(np.sqrt(np.mean((own - other) ** 2)))))
-        return sorted(found, key=lambda similar: similar.distance)[:count]
+        found = sorted(found, key=lambda similar: similar.distance)[: max(count, _SHORTLIST)]
+        nearest = [similar for similar in found if self._images.find(similar.image_sha256) is not None]
+        with self._one:  # a forward pass per image, and scoring needs the cores
+            return self._by_memory(inspection, nearest)[:count]
+
+    def _by_memory(self, inspection: Inspection, found: list[Similar]) -> list[Similar]:
+        """Order by the items that the images recall, where the version of the inspection has a memory."""
+        with self._database.reading() as session:
+            version = get_version(session, inspection.version_id)
+            alpha = get_model(session, inspection.model_id).alpha
+        model = self._serving.model(version, alpha)
+        if not isinstance(model, Recalling):
+            return found
+        hashes = [inspection.image_sha256, *(one.image_sha256 for one in found)]
+        own, *others = self._recalled(model, version.id, hashes)
+        apart = [float(np.abs(own - other).sum() / (own + other).sum()) for other in others]
+        judged = [replace(one, distance=value, by="memory") for one, value in zip(found, apart, strict=True)]
+        return sorted(judged, key=lambda similar: similar.distance)
+
+    def _recalled(self, model: Recalling, version_id: int, hashes: list[str]) -> list[FloatArray]:
+        """Return what the images recall, of those seen before from the latest searches."""
+        kept = self._recalls
+        new = [sha256 for sha256 in dict.fromkeys(hashes) if (version_id, sha256) not in kept]
+        if new:
+            rows = model.recalled([self._images.path(sha256) for sha256 in new], max_pixels=self._max_pixels)
+            kept |= {(version_id, sha256): row for sha256, row in zip(new, rows, strict=True)}
+        found = [kept[version_id, sha256] for sha256 in hashes]
+        while len(kept) > _KEPT_RECALLS:
+            kept.popitem(last=False)
+        return found
 
     def _thumbnail(self, sha256: str) -> FloatArray | None:
         """Return a standardised grey thumbnail, (32, 32) float32; None for an image that is gone or unreadable."""

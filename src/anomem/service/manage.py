@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from anomem.errors import InputError, one_line
@@ -12,6 +12,7 @@ from anomem.runtime.atomic import atomic_path, check_target, scratch, stage
 from anomem.service.access.users import add_user, reset_password
 from anomem.service.folder import DATABASE, MARK, SECRET, StationFolder
 from anomem.service.settings import Settings
+from anomem.service.store.copying import copy_rows
 from anomem.service.store.database import Database, database_url
 from anomem.service.store.migrating import backed_up, upgrade
 
@@ -38,27 +39,40 @@ def back_up(root: Path, settings: Settings, target: Path) -> None:
     Raises
     ------
     InputError
-        The station keeps its database in PostgreSQL, or there is no station.
+        There is no station.
+
+    Notes
+    -----
+    The rows of a PostgreSQL database are written as a SQLite file, so that a backup is restored into either.
     """
     folder = StationFolder.open(root, create=False)
-    if settings.db is not None:
-        raise InputError("--backup: the database is not in STATION; use pg_dump, and copy the folder after it")
     check_target(target)
     with scratch("backup") as room, atomic_path(target) as part, tarfile.open(part, "w") as archive:
         # The database first: all images that it names are there already.
-        archive.add(backed_up(folder.root / DATABASE, room / DATABASE), DATABASE)
+        archive.add(_database_file(folder, settings, room), DATABASE)
         for name in (MARK, SECRET, folder.images.name, folder.versions.name):
             if (folder.root / name).exists():
                 archive.add(folder.root / name, name)
 
 
-def restore(root: Path, source: Path) -> None:
-    """Make a station from a backup.
+def _database_file(folder: StationFolder, settings: Settings, room: Path) -> Path:
+    """Write the database, as it is now, to a SQLite file in `room`."""
+    with closing(Database(database_url(folder.root, settings.db))) as database:
+        if database.file is not None:
+            return backed_up(database.file, room / DATABASE)
+        with closing(Database(database_url(room, None))) as copy:
+            upgrade(copy, room)
+            copy_rows(database, copy)
+    return room / DATABASE
+
+
+def restore(root: Path, settings: Settings, source: Path) -> None:
+    """Make a station from a backup; with `settings.db` its rows go to that database, which must be empty.
 
     Raises
     ------
     InputError
-        The folder exists, or the file is not a backup.
+        The folder exists, the database holds a station, or the file is not a backup.
     """
     if root.exists():
         raise InputError(f"{root}: exists; name a new folder")
@@ -74,7 +88,21 @@ def restore(root: Path, source: Path) -> None:
             ) from error
         if not (room / DATABASE).is_file() or not (room / MARK).is_file():
             raise InputError(f"{source}: is not a backup of a station; name another file")
+        if settings.db is not None:
+            _moved(room, settings)
         room.rename(root)
+
+
+def _moved(room: Path, settings: Settings) -> None:
+    """Move the rows of an unpacked backup to the database of the settings."""
+    with (
+        closing(Database(database_url(room, None))) as source,
+        closing(Database(database_url(room, settings.db))) as target,
+    ):
+        for database in (source, target):
+            upgrade(database, room / "backups")
+        copy_rows(source, target)
+    (room / DATABASE).unlink()
 
 
 @contextmanager

@@ -31,6 +31,8 @@ class Settings:
         Size limits of an image.
     max_request_images, max_request_bytes : int
         Size limits of a request.
+    rate : float
+        Requests per second and address; further ones are refused with 429. 0: no limit.
     queue : int
         Images that wait per model; further ones are refused with 429.
     batch : int
@@ -48,6 +50,7 @@ class Settings:
     max_pixels: int = 120_000_000
     max_request_images: int = 128
     max_request_bytes: int = 512 << 20
+    rate: float = 200.0
     queue: int = 512
     batch: int = 16
 

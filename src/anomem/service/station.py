@@ -62,7 +62,7 @@ class Station:
         self.recorder = Recorder(self.database, [outbox.fill], self._recorded)
         self.serving = Serving(self.database, self.folder.root, settings, self.recorder.add)
         self.pictures = Pictures(self.database, self.images, self.serving, settings.max_pixels)
-        self.alike = Alike(self.database, self.images, settings.max_pixels)
+        self.alike = Alike(self.database, self.images, self.serving, settings.max_pixels)
         self.lifecycle = Lifecycle(self.database, self.folder, self.serving, self.events)
         self.drifting = Drifting(self.database, self.serving, self.events)
         self.delivery = Delivery(self.database, self.events)

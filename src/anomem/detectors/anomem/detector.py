@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any, ClassVar, Self
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from anomem.cross_fitting import ClosedForm
@@ -28,10 +30,11 @@ from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone
 from anomem.nn.families import stride_of
 from anomem.nn.scorer import MapScorer, Scorer, TwoStageScorer
 from anomem.params import FLAG, Each, Either, OneOf, Range, Text, group, param, parameters
-from anomem.types import Record, UInt8Image
+from anomem.types import FloatArray, ImagesLike, Record, UInt8Image
 
 POSITIVE = Range(0.0, low_open=True)
 SHARE = Range(0.0, 1.0, low_open=True)
+_RECALL_BATCH = 16
 
 
 @parameters
@@ -241,6 +244,30 @@ class AnoMem(Detector, ClosedForm):
             return []
         rows = zip(scorer.prototype_usage.tolist(), scorer.prototype_pictures, strict=True)
         return [(f"scale {int(s) + 1}, {share:.1%} of positions", p.cpu().numpy()) for (s, share), p in rows]
+
+    def recalled(self, images: ImagesLike, *, max_pixels: int | None = None) -> FloatArray:
+        """Return how often images recall each memory item, to find images that look alike to the memory.
+
+        Parameters
+        ----------
+        images
+            As for :meth:`score`.
+        max_pixels : int, optional
+            Size limit per image.
+
+        Returns
+        -------
+        ndarray, (n, N) float32
+            Shares of the positions; over the N items of all scales they sum to the number of scales with a memory.
+        """
+        scorer, prepared = _own(self.scorer_), self._prepared(images, workers=1, skip_bad=False, max_pixels=max_pixels)
+        rows: list[list[Tensor]] = [[] for _ in range(len(prepared))]
+        for batch in prepared.batches(_RECALL_BATCH):
+            with torch.inference_mode():
+                shares = scorer.recalled(batch.images.to(next(scorer.buffers()).device)).cpu()
+            for owner, row in zip(batch.owner.tolist(), shares, strict=True):
+                rows[owner].append(row)
+        return np.stack([torch.stack(tiles).mean(dim=0).numpy() for tiles in rows])
 
     def _fit(
         self, learn: ImageSet, tune: ImageSet, labelled: Labelled | None, run: Run[Self]

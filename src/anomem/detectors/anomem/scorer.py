@@ -87,6 +87,16 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         """Return the backbone's map per scale, (B, C_s, h_s, w_s)."""
         return self.sources(self.backbone(images))
 
+    def recalled(self, images: Tensor) -> Tensor:
+        """Return how often an image recalls each item: (B, N), for every scale shares that sum to 1."""
+        embedded = [
+            (memory.memory, memory.embed(maps).flatten(2).transpose(1, 2))
+            for memory, maps in zip(self.memories(), self.features(images), strict=True)
+            if memory.memory is not None
+        ]
+        shares = [torch.stack([items.usage(image) for image in z]) for items, z in embedded]
+        return torch.cat([images.new_zeros(len(images), 0, dtype=torch.float32), *shares], dim=1)
+
     def sources(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return the map of each scale among the backbone's maps."""
         return [maps[scale["source"]] for scale in self.config["scales"]]

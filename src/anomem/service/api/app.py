@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.staticfiles import StaticFiles
 
+from anomem.service.access.rate_limit import RateLimit
 from anomem.service.api import (
     calibration,
     drift,
@@ -82,5 +83,7 @@ def create_app(station: Station) -> FastAPI:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     add_handlers(app)
-    app.add_middleware(Guard, max_bytes=station.settings.max_request_bytes, metrics=station.metrics)
+    limits = station.settings
+    rate = RateLimit(limits.rate)
+    app.add_middleware(Guard, max_bytes=limits.max_request_bytes, rate=rate, metrics=station.metrics)
     return app

@@ -1,7 +1,8 @@
-"""Checks of every request before its route: other sites, size; and headers of every answer."""
+"""Checks of every request before its route: rate, other sites, size; and headers of every answer."""
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from anomem.service.access.gate import SAFE
 
 if TYPE_CHECKING:
+    from anomem.service.access.rate_limit import RateLimit
     from anomem.service.metrics import Metrics
 
 __all__ = ["Guard"]
@@ -39,11 +41,12 @@ class Guard:
     app : ASGI application
     max_bytes : int
         Size limit of a request's body.
+    rate : RateLimit
     metrics : Metrics
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, metrics: Metrics) -> None:
-        self._app, self._max_bytes, self._metrics = app, max_bytes, metrics
+    def __init__(self, app: ASGIApp, *, max_bytes: int, rate: RateLimit, metrics: Metrics) -> None:
+        self._app, self._max_bytes, self._rate, self._metrics = app, max_bytes, rate, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, pass it on, and count it."""
@@ -78,6 +81,11 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
+        wait = self._rate.wait_s(scope["client"][0]) if scope["client"] else 0.0
+        if wait:
+            seconds = math.ceil(wait)
+            said = f"request: too many from this address; wait {seconds} s, or start the station with another --rate"
+            return JSONResponse({"detail": said}, 429, {"retry-after": str(seconds)})
         if scope["method"] not in SAFE and _from_elsewhere(headers):
             return JSONResponse({"detail": "request: comes from another site; use the station's own page"}, 403)
         length = headers.get("content-length", "0")

@@ -58,12 +58,16 @@ def picture_of_normal(normal_id: Id, _: Viewer, station: StationOf, width: Width
 
 
 class SimilarOut(_Out):
-    """Good part that resembles an inspected one; `kind` says where its picture is: normals/ID or inspections/ID."""
+    """Good part that resembles an inspected one; `kind` says where its picture is: normals/ID or inspections/ID.
+
+    `by`: "memory", the same items are recalled; "thumbnail", of models that have no memory or are exported.
+    """
 
     kind: Literal["normal", "inspection"]
     id: int
     image_sha256: str
     distance: float
+    by: Literal["memory", "thumbnail"]
 
 
 @router.get("/inspections/{inspection_id}/alike", response_model=list[SimilarOut])

@@ -12,7 +12,7 @@ from anomem.service.jobs.scoring import scored
 from anomem.service.jobs.spec import ImageRow, Spec
 from anomem.types import Record
 
-__all__ = ["folds_of", "judged"]
+__all__ = ["folds_of", "judged", "on_sample"]
 
 _FOLDS = 5
 
@@ -71,6 +71,26 @@ def judged(base: Detector, spec: Spec, defects: Sequence[ImageRow], report: Call
     after = _figures(list(p_values.values()), areas, _alpha(base, spec))
     not_worse = after["detection"] >= before["detection"] and after["auroc"] >= before["auroc"] - 1e-9
     return {"cross_validated": after, "before": before, "out_of_fold": p_values, "not_worse": not_worse}
+
+
+def on_sample(rows: Sequence[ImageRow], rejected: Sequence[bool]) -> dict[str, int]:
+    """Return the verdicts on the unselected sample: a false alarm is a rejected part that is confirmed normal.
+
+    Parameters
+    ----------
+    rows : sequence of ImageRow
+        With the verdicts so far.
+    rejected : sequence of bool
+        Verdicts of the candidate.
+    """
+    verdicts = [(row.anomalous, after, row.label) for row, after in zip(rows, rejected, strict=True)]
+    confirmed = [verdict for verdict in verdicts if verdict[2] == "normal"]
+    return {
+        "confirmed": len(confirmed),
+        "false_alarms_before": sum(before for before, _, _ in confirmed),
+        "false_alarms": sum(after for _, after, _ in confirmed),
+        "rejected_unlabelled": sum(after for _, after, label in verdicts if label is None),
+    }
 
 
 def _before(base: Detector, spec: Spec, defects: Sequence[ImageRow]) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class ImageRow:
         Group and stratum; type and mask file of a defect.
     anomalous : bool
         Verdict so far.
+    label : str or None
+        Latest label of an inspection.
     """
 
     path: str
@@ -48,6 +50,7 @@ class ImageRow:
     type: str | None = None
     mask: str | None = None
     anomalous: bool = False
+    label: str | None = None
 
     def sample(self) -> Sample:
         """Return the image as a sample of a fit."""

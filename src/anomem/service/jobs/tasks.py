@@ -111,7 +111,8 @@ class Tasks:
         for row in rows:
             path = self._images.find(row.image_sha256)
             if path is not None:
-                facts: dict[str, Any] = {"group": row.group, "stratum": row.stratum, "anomalous": row.anomalous}
+                facts: dict[str, Any] = {"group": row.group, "stratum": row.stratum}
+                facts |= {"anomalous": row.anomalous, "label": row.label}
                 found.append(ImageRow(str(path), row.name, row.id, row.image_sha256, **facts))
         return tuple(found)
 

@@ -14,7 +14,7 @@ from anomem.errors import InputError
 from anomem.loading import load
 from anomem.params import parse_assignments
 from anomem.runtime.metadata import weights_of
-from anomem.service.jobs.candidates import judged
+from anomem.service.jobs.candidates import judged, on_sample
 from anomem.service.jobs.scoring import scored
 from anomem.service.jobs.spec import Spec
 from anomem.service.lifecycle import facts_of
@@ -133,11 +133,7 @@ def _against_base(detector: Detector, spec: Spec, report: Report) -> dict[str, A
         if found.error is None and found.anomalous != row.anomalous
     ]
     return {
-        "unselected": {
-            "n": len(drawn),
-            "false_alarms_before": sum(row.anomalous for row in spec.unselected),
-            "false_alarms": sum(found.anomalous for found in drawn),
-        },
+        "unselected": on_sample(spec.unselected, [found.anomalous for found in drawn]),
         "history": {"n": len(recent), "changed": len(changes), "changes": changes[:200]},
     }
 

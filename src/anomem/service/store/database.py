@@ -20,7 +20,7 @@ from anomem.service.folder import DATABASE
 
 __all__ = ["Database", "database_url"]
 
-_BUSY_S = 15.0
+_BUSY_S = 5.0
 """Time that a connection waits for SQLite's write lock, seconds."""
 
 
