@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomem.errors import InputError
-from anomem.runtime.words import class_of
+from anomem.runtime.words import class_of, mentions_defect
 from anomem.types import ANOMALOUS, NORMAL
 
 __all__ = ["Placed", "classify", "match_class"]
@@ -36,7 +36,8 @@ class Placed:
 def classify(below: Sequence[tuple[str, ...]], normal: str | None, place: Path) -> list[Placed]:
     """Label images by the class words in their folders, at any depth.
 
-    The deepest class word counts. Without one, images in a folder beside a folder of normal images are anomalous.
+    The deepest class word counts. Without one, images in a folder beside a folder of normal images are anomalous, as
+    are those in a folder whose name has a word for anomalous images among others.
 
     Parameters
     ----------
@@ -54,12 +55,15 @@ def classify(below: Sequence[tuple[str, ...]], normal: str | None, place: Path) 
     Raises
     ------
     InputError
-        A folder of normal images lies inside a folder of anomalous images.
+        A folder of normal images, unless named by `normal`, lies inside a folder of anomalous images.
     """
     label_of = _labeller(normal)
     folders = {parts[: i + 1] for parts in set(below) for i in range(len(parts))}
     around_good = {folder[:-1] for folder in folders if label_of(folder[-1]) == NORMAL}
-    known = {parts: _placed(parts, label_of, around_good, place) for parts in set(below)}
+    known = {parts: _placed(parts, label_of, around_good) for parts in set(below)}
+    for parts, placed in known.items():
+        if normal is None and placed.label == NORMAL and placed.at is not None:
+            _check_around(parts[: placed.at + 1], label_of, around_good, place)
     return [known[parts] for parts in below]
 
 
@@ -94,21 +98,32 @@ def _labeller(normal: str | None) -> Callable[[str], int | None]:
 
 
 def _placed(
+    parts: tuple[str, ...], label_of: Callable[[str], int | None], around_good: set[tuple[str, ...]]
+) -> Placed:
+    labels = [label_of(part) for part in parts]
+    named = [i for i, label in enumerate(labels) if label is not None]
+    at = named[-1] if named else -1
+    beside = [i for i, label in enumerate(labels) if label is None and parts[:i] in around_good]
+    if beside and not named:
+        return Placed(ANOMALOUS, beside[0])
+    mentioned = [i for i in range(at + 1, len(parts)) if mentions_defect(parts[i])]
+    if mentioned and (not named or labels[at] == NORMAL):
+        return Placed(ANOMALOUS, mentioned[-1], True)
+    return Placed(labels[at], at, True) if named else Placed()
+
+
+def _check_around(
     parts: tuple[str, ...],
     label_of: Callable[[str], int | None],
     around_good: set[tuple[str, ...]],
     place: Path,
-) -> Placed:
-    labels = [label_of(part) for part in parts]
-    named = [i for i, label in enumerate(labels) if label is not None]
-    beside = [i for i, label in enumerate(labels) if label is None and parts[:i] in around_good]
-    if not named:
-        return Placed(ANOMALOUS, beside[0]) if beside else Placed()
-    at = named[-1]
-    above = [i for i in (*named, *beside) if i < at and labels[i] != NORMAL]
-    if labels[at] == NORMAL and above:
-        raise InputError(
-            f"{place}: {'/'.join(parts[: at + 1])} holds normal images by its name, {parts[above[0]]}/ around it "
-            f"anomalous ones; rename one of the two, or name the class with --normal CLASS (normal=)"
-        )
-    return Placed(labels[at], at, True)
+) -> None:
+    """Refuse a folder of normal images inside one of anomalous images."""
+    for i, part in enumerate(parts[:-1]):
+        label = label_of(part)
+        if label == ANOMALOUS or (label is None and parts[:i] in around_good):
+            raise InputError(
+                f"{place}: {'/'.join(parts)} holds normal images by its name, {part}/ around it "
+                f"anomalous ones; rename one of the two, or name the class with --normal {parts[-1]} "
+                f"(normal={parts[-1]!r})"
+            )

@@ -14,7 +14,7 @@ from anomem.data.samples import Dataset, Layout, Sample, mask_note
 from anomem.errors import ImageError, InputError
 from anomem.runtime.files import scan
 from anomem.runtime.listing import Listing, found_in, list_folder
-from anomem.runtime.words import class_of, is_enumerated, split_of
+from anomem.runtime.words import class_of, is_enumerated, mentions_defect, split_of
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN
 
 __all__ = ["EXPECTED", "read_folder", "type_by_place"]
@@ -147,7 +147,7 @@ def _base(listing: Listing) -> Path:
         shared = next((i for i, (a, b) in enumerate(zip(common, parts, strict=False)) if a != b), None)
         common = common[: min(len(common), len(parts)) if shared is None else shared]
     # Neither a class folder nor a folder with siblings that depend on its name is a wrapper.
-    known = next((i for i, part in enumerate(common) if class_of(part) is not None), len(common))
+    known = next((i for i, part in enumerate(common) if class_of(part) is not None or mentions_defect(part)), len(common))
     return root.joinpath(*common[:known])
 
 
@@ -301,7 +301,7 @@ def _read_flat(part: _Part, pairs: Pairs, root: Path) -> Dataset:
     train, test = _by_mask(part.images, pairs, root)
     notes = _left_out_by_mask(test)
     name = root.resolve().name
-    if class_of(name.removesuffix(".zip")) == ANOMALOUS:
+    if class_of(name.removesuffix(".zip")) == ANOMALOUS or mentions_defect(name):
         notes.append(f"the folder is named {name}, and its images are read as normal")
     return Dataset("flat", root, train, test, False, tuple(notes))
 
@@ -316,7 +316,11 @@ def _by_mask(images: Iterable[Path], pairs: Pairs, root: Path) -> tuple[tuple[Sa
     """
     images = list(images)
     defects = {path for path in images if _label_by_mask(path, pairs) == ANOMALOUS}
-    named = [path for path in images if path not in pairs.masks and class_of(path.stem) == ANOMALOUS]
+    unmasked = [path for path in images if path not in pairs.masks]
+    named = [path for path in unmasked if class_of(path.stem) == ANOMALOUS]
+    mentioning = [path for path in unmasked if mentions_defect(path.stem)]
+    if len(mentioning) < len(unmasked):  # a word that all names have says nothing
+        named = named or mentioning
     if named:
         raise InputError(
             f"{root}: {len(named):,} of {len(images):,} images are anomalous by their name ({named[0].name}); "
@@ -354,7 +358,7 @@ def _check_loose(train: _Part, normal: str | None) -> None:
 
 def _which_class(root: Path, part: _Part) -> InputError:
     folders = part.first_folders()
-    example = next((name for name in folders if class_of(name) == NORMAL), folders[0])
+    example = min(folders, key=lambda name: (class_of(name) != NORMAL, mentions_defect(name)))
     return InputError(
         f"{root}: several classes: {part.listing()}; say which one is normal, such as --normal {example} "
         f"(normal={example!r}); if all are normal, move them below train/good; {EXPECTED}"
