@@ -80,7 +80,10 @@ revisions: venv
 		--expect 'commands/*:shift.*=new: scores unlike the calibration' --expect 'commands/*:*_fdr=new: --fdr' \
 		--expect 'commands/*:results.stratum=new: --calibrate-by' --expect 'bench/*:notes=reworded' \
 		--expect 'commands/*:found.*=new key' --expect 'commands/*:n_groups=new key' --expect 'commands/*:alpha_min=new key' \
-		--expect '*:*seal*=digest of the file' --expect '*:anomem.facts.labels*=files of the labels'
+		--expect '*:*seal*=digest of the file' --expect '*:anomem.facts.labels*=files of the labels' \
+		--expect 'models/anomem.*:*.item_norm=new setting' --expect 'models/anomem.*:*.per_root_dim=new setting' \
+		--expect 'models/memae.*:*.activation=new setting' --expect '*plume*=learns from tune normals too' \
+		--expect '*pmb*=learns from tune normals too, leaky rectifiers' --expect '*fyd*=feature aligners only where they help'
 
 campaign: venv
 	mkdir -p $(CAMPAIGN)
