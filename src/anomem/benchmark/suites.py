@@ -110,7 +110,9 @@ _LEARNERS = _all("anomem", "deepsad", "supervised")
 _MLP = Variant("supervised", {"head": "mlp"}, "supervised, mlp")
 _OBJECT = {"preset": "object"}
 _COSINE = Variant("knn", {**_OBJECT, "metric": "cosine"}, "knn, cosine")
+_COSINE_SURFACE = Variant("knn", {"metric": "cosine"}, "knn, cosine")
 
+_ONE_CLASS = {"gammas": (0.0,)}
 _ALIKE = {"k": (0, 10), "draws": 1, "maps": True}
 _THREE_CLASSES = ("automobile", "cat", "dog")
 _SCRATCH_CLASSES = ("airplane", "automobile", "dog")
@@ -130,7 +132,7 @@ _CPU = (
     Part("promise", _INDUSTRIAL, _all("anomem")),
     Part("shift", (_TILE, "aitex_tiles"), _all("anomem")),
     Part("batches", (_TILE, "aitex_tiles"), _all("anomem")),
-    Part("localisation", _INDUSTRIAL, _all(*_THREE, *_QUICK), seeds=(0, 1, 2)),
+    Part("localisation", _INDUSTRIAL, (*_all(*_THREE, *_QUICK), _COSINE_SURFACE), seeds=(0, 1, 2)),
     Part("distance-variance", _INDUSTRIAL, _all("padim", "fyd")),
     Part("disturbed", (_BRUSH, _BOTTLE), _all("padim", "anomem", "fyd")),
     Part("sweep", (_BRUSH, _TILE), _all("anomem"), {"of": "memory-size"}),
@@ -138,12 +140,14 @@ _CPU = (
     Part("sweep", (_BRUSH, _TILE), _all("anomem"), {"of": "beta"}),
     Part("sweep", ("pneumonia_mnist",), _all("anomem", **_OBJECT), {"of": "gamma"}),
     Part("one-vs-rest", ("pneumonia_mnist",), _all("anomem", "deepsad", "supervised", **_OBJECT), {"draws": 3}),
-    Part("one-vs-rest", ("pneumonia_mnist",), _all("knn", "ocsvm", "iforest", "plume", **_OBJECT), {"gammas": (0.0,)}),
-    Part("one-vs-rest", ("mnist",), _all("anomem", "knn", **_OBJECT), {"gammas": (0.0,)}),
+    Part(
+        "one-vs-rest", ("pneumonia_mnist",), (*_all("knn", "ocsvm", "iforest", "plume", **_OBJECT), _COSINE), _ONE_CLASS
+    ),
+    Part("one-vs-rest", ("mnist",), (*_all("anomem", "knn", **_OBJECT), _COSINE), _ONE_CLASS),
     Part("out-of-distribution", ("cifar100",), _all("anomem", "knn", **_OBJECT), {"against": ("cifar10",)}),
     Part("linear-evaluation", ("cifar100:coarse",), _all("anomem", **_OBJECT)),
     Part("one-vs-rest", ("cifar10",), _all("anomem", **_OBJECT), {"draws": 1}),
-    Part("one-vs-rest", ("cifar10",), _all("knn", **_OBJECT), {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("cifar10",), (*_all("knn", **_OBJECT), _COSINE), _ONE_CLASS),
 )
 
 _CPU_LONG = (
@@ -162,7 +166,7 @@ _CPU_LONG = (
     Part("one-vs-rest", ("cifar100:coarse",), STAGE_ONE_OBJECT, {"gammas": (0.0,)}),
     Part("one-vs-rest", ("mnist",), _all("pmb", preset="digits"), {"gammas": (0.0,)}),
     Part("one-vs-rest", ("cifar10",), _all("deepsad", "supervised", **_OBJECT), {"draws": 1}),
-    Part("one-vs-rest", ("cifar10",), (_COSINE, *_all("ocsvm", "plume", **_OBJECT)), {"gammas": (0.0,)}),
+    Part("one-vs-rest", ("cifar10",), _all("ocsvm", "plume", **_OBJECT), {"gammas": (0.0,)}),
     Part("one-vs-rest", ("cifar10",), _all("anomem", **_OBJECT), {"draws": 1, "anomalies": "one"}),
     Part("sweep", ("cifar100:coarse",), _all("plume", **_OBJECT), {"of": "constraint"}),
     Part("out-of-distribution", ("cifar10",), _all("anomem", "knn", "plume", **_OBJECT)),
@@ -181,7 +185,6 @@ _CIFAR = ("cifar10", "cifar100")
 _MVTEC = ("mvtec_ad",)
 _TEXTURES = tuple(f"mvtec_ad/{name}" for name in TEXTURED["mvtec_ad"])
 _OBJECTS = tuple(f"mvtec_ad/{name}" for name in CATALOG["mvtec_ad"].categories if name not in TEXTURED["mvtec_ad"])
-_ONE_CLASS = {"gammas": (0.0,)}
 _FIVE = (0, 1, 2, 3, 4)
 
 _PAPER = (
