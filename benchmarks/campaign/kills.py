@@ -34,7 +34,7 @@ from anomem.data.synthetic import write_textures
 from anomem.runtime.images import IMAGE_SUFFIXES
 from benchmarks.campaign.result import write_result
 
-SECONDS = 120
+SECONDS = 600
 """Time limit of a run."""
 
 Results = dict[str, str]
