@@ -32,9 +32,9 @@ from anomem.benchmark.run_file import read_runs
 from anomem.cli.main import run
 from anomem.data.synthetic import write_textures
 from anomem.runtime.images import IMAGE_SUFFIXES
-from benchmarks.campaign.result import write_result
+from benchmarks.campaign.result import FOLDER, write_result
 
-SECONDS = 120
+SECONDS = 600
 """Time limit of a run."""
 
 Results = dict[str, str]
@@ -327,35 +327,29 @@ def _last_line(folder: Path) -> str:
 
 
 def main() -> None:
-    """Kill all commands and write the counts."""
+    """Kill all commands and write the counts, after each command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=50, help="kills per command")
-    parser.add_argument("--only", default="", help="commands whose names contain this text; nothing is written")
+    parser.add_argument("--only", default="", help="commands whose names contain this text; the others' counts stay")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=FOLDER / "kills-commands.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    for name in (
-        "detectors.anomem",
-        "detectors.baselines.knn",
-        "detectors.reconstruction.memae",
-        "benchmark.run",
-        "benchmark.protocols.few_labels",
-    ):
+    for name in ("detectors.anomem", "detectors.baselines.knn", "detectors.reconstruction.memae", "benchmark.run"):
         import_module(f"anomem.{name}")
-    found: dict[str, Counts] = {}
+    import_module("anomem.benchmark.protocols.few_labels")
+    out = args.out.absolute()
+    found = json.loads(out.read_text(encoding="utf-8"))["commands"] if out.exists() else {}
     with tempfile.TemporaryDirectory(prefix="anomem-kills-") as place:
         seed = prepare(Path(place))
-        for command in COMMANDS:
-            if args.only in command.name:
-                found[command.name] = attack(
-                    command, seed, Path(place) / "work", args.kills, random.Random(f"{args.seed} {command.name}")
-                )
-                print(command.name, asdict(found[command.name]), flush=True)
+        for command in (command for command in COMMANDS if args.only in command.name):
+            rng = random.Random(f"{args.seed} {command.name}")
+            found[command.name] = asdict(attack(command, seed, Path(place) / "work", args.kills, rng))
+            print(command.name, found[command.name], flush=True)
+            kinds = ("killed", "failed", "unreadable", "lost", "different", "left_behind")
+            total = {kind: sum(counts[kind] for counts in found.values()) for kind in kinds}
+            write_result("kills-commands", {"total": total, "commands": found}, out)
         os.chdir("/")
-    if not args.only:
-        kinds = ("killed", "failed", "unreadable", "lost", "different", "left_behind")
-        total = {kind: sum(getattr(counts, kind) for counts in found.values()) for kind in kinds}
-        write_result("kills-commands", {"total": total, "commands": {n: asdict(c) for n, c in found.items()}})
 
 
 if __name__ == "__main__":

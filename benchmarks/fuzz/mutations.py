@@ -208,5 +208,5 @@ def tiff_of(content: bytes, rng: Random) -> bytes:
                 tag = rng.choice(
                     (254, 258, 259, 262, 266, 273, 274, 277, 279, 284, 317, 320, 322, 324, 330, 338, 339, 347)
                 )
-        struct.pack_into("<HHII", data, at, tag, kind, length, value % 2**32)
+        struct.pack_into("<HHII", data, at, tag, kind, length % 2**32, value % 2**32)
     return bytes(data)

@@ -14,7 +14,7 @@ from typing import Any
 
 from anomem.errors import AnomemError
 from anomem.scale.ledger import MANIFEST, Ledger
-from anomem.scale.shard import shard_facts
+from anomem.scale.shard import read_finished
 from anomem.scale.sources import TarSource
 from benchmarks.fuzz.mutations import bytes_of, text_of, tree_of
 from benchmarks.fuzz.reader import Reader
@@ -50,14 +50,14 @@ def _ledger(folder: Path, content: bytes) -> None:
 def _shard(root: Path) -> bytes:
     from anomem.data.result_table import write_parquet
 
-    facts = {"anomem.shard": json.dumps({"plan": "a" * 64, "rows": 1})}
+    facts = {"anomem.shard": json.dumps({"plan": "a" * 64, "shard": 0, "rows": 1, "errors": 0, "anomalous": 0})}
     write_parquet(root / "seed.parquet", [{"path": "a.png", "score": 1.0}], {"path": str, "score": float}, facts)
     return (root / "seed.parquet").read_bytes()
 
 
 def _shard_facts(place: Path, content: bytes) -> None:
     place.write_bytes(content)
-    shard_facts(place)
+    read_finished(place)
 
 
 def _tar() -> bytes:

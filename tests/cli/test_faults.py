@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.process import COMMAND, KNN, Run, Shop, completed, environment, files, running
 
-BENCH = ("bench", "few-labels", "--methods", "knn", "--set", "knn.size=32", "--set", "few-labels.k=[0]")
+BENCH = ("bench", "localisation", "--methods", "knn", "--set", "knn.size=32")
 TRAINED = ("--method", "memae", "--set", "size=16", "--set", "train_steps=5", "--set", "train_batch=4")
 
 
@@ -102,7 +102,9 @@ def test_a_vanished_image_leaves_the_earlier_table(shop: Shop, here: Run, tmp_pa
     out = tmp_path / f"r.{name}"
     out.write_text("earlier rows")
     code, _, err = here("score", shop.knn, tmp_path / "t.csv", "--out", out)
-    assert f"{tmp_path / 'gone.png'}: there is no such file" in error_of(code, err)
+    line = error_of(code, err)
+    assert f"t.csv:12: {tmp_path / 'gone.png'}" in line
+    assert "give the path of an image" in line
     assert out.read_text() == "earlier rows"
 
 

@@ -140,7 +140,6 @@ def fit(
     --extend fits to the normals in the store of an earlier model and those of DATA, with the earlier model's method
     and hyperparameters.
     """
-    from anomem.data.ranks import is_first
     from anomem.data.store import store_of
 
     output, session.can_skip = Output(as_json), not running["skip_bad"]
@@ -163,8 +162,6 @@ def fit(
             **kept,
             **running,
         )
-    if not is_first():
-        return
     seconds, skipped = time.perf_counter() - started, _unreadable(detector, [*dataset.train, *(picked or ())])
     if suspects is not None:
         write_suspects(suspects, detector, session)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import click
 
 from anomem.cli.session import Session, note
 
@@ -28,6 +31,8 @@ def resumable(out: Path, minutes: float, resume: bool, session: Session) -> Iter
         note(f"{checkpoint}: there is none; this fit starts anew")
     try:
         yield {"checkpoint": checkpoint, "checkpoint_minutes": minutes, "resume": resume}
+        if int(os.environ.get("RANK", "0")):
+            raise click.exceptions.Exit(0)  # the first rank of torchrun writes the model
     finally:
         if checkpoint.exists():
             session.left = f"{checkpoint} holds the training so far: continue with --resume"

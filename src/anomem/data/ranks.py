@@ -138,9 +138,9 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, own: Tensor, count: int) -> Tensor:
         ctx.rows, ctx.count = len(own), count
         sent = own.contiguous()
-        as_bits = sent.view(torch.int16) if sent.element_size() == 2 else sent  # gloo knows no bfloat16
-        parts = [torch.empty_like(as_bits) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(parts, as_bits)
+        as_bytes = sent.view(torch.uint8)  # gloo knows no bfloat16
+        parts = [torch.empty_like(as_bytes) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, as_bytes)
         return torch.cat(parts)[:count].view(own.dtype)
 
     @staticmethod

@@ -12,12 +12,13 @@ from typing import Any
 from anomem.errors import InputError, one_line
 from anomem.runtime.atomic import atomic_path
 from anomem.runtime.locking import lock_file
-from anomem.scale.shard import shard_facts, shard_file
+from anomem.scale.shard import Finished, read_finished, shard_file
 
 __all__ = ["MANIFEST", "Ledger", "locked"]
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_COUNTS = ("rows", "errors", "anomalous")
 
 
 class Ledger:
@@ -36,7 +37,7 @@ class Ledger:
         The folder holds a run with other facts, the first of which is named, or something else.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, facts: Mapping[str, object]) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = json.loads(json.dumps({"format": _FORMAT, **facts}))
         found = _read(folder / MANIFEST)
@@ -50,8 +51,8 @@ class Ledger:
         """Return the shards without a readable file of this plan, in order."""
         return [shard for shard in range(self.facts["shards"]) if self._facts_of(shard) is None]
 
-    def finish(self) -> dict[str, Any]:
-        """Write the manifest of the complete run, with the counts of all shards, and return it.
+    def finish(self) -> tuple[int, int, int]:
+        """Write the manifest of the complete run and return the numbers of rows, errors and rejected images.
 
         Raises
         ------
@@ -62,21 +63,15 @@ class Ledger:
         missing = [shard for shard, facts in enumerate(found) if facts is None]
         if missing:
             raise InputError(f"{self.folder}: shard {missing[0]} is missing; run the command again")
-        counts = {name: [facts[name] for facts in found if facts] for name in ("rows", "errors", "anomalous")}
-        manifest = {
-            **self.facts,
-            "complete": True,
-            "rows": sum(counts["rows"]),
-            "errors": sum(counts["errors"]),
-            "anomalous": sum(counts["anomalous"]),
-            "rows_of_shards": counts["rows"],
-        }
-        self._write(manifest)
-        return manifest
+        shards = [facts for facts in found if facts is not None]
+        counts = [sum(getattr(facts, name) for facts in shards) for name in _COUNTS]
+        rows = {"rows_of_shards": [facts.rows for facts in shards]}
+        self._write({**self.facts, "complete": True, **dict(zip(_COUNTS, counts, strict=True)), **rows})
+        return counts[0], counts[1], counts[2]
 
-    def _facts_of(self, shard: int) -> dict[str, Any] | None:
-        facts = shard_facts(shard_file(self.folder, shard))
-        return facts if facts is not None and facts.get("plan") == self.facts["plan"] else None
+    def _facts_of(self, shard: int) -> Finished | None:
+        facts = read_finished(shard_file(self.folder, shard))
+        return facts if facts is not None and facts.plan == self.facts["plan"] else None
 
     def _write(self, manifest: Mapping[str, Any]) -> None:
         with atomic_path(self.folder / MANIFEST) as part:

@@ -156,9 +156,8 @@ def score_shards(
         execute = partial(ray_attempts, address=address) if engine == "ray" else _by_processes
         with closing(execute(pending, job, workers)) as results:
             _run_all(results, ledger.facts["shards"], len(pending), folder, progress)
-        found = ledger.finish()
-    counts = [found[name] for name in ("rows", "errors", "anomalous", "shards", "alpha")]
-    return ShardedRun(folder, *counts, computed=len(pending))
+        counts = ledger.finish()
+    return ShardedRun(folder, *counts, ledger.facts["shards"], job.alpha, computed=len(pending))
 
 
 def _digest(model: str | Path) -> str:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from anomem.runtime.sources import FileSource
 from anomem.scale.plan import read_shard
 from anomem.scale.sources import open_shard
 
-__all__ = ["PLAN", "Job", "ShardError", "opened", "shard_facts", "shard_file"]
+__all__ = ["PLAN", "Job", "ShardError", "opened", "read_finished", "shard_file"]
 
 PLAN = "plan.parquet"
 """File of the plan in the folder of a run."""
@@ -98,18 +98,29 @@ def shard_file(folder: Path, shard: int) -> Path:
     return folder / "shards" / f"{shard:06d}.parquet"
 
 
-def shard_facts(path: Path) -> dict[str, Any] | None:
-    """Return the facts in the footer of a shard's file; None for a missing or unreadable one."""
+@dataclass(frozen=True)
+class Finished:
+    """Facts in the footer of a shard's file: digest of its plan, number of rows, of errors and of rejected images."""
+
+    plan: str
+    shard: int
+    rows: int
+    errors: int
+    anomalous: int
+
+
+def read_finished(path: Path) -> Finished | None:
+    """Return the facts of a shard's file; None for a missing or unreadable one."""
     import pyarrow.parquet as pq
 
     if not path.is_file():
         return None
     try:
         with pq.ParquetFile(path) as file:
-            facts = json.loads((file.schema_arrow.metadata or {})[_FACTS.encode()])
+            facts = Finished(**json.loads((file.schema_arrow.metadata or {})[_FACTS.encode()]))
     except Exception:  # noqa: BLE001 - pyarrow raises nearly everything on damaged files
         return None
-    return facts if isinstance(facts, dict) else None
+    return facts if all(isinstance(value, int) for value in (facts.rows, facts.errors, facts.anomalous)) else None
 
 
 @contextmanager
@@ -148,19 +159,14 @@ def _attempts(shards: Sequence[int], job: Job, model: Model) -> Iterator[int | S
 
 def _compute(shard: int, job: Job, model: Model) -> None:
     target = shard_file(Path(job.folder), shard)
-    done = shard_facts(target)
-    if done is not None and done.get("plan") == job.plan:
+    done = read_finished(target)
+    if done is not None and done.plan == job.plan:
         return
     names = read_shard(Path(job.folder) / PLAN, shard)
     with open_shard(names, Reading(job.max_pixels or MAX_PIXELS)) as source:
         rows = _rows(shard, source, job, model)
-    facts = {
-        "plan": job.plan,
-        "shard": shard,
-        "rows": len(rows),
-        "errors": sum(row["error"] is not None for row in rows),
-        "anomalous": sum(bool(row["anomalous"]) for row in rows),
-    }
+    errors, anomalous = (sum(bool(row[name]) for row in rows) for name in ("error", "anomalous"))
+    facts = asdict(Finished(job.plan, shard, len(rows), errors, anomalous))
     with atomic_path(target) as part:
         write_parquet(part, rows, _COLUMNS, {_FACTS: json.dumps(facts)})
 
