@@ -186,7 +186,8 @@ def with_labels(fit: Fit, labelled: KeptMaps, run: Run[Any]) -> Any:
     if scorer.folds is not None:
         stage_two._leave_out(stage, scorer.folds == 0)
         folds = [stage_two._seen_by(scorer.fold(k), labelled, run) for k in range(len(scorer.fold_scales))]
-        run_to_end(stage_two._score_out_of_fold(scorer, unfitted, seen, folds, anomalous, WEIGHT, run))
+        seen = replace(seen, by_fold=folds)
+        run_to_end(stage_two._score_out_of_fold(scorer, unfitted, seen, anomalous, WEIGHT, run))
     return scorer.calibration_scores().numpy()
 
 

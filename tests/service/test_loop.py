@@ -163,7 +163,7 @@ def test_a_job_that_a_kill_has_cut_off_is_taken_up_again(tmp_path: Path, shop: S
 
 
 @pytest.mark.slow
-def test_versions_are_exported_where_the_model_says_so_and_promoted_unless_worse(brick: Served, shop: Shop) -> None:
+def test_versions_are_exported_where_the_model_says_so_and_promoted_if_better(brick: Served, shop: Shop) -> None:
     pytest.importorskip("onnxruntime")
     settings = {"sample_every": 2, "export": "onnx", "promote": "auto"}
     assert brick.client.patch("/api/v1/models/1", json={"settings": settings}).status_code == 200
@@ -173,7 +173,7 @@ def test_versions_are_exported_where_the_model_says_so_and_promoted_unless_worse
     assert job["state"] == "done", job["error"]
     version = brick.get("/models/1/versions")[0]
     assert version["files"] == {"detector": "brick.safetensors", "exported": "model.onnx"}
-    assert (version["state"] == "current") == version["figures"]["not_worse"]
+    assert (version["state"] == "current") == version["figures"]["better"]
     if version["state"] != "current":
         brick.post(f"/versions/{version['id']}/promote")
     (row,) = brick.inspect(shop.defects[0])

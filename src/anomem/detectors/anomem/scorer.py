@@ -169,6 +169,14 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         view._modules = {**self._modules, **own}
         return view
 
+    def relabelled(self) -> MultiScaleScorer:
+        """Return a scorer with a second stage of its own to refit; the rest is shared."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "second_stage": copy.deepcopy(self.second_stage)}
+        other._buffers = dict(self._buffers)
+        other.config = copy.deepcopy(self.config)
+        return other
+
     def _witnesses(self) -> list[ScaleMemory]:
         """Return the memories that give evidence: the scorer's own, with folds those without the first fold.
 

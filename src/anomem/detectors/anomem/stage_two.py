@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,16 +58,42 @@ class Observed:
         (k, D) float16.
     defective, clean : list of Tensor
         Deviations (n, C) per scale at positions marked by masks, and at unmarked ones.
+    by_fold : list of (Tensor, Tensor)
+        With cross-fitted calibration, scores and evidence by each fold's memory; else empty.
     """
 
     one_class: Tensor
     evidence: Tensor
     defective: list[Tensor]
     clean: list[Tensor]
+    by_fold: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def subset(self, rows: Tensor) -> Observed:
+        """Return some images, with all positions."""
+        by_fold = [(one_class[rows], evidence[rows]) for one_class, evidence in self.by_fold]
+        return replace(self, one_class=self.one_class[rows], evidence=self.evidence[rows], by_fold=by_fold)
 
 
 def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, None]:
-    """Fit heads and their weight to labelled images, in place.
+    """Fit heads and their weight to labelled images, in place."""
+    observed = yield from observe(scorer, labelled, run)
+    anomalous = torch.from_numpy(labelled.labels == ANOMALOUS)
+    yield from fit_heads(scorer, observed, anomalous, labelled.types, run)
+
+
+def fit_heads(
+    scorer: MultiScaleScorer,
+    observed: Observed,
+    anomalous: Tensor,
+    types: Sequence[str | None],
+    run: Run[AnoMem],
+    *,
+    maps: bool = True,
+) -> Generator[Record, None, None]:
+    """Fit heads and their weight to what the scorer has observed of labelled images, in place.
+
+    `anomalous` is (k,) bool; `types` has the defect type per image. Without `maps` the evidence at each position is not
+    fitted: scores by kernel heads do not need it.
 
     Notes
     -----
@@ -84,8 +110,6 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
     The paper's own head g (Eq. 10 to 12) is trained beside them and gives the evidence at each position; masks, where
     given, add its hinge at each position.
     """
-    observed = yield from _observe(scorer, labelled, run)
-    anomalous = torch.from_numpy(labelled.labels == ANOMALOUS)
     one_class, evidence = scorer.tune_one_class.cpu(), scorer.tune_evidence.cpu()
     stage = scorer.second_stage.cpu()
     unfitted = copy.deepcopy(stage)
@@ -94,18 +118,19 @@ def fit_second_stage(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoM
         one_class, evidence = _standardise(stage, one_class[kept], evidence[kept])
     heads, labels = _heads(stage, evidence, observed, anomalous)
     deviation = (torch.cat([one_class, observed.one_class]) - stage.mix[0]) / stage.mix[1]
-    weight, facts = _weight(heads, deviation, labels, labelled, run)
+    known = {type_ for type_, defect in zip(types, anomalous.tolist(), strict=True) if defect and type_ is not None}
+    weight, facts = _weight(heads, deviation, labels, int(anomalous.sum()), len(known), run)
     _adopt_heads(stage, heads, labels, weight, run.rng)
     if scorer.folds is not None:
         _leave_out(stage, scorer.folds.cpu() == 0)
     stage.n_support, stage.n_labelled = len(scorer.tune_one_class), len(anomalous)
     scorer.config["second_stage"].update(n_support=stage.n_support, n_labelled=stage.n_labelled)
     yield Record("labels", len(anomalous), len(anomalous), facts)
-    yield from _fit_evidence_heads(stage, torch.cat([evidence, observed.evidence]), labels, observed, run)
+    if maps:
+        yield from _fit_evidence_heads(stage, torch.cat([evidence, observed.evidence]), labels, observed, run)
     scorer.second_stage = stage.to(run.device)
-    if scorer.folds is not None and scorer.calibrated_on_tune:
-        by_fold = yield from _observe_by_fold(scorer, labelled, run)
-        yield from _score_out_of_fold(scorer, unfitted, observed, by_fold, anomalous, weight, run)
+    if observed.by_fold:
+        yield from _score_out_of_fold(scorer, unfitted, observed, anomalous, weight, run)
 
 
 def _standardise(stage: SecondStage, one_class: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,7 +165,6 @@ def _score_out_of_fold(
     scorer: MultiScaleScorer,
     unfitted: SecondStage,
     observed: Observed,
-    by_fold: list[tuple[Tensor, Tensor]],
     anomalous: Tensor,
     weight: float,
     run: Run[AnoMem],
@@ -152,7 +176,7 @@ def _score_out_of_fold(
     scores = torch.empty_like(one_class)
     for fold in folds.unique().tolist():
         out = folds == fold
-        seen = replace(observed, one_class=by_fold[fold][0], evidence=by_fold[fold][1])
+        seen = replace(observed, one_class=observed.by_fold[fold][0], evidence=observed.by_fold[fold][1])
         stage = copy.deepcopy(unfitted)
         support = _standardise(stage, one_class[~out], evidence[~out])[1]
         heads, labels = _heads(stage, support, seen, anomalous)
@@ -196,7 +220,7 @@ def _seen_by(scorer: MultiScaleScorer, kept: KeptMaps, run: Run[AnoMem]) -> tupl
     return torch.stack(one_class), torch.stack(evidence)
 
 
-def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, Observed]:
+def observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> Generator[Record, None, Observed]:
     """Score labelled images along the scoring path, and collect deviations at defective positions given by masks."""
     one_class, evidence = [], []
     options: dict[str, Any] = {"precision": run.params.precision, "batch_size": run.batch_size}
@@ -221,11 +245,13 @@ def _observe(scorer: MultiScaleScorer, labelled: Labelled, run: Run[AnoMem]) -> 
                     vectors = delta.permute(0, 2, 3, 1).cpu()
                     defective[s].add(vectors[inside].T[None, :, :, None])
                     clean[s].add(vectors[~inside].T[None, :, :, None])
+    calibrates = scorer.folds is not None and scorer.calibrated_on_tune
     return Observed(
         torch.tensor(one_class),
         torch.stack(evidence),
         [sample.result()[0] for sample in defective],
         [sample.result()[0] for sample in clean],
+        (yield from _observe_by_fold(scorer, labelled, run)) if calibrates else [],
     )
 
 
@@ -247,14 +273,13 @@ def _tile_masks(labelled: Labelled, position: int, image: Prepared) -> Callable[
 
 
 def _weight(
-    heads: list[Head], deviation: Tensor, labels: Tensor, labelled: Labelled, run: Run[AnoMem]
+    heads: list[Head], deviation: Tensor, labels: Tensor, k: int, types: int, run: Run[AnoMem]
 ) -> tuple[float, dict[str, float]]:
     """Choose w, the labels' share, from their number, their known types and the cross-validated gain."""
-    k, wanted = labelled.n_anomalous, run.params.stage_two.weight
-    types = {t for t, y in zip(labelled.types, labelled.labels, strict=True) if y == ANOMALOUS and t is not None}
-    cap = run.params.stage_two.cap if len(types) < 2 else MOST
+    wanted = run.params.stage_two.weight
+    cap = run.params.stage_two.cap if types < 2 else MOST
     weight = min((15 + k) / (45 + k), cap)
-    facts = {"labelled": float(k), "types": float(len(types))}
+    facts = {"labelled": float(k), "types": float(types)}
     if wanted is not None or run.params.stage_two.learner == "distance":
         return 1.0 if wanted is None else wanted, facts
     gain, error = cross_validated_gain(heads, deviation, labels, weight, rng=run.rng)

@@ -61,7 +61,7 @@ class ProductOut(_Out):
 class ModelSettings(_In):
     """Settings of a model.
 
-    `promote`: "person", or "auto" for candidates that are not worse; `sample_every`: every m-th part is drawn for
+    `promote`: "person", or "auto" for candidates that are better; `sample_every`: every m-th part is drawn for
     calibration; `export`: format that new versions are exported to for scoring.
     """
 

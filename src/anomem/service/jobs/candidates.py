@@ -15,6 +15,7 @@ from anomem.types import Record
 __all__ = ["folds_of", "judged", "on_sample"]
 
 _FOLDS = 5
+_ROUNDING = 1e-9
 
 
 def folds_of(hashes: Sequence[str]) -> list[int]:
@@ -46,7 +47,8 @@ def judged(base: Detector, spec: Spec, defects: Sequence[ImageRow], report: Call
     -------
     dict
         `cross_validated` and `before`: n, detection at alpha, AUROC against the calibration normals; `out_of_fold`:
-        p-value by image hash; `not_worse`. With one defect there is nothing to cross-validate: None.
+        p-value by image hash; `not_worse`, and `better` in one figure too. With one defect there is
+        nothing to cross-validate: None.
 
     Notes
     -----
@@ -55,7 +57,7 @@ def judged(base: Detector, spec: Spec, defects: Sequence[ImageRow], report: Call
     """
     before = _before(base, spec, defects)
     if len({row.sha256 for row in defects}) < 2:
-        return {"cross_validated": None, "before": before, "out_of_fold": {}, "not_worse": None}
+        return {"cross_validated": None, "before": before, "out_of_fold": {}, "not_worse": None, "better": None}
     fold_of = folds_of([row.sha256 for row in defects])
     p_values: dict[str, float] = {}
     areas: list[float] = []
@@ -69,8 +71,9 @@ def judged(base: Detector, spec: Spec, defects: Sequence[ImageRow], report: Call
         areas += [area for _, area in found]
         report(Record("cross-validate", done, len(folds)))
     after = _figures(list(p_values.values()), areas, _alpha(base, spec))
-    not_worse = after["detection"] >= before["detection"] and after["auroc"] >= before["auroc"] - 1e-9
-    return {"cross_validated": after, "before": before, "out_of_fold": p_values, "not_worse": not_worse}
+    gains = [after[name] - before[name] for name in ("detection", "auroc")]
+    verdicts = {"not_worse": min(gains) >= -_ROUNDING, "better": min(gains) >= -_ROUNDING and max(gains) > _ROUNDING}
+    return {"cross_validated": after, "before": before, "out_of_fold": p_values, **verdicts}
 
 
 def on_sample(rows: Sequence[ImageRow], rejected: Sequence[bool]) -> dict[str, int]:

@@ -234,7 +234,7 @@ class Runner:
         try:
             if model.current_id is None:
                 self._lifecycle.promote(version.id, version.author, reason="first version")
-            elif model.settings.get("promote") == "auto" and figures.get("not_worse"):
+            elif model.settings.get("promote") == "auto" and figures.get("better"):
                 self._lifecycle.promote(version.id, "automatic", reason="not worse than the version before")
         except AnomemError as error:
             return one_line(error)
