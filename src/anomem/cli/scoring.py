@@ -34,8 +34,6 @@ _ON_REQUEST: dict[str, type] = {"anomalous_fdr": bool, "stratum": str, "group": 
 """Further columns of a table of results."""
 
 _SHOWN_ON_A_TERMINAL = 40
-_TITLE = "anomem heatmap"
-"""Title text in heatmap files; only files with this title are overwritten by heatmaps."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +208,7 @@ def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Hea
         The folder cannot be made or lies inside a scored one (heatmaps would be scored the next time), or a heatmap
         would overwrite another file.
     """
-    from anomem.runtime.images import has_title
+    from anomem.runtime.images import HEATMAP, has_title
 
     check_folder(folder)
     target = os.path.realpath(folder)
@@ -224,7 +222,7 @@ def _planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Hea
         if str(path) not in places:
             places[str(path)] = _free(_png(_relative(path, base)), taken)
     for place in places.values():
-        if (folder / place).exists() and not has_title(folder / place, _TITLE):
+        if (folder / place).exists() and not has_title(folder / place, HEATMAP):
             raise InputError(f"{folder / place}: exists and is not a heatmap; choose another folder for heatmaps")
     return Heatmaps(folder, places)
 
@@ -312,7 +310,7 @@ def _rows(
 
 def _draw(result: Scored, detector: Model, place: Path, max_pixels: int | None) -> None:
     from anomem.data.official.inside import read_file
-    from anomem.runtime.images import decode, write_png
+    from anomem.runtime.images import HEATMAP, decode, write_png
     from anomem.runtime.limits import MAX_PIXELS, image_bytes
     from anomem.runtime.overlay import overlay
 
@@ -322,7 +320,7 @@ def _draw(result: Scored, detector: Model, place: Path, max_pixels: int | None) 
     limit = max_pixels or MAX_PIXELS
     content = read_file(result.name, image_bytes(limit), max_pixels=limit)
     image = decode(content, name=result.name, bits=detector.bits_, max_pixels=limit)
-    write_png(place, overlay(image, result.map, *detector.map_scale_), title=_TITLE)
+    write_png(place, overlay(image, result.map, *detector.map_scale_), title=HEATMAP)
 
 
 def _show(
