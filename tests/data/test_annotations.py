@@ -198,7 +198,11 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "both": ("l.json", [task(4, "a.png", choice("ok"), choice("ng"))], "a.png is annotated as normal and as a defect"),
     "region": ("l.json", [task(4, "a.png", choice("ok"), polygon("x", *SQUARE))], "as normal and as a defect"),
     "twice": ("l.json", [task(1, "x/a.png", choice("ok")), task(2, "y/a.png", choice("ok"))], "are both found at"),
-    "again": ("l.json", [task(1, "a.png", choice("ok")), task(2, "a.png", choice("ng"))], "task 1 too, annotated"),
+    "again": (
+        "l.json",
+        [task(1, "a.png", choice("ok")), task(2, "a.png", choice("ng"))],
+        "a.png is annotated as normal and as a defect",
+    ),
     "nothing": ("l.json", [], "0 images"),
     "no tasks": ("l.json", {"images": []}, "no list of tasks; export as JSON from Label Studio"),
     "no json": ("l.json", "[{", "not readable as JSON"),
@@ -247,3 +251,30 @@ def test_large_exports_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     export = written(tmp_path / "l.json", [task(1, "a.png")])
     with pytest.raises(InputError, match=r"l\.json: 0 MB of annotations"):
         read_labels(export)
+
+
+def test_annotations_of_several_annotators_are_joined(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.png", "b.png")
+    left, right = ([[x, 0], [x + 50, 0], [x + 50, 100], [x, 100]] for x in (0, 50))
+    rows = [
+        {"image": "a.png", "annotator": i, "label": [{"points": corners, "polygonlabels": ["dent"]}]}
+        for i, corners in enumerate((left, right))
+    ]
+    (sample,) = read_labels(written(tmp_path / "two.json", rows))
+    assert (sample.label, sample.type) == (ANOMALOUS, "dent")
+    assert read_mask(sample.mask, (HEIGHT, WIDTH)).all()
+    shape = f'<image name="b.png" width="{WIDTH}" height="{HEIGHT}"><polygon label="dent" points="{{}}"/></image>'
+    jobs = "".join(shape.format(points) for points in ("0,0;20,0;20,20;0,20", "20,0;40,0;40,20;20,20"))
+    (tmp_path / "two.xml").write_text(f"<annotations>{jobs}</annotations>")
+    (sample,) = read_labels(tmp_path / "two.xml")
+    assert read_mask(sample.mask, (HEIGHT, WIDTH)).all()
+    rows = [{"image": "a.png", "annotator": i, "choice": word} for i, word in enumerate(("OK", "NG"))]
+    with pytest.raises(InputError, match="annotated as normal and as a defect"):
+        read_labels(written(tmp_path / "contrary.json", rows))
+
+
+def test_classes_in_columns_of_any_name(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.png", "b.png", "c.png")
+    rows = [{"image": f"{n}.png", "quality": w} for n, w in (("a", "n.i.O."), ("b", "no visible defect"), ("c", "?"))]
+    found = read_labels(written(tmp_path / "t.json", rows))
+    assert [sample.label for sample in found] == [ANOMALOUS, NORMAL, UNKNOWN]

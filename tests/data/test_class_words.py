@@ -45,6 +45,11 @@ def picture(path: Path, value: int) -> None:
         ("合格/1.png", "不合格/2.png"),
         ("양품/1.png", "불량/2.png"),
         ("норма/1.png", "брак/2.png"),
+        ("good_cam1/1.png", "cam1_bad/2.png"),
+        ("ok lot 3/1.png", "ng_batch-2/2.png"),
+        ("sans rayures/1.png", "non conforme/2.png"),
+        ("in Ordnung/1.png", "nicht in Ordnung/2.png"),
+        ("good/1.png", "good/big_scratches/2.png"),
     ],
 )
 def test_class_words_at_any_depth(tmp_path: Path, places: tuple[str, str]) -> None:
@@ -52,6 +57,27 @@ def test_class_words_at_any_depth(tmp_path: Path, places: tuple[str, str]) -> No
     assert [s.path for s in data.train] == [tmp_path / places[0]]
     assert all(s.label == 1 for s in data.test)
     assert data.test or any("not used" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["bad_cam1", "defects_line2", "scratch_big", "bottle-broken", "NG品", "no_conforme", "not_good_side"]
+)
+def test_a_lone_folder_that_mentions_defects_is_never_normal(tmp_path: Path, name: str) -> None:
+    for place in (f"set/{name}/1.png", f"split/train/{name}/1.png"):
+        put(tmp_path, place)
+    data = read_dataset(tmp_path / "set")
+    assert (len(data.train), [s.label for s in data.test]) == (0, [1])
+    assert f"--normal {name} " in data.describe()
+    assert len(read_dataset(tmp_path / "set", normal=name).train) == 1
+    with pytest.raises(InputError, match="no normal images"):
+        read_dataset(tmp_path / "split")
+
+
+@pytest.mark.parametrize(
+    "name", ["badge", "no_damage_left", "scratch_free", "defect_detection", "bottle_ok", "cracker"]
+)
+def test_other_names_mention_no_defects(tmp_path: Path, name: str) -> None:
+    assert len(read_dataset(put(tmp_path, f"{name}/1.png")).train) == 1
 
 
 @pytest.mark.parametrize(
@@ -63,6 +89,7 @@ def test_class_words_at_any_depth(tmp_path: Path, places: tuple[str, str]) -> No
         ("crack_1.png", "crack_2.png"),
         ("train/0.png", "train/defect-1.png"),
         ("train/screw/0.png", "train/screw/1_bad.png"),
+        ("part1_left.png", "part2_scratch_left.png"),
     ],
 )
 def test_files_named_for_defects_are_not_learnt_as_normal(tmp_path: Path, places: tuple[str, str]) -> None:
@@ -103,6 +130,18 @@ def test_ambiguous_folders_are_refused(tmp_path: Path, places: tuple[str, ...], 
     assert "\n" not in str(error.value)
 
 
+def test_the_normal_class_may_lie_in_a_folder_named_for_defects(tmp_path: Path) -> None:
+    put(tmp_path, "defect_images/good/1.png", "defect_images/bad/2.png")
+    with pytest.raises(InputError, match=r"name the class with --normal good \(normal='good'\)"):
+        read_dataset(tmp_path)
+    assert names(read_dataset(tmp_path, normal="good").train, tmp_path) == ["defect_images/good/1.png"]
+
+
+def test_the_class_proposed_as_normal_mentions_no_defects(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="such as --normal round_side"):
+        read_dataset(put(tmp_path, "bad_side/1.png", "round_side/2.png"))
+
+
 def test_lots_are_no_classes(tmp_path: Path) -> None:
     data = read_dataset(put(tmp_path, "lot 1/a.png", "lot 2/b.png"))
     assert (data.layout, len(data.train)) == ("flat", 2)
@@ -121,7 +160,11 @@ def test_folders_beside_train_and_test_are_noted(tmp_path: Path) -> None:
 # --- masks -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mask", ["mask/crack", "masks", "MASK/crack", "groundtruth", "labels", "segmentation/crack"])
+@pytest.mark.parametrize(
+    "mask",
+    ["mask/crack", "masks", "MASK/crack", "groundtruth", "labels", "segmentation/crack"]
+    + ["crack_masks", "gt-crack", "Masken", "masques/crack", "máscaras", "掩膜", "anno/crack"],
+)
 def test_folders_of_masks_are_no_class(tmp_path: Path, mask: str) -> None:
     data = read_dataset(put(tmp_path, "good/0.png", "crack/1.png", f"{mask}/1.png"))
     assert names(data.train, tmp_path) == ["good/0.png"]
@@ -150,6 +193,32 @@ def test_twins_beside_photographs_are_masks(tmp_path: Path) -> None:
     data = read_dataset(tmp_path)
     assert (names(data.train, tmp_path), names(data.test, tmp_path)) == (["Imgs/0.jpg"], ["Imgs/1.jpg"])
     assert data.test[0].mask == tmp_path / "Imgs/1.png"
+
+
+@pytest.mark.parametrize("name", ["img1GT", "img1Mask", "img1_defect", "img1_ann"])
+def test_masks_beside_their_images_by_name_and_content(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "good/img0.png", 90)
+    for place in ("bad/img1.png", f"bad/{name}.png"):
+        picture(tmp_path / place, 255)
+    data = read_dataset(tmp_path)
+    assert [(s.path.name, s.mask) for s in data.test] == [("img1.png", tmp_path / f"bad/{name}.png")]
+
+
+def test_a_folder_of_black_and_white_pictures_is_no_class(tmp_path: Path) -> None:
+    picture(tmp_path / "good/0.png", 90)
+    for place in ("hole/1.png", "regions/1.png"):
+        (tmp_path / place).parent.mkdir()
+        ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        Image.fromarray(ramp if "hole" in place else (ramp > 200).astype(np.uint8)).save(tmp_path / place)
+    data = read_dataset(tmp_path)
+    assert names(data.test, tmp_path) == ["hole/1.png"]
+    assert "1 mask matches no image and is not used: regions/1.png" in data.notes
+
+
+def test_several_masks_of_an_image_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, "good/0.png", "bad/1.png", "bad/1_mask_1.png", "bad/1_mask_2.png")
+    with pytest.raises(InputError, match=r"1\.png: has several masks, .*; keep one, or put all of them into a folder"):
+        read_dataset(tmp_path)
 
 
 def test_a_folder_of_masks_per_image(tmp_path: Path) -> None:

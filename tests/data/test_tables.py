@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -96,6 +97,16 @@ def test_windows_separators(folder: Path) -> None:
 def test_without_label_column_training_rows_are_normal(folder: Path) -> None:
     data = read_dataset(table(folder, "path,split\na.png,train\nb.png,test\n"))
     assert [sample.label for sample in (*data.train, *data.test)] == [0, -1]
+
+
+@pytest.mark.parametrize("name", ["bad", "NG_cam2", "big scratches"])
+def test_without_labels_a_folder_named_for_defects_is_refused(folder: Path, name: str) -> None:
+    (folder / name).mkdir()
+    shutil.copy(next(folder.glob("*.png")), folder / name / "x.png")
+    with pytest.raises(
+        InputError, match=rf"t\.csv:2: .* lies in {name}/, anomalous by its name; add the column 'label'"
+    ):
+        read_table(table(folder, f"path\n{name}/x.png\n"))
 
 
 def test_labels_reach_training(folder: Path) -> None:

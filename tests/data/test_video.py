@@ -93,6 +93,23 @@ def test_frames_of_a_clip_are_one_group(tmp_path: Path) -> None:
     assert [int(label) for label in corpus.labels] == [NORMAL] * 6
 
 
+def test_clips_are_labelled_and_split_by_their_folders(tmp_path: Path) -> None:
+    for name in ("train/good/a", "test/good/b", "test/hole/c", "train/ng_cam1/d"):
+        film(tmp_path / "split" / f"{name}.mp4", 2)
+    dataset = read_dataset(tmp_path / "split")
+    assert [sample.path.parent.parent.name for sample in dataset.train] == ["train"]
+    assert {(sample.path.parent.name, sample.label) for sample in dataset.test} == {("good", 0), ("hole", 1)}
+    assert "train/ng_cam1/d.mp4 not used" in dataset.notes
+    for name in ("cats/a", "dogs/b"):
+        film(tmp_path / "classes" / f"{name}.mp4", 2)
+    with pytest.raises(InputError, match="several classes of videos, cats, dogs; .* --normal cats"):
+        read_dataset(tmp_path / "classes")
+    assert [s.label for s in read_dataset(tmp_path / "classes", normal="dogs").train] == [NORMAL]
+    film(tmp_path / "flat" / "ng_1.mp4", 2)
+    with pytest.raises(InputError, match=r"ng_1\.mp4 is anomalous by its name"):
+        read_dataset(tmp_path / "flat")
+
+
 def test_videos_stand_for_their_frames(tmp_path: Path) -> None:
     clip = film(tmp_path / "clips" / "a.mp4", 20)
     assert list_images(clip, among=False, every=10) == [Path(f"{clip}#000000"), Path(f"{clip}#000010")]

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from anomem.errors import AnomemWarning, InputError
-from anomem.runtime.listing import find_images, image_files, list_folder
+from anomem.runtime.images import HEATMAP, write_png
+from anomem.runtime.listing import find_images, image_files, list_folder, warn_of_pages
 from anomem.runtime.masks import is_mask_folder, mask_bases
+from anomem.runtime.words import check_no_defects
 
 
 def test_find_images(tmp_path: Path) -> None:
@@ -141,3 +143,41 @@ def test_names_of_mask_folders() -> None:
 def test_mask_names_name_their_image() -> None:
     assert mask_bases("person_mask") == ["person"]
     assert mask_bases("mask") == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [("TIFF", "scan"), ("GIF", "a.jpg"), ("WEBP", "b.dat"), ("MPO", "c.mpo")])
+def test_pages_are_counted_whatever_the_suffix(kind: str, name: str, tmp_path: Path) -> None:
+    first, second = (Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (1, 200))
+    first.save(tmp_path / name, format=kind, save_all=True, append_images=[second])
+    assert list_folder(tmp_path).pages == ((tmp_path / name, 2),)
+
+
+def test_pages_of_an_animated_png_behind_a_long_profile(tmp_path: Path) -> None:
+    first, second = (Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (1, 200))
+    profile = np.random.default_rng(0).bytes(5000)
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second], icc_profile=profile)
+    with pytest.warns(AnomemWarning, match=r"only the first page or frame is read of .*a\.png \(1 more\)"):
+        warn_of_pages([tmp_path / "a.png"])
+
+
+def test_heatmaps_are_no_images(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    (tmp_path / "heatmaps").mkdir()
+    write_png(tmp_path / "heatmaps" / "a.png", np.zeros((8, 8, 3), np.uint8), title=HEATMAP)
+    listing = list_folder(tmp_path)
+    assert listing.images == (tmp_path / "a.png",)
+    assert "left out 1 heatmap (heatmaps: 1)" in listing.notes()
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (("good/1.png", "hole/2.png"), "hole beside a folder named for normal images"),
+        (("good/1.png", "2.png"), "images beside a folder named for normal images"),
+        (("cam1/1.png", "big_dents/2.png"), "big_dents holds anomalous images by its name"),
+    ],
+)
+def test_normal_images_are_not_mixed_with_others(places: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        check_no_defects([tmp_path / place for place in places], tmp_path)
+    check_no_defects([tmp_path / "cam1/good/1.png", tmp_path / "cam2/good/2.png"], tmp_path)

@@ -41,8 +41,7 @@ def planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Heat
         The folder cannot be made or lies inside a scored one (heatmaps would be scored the next time), or a heatmap
         would overwrite another file.
     """
-    from anomem.runtime.images import has_title
-    from anomem.runtime.overlay import TITLE
+    from anomem.runtime.images import HEATMAP, has_title
 
     check_folder(folder)
     target = os.path.realpath(folder)
@@ -56,7 +55,7 @@ def planned(folder: Path, images: Sequence[Path], paths: Sequence[Path]) -> Heat
         if str(path) not in places:
             places[str(path)] = _free(_png(_relative(path, base)), taken)
     for place in places.values():
-        if (folder / place).exists() and not has_title(folder / place, TITLE):
+        if (folder / place).exists() and not has_title(folder / place, HEATMAP):
             raise InputError(f"{folder / place}: exists and is not a heatmap; choose another folder for heatmaps")
     return Heatmaps(folder, places)
 

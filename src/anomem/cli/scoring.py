@@ -270,9 +270,9 @@ def _rows(
 
 def _draw(result: Scored, detector: Model, place: Path, max_pixels: int | None) -> None:
     from anomem.data.official.inside import read_file
-    from anomem.runtime.images import decode, write_png
+    from anomem.runtime.images import HEATMAP, decode, write_png
     from anomem.runtime.limits import MAX_PIXELS, image_bytes
-    from anomem.runtime.overlay import TITLE, overlay
+    from anomem.runtime.overlay import overlay
 
     if result.map is None:
         return
@@ -280,7 +280,7 @@ def _draw(result: Scored, detector: Model, place: Path, max_pixels: int | None) 
     limit = max_pixels or MAX_PIXELS
     content = read_file(result.name, image_bytes(limit), max_pixels=limit)
     image = decode(content, name=result.name, bits=detector.bits_, max_pixels=limit)
-    write_png(place, overlay(image, result.map, *detector.map_scale_), title=TITLE)
+    write_png(place, overlay(image, result.map, *detector.map_scale_), title=HEATMAP)
 
 
 def _show(

@@ -14,7 +14,7 @@ import numpy as np
 from anomem.data import cvat, label_studio
 from anomem.data.regions import Annotated, Region, drawn
 from anomem.errors import ImageError, InputError
-from anomem.runtime.words import class_of
+from anomem.runtime.words import class_of, mentions_defect
 from anomem.types import ANOMALOUS, NORMAL, UNKNOWN, BoolArray
 
 __all__ = ["EXPORT_SUFFIXES", "LABEL_WORDS", "Labelled", "labelled_by", "read_export", "read_regions"]
@@ -153,6 +153,8 @@ def _defects(regions: Iterable[Region]) -> list[Region]:
 
 def _meaning(word: str) -> int | None:
     known = LABEL_WORDS.get(word.strip().casefold())
+    if known is None and mentions_defect(word):
+        return ANOMALOUS
     return class_of(word) if known is None else known
 
 

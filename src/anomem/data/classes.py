@@ -97,9 +97,7 @@ def _labeller(normal: str | None) -> Callable[[str], int | None]:
     return label_of
 
 
-def _placed(
-    parts: tuple[str, ...], label_of: Callable[[str], int | None], around_good: set[tuple[str, ...]]
-) -> Placed:
+def _placed(parts: tuple[str, ...], label_of: Callable[[str], int | None], around_good: set[tuple[str, ...]]) -> Placed:
     labels = [label_of(part) for part in parts]
     named = [i for i, label in enumerate(labels) if label is not None]
     at = named[-1] if named else -1

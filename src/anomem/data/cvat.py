@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from anomem.data.regions import Annotated, Region, Runs, finite, image_size
+from anomem.data.regions import Annotated, Region, Runs, finite, image_size, merged
 from anomem.errors import InputError, one_line
 
 __all__ = ["read"]
@@ -41,7 +41,8 @@ def read(export: Path) -> list[Annotated]:
         raise InputError(f"{export}: an XML file, but no annotations of CVAT; {_FORMAT}")
     if root.find("track") is not None:
         raise InputError(f"{export}: annotations of a video; {_FORMAT}")
-    return [_image(element, f"{export}, image {number}") for number, element in enumerate(root.iter("image"), start=1)]
+    images = enumerate(root.iter("image"), start=1)
+    return merged(_image(element, f"{export}, image {number}") for number, element in images)
 
 
 def _image(element: ET.Element, where: str) -> Annotated:

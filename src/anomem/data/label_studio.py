@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomem.data.regions import Annotated, Region, finite, image_size
+from anomem.data.regions import Annotated, Region, finite, image_size, merged
 from anomem.errors import InputError, one_line
 from anomem.runtime.images import IMAGE_SUFFIXES
+from anomem.runtime.words import class_of
 
 __all__ = ["is_csv", "read", "read_csv"]
 
@@ -40,7 +41,7 @@ def read(export: Path) -> list[Annotated]:
         raise InputError(f"{export}: not readable as JSON ({one_line(error)}); {_FORMAT}") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise InputError(f"{export}: a JSON file, but no list of tasks; {_FORMAT}")
-    return [_checked(task, f"{export}, task {task.get('id', n)}") for n, task in enumerate(tasks, start=1)]
+    return merged(_checked(task, f"{export}, task {task.get('id', n)}") for n, task in enumerate(tasks, start=1))
 
 
 def read_csv(export: Path) -> list[Annotated]:
@@ -48,7 +49,7 @@ def read_csv(export: Path) -> list[Annotated]:
     try:
         with export.open(encoding="utf-8-sig", newline="") as stream:
             table = csv.DictReader(stream)
-            return [_checked(row, f"{export}:{table.line_num}") for row in table]
+            return merged(_checked(row, f"{export}:{table.line_num}") for row in table)
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{export}: not readable as CSV ({one_line(error)}); {_FORMAT}") from error
 
@@ -89,7 +90,7 @@ def _flat(row: Mapping[str, Any], where: str) -> Annotated:
         regions += found
         if isinstance(value, dict):
             words += _texts(value.get("choices", ()))
-        elif not found and name.startswith("choice"):
+        elif not found and (name.startswith("choice") or (isinstance(value, str) and class_of(value) is not None)):
             words += _texts(value)
     return Annotated(where, written, tuple(dict.fromkeys(words)), tuple(regions))
 

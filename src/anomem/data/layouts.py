@@ -147,7 +147,9 @@ def _base(listing: Listing) -> Path:
         shared = next((i for i, (a, b) in enumerate(zip(common, parts, strict=False)) if a != b), None)
         common = common[: min(len(common), len(parts)) if shared is None else shared]
     # Neither a class folder nor a folder with siblings that depend on its name is a wrapper.
-    known = next((i for i, part in enumerate(common) if class_of(part) is not None or mentions_defect(part)), len(common))
+    known = next(
+        (i for i, part in enumerate(common) if class_of(part) is not None or mentions_defect(part)), len(common)
+    )
     return root.joinpath(*common[:known])
 
 
@@ -289,6 +291,8 @@ def _read_classes(part: _Part, normal: str | None, pairs: Pairs, root: Path) -> 
         elif place.label == ANOMALOUS:
             test.append(Sample(path, ANOMALOUS, pairs.masks.get(path), below[place.at or 0]))
     notes = [*mask_note(test)]
+    if not train and normal is None:
+        notes.append(f"no folder of normal images; --normal {test[0].type} (normal=) if {test[0].type}/ holds them")
     if unknown:
         notes.append(f"{len(unknown):,} loose images not used")
     layout: Layout = "imagefolder" if test or normal is not None else "flat"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anomem.errors import InputError
 from anomem.runtime.masks import is_mask_folder, mask_bases
 from anomem.runtime.words import class_of, is_neutral, split_of
 from anomem.types import NORMAL
@@ -23,7 +24,7 @@ class Pairs:
     masks : dict of Path to Path
         Mask per image: a file, or a folder of partial masks.
     unmatched : tuple of Path
-        Masks without an image, or with several candidates.
+        Masks without an image, or with several.
     """
 
     masks: dict[Path, Path]
@@ -66,6 +67,11 @@ def pair_masks(root: Path, images: Iterable[Path], masks: Sequence[Path]) -> Pai
     Returns
     -------
     Pairs
+
+    Raises
+    ------
+    InputError
+        An image has several masks.
     """
     by_stem: dict[str, list[_Image]] = defaultdict(list)
     if masks:
@@ -75,8 +81,13 @@ def pair_masks(root: Path, images: Iterable[Path], masks: Sequence[Path]) -> Pai
     unmatched = []
     for mask in masks:
         image, target = _image_of(root, mask, by_stem)
-        if image is None or found.setdefault(image, target) != target:
+        if image is None:
             unmatched.append(mask)
+        elif found.setdefault(image, target) != target:
+            raise InputError(
+                f"{image}: has several masks, {found[image].relative_to(root)} and {target.relative_to(root)}; keep "
+                f"one, or put all of them into a folder named {image.stem}, whose union is read"
+            )
     return Pairs(found, tuple(unmatched))
 
 
@@ -90,10 +101,12 @@ def _image_of(root: Path, mask: Path, by_stem: dict[str, list[_Image]]) -> tuple
     parts = mask.relative_to(root).parts[:-1]
     folders, split = _folders(parts), _split(parts)
     stem = mask.stem.casefold()
-    for base in (*mask_bases(stem, weak=True), stem):
-        image = _choose(by_stem.get(base, ()), folders, split)
-        if image is not None:
-            return image, mask
+    of_folders = tuple(base for part in folders for base in (mask_bases(part) or [part])[:1])
+    for place in dict.fromkeys((folders, of_folders)):  # hole_masks/ beside hole/
+        for base in (*mask_bases(stem, weak=True), stem):
+            image = _choose(by_stem.get(base, ()), place, split)
+            if image is not None:
+                return image, mask
     if folders:  # a folder of masks per image
         return _choose(by_stem.get(folders[-1], ()), folders[:-1], split), mask.parent
     return None, mask

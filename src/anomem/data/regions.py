@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from anomem.runtime.images import resize_mask
 from anomem.runtime.limits import MAX_PIXELS
 from anomem.types import BoolArray
 
-__all__ = ["Annotated", "Region", "Runs", "drawn", "finite", "image_size"]
+__all__ = ["Annotated", "Region", "Runs", "drawn", "finite", "image_size", "merged"]
 
 _MOST_CORNERS = 100_000
 
@@ -80,6 +81,21 @@ class Annotated:
     words: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
     height_width: tuple[int, int] | None = None
+
+    def with_those_of(self, other: Annotated) -> Annotated:
+        """Return the image with the annotations of both."""
+        words = tuple(dict.fromkeys((*self.words, *other.words)))
+        size = self.height_width or other.height_width
+        return replace(self, words=words, regions=(*self.regions, *other.regions), height_width=size)
+
+
+def merged(images: Iterable[Annotated]) -> list[Annotated]:
+    """Join the annotations of each image, which may come from several annotators or tasks."""
+    by_image: dict[str, Annotated] = {}
+    for image in images:
+        known = by_image.get(image.written)
+        by_image[image.written] = image if known is None else known.with_those_of(image)
+    return list(by_image.values())
 
 
 def finite(value: Any) -> float:

@@ -17,8 +17,8 @@ from anomem.runtime.images import IMAGE_SUFFIXES
 from anomem.runtime.limits import image_bytes
 from anomem.runtime.listing import image_files
 from anomem.runtime.sources import ArraySource, FileSource, ImageSource, open_images
-from anomem.runtime.words import class_of
-from anomem.types import NORMAL, ImagesLike
+from anomem.runtime.words import class_of, mentions_defect
+from anomem.types import ANOMALOUS, NORMAL, ImagesLike
 
 __all__ = [
     "ArraySource",
@@ -78,7 +78,7 @@ def read_dataset(
     root = Path(path)
     videos = _videos(root)
     if videos:
-        return read_videos(videos, root if is_folder(root) else root.parent, every)
+        return read_videos(videos, root if is_folder(root) else root.parent, every, normal)
     if is_folder(root):
         return read_folder(root, normal)
     if exists(root) and root.suffix.lower() in TABLE_SUFFIXES:
@@ -150,8 +150,9 @@ def folder_samples(folder: str | Path, default_label: int) -> list[Sample]:
     """Return all images of a folder, labelled by class words in folder names, or else with the default."""
     samples = []
     for path in map(Path, list_images(folder, among=False)):
-        named = [label for label in map(class_of, path.relative_to(folder).parts[:-1]) if label is not None]
-        samples.append(Sample(path, named[-1] if named else default_label))
+        parts = path.relative_to(folder).parts[:-1]
+        named = [ANOMALOUS if mentions_defect(part) else class_of(part) for part in parts]
+        samples.append(Sample(path, next((label for label in reversed(named) if label is not None), default_label)))
     return samples
 
 

@@ -19,6 +19,7 @@ from anomem.errors import InputError, MissingExtraError, nearest
 from anomem.runtime.files import in_zip, is_file, is_folder
 from anomem.runtime.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
 from anomem.runtime.strata import COLUMN
+from anomem.runtime.words import class_of, mentions_defect
 from anomem.types import ANOMALOUS, NORMAL
 
 __all__ = ["TABLE_SUFFIXES", "read_labels", "read_table"]
@@ -67,8 +68,8 @@ def read_table(table: Path, stratum: str | None = None) -> Dataset:
     Raises
     ------
     InputError
-        Missing file, invalid label or split, or contradicting rows of an image; the message gives
-        the line.
+        Missing file, invalid label or split, contradicting rows of an image, or, without a label column, an image in a
+        folder named for anomalous images; the message gives the line.
     MissingExtraError
         Parquet without pyarrow.
     """
@@ -78,6 +79,7 @@ def read_table(table: Path, stratum: str | None = None) -> Dataset:
     for row in rows:
         sample = row.sample
         if not labelled and row.part == "train":
+            _check_normal(table, row)
             sample = Sample(sample.path, NORMAL, None, None, sample.group, sample.stratum)
         parts[row.part].append(sample)
     notes: list[str] = []
@@ -91,6 +93,17 @@ def read_table(table: Path, stratum: str | None = None) -> Dataset:
         notes.append(f"columns not used: {', '.join(unused)}")
     notes.extend(mask_note((*parts["train"], *test)))
     return Dataset("table", table, tuple(parts["train"]), tuple(test), "split" in columns, tuple(notes))
+
+
+def _check_normal(table: Path, row: _Row) -> None:
+    """Refuse a row without a label in a folder named for anomalous images."""
+    folder = row.sample.path.parent
+    below = folder.relative_to(table.parent).parts if folder.is_relative_to(table.parent) else (folder.name,)
+    bad = [part for part in below if class_of(part) == ANOMALOUS or mentions_defect(part)]
+    if bad:
+        raise InputError(
+            f"{row.where}: {row.sample.path} lies in {bad[-1]}/, anomalous by its name; add the column 'label'"
+        )
 
 
 def read_labels(table: str | Path) -> tuple[Sample, ...]:

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anomem.data.classes import classify, match_class
 from anomem.data.samples import Dataset, Sample
 from anomem.errors import ImageError, InputError, MissingExtraError, one_line
 from anomem.runtime.files import in_zip, is_file
 from anomem.runtime.limits import MAX_PIXELS, check_pixels
 from anomem.runtime.listing import list_folder
 from anomem.runtime.text import count
-from anomem.runtime.words import class_of
-from anomem.types import NORMAL, UInt8Image
+from anomem.runtime.words import class_of, is_enumerated, split_of
+from anomem.types import ANOMALOUS, NORMAL, UInt8Image
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -87,31 +88,64 @@ def frames(video: str | Path, every: int = EVERY) -> list[Path]:
     return [place.with_name(f"{place.name}#{number:06d}") for number in range(0, len(_opened(place).times), every)]
 
 
-def read_videos(videos: Sequence[Path], root: Path, every: int = EVERY) -> Dataset:
+def read_videos(videos: Sequence[Path], root: Path, every: int = EVERY, normal: str | None = None) -> Dataset:
     """Return the frames of video files as a dataset, each clip a group.
 
     Parameters
     ----------
     videos : sequence of Path
     root : Path
-        The folder of the videos, or the one video. Class words in folders below it label their frames; others are
-        normal.
+        The folder of the videos, or the one video. Folders below it label and split the clips as they do images.
     every : int
         As for `frames`.
+    normal : str, optional
+        Class folder of normal videos.
+
+    Raises
+    ------
+    InputError
+        Several classes without `normal`, or a clip named for anomalous images that no folder labels.
     """
     train: list[Sample] = []
     test: list[Sample] = []
-    for video in videos:
-        below = video.relative_to(root).parts[:-1]
-        labels = [label for label in map(class_of, below) if label is not None]
-        label = labels[-1] if labels else NORMAL
-        chosen = train if label == NORMAL else test
+    below = [video.relative_to(root).parts[:-1] for video in videos]
+    labels = _labels(videos, below, root, normal)
+    notes = []
+    for video, parts, label in zip(videos, below, labels, strict=True):
+        tested = any(split_of(part) in ("test", "val") for part in parts)
+        if label != NORMAL and any(split_of(part) == "train" for part in parts):
+            notes.append(f"{video.relative_to(root).as_posix()} not used")
+            continue
+        chosen = test if tested or label != NORMAL else train
         chosen += [Sample(path, label, group=str(video)) for path in frames(video, every)]
     n = len(train) + len(test)
     note = (
         f"one of {every} frames of {count(len(videos), 'video')} ({n:,}; every=, --every); a video counts as one group"
     )
-    return Dataset("video", root, tuple(train), tuple(test), split=False, notes=(note,))
+    split = any(split_of(part) for parts in below for part in parts)
+    return Dataset("video", root, tuple(train), tuple(test), split, (note, *notes))
+
+
+def _labels(videos: Sequence[Path], below: Sequence[tuple[str, ...]], root: Path, normal: str | None) -> list[int]:
+    """Label clips by the folders around them; those that none labels are normal."""
+    classes = [tuple(part for part in parts if split_of(part) is None or class_of(part) is not None) for parts in below]
+    if normal is not None:
+        normal = match_class(root, classes, normal)
+    placed = classify(classes, normal, root)
+    free = {parts[0]: None for parts, place in zip(classes, placed, strict=True) if parts and place.label is None}
+    labelled = any(place.label is not None for place in placed)
+    if free and normal is None and (labelled or (len(free) > 1 and not all(map(is_enumerated, free)))):
+        raise InputError(
+            f"{root}: several classes of videos, {', '.join(free)}{' and others' if labelled else ''}; say which one "
+            f"is normal, such as --normal {next(iter(free))} (normal=), or move all normal ones below good/"
+        )
+    unnamed = [video for video, place in zip(videos, placed, strict=True) if place.label is None]
+    bad = [video.name for video in unnamed if class_of(video.stem) == ANOMALOUS]
+    if bad:
+        raise InputError(
+            f"{root}: {bad[0]} is anomalous by its name; move such videos into bad/, the others into good/"
+        )
+    return [NORMAL if place.label is None else place.label for place in placed]
 
 
 def read_frame(path: Path, max_pixels: int = MAX_PIXELS) -> UInt8Image:

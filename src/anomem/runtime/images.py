@@ -18,6 +18,7 @@ from anomem.runtime.pixels import Reading, array_to_rgb, peak_of, picture_to_rgb
 from anomem.types import BoolArray, FloatArray, RealArray, UInt8Image
 
 __all__ = [
+    "HEATMAP",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "as_rgb",
@@ -36,6 +37,9 @@ IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif"} | {".pbm", ".pgm", ".ppm", ".pnm"}
 )
 """Suffixes of image files, in lower case."""
+
+HEATMAP = "anomem heatmap"
+"""Title text in heatmap files: they are no images to learn from or to score, and heatmaps replace only them."""
 
 
 def decode(

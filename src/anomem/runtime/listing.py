@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL.MpoImagePlugin import MpoImageFile
+
 from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime import _pillow
 from anomem.runtime.files import exists, is_file, is_folder, open_regular, read_head, scan
-from anomem.runtime.images import IMAGE_SUFFIXES
+from anomem.runtime.images import HEATMAP, IMAGE_SUFFIXES
 from anomem.runtime.limits import image_bytes
 from anomem.runtime.masks import is_mask_folder, masks_beside, word_set
 
@@ -58,7 +60,7 @@ _UNREAD_STARTS = (
     (b"%PDF", "PDF"),
     (b"\x1aE\xdf\xa3", "video"),
 )
-_PAGED = frozenset({".tif", ".tiff", ".gif", ".webp", ".png"})
+_PAGED = frozenset({"TIFF", "GIF", "WEBP", "PNG", "MPO"})
 _NAMED = 5
 
 
@@ -82,6 +84,8 @@ class Listing:
         Files that are no images by their content.
     pages : tuple of (Path, int)
         Images of several pages or frames; only the first is read.
+    heatmaps : tuple of Path
+        Heatmaps drawn by anomem.
     """
 
     folder: Path
@@ -91,6 +95,7 @@ class Listing:
     unread: tuple[tuple[Path, str], ...] = ()
     others: tuple[Path, ...] = ()
     pages: tuple[tuple[Path, int], ...] = ()
+    heatmaps: tuple[Path, ...] = ()
 
     def notes(self, *, masks: bool = True) -> tuple[str, ...]:
         """Return one line per kind of files left out; masks only on request."""
@@ -104,6 +109,8 @@ class Listing:
         if unknown:
             named = _some(self._relative(path) for path in unknown)
             lines.append(f"left out {_count(len(unknown), 'file')}, not images by content: {named}")
+        if self.heatmaps:
+            lines.append(f"left out {_count(len(self.heatmaps), 'heatmap')} ({self._places(self.heatmaps)})")
         hidden = [path for path in self.hidden if path.name.casefold() not in _LITTER]
         if hidden:
             named = _some(self._relative(path) for path in hidden)
@@ -150,9 +157,12 @@ def list_folder(folder: str | Path, *, images_in: str | None = None) -> Listing:
             by_kind[kind].append(path)
         else:
             unread.append((path, kind))
-    beside = masks_beside(by_kind["image"])
-    images = [path for path in by_kind["image"] if path not in beside]
-    pages = [(path, n) for path in images if (n := count_pages(path)) > 1]
+    headers = {path: _header(path) for path in by_kind["image"]}
+    heatmaps = [path for path, header in headers.items() if header.title == HEATMAP]
+    pictures = [path for path in by_kind["image"] if path not in set(heatmaps)]
+    beside = masks_beside(pictures)
+    images = [path for path in pictures if path not in beside]
+    pages = [(path, headers[path].pages) for path in images if headers[path].pages > 1]
     return Listing(
         root,
         tuple(images),
@@ -161,6 +171,7 @@ def list_folder(folder: str | Path, *, images_in: str | None = None) -> Listing:
         tuple(unread),
         tuple(by_kind["other"]),
         tuple(pages),
+        tuple(heatmaps),
     )
 
 
@@ -221,24 +232,31 @@ def found_in(folder: Path) -> str:
     return " and ".join(parts) or "nothing"
 
 
-def count_pages(path: Path) -> int:
-    """Return the number of pages or frames of an image file; 1 if it cannot be opened."""
-    if path.suffix.lower() not in _PAGED:
-        return 1
+@dataclass(frozen=True)
+class _Header:
+    """Facts of an image file: number of pages or frames, and title of a PNG."""
+
+    pages: int = 1
+    title: str = ""
+
+
+def _header(path: Path) -> _Header:
+    """Read the header of an image file; one page without a title if it cannot be opened."""
     try:
-        head = read_head(path, 1024)
-        if head.startswith(b"\x89PNG") and b"acTL" not in head:
-            return 1
+        kind = _pillow.check_kind(read_head(path, 16), path.name)
+        kind = MpoImageFile if path.suffix.lower() == ".mpo" else kind
+        if kind.format not in _PAGED:
+            return _Header()
         with open_regular(path, path.name, sys.maxsize if is_file(path) else image_bytes()) as stream:
-            return int(getattr(_pillow.check_kind(head[:16], path.name)(stream, path.name), "n_frames", 1))
+            image = kind(stream, path.name)
+            return _Header(int(getattr(image, "n_frames", 1)), str(image.info.get("Title", "")))
     except Exception:  # noqa: BLE001 - decoders raise nearly everything on damaged files
-        return 1
+        return _Header()
 
 
 def warn_of_pages(paths: Iterable[str | Path]) -> None:
-    """Warn of unread pages and frames in files given by name; PNG files are not opened."""
-    several = (path for path in map(Path, paths) if path.suffix.lower() in _PAGED - {".png"})
-    pages = [(str(path), n) for path in several if (n := count_pages(path)) > 1]
+    """Warn of unread pages and frames in files given by name."""
+    pages = [(str(path), n) for path in map(Path, paths) if is_file(path) and (n := _header(path).pages) > 1]
     if pages:
         warnings.warn(page_note(pages), AnomemWarning, stacklevel=4)
 
@@ -261,12 +279,13 @@ def _walk(folder: Path, around: tuple[str, ...], masks: bool, images_in: str) ->
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{folder}: {reason}; name a readable folder") from error
+    folders = [name for name, is_below in entries if is_below]
     for name, is_below in entries:
         path = folder / name
         if _is_hidden(name):
             yield "hidden", path
         elif is_below:
-            inside = masks or (name.casefold() != images_in and is_mask_folder(name))
+            inside = masks or (name.casefold() != images_in and is_mask_folder(name, folders))
             yield from _walk(path, (*around, place), inside, images_in)
         else:
             kind = _kind(path)

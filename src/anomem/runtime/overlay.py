@@ -10,10 +10,8 @@ import numpy.typing as npt
 from anomem.errors import InputError
 from anomem.types import RealArray, UInt8Image
 
-__all__ = ["TITLE", "colourise", "overlay"]
+__all__ = ["colourise", "overlay"]
 
-TITLE = "anomem heatmap"
-"""Title text in heatmap files; only files with this title are overwritten by heatmaps."""
 
 # Equal steps of OKLab lightness from 0.14 to 0.97, violet over red to yellow, so that a map reads
 # the same in grey and for most colour-blind readers.

@@ -32,15 +32,16 @@ _BAD = word_set(
     "blemishes blemished stained deformed malformed chipped disqualified outlier outliers dirty diseased infected "
     "schlecht schlechte schlechtteil schlechtteile defekt defekte fehler fehlerhaft fehlerhafte ausschuss beschädigt "
     "beschaedigt kratzer riss risse "  # languages as above
-    "mauvais mauvaise mauvaises rayure rayures fissure fissures défaut défauts defaut defauts défectueux defectueux défectueuse defectueuse rebut rebuts "
-    "malo malos mala malas rechazado rechazados dañado dañados defecto defectos defectuoso defectuosos defeito defeitos defeituoso ruim "
+    "mauvais mauvaise mauvaises rayure rayures fissure fissures défaut défauts defaut defauts défectueux defectueux "
+    "défectueuse defectueuse rebut rebuts malo malos mala malas rechazado rechazados dañado dañados defecto defectos "
+    "defectuoso defectuosos defeito defeitos defeituoso ruim "
     "difetto difetti difettoso difettosi scarto scarti fout defecten wadliwy wadliwe "
     "不良 不良品 不合格 不合格品 缺陷 异常 異常 瑕疵 불량 불량품 결함 брак дефект дефекты аномалия"
 )
 _QUALIFIERS = word_set(
     "image images img imgs photo photos pic pics picture pictures part parts sample samples piece pieces "
     "product products unit units item items surface surfaces frame frames crop crops data dataset set class "
-    "classes folder only all"
+    "classes folder only all any visible"
 )
 _SPLITS: dict[str, Literal["train", "test", "val"]] = {
     **dict.fromkeys(("train", "training", "trainval"), "train"),
@@ -53,7 +54,9 @@ _ENUMERATED = word_set(
     "lot batch cam camera part burst scene day week line series shift run video clip seq sequence session view "
     "pose sample piece unit serial frames group station"
 )
-_NOT = word_set("no non not without zero nicht ohne kein keine pas sans sin não nao sem senza niet zonder nie bez не без")
+_NOT = word_set(
+    "no non not without zero nicht ohne kein keine pas sans sin não nao sem senza niet zonder nie bez не без"
+)
 _FREE = word_set("free frei libre libres")
 _NEGATING = ("un", "im", "in", "non", "nicht", "não")
 """Prefixes that turn a word for normal images into one for anomalous images."""
@@ -108,7 +111,9 @@ def mentions_defect(name: str) -> bool:
     while at < len(words):
         # The longest class counts: "no defect" is one, although "defect" is another.
         parts = (words[at : at + n] for n in range(_WORDS_OF_A_CLASS, 0, -1))
-        part, label = next(((part, label) for part in parts if (label := _meaning(part)) is not None), (words[:1], None))
+        part, label = next(
+            ((part, label) for part in parts if (label := _meaning(part)) is not None), (words[:1], None)
+        )
         negated = bool((_NOT | _FREE) & set(words[max(at - 2, 0) : at]))
         if label is not None and (label == ANOMALOUS) != negated:
             return True
@@ -152,17 +157,19 @@ def is_enumerated(name: str) -> bool:
 
 
 def check_no_defects(paths: Iterable[str | Path], root: str | Path) -> None:
-    """Refuse normal images in a folder below `root` named for anomalous ones.
+    """Refuse normal images in a folder below `root` named for anomalous ones, or beside a folder of normal images.
 
     Raises
     ------
     InputError
-        A folder is named for anomalous images.
+        A folder is named for anomalous images, or lies beside one named for normal images.
     """
-    for path in paths:
-        parts = Path(path).relative_to(root).parts[:-1]
-        if ANOMALOUS in map(class_of, parts):
-            raise InputError(
-                f"{root}: {'/'.join(parts)} holds anomalous images by its name; give the normal ones alone, by path or "
-                "in a folder of their own"
-            )
+    below = [Path(path).relative_to(root).parts[:-1] for path in paths]
+    good = [any(class_of(part) == NORMAL for part in parts) for parts in below]
+    named = [p for p in below if any(class_of(part) == ANOMALOUS or mentions_defect(part) for part in p)]
+    fix = "give the normal ones alone, by path or in a folder of their own"
+    if named:
+        raise InputError(f"{root}: {'/'.join(named[0])} holds anomalous images by its name; {fix}")
+    if any(good) and not all(good):
+        other = "/".join(below[good.index(False)]) or "images"
+        raise InputError(f"{root}: {other} beside a folder named for normal images; {fix}")

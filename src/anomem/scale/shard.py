@@ -14,10 +14,10 @@ from anomem.data.result_table import write_parquet
 from anomem.errors import AnomemError, one_line
 from anomem.loading import Model, load
 from anomem.runtime.atomic import atomic_path, stage
-from anomem.runtime.images import write_png
+from anomem.runtime.images import HEATMAP, write_png
 from anomem.runtime.limits import MAX_PIXELS
 from anomem.runtime.metadata import is_exported
-from anomem.runtime.overlay import TITLE, overlay
+from anomem.runtime.overlay import overlay
 from anomem.runtime.pixels import Reading
 from anomem.runtime.plain import plain
 from anomem.runtime.scored import Scored
@@ -183,7 +183,7 @@ def _rows(shard: int, source: FileSource, job: Job, model: Model) -> list[dict[s
             if result.map is not None:
                 drawn = f"{result.index:06d}.png"
                 image = source.with_bits(model.bits_).load(result.index)
-                write_png(room / drawn, overlay(image, result.map, *model.map_scale_), title=TITLE)
+                write_png(room / drawn, overlay(image, result.map, *model.map_scale_), title=HEATMAP)
             rows.append(_row(replace(result, map=None), None if drawn is None else str(target / drawn)))
         shutil.rmtree(target, ignore_errors=True)  # of a run that was killed before the shard's file was there
         room.rename(target)
