@@ -15,6 +15,7 @@ from tests.service.browser import browser_page, violations
 from tests.service.conftest import Shop
 from tests.service.pages import PAGES
 from tests.service.served import Served
+from tests.service.test_loop import finished
 
 pytestmark = pytest.mark.slow
 
@@ -131,8 +132,9 @@ def test_axe_finds_nothing_on_any_page(brick: Served, shop: Shop, scheme: str) -
         brick.post(f"/inspections/{row['id']}/labels", {"verdict": verdict}, status=201)
     brick.post("/tokens", {"name": "camera", "role": "operator"}, status=201)
     brick.post("/products/1/sinks", {"kind": "webhook", "target": "http://127.0.0.1:9/"}, status=201)
+    job = finished(brick, brick.post("/models/1/rescore", {"version": 1}, status=202))
     with browser_page(brick.url, color_scheme=scheme) as page:
-        for path in ("/login", *PAGES):
+        for path in ("/login", *PAGES, f"/models/1/comparisons/{job['id']}"):
             page.goto(path)
             page.wait_for_load_state("load")
             assert violations(page) == [], path

@@ -47,7 +47,7 @@ def made_images(root: Path, *, size: int = 72, n_train: int = 30, n_test: int = 
 
 def command_of(station: Path) -> list[str]:
     """Return the command that serves a station on a free port."""
-    return [*_COMMAND, str(station), "--port", "0", "--token", TOKEN, "--json"]
+    return [*_COMMAND, str(station), "--port", "0", "--token", TOKEN, "--rate", "0", "--json"]
 
 
 @contextmanager
