@@ -129,7 +129,7 @@ def tested(arguments: Sequence[str], environment: dict[str, str], before: Sequen
         )
     except subprocess.TimeoutExpired:
         return {"passed": 0, "skipped": 0, "failed": [f"killed after {LIMIT_S} s"], "seconds": LIMIT_S}
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, flags=re.MULTILINE)
+    failed = re.findall(r"^(?:FAILED|ERROR) (.{1,300})", ran.stdout, flags=re.MULTILINE)
     if ran.returncode and not failed:
         failed = [f"exit code {ran.returncode}: {(ran.stderr or ran.stdout).strip()[-300:]}"]
     counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|skipped)", ran.stdout[-200:])}
