@@ -19,8 +19,10 @@ from anomem.detector import Detector
 from anomem.detectors.baselines.plad import PLAD, PLADScorer
 from anomem.errors import AnomemWarning, ExportError, ImageError, InputError, MissingExtraError, ParameterError
 from anomem.export import graph
+from anomem.export.exporting import make_wish
 from anomem.nn.scorer import Output
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.images import write_png
 from anomem.runtime.session import Session
 from tests.cli.process import files
 from tests.exports import bricks, exported, fitted, folder, pictures
@@ -261,3 +263,16 @@ def test_what_is_too_large_for_the_format_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(graph, "LARGEST", 1000)
     with pytest.raises(ParameterError, match="an ONNX file holds at most 2"):
         fitted("plad").export(tmp_path / "model.onnx")
+
+
+def test_unreadable_images_are_left_out_on_request(tmp_path: Path) -> None:
+    good, bad = tmp_path / "a.png", tmp_path / "b.png"
+    write_png(good, np.full((8, 8, 3), 90, np.uint8))
+    bad.touch()
+    given = {"check": [good, bad], "normals": [good, bad]}
+    with pytest.warns(AnomemWarning, match=r"left out .*b\.png: the file is empty"):
+        wish = make_wish("knn", tmp_path / "m.onnx", **given, skip_bad=True)
+    assert [source.name(0) for source in (wish.check, wish.normals)] == [str(good), str(good)]
+    assert len(wish.check) == len(wish.normals) == 1
+    with pytest.raises(ImageError, match="more than the limit of 63"):
+        make_wish("knn", tmp_path / "m.onnx", check=[good], max_pixels=63).check.load(0)

@@ -340,6 +340,8 @@ class Detector(FrameParameters, FittedModel):
         check: ImagesLike = None,
         eval_data: ImagesLike = None,
         max_drop: float | None = None,
+        max_pixels: int | None = None,
+        skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> Exported:
         """Write the model for another runtime, checked against this one, and return the findings.
@@ -360,6 +362,8 @@ class Detector(FrameParameters, FittedModel):
             Labelled images on which the cost in AUROC is measured.
         max_drop : float, optional
             Largest accepted cost in AUROC, 0 to 1; by default 0.01.
+        max_pixels, skip_bad
+            As for `fit`.
         progress : callable, optional
             Called with each Record of the export.
 
@@ -370,8 +374,9 @@ class Detector(FrameParameters, FittedModel):
         InputError, ParameterError, MissingExtraError
             As of :func:`anomem.export.exporting.export_steps`.
         """
-        wishes = {"format": format, "precision": precision, "normals": normals, "check": check}
-        return run_to_end(self._export_steps(path, **wishes, eval_data=eval_data, max_drop=max_drop), progress)
+        wishes = {"format": format, "precision": precision, "normals": normals, "check": check, "eval_data": eval_data}
+        wishes |= {"max_drop": max_drop, "max_pixels": max_pixels, "skip_bad": skip_bad}
+        return run_to_end(self._export_steps(path, **wishes), progress)
 
     def _export_steps(self, path: str | Path, **wishes: Any) -> Generator[Record, None, Exported]:
         return export_steps(self.name, self.paper, self.to_dict(), self._state(), path, **wishes)

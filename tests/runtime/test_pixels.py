@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,3 +172,15 @@ def test_a_png_with_a_megabyte_of_text_is_read() -> None:
     np.testing.assert_array_equal(decode(stream.getvalue()), picture())
     with pytest.raises(ImageError, match="damaged or incomplete PNG"):
         decode(stream.getvalue()[:-500])
+
+
+def test_signed_bytes_are_refused() -> None:
+    values = np.arange(-8, 8, dtype=np.int8).reshape(4, 4)
+    with pytest.raises(ImageError, match="a TIFF of 8-bit signed grey is not read; save it as unsigned"):
+        decode(tiff(values, sample_format=2))
+
+
+def test_the_transparent_level_of_16_bits_is_composed(tmp_path: Path) -> None:
+    values = np.asarray([[0, 771], [65535, 1799]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=771)
+    assert decode(tmp_path / "a.png")[:, :, 0].tolist() == [[0, 127], [255, 7]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     help="Data set whose test part measures the AUROC drop.  [default: int8 on planted defects]",
 )
 @click.option("--max-drop", type=click.FloatRange(0, 1), help="Maximum AUROC drop accepted.  [default: 0.01]")
+@options.skip_bad
+@options.max_pixels
 @options.as_json
 @pass_session
 def export(
@@ -67,6 +69,7 @@ def export(
     eval_data: Path | None,
     max_drop: float | None,
     as_json: bool,
+    **reading: Any,
 ) -> None:
     """Write MODEL as an ONNX or OpenVINO file that scores without torch.
 
@@ -78,6 +81,7 @@ def export(
     from anomem.runtime.metadata import weights_of
 
     output = Output(as_json)
+    session.can_skip = not reading["skip_bad"]
     session.reads(model, normals, check, eval_data)
     for written in filter(None, (out, weights_of(out))):
         check_file(written, session, what="exported file")
@@ -94,6 +98,7 @@ def export(
             eval_data=data,
             max_drop=max_drop,
             progress=progress,
+            **reading,
         )
     session.written.append(str(out))
     for text in _summary(found, detector.name, out):

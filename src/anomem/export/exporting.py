@@ -14,7 +14,7 @@ from anomem.data.imageset import ImageSet
 from anomem.data.samples import Dataset
 from anomem.data.sources import ImageSource, PathSource, open_source, read_dataset
 from anomem.data.synthetic import DEFECTS, plant
-from anomem.errors import AnomemWarning, ExportError, InputError, ParameterError
+from anomem.errors import AnomemWarning, ExportError, ImageError, InputError, ParameterError
 from anomem.export.graph import Graph, write_onnx
 from anomem.export.ir import QUANTISE_IMAGES, check_openvino, write_ir
 from anomem.export.parity import BATCH, Difference, compare, example_files, native_results, on_cpu, require_parity
@@ -87,15 +87,19 @@ class Wish:
     normals, check, eval_data
         As for :func:`export_steps`.
     max_drop : float
+    max_pixels : int or None
+    skip_bad : bool
     """
 
     path: Path
     format: str
     precision: str
     normals: ImageSource | None
-    check: Sequence[Path]
+    check: ImageSource | None
     eval_data: Dataset | None
     max_drop: float
+    max_pixels: int | None = None
+    skip_bad: bool = False
 
     @property
     def arithmetic(self) -> str:
@@ -113,6 +117,8 @@ def make_wish(
     check: ImagesLike = None,
     eval_data: ImagesLike = None,
     max_drop: float | None = None,
+    max_pixels: int | None = None,
+    skip_bad: bool = False,
 ) -> Wish:
     """Validate the arguments of an export, and refuse impossible ones before any work is done.
 
@@ -143,15 +149,31 @@ def make_wish(
         raise ParameterError("int8: no normals to fit it to; give some by normals (--normals)")
     if format == "openvino":
         check_openvino(method, precision)
-    files = None if check is None else open_source(check)
+    files = None if check is None else open_source(check, max_pixels=max_pixels)
     if not isinstance(files, PathSource | None):
         raise InputError("check: not image files, which the comparison decodes; give paths")
-    paths = [] if files is None else [Path(files.name(i)) for i in range(len(files))]
     data = read_dataset(eval_data) if isinstance(eval_data, (str, Path)) else eval_data
     if not isinstance(data, Dataset | None):
         raise InputError("eval_data: no data set; give a folder, a table or a Dataset")
-    source = None if normals is None else open_source(normals)
-    return Wish(place, format, precision, source, paths[:CHECKED], data, MAX_DROP if max_drop is None else max_drop)
+    source = None if normals is None else open_source(normals, max_pixels=max_pixels)
+    checked = None if files is None else _readable(files.subset(range(min(CHECKED, len(files)))), skip_bad)
+    limit = MAX_DROP if max_drop is None else max_drop
+    return Wish(place, format, precision, _readable(source, skip_bad), checked, data, limit, max_pixels, skip_bad)
+
+
+def _readable(source: ImageSource | None, skip_bad: bool) -> ImageSource | None:
+    """Leave out unreadable images, with a warning each, if asked to."""
+    if source is None or not skip_bad:
+        return source
+    kept = []
+    for i in range(len(source)):
+        try:
+            source.load(i)
+        except ImageError as error:
+            warnings.warn(f"left out {error}", AnomemWarning, stacklevel=3)
+        else:
+            kept.append(i)
+    return source.subset(kept)
 
 
 def export_steps(
@@ -183,6 +205,10 @@ def export_steps(
         planted in `normals`.
     max_drop : float, optional
         Largest accepted cost, by default 0.01.
+    max_pixels : int, optional
+        Maximum number of pixels per image; by default `anomem.runtime.limits.MAX_PIXELS`.
+    skip_bad : bool
+        Leave out unreadable images, with a warning each.
 
     Raises
     ------
@@ -233,7 +259,7 @@ def _facts(manifest: Manifest, paper: str, state: Fitted, wish: Wish, graph: Gra
 
 def _checked(state: Fitted, session: Session, wish: Wish) -> Difference:
     with scratch("export") as folder:
-        files = wish.check or example_files(folder, state.preprocessing)
+        files = wish.check or open_source(example_files(folder, state.preprocessing))
         like = "float32" if wish.precision == "int8" else wish.arithmetic
         difference = compare(state, session, files, like)
     if not np.isfinite(difference.score):
@@ -283,7 +309,7 @@ def _calibrate(state: Fitted, session: Session, wish: Wish, fresh: Sequence[int]
     if wish.normals is None or not fresh:
         warnings.warn(
             f"{wish.path}: scores in {wish.arithmetic}, calibrated in {state.calibration.precision}; "
-            "give normals outside the training data (--normals) to calibrate it in {wish.arithmetic}",
+            f"give normals outside the training data (--normals) to calibrate it in {wish.arithmetic}",
             AnomemWarning,
             stacklevel=3,
         )
@@ -300,7 +326,7 @@ def _cost(
         return None, None
     with scratch("export") as folder:
         if wish.eval_data is not None:
-            files, labels = _evaluation(state, wish.eval_data)
+            files, labels = _evaluation(state, wish, wish.eval_data)
             on = str(wish.eval_data.root)
         else:
             files, labels = _planted(wish, candidates, folder)
@@ -309,7 +335,7 @@ def _cost(
         precision = state.calibration.precision
         native = [r.score for r in native_results(state, files, precision=precision, maps=False)]
         yield Record("evaluate", 1, 2)
-        found = [r.score for r in session.raw_results(list(files), batch_size=BATCH)]
+        found = [r.score for r in session.raw_results(files, batch_size=BATCH)]
         yield Record("evaluate", 2, 2)
     drop = auroc(native, labels) - auroc(found, labels)
     if drop > wish.max_drop:
@@ -320,19 +346,19 @@ def _cost(
     return drop, on
 
 
-def _evaluation(state: Fitted, data: Dataset) -> tuple[list[Path], list[int]]:
+def _evaluation(state: Fitted, wish: Wish, data: Dataset) -> tuple[ImageSource, list[int]]:
     """Return labelled images outside the model's training data."""
-    samples = [sample for sample in data.for_evaluation() if sample.label in (NORMAL, ANOMALOUS)]
-    source = PathSource(sample.path for sample in samples)
+    label_of = {str(s.path): s.label for s in data.for_evaluation() if s.label in (NORMAL, ANOMALOUS)}
+    source = _readable(open_source(list(map(Path, label_of)), max_pixels=wish.max_pixels), wish.skip_bad)
     used = frozenset().union(*state.digests.values())
-    kept = [sample for i, sample in enumerate(samples) if source.digest(i) not in used]
-    labels = [int(sample.label) for sample in kept]
-    if len(set(labels)) < 2:
+    source = source and source.subset(i for i in range(len(source)) if source.digest(i) not in used)
+    labels = [] if source is None else [int(label_of[source.name(i)]) for i in range(len(source))]
+    if source is None or len(set(labels)) < 2:
         raise InputError(f"{data.root}: too few unused images; give normal and anomalous ones outside the fit")
-    return [Path(sample.path) for sample in kept], labels
+    return source, labels
 
 
-def _planted(wish: Wish, candidates: Sequence[int], folder: Path) -> tuple[list[Path], list[int]]:
+def _planted(wish: Wish, candidates: Sequence[int], folder: Path) -> tuple[ImageSource, list[int]]:
     """Write normals unchanged, and with a defect planted in each."""
     if wish.normals is None or not candidates:
         raise InputError("planted defects: no normals to plant them in; give normals (--normals)")
@@ -344,4 +370,4 @@ def _planted(wish: Wish, candidates: Sequence[int], folder: Path) -> tuple[list[
             files.append(folder / f"{k}_{label}.png")
             write_png(files[-1], shown)
             labels.append(label)
-    return files, labels
+    return open_source(files), labels

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomem.data.imageset import ImageSet
-from anomem.data.sources import open_source
+from anomem.data.sources import ImageSource
 from anomem.data.synthetic import DEFECTS, TEXTURES, crops, plant
 from anomem.errors import ExportError
 from anomem.fitting import Fitted
@@ -82,14 +82,14 @@ def example_files(folder: Path, preprocessing: Preprocessing) -> list[Path]:
     return files
 
 
-def native_results(state: Fitted, files: Sequence[Path], *, precision: str, maps: bool) -> list[ImageResult]:
+def native_results(state: Fitted, files: ImageSource, *, precision: str, maps: bool) -> list[ImageResult]:
     """Score files by the model itself, on the CPU, in a chosen precision."""
-    images = ImageSet(open_source(list(files)), state.preprocessing, workers=0)
+    images = ImageSet(files, state.preprocessing, workers=0)
     scorer = moved(state.scorer, "cpu")
     return list(score_images(scorer, images, precision=precision, batch_size=BATCH, whole=maps))
 
 
-def compare(state: Fitted, session: Session, files: Sequence[Path], precision: str) -> Difference:
+def compare(state: Fitted, session: Session, files: ImageSource, precision: str) -> Difference:
     """Compare an exported file with its model in equal precision.
 
     Parameters
@@ -98,13 +98,13 @@ def compare(state: Fitted, session: Session, files: Sequence[Path], precision: s
         Fitted model.
     session : Session
         Exported file.
-    files : sequence of Path
-        Images; each is decoded by both.
+    files : ImageSource
+        Image files; each is decoded by both.
     precision : {"float32", "bfloat16"}
         Arithmetic of the model's own scores.
     """
     native = native_results(state, files, precision=precision, maps=session.localizes)
-    exported = list(session.raw_results(list(files), maps=session.localizes, batch_size=BATCH, workers=0))
+    exported = list(session.raw_results(files, maps=session.localizes, batch_size=BATCH, workers=0))
     found, wanted = (np.asarray([r.score for r in part], np.float64) for part in (exported, native))
     span = float(np.ptp(np.concatenate([wanted, state.calibration.scores])))
     steps = not state.scorer.continuous

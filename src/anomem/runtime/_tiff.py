@@ -43,6 +43,8 @@ def facts(image: TiffImageFile) -> dict[str, Any]:
 def problem(image: TiffImageFile) -> str | None:
     """Return the problem of a TIFF whose pixels Pillow would decode wrongly; None for any other."""
     tags = image.tag_v2
+    if _numbers(tags, _FORMAT, 1)[0] == 2 and _numbers(tags, _BITS, 1)[0] == 8:
+        return f"{_sentence(tags)} is not read; save it as unsigned"
     if _numbers(tags, _PLANES, 1)[0] != 2 or _numbers(tags, _COMPRESSION, 1)[0] != 1:
         return None
     inverted = _numbers(tags, _PHOTOMETRIC, 1)[0] == 0

@@ -91,7 +91,11 @@ def picture_to_rgb(picture: Picture, label: str, reading: Reading) -> UInt8Image
         if picture.bits:  # its header gives the white level
             values = np.minimum(values.astype(np.uint32) * 65535 // (2**picture.bits - 1), 65535).astype(np.uint16)
         rgb = array_to_rgb(values, label, own)
-        return np.uint8(255) - rgb if picture.white_is_zero else rgb
+        rgb = np.uint8(255) - rgb if picture.white_is_zero else rgb
+        clear = image.info.get("transparency")  # the one transparent level of a PNG
+        if isinstance(clear, int):
+            return _composed(rgb, np.where(np.asarray(image) == clear, np.uint8(0), np.uint8(255)), label)
+        return rgb
     colours, alpha = split_alpha(image, label)
     if picture.low is not None:
         values = _with_lower_bytes(colours, picture.low)
