@@ -14,6 +14,7 @@ __all__ = [
     "MEMORY_ARMS",
     "PLUME_ARMS",
     "PMB_ARMS",
+    "PMB_OBJECT",
     "STAGE_ONE",
     "STAGE_ONE_OBJECT",
 ]
@@ -27,18 +28,19 @@ _FROZEN = {"image_aligner": None, "feature_aligner": None, "training": None}
 
 FYD_ARMS = _arms(
     "fyd",
-    {"size": 128},
+    {},
     {
         "FYD, frozen Gaussian": _FROZEN,
         "FYD, training alone": {"image_aligner": None, "feature_aligner": None},
-        "FYD, FCA alone": {"image_aligner": None},
+        "FYD, FCA alone": {"image_aligner": None, "feature_aligner.keep": "on"},
         "FYD, ICA alone": {"image_aligner.keep": "on", "feature_aligner": None},
-        "FYD, both": {"image_aligner.keep": "on"},
+        "FYD, both": {"image_aligner.keep": "on", "feature_aligner.keep": "on"},
+        "FYD, both, each where it helps": {},
     },
 )
-"""Arms of FYD's Table 4."""
+"""Arms of FYD's Table 4, and the default, whose aligners take part where they help."""
 
-FYD_PLAIN = _arms("fyd", {"size": 160}, {"FYD, 160 px": {}, "FYD, 160 px, frozen Gaussian": _FROZEN})
+FYD_PLAIN = (FYD_ARMS[0], FYD_ARMS[-1])
 
 PLUME_ARMS = _arms(
     "plume",
@@ -55,6 +57,7 @@ PLUME_ARMS = _arms(
 )
 """Rows of PLUME's Table 1c, on the default backbone."""
 
+_LIVING: dict[str, Any] = {"widths": (16, 32, 64), "activation": "leaky", "error": "squared", "loss": "mse"}
 PMB_ARMS = _arms(
     "pmb",
     {"preset": "digits"},
@@ -64,8 +67,20 @@ PMB_ARMS = _arms(
         "PMB, skips for memories": {"memory": "skip"},
         "PMB, memory of positions": {"memory": "position"},
         "PMB, to the letter": {"temperature": 1.0, "renormalise": False},
+        "PMB, narrow memories": {
+            **_LIVING,
+            "memory_channels": (4,),
+            "seeding": "features",
+            "temperature": 0.1,
+        },
+        "PMB, narrow memory of positions": {**_LIVING, "memory": "position", "memory_channels": (4,)},
+        "PMB, no memory, wide": {**_LIVING, "memory": "none"},
+        "PMB, skips for memories, wide": {**_LIVING, "memory": "skip"},
     },
 )
+"""Memories and their rivals as narrow as version 0.1's, and with encoder and decoder wide enough to reconstruct."""
+
+PMB_OBJECT = (Variant("pmb", {"preset": "object"}, "PMB, object"),)
 
 _TRAINED = {"stage_one.steps": 100, "stage_one.batch": 32, "stage_one.lr": 0.003}
 _STAGES = {

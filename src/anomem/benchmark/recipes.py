@@ -92,7 +92,7 @@ PLAD = Variant("plad", {"preset": "paper"})
 NEIGHBOURS = Variant(
     "knn", {"backbone": "resnet50", "weights": TORCHVISION, "metric": "cosine"}, "knn, cosine, ResNet-50"
 )
-"""Figures of the features alone."""
+"""Neighbours by the features alone."""
 
 FYD = Variant("fyd", {"preset": "paper"}, "FYD, ResNet-18")
 FYD_WIDE = _changed(FYD, "FYD, WideResNet-50", {"backbone": "wide_resnet50_2", "n_channels": 550})
