@@ -13,6 +13,7 @@ from anomem.data.ranks import is_first
 from anomem.detectors import get
 from anomem.errors import AnomemError, AnomemWarning
 
+OPTIONS = {"alpha": 0.3, "device": "cpu", "fit_precision": "float32"}
 SETTINGS = {
     "anomem": {"size": 64, "stage_one.steps": 3, "stage_one.batch": 6, "stage_one.train_backbone": "last"},
     "anomem-frozen": {"size": 64, "stage_one.steps": 3, "stage_one.batch": 6, "stage_one.train_backbone": "none"},
@@ -39,9 +40,9 @@ def learnt(folder: Path, name: str) -> dict[str, object]:
     model = kind(**settings(name))
     try:
         if kind.supervision == "required":
-            model.fit([*paths, *defects], [0] * len(paths) + [1] * len(defects), alpha=0.3, device="cpu")
+            model.fit([*paths, *defects], [0] * len(paths) + [1] * len(defects), **OPTIONS)
         else:
-            model.fit(paths, alpha=0.3, device="cpu")
+            model.fit(paths, **OPTIONS)
     except AnomemError as error:
         return {"error": str(error)}
     return {

@@ -54,7 +54,6 @@ def test_mistakes_are_one_line(here: Run, shop: Shop, options: tuple[object, ...
 
 
 @pytest.mark.slow
-@pytest.mark.ci_sample
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 def test_a_killed_worker_is_replaced_and_a_killed_run_continues(anomem: Command, shop: Shop, tmp_path: Path) -> None:
     arguments = ["score", shop.knn, shop.data, "--out", "run", "--engine", "processes", "--shard-images", 1]

@@ -65,7 +65,7 @@ def test_killed_workers_are_replaced_and_no_row_is_lost(tmp_path: Path) -> None:
     write_images(tmp_path / "in", 300)
     kills = 0
     with running(command(fitted, tmp_path / "in", tmp_path / "run"), cwd=tmp_path, env=environment()) as process:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 270
         while process.poll() is None and kills < 3:
             assert time.monotonic() < deadline, "hangs"
             time.sleep(0.1)
