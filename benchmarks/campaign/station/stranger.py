@@ -1,8 +1,8 @@
 """A stranger's first verdict: seconds from a clone into an empty folder, by the commands of the documentation.
 
-``python -m benchmarks.campaign.station.stranger``, ten minutes, most of them the download of PyTorch. The steps are those
-of the README and of docs/station.md: clone, install with the ``serve`` extra, serve an empty station, add a product, send
-good parts, fit, inspect one part. The parts are textures that the installed package makes.
+``python -m benchmarks.campaign.station.stranger``, ten minutes, most of them the download of PyTorch. The steps are
+those of the README and of docs/station.md: clone, install with the ``serve`` extra, serve an empty station, add a
+product, send good parts, fit, inspect one part. The parts are textures that the installed package makes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ import httpx2 as httpx
 from benchmarks.campaign.result import write_result
 
 CHECKOUT = Path(__file__).parents[3]
-PARTS = "from pathlib import Path; from anomem.data.synthetic import write_textures; import sys; write_textures(" \
-    "Path(sys.argv[1]), n_train=60, n_test=4, size=224, seed=0, textures=['brick'])"  # fmt: skip
+PARTS = """
+import sys
+from pathlib import Path
+from anomem.data.synthetic import write_textures
+write_textures(Path(sys.argv[1]), n_train=60, n_test=4, size=224, seed=0, textures=["brick"])
+"""
 _LONGEST_S = 3600
 
 
