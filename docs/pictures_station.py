@@ -142,7 +142,7 @@ def main() -> None:
             fill(client, data, room / "camera")
             browser = run.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
             for view, options in VIEWS.items():
-                page = browser.new_page(base_url=url, **options)
+                page = browser.new_page(base_url=url, bypass_csp=True, **options)  # to wait for images
                 page.set_default_timeout(120_000)
                 for part in given.pages:
                     draw(page, PAGES[part], given.target / f"{part}-{view}.png")

@@ -24,12 +24,15 @@ from benchmarks.campaign.station.process import TOKEN, client_of, served
 from benchmarks.common import Bench, Row, isolated, options, start
 from benchmarks.performance.exported import FORMS, prepare, runtimes, test_files
 
-LOAD, MEMORY, HISTORY = (
+LOAD, MEMORY, PAINT, HISTORY = (
     "64 clients, one image per request",
     "Resident memory of the station",
+    "First contentful paint in Chromium, milliseconds, median of 5 cold loads",
     "Pages and queue over a long history, milliseconds, median of 15",
 )
 FORM = "openvino float32"
+CHROMIUM = "/usr/bin/chromium"
+PAINTED = ("/", "/models/1", "/models/1/review", "/models/1/versions", "/models/1/threshold", "/models/1/history")
 PAGES = {
     "review queue (API)": "/api/v1/models/1/queue",
     "review page": "/models/1/review",
@@ -130,6 +133,29 @@ def history(images: Path, models: Path, room: Path, rows: int) -> dict[str, Any]
     return {"rows": rows, "milliseconds": found}
 
 
+def paint(images: Path, models: Path, room: Path) -> dict[str, Any]:
+    """Return milliseconds until a browser with an empty cache shows the first content of a page."""
+    from playwright.sync_api import sync_playwright
+
+    found = {}
+    with served(_fresh(room), "--model", models / FORMS[FORM][0]) as (_, url), sync_playwright() as run:
+        loaded(url, images, clients=4, requests=64)
+        browser = run.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        for path in PAINTED:
+            taken = []
+            for _ in range(5):
+                with closing(browser.new_context(extra_http_headers={"authorization": f"Bearer {TOKEN}"})) as context:
+                    page = context.new_page()
+                    page.goto(url + path, wait_until="load")
+                    entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+                    while (shown := page.evaluate(entry)) is None:
+                        page.wait_for_timeout(20)
+                    taken.append(float(shown))
+            found[path] = round(statistics.median(taken), 1)
+        browser.close()
+    return {"milliseconds": found}
+
+
 def _fill(file: Path, rows: int) -> None:
     """Add inspections of the images that are there; one in a hundred is rejected, one in a thousand labelled."""
     import sqlite3
@@ -157,7 +183,7 @@ def _fill(file: Path, rows: int) -> None:
                 for i in range(first, min(rows, first + chunk))
             ]
             values = "1, 1, ?, ?, 'http', ?, ?, ?, 0.01, ?, ?, ?"
-            connection.executemany(f"INSERT INTO inspection ({columns}, label, created) VALUES ({values})", content)
+            connection.executemany(f"INSERT INTO inspection ({columns}) VALUES ({values})", content)
 
 
 def _fresh(room: Path) -> Path:
@@ -228,6 +254,8 @@ def main() -> None:
         lambda: memory(images, models, room, clients=args.clients, requests=args.requests),
     )
     rows.append(Row(MEMORY, f"{slope['requests']:,} requests", {k: v for k, v in slope.items() if k != "requests"}))
+    painted = bench.unit({"paint": len(PAINTED)}, lambda: paint(images, models, room))
+    rows += [Row(PAINT, path, {"median": ms}) for path, ms in painted["milliseconds"].items()]
     pages = bench.unit({"history": args.rows}, lambda: history(images, models, room, args.rows))
     rows += [Row(HISTORY, f"{name}, {args.rows:,} rows", {"median": ms}) for name, ms in pages["milliseconds"].items()]
     notes = [

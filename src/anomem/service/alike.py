@@ -104,10 +104,12 @@ class Alike:
             version = get_version(session, inspection.version_id)
             alpha = get_model(session, inspection.model_id).alpha
         model = self._serving.model(version, alpha)
-        if not isinstance(model, Recalling):
+        if not found or not isinstance(model, Recalling):
             return found
         hashes = [inspection.image_sha256, *(one.image_sha256 for one in found)]
         own, *others = self._recalled(model, version.id, hashes)
+        if not own.size:
+            return found
         apart = [float(np.abs(own - other).sum() / (own + other).sum()) for other in others]
         judged = [replace(one, distance=value, by="memory") for one, value in zip(found, apart, strict=True)]
         return sorted(judged, key=lambda similar: similar.distance)

@@ -51,7 +51,7 @@ def upgrade(database: Database, backups: Path, target: str = "head") -> Path | N
     ----------
     database : Database
     backups : Path
-        Folder for the copy of a SQLite file; PostgreSQL is backed up by its own tools.
+        Folder for the copy of a SQLite file; of PostgreSQL none is made.
     target : str
         Revision.
 
