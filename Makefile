@@ -65,7 +65,7 @@ bench: venv
 results: venv
 	$(BIN)/anomem report $(wildcard $(RESULTS)/*.jsonl) --out benchmarks/report --markdown benchmarks/RESULTS.md \
 		--bars $(RESULTS)/bars.csv --sets $(RESULTS)/sets.csv || test $$? = 1
-	$(BIN)/anomem report $(RESULTS)/variants/development.jsonl --baseline anomem \
+	$(BIN)/anomem report $(RESULTS)/variants/development.jsonl $(RESULTS)/variants/peers.jsonl --baseline anomem \
 		--out $$(mktemp -d) --table $(RESULTS)/table.md --sets $(RESULTS)/sets.csv
 
 # What version 0.1 computed, bit for bit; the patterns name what is new or nested on purpose.
