@@ -19,7 +19,7 @@ from PIL import Image
 from anomem.benchmark.environment import made_by
 from anomem.benchmark.image_sets import BenchmarkSet, open_bench_set
 from anomem.benchmark.run_file import RunFile
-from anomem.benchmark.unit import FORMAT, Task, Unit, Variant
+from anomem.benchmark.unit import FORMAT, Task, Unit, Variant, images_digest
 from anomem.data.labelled_images import Images
 from anomem.data.splits import split_normals
 from anomem.metrics import auroc, bootstrap_interval
@@ -87,7 +87,7 @@ def lines(name: str, category: str, data: BenchmarkSet, seeds: list[int]) -> Ite
                 "dry_steps": None,
                 "n_fit": {"train": len(learnt)},
                 "image": image,
-                "images_sha256": judged_on,
+                "images_sha256": images_digest(judged),
             }
 
 
