@@ -21,6 +21,7 @@ from anomem.benchmark.image_sets import BenchmarkSet, open_bench_set
 from anomem.benchmark.run_file import RunFile
 from anomem.benchmark.unit import FORMAT, Task, Unit, Variant, images_digest
 from anomem.data.labelled_images import Images
+from anomem.data.sources import ImageSource
 from anomem.data.splits import split_normals
 from anomem.metrics import auroc, bootstrap_interval
 from anomem.types import FloatArray
@@ -63,8 +64,9 @@ def lines(name: str, category: str, data: BenchmarkSet, seeds: list[int]) -> Ite
         split = split_normals(digests, data.train.groups or None, seed=seed)
         learnt = known[np.sort(np.concatenate([split.learn, split.tune]))]
         for label, scores in scored(learnt, asked).items():
+            params = {"size": side, "by": label.partition(", ")[2]}
             task = task_of(name, category, bool(data.classes))
-            unit = Unit(task, Variant("pixels", {"size": side}, label), seed)
+            unit = Unit(task, Variant("pixels", params, label), seed)
             low, high = bootstrap_interval(auroc, scores, data.test.labels, draws=100)
             image = {"auroc": float(auroc(scores, data.test.labels)), "auroc_ci": [float(low), float(high)]}
             yield {
@@ -82,7 +84,7 @@ def lines(name: str, category: str, data: BenchmarkSet, seeds: list[int]) -> Ite
                 "label": label,
                 "sweep": None,
                 "seed": seed,
-                "parameters": {"size": side},
+                "parameters": params,
                 "limit": None,
                 "dry_steps": None,
                 "n_fit": {"train": len(learnt)},
@@ -98,20 +100,20 @@ def task_of(name: str, category: str, of_classes: bool) -> Task:
     return Task("localisation", name, category, {}, {"maps": True})
 
 
-_seen: dict[tuple[str, int], tuple[FloatArray, list[int]]] = {}
+_seen: dict[tuple[ImageSource, int], tuple[FloatArray, list[int]]] = {}
 
 
 def seen(images: Images, side: int) -> tuple[FloatArray, list[int]]:
     """Return grey images of `side` pixels as rows of values from 0 to 1, and their content hashes; read once."""
-    if (images.name, side) not in _seen:
+    if (images.source, side) not in _seen:
         rows, digests = [], []
         for i in range(len(images)):
             image, digest = images.source.load_with_digest(i)
             grey = Image.fromarray(image).convert("L").resize((side, side), Image.Resampling.BILINEAR)
             rows.append(np.asarray(grey, np.float32).ravel() / 255)
             digests.append(digest)
-        _seen[images.name, side] = np.stack(rows), digests
-    return _seen[images.name, side]
+        _seen[images.source, side] = np.stack(rows), digests
+    return _seen[images.source, side]
 
 
 def scored(known: FloatArray, asked: FloatArray) -> dict[str, FloatArray]:
