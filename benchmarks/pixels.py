@@ -21,6 +21,7 @@ from anomem.benchmark.image_sets import BenchmarkSet, open_bench_set
 from anomem.benchmark.run_file import RunFile
 from anomem.benchmark.unit import FORMAT, Task, Unit, Variant, images_digest
 from anomem.data.labelled_images import Images
+from anomem.data.sources import ImageSource
 from anomem.data.splits import split_normals
 from anomem.metrics import auroc, bootstrap_interval
 from anomem.types import FloatArray
@@ -58,16 +59,15 @@ def columns(data: BenchmarkSet) -> Iterator[tuple[str, BenchmarkSet]]:
 def lines(name: str, category: str, data: BenchmarkSet, seeds: list[int]) -> Iterator[dict[str, Any]]:
     """Yield the lines of one column."""
     side = SIDES.get(name, SIDE)
-    known, asked = (vectors(images, side) for images in (data.train, data.test))
-    digests = [data.train.source.digest(i) for i in range(len(data.train))]
-    judged_on = images_digest([data.test.source.digest(i) for i in range(len(data.test))])
+    (known, digests), (asked, judged) = (seen(images, side) for images in (data.train, data.test))
     for seed in seeds:
         split = split_normals(digests, data.train.groups or None, seed=seed)
         learnt = known[np.sort(np.concatenate([split.learn, split.tune]))]
-        for label, scores in judged(learnt, asked).items():
+        for label, scores in scored(learnt, asked).items():
+            params = {"size": side, "by": label.partition(", ")[2]}
             task = task_of(name, category, bool(data.classes))
-            unit = Unit(task, Variant("pixels", {"size": side}, label), seed)
-            low, high = bootstrap_interval(auroc, scores, data.test.labels, draws=300)
+            unit = Unit(task, Variant("pixels", params, label), seed)
+            low, high = bootstrap_interval(auroc, scores, data.test.labels, draws=100)
             image = {"auroc": float(auroc(scores, data.test.labels)), "auroc_ci": [float(low), float(high)]}
             yield {
                 "format": FORMAT,
@@ -84,12 +84,12 @@ def lines(name: str, category: str, data: BenchmarkSet, seeds: list[int]) -> Ite
                 "label": label,
                 "sweep": None,
                 "seed": seed,
-                "parameters": {"size": side},
+                "parameters": params,
                 "limit": None,
                 "dry_steps": None,
                 "n_fit": {"train": len(learnt)},
                 "image": image,
-                "images_sha256": judged_on,
+                "images_sha256": images_digest(judged),
             }
 
 
@@ -100,16 +100,23 @@ def task_of(name: str, category: str, of_classes: bool) -> Task:
     return Task("localisation", name, category, {}, {"maps": True})
 
 
-def vectors(images: Images, side: int) -> FloatArray:
-    """Return grey images of `side` pixels as rows of values from 0 to 1."""
-    rows = []
-    for i in range(len(images)):
-        grey = Image.fromarray(images.source.load(i)).convert("L")
-        rows.append(np.asarray(grey.resize((side, side), Image.Resampling.BILINEAR), np.float32).ravel() / 255)
-    return np.stack(rows)
+_seen: dict[tuple[ImageSource, int], tuple[FloatArray, list[int]]] = {}
 
 
-def judged(known: FloatArray, asked: FloatArray) -> dict[str, FloatArray]:
+def seen(images: Images, side: int) -> tuple[FloatArray, list[int]]:
+    """Return grey images of `side` pixels as rows of values from 0 to 1, and their content hashes; read once."""
+    if (images.source, side) not in _seen:
+        rows, digests = [], []
+        for i in range(len(images)):
+            image, digest = images.source.load_with_digest(i)
+            grey = Image.fromarray(image).convert("L").resize((side, side), Image.Resampling.BILINEAR)
+            rows.append(np.asarray(grey, np.float32).ravel() / 255)
+            digests.append(digest)
+        _seen[images.source, side] = np.stack(rows), digests
+    return _seen[images.source, side]
+
+
+def scored(known: FloatArray, asked: FloatArray) -> dict[str, FloatArray]:
     """Return scores of test images: squared error of their reconstruction, and squared distance to the nearest."""
     mean = known.mean(axis=0)
     axes = np.linalg.svd(known - mean, full_matrices=False)[2]

@@ -133,7 +133,7 @@ _CPU = (
     Part("promise", _INDUSTRIAL, _all("anomem")),
     Part("shift", (_TILE, "aitex_tiles"), _all("anomem")),
     Part("batches", (_TILE, "aitex_tiles"), _all("anomem")),
-    Part("localisation", _INDUSTRIAL, (*_all(*_THREE, *_QUICK), _COSINE_SURFACE), seeds=(0, 1, 2)),
+    Part("localisation", _INDUSTRIAL, (_COSINE_SURFACE, *_all(*_THREE, *_QUICK)), seeds=(0, 1, 2)),
     Part("distance-variance", _INDUSTRIAL, _all("padim", "fyd")),
     Part("disturbed", (_BRUSH, _BOTTLE), _all("padim", "anomem", "fyd")),
     Part("sweep", (_BRUSH, _TILE), _all("anomem"), {"of": "memory-size"}),
@@ -142,13 +142,13 @@ _CPU = (
     Part("sweep", ("pneumonia_mnist",), _all("anomem", **_OBJECT), {"of": "gamma"}),
     Part("one-vs-rest", ("pneumonia_mnist",), _all("anomem", "deepsad", "supervised", **_OBJECT), {"draws": 3}),
     Part(
-        "one-vs-rest", ("pneumonia_mnist",), (*_all("knn", "ocsvm", "iforest", "plume", **_OBJECT), _COSINE), _ONE_CLASS
+        "one-vs-rest", ("pneumonia_mnist",), (_COSINE, *_all("knn", "ocsvm", "iforest", "plume", **_OBJECT)), _ONE_CLASS
     ),
-    Part("one-vs-rest", ("mnist",), (*_all("anomem", "knn", **_OBJECT), _COSINE), _ONE_CLASS),
+    Part("one-vs-rest", ("mnist",), (_COSINE, *_all("anomem", "knn", **_OBJECT)), _ONE_CLASS),
     Part("out-of-distribution", ("cifar100",), _all("anomem", "knn", **_OBJECT), {"against": ("cifar10",)}),
     Part("linear-evaluation", ("cifar100:coarse",), _all("anomem", **_OBJECT)),
     Part("one-vs-rest", ("cifar10",), _all("anomem", **_OBJECT), {"draws": 1}),
-    Part("one-vs-rest", ("cifar10",), (*_all("knn", **_OBJECT), _COSINE), _ONE_CLASS),
+    Part("one-vs-rest", ("cifar10",), (_COSINE, *_all("knn", **_OBJECT)), _ONE_CLASS),
 )
 
 _CPU_LONG = (

@@ -165,7 +165,8 @@ def seed_memories(scorer: ReconstructionScorer, learn: ImageSet, run: Run[Recons
 def _drawn(count: int, wanted: int, rng: torch.Generator) -> IntArray:
     """Return `wanted` of `count` positions, each once while there are enough."""
     order = torch.cat([torch.randperm(count, generator=rng) for _ in range(-(-wanted // count))])
-    return order[:wanted].numpy()
+    drawn: IntArray = order[:wanted].numpy()
+    return drawn
 
 
 def train_autoencoder(
