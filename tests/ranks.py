@@ -38,11 +38,12 @@ def learnt(folder: Path, name: str) -> dict[str, object]:
     kind = get(name.partition("-")[0])
     paths, defects = sorted(folder.glob("normal/*.png")), sorted(folder.glob("defect/*.png"))
     model = kind(**settings(name))
+    options = {**OPTIONS, "batch_size": 8 if name.endswith("-half") else 16}
     try:
         if kind.supervision == "required":
-            model.fit([*paths, *defects], [0] * len(paths) + [1] * len(defects), **OPTIONS)
+            model.fit([*paths, *defects], [0] * len(paths) + [1] * len(defects), **options)
         else:
-            model.fit(paths, **OPTIONS)
+            model.fit(paths, **options)
     except AnomemError as error:
         return {"error": str(error)}
     return {

@@ -2,7 +2,8 @@
 
 Tolerance: a rank computes maps of half a batch, whose convolutions may sum in another order, so that values differ in
 the last digits of float32 (1e-7 relative); training steps magnify that. 1e-4 of the largest score is far below the
-spread of normal scores, and losses agree to 1e-5.
+spread of normal scores, and losses agree to 1e-5. PLUME's adversarial training magnifies rounding without limit, so its
+two ranks are compared with one process whose batches are a rank's part.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def fitted(images: Path, names: Sequence[str], ranks: int, folder: Path) -> dict
 def learnt(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """What one process and two ranks learnt, by method."""
     folder = tmp_path_factory.mktemp("learnt")
-    return fitted(images, NAMES, 1, folder), fitted(images, NAMES, 2, folder)
+    return fitted(images, [*NAMES, "plume-half"], 1, folder), fitted(images, NAMES, 2, folder)
 
 
 def differences(one: dict[str, Any], two: dict[str, Any]) -> dict[str, float]:
@@ -75,13 +76,10 @@ def differences(one: dict[str, Any], two: dict[str, Any]) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "simclr-scratch"])
 def test_two_ranks_learn_what_one_process_learns(learnt: tuple[dict[str, Any], dict[str, Any]], name: str) -> None:
-    one, two = (found[name] for found in learnt)
+    one, two = learnt[0]["plume-half" if name == "plume" else name], learnt[1][name]
     assert "error" not in one, one
     assert "error" not in two, two
     assert len(one["losses"]) == len(two["losses"])
-    if name == "plume":  # adversarial training with AdamW magnifies rounding, see docs/scale.md
-        assert one["losses"][0] == pytest.approx(two["losses"][0], rel=2e-3)
-        return
     found = differences(one, two)
     assert found["scores"] <= SCORES
     assert found["calibration"] <= SCORES
@@ -99,9 +97,10 @@ def test_batch_statistics_are_refused_with_the_reason(learnt: tuple[dict[str, An
 def test_parity_is_recorded(learnt: tuple[dict[str, Any], dict[str, Any]], results_dir: Path) -> None:
     one, two = learnt
     found = {name: two[name].get("error") or differences(one[name], two[name]) for name in NAMES}
+    found["plume, one process with batches of a rank's part"] = differences(one["plume-half"], two["plume"])
     bounds = {"scores": SCORES, "losses": LOSSES}
     (results_dir / "ranks.json").write_text(json.dumps({"bounds": bounds, "methods": found}, indent=1) + "\n")
-    assert len(found) == len(NAMES)
+    assert len(found) == len(NAMES) + 1
 
 
 @pytest.mark.slow

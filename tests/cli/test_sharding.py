@@ -91,3 +91,11 @@ def _wait(happened: object) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_paragraphs_of_help_stay_apart(here: Run) -> None:
+    _, out, _ = here("fit", "--help")
+    lines = [line.strip() for line in out.splitlines()]
+    for start in ("--calibration auto takes", "--extend fits"):
+        (row,) = (i for i, line in enumerate(lines) if line.startswith(start))
+        assert lines[row - 1] == ""
