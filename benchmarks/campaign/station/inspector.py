@@ -174,7 +174,7 @@ def _inspected(parts: Parts, pool: list[int], hidden: list[int], drawn: list[int
 
 
 def _halves(labels: Any, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-    """Return pool and hidden half, each with half of the images of either label, but for defects left out of the pool."""
+    """Return pool and hidden half, each with half of the images of either label, some defects left out of the pool."""
     good, defects = (rng.permutation(np.flatnonzero((labels == ANOMALOUS) == anomalous)) for anomalous in (False, True))
     n_good, n_defects = len(good) // 2, len(defects) // 2
     rare = min(n_defects, max(LEAST_DEFECTS, n_good // GOOD_PER_DEFECT))
