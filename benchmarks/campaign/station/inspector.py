@@ -2,9 +2,10 @@
 
 ``python -m benchmarks.campaign.station.inspector``, resumed where it was ended; ``$ANOMEM_DATA`` for the image sets.
 The model is fitted once per set, to normals alone. Each run splits the test images into a pool, which the inspector
-sees, and a hidden half, which judges; the inspector answers with the ground truth. After each batch of labels the
-second stage is refitted to the labelled defects, and the candidate is judged and promoted by the station's own rule:
-if it is better on the labels. Parts confirmed normal teach nothing before the next full fit.
+sees, and a hidden half, which judges; the inspector answers with the ground truth. Defects are rare in the pool, as on
+a line. After each batch of labels the second stage is refitted to the labelled defects, and the candidate is judged and
+promoted by the station's own rule: if it is better on the labels. Parts confirmed normal teach nothing before the next
+full fit.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ SETS = ("magnetic_tile", "toothbrush", "aitex", "stains", "capsules")
 LABELS = (0, 2, 4, 8, 16, 32)
 ORDERS = ("queue", "random")
 ALPHA = 0.05
+GOOD_PER_DEFECT, LEAST_DEFECTS = 3, 6
+"""Good parts per defect in the pool, and the number of defects that it holds all the same."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +174,12 @@ def _inspected(parts: Parts, pool: list[int], hidden: list[int], drawn: list[int
 
 
 def _halves(labels: Any, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-    """Return pool and hidden half, each with half of the images of either label."""
-    pool: list[int] = []
-    hidden: list[int] = []
-    for label in sorted(set(labels.tolist())):
-        own = rng.permutation(np.flatnonzero(labels == label))
-        pool += own[: len(own) // 2].tolist()
-        hidden += own[len(own) // 2 :].tolist()
-    return sorted(pool), sorted(hidden)
+    """Return pool and hidden half, each with half of the images of either label, some defects left out of the pool."""
+    good, defects = (rng.permutation(np.flatnonzero((labels == ANOMALOUS) == anomalous)) for anomalous in (False, True))
+    n_good, n_defects = len(good) // 2, len(defects) // 2
+    rare = min(n_defects, max(LEAST_DEFECTS, n_good // GOOD_PER_DEFECT))
+    pool = [*good[:n_good].tolist(), *defects[:rare].tolist()]
+    return sorted(pool), sorted([*good[n_good:].tolist(), *defects[n_defects:].tolist()])
 
 
 def _next(version: Version, left: list[int], count: int, *, queue: bool) -> list[int]:
@@ -251,7 +252,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--images", type=int, default=300, help="at most so many normals, and test images per label")
+    parser.add_argument("--images", type=int, default=100, help="at most so many normals, and test images per kind")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="hyperparameters, for trials")
     parser.set_defaults(out=None)
     bench = start("inspector", "Simulated inspector", parser.parse_args())
