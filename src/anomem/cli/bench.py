@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +94,8 @@ def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_j
                 failed.append({"unit": str(outcome.unit), "error": outcome.error})
             else:
                 done.append(outcome.unit.key)
-                for stage, losses in outcome.line.get("losses", {}).items():
-                    if len(losses) > 1 and losses[-1] >= losses[0]:
-                        note(f"loss does not fall: {outcome.unit}, {stage}: {losses[0]:.4g} to {losses[-1]:.4g}")
+                for line in _not_falling(outcome.line):
+                    note(f"loss does not fall: {outcome.unit}, {line}")
     except KeyboardInterrupt:
         _exit_interrupted(session, plan, out)
     seconds = time.perf_counter() - started
@@ -169,6 +168,13 @@ def _outcomes(
 
 def _left(plan: Plan, run_file: RunFile) -> int:
     return sum(unit.key not in run_file.keys for unit in plan.units)
+
+
+def _not_falling(line: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the stages of a dry run whose last loss is not below the first, with both."""
+    for stage, losses in line.get("losses", {}).items():
+        if len(losses) > 1 and losses[-1] >= losses[0]:
+            yield f"{stage}: {losses[0]:.4g} to {losses[-1]:.4g}"
 
 
 def _exit_interrupted(session: Session, plan: Plan, out: Path) -> None:
