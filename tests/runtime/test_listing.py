@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,12 @@ def test_normal_images_are_not_mixed_with_others(places: tuple[str, ...], words:
     with pytest.raises(InputError, match=words):
         check_no_defects([tmp_path / place for place in places], tmp_path)
     check_no_defects([tmp_path / "cam1/good/1.png", tmp_path / "cam2/good/2.png"], tmp_path)
+
+
+def test_folders_without_end_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "deep.zip", "w") as packed:
+        packed.writestr("d/" * 2000 + "a.png", b"")
+    (tmp_path / "tree" / ("d/" * 300)).mkdir(parents=True)
+    for place in ("deep.zip", "tree"):
+        with pytest.raises(InputError, match=rf"{place}: more than 200 folders inside one another"):
+            list_folder(tmp_path / place)

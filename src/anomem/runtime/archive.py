@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
 from anomem.errors import ImageError, InputError, one_line
+from anomem.runtime.limits import MAX_FOLDER_DEPTH
 
 __all__ = ["Archive", "open_zip", "zip_around"]
 
@@ -52,6 +53,9 @@ class Archive:
         name = str(PurePosixPath(written))
         if _ROOT.match(written) or ".." in written.split("/"):
             self._fault = self._fault or f"{entry.filename!r} leads out of the zip; pack the folder again"
+        elif name.count("/") > MAX_FOLDER_DEPTH:
+            deep = f"more than {MAX_FOLDER_DEPTH} folders inside one another; move the images further up"
+            self._fault = self._fault or deep
         elif written.endswith("/") or name == ".":
             self._own_folders.add(name.removeprefix("."))
         elif name in self._entries:

@@ -11,6 +11,7 @@ from anomem.errors import ImageError
 __all__ = [
     "MAX_ARCHITECTURE_ENTRIES",
     "MAX_ARRAY_BYTES",
+    "MAX_FOLDER_DEPTH",
     "MAX_PIXELS",
     "MAX_PLAIN_BYTES",
     "MAX_SIDE",
@@ -32,6 +33,9 @@ MAX_PLAIN_BYTES = 16 << 20
 
 MAX_UNPACKED_BYTES = 2 << 30
 """Unpacked bytes of a file of records (``.gz``, ``.npy``, or such an entry of a zip)."""
+
+MAX_FOLDER_DEPTH = 200
+"""Folders inside one another, on the disk or in a zip."""
 
 MAX_TABLE_ROWS = 2_000_000
 """Rows per table."""

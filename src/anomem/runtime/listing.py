@@ -16,7 +16,7 @@ from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.runtime import _pillow
 from anomem.runtime.files import exists, is_file, is_folder, open_regular, read_head, scan
 from anomem.runtime.images import HEATMAP, IMAGE_SUFFIXES
-from anomem.runtime.limits import image_bytes
+from anomem.runtime.limits import MAX_FOLDER_DEPTH, image_bytes
 from anomem.runtime.masks import is_mask_folder, masks_beside, word_set
 
 __all__ = ["Listing", "find_images", "found_in", "image_files", "list_folder", "warn_of_pages"]
@@ -272,6 +272,9 @@ def _walk(folder: Path, around: tuple[str, ...], masks: bool, images_in: str) ->
     place = os.path.realpath(folder)
     if place in around:  # a link to a folder around it
         return
+    if len(around) > MAX_FOLDER_DEPTH:
+        top = folder.parents[MAX_FOLDER_DEPTH]
+        raise InputError(f"{top}: more than {MAX_FOLDER_DEPTH} folders inside one another; move the images further up")
     try:
         entries = scan(folder)
     except NotADirectoryError as error:
