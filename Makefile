@@ -10,7 +10,7 @@ RESULTS  := benchmarks/results
 CAMPAIGN := $(RESULTS)/campaign
 SPEED    := speed throughput latency retrieval roofline growth steps installed
 
-.PHONY: help venv demo test lint format bench revisions results campaign clean
+.PHONY: help venv demo test lint format bench revisions results campaign gpu-check clean
 
 help:
 	@echo "make demo      find planted defects on texture photographs, write anomem-demo/report.html"
@@ -21,6 +21,7 @@ help:
 	@echo "make results   benchmarks/RESULTS.md and benchmarks/report from the committed lines; lists missed bars"
 	@echo "make revisions compare with version 0.1, bit for bit"
 	@echo "make campaign  all slow and real-data tests, damaged input, groups, large images; results under $(CAMPAIGN)"
+	@echo "make gpu-check what a GPU is needed for, in eight minutes on one"
 	@echo "make venv      make or update $(VENV)"
 	@echo "make clean     remove $(VENV), caches and builds"
 
@@ -91,6 +92,9 @@ campaign: venv
 		--junitxml=$(CAMPAIGN)/tests.xml
 	$(BIN)/python -m benchmarks.fuzz
 	for name in groups large; do $(BIN)/python -m benchmarks.campaign.$$name || exit 1; done
+
+gpu-check: venv
+	$(BIN)/python -m benchmarks.gpu_check --out $(RESULTS)/variants/gpu.jsonl
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
