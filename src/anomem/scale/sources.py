@@ -87,6 +87,8 @@ class TarSource(FileSource):
                 stream.seek(file.offset)
                 if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     self._fault = "damaged tar (no end mark where its last file ends); copy it again"
+        except FileNotFoundError:
+            self._fault = "no such file; check the path"
         except _BROKEN as error:
             self._fault = f"damaged tar ({one_line(error, 200)}); copy it again"
 
