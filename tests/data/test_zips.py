@@ -141,7 +141,8 @@ def test_calibration_by_a_zip(tmp_path: Path) -> None:
     folder = put(tmp_path / "data", *(f"{i}.png" for i in range(30)))
     fresh = put(tmp_path / "fresh", *(f"lot 1/{i}.jpg" for i in range(9)))
     model = KNN(size=32, weights=None).fit(folder, alpha=0.4, calibration="split")
-    with pytest.raises(InputError, match=r"bad\.zip: 0 training images: .*test 1 anomalous"):
+    refused = pytest.raises(InputError, match=r"bad\.zip: 0 training images: .*test 1 anomalous")
+    with pytest.warns(AnomemWarning, match="no folder of normal images; --normal ng"), refused:
         model.calibrate(packed(put(tmp_path / "bad", "ng/0.png")), alpha=0.4)
     by_folder = model.calibrate(fresh, alpha=0.4).calibration_.scores
     assert np.array_equal(by_folder, model.calibrate(packed(fresh), alpha=0.4).calibration_.scores)

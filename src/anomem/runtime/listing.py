@@ -61,6 +61,7 @@ _UNREAD_STARTS = (
     (b"\x1aE\xdf\xa3", "video"),
 )
 _PAGED = frozenset({"TIFF", "GIF", "WEBP", "PNG", "MPO"})
+_PAGED_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".mpo"})
 _NAMED = 5
 
 
@@ -254,9 +255,10 @@ def _header(path: Path) -> _Header:
         return _Header()
 
 
-def warn_of_pages(paths: Iterable[str | Path]) -> None:
-    """Warn of unread pages and frames in files given by name."""
-    pages = [(str(path), n) for path in map(Path, paths) if is_file(path) and (n := _header(path).pages) > 1]
+def warn_of_pages(paths: Iterable[str | Path], *, by_suffix: bool = False) -> None:
+    """Warn of unread pages and frames in files given by name; `by_suffix` leaves other files untouched."""
+    chosen = [path for path in map(Path, paths) if not by_suffix or path.suffix.lower() in _PAGED_SUFFIXES]
+    pages = [(str(path), n) for path in chosen if is_file(path) and (n := _header(path).pages) > 1]
     if pages:
         warnings.warn(page_note(pages), AnomemWarning, stacklevel=4)
 

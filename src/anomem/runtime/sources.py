@@ -292,7 +292,7 @@ def open_images(
     if not items:
         raise InputError("0 images: the list is empty")
     if all(isinstance(item, (str, Path)) for item in items):
-        warn_of_pages(items)
+        warn_of_pages(items, by_suffix=True)  # many names: the disk is not looked at
         return files((path for item in items for path in expand(item, among=True)), reading)
     if all(_in_memory(item) for item in items):
         return ArraySource(items, reading)
