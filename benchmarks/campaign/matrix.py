@@ -1,11 +1,11 @@
 """Default tests under other numbers of cores and threads, hash seeds and orders.
 
-``python -m benchmarks.campaign.matrix``, about an hour on two idle cores. First all default tests run on all cores and
-are timed; then on one core, and with 2 threads. The files with the least time per test that together hold half of the
-tests, the quick half, then run as one process: with 4 threads, under ``PYTHONHASHSEED`` 0 to 4, and with files, and
-tests within a file, in random orders 0 to 9 (``ANOMEM_TEST_ORDER``). One line per run, in ``matrix.jsonl``: passed,
-failed and skipped tests. Finished runs are skipped: rerun the command to resume; ``--fresh`` starts anew. Exit code 1
-if a run has a failure.
+``python -m benchmarks.campaign.matrix``, about 50 minutes on two idle cores. First all default tests run on all cores
+and are timed; then on one core. The files with the least time per test that together hold half of the tests, the quick
+half, then run as one process: with 2 and 4 threads, under ``PYTHONHASHSEED`` 0 to 4, and with files, and tests within a
+file, in random orders 0 to 9 (``ANOMEM_TEST_ORDER``). One line per run, in ``matrix.jsonl``: passed, failed and skipped
+tests. Finished runs are skipped: rerun the command to resume; ``--fresh`` starts anew. Exit code 1 if a run has a
+failure.
 
 ``--files tests/test_rates.py ... --only order-0`` tries it on few files, without timing.
 """
@@ -39,12 +39,11 @@ LIMIT_S = 4800
 RUNS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "all-cores": ({}, ()),
     "one-core": ({}, ("taskset", "-c", "0")),
-    "threads-2": ({"OMP_NUM_THREADS": "2"}, ()),
 }
 """Run of all default tests -> its environment and the command before Python's."""
 
 QUICK: dict[str, dict[str, str]] = {
-    "threads-4": {"OMP_NUM_THREADS": "4"},
+    **{f"threads-{n}": {"OMP_NUM_THREADS": str(n)} for n in (2, 4)},
     **{f"hash-{seed}": {"PYTHONHASHSEED": str(seed)} for seed in range(5)},
     **{f"order-{seed}": {"ANOMEM_TEST_ORDER": str(seed)} for seed in range(10)},
 }
