@@ -22,8 +22,12 @@ def wait_for(station: Served, count: int) -> list[dict[str, Any]]:
 
 
 def settle(station: Served) -> None:
-    """Let two scans pass."""
-    time.sleep(3 * station.station.watching.poll)
+    """Wait until two scans have begun and ended."""
+    watching = station.station.watching
+    wanted, end = watching.scans + 3, time.monotonic() + 60
+    while watching.scans < wanted:
+        assert time.monotonic() < end, "no scan ends"
+        time.sleep(0.01)
 
 
 def test_files_are_inspected_once_over_restarts_and_again_when_replaced(tmp_path: Path, shop: Shop) -> None:

@@ -57,12 +57,10 @@ def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FY
     views = _views(aligner, tune, run)
     with torch.no_grad():
         before, after = mean_distance(views), mean_distance(warp(views, aligner.turn(views), padding=p.padding))
-    kept = after < (1 - GAIN) * before
-    if not kept:
+    if not _helps(before, after):
         scorer.backbone.image_aligner = None
         scorer.config["aligned"]["image"] = None
-    verdict = "image alignment kept" if kept else "image alignment left out"
-    yield Record(verdict, 1, 1, {"before": before, "after": after})
+    yield _verdict("image", before, after)
 
 
 @torch.no_grad()
@@ -132,13 +130,21 @@ def gate_features(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[F
         scorer.backbone.feature_aligners = kept
         yield from learn_gaussians(scorer, [learn], run)
         excess.append(_excess(scorer, tune, run))
-    without, with_them = excess
-    gained = with_them < (1 - GAIN) * without
-    if not gained:
+    if not _helps(*excess):
         scorer.backbone.feature_aligners = None
         scorer.config["aligned"]["feature"] = None
-    verdict = "feature alignment kept" if gained else "feature alignment left out"
-    yield Record(verdict, 1, 1, {"before": without, "after": with_them})
+    yield _verdict("feature", *excess)
+
+
+def _helps(before: float, after: float) -> bool:
+    """Return True for an alignment that lowers a figure by more than the share GAIN."""
+    return after < (1 - GAIN) * before
+
+
+def _verdict(which: str, before: float, after: float) -> Record:
+    """Return the record that says if the alignment of the image or of features was kept."""
+    word = "kept" if _helps(before, after) else "left out"
+    return Record(f"{which} alignment {word}", 1, 1, {"before": before, "after": after})
 
 
 @torch.no_grad()

@@ -59,13 +59,18 @@ class Watching:
         Size limit per image.
     poll : float
         Seconds between two scans; a file counts as complete if it has not changed between two of them.
+
+    Attributes
+    ----------
+    scans : int
+        Number of finished scans of all folders.
     """
 
     def __init__(
         self, database: Database, images: Images, serving: Serving, max_pixels: int, poll: float = _POLL_S
     ) -> None:
         self._database, self._images, self._serving = database, images, serving
-        self._max_pixels, self.poll = max_pixels, poll
+        self._max_pixels, self.poll, self.scans = max_pixels, poll, 0
         self._seen: dict[int, dict[str, _File]] = {}
         self._done: dict[int, dict[str, _File]] = {}
         self._stopped = threading.Event()
@@ -90,6 +95,7 @@ class Watching:
                     self._note(watch, self._scan(watch))
             except Exception:  # noqa: BLE001 - logged
                 _log.exception("watched folders")  # the database is away, the disk is full: the thread goes on
+            self.scans += 1
 
     def _note(self, watch: Watch, error: str | None) -> None:
         if error != watch.error:
