@@ -261,7 +261,7 @@ def profile_torch(images: str, models: str, precision: str, threads: int, count:
     import anomem
     from anomem.data.imageset import to_tensor
     from anomem.nn.chunked import side_by_side
-    from anomem.nn.inference import autocast
+    from anomem.nn.precision import autocast
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)

@@ -38,7 +38,8 @@ def sides(
     import anomem
     from anomem.data.imageset import ImageSet, to_tensor
     from anomem.data.sources import open_source
-    from anomem.nn.inference import autocast, score_images
+    from anomem.nn.inference import score_images
+    from anomem.nn.precision import autocast
     from anomem.runtime.engines import open_engine
     from anomem.runtime.session import Session
 

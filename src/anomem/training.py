@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from anomem.checkpoints import Training, active
 from anomem.data.ranks import average_gradients, divided
 from anomem.errors import ParameterError
-from anomem.nn.inference import autocast
+from anomem.nn.precision import autocast
 from anomem.runtime.progress import run_to_end as run_to_end
 from anomem.types import Record
 

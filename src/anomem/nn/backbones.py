@@ -286,15 +286,20 @@ def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.
         with private_tracing(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*nodes obtained by tracing", category=UserWarning)
             if embedding:
-                nodes[_output_node(model)] = EMBEDDING
+                nodes[_output_node(model, name)] = EMBEDDING
             cut: nn.Module = create_feature_extractor(model, nodes)
     except (torch.fx.proxy.TraceError, TypeError, ValueError):  # Its path depends on its input.
         return TokenMaps(model, layers, wanted, name)
     return cut
 
 
-def _output_node(model: nn.Module) -> str:
-    """Return the tracer's name of the model's pooled output."""
+_output_nodes: dict[str, str] = {}
+
+
+def _output_node(model: nn.Module, name: str) -> str:
+    """Return the tracer's name of the model's pooled output; looked up once per architecture, since tracing is slow."""
     from timm.models import get_graph_node_names
 
-    return str(get_graph_node_names(model)[1][-1])
+    if name not in _output_nodes:
+        _output_nodes[name] = str(get_graph_node_names(model)[1][-1])
+    return _output_nodes[name]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from anomem.errors import ParameterError
+from anomem.nn.precision import without_autocast
 
 _CHUNK_ELEMENTS = 2**24
 """Number of elements of similarity matrices computed at once (64 MB in float32); above it, positions are processed in
@@ -47,7 +48,7 @@ def nt_xent(anchor: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
     if not temperature > 0:
         raise ParameterError(f"temperature must be above 0, got {temperature}")
     n_positions, n_images, _ = anchor.shape
-    with torch.autocast(device_type=anchor.device.type, enabled=False):
+    with without_autocast(anchor.device):
         unit = F.normalize(torch.cat([full_precision(anchor), full_precision(other)], dim=1), dim=-1)
         chunk_sum = partial(_nt_xent_sum, temperature=temperature)
         total = _sum_over_positions(chunk_sum, (unit,), (2 * n_images) ** 2)
@@ -83,7 +84,7 @@ def barlow_twins(anchor: Tensor, other: Tensor, off_diagonal_weight: float = 5e-
         Mean over positions.
     """
     n_positions, n_images, n_channels = anchor.shape
-    with torch.autocast(device_type=anchor.device.type, enabled=False):
+    with without_autocast(anchor.device):
         pair = (_standardised(full_precision(anchor)), _standardised(full_precision(other)))
         chunk_sum = partial(_barlow_sum, off_diagonal_weight=off_diagonal_weight)
         total = _sum_over_positions(chunk_sum, pair, min(n_images, n_channels) ** 2)

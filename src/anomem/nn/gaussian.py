@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomem.errors import NotFittedError, ParameterError
+from anomem.nn.precision import without_autocast
 
 _CHUNK_ELEMENTS = 1_000_000
 """Number of matrix entries factored at once: 8 MB in float64, whatever the size of the map."""
@@ -76,7 +77,7 @@ class PositionGaussian(nn.Module):
         -------
         Tensor, (B, h, w), float32, >= 0
         """
-        with torch.autocast(maps.device.type, enabled=False):
+        with without_autocast(maps.device):
             vectors = maps.float().permute(2, 3, 0, 1).flatten(0, 1).contiguous()
             # The mean goes first: behind the product, which may amplify a hundredfold, digits would be lost.
             whitened = torch.bmm(vectors - self.mean[:, None], self.whitening)

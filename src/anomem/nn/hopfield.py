@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 from anomem.nn.effective_items import effective_items, perplexity
 from anomem.nn.kmeans import kmeans
+from anomem.nn.precision import without_autocast
 from anomem.nn.tracing import exporting
 
 __all__ = ["HopfieldMemory", "effective_items", "kmeans"]
@@ -154,7 +155,7 @@ class HopfieldMemory(nn.Module):
             Without gradients, computed in chunks: no (M, N) matrix is kept. With ``hard``, gradients
             reach the items only.
         """
-        with torch.autocast(device_type=self.items.device.type, enabled=False):
+        with without_autocast(self.items.device):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
             if self._in_one_piece(flat):
                 return self._recall(flat).reshape(queries.shape)
@@ -181,7 +182,7 @@ class HopfieldMemory(nn.Module):
             retrieved: Tensor = self(queries)
             away: Tensor = (queries - retrieved).norm(dim=-1)
             return away
-        with torch.autocast(device_type=self.items.device.type, enabled=False):
+        with without_autocast(self.items.device):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
             nearness = self._largest_exported(flat) if exporting() else self._largest(flat)
             squared = flat.square().sum(dim=-1) - 2 * nearness
@@ -201,7 +202,7 @@ class HopfieldMemory(nn.Module):
         if not self.hard or self.association != "euclidean":
             retrieved: Tensor = self(queries)
             return retrieved, (queries - retrieved).norm(dim=-1)
-        with torch.autocast(device_type=self.items.device.type, enabled=False):
+        with without_autocast(self.items.device):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
             found = [nearness.max(dim=-1) for nearness in self._nearness(flat)]
             nearness, nearest = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
@@ -220,7 +221,7 @@ class HopfieldMemory(nn.Module):
         -------
             Each row sums to 1; one-hot with ``hard``. The whole matrix: mind its size.
         """
-        with torch.autocast(device_type=self.items.device.type, enabled=False):
+        with without_autocast(self.items.device):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
             if self.hard:
                 weights = nn.functional.one_hot(self._nearest(flat), self.n_items).to(flat.dtype)
@@ -284,7 +285,7 @@ class HopfieldMemory(nn.Module):
 
     def _queried(self, flat: Tensor) -> Tensor:
         """Return the item that each query ends at, (M, C) to (M,), in the items' precision."""
-        with torch.autocast(device_type=self.items.device.type, enabled=False):
+        with without_autocast(self.items.device):
             return self._nearest(flat.to(self.items.dtype))
 
     def _in_one_piece(self, flat: Tensor) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -14,20 +13,14 @@ from torch import Tensor
 from anomem.data.imageset import ImageSet, to_tensor
 from anomem.nn.backbones import Backbone
 from anomem.nn.chunked import side_by_side
+from anomem.nn.precision import autocast
 from anomem.nn.scorer import Output, Scorer, TwoStageScorer
 from anomem.runtime.scoring import ImageResult, PreparedImages, TileOutput, score_tiles
 from anomem.types import UInt8Image
 
-__all__ = ["ImageResult", "autocast", "feature_batches", "outputs", "score_images"]
+__all__ = ["ImageResult", "feature_batches", "outputs", "score_images"]
 
 T = TypeVar("T")
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Return the context in which a forward pass runs in `precision` ("float32" or "bfloat16")."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def score_images(

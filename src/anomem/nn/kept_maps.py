@@ -14,7 +14,7 @@ from anomem.data.imageset import ImageSet, to_tensor
 from anomem.errors import InputError
 from anomem.nn.backbones import Backbone
 from anomem.nn.feature_store import FeatureStore
-from anomem.nn.inference import autocast
+from anomem.nn.precision import autocast
 from anomem.runtime.scoring import Prepared, tile_batches
 from anomem.types import IntArray, Record
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomem.errors import NotFittedError, ParameterError
+from anomem.nn.precision import without_autocast
 
 Mode = Literal["whiten", "unit", "layernorm", "raw"]
 _MODES = ("whiten", "unit", "layernorm", "raw")
@@ -252,7 +253,7 @@ class Normaliser(nn.Module):
         if self.mode == "unit":
             return scaled
         # The mean goes first: after the projection, which may amplify by 1e3, digits would be lost.
-        with torch.autocast(device_type=maps.device.type, enabled=False):
+        with without_autocast(maps.device):
             centred = scaled.to(self.mean.dtype) - self.mean
             return F.conv2d(centred, self.projection[:, :, None, None])
 

@@ -20,7 +20,7 @@ from anomem.data.augment import Augmentation, views
 from anomem.data.imageset import Batch, ImageSet
 from anomem.nn.backbones import Backbone
 from anomem.nn.endless import Cycle, Endless
-from anomem.nn.inference import autocast
+from anomem.nn.precision import autocast, without_autocast
 from anomem.nn.token_maps import TokenMaps
 from anomem.params import Parameters, Range, param, parameter_group
 
@@ -237,7 +237,7 @@ class ViewsOf:
     def features(self, images: Tensor) -> Sequence[Tensor]:
         """Draw two views of images (B, 3, S, S) uint8; return the backbone's maps, those of the first views first."""
         model, device = self.model, self.device
-        with torch.autocast(device.type, enabled=False):
+        with without_autocast(device):
             pair = views(
                 images.to(device).float() / 255,
                 self.augmentation,

@@ -16,6 +16,7 @@ from anomem.errors import ParameterError
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, ScaleMemory, fitted_limit, spread
 from anomem.nn.families import own_stages
+from anomem.nn.precision import without_autocast
 from anomem.nn.scorer import (
     Deviation,
     MapScorer,
@@ -108,7 +109,7 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
 
     def differences(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return z - HF(z) per scale in the space of the association, whose norms are the deviations."""
-        with torch.autocast(features[0].device.type, enabled=False):
+        with without_autocast(features[0].device):
             return [scale.difference(f) for scale, f in zip(self._witnesses(), features, strict=True)]
 
     def forward(self, images: Tensor) -> Output:
@@ -129,7 +130,7 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         return score
 
     def _output(self, features: Sequence[Tensor], *, evidence: bool) -> Output:
-        with torch.autocast(features[0].device.type, enabled=False):
+        with without_autocast(features[0].device):
             if not evidence:
                 return Output(
                     *self.fusion([scale.norms(f) for scale, f in zip(self.memories(), features, strict=True)])
@@ -189,7 +190,7 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
 
     def deviation_of(self, maps: list[Tensor]) -> Deviation:
         """Return norms, evidence and Delta of tiles from the backbone's maps."""
-        with torch.autocast(maps[0].device.type, enabled=False):
+        with without_autocast(maps[0].device):
             return Deviation(*self._deviation(self.sources(maps)))
 
     def fuse(self, norms: Sequence[Tensor]) -> Output:

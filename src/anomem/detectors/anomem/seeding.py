@@ -14,8 +14,9 @@ from anomem.detectors.anomem.heads import LEARNT_LIMIT, POSITION_LIMIT
 from anomem.detectors.anomem.scorer import MultiScaleScorer, crop_around, picture
 from anomem.nn.deviation import ScaleMemory
 from anomem.nn.hopfield import HopfieldMemory, effective_items
-from anomem.nn.inference import autocast, feature_batches, score_images
+from anomem.nn.inference import feature_batches, score_images
 from anomem.nn.normalise import FeatureMoments
+from anomem.nn.precision import autocast
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Output
 from anomem.types import Record

@@ -21,6 +21,7 @@ from anomem.fitting import Labelled, Run
 from anomem.nn.deviation import ScaleMemory
 from anomem.nn.hopfield import effective_items
 from anomem.nn.normalise import FeatureMoments
+from anomem.nn.precision import without_autocast
 from anomem.nn.sampling import VectorSample
 from anomem.nn.views import CachedViews, Feed, ViewsOf, projection_head, unfreeze
 from anomem.training import Recipe, train
@@ -59,7 +60,7 @@ def train_stage_one(
 
     def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
         if model.steps == p.warmup and model.bypassed and not identity:
-            with torch.autocast(run.device.type, enabled=False):
+            with without_autocast(run.device):
                 seed_from_views(model, views_of, feed, run)
             model.bypassed = False
         first, second = views_of(batch[0])

@@ -20,7 +20,7 @@ from anomem.detectors.anomem.scorer import MultiScaleScorer
 from anomem.fitting import Labelled, Run
 from anomem.nn.deviation import spread
 from anomem.nn.feature_store import FeatureStore
-from anomem.nn.inference import autocast, score_images
+from anomem.nn.inference import score_images
 from anomem.nn.kept_maps import KeptMaps, keep_maps
 from anomem.nn.kernel_ridge import (
     Head,
@@ -30,6 +30,7 @@ from anomem.nn.kernel_ridge import (
     squared_distances,
     standardised,
 )
+from anomem.nn.precision import autocast
 from anomem.nn.sampling import VectorSample
 from anomem.training import Recipe, train
 from anomem.types import ANOMALOUS, Record

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
+from anomem.nn.precision import without_autocast
 
 SLOPE = 0.1
 """Slope of the leaky ReLU below 0."""
@@ -126,7 +127,7 @@ EPSILON = 1e-6
 
 def squared_distance(outputs: Tensor, centre: Tensor) -> Tensor:
     """Return squared Euclidean distances of (B, D) outputs to the centre (D,): (B,) float32 or wider."""
-    with torch.autocast(outputs.device.type, enabled=False):
+    with without_autocast(outputs.device):
         wide = outputs if outputs.dtype == torch.float64 else outputs.float()
         return (wide - centre).square().sum(dim=1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
 from anomem.data.imageset import ImageSet
@@ -16,6 +15,7 @@ from anomem.framing import SIZE_DOC
 from anomem.nn.backbones import DEFAULT_BACKBONE, Backbone, load_backbone
 from anomem.nn.families import stride_of
 from anomem.nn.inference import feature_batches
+from anomem.nn.precision import without_autocast
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import MapScorer, Output, Scorer
 from anomem.params import Each, Either, OneOf, Range, Text, param, parameters
@@ -122,7 +122,7 @@ class NormalisedScorer(PooledScorer):
     def vectors_of(self, maps: list[Tensor]) -> Tensor:
         """Return normalised embeddings (B, D) float32 from the backbone's maps."""
         embedded = self.embed(maps)
-        with torch.autocast(embedded.device.type, enabled=False):
+        with without_autocast(embedded.device):
             normalised: Tensor = self.normalise(embedded)
         return normalised
 

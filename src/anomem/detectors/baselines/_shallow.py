@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomem.nn.kernel_ridge import squared_distances
+from anomem.nn.precision import without_autocast
 
 ROWS = 32
 """Multiple to which support vectors are padded, without weight: a file's size hardly depends on the draw."""
@@ -100,7 +101,7 @@ class OneClassSVM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Score (B, D) vectors: (B,) float32."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             squared = squared_distances(x.double(), self.vectors.double())
             return (self.offset - torch.exp(-self.gamma * squared) @ self.weights).float()
 

@@ -34,6 +34,7 @@ from anomem.detectors.baselines._pooled import (
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.endless import Mapped
+from anomem.nn.precision import without_autocast
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed
 from anomem.params import Each, OneOf, Range, param, parameters
@@ -62,7 +63,7 @@ class DeepSADScorer(NormalisedScorer):
     def forward(self, images: Tensor) -> Output:
         """Score prepared images; no maps."""
         vectors = self.vectors(images)
-        with torch.autocast(vectors.device.type, enabled=False):
+        with without_autocast(vectors.device):
             return Output(self.sphere(vectors))
 
 

@@ -19,6 +19,7 @@ from anomem.nn.deviation import MapFusion, ScaleMemory, fitted_limit
 from anomem.nn.families import own_stages
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.inference import feature_batches
+from anomem.nn.precision import without_autocast
 from anomem.nn.sampling import VectorSample
 from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer, frame_config, input_hw
 from anomem.params import Range, param, parameters
@@ -79,7 +80,7 @@ class KMeansScorer(MapScorer):
 
     def norms(self, features: list[Tensor]) -> list[Tensor]:
         """Return distances at every position of every scale, [(B, h_s, w_s)] float32."""
-        with torch.autocast(features[0].device.type, enabled=False):
+        with without_autocast(features[0].device):
             return [memory.norms(f) for memory, f in zip(self.memories(), features, strict=True)]
 
     def forward(self, images: Tensor) -> Output:

@@ -16,6 +16,7 @@ from anomem.detectors.baselines._pooled import PooledFeatures, PooledScorer, loa
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import Backbone
 from anomem.nn.kernel_ridge import squared_distances
+from anomem.nn.precision import without_autocast
 from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer
 from anomem.params import OneOf, Range, param, parameters
 from anomem.types import Record
@@ -48,7 +49,7 @@ class KNNScorer(PooledScorer):
     def deviation_of(self, maps: list[Tensor]) -> Deviation:
         """Return the sum of distances, (B,)."""
         vectors = self.embed(maps)
-        with torch.autocast(vectors.device.type, enabled=False):
+        with without_autocast(vectors.device):
             squared = squared_distances(vectors, self.bank)
             return Deviation([squared.topk(self.config["k"], dim=1, largest=False).values.sum(dim=1)])
 

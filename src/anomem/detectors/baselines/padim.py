@@ -19,6 +19,7 @@ from anomem.nn.deviation import MapFusion
 from anomem.nn.families import own_stages
 from anomem.nn.gaussian import GaussianMoments, PositionGaussian, choose_channels, concatenate_maps, split_channels
 from anomem.nn.inference import feature_batches
+from anomem.nn.precision import without_autocast
 from anomem.nn.scorer import Deviation, MapScorer, Output, Scorer, frame_config, input_hw
 from anomem.params import Range, param, parameters
 from anomem.types import Record
@@ -73,12 +74,12 @@ class PaDiMScorer(MapScorer):
 
     def deviation_of(self, maps: list[Tensor]) -> Deviation:
         """Return the Mahalanobis distance at every position."""
-        with torch.autocast(maps[0].device.type, enabled=False):
+        with without_autocast(maps[0].device):
             return Deviation([self.gaussian(self.embed(maps))])
 
     def fuse(self, norms: Sequence[Tensor]) -> Output:
         """Return the maximum of the smoothed distances, and these."""
-        with torch.autocast(norms[0].device.type, enabled=False):
+        with without_autocast(norms[0].device):
             return Output(*self.fusion(norms))
 
     def forward(self, images: Tensor) -> Output:

@@ -31,6 +31,7 @@ from anomem.detectors.baselines._pooled import (
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.contrastive_loss import nt_xent
+from anomem.nn.precision import without_autocast
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import MOVED_VIEWS, Feed, Views, ViewsOf, projection_head, unfreeze
 from anomem.params import OneOf, Parameters, Range, group, param, parameter_group, parameters
@@ -72,7 +73,7 @@ class SimCLRScorer(PooledScorer):
     def forward(self, images: Tensor) -> Output:
         """Score prepared images; no maps."""
         vectors = self.embed(self.backbone(images))
-        with torch.autocast(vectors.device.type, enabled=False):
+        with without_autocast(vectors.device):
             return Output(self.one_class(vectors))
 
 

@@ -28,6 +28,7 @@ from anomem.errors import InputError
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE, SMALL_STEM_BELOW, Backbone, load_backbone
 from anomem.nn.endless import FullBatches, Mapped, Together
+from anomem.nn.precision import without_autocast
 from anomem.nn.scorer import Output, Scorer
 from anomem.nn.views import Feed, unfreeze
 from anomem.params import OneOf, Range, param, parameters
@@ -61,7 +62,7 @@ class SupervisedScorer(NormalisedScorer):
 
     def log_odds(self, vectors: Tensor) -> Tensor:
         """Return log odds of (B, D) normalised embeddings: (B,) float32."""
-        with torch.autocast(vectors.device.type, enabled=False):
+        with without_autocast(vectors.device):
             odds: Tensor = self.head(vectors)[:, 0]
         return odds
 
@@ -265,7 +266,7 @@ def _train_whole(
     batches = Together(*(FullBatches(Mapped(itemgetter(0), feed), half) for feed in feeds))
 
     def loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, float]]:
-        with torch.autocast(run.device.type, enabled=False):
+        with without_autocast(run.device):
             images = view(torch.cat(batch).to(run.device).float() / 255, augmentation, generator=run.rng)
         return balanced_loss(scorer(images * 255).score), {}
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from anomem.detectors.fyd.aligned_backbone import AlignedBackbone, spread_of
 from anomem.detectors.fyd.alignment import ImageAligner, Padding, affine, warp
 from anomem.detectors.fyd.loss import derangement, image_alignment_loss, non_contrastive_loss, unit_deviation
+from anomem.nn.precision import without_autocast
 
 
 class FineAlignment(nn.Module):
@@ -141,7 +142,7 @@ class DenseAlignment(nn.Module):
         found = self.backbone(self.pose(images, self.rng))
         encoded, predicted = self.fine(found.last)
         pairing = derangement(len(images), self.rng).to(images.device)
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             value = non_contrastive_loss(predicted.float(), encoded.float(), pairing)
         figures = {
             "feature_loss": float(value.detach()),

@@ -15,6 +15,7 @@ from anomem.nn.backbones import Backbone, load_backbone
 from anomem.nn.deviation import MapFusion, smooth
 from anomem.nn.families import own_stages
 from anomem.nn.gaussian import PositionGaussian, choose_channels, concatenate_maps, split_channels
+from anomem.nn.precision import without_autocast
 from anomem.nn.scorer import Output, Scorer, frame_config, input_hw
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class FYDScorer(Scorer):
             shows nothing of them; see :meth:`covered`.
         """
         found = self.backbone(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             distances = self.gaussian(self.embed(found))
             if not self.backbone.aligns:
                 return Output(*self.fusion([distances]))

@@ -20,7 +20,7 @@ from anomem.fitting import Run
 from anomem.nn.endless import FullBatches, Mapped
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.gaussian import GaussianMoments
-from anomem.nn.inference import autocast
+from anomem.nn.precision import autocast
 from anomem.nn.views import Feed
 from anomem.training import Recipe, train
 from anomem.types import Record

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from anomem.detectors.baselines._pooled import (
 )
 from anomem.nn.backbones import Backbone
 from anomem.nn.normalise import Whitening
+from anomem.nn.precision import without_autocast
 from anomem.nn.scorer import Output
 
 
@@ -69,5 +69,5 @@ class PlumeScorer(PooledScorer):
     def forward(self, images: Tensor) -> Output:
         """Score prepared images (B, 3, S, S) by the negative logit; no maps."""
         x = self.embed(self.backbone(images))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             return Output(-self.classifier(self.norm(x))[1])

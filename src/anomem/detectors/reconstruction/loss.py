@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from anomem.errors import ParameterError
+from anomem.nn.precision import without_autocast
 
 Kind = Literal["mse+ssim", "mse", "ssim"]
 KINDS = ("mse+ssim", "mse", "ssim")
@@ -66,7 +67,7 @@ def structural_similarity(images: Tensor, reconstructed: Tensor, window: int = W
     """
     if window < 1 or window % 2 == 0:
         raise ParameterError(f"the window of SSIM must be odd, not {window}")
-    with torch.autocast(images.device.type, enabled=False):
+    with without_autocast(images.device):
         x, y = _full(images), _full(reconstructed)
         vertical = _blurring(x.shape[-2], window, sigma, x)
         horizontal = _blurring(x.shape[-1], window, sigma, x).T

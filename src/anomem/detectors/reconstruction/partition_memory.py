@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomem.errors import ParameterError
+from anomem.nn.precision import without_autocast
 
 SHRINKS = ("subtract", "cut")
 INITIAL_STD = 0.02
@@ -260,7 +261,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, items: Tensor, memory: Memory) -> Tensor:
-        with torch.autocast(maps.device.type, enabled=False):
+        with without_autocast(maps.device):
             queries = memory.gather(maps)
             groups, n_queries, dim = queries.shape
             held = _Held(
