@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,11 +15,11 @@ from anomem.data.ranks import maps_in_parts
 from anomem.errors import ParameterError
 from anomem.nn import map_cache
 from anomem.nn.chunked import side_by_side
+from anomem.nn.cutting import UntraceableError, cut_model, output_node
 from anomem.nn.families import DEFAULT_BACKBONE, architecture, layer_name, stride_of, timm_name
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.same_padding import widen_same
 from anomem.nn.token_maps import RESIZABLE, TokenMaps, passes_tokens
-from anomem.nn.tracing import private_tracing
 from anomem.nn.weights import fill, find_state
 
 __all__ = ["DEFAULT_BACKBONE", "SMALL_STEM_BELOW", "Backbone", "FeatureInfo", "load_backbone", "stride_of"]
@@ -107,7 +106,7 @@ class Backbone(nn.Module):
         facts: Any = model.pretrained_cfg
         self.trained_at = int(facts["input_size"][-1])
         self._expect(facts)
-        self.model = _cut(model, self.layers, embedding, self.name)
+        self.model = _cut(model, self.layers, embedding, self.name, (width, small_stem))
         widen_same(self.model)
         if folded and not isinstance(self.model, TokenMaps):
             fold_batch_norm(self.model)
@@ -273,33 +272,15 @@ def _thin_first(model: nn.Module) -> nn.Module:
     return model
 
 
-def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str) -> nn.Module:
+def _cut(model: nn.Module, layers: list[str], embedding: bool, name: str, variant: tuple[float, bool]) -> nn.Module:
     """Keep what leads to the wanted layers; later layers are neither computed nor stored."""
-    from timm.models import create_feature_extractor
-
     wanted = EMBEDDING if embedding else None
     if passes_tokens(model):
         return TokenMaps(model, layers, wanted, name)
-    nodes = {layer: layer for layer in layers}
+    outputs = {layer: layer for layer in layers}
     try:
-        # The tracer warns of layers that exist in training only (dropout); none of them is wanted.
-        with private_tracing(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*nodes obtained by tracing", category=UserWarning)
-            if embedding:
-                nodes[_output_node(model, name)] = EMBEDDING
-            cut: nn.Module = create_feature_extractor(model, nodes)
-    except (torch.fx.proxy.TraceError, TypeError, ValueError):  # Its path depends on its input.
+        if embedding:
+            outputs[output_node(model, name)] = EMBEDDING
+        return cut_model(model, outputs, (name, *variant))
+    except UntraceableError:  # Its path depends on its input.
         return TokenMaps(model, layers, wanted, name)
-    return cut
-
-
-_output_nodes: dict[str, str] = {}
-
-
-def _output_node(model: nn.Module, name: str) -> str:
-    """Return the tracer's name of the model's pooled output; looked up once per architecture, since tracing is slow."""
-    from timm.models import get_graph_node_names
-
-    if name not in _output_nodes:
-        _output_nodes[name] = str(get_graph_node_names(model)[1][-1])
-    return _output_nodes[name]
