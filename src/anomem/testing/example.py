@@ -191,5 +191,5 @@ class StopAfter:
 
 def random_state() -> tuple[object, ...]:
     """Return the states of the global generators of torch, numpy and Python."""
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - the global state is what must stay
-    return torch.get_rng_state().numpy().tobytes(), repr(numpy_state), random.getstate()
+    _, key, *rest = np.random.get_state()  # noqa: NPY002 - the global state is what must stay
+    return torch.get_rng_state().numpy().tobytes(), np.asarray(key).tobytes(), *rest, random.getstate()
