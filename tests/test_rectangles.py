@@ -88,7 +88,7 @@ EXPORTED = [
     if method not in SQUARE
     for suffix in (".onnx", *([".xml"] if method in IR_METHODS else []))
 ]
-DEFAULT = {("pmb", "2:3", ".onnx"), ("anomem", "1:3", ".onnx"), ("padim", "2:3", ".xml")}
+DEFAULT = {("anomem", "1:3", ".onnx"), ("padim", "2:3", ".xml")}
 
 
 def _cases() -> list[ParameterSet]:

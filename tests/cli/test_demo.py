@@ -24,7 +24,6 @@ def test_demo_refuses_other_peoples_folders(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-@pytest.mark.ci_sample
 def test_demo_finds_the_defects(anomem: Command, tmp_path: Path) -> None:
     result = anomem("demo", "--json").result
     assert set(result) >= {"report", "seconds", "image", "pixel"}

@@ -64,6 +64,22 @@ def brick(tmp_path: Path, prepared: Path) -> Iterator[Served]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def still(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[Served]:
+    """Station with one model that all tests share which leave nothing in it."""
+    root = tmp_path_factory.mktemp("still") / "station"
+    shutil.copytree(prepared, root)
+    with served(root) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Station without a model that all tests share which leave nothing in it."""
+    with served(tmp_path_factory.mktemp("blank") / "station") as found:
+        yield found
+
+
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Served]:
     """Station without a model."""

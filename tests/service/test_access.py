@@ -142,17 +142,17 @@ def test_tokens_are_shown_once_expire_and_are_revoked(empty: Served) -> None:
         {"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:1"},
     ],
 )
-def test_other_sites_cannot_post(empty: Served, headers: dict[str, str]) -> None:
-    answer = empty.client.post("/api/v1/products", json={"name": "caps"}, headers=headers)
+def test_other_sites_cannot_post(blank: Served, headers: dict[str, str]) -> None:
+    answer = blank.client.post("/api/v1/products", json={"name": "caps"}, headers=headers)
     assert answer.status_code == 403
-    assert empty.get("/products") == []
+    assert blank.get("/products") == []
 
 
 @pytest.mark.parametrize(
     "headers", [{"host": "evil.example"}, {"x-forwarded-for": "10.0.0.7"}, {"forwarded": "for=10.0.0.7"}]
 )
-def test_an_open_station_answers_this_machine_only(empty: Served, headers: dict[str, str]) -> None:
-    assert empty.client.get("/api/v1/products", headers=headers).status_code == 401
+def test_an_open_station_answers_this_machine_only(blank: Served, headers: dict[str, str]) -> None:
+    assert blank.client.get("/api/v1/products", headers=headers).status_code == 401
 
 
 def test_other_hosts_need_users_or_a_token(tmp_path: Path) -> None:

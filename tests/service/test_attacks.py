@@ -54,8 +54,8 @@ def test_names_of_uploads_are_no_paths(brick: Served, shop: Shop, name: str) -> 
 
 
 @pytest.mark.parametrize("path", ["/static/..%2f..%2fpages/texts.py", "/static/%2e%2e/%2e%2e/store/tables.py"])
-def test_paths_lead_out_of_no_folder(empty: Served, path: str) -> None:
-    assert empty.client.get(path).status_code == 404
+def test_paths_lead_out_of_no_folder(blank: Served, path: str) -> None:
+    assert blank.client.get(path).status_code == 404
 
 
 def test_folders_of_requests_stay_below_the_allowed_one(tmp_path: Path, shop: Shop) -> None:
@@ -94,9 +94,9 @@ def test_oversized_images_are_refused_unread(tmp_path: Path, shop: Shop) -> None
     ("content", "kind"),
     [(HTML, "image/png"), (b"<svg onload='alert(1)'/>", "image/svg+xml"), (b"%PDF-1.7", "application/pdf"), (b"", "")],
 )
-def test_what_is_no_image_is_refused_whatever_it_is_called(brick: Served, content: bytes, kind: str) -> None:
-    assert sent(brick, "part.png", content, kind).status_code == 422
-    assert brick.get("/models/1/inspections")["items"] == []
+def test_what_is_no_image_is_refused_whatever_it_is_called(still: Served, content: bytes, kind: str) -> None:
+    assert sent(still, "part.png", content, kind).status_code == 422
+    assert still.get("/models/1/inspections")["items"] == []
 
 
 def test_bodies_of_another_type_are_refused(brick: Served) -> None:

@@ -41,13 +41,13 @@ def test_every_form_of_input_gives_the_same_scores(brick: Served, shop: Shop) ->
     assert len(brick.get("/models/1/inspections", source="v2")["items"]) == 6
 
 
-def test_health_and_metadata(brick: Served) -> None:
+def test_health_and_metadata(still: Served) -> None:
     for path in ("/v2/health/live", "/v2/health/ready", "/v2", "/v2/models/brick/ready"):
-        assert brick.client.get(path).status_code == 200
-    assert brick.client.get("/v2/models/brick").json()["inputs"][0]["datatype"] == "BYTES"
-    assert brick.client.get("/v2/models/none").status_code == 404
-    assert brick.client.get("/v2/models/brick/versions/1/ready").json() == {"name": "brick", "ready": True}
-    assert brick.client.get("/v2/models/brick/versions/7/ready").status_code == 404
+        assert still.client.get(path).status_code == 200
+    assert still.client.get("/v2/models/brick").json()["inputs"][0]["datatype"] == "BYTES"
+    assert still.client.get("/v2/models/none").status_code == 404
+    assert still.client.get("/v2/models/brick/versions/1/ready").json() == {"name": "brick", "ready": True}
+    assert still.client.get("/v2/models/brick/versions/7/ready").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_health_and_metadata(brick: Served) -> None:
         b"[" * 100_000,
     ],
 )
-def test_other_bodies_are_refused(brick: Served, body: bytes) -> None:
-    answer = brick.client.post(INFER, content=body)
+def test_other_bodies_are_refused(still: Served, body: bytes) -> None:
+    answer = still.client.post(INFER, content=body)
     assert 400 <= answer.status_code < 500
     assert "\n" not in answer.json()["detail"]

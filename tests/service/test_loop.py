@@ -113,9 +113,9 @@ def test_an_engineer_cancels_a_job(brick: Served, shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("given", ["roi=/etc/passwd", "weights=/etc/passwd", "sise=64", "size"])
-def test_hyperparameters_are_checked_at_once_and_name_no_file(brick: Served, given: str) -> None:
-    assert given.partition("=")[0] in brick.post("/models/1/fit", {"set": [given]}, status=422)["detail"]
-    assert brick.get("/jobs") == []
+def test_hyperparameters_are_checked_at_once_and_name_no_file(still: Served, given: str) -> None:
+    assert given.partition("=")[0] in still.post("/models/1/fit", {"set": [given]}, status=422)["detail"]
+    assert still.get("/jobs") == []
 
 
 @pytest.mark.slow

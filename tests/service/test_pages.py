@@ -73,8 +73,8 @@ def test_a_reader_without_a_session_is_sent_to_the_login_and_back(brick: Served)
 
 
 @pytest.mark.parametrize("elsewhere", ["https://example.org", "//example.org", "/\\example.org", "javascript:alert(1)"])
-def test_the_login_leads_to_no_other_site(empty: Served, elsewhere: str) -> None:
-    page = Page(empty.client.get("/login", params={"next": elsewhere}).text)
+def test_the_login_leads_to_no_other_site(blank: Served, elsewhere: str) -> None:
+    page = Page(blank.client.get("/login", params={"next": elsewhere}).text)
     assert [form["data-then"] for form in page.named("form") if form.get("id") == "login"] == ["/"]
 
 

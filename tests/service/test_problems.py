@@ -24,8 +24,8 @@ from tests.service.served import Served
         ("/users", b'{"name": "eve", "role": "king", "password": "a long password"}', "body.role"),
     ],
 )
-def test_bodies_are_refused_by_one_line(empty: Served, path: str, body: bytes, field: str) -> None:
-    answer = empty.client.post(f"/api/v1{path}", content=body, headers={"content-type": "application/json"})
+def test_bodies_are_refused_by_one_line(blank: Served, path: str, body: bytes, field: str) -> None:
+    answer = blank.client.post(f"/api/v1{path}", content=body, headers={"content-type": "application/json"})
     assert 400 <= answer.status_code < 500, answer.text
     detail = answer.json()["detail"]
     assert detail.startswith(field)
@@ -41,8 +41,8 @@ def test_control_characters_in_forms_and_queries_are_refused(brick: Served, shop
 
 
 @pytest.mark.parametrize("path", ["/api/v1/nothing", "/static/../station.sqlite", "/static/%2e%2e/tables.py", "/v2/x"])
-def test_unknown_paths_are_missing(empty: Served, path: str) -> None:
-    answer = empty.client.get(path)
+def test_unknown_paths_are_missing(blank: Served, path: str) -> None:
+    answer = blank.client.get(path)
     assert answer.status_code == 404
     assert answer.json()["detail"].startswith("request: ")
 

@@ -119,5 +119,5 @@ def test_a_folder_receives_one_file_per_result(tmp_path: Path, shop: Shop) -> No
         {"kind": "carrier pigeon", "target": "http://h/"},
     ],
 )
-def test_targets_are_checked(brick: Served, body: dict[str, object]) -> None:
-    brick.post("/products/1/sinks", body, status=422)
+def test_targets_are_checked(still: Served, body: dict[str, object]) -> None:
+    still.post("/products/1/sinks", body, status=422)
