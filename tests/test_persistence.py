@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import anomem
+from anomem import modelfile
 from anomem.data.synthetic import crops
 from anomem.detectors import get
 from anomem.detectors.baselines.knn import KNN
@@ -65,6 +66,23 @@ def test_tensors_and_facts_come_back(tmp_path: Path) -> None:
     assert manifest == read_manifest(tmp_path / "model") == _manifest("ümläut")
     assert {k: v.dtype for k, v in found.items()} == {k: v.dtype for k, v in tensors.items()}
     assert all(torch.equal(found[k], v) for k, v in tensors.items())
+
+
+@pytest.mark.parametrize("method", ["anomem", "knn"])
+def test_a_network_is_built_without_drawing_weights(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no file holds is small: nothing is built a second time for it."""
+    detector = get(method)(**get(method).test_params)
+    images = crops("brick", 36, size=64, half="train", rng=np.random.default_rng(0))
+    detector.fit(images, calibration="split", alpha=0.2).save(tmp_path / "model")
+
+    def built_twice() -> None:
+        raise AssertionError("weights are drawn, to be overwritten")
+
+    monkeypatch.setattr(modelfile, "own_rng", built_twice)
+    loaded = anomem.load(tmp_path / "model")
+    assert np.array_equal(loaded.anomaly_score(images), detector.anomaly_score(images))
 
 
 def test_tensors_lie_in_memory_as_those_of_a_fit(tmp_path: Path) -> None:

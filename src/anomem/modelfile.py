@@ -19,6 +19,7 @@ from anomem.calibration_file import calibration_tensors, read_calibration, remem
 from anomem.data.store import call_facts
 from anomem.errors import ModelFileError, one_line
 from anomem.fitting import Fitted
+from anomem.nn.deviation import ScaleMemory
 from anomem.nn.fold_scorer import MEMBERS, FoldScorer
 from anomem.nn.scorer import Scorer, input_hw
 from anomem.params import Parameters
@@ -199,6 +200,9 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
     wrong = [name for name, dtype in expected.items() if own[name].dtype != dtype]
     if wrong:
         raise ModelFileError(f"{wrong[0]} is {own[wrong[0]].dtype} instead of {expected[wrong[0]]}")
+    for module in scorer.modules():
+        if isinstance(module, ScaleMemory):
+            module.compute_places()
     if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
         # Some timm models hold constants outside their state; now that all shapes fit, build it for real.
         with own_rng():  # First weights are drawn, then overwritten.

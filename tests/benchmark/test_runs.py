@@ -248,8 +248,8 @@ def killed_and_whole(folder: Path, kills: int, write_images: WriteImages, draws:
 
 
 @needs_signals
-def test_killed_three_times(tmp_path: Path, write_images: WriteImages) -> None:
-    killed_and_whole(tmp_path, 3, write_images, draws=4)
+def test_killed_twice(tmp_path: Path, write_images: WriteImages) -> None:
+    killed_and_whole(tmp_path, 2, write_images, draws=3)
 
 
 @needs_signals

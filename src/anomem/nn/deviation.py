@@ -75,9 +75,15 @@ class ScaleMemory(nn.Module):
         self.hw = (-(-hw[0] // self.shrink), -(-hw[1] // self.shrink))
         self.retrieval = retrieval
         self.normaliser = Normaliser(normalise, channels, self.hw if position_mean else None, unit=unit_norm)
-        places = place_weight * _coordinates(self.hw) if place_weight else torch.zeros(0, *self.hw)
-        self.register_buffer("places", places, persistent=False)
+        self.place_weight = place_weight
+        self.register_buffer("places", None, persistent=False)
         self.memory = HopfieldMemory(n_items, self.dim, **retrieval) if n_items else None
+        self.compute_places()
+
+    def compute_places(self) -> None:
+        """Set the weighted coordinates of the positions, (2 or 0, h, w), which no file holds."""
+        weight = self.place_weight
+        self.places = weight * _coordinates(self.hw) if weight else torch.zeros(0, *self.hw)
 
     def gather(self, maps: Tensor) -> Tensor:
         """Average each position with its neighbours (borders average what there is), then down to the grid; float32."""
@@ -181,7 +187,8 @@ class MapFusion(nn.Module):
         self.grid_hw = max(hws, key=math.prod)
         self.map_hw = _map_hw(hws, input_hw)
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
-        self.register_buffer("map_weights", torch.tensor(map_weights or weights, dtype=torch.float32), persistent=False)
+        shown = torch.tensor(map_weights or weights, dtype=torch.float32, device="cpu")  # No file holds them.
+        self.register_buffer("map_weights", shown, persistent=False)
         self.register_buffer("totals", torch.tensor([0.0, 1.0]).repeat(len(hws), 1))
         self.register_buffer("kernel", _gaussian(smoothing * max(self.map_hw) / max(input_hw)))
         for s, hw in enumerate(hws):

@@ -91,7 +91,8 @@ class SecondStage(nn.Module):
         super().__init__()
         self.channels, self.blocks, self.distance_head = list(channels), list(blocks), distance
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
-        self.register_buffer("map_weights", torch.tensor(map_weights or weights, dtype=torch.float32), persistent=False)
+        shown = torch.tensor(map_weights or weights, dtype=torch.float32, device="cpu")  # No file holds them.
+        self.register_buffer("map_weights", shown, persistent=False)
         self.layout = _layout(self.channels, self.blocks)
         dim = self.evidence_dim(channels, blocks)
         self.n_support, self.n_labelled = n_support, n_labelled
@@ -100,7 +101,8 @@ class SecondStage(nn.Module):
         self.register_buffer("labelled", torch.zeros(n_labelled, dim, dtype=torch.float16))
         pooled = BLOCKS["pooled"] * sum(self.channels) if "pooled" in self.blocks else 0
         self.register_buffer("learnt", torch.zeros(n_learnt, pooled, dtype=torch.float16))
-        kept = torch.zeros(n_learnt_deltas, sum(self.channels), dtype=torch.float16)
+        place = None if n_learnt_deltas else "cpu"  # As no file holds none.
+        kept = torch.zeros(n_learnt_deltas, sum(self.channels), dtype=torch.float16, device=place)
         self.register_buffer("learnt_deltas", kept, persistent=n_learnt_deltas > 0)  # files of version 0.1 have none
         for h, name in enumerate(self.blocks):
             further = n_learnt if name == "pooled" else 0
