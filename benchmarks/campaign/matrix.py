@@ -1,11 +1,11 @@
 """Default tests under other numbers of cores and threads, hash seeds and orders.
 
-``python -m benchmarks.campaign.matrix``, about 50 minutes on two idle cores. First all default tests run on all cores
-and are timed; then on one core. The files with the least time per test that together hold half of the tests, the quick
-half, then run as one process: with 2 and 4 threads, under ``PYTHONHASHSEED`` 0 to 4, and with files, and tests within a
-file, in random orders 0 to 9 (``ANOMEM_TEST_ORDER``). One line per run, in ``matrix.jsonl``: passed, failed and skipped
-tests. Finished runs are skipped: rerun the command to resume; ``--fresh`` starts anew. Exit code 1 if a run has a
-failure.
+``python -m benchmarks.campaign.matrix``, about 80 minutes on two idle cores. First all default tests run on all cores
+and are timed; then as one process: on one core, with 2 and with 4 threads, and on another core; each of the five under a
+``PYTHONHASHSEED`` of its own, 0 to 4. The files with the least time per test that together hold half of the tests, the
+quick half, then run with files, and tests within a file, in random orders 0 to 9 (``ANOMEM_TEST_ORDER``). One line per
+run, in ``matrix.jsonl``: passed, failed and skipped tests. Finished runs are skipped: rerun the command to resume;
+``--fresh`` starts anew. Exit code 1 if a run has a failure.
 
 ``--files tests/test_rates.py ... --only order-0`` tries it on few files, without timing.
 """
@@ -37,16 +37,15 @@ LIMIT_S = 4800
 """Time after which a run is killed and counts as failed."""
 
 RUNS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
-    "all-cores": ({}, ()),
-    "one-core": ({}, ("taskset", "-c", "0")),
+    "all-cores": ({"PYTHONHASHSEED": "0"}, ()),
+    "one-core": ({"PYTHONHASHSEED": "1"}, ("taskset", "-c", "0")),
+    "threads-2": ({"PYTHONHASHSEED": "2", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}, ()),
+    "threads-4": ({"PYTHONHASHSEED": "3", "OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "passive"}, ()),
+    "other-core": ({"PYTHONHASHSEED": "4"}, ("taskset", "-c", "1")),
 }
 """Run of all default tests -> its environment and the command before Python's."""
 
-QUICK: dict[str, dict[str, str]] = {
-    **{f"threads-{n}": {"OMP_NUM_THREADS": str(n)} for n in (2, 4)},
-    **{f"hash-{seed}": {"PYTHONHASHSEED": str(seed)} for seed in range(5)},
-    **{f"order-{seed}": {"ANOMEM_TEST_ORDER": str(seed)} for seed in range(10)},
-}
+QUICK: dict[str, dict[str, str]] = {f"order-{seed}": {"ANOMEM_TEST_ORDER": str(seed)} for seed in range(10)}
 """Run of the quick half -> its environment."""
 
 
@@ -89,11 +88,11 @@ def added(path: Path, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole(name: str, files: list[str]) -> dict[str, Any]:
-    """Run all default tests, on all cores by two processes or more; with the first run, choose the quick half."""
+    """Run all default tests, first by one process per core; with that run, choose the quick half."""
     environment, before = RUNS[name]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
-        split = () if before else ("--numprocesses", "auto", "--dist", "loadgroup")
+        split = ("--numprocesses", "auto", "--dist", "loadgroup") if name == "all-cores" else ()
         line = tested((*split, *DEFAULT, f"--junitxml={report}", *files), environment, before)
         quick = {"quick_half": quick_half(report)} if name == "all-cores" and report.exists() else {}
     return {**environment, **line, **quick}

@@ -98,10 +98,15 @@ class Example:
 
     @cached_property
     def again(self) -> tuple[Detector, Detector, list[str]]:
-        """Second fit under another global random state: returned value, detector, stages that changed that state."""
+        """Second fit under another global random state, with four images labelled -1 beside the others.
+
+        Returned value, detector, stages that changed that state.
+        """
         detector = self.new()
         changed: list[str] = []
         images, y = self.given(self.train)
+        y = [*([0] * len(images) if y is None else y), *[-1] * 4]
+        images = np.concatenate([images, self.normal[:4]])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(20_000)
             state = random_state()
@@ -113,6 +118,11 @@ class Example:
             options: dict[str, Any] = {"calibration": self.calibration, "alpha": 0.2, "batch_size": 16}
             found = detector.fit(images, y, device="cpu", progress=watch, **options)
         return found, detector, changed
+
+    @cached_property
+    def smaller(self) -> Detector:
+        """Shared detector fitted to two thirds of the normal images."""
+        return self.fit(images=self.train[:32])
 
     @cached_property
     def reduced(self) -> Detector:
