@@ -1,10 +1,10 @@
 """Default tests under other numbers of cores and threads, hash seeds and orders.
 
 ``python -m benchmarks.campaign.matrix``, about 80 minutes on two idle cores. First all default tests run on all cores
-and are timed; then as one process: on one core, with 2 and with 4 threads, and on another core; each of the five under a
-``PYTHONHASHSEED`` of its own, 0 to 4. The files with the least time per test that together hold half of the tests, the
-quick half, then run with files, and tests within a file, in random orders 0 to 9 (``ANOMEM_TEST_ORDER``). One line per
-run, in ``matrix.jsonl``: passed, failed and skipped tests. Finished runs are skipped: rerun the command to resume;
+and are timed; then as one process: on one core, with 2 and with 4 threads, and on another core; each of the five runs
+has a ``PYTHONHASHSEED`` of its own, 0 to 4. The files with the least time per test that together hold half of the tests,
+the quick half, then run with files, and tests within a file, in random orders 0 to 9 (``ANOMEM_TEST_ORDER``). One line
+per run, in ``matrix.jsonl``: passed, failed and skipped tests. Finished runs are skipped: rerun the command to resume;
 ``--fresh`` starts anew. Exit code 1 if a run has a failure.
 
 ``--files tests/test_rates.py ... --only order-0`` tries it on few files, without timing.
