@@ -42,9 +42,10 @@ $(STAMP): pyproject.toml runtime/pyproject.toml runtime/hatch_build.py
 demo: venv
 	$(BIN)/anomem demo
 
-# One worker per core, each with one thread: small tensors gain nothing from a second one.
+# One worker per core, each with one thread: small tensors gain nothing from a second one. Compiled modules are kept, so
+# that the commands under test do not compile them again.
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "(not slow and not realdata) or ci_sample"
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "(not slow and not realdata) or ci_sample"
 
 lint: venv
 	$(BIN)/ruff check

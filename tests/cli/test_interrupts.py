@@ -157,7 +157,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["click", "timm"])
+@pytest.mark.parametrize("module", ["click", pytest.param("timm", marks=pytest.mark.slow)])
 def test_terminated_while_something_is_imported(module: str, tmp_path: Path) -> None:
     """One line, and no exception in the middle of an import: C++ in it would abort."""
     ran = completed([sys.executable, "-c", _WHILE_IMPORTING, module], cwd=tmp_path, env=environment())
