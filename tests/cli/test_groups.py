@@ -23,8 +23,9 @@ def test_groups_count_in_fit_and_calibrate(shop: Shop, here: Run) -> None:
     code, out, _ = here("calibrate", "m", shop.data / "test" / "good", "--alpha", 0.5, *by)
     assert code == 0
     assert "calibrated on 5 normal images in 1 group (smallest attainable alpha 0.5)" in out
-    code, _, err = here("fit", shop.data, "--out", "m", *KNN, "--group-by", "xyz")
-    assert (code, "matches none of 30 paths" in err) == (2, True)
+    for nothing in ("xyz", "", "z*"):
+        code, _, err = here("fit", shop.data, "--out", "m", *KNN, "--group-by", nothing)
+        assert (code, "matches none of 30 paths" in err) == (2, True)
 
 
 def test_calibrate_never_takes_defects_for_normals(shop: Shop, here: Run, tmp_path: Path) -> None:

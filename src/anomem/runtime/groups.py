@@ -162,7 +162,7 @@ def _matched(expression: str, source: ImageSource, what: str, rule: str | None =
         ) from error
     names = _paths(source, rule or expression, what)
     matches = [pattern.search(Path(name).as_posix()) for name in names]
-    if not any(matches):
+    if not any(match and match[0] for match in matches):  # An empty match would make one group of all.
         raise InputError(f"{what}={expression!r}: matches none of {len(names):,} paths, such as {names[0]}; change it")
     return tuple(match[1 if pattern.groups else 0] if match else None for match in matches)
 
