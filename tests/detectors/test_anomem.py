@@ -19,7 +19,7 @@ from anomem.detectors.anomem.scorer import MultiScaleScorer
 from anomem.detectors.anomem.stage_two import _tile_masks
 from anomem.errors import InputError, ParameterError
 from anomem.fitting import gather_labelled, make_run
-from anomem.params import BY_PRESET
+from anomem.params import BY_PRESET, parse_assignments
 from anomem.runtime.preprocess import Preprocessing
 from anomem.runtime.progress import run_to_end
 from anomem.types import ANOMALOUS, BoolArray, UInt8Image
@@ -142,8 +142,18 @@ def test_a_file_keeps_what_was_given_and_what_it_became(tmp_path: Path, fitted: 
 
 
 def test_values_that_do_not_fit_the_scales_are_named(images: UInt8Image) -> None:
-    with pytest.raises(ParameterError, match=r"neighbourhood=\(1, 1\) has 2 values for 3 scales"):
+    with pytest.raises(ParameterError, match="neighbourhood has 2 values, scale_weights has 8 values for 3 scales"):
         AnoMem(size=64, stages=(2, 3, 4), neighbourhood=(1, 1)).fit(images, calibration="split", alpha=0.2)
+
+
+def test_all_values_that_do_not_fit_are_named_at_once_with_some_that_do(images: UInt8Image) -> None:
+    with pytest.raises(
+        ParameterError, match="2 scales, but neighbourhood, scale_weights have values for others"
+    ) as error:
+        AnoMem(size=64, stages=(3, 4)).fit(images, calibration="split", alpha=0.2)
+    example = str(error.value).split("for example ")[1].split(" ")
+    fitting = parse_assignments(AnoMem, example)
+    AnoMem(size=64, stages=(3, 4), memory_size=(8,), **fitting).fit(images, calibration="split", alpha=0.2)
 
 
 # ------------------------------------------------------------- ablations and settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import Field
 from typing import Any
@@ -16,6 +17,8 @@ LONGEST = 1000
 """Maximum length of a value, characters."""
 _WORDS = {"None": None, "True": True, "False": False}
 _NONE = ("none", "None", "null")
+_NUMBER = re.compile(r"[+-]?(\d{1,30}\.?\d{0,30}|\.\d{1,30})(e[+-]?\d{1,3})?", re.IGNORECASE)
+"""Numbers that Python writes and JSON does not."""
 
 
 def parse_assignments(cls: type[Parameters], assignments: Iterable[str], *, prefix: str = "") -> dict[str, Any]:
@@ -106,20 +109,23 @@ def _readings(written: str, allowed: Allowed) -> list[Any]:
     if written[:1] + written[-1:] in ("()", "[]"):
         inner = written[1:-1]
     parts = [part.strip() for part in inner.rstrip(", ").split(",")]
-    several = tuple(_scalar(part) for part in parts)
+    several = tuple(_scalar(part) for part in parts) if inner.strip() or inner is written else ()
     return (
         [value, several, *([None] if written in _NONE else [])] if inner is written and len(parts) == 1 else [several]
     )
 
 
 def _scalar(written: str) -> Any:
-    """Parse JSON where it is JSON, return the text otherwise."""
+    """Parse JSON, numbers such as .5 and 'quoted' text; return other text as it is."""
     if written in _WORDS:
         return _WORDS[written]
     try:
         return json.loads(written)
     except (ValueError, RecursionError):  # Text; numbers of thousands of digits; unlimited nesting.
-        return written
+        if _NUMBER.fullmatch(written):
+            return float(written)
+        quoted = len(written) > 1 and written[0] == written[-1] == "'"
+        return written[1:-1] if quoted else written
 
 
 def _takes_tuples(allowed: Allowed) -> bool:

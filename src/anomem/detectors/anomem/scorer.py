@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -282,7 +282,9 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
     maps = backbone.describe(hw)
     sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
     shown = _for_stages(p, "map_weights")
-    own = {name: each(name, values, len(sources)) for name, values in _per_scale(p).items()}
+    fusing = {"scale_weights": p.scale_weights, **({"map_weights": shown} if shown else {})}
+    own = _each_of(_per_scale(p) | fusing, len(sources))
+    weights = {name: own.pop(name) for name in fusing}
     if _normalises_items(p) and any(own["place_weight"]):
         raise ParameterError(f"AnoMem: normalise={p.normalise} leaves no room for places; set place_weight=0")
     scales = [
@@ -306,8 +308,8 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
             **_retrieval(p),
         },
         "fusion": {
-            "weights": each("scale_weights", p.scale_weights, len(scales)),
-            "map_weights": shown and each("map_weights", shown, len(scales)),
+            "weights": weights["scale_weights"],
+            "map_weights": weights.get("map_weights", shown),
             "reduction": p.reduction,
             "top": p.top,
             "smoothing": p.smoothing,
@@ -362,9 +364,22 @@ def _normalises_items(p: AnoMem) -> bool:
     return p.normalise.endswith("-both")
 
 
+def _each_of(settings: Mapping[str, Sequence[Any]], count: int) -> dict[str, list[Any]]:
+    """Return values per scale of several parameters; all that do not fit are named at once."""
+    wrong = {name: values for name, values in settings.items() if len(values) not in (1, count)}
+    if len(wrong) > 1:
+        found = ", ".join(f"{name} has {len(values)} values" for name, values in wrong.items())
+        example = " ".join(f"{name}={tuple(values[:1])!r}" for name, values in wrong.items())
+        raise ParameterError(f"AnoMem: {found} for {count} scales; give one, or one per scale, for example {example}")
+    return {name: each(name, values, count) for name, values in settings.items()}
+
+
 def each(name: str, values: Sequence[T], count: int) -> list[T]:
     """Return one value of a parameter per scale; a single value serves all scales."""
     if len(values) not in (1, count):
         shown = f"{name}={tuple(values)!r}"
-        raise ParameterError(f"AnoMem: {shown} has {len(values)} values for {count} scales; give one, or one per scale")
+        raise ParameterError(
+            f"AnoMem: {shown} has {len(values)} values for {count} scales; give one, or one per scale, "
+            f"for example {name}={tuple(values[:1])!r}"
+        )
     return list(values) * count if len(values) == 1 else list(values)
