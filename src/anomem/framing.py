@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from anomem.errors import AnomemWarning, InputError
+from anomem.errors import AnomemWarning, ImageError, InputError
 from anomem.params import FileOrArray, OneOf, Parameters, Range, param, parameters
 from anomem.runtime.frame import Frame, choose_input_hw
 from anomem.runtime.images import read_mask
@@ -154,7 +154,10 @@ def _read_roi(roi: Any) -> BoolArray | None:
     if isinstance(roi, np.ndarray):
         mask, name = roi > 0, "roi"
     else:
-        mask, name = read_mask(roi), str(roi)
+        try:
+            mask, name = read_mask(roi), str(roi)
+        except ImageError as error:  # No image of a source: nothing can be left out instead.
+            raise InputError(f"roi: {error}") from error
     if not mask.any():
         raise InputError(f"{name}: the region of interest is empty (all black); paint it white")
     return np.asarray(mask)

@@ -113,3 +113,10 @@ def test_long_names_get_heatmaps(shop: Shop, here: Run, tmp_path: Path) -> None:
         "検" * 83 + "-2.png" if len(os.fsencode("検" * 83 + "-2.png")) <= 255 else "検" * 82 + "-2.png",
         "検" * 83 + ".png",
     ]
+
+
+def test_a_region_that_cannot_be_read_is_no_image_to_skip(shop: Shop, here: Run) -> None:
+    code, _, err = here("fit", shop.data / "train" / "good", *KNN, "--set", "roi=none.png", "--out", "m")
+    assert code == 2
+    assert "error: roi: none.png: there is no such file" in err
+    assert "--skip-bad" not in err

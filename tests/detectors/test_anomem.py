@@ -147,9 +147,7 @@ def test_values_that_do_not_fit_the_scales_are_named(images: UInt8Image) -> None
 
 
 def test_all_values_that_do_not_fit_are_named_at_once_with_some_that_do(images: UInt8Image) -> None:
-    with pytest.raises(
-        ParameterError, match="2 scales, but neighbourhood, scale_weights have values for others"
-    ) as error:
+    with pytest.raises(ParameterError, match="neighbourhood has 8 values, scale_weights has 8 values for 2") as error:
         AnoMem(size=64, stages=(3, 4)).fit(images, calibration="split", alpha=0.2)
     example = str(error.value).split("for example ")[1].split(" ")
     fitting = parse_assignments(AnoMem, example)

@@ -54,8 +54,8 @@ class Range:
 
     def __str__(self) -> str:
         kind = "an integer" if self.integer else "a number"
-        low = f" {'>' if self.low_open else '>='} {self.low:g}" if self.low > -math.inf else ""
-        high = f" <= {self.high:g}" if self.high < math.inf else ""
+        low = f" {'>' if self.low_open else '>='} {self.low:.10g}" if self.low > -math.inf else ""
+        high = f" <= {self.high:.10g}" if self.high < math.inf else ""
         return kind + low + (" and" if low and high else "") + high
 
 
