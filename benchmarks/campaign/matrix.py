@@ -1,7 +1,7 @@
 """Default tests under other numbers of cores and threads, hash seeds and orders.
 
 ``python -m benchmarks.campaign.matrix``, about 80 minutes on two idle cores. First all default tests run on all cores
-and are timed; then as one process: on one core, with 2 and with 4 threads, and on another core; each of the five runs
+and are timed; then as one process on one core, with 2 and with 4 threads; then on all cores again. Each of the five runs
 has a ``PYTHONHASHSEED`` of its own, 0 to 4. The files with the least time per test that together hold half of them,
 the quick half, then run with files, and tests within a file, in random orders 0 to 9 (``ANOMEM_TEST_ORDER``). One line
 per run, in ``matrix.jsonl``: passed, failed and skipped tests. Finished runs are skipped: rerun the command to resume;
@@ -41,7 +41,7 @@ RUNS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "one-core": ({"PYTHONHASHSEED": "1"}, ("taskset", "-c", "0")),
     "threads-2": ({"PYTHONHASHSEED": "2", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}, ()),
     "threads-4": ({"PYTHONHASHSEED": "3", "OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "passive"}, ()),
-    "other-core": ({"PYTHONHASHSEED": "4"}, ("taskset", "-c", "1")),
+    "hash-4": ({"PYTHONHASHSEED": "4"}, ()),
 }
 """Run of all default tests -> its environment and the command before Python's."""
 
@@ -92,7 +92,8 @@ def whole(name: str, files: list[str]) -> dict[str, Any]:
     environment, before = RUNS[name]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
-        split = ("--numprocesses", "auto", "--dist", "loadgroup") if name == "all-cores" else ()
+        several = name in ("all-cores", "hash-4")
+        split = ("--numprocesses", "auto", "--dist", "loadgroup") if several else ()
         line = tested((*split, *DEFAULT, f"--junitxml={report}", *files), environment, before)
         quick = {"quick_half": quick_half(report)} if name == "all-cores" and report.exists() else {}
     return {**environment, **line, **quick}

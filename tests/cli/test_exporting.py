@@ -74,7 +74,7 @@ def test_lines_say_what_was_written_and_what_to_do_next(shop: Shop, here: Run) -
     assert first.startswith("knn: scores within ")
     assert first.endswith("of the model's; written to knn.onnx")
     assert second == "next: anomem score knn.onnx IMAGES"
-    assert err == ""
+    assert [line for line in err.splitlines() if not line.startswith("anomem: progress: ")] == []  # of slow machines
     assert files(Path()) == {"knn.onnx"}
 
 
