@@ -1,7 +1,7 @@
 """Default tests under other numbers of cores and threads, hash seeds and orders.
 
 ``python -m benchmarks.campaign.matrix``, about 80 minutes on two idle cores. First all default tests run on all cores
-and are timed; then as one process on one core, with 2 and with 4 threads; then on all cores again. Each of the five runs
+and are timed; then as one process on one core, with 2 and with 4 threads; then on all cores again. Each of these five
 has a ``PYTHONHASHSEED`` of its own, 0 to 4. The files with the least time per test that together hold half of them,
 the quick half, then run with files, and tests within a file, in random orders 0 to 9 (``ANOMEM_TEST_ORDER``). One line
 per run, in ``matrix.jsonl``: passed, failed and skipped tests. Finished runs are skipped: rerun the command to resume;
