@@ -76,14 +76,14 @@ revisions: venv
 		--expect '*:*params.*=nested, and bits is new' --expect '*:*resolved.*=nested, and bits is new' \
 		--expect '*:*input_hw=new: rectangles' --expect '*:*frame.*=new: size of the input' \
 		--expect '*:*facts.groups.*=new: near-duplicates' --expect '*:*suspects*=new: extreme normals' \
-		--expect 'models/anomem.*:*.map_weights=new setting' --expect 'models/anomem.*:*.place_weight=new setting' \
-		--expect 'models/anomem.*:*.unit_norm=new setting' --expect '*.xml:weights=SHA-256 instead of CRC-32' \
+		--expect '*/anomem.*:*.map_weights=new setting' --expect '*/anomem.*:*.place_weight=new setting' \
+		--expect '*/anomem.*:*.unit_norm=new setting' --expect '*.xml:weights=SHA-256 instead of CRC-32' \
 		--expect 'commands/*:calibration.*=new: kind and bound' --expect 'commands/*:excluded=new: --exclude' \
 		--expect 'commands/*:shift.*=new: scores unlike the calibration' --expect 'commands/*:*_fdr=new: --fdr' \
 		--expect 'commands/*:results.stratum=new: --calibrate-by' --expect 'bench/*:notes=reworded' \
-		--expect 'commands/*:found.*=new key' --expect 'commands/*:n_groups=new key' --expect 'commands/*:alpha_min=new key' \
+		--expect 'commands/methods.json:*=new backbones and settings' --expect 'commands/*:found.*=new key' --expect 'commands/*:n_groups=new key' --expect 'commands/*:alpha_min=new key' \
 		--expect '*:*seal*=digest of the file' --expect '*:anomem.facts.labels*=files of the labels' \
-		--expect 'models/anomem.*:*.item_norm=new setting' --expect 'models/anomem.*:*.per_root_dim=new setting' \
+		--expect '*/anomem.*:*.item_norm=new setting' --expect '*/anomem.*:*.per_root_dim=new setting' \
 		--expect 'models/memae.*:*.activation=new setting' --expect '*plume*=learns from tune normals too' \
 		--expect '*pmb*=learns from tune normals too, leaky rectifiers' --expect '*fyd*=feature aligners only where they help'
 
