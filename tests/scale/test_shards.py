@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import anomem
-from anomem.errors import InputError
+from anomem.errors import ImageError, InputError
+from anomem.runtime.pixels import Reading
 from anomem.scale import score_shards
 from anomem.scale.ledger import locked
 from anomem.scale.plan import read_shard
 from anomem.scale.processes import Died, pooled
+from anomem.scale.sources import TarSource, open_shard
 from tests.scale.dying import opened
 from tests.scale.images import model, rows_of, write_images, write_list, write_tar
 
@@ -102,6 +104,21 @@ def test_lists_tars_and_urls(fitted: Path, tmp_path: Path) -> None:
         if f"{place}/004.png" in rows:
             assert rows[f"{place}/004.png"]["score"] == pytest.approx(rows[f"{tmp_path}/a.tar/004.png"]["score"])
     assert sum(path.endswith("b.tar/004.png") for path in rows) == 1
+
+
+def test_parts_of_a_damaged_tar_keep_their_images_and_its_error(tmp_path: Path) -> None:
+    content = write_tar(tmp_path / "a.tar", write_images(tmp_path / "in", 5))
+    (tmp_path / "a.tar").write_bytes(content[:5120])
+    whole = TarSource(tmp_path / "a.tar", "a.tar")
+    last = len(whole) - 1
+    part = whole.subset([last, 0]).subset([1, 0])
+    assert (len(part), part.name(0), part.digest(0)) == (2, whole.name(0), whole.digest(0))
+    with pytest.raises(ImageError, match=r"a\.tar: damaged tar"):
+        part.load(1)
+    with open_shard(["memory://nowhere/b.tar"], Reading()) as missing:
+        assert missing.subset([0]).name(0) == "memory://nowhere/b.tar"
+        with pytest.raises(ImageError, match="nowhere"):
+            missing.subset([0]).load(0)
 
 
 @pytest.mark.parametrize(("kept", "named"), [(2000, "damaged tar"), (0, "damaged tar"), (5120, "no end mark")])

@@ -148,9 +148,11 @@ class FileSource(ImageSource):
         digest = _first_bytes(hashlib.sha256(content).digest())
         return read_image(content, self.name(i), self.reading), digest
 
-    def subset(self, indices: Iterable[int]) -> FileSource:
+    def subset(self, indices: Iterable[int]) -> Self:
         """Select files."""
-        return type(self)((self._paths[i] for i in indices), self.reading)
+        found = copy.copy(self)
+        found._paths = tuple(self._paths[i] for i in indices)
+        return found
 
 
 class ArraySource(ImageSource):

@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from anomem.data.sources import PathSource
 from anomem.errors import ImageError, InputError, one_line
@@ -52,15 +53,19 @@ class TarSource(FileSource):
 
     def __init__(self, tar: Path, label: str, reading: Reading | None = None) -> None:
         self._tar, self._label, self._fault = tar, label, ""
-        self._ranges = [(name, start, size) for name, start, size in self._members()]
-        names = [f"{label}/{name}" for name, _, _ in self._ranges]
-        super().__init__([*names, *([label] if self._fault else [])], reading)
+        members = list(self._members())
+        names = [f"{label}/{name}" for name, _, _ in members]
+        self._ranges: list[tuple[int, int] | None] = [(start, size) for _, start, size in members]
+        if self._fault:
+            names, self._ranges = [*names, label], [*self._ranges, None]
+        super().__init__(names, reading)
 
     def content(self, i: int) -> bytes:
         """Read the bytes of image ``i``."""
-        if i >= len(self._ranges):
+        place = self._ranges[i]
+        if place is None:
             raise ImageError(self._label, self._fault)
-        _, start, size = self._ranges[i]
+        start, size = place
         limit = image_bytes(self.reading.max_pixels)
         if size > limit:
             raise ImageError(self.name(i), f"{size:,} bytes are more than the limit of {limit:,}; leave it out")
@@ -71,9 +76,12 @@ class TarSource(FileSource):
             raise ImageError(self.name(i), "is cut off; copy the tar again")
         return content
 
-    def subset(self, indices: Iterable[int]) -> FileSource:
-        """Refuse; a tar is read whole."""
-        raise NotImplementedError("a tar is read whole")
+    def subset(self, indices: Iterable[int]) -> Self:
+        """Select images of the tar."""
+        chosen = list(indices)
+        found = super().subset(chosen)
+        found._ranges = [self._ranges[i] for i in chosen]
+        return found
 
     def _members(self) -> Iterator[tuple[str, int, int]]:
         """Yield name, first byte and size of each image, up to the first damage."""
