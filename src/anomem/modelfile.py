@@ -202,7 +202,7 @@ def _filled(build: Callable[[dict[str, Any]], Scorer], config: dict[str, Any], t
         raise ModelFileError(f"{wrong[0]} is {own[wrong[0]].dtype} instead of {expected[wrong[0]]}")
     for module in scorer.modules():
         if isinstance(module, ScaleMemory):
-            module.compute_places()
+            module.compute_places()  # Only now, when all shapes fit: a hostile config could ask for any size.
     if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
         # Some timm models hold constants outside their state; now that all shapes fit, build it for real.
         with own_rng():  # First weights are drawn, then overwritten.
