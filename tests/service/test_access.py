@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 from fastapi.routing import APIRoute
 
@@ -246,4 +247,9 @@ def test_the_rate_allows_a_burst_and_then_a_steady_flow() -> None:
     seconds[0] = 1.0
     assert [limit.wait_s("a") for _ in range(3)] == [0.0, 0.0, 0.5]
     assert limit.wait_s("b") == 0.0
+    for now in np.random.default_rng(0).uniform(0, 1e7, 100):  # whose differences are rounded
+        slow, fast = (RateLimit(rate, clock=lambda now=now: now) for rate in (0.001, 0.7))
+        assert (slow.wait_s("a"), round(slow.wait_s("a"), 3)) == (0.0, 1000.0)
+        assert [fast.wait_s("a") for _ in range(7)] == [0.0] * 7
+        assert fast.wait_s("a") > 1
     assert {RateLimit(0).wait_s("a") for _ in range(100)} == {0.0}

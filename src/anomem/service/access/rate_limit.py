@@ -10,6 +10,8 @@ __all__ = ["RateLimit"]
 
 _BURST_S = 10.0
 _KEPT = 10_000
+_ROUNDING_S = 1e-6
+"""More than what differences of large times round by: a request that is due by then is due."""
 
 
 class RateLimit:
@@ -37,9 +39,10 @@ class RateLimit:
         """Count a request, and return 0; or count none, and return the seconds until the next one is allowed."""
         now = self._clock()
         # The time at which the bucket of an address is full again says how much is left in it.
-        full = max(self._free_from.pop(address, now), now) + self._every_s
-        left = full - now - max(_BURST_S, self._every_s)
-        self._free_from[address] = full if left <= 0 else full - self._every_s
+        full = max(self._free_from.pop(address, now), now)
+        left = (full - now) + self._every_s - max(_BURST_S, self._every_s)
+        allowed = left < _ROUNDING_S
+        self._free_from[address] = full + self._every_s if allowed else full
         if len(self._free_from) > _KEPT:
             self._free_from.popitem(last=False)
-        return max(0.0, left)
+        return 0.0 if allowed else left
