@@ -72,9 +72,10 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def served(root: Path, model: Path | None = None, **settings: Any) -> Iterator[Served]:
-    """Serve a station in a thread, on a free port."""
+def served(root: Path, model: Path | None = None, *, poll: float = 1, **settings: Any) -> Iterator[Served]:
+    """Serve a station in a thread, on a free port; watched folders are scanned every `poll` seconds."""
     station = Station(root, Settings(**settings))
+    station.watching.poll = poll
     if model is not None:
         add_first_model(station, model)
     server = _Server(uvicorn.Config(create_app(station), log_level="error"))

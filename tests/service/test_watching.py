@@ -18,7 +18,7 @@ def wait_for(station: Served, count: int) -> list[dict[str, Any]]:
         if len(items) >= count:
             return items
         assert time.monotonic() < end, items
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def settle(station: Served) -> None:
@@ -33,8 +33,7 @@ def settle(station: Served) -> None:
 def test_files_are_inspected_once_over_restarts_and_again_when_replaced(tmp_path: Path, shop: Shop) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    with served(tmp_path / "s", shop.model, folders=(tmp_path,)) as station:
-        station.station.watching.poll = 0.1
+    with served(tmp_path / "s", shop.model, folders=(tmp_path,), poll=0.1) as station:
         station.post("/models/1/watches", {"folder": str(folder), "stratum": "line"}, status=201)
         for path in shop.good[:3]:
             shutil.copy(path, folder / path.name)
@@ -44,8 +43,7 @@ def test_files_are_inspected_once_over_restarts_and_again_when_replaced(tmp_path
         settle(station)
         assert {item["name"] for item in items} == {path.name for path in shop.good[:3]}
         assert {(item["source"], item["stratum"]) for item in items} == {("watch", "line")}
-    with served(tmp_path / "s", folders=(tmp_path,)) as station:
-        station.station.watching.poll = 0.1
+    with served(tmp_path / "s", folders=(tmp_path,), poll=0.1) as station:
         settle(station)
         shutil.copy(shop.defects[0], folder / shop.good[0].name)
         items = wait_for(station, 4)
@@ -58,8 +56,7 @@ def test_half_written_files_are_waited_for(tmp_path: Path, shop: Shop) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     content = shop.good[0].read_bytes()
-    with served(tmp_path / "s", shop.model, folders=(tmp_path,)) as station:
-        station.station.watching.poll = 0.1
+    with served(tmp_path / "s", shop.model, folders=(tmp_path,), poll=0.1) as station:
         station.post("/models/1/watches", {"folder": str(folder)}, status=201)
         with (folder / "slow.png").open("wb") as stream:
             stream.write(content[:500])
@@ -77,8 +74,7 @@ def test_only_allowed_folders_are_watched_and_links_are_not_followed(tmp_path: P
     folder, secret = tmp_path / "in", tmp_path / "secret"
     folder.mkdir()
     secret.mkdir()
-    with served(tmp_path / "s", shop.model, folders=(folder,)) as station:
-        station.station.watching.poll = 0.1
+    with served(tmp_path / "s", shop.model, folders=(folder,), poll=0.1) as station:
         for name in (str(secret), str(folder / ".." / "secret"), "/"):
             station.post("/models/1/watches", {"folder": name}, status=422)
         shutil.copy(shop.good[0], secret / "a.png")
