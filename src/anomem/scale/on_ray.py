@@ -7,9 +7,12 @@ process. Objects that Ray stores hold shard numbers only, so nothing is spilled.
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from functools import lru_cache
 from typing import Any
 
@@ -25,11 +28,19 @@ _ending = ExitStack()
 _SHARDS_PER_TASK = 8
 """Maximum number of shards of a task; a repeated task skips those that are there."""
 
+_RETRIES = 3
+"""Number of times that a task is started elsewhere."""
+
+_CONNECT_S = 10
+"""Seconds that a cluster has to take a connection."""
+
 
 def ray_attempts(
     shards: Sequence[int], job: Job, workers: int | None, address: str | None
 ) -> Generator[int | ShardError, None, None]:
     """Compute shards on a Ray cluster, and yield their numbers or errors in the order of completion.
+
+    Until the end, standard output is standard error.
 
     Parameters
     ----------
@@ -53,19 +64,26 @@ def ray_attempts(
     if not shards:
         return
     with ExitStack() as ending:
+        ending.enter_context(redirect_stdout(sys.stderr))  # Ray prints messages there, between a command's results
         _connect(workers, address, ending)
         import ray.data
 
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets another level
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         per_task = max(1, min(_SHARDS_PER_TASK, len(shards) // (4 * (workers or 1))))
         found = ray.data.from_items(list(shards), override_num_blocks=-(-len(shards) // per_task))
-        how: dict[str, Any] = {"batch_size": 1, "num_cpus": 1, "max_retries": 3}
-        if workers is not None:
-            how["concurrency"] = workers
+        computed = found.map_batches(
+            _attempt,
+            batch_size=1,
+            fn_kwargs={"job": job},
+            num_cpus=1,
+            compute=ray.data.TaskPoolStrategy(size=workers),
+            ray_remote_args_fn=lambda: {"max_retries": _RETRIES},  # Ray Data tries for ever by itself
+        )
         try:
-            for row in found.map_batches(_attempt, fn_kwargs={"job": job}, **how).iter_rows():
+            for row in computed.iter_rows():
                 error = str(row["error"])
                 yield ShardError(int(row["shard"]), error) if error else int(row["shard"])
         except ray.exceptions.RayError as error:
@@ -76,19 +94,24 @@ def _connect(workers: int | None, address: str | None, ending: ExitStack) -> Non
     """Start or join a cluster, without its reports of use and without output of its own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import logging
-
     import ray
 
     if ray.is_initialized():
         return
     own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
     try:
+        _reach(address)
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError ...
         raise InputError(f"ray: no cluster at {address or 'this machine'} ({one_line(error, 200)})") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ending.callback(ray.shutdown)
+
+
+def _reach(address: str | None) -> None:
+    """Open and close a connection to ``HOST:PORT``, since Ray ends the process where nothing answers."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
 
 
 def _attempt(batch: dict[str, Any], job: Job) -> dict[str, list[Any]]:
