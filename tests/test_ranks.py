@@ -2,8 +2,9 @@
 
 Tolerance: a rank computes maps of half a batch, whose convolutions may sum in another order, so that values differ in
 the last digits of float32 (1e-7 relative); training steps magnify that. 1e-4 of the largest score is far below the
-spread of normal scores, and losses agree to 1e-5. PLUME's adversarial training magnifies rounding without limit, so its
-two ranks are compared with one process whose batches are a rank's part.
+spread of normal scores, and losses agree to 1e-5. Two methods magnify rounding without limit: PLUME by its adversarial
+training, and AnoMem, which chooses its items among distances of 8 bits. Their two ranks are compared with one process
+whose batches are a rank's part.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 NAMES = (*DETECTORS, "anomem-frozen", "anomem-barlow", "simclr-scratch")
+PARTS = ("plume", "anomem", "anomem-frozen", "anomem-barlow")
+"""Compared with one process whose batches are a rank's part."""
 
 
 def fitted(images: Path, names: Sequence[str], ranks: int, folder: Path) -> dict[str, dict[str, Any]]:
@@ -61,7 +64,7 @@ def fitted(images: Path, names: Sequence[str], ranks: int, folder: Path) -> dict
 def learnt(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """What one process and two ranks learnt, by method."""
     folder = tmp_path_factory.mktemp("learnt")
-    return fitted(images, [*NAMES, "plume-half"], 1, folder), fitted(images, NAMES, 2, folder)
+    return fitted(images, [*NAMES, *(f"{name}-half" for name in PARTS)], 1, folder), fitted(images, NAMES, 2, folder)
 
 
 def differences(one: dict[str, Any], two: dict[str, Any]) -> dict[str, float]:
@@ -76,7 +79,7 @@ def differences(one: dict[str, Any], two: dict[str, Any]) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "simclr-scratch"])
 def test_two_ranks_learn_what_one_process_learns(learnt: tuple[dict[str, Any], dict[str, Any]], name: str) -> None:
-    one, two = learnt[0]["plume-half" if name == "plume" else name], learnt[1][name]
+    one, two = learnt[0][f"{name}-half" if name in PARTS else name], learnt[1][name]
     assert "error" not in one, one
     assert "error" not in two, two
     assert len(one["losses"]) == len(two["losses"])
@@ -97,10 +100,11 @@ def test_batch_statistics_are_refused_with_the_reason(learnt: tuple[dict[str, An
 def test_parity_is_recorded(learnt: tuple[dict[str, Any], dict[str, Any]], results_dir: Path) -> None:
     one, two = learnt
     found = {name: two[name].get("error") or differences(one[name], two[name]) for name in NAMES}
-    found["plume, one process with batches of a rank's part"] = differences(one["plume-half"], two["plume"])
+    for name in PARTS:
+        found[f"{name}, one process with batches of a rank's part"] = differences(one[f"{name}-half"], two[name])
     bounds = {"scores": SCORES, "losses": LOSSES}
     (results_dir / "ranks.json").write_text(json.dumps({"bounds": bounds, "methods": found}, indent=1) + "\n")
-    assert len(found) == len(NAMES) + 1
+    assert len(found) == len(NAMES) + len(PARTS)
 
 
 @pytest.mark.slow
