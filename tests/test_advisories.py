@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from benchmarks.campaign.advisories import SNAPSHOT, check
 from benchmarks.campaign.lowest import lowest
@@ -18,7 +19,7 @@ def test_versions_are_compared_with_ranges() -> None:
 
 def test_lower_bounds_have_no_known_weakness() -> None:
     snapshot = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
-    bounds = dict(line.partition("[")[0].split("==") if "[" not in line else ("x", "0") for line in lowest())
+    bounds = dict(re.sub(r"\[.*\]", "", line).split("==") for line in lowest())
     assert bounds["torch"] == "2.14.1"
     assert check(bounds, snapshot)["findings"] == []
-    assert [entry["id"] for entry in check({"jinja2": "3.1"}, snapshot)["findings"]][-1] == "CVE-2024-34064"
+    assert "CVE-2024-34064" in [entry["id"] for entry in check({"jinja2": "3.1"}, snapshot)["findings"]]
