@@ -244,6 +244,14 @@ def _plan(*sources: str) -> Make:
     return lambda folder, seeds: lambda: write_plan(sources, folder / "plan.parquet", 10, 1)
 
 
+def _plan_of(content: bytes, name: str) -> Make:
+    def make(folder: Path, seeds: Seeds) -> Read:
+        (folder / name).write_bytes(content)
+        return lambda: write_plan([str(folder / name)], folder / "plan.parquet", 10, 1)
+
+    return make
+
+
 def _set(*assignments: str) -> Make:
     def read() -> object:
         kind = get("anomem")
@@ -364,7 +372,7 @@ CASES: dict[str, Make] = {
     "manifest: 100,000 levels": _manifest("[" * 100_000),
     "manifest: 2^70 shards": _manifest('{"plan": "x", "shards": 1180591620717411303424}'),
     "source: an unknown protocol": _plan("evil://x"),
-    "source: a Parquet list of noise": _plan("/dev/null.parquet"),
+    "source: a Parquet list of noise": _plan_of(b"PAR1" + bytes(range(256)) * 20 + b"PAR1", "list.parquet"),
 }
 """Name of each case, and the function that makes its file."""
 

@@ -55,3 +55,12 @@ def test_names_forge_no_lines_and_no_codes(
     (tmp_path / "in" / "e\x1b]0;title\x07.png").write_text("no image")
     monkeypatch.chdir(tmp_path / "in")
     assert "\x1b" not in Ran(*here("score", shop.knn, ".")).error
+
+
+def test_long_names_do_not_bury_the_fix(shop: Shop, tmp_path: Path, here: Run) -> None:
+    (tmp_path / "t.csv").write_text("path\n" + "a" * 100_000 + "\n")
+    ran = Ran(*here("score", shop.knn, tmp_path / "t.csv"))
+    assert ran.code == 2
+    assert len(ran.error) < 4100
+    assert ran.error.startswith(f"{tmp_path / 't.csv'}:2: aaa")
+    assert ran.error.endswith(f"give the path of an image, absolute or relative to {tmp_path}")

@@ -162,6 +162,7 @@ def test_equal_rows_count_once(folder: Path) -> None:
         ("path,label\na.png,0,x\n", r"t.csv:2: 3 fields under 2 columns; quote"),
         ("path,lable\na.png,0\n", r"column 'lable': did you mean 'label'\?"),
         ("file,label\na.png,0\n", r"no column 'path' \(columns found: file, label\)"),
+        (",".join(f"c{i}" for i in range(10_000)) + "\n", r"\(columns found: c0, c1, .{150,200}\.\.\.\); add it"),
         ("path,path\na.png,a.png\n", r"column 'path' occurs twice"),
         ("path,label\n", r"0 images: the table has a header and no rows"),
         ("", r"empty; expected a header"),

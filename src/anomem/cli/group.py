@@ -41,6 +41,8 @@ COMMANDS = {
     "doctor": "anomem.cli.info:doctor",
 }
 DEBUG = "ANOMEM_DEBUG"
+_LONGEST = 4000
+"""Maximum number of characters of an error's line."""
 COMPLETION = "_ANOMEM_COMPLETE"
 
 
@@ -153,7 +155,10 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(text: str) -> None:
+    line = one_line(text)
+    if len(line) > _LONGEST:  # a name or a list of an input; the end holds the fix
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     try:
-        click.echo("anomem: " + printable(one_line(text)), err=True)
+        click.echo("anomem: " + printable(line), err=True)
     except BrokenPipeError:  # nobody reads the line; the exit code stays
         silence_unread_streams()

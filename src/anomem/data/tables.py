@@ -15,7 +15,7 @@ from anomem.data import label_studio
 from anomem.data.annotations import EXPORT_SUFFIXES, LABEL_WORDS, Labelled, labelled_by, read_export
 from anomem.data.layouts import type_by_place
 from anomem.data.samples import Dataset, Sample, mask_note
-from anomem.errors import InputError, MissingExtraError, nearest
+from anomem.errors import InputError, MissingExtraError, nearest, one_line
 from anomem.runtime.files import in_zip, is_file, is_folder
 from anomem.runtime.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
 from anomem.runtime.strata import COLUMN
@@ -177,7 +177,7 @@ def _check_columns(table: Path, columns: list[str]) -> None:
         if name not in _COLUMNS and close:
             raise InputError(f"{table}: column {name!r}: did you mean {close!r}?")
     if "path" not in columns:
-        found = ", ".join(name for name in columns if name) or "none"
+        found = one_line(", ".join(name for name in columns if name), 200) or "none"
         raise InputError(f"{table}: no column 'path' (columns found: {found}); add it as header")
     twice = [name for name in _COLUMNS if columns.count(name) > 1]
     if twice:
