@@ -20,7 +20,7 @@ help:
 	@echo "make bench     measure accuracy and speed (hours), then make results"
 	@echo "make results   benchmarks/RESULTS.md and benchmarks/report from the committed lines; lists missed bars"
 	@echo "make revisions compare with version 0.1, bit for bit"
-	@echo "make campaign  all slow and real-data tests, damaged input, groups, large images; results under $(CAMPAIGN)"
+	@echo "make campaign  all slow and real-data tests, damaged and malicious input, kills; results under $(CAMPAIGN)"
 	@echo "make gpu-check what a GPU is needed for, in eight minutes on one"
 	@echo "make venv      make or update $(VENV)"
 	@echo "make clean     remove $(VENV), caches and builds"
@@ -93,7 +93,7 @@ campaign: venv
 	ANOMEM_RESULTS=$(CURDIR)/$(CAMPAIGN) $(BIN)/python -m pytest -m "slow or realdata" \
 		--junitxml=$(CAMPAIGN)/tests.xml
 	$(BIN)/python -m benchmarks.fuzz
-	for name in groups large; do $(BIN)/python -m benchmarks.campaign.$$name || exit 1; done
+	for name in groups large malicious advisories kills; do $(BIN)/python -m benchmarks.campaign.$$name || exit 1; done
 
 gpu-check: venv
 	$(BIN)/python -m benchmarks.gpu_check --out $(RESULTS)/variants/gpu.jsonl
