@@ -14,6 +14,7 @@ from benchmarks.fuzz import pictures, shards, tables
 from benchmarks.fuzz.__main__ import Campaign
 from benchmarks.fuzz.reader import Reader
 
+FINDINGS = Path(tables.__file__).parent / "findings"
 pytestmark = pytest.mark.filterwarnings("ignore::anomem.errors.AnomemWarning", "ignore:Possible:FutureWarning")
 
 
@@ -22,6 +23,16 @@ def test_readers_raise_nothing_but_our_errors(tmp_path: Path) -> None:
         for i in range(15):
             with suppress(AnomemError):
                 reader.read(reader.make(Random(i)))
+
+
+def test_earlier_findings_stay_mended(tmp_path: Path) -> None:
+    """Facts of a Parquet column that are damaged (4325) ended the process."""
+    readers = {reader.name: reader for reader in [*pictures.readers(), *tables.readers(tmp_path)]}
+    found = sorted(FINDINGS.glob("*.bin"))
+    for file in found:
+        with suppress(AnomemError):
+            readers[file.stem.rpartition("-")[0].replace("-", " ")].read(file.read_bytes())
+    assert found
 
 
 def test_a_finding_is_kept_with_its_input_and_a_run_resumes(tmp_path: Path) -> None:
