@@ -64,13 +64,16 @@ def main() -> int:
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         installed = subprocess.run([*install, *wanted], capture_output=True, text=True, check=False)
         problems = installed.stderr.strip().splitlines()[-3:] if installed.returncode else []
-        summary, code = "", 1
+        summary, failed, code = "", list[str](), 1
         if not installed.returncode:
             subprocess.run([*install, "--no-deps", "-e", ROOT / "runtime", "-e", ROOT], check=True)
             test = [python, "-m", "pytest", "-q", *args.tests]
             ran = subprocess.run(test, cwd=ROOT, capture_output=True, text=True, check=False)
-            summary, code = ran.stdout.strip().splitlines()[-1], ran.returncode
-    write_result("lowest", {"versions": wanted, "not_installed": problems, "tests": args.tests, "summary": summary})
+            lines = ran.stdout.strip().splitlines()
+            summary, code = lines[-1], ran.returncode
+            failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    found = {"not_installed": problems, "tests": args.tests, "summary": summary, "failed": failed}
+    write_result("lowest", {"versions": wanted, **found})
     return code
 
 

@@ -1,4 +1,4 @@
-// Threshold: dragged in the chart, it moves the slider to the nearest position.
+// Threshold: dragged in the chart, it moves the slider to the nearest position, of equal ones to the smallest rate.
 
 const slider = document.getElementById("position");
 const thresholds = JSON.parse(document.getElementById("threshold").dataset.thresholds);
@@ -13,7 +13,7 @@ function scoreAt(event) {
 function follow(event) {
   const score = scoreAt(event);
   const distance = (i) => Math.abs(thresholds[i] - score);
-  const nearest = [...thresholds.keys()].reduce((best, i) => (distance(i) < distance(best) ? i : best));
+  const nearest = [...thresholds.keys()].reduce((best, i) => (distance(i) <= distance(best) ? i : best));
   if (slider.value === String(nearest)) return;
   slider.value = nearest;
   slider.dispatchEvent(new Event("input", { bubbles: true }));
