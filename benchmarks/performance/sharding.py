@@ -46,7 +46,7 @@ def write_files(folder: Path, n: int, side: int) -> list[Path]:
 def fitted(method: str, side: int, place: Path, **settings: Any) -> Path:
     """Fit a model of brick crops and write it."""
     normals = list(crops("brick", 60, size=side, half="train", rng=np.random.default_rng(1)))
-    get(method)(**settings).fit(normals, alpha=0.05, device="cpu").save(place)
+    get(method)(**settings).fit(normals, alpha=0.1, groups=None, device="cpu").save(place)
     return place
 
 
