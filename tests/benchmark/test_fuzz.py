@@ -26,7 +26,7 @@ def test_readers_raise_nothing_but_our_errors(tmp_path: Path) -> None:
 
 
 def test_earlier_findings_stay_mended(tmp_path: Path) -> None:
-    """Facts of a Parquet column that are damaged (4325) ended the process."""
+    """Damaged facts of a Parquet column (4325) ended the process; an expression of 41 repeats (13206) took seconds."""
     readers = {reader.name: reader for reader in [*pictures.readers(), *tables.readers(tmp_path)]}
     found = sorted(FINDINGS.glob("*.bin"))
     for file in found:

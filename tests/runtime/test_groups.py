@@ -34,6 +34,7 @@ def test_groups_by_folder_expression_and_list() -> None:
     assert groups_of("folder") == ("lot1", "lot1", "lot2", "lot2")
     assert groups_of(r"([^/]+)_\d\.png$") == ("a", "a", "b", None)
     assert groups_of("lot.") == ("lot1", "lot1", "lot2", "lot2")
+    assert groups_of(r"(?:lot[(+*)]?\+*)([12]+)/(?:[^/]+)?_") == ("1", "1", "2", None)  # no repeat inside a repeat
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,9 @@ def test_groups_by_folder_expression_and_list() -> None:
         (3, "has no entries for 4 images"),
         ("(", "not a regular expression .*; an example"),
         ("xyz", "matches none of 4 paths, such as lot1/a_0.png"),
+        ("((a|b+)x)*_", "could take for ever: a repeat inside a repeat"),
+        ("(.{1,9}){9}_", "could take for ever"),
+        (".*" * 9, "more than 8 of them"),
     ],
 )
 def test_groups_that_cannot_be(groups: Groups, words: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Se
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from anomem.errors import InputError
+from anomem.errors import InputError, one_line
 from anomem.runtime.alike import find_alike
 from anomem.runtime.calibration import Calibration
 from anomem.runtime.sources import FileSource, ImageSource
@@ -16,6 +16,10 @@ from anomem.runtime.text import count
 from anomem.types import Record
 
 __all__ = ["Groups", "fresh_strata", "group_facts", "group_line", "image_strata", "resolve_groups", "resolve_strata"]
+
+_MOST_REPEATS = 8
+_ESCAPES = re.compile(r"\\.", re.DOTALL)
+_CLASSES = re.compile(r"\[\^?\]?[^\]]*\]")
 
 Groups: TypeAlias = Sequence[Hashable | None] | str | None
 """Group entry per image (None for a group of its own); or "near", "folder" or a regular expression."""
@@ -160,11 +164,36 @@ def _matched(expression: str, source: ImageSource, what: str, rule: str | None =
             f"{what}={expression!r}: not a regular expression ({error}); an example that takes the part before the "
             r"last underscore: '([^/]+)_[^_]*$'"
         ) from error
+    if _endless(expression):
+        raise InputError(
+            f"{what}={one_line(expression, 80)!r}: could take for ever: a repeat inside a repeat, or more than "
+            f"{_MOST_REPEATS} of them; write it with fewer * and +"
+        )
     names = _paths(source, rule or expression, what)
     matches = [pattern.search(Path(name).as_posix()) for name in names]
     if not any(match and match[0] for match in matches):  # An empty match would make one group of all.
         raise InputError(f"{what}={expression!r}: matches none of {len(names):,} paths, such as {names[0]}; change it")
     return tuple(match[1 if pattern.groups else 0] if match else None for match in matches)
+
+
+def _endless(expression: str) -> bool:
+    """Return True for a repeat inside a repeat, such as ``(a+)+``, and for more than `_MOST_REPEATS` of them.
+
+    Their time grows exponentially with the length of a path, or as a high power of it.
+    """
+    plain = _CLASSES.sub("x", _ESCAPES.sub("x", expression))
+    repeats, inside = 0, [False]
+    for place, sign in enumerate(plain):
+        if sign == "(":
+            inside.append(False)
+        elif sign == ")" and len(inside) > 1:
+            nested, follows = inside.pop(), plain[place + 1 : place + 2]
+            if nested and follows in ("*", "+", "{"):
+                return True
+            inside[-1] |= nested
+        elif sign in "*+{":
+            repeats, inside[-1] = repeats + 1, True
+    return repeats > _MOST_REPEATS
 
 
 def _paths(source: ImageSource, rule: str, what: str) -> list[str]:
