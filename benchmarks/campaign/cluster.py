@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from anomem.detectors import get
 from anomem.scale import score_shards
 from benchmarks.campaign.result import write_result
 from benchmarks.performance.sharding import fitted, write_files
@@ -30,6 +32,8 @@ BRIDGE, NET, NODES = "anomem-br", "10.77.0", 3
 LIMIT = 600
 WATCHED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
 """A node that does not answer five checks, a second apart, is dead."""
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+"""What nodes and driver show each other."""
 
 
 def ip(*arguments: str) -> None:
@@ -67,7 +71,7 @@ def started(node: int, root: Path) -> Iterator[subprocess.Popen[bytes]]:
     address = f"{NET}.{node + 1}"
     how = ["--head", "--port", "6379", "--include-dashboard=false"] if not node else ["--address", f"{NET}.1:6379"]
     command = [ray, "start", *how, "--node-ip-address", address, "--num-cpus", "1", "--block", "--disable-usage-stats"]
-    environment = {**os.environ, **WATCHED, "RAY_TMPDIR": str(root / f"ray{node}")}
+    environment = {**os.environ, **WATCHED, **TOKEN, "RAY_TMPDIR": str(root / f"ray{node}")}
     (root / f"ray{node}").mkdir()
     with (root / f"node{node}.log").open("wb") as log:
         process = subprocess.Popen(
@@ -82,7 +86,7 @@ def started(node: int, root: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def cut_off(root: Path, images: int) -> dict[str, Any]:
     """Score on three nodes, cut one off, and compare with processes."""
-    model = fitted("memae", 16, root / "model")
+    model = fitted("memae", 16, root / "model", **get("memae").test_params)
     write_files(root / "in", images, 16)
     with ExitStack() as cluster:
         cluster.enter_context(network())
@@ -91,7 +95,9 @@ def cut_off(root: Path, images: int) -> dict[str, Any]:
             time.sleep(15 if not node else 5)
         command = [sys.executable, "-m", "anomem", "score", str(model), str(root / "in"), "--out", str(root / "run")]
         command += ["--engine", "ray", "--address", f"{NET}.1:6379", "--shard-images", "10", "--json"]
-        driver = cluster.enter_context(subprocess.Popen(inside(0, *command), stdout=subprocess.PIPE))
+        driver = cluster.enter_context(
+            subprocess.Popen(inside(0, *command), stdout=subprocess.PIPE, env={**os.environ, **TOKEN})
+        )
         began, shards = time.monotonic(), images // 10
         cut: float | None = None
         while driver.poll() is None:

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from functools import lru_cache
@@ -74,14 +75,17 @@ def ray_attempts(
         context.print_on_execution_start = False
         per_task = max(1, min(_SHARDS_PER_TASK, len(shards) // (4 * (workers or 1))))
         found = ray.data.from_items(list(shards), override_num_blocks=-(-len(shards) // per_task))
-        computed = found.map_batches(
-            _attempt,
-            batch_size=1,
-            fn_kwargs={"job": job},
-            num_cpus=1,
-            compute=ray.data.TaskPoolStrategy(size=workers),
-            ray_remote_args_fn=lambda: {"max_retries": _RETRIES},  # Ray Data tries for ever by itself
-        )
+        with warnings.catch_warnings():
+            # Ray Data tries for ever by itself; what limits it is to be removed in Ray 2.64, which is not allowed.
+            warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
+            computed = found.map_batches(
+                _attempt,
+                batch_size=1,
+                fn_kwargs={"job": job},
+                num_cpus=1,
+                compute=ray.data.TaskPoolStrategy(size=workers),
+                ray_remote_args_fn=lambda: {"max_retries": _RETRIES},
+            )
         try:
             for row in computed.iter_rows():
                 error = str(row["error"])
@@ -103,7 +107,8 @@ def _connect(workers: int | None, address: str | None, ending: ExitStack) -> Non
         _reach(address)
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError ...
-        raise InputError(f"ray: no cluster at {address or 'this machine'} ({one_line(error, 200)})") from error
+        found = f"ray: no cluster at {address or 'this machine'} ({one_line(error, 200)})"
+        raise InputError(f"{found}; check the address, and set the cluster's RAY_AUTH_TOKEN if it has one") from error
     ending.callback(ray.shutdown)
 
 
