@@ -11,17 +11,20 @@ import logging
 import os
 import socket
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout, suppress
 from functools import lru_cache
+from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from anomem.errors import InputError, MissingExtraError, one_line
 from anomem.runtime.dependencies import installed
-from anomem.scale.shard import Job, ShardError, opened
+from anomem.scale.shard import Job, ShardError, opened, read_finished, shard_file
 
-__all__ = ["ray_attempts"]
+__all__ = ["first_of", "ray_attempts"]
 
 _ending = ExitStack()
 """Model of a worker process, open until the process ends."""
@@ -31,6 +34,9 @@ _SHARDS_PER_TASK = 8
 
 _RETRIES = 3
 """Number of times that a task is started elsewhere."""
+
+_LOOK_S = 10
+"""Seconds without a row after which files are looked at."""
 
 _CONNECT_S = 10
 """Seconds that a cluster has to take a connection."""
@@ -87,11 +93,68 @@ def ray_attempts(
                 ray_remote_args_fn=lambda: {"max_retries": _RETRIES},
             )
         try:
-            for row in computed.iter_rows():
-                error = str(row["error"])
-                yield ShardError(int(row["shard"]), error) if error else int(row["shard"])
+            yield from first_of(computed.iter_rows(), shards, job)
         except ray.exceptions.RayError as error:
             raise InputError(f"ray: {one_line(error, 300)}; run the command again to continue") from error
+
+
+def first_of(
+    rows: Iterable[Mapping[str, Any]], shards: Iterable[int], job: Job, pause: float = _LOOK_S
+) -> Iterator[int | ShardError]:
+    """Yield each shard when its row comes or, in a pause, when its file is there.
+
+    Rows of a node that is cut off may never come, and files decide what is finished.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        ``shard`` and ``error`` ("" for none), as tasks return them.
+    shards : iterable of int
+        All that are wanted.
+    job : Job
+    pause : float
+        Seconds without a row after which files are looked at.
+
+    Raises
+    ------
+    Exception
+        The error of `rows`, unless all files are there.
+    """
+    left = set(shards)
+    arrived: SimpleQueue[Mapping[str, Any] | Exception | None] = SimpleQueue()
+    threading.Thread(target=_hand_over, args=(rows, arrived), daemon=True).start()
+    while left:
+        with suppress(Empty):
+            row = arrived.get(timeout=pause)
+            if isinstance(row, Mapping):
+                if row["shard"] in left:
+                    left.remove(row["shard"])
+                    yield ShardError(int(row["shard"]), str(row["error"])) if row["error"] else int(row["shard"])
+                continue
+            there = _there(left, job)
+            yield from there
+            if isinstance(row, Exception) and left - there:
+                raise row
+            return
+        there = _there(left, job)
+        left -= there
+        yield from there
+
+
+def _hand_over(rows: Iterable[Mapping[str, Any]], arrived: SimpleQueue[Mapping[str, Any] | Exception | None]) -> None:
+    """Put rows into a queue, then their error, or None at the end."""
+    try:
+        for row in rows:
+            arrived.put(row)
+        arrived.put(None)
+    except Exception as error:  # noqa: BLE001 - raised by the reader of the queue
+        arrived.put(error)
+
+
+def _there(shards: set[int], job: Job) -> set[int]:
+    """Return the shards whose files are there."""
+    found = {shard: read_finished(shard_file(Path(job.folder), shard)) for shard in shards}
+    return {shard for shard, facts in found.items() if facts and (facts.plan, facts.shard) == (job.plan, shard)}
 
 
 def _connect(workers: int | None, address: str | None, ending: ExitStack) -> None:
