@@ -161,7 +161,7 @@ def _connect(workers: int | None, address: str | None, ending: ExitStack) -> Non
     """Start or join a cluster, without its reports of use and without output of its own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # else the rows' thread starts a cluster of its own at the end
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # else rows could start a cluster at the end
     import ray
 
     if ray.is_initialized():
