@@ -33,7 +33,7 @@ LIMIT = 600
 WATCHED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
 """A node that does not answer five checks, a second apart, is dead."""
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-"""What nodes and driver show each other."""
+"""Token shared by nodes and driver."""
 
 
 def ip(*arguments: str) -> None:

@@ -239,7 +239,20 @@ def test_tables_without_end_are_refused(folder: Path, monkeypatch: pytest.Monkey
     columns = {"path": ["a.png"] * 2000, "note": ["x" * 100] * 2000}
     parquet.write_table(pa.table(columns), folder / "t.parquet")
     assert len(read_dataset(folder / "t.parquet").train) == 1
+    notes = {
+        "path": ["a.png"] * 20,
+        "note": [f"{i}" * 5000 for i in range(20)],
+        "embedding": [[0.5, i] for i in range(20)],
+    }
+    parquet.write_table(pa.table(notes), folder / "notes.parquet", compression="none", use_dictionary=False)
+    bomb = {"path": ["a.png"] * 20, "note": ["x" * 100_000 + str(i) for i in range(20)]}
+    parquet.write_table(pa.table(bomb), folder / "bomb.parquet", compression="zstd", use_dictionary=False)
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 9000)
+    assert len(read_dataset(folder / "notes.parquet").train) == 1  # large, but not larger than its file
+    with pytest.raises(
+        InputError, match=r"bomb\.parquet: more than the limit of 0 MiB in all columns; leave out other"
+    ):
+        read_dataset(folder / "bomb.parquet")
     with pytest.raises(InputError, match=r"t\.parquet: more than the limit of 0 MiB of text; split the table"):
         read_dataset(folder / "t.parquet")
     with pytest.raises(InputError, match=r"t\.csv: more than the limit of 0 MiB; split the table"):

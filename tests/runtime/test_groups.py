@@ -44,9 +44,9 @@ def test_groups_by_folder_expression_and_list() -> None:
         (3, "has no entries for 4 images"),
         ("(", "not a regular expression .*; an example"),
         ("xyz", "matches none of 4 paths, such as lot1/a_0.png"),
-        ("((a|b+)x)*_", "could take for ever: a repeat inside a repeat"),
+        ("((a|b+)x)*_", "could take for ever: a repeat or choice inside a repeat"),
         ("(.{1,9}){9}_", "could take for ever"),
-        (".*" * 9, "more than 8 of them"),
+        (".*" * 9, "more than 8 repeats"),
     ],
 )
 def test_groups_that_cannot_be(groups: Groups, words: str) -> None:

@@ -20,6 +20,11 @@ from tests.service.test_loop import finished
 pytestmark = pytest.mark.slow
 
 _FILES = "[data-upload] input[type=file]:not([webkitdirectory])"
+_QUICK = """for (const place of [20, 60, 200]) {
+  const slider = document.getElementById("position");
+  slider.value = place;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+}"""
 _SHORT_MS = 60_000
 _LONG_MS = 300_000
 
@@ -113,12 +118,16 @@ def test_the_threshold_is_dragged_by_keyboard_and_mouse(brick: Served, shop: Sho
         page.keyboard.press("Home")
         page.wait_for_selector("#alpha button:text-is('Use 50 %')")
         assert before != "Use 50 %"
+        least = rate(brick.get("/models/1/preview")["alpha_min"])
+        page.evaluate(_QUICK)
+        page.wait_for_selector(f"#alpha button:text-is('Use {least}')")
+        page.keyboard.press("Home")
+        page.wait_for_selector("#alpha button:text-is('Use 50 %')")
         chart = page.locator(".chart").bounding_box()
         page.mouse.move(chart["x"] + 5, chart["y"] + 50)
         page.mouse.down()
         page.mouse.move(chart["x"] + chart["width"] - 5, chart["y"] + 50)
         page.mouse.up()
-        least = rate(brick.get("/models/1/preview")["alpha_min"])
         page.wait_for_selector(f"#alpha button:text-is('Use {least}')")
         page.click("#alpha button")
         expect(page.locator("#alpha button")).to_be_disabled()

@@ -155,10 +155,10 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(text: str) -> None:
-    line = one_line(text)
+    line = printable(one_line(text))
     if len(line) > _LONGEST:  # a name or a list of an input; the end holds the fix
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     try:
-        click.echo("anomem: " + printable(line), err=True)
+        click.echo("anomem: " + line, err=True)
     except BrokenPipeError:  # nobody reads the line; the exit code stays
         silence_unread_streams()

@@ -28,6 +28,8 @@ TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".pq"}) | EXPORT_SUFFIXE
 
 _COLUMNS = ("path", "label", "mask", "type", "group", "split", COLUMN)
 _ROWS_AT_ONCE = 1024
+_SHRINKS = 20
+"""Maximum ratio of the bytes of a large Parquet table to those of its file."""
 _SEPARATOR = re.compile(r"sep=([,;\t])\s*(?:\r\n|\r|\n)", re.IGNORECASE)
 Part = Literal["train", "val", "test"]
 _SPLITS: dict[str, Part] = {
@@ -90,7 +92,7 @@ def read_table(table: Path, stratum: str | None = None) -> Dataset:
     test = parts["test"] or parts["val"]
     unused = [name for name in columns if name and name not in (*_COLUMNS, _folded(stratum))]
     if unused:
-        notes.append(f"columns not used: {', '.join(unused)}")
+        notes.append(f"columns not used: {one_line(', '.join(unused), 200)}")
     notes.extend(mask_note((*parts["train"], *test)))
     return Dataset("table", table, tuple(parts["train"]), tuple(test), "split" in columns, tuple(notes))
 
@@ -130,7 +132,7 @@ def read_labels(table: str | Path) -> tuple[Sample, ...]:
     table = Path(table)
     columns, rows = _read(table)
     if "label" not in columns:
-        raise InputError(f"{table}: no column 'label' (found: {', '.join(columns)}); add it")
+        raise InputError(f"{table}: no column 'label' (found: {one_line(', '.join(columns), 200)}); add it")
     return tuple(row.sample for row in rows)
 
 
@@ -274,18 +276,20 @@ def _parquet_rows(table: Path, stratum: str) -> tuple[list[str], list[tuple[str,
     try:
         with pyarrow.parquet.ParquetFile(table) as file:
             names = file.schema_arrow.names
+        columns = [str(name).strip().casefold() for name in names]
+        wanted = [place for place, name in enumerate(columns) if name in (*_COLUMNS, stratum)]
         # Dictionary encoding keeps repeated texts as single objects.
-        with pyarrow.parquet.ParquetFile(table, read_dictionary=names) as file:
-            columns = [str(name).strip().casefold() for name in names]
-            wanted = [place for place, name in enumerate(columns) if name in (*_COLUMNS, stratum)]
+        with pyarrow.parquet.ParquetFile(table, read_dictionary=[names[place] for place in wanted]) as file:
             rows = file.metadata.num_rows
             if rows > MAX_TABLE_ROWS:
                 raise _too_large(table, f"{MAX_TABLE_ROWS:,} rows")
-            # Of all columns together: pyarrow ends the process where facts of one column are damaged. Other columns may
-            # hold images, which hardly shrink.
+            # Of all columns together: pyarrow ends the process where facts of one column are damaged. Columns that are
+            # not read may be large, but no honest one shrinks as much as a bomb.
             groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-            if sum(group.total_byte_size for group in groups) > max(MAX_TABLE_BYTES, 4 * table.stat().st_size):
-                raise _too_large(table, f"{MAX_TABLE_BYTES >> 20} MiB of text")
+            if sum(group.total_byte_size for group in groups) > max(MAX_TABLE_BYTES, _SHRINKS * table.stat().st_size):
+                raise _too_large(
+                    table, f"{MAX_TABLE_BYTES >> 20} MiB in all columns", "leave out other columns, or split"
+                )
             return columns, list(_cells(table, [columns[place] for place in wanted], _records(table, file, wanted)))
     except InputError:
         raise
@@ -310,8 +314,8 @@ def _cells(table: Path, names: list[str], rows: Iterator[tuple[str, ...]]) -> It
         yield f"{table}, row {number}", dict(zip(names, values, strict=True))
 
 
-def _too_large(table: Path, limit: str) -> InputError:
-    return InputError(f"{table}: more than the limit of {limit}; split the table")
+def _too_large(table: Path, limit: str, fix: str = "split") -> InputError:
+    return InputError(f"{table}: more than the limit of {limit}; {fix} the table")
 
 
 def _folded(column: str | None) -> str:

@@ -10,16 +10,13 @@ from typing import Any, TypeAlias
 from anomem.errors import InputError, one_line
 from anomem.runtime.alike import find_alike
 from anomem.runtime.calibration import Calibration
+from anomem.runtime.expressions import MOST_REPEATS, endless
 from anomem.runtime.sources import FileSource, ImageSource
 from anomem.runtime.strata import COLUMN
 from anomem.runtime.text import count
 from anomem.types import Record
 
 __all__ = ["Groups", "fresh_strata", "group_facts", "group_line", "image_strata", "resolve_groups", "resolve_strata"]
-
-_MOST_REPEATS = 8
-_ESCAPES = re.compile(r"\\.", re.DOTALL)
-_CLASSES = re.compile(r"\[\^?\]?[^\]]*\]")
 
 Groups: TypeAlias = Sequence[Hashable | None] | str | None
 """Group entry per image (None for a group of its own); or "near", "folder" or a regular expression."""
@@ -45,7 +42,7 @@ def resolve_groups(
     Raises
     ------
     InputError
-        Sequence of another length, invalid expression or one without a match, or images without paths.
+        Sequence of another length, invalid or endless expression or one without a match, or images without paths.
     """
     if groups is None:
         return None
@@ -82,7 +79,8 @@ def resolve_strata(strata: Groups, source: ImageSource) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        Sequence of another length, an image without a stratum, an invalid expression, or images without paths.
+        Sequence of another length, an image without a stratum, an invalid or endless expression, or images without
+        paths.
     """
     names = [source.name(i) for i in range(len(source))]
     if isinstance(strata, str):
@@ -164,36 +162,16 @@ def _matched(expression: str, source: ImageSource, what: str, rule: str | None =
             f"{what}={expression!r}: not a regular expression ({error}); an example that takes the part before the "
             r"last underscore: '([^/]+)_[^_]*$'"
         ) from error
-    if _endless(expression):
+    if endless(expression):
         raise InputError(
-            f"{what}={one_line(expression, 80)!r}: could take for ever: a repeat inside a repeat, or more than "
-            f"{_MOST_REPEATS} of them; write it with fewer * and +"
+            f"{what}={one_line(expression, 80)!r}: could take for ever: a repeat or choice inside a repeat, or more "
+            f"than {MOST_REPEATS} repeats; write it with fewer of * + ? {{ |"
         )
     names = _paths(source, rule or expression, what)
     matches = [pattern.search(Path(name).as_posix()) for name in names]
     if not any(match and match[0] for match in matches):  # An empty match would make one group of all.
         raise InputError(f"{what}={expression!r}: matches none of {len(names):,} paths, such as {names[0]}; change it")
     return tuple(match[1 if pattern.groups else 0] if match else None for match in matches)
-
-
-def _endless(expression: str) -> bool:
-    """Return True for a repeat inside a repeat, such as ``(a+)+``, and for more than `_MOST_REPEATS` of them.
-
-    Their time grows exponentially with the length of a path, or as a high power of it.
-    """
-    plain = _CLASSES.sub("x", _ESCAPES.sub("x", expression))
-    repeats, inside = 0, [False]
-    for place, sign in enumerate(plain):
-        if sign == "(":
-            inside.append(False)
-        elif sign == ")" and len(inside) > 1:
-            nested, follows = inside.pop(), plain[place + 1 : place + 2]
-            if nested and follows in ("*", "+", "{"):
-                return True
-            inside[-1] |= nested
-        elif sign in "*+{":
-            repeats, inside[-1] = repeats + 1, True
-    return repeats > _MOST_REPEATS
 
 
 def _paths(source: ImageSource, rule: str, what: str) -> list[str]:

@@ -38,6 +38,9 @@ _RETRIES = 3
 _LOOK_S = 10
 """Seconds without a row after which files are looked at."""
 
+_END_S = 3
+"""Seconds that Ray has to end the rows."""
+
 _CONNECT_S = 10
 """Seconds that a cluster has to take a connection."""
 
@@ -121,33 +124,45 @@ def first_of(
         The error of `rows`, unless all files are there.
     """
     left = set(shards)
-    arrived: SimpleQueue[Mapping[str, Any] | Exception | None] = SimpleQueue()
-    threading.Thread(target=_hand_over, args=(rows, arrived), daemon=True).start()
-    while left:
-        with suppress(Empty):
-            row = arrived.get(timeout=pause)
-            if isinstance(row, Mapping):
+    arrived: SimpleQueue[Mapping[str, Any] | BaseException | None] = SimpleQueue()
+    ended = threading.Event()
+    thread = threading.Thread(target=_hand_over, args=(iter(rows), arrived, ended), daemon=True)
+    thread.start()
+    try:
+        while left:
+            row: Mapping[str, Any] | BaseException | None = {}
+            with suppress(Empty):
+                row = arrived.get(timeout=pause)
+            if isinstance(row, Mapping) and row:
                 if row["shard"] in left:
                     left.remove(row["shard"])
                     yield ShardError(int(row["shard"]), str(row["error"])) if row["error"] else int(row["shard"])
                 continue
             there = _there(left, job)
-            yield from there
-            if isinstance(row, Exception) and left - there:
+            left -= there
+            yield from sorted(there)
+            if isinstance(row, BaseException) and left:
                 raise row
-            return
-        there = _there(left, job)
-        left -= there
-        yield from there
+            if row is None:
+                return
+    finally:
+        ended.set()
+        thread.join(min(pause, _END_S))  # else Ray is shut down while it ends the rows
 
 
-def _hand_over(rows: Iterable[Mapping[str, Any]], arrived: SimpleQueue[Mapping[str, Any] | Exception | None]) -> None:
-    """Put rows into a queue, then their error, or None at the end."""
+def _hand_over(
+    rows: Iterator[Mapping[str, Any]],
+    arrived: SimpleQueue[Mapping[str, Any] | BaseException | None],
+    ended: threading.Event,
+) -> None:
+    """Put rows into a queue until nobody wants them, then their error, or None at the end."""
     try:
         for row in rows:
+            if ended.is_set():
+                return
             arrived.put(row)
         arrived.put(None)
-    except Exception as error:  # noqa: BLE001 - raised by the reader of the queue
+    except BaseException as error:  # noqa: BLE001 - raised by the reader of the queue
         arrived.put(error)
 
 
@@ -171,8 +186,10 @@ def _connect(workers: int | None, address: str | None, ending: ExitStack) -> Non
         _reach(address)
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError ...
-        found = f"ray: no cluster at {address or 'this machine'} ({one_line(error, 200)})"
-        raise InputError(f"{found}; check the address, and set the cluster's RAY_AUTH_TOKEN if it has one") from error
+        if address is None:
+            raise InputError(f"ray: does not start here ({one_line(error, 200)}); use --engine processes") from error
+        fix = "check the address, and set the cluster's RAY_AUTH_TOKEN if it has one"
+        raise InputError(f"ray: no cluster at {address} ({one_line(error, 200)}); {fix}") from error
     ending.callback(ray.shutdown)
 
 
@@ -180,7 +197,7 @@ def _reach(address: str | None) -> None:
     """Open and close a connection to ``HOST:PORT``, since Ray ends the process where nothing answers."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
 def _attempt(batch: dict[str, Any], job: Job) -> dict[str, list[Any]]:
