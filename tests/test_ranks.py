@@ -1,4 +1,4 @@
-"""Two ranks of torchrun learn what one process learns from the same global batches.
+"""Two ranks of torchrun learn what one process learns from the same training batches.
 
 Tolerance: a rank computes maps of half a batch, whose convolutions may sum in another order, so that values differ in
 the last digits of float32 (1e-7 relative); training steps magnify that. 1e-4 of the largest score is far below the

@@ -119,7 +119,7 @@ def score_shards(
     every : int
         Interval of the frames used of a video.
     progress : callable, optional
-        Called with a Record per shard.
+        Called with a Record per shard; on Ray, what it prints goes to standard error.
 
     Returns
     -------
