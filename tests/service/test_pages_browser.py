@@ -57,7 +57,7 @@ def _fit(page: Page, shop: Shop) -> None:
     assert "30 of 30 images sent." in page.inner_text(".drop .said")
     page.select_option("#fit [name=set]", "size=64")
     page.click("#fit button")
-    page.wait_for_selector("text=What the fit has found", timeout=_LONG_MS)
+    page.wait_for_selector("text=Findings of the fit", timeout=_LONG_MS)
 
 
 def _label(page: Page, station: Served, defects: set[str]) -> None:

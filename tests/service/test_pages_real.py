@@ -95,7 +95,7 @@ def fit(page: Page, normals: Path) -> None:
     page.wait_for_selector("#fit")
     page.select_option("#fit [name=set]", "size=128")
     page.click("#fit button")
-    page.wait_for_selector("text=What the fit has found")
+    page.wait_for_selector("text=Findings of the fit")
 
 
 def label(page: Page, station: Served) -> None:
