@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +80,6 @@ class Images:
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self._root, self.max_bytes = root, max_bytes
-        self._recent: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def put(self, content: bytes, name: str) -> Stored:
@@ -104,8 +102,7 @@ class Images:
             raise ImageError(name, "is not an image file; send PNG, JPEG, TIFF, BMP, WebP, GIF or PNM")
         sha256 = hashlib.sha256(content).hexdigest()
         place = self._place(sha256)
-        self._note(sha256)
-        if not place.exists():
+        if not self._touched(place):
             self._write(place, content)
         return Stored(sha256, len(content), media)
 
@@ -132,12 +129,13 @@ class Images:
         return self.path(sha256).read_bytes()
 
     def remove(self, sha256: str) -> bool:
-        """Delete a stored image, and return True, unless it has been received again within the last hour."""
-        with self._lock:
-            if self._recent.get(sha256, -math.inf) > time.monotonic() - _RECENT_S:
+        """Delete a stored image, and return True, unless it has been received within the last hour."""
+        place = self._place(sha256)
+        with self._lock, suppress(FileNotFoundError):
+            if place.stat().st_mtime > time.time() - _RECENT_S:
                 return False
-            self._place(sha256).unlink(missing_ok=True)
-            return True
+            place.unlink()
+        return True
 
     def older_than(self, age_s: float) -> Iterator[list[str]]:
         """Yield the hashes of images kept longer ago, in lists of those that share their first two digits.
@@ -152,13 +150,12 @@ class Images:
                     file.unlink()
             yield [file.name for file in old if _SHA256.fullmatch(file.name)]
 
-    def _note(self, sha256: str) -> None:
-        """Note that an image is on its way to the store, which no clean-up may remove then."""
-        with self._lock:
-            self._recent[sha256] = time.monotonic()
-            self._recent.move_to_end(sha256)
-            while self._recent and next(iter(self._recent.values())) < time.monotonic() - _RECENT_S:
-                self._recent.popitem(last=False)
+    def _touched(self, place: Path) -> bool:
+        """Return True for an image that is stored; its time is that of now, so that no clean-up removes it."""
+        with self._lock, suppress(OSError):
+            os.utime(place)
+            return True
+        return False
 
     def _place(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from sqlalchemy.orm import Session
 
 from anomem.service.access.sessions import COOKIE, CSRF_HEADER, Sessions
-from anomem.service.access.users import Caller, any_user, checked_role, token_caller
+from anomem.service.access.users import Caller, any_user, checked_role, given_caller, token_caller
 from anomem.service.errors import DeniedError, UnauthorisedError
 from anomem.service.settings import LOOPBACK, Settings
 from anomem.service.store.database import Database
@@ -46,10 +46,13 @@ class Gate:
         DeniedError
             A session without its token against requests from other sites.
         """
+        known = self.known(headers)
+        if known is not None:
+            return known
         with self._database.reading() as session:
             bearer = _bearer(headers)
             if bearer is not None:
-                found = token_caller(session, bearer, self._settings.token)
+                found = token_caller(session, bearer)
             elif COOKIE in cookies:
                 found = self._by_session(session, cookies[COOKIE], method, headers)
             else:
@@ -57,6 +60,11 @@ class Gate:
         if found is None:
             raise UnauthorisedError(_LOG_IN)
         return found
+
+    def known(self, headers: Mapping[str, str]) -> Caller | None:
+        """Return the caller with the token of the command line, without the database; None for others."""
+        bearer = _bearer(headers)
+        return None if bearer is None else given_caller(bearer, self._settings.token)
 
     def is_open(self, session: Session) -> bool:
         """Return True for a station without users and token, which serves this machine only."""

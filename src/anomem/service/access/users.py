@@ -27,6 +27,7 @@ __all__ = [
     "authenticate",
     "change_user",
     "check_first",
+    "given_caller",
     "reset_password",
     "token_caller",
 ]
@@ -159,10 +160,15 @@ def add_token(session: Session, name: str, role: str, days: int | None, author: 
     return token, text
 
 
-def token_caller(session: Session, text: str, given: str | None) -> Caller | None:
-    """Return the caller with this token, or None; `given` is the token of the command line."""
+def given_caller(text: str, given: str | None) -> Caller | None:
+    """Return the caller with the token of the command line, `given`; None for another token, or without one."""
     if given is not None and hmac.compare_digest(text.encode(), given.encode()):
         return Caller("token of the command line", "engineer")
+    return None
+
+
+def token_caller(session: Session, text: str) -> Caller | None:
+    """Return the caller with this token, or None."""
     token = session.scalar(select(Token).where(Token.sha256 == token_hash(text)))
     if token is None or token.revoked is not None or _over(token.expires):
         return None

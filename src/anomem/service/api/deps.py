@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
 
 from anomem.service.access.sessions import COOKIE
 from anomem.service.access.users import Caller, Role
@@ -25,13 +26,16 @@ StationOf = Annotated[Station, Depends(_station)]
 """Station of the application."""
 
 
-def _caller(request: Request, station: StationOf) -> Caller:
+async def _caller(request: Request, station: StationOf) -> Caller:
     given = "authorization" in request.headers or COOKIE in request.cookies
     key = address_of(request)
     if given and key is not None:
         station.logins.check(key)
+    known = station.gate.known(request.headers)
+    if known is not None:  # without a hop to another thread
+        return known
     try:
-        return station.gate.caller(request.method, request.headers, request.cookies)
+        return await run_in_threadpool(station.gate.caller, request.method, request.headers, request.cookies)
     except UnauthorisedError:
         if given and key is not None:
             station.logins.failed(key)

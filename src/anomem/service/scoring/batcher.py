@@ -17,6 +17,10 @@ from anomem.service.scoring.strata import check_stratum, strata_for
 __all__ = ["Batcher", "Served"]
 
 
+_AHEAD = 2
+"""Batches scored in one go: images of the second are decoded while the first is scored."""
+
+
 @dataclass(frozen=True)
 class Served:
     """Loaded version.
@@ -125,7 +129,7 @@ class Batcher:
         with self._changed:
             while not self._parts and not self._stopped:
                 self._changed.wait()
-            count = min(self._batch, len(self._parts))
+            count = min(_AHEAD * self._batch, len(self._parts))
             return [self._parts.popleft() for _ in range(count)]
 
     def _score(self, served: Served, parts: Sequence[Part]) -> list[ScoredPart]:
