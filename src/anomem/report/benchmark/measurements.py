@@ -100,15 +100,17 @@ def measured_value(value: object) -> float | None:
 
 
 def figure_words(value: object) -> str:
-    """Format a figure: a mean with its standard deviation, a number, text, or a dash.
+    """Format a figure: a mean with its standard deviation, figures by name, a number, text, or a dash.
 
     Examples
     --------
-    >>> figure_words({"mean": 2.5, "sd": 0.1, "n": 3}), figure_words(None), figure_words(0.5)
-    ('2.5 ± 0.1', '–', '0.5')
+    >>> figure_words({"mean": 2.5, "sd": 0.1, "n": 3}), figure_words(None), figure_words(0.5), figure_words({"201": 7})
+    ('2.5 ± 0.1', '–', '0.5', '201: 7')
     """
     if value is None:
         return "–"
+    if isinstance(value, Mapping) and "mean" not in value:
+        return ", ".join(f"{clean(str(name), _TEXT)}: {figure_words(figure)}" for name, figure in value.items())
     if isinstance(value, Mapping):
         spread = f" ± {value['sd']:g}" if finite(value.get("sd")) is not None and value.get("n", 1) > 1 else ""
         return f"{value.get('mean'):g}{spread}"
