@@ -123,6 +123,8 @@ def evaluation_page(
         shift=words.shift(evaluation),
         together=words.together(evaluation),
         strata=detector.calibration_.parts,
+        crossed=detector.calibration_.kind != "split",
+        bound=detector.calibration_.bound,
         confound=words.confound(evaluation),
         set_lines=words.set_lines(evaluation),
         histogram=safe(score_histogram(scores[NORMAL], scores[ANOMALOUS], *_shown_threshold(evaluation))),
