@@ -221,7 +221,7 @@ def test_files_hold_every_entry(report: Report, tmp_path: Path) -> None:
     assert (first["repetitions"], first["mark"], first["set"]) == ("2", "best", "magnetic_tile")
     assert {row["kind"] for row in rows} == {"ours", "peer", "published"}
     compared = list(csv.DictReader(io.StringIO(comparisons_csv(report))))
-    assert len(compared) == len(report.comparisons)
+    assert len(compared) == len(report.comparisons) + len(report.per_column)
     assert float(compared[0]["difference"]) == report.comparisons[0].found.difference
     checked = list(csv.DictReader(io.StringIO(confound_csv(report))))
     screw = next(row for row in checked if row["set"] == "MVTec AD screw")

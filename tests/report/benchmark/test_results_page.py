@@ -103,6 +103,17 @@ def test_rejected_test_normals_are_summed_over_seeds_and_classes(tmp_path: Path)
     assert (cifar.where, cifar.n_false, cifar.n_fits) == ("CIFAR-10", 4, 2)
 
 
+def test_attainable_detection_is_that_of_the_lowest_threshold_within_alpha(tmp_path: Path) -> None:
+    decided = {"at_alpha": {"alpha": 0.1, "n_false": 0, "detection_rate": 0.3}}
+    roc = {"fpr": [0.0, 0.05, 0.1, 0.1, 0.2], "tpr": [0.0, 0.4, 0.4, 0.75, 1.0]}
+    lines = [line(0.9, **decided, roc=roc, seed=0), line(0.9, **decided, roc=roc | {"tpr": [0, 0, 0, 0.25, 1]}, seed=1)]
+    (found,) = rejected_normals(report_of(tmp_path, lines).runs.runs, "anomem")
+    assert found.attainable == (0.75 + 0.25) / 2
+    assert "| 10 | 0 | 120 | 0.00 | 30.0 | 50.0 | 2 |" in results_page(report_of(tmp_path, lines))
+    (unknown,) = rejected_normals(report_of(tmp_path, [lines[0], line(0.9, **decided, seed=2)]).runs.runs, "anomem")
+    assert unknown.attainable is None
+
+
 def test_measurements_become_a_section_per_script(tmp_path: Path) -> None:
     spread = {"mean": 2.5, "sd": 0.25, "n": 3}
     lines = [measurement("Fits", "tile", s=spread, MB=7), measurement("Fits", "wood", s=1.0)]

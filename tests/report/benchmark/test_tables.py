@@ -11,7 +11,7 @@ import pytest
 
 from anomem.benchmark.unit import scores_digest
 from anomem.errors import InputError
-from anomem.report.benchmark.baseline import choose_baseline, versus
+from anomem.report.benchmark.baseline import choose_baseline, per_column, versus
 from anomem.report.benchmark.comparison import StoredScores
 from anomem.report.benchmark.confounds import Confounds
 from anomem.report.benchmark.published import with_published
@@ -241,6 +241,22 @@ def test_every_method_is_compared_with_the_baseline_on_common_units(tables: Any)
     assert [v.row.name for v in versus(found, "knn", KEPT)] == ["anomem"]
     with pytest.raises(InputError, match="--baseline padim: no other method has the same images"):
         versus(found, "padim", KEPT, demanded=True)
+
+
+def test_methods_are_compared_within_each_set_of_a_table(tables: Any) -> None:
+    scores = {"bottle": (0.9, 0.95), "screw": (0.7, 0.5)}
+    lines = [
+        line(v, method=method, **on(f"mvtec_ad/{c}"))
+        for c, pair in scores.items()
+        for method, v in zip(("anomem", "knn"), pair, strict=True)
+    ]
+    found = tables(*lines)
+    (whole,) = versus(found, "anomem", KEPT)
+    assert (whole.found.n_categories, whole.found.difference) == (2, pytest.approx(-0.075))
+    each = {v.column.title: v.found for v in per_column(found, "anomem", KEPT)}
+    assert {title: round(of.difference, 6) for title, of in each.items()} == {"bottle": 0.05, "screw": -0.2}
+    assert each["screw"].verdict == -1
+    assert not per_column(tables(*lines[:2]), "anomem", KEPT), "the only set is the whole table"
 
 
 def test_the_baseline_is_found_by_label_or_method(tables: Any) -> None:

@@ -1,26 +1,28 @@
-"""Comparison of every method with a baseline: paired differences over common units, per table."""
+"""Comparison of every method with a baseline: paired differences over common units, per table and per column."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from anomem.errors import InputError, suggestion
 from anomem.metrics.paired import Comparison, compare
 from anomem.report.benchmark.captions import METRIC_WORDS
+from anomem.report.benchmark.columns import TableColumn
 from anomem.report.benchmark.comparison import StoredScores, pairs_of
 from anomem.report.benchmark.tables import Row, Table
 
-__all__ = ["Versus", "choose_baseline", "versus"]
+__all__ = ["Versus", "choose_baseline", "per_column", "versus"]
 
 DEFAULT = "anomem"
 
 
 @dataclass(frozen=True)
 class Versus:
-    """Comparison of a method with the baseline, over their common units of a table."""
+    """Comparison of a method with the baseline, over their common units of a table's column."""
 
     table: Table
+    column: TableColumn
     baseline: Row
     row: Row
     found: Comparison
@@ -79,21 +81,32 @@ def versus(tables: Sequence[Table], baseline: str, kept: StoredScores, *, demand
     InputError
         Nothing can be compared, and `demanded`.
     """
-    found: list[Versus] = []
-    for table in tables:
-        own = [row for row in table.measured if row.label == baseline]
-        if not own:
-            continue
-        for row in table.measured:
-            against = own[0]
-            if row is against or (table.sweep and row.label != baseline):
-                continue
-            pairs = pairs_of(row.runs, against.runs, table.whole.members, table.metric, kept)
-            if pairs:
-                compared = compare(pairs, higher=METRIC_WORDS[table.metric].higher)
-                found.append(Versus(table, against, row, compared))
+    found = [versus for table in tables for versus in _compared(table, [table.whole], baseline, kept)]
     if demanded and not found:
         raise InputError(
             f"--baseline {baseline}: no other method has the same images, seed and draw; choose another baseline"
         )
     return found
+
+
+def per_column(tables: Sequence[Table], baseline: str, kept: StoredScores) -> list[Versus]:
+    """Compare as `versus` does, within each set or category of the tables that have several."""
+    found: list[Versus] = []
+    for table in tables:
+        single = [column for column in table.columns if column.kind == "one"]
+        found += _compared(table, single, baseline, kept) if len(single) > 1 else ()
+    return found
+
+
+def _compared(table: Table, columns: Sequence[TableColumn], baseline: str, kept: StoredScores) -> Iterator[Versus]:
+    against = next((row for row in table.measured if row.label == baseline), None)
+    if against is None:
+        return
+    higher = METRIC_WORDS[table.metric].higher
+    for column in columns:
+        for row in table.measured:
+            if row is against or (table.sweep and row.label != baseline):
+                continue
+            pairs = pairs_of(row.runs, against.runs, column.members, table.metric, kept)
+            if pairs:
+                yield Versus(table, column, against, row, compare(pairs, higher=higher))

@@ -13,6 +13,8 @@ from anomem.report.benchmark.sets import MARK, MeasuredSet, marked
 
 __all__ = ["Rejected", "rejected_normals"]
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Rejected:
@@ -27,6 +29,9 @@ class Rejected:
         Normal test images rejected, and all of them, summed over fits.
     detection : float
         Share of the anomalies found, mean over fits.
+    attainable : float or None
+        Share that the lowest threshold would find at which at most alpha of these normals are rejected, mean over fits:
+        chosen on the test images, so that no calibration reaches it. None where a line has no ROC curve.
     n_fits : int
     """
 
@@ -36,6 +41,7 @@ class Rejected:
     n_false: int
     n_normal: int
     detection: float
+    attainable: float | None
     n_fits: int
 
     @property
@@ -70,5 +76,19 @@ def _counted(runs: Sequence[Run], sets: Sequence[MeasuredSet]) -> Rejected:
         n_false=round(sum(run.decision.n_false or 0.0 for run in runs)),
         n_normal=round(sum(run.n_normal or 0.0 for run in runs)),
         detection=statistics.fmean(run.decision.detection_rate or 0.0 for run in runs),
+        attainable=_mean([_attainable(run) for run in runs]),
         n_fits=len(runs),
     )
+
+
+def _attainable(run: Run) -> float | None:
+    if run.roc is None or run.decision.alpha is None:
+        return None
+    rates, found = run.roc
+    allowed = found[rates <= run.decision.alpha + _ROUNDING]
+    return float(allowed.max()) if len(allowed) else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None

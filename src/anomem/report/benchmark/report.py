@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anomem.report.benchmark.baseline import Versus, choose_baseline, versus
+from anomem.report.benchmark.baseline import Versus, choose_baseline, per_column, versus
 from anomem.report.benchmark.captions import PROTOCOLS, set_title, trial_words
 from anomem.report.benchmark.charts import MOST_CHARTS, Chart, memory_chart, promise_chart, roc_charts, type_charts
 from anomem.report.benchmark.comparison import StoredScores
@@ -77,7 +77,8 @@ class Report:
     tables : tuple of Table
     baseline : str
         Label of the method that others are compared with; empty without tables.
-    comparisons : tuple of Versus
+    comparisons, per_column : tuple of Versus
+        Over all categories of a table; within each.
     promises : tuple of FalseAlarms
     costs : tuple of Cost
     checks : tuple of Checked
@@ -94,6 +95,7 @@ class Report:
     tables: tuple[Table, ...]
     baseline: str
     comparisons: tuple[Versus, ...]
+    per_column: tuple[Versus, ...]
     promises: tuple[FalseAlarms, ...]
     costs: tuple[Cost, ...]
     checks: tuple[Checked, ...]
@@ -144,6 +146,7 @@ def gather(
         tables=tables,
         baseline=label,
         comparisons=tuple(versus(tables, label, kept, demanded=baseline is not None)),
+        per_column=tuple(per_column(tables, label, kept)),
         promises=false_alarm_rates,
         costs=tuple(costs(read.runs, sets)),
         checks=tuple(_checks(read.runs, confounds, sets)),

@@ -41,8 +41,8 @@ _TABLE_COLUMNS = (
     *("mean", "sd", "repetitions", "low", "high", "mark", "other_images", "categories_lacking", "confounded", "source"),
 )
 _VERSUS_COLUMNS = (
-    *("table", "protocol", "sweep", "setting", "figure", "trial", "method", "baseline", "difference", "low", "high"),
-    *("wins", "ties", "losses", "error_ratio", "units", "categories", "resampled"),
+    *("table", "protocol", "sweep", "setting", "figure", "trial", "column", "method", "baseline", "difference"),
+    *("low", "high", "wins", "ties", "losses", "error_ratio", "units", "categories", "resampled"),
 )
 
 
@@ -105,16 +105,16 @@ def tables_csv(report: Report) -> str:
 
 
 def comparisons_csv(report: Report) -> str:
-    """Write every comparison as CSV, one per line."""
+    """Write every comparison as CSV, one per line: over all categories, then within each."""
     rows: list[Sequence[Any]] = [_VERSUS_COLUMNS]
-    for versus in report.comparisons:
+    for versus in (*report.comparisons, *report.per_column):
         found = versus.found
         bounds = ["" if bound is None else bound for bound in (found.low, found.high)]
         ratio = "" if found.error_ratio is None else found.error_ratio
         rows.append(
             (
-                *(*_about(versus.table), versus.row.name, versus.baseline.name, found.difference, *bounds),
-                *(found.wins, found.ties, found.losses, ratio, found.n_units, found.n_categories),
+                *(*_about(versus.table), versus.column.title, versus.row.name, versus.baseline.name),
+                *(found.difference, *bounds, found.wins, found.ties, found.losses, ratio, found.n_units, found.n_categories),
                 " ".join(found.basis),
             )
         )
@@ -158,10 +158,11 @@ def plain(report: Report) -> dict[str, Any]:
         "comparisons": [
             {
                 **dict(zip(_VERSUS_COLUMNS, _about(versus.table), strict=False)),
+                "column": versus.column.title,
                 "method": versus.row.name,
                 **{name: getattr(versus.found, name) for name in Comparison.__dataclass_fields__},
             }
-            for versus in report.comparisons
+            for versus in (*report.comparisons, *report.per_column)
         ],
         "confound": [
             {
