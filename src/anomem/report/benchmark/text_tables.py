@@ -114,7 +114,16 @@ def comparisons_csv(report: Report) -> str:
         rows.append(
             (
                 *(*_about(versus.table), versus.column.title, versus.row.name, versus.baseline.name),
-                *(found.difference, *bounds, found.wins, found.ties, found.losses, ratio, found.n_units, found.n_categories),
+                *(
+                    found.difference,
+                    *bounds,
+                    found.wins,
+                    found.ties,
+                    found.losses,
+                    ratio,
+                    found.n_units,
+                    found.n_categories,
+                ),
                 " ".join(found.basis),
             )
         )
