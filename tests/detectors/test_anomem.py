@@ -98,7 +98,7 @@ def test_presets_reach_the_scorer(fitted: AnoMem, images: UInt8Image) -> None:
     """Published figures hold for these values: maps come from early layers, scores from all; objects recall softly."""
     surface = _scorer(fitted)
     assert surface.fusion.weights.tolist() == [1.0, 0.0, 1.0, 0.0, 0.75, 0.75, 0.5, 0.5]
-    assert surface.fusion.map_weights.tolist() == [0.0, 0.5, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0]
+    assert surface.fusion.map_weights.tolist() == [0.0, 0.5, 0.0, 1.0, 0.0, 0.75, 0.0, 0.0]
     unit = [memory.normaliser.unit for memory in surface.memories()]
     assert unit == [False, False, False, False, True, False, True, True]
     assert [memory.dim - memory.channels for memory in surface.memories()] == [2, 0, 2, 0, 2, 2, 2, 2]

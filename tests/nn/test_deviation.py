@@ -186,6 +186,27 @@ def test_a_map_of_its_own_weights_leaves_the_score_alone(reduction: str) -> None
     assert bool((again[0] > apart[0]).all())
 
 
+def test_a_map_standardised_apart_leaves_the_score_alone() -> None:
+    """The score discounts a noisy place, the map shows it as it is; one standardisation has no buffers of another."""
+    tune, norms = _norms(40, HWS), _norms(3, HWS, seed=2)
+    tune[0][:, 2, 2] += 5 * torch.rand(40, generator=_generator(9))
+    alike = {"reduction": "top", "map_weights": [1.0, 0.5]}
+    per_place, per_scale, apart = (
+        _fusion(HWS, [1.0, 3.0], **alike, standardise=kind, map_standardise=of_map)
+        for kind, of_map in (("position", None), ("scale", None), ("position", "scale"))
+    )
+    for fusion in (per_place, per_scale, apart):
+        fusion.standardise_on(tune, _norms(5, HWS, seed=1))
+    torch.testing.assert_close(apart(norms)[0], per_place(norms)[0], rtol=0, atol=0)
+    torch.testing.assert_close(apart(norms)[1], per_scale(norms)[1], rtol=0, atol=0)
+    assert not torch.equal(apart(norms)[1], per_place(norms)[1])
+    assert apart.state_dict().keys() - per_place.state_dict().keys() == {
+        f"map_{name}_{s}" for name in ("location", "spread") for s in range(2)
+    }
+    alone = _fusion(HWS, [1.0, 3.0], standardise="position", map_standardise="scale")
+    assert alone.state_dict().keys() == per_place.state_dict().keys(), "one map for both"
+
+
 def test_a_map_without_any_scale_is_refused() -> None:
     with pytest.raises(ParameterError, match="weights: 0 for every scale"):
         _fusion(HWS, [1.0, 1.0], map_weights=[0.0, 0.0])

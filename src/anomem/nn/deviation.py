@@ -155,6 +155,8 @@ class MapFusion(nn.Module):
         Standardisation of the norms before the fusion, by mean and deviation of normals: per position, per
         scale, or none (the paper). The statistic of the reduction (a map's L2 norm, else its maximum) is
         then brought to mean 0 and deviation 1 on tune normals, so that no scale outvotes another.
+    map_standardise : {"position", "scale", "none"}, optional
+        The same of a map that is shown with `map_weights` of its own. None: as `standardise`.
 
     Notes
     -----
@@ -179,6 +181,7 @@ class MapFusion(nn.Module):
         smoothing: float,
         standardise: str,
         map_weights: Sequence[float] | None = None,
+        map_standardise: str | None = None,
     ) -> None:
         super().__init__()
         self.reduction, self.top, self.standardise = reduction, top, standardise
@@ -191,9 +194,13 @@ class MapFusion(nn.Module):
         self.register_buffer("map_weights", shown, persistent=False)
         self.register_buffer("totals", torch.tensor([0.0, 1.0]).repeat(len(hws), 1))
         self.register_buffer("kernel", _gaussian(smoothing * max(self.map_hw) / max(input_hw)))
-        for s, hw in enumerate(hws):
-            self.register_buffer(f"location_{s}", torch.zeros(hw))
-            self.register_buffer(f"spread_{s}", torch.ones(hw))
+        self.standardisations = {"": standardise}
+        if self.shown is not None and map_standardise not in (None, standardise):
+            self.standardisations["map_"] = str(map_standardise)
+        for prefix in self.standardisations:
+            for s, hw in enumerate(hws):
+                self.register_buffer(f"{prefix}location_{s}", torch.zeros(hw))
+                self.register_buffer(f"{prefix}spread_{s}", torch.ones(hw))
 
     def standardise_on(self, tune: Sequence[Tensor], profile: Sequence[Tensor]) -> None:
         """Learn the distribution of the norms of normals.
@@ -206,27 +213,32 @@ class MapFusion(nn.Module):
             Norms of some training images, (M, h, w) per scale: too small as such, but they
             show where on the map norms are large, which a few tune normals alone estimate badly. M may be 0.
         """
-        if self.standardise == "none":
-            return
         pairs = [(t.double().cpu(), p.double().cpu()) for t, p in zip(tune, profile, strict=True)]
-        for s, (norms, learnt) in enumerate(pairs):
-            location, width = _scale_affine(norms)
-            if self.standardise == "position" and max(norms.shape[1:]) > 1:
-                location, width = _position_affine(norms, learnt)
-            if self.reduction != "l2":
-                peaks = ((norms - location) / width).flatten(1).amax(dim=1)
-                location, width = location + peaks.mean() * width, width * spread(peaks)
-            self.get_buffer(f"location_{s}").copy_(location.expand(norms.shape[1:]))
-            self.get_buffer(f"spread_{s}").copy_(width.expand(norms.shape[1:]))
+        for prefix, kind in self.standardisations.items():
+            for s, (norms, learnt) in enumerate(pairs if kind != "none" else ()):
+                location, width = self._affine(norms, learnt, kind)
+                self.get_buffer(f"{prefix}location_{s}").copy_(location.expand(norms.shape[1:]))
+                self.get_buffer(f"{prefix}spread_{s}").copy_(width.expand(norms.shape[1:]))
+        for s, (norms, _) in enumerate(pairs if self.standardise != "none" else ()):
             totals = norms.square().sum(dim=(1, 2)).sqrt()
             self.totals[s] = torch.stack([totals.mean(), spread(totals)])
+
+    def _affine(self, norms: Tensor, learnt: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+        """Return what the norms of a scale are moved by and divided by."""
+        location, width = _scale_affine(norms)
+        if kind == "position" and max(norms.shape[1:]) > 1:
+            location, width = _position_affine(norms, learnt)
+        if self.reduction == "l2":
+            return location, width
+        peaks = ((norms - location) / width).flatten(1).amax(dim=1)
+        return location + peaks.mean() * width, width * spread(peaks)
 
     def forward(self, norms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Fuse norm maps [(B, h_s, w_s)] to a score (B,) and a map (B, *map_hw)."""
         if self.shown is None:
             fused = self._fused_map(norms, self.weights, self.on_map)
             return self._score(norms, fused), fused
-        shown = self._fused_map(norms, self.map_weights, self.shown)
+        shown = self._fused_map(norms, self.map_weights, self.shown, list(self.standardisations)[-1])
         judged = shown if self.reduction == "l2" else self._fused_map(norms, self.weights, self.on_map)
         return self._score(norms, judged), shown
 
@@ -246,13 +258,13 @@ class MapFusion(nn.Module):
         standard = (totals - self.totals[:, 0]) / self.totals[:, 1]
         return (standard * self.weights).sum(dim=1) / self.weights.sum()
 
-    def _fused_map(self, norms: Sequence[Tensor], weights: Tensor, scales: Sequence[int]) -> Tensor:
+    def _fused_map(self, norms: Sequence[Tensor], weights: Tensor, scales: Sequence[int], prefix: str = "") -> Tensor:
         """Return norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
-        layers = [weights[s] * _resized(self._standard(s, norms[s])[:, None], self.map_hw) for s in scales]
+        layers = [weights[s] * _resized(self._standard(s, norms[s], prefix)[:, None], self.map_hw) for s in scales]
         return smooth(sum(layers) / weights[scales].sum(), self.kernel)[:, 0]
 
-    def _standard(self, scale: int, norms: Tensor) -> Tensor:
-        return (norms - self.get_buffer(f"location_{scale}")) / self.get_buffer(f"spread_{scale}")
+    def _standard(self, scale: int, norms: Tensor, prefix: str) -> Tensor:
+        return (norms - self.get_buffer(f"{prefix}location_{scale}")) / self.get_buffer(f"{prefix}spread_{scale}")
 
 
 def _placed(hws: Sequence[tuple[int, int]], weights: Sequence[float]) -> list[int]:

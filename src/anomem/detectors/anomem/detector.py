@@ -211,6 +211,13 @@ class AnoMem(Detector, ClosedForm):
         doc="Standardise deviations on tune normals before the fusion, per position or per scale.",
         preset=True,
     )
+    map_standardise: str | None = param(
+        None,
+        OneOf(("position", "scale", "none")),
+        doc="The same for a map with weights of its own; none: as standardise.",
+        optional=True,
+        preset=True,
+    )
     reduction: str = param(
         None,
         OneOf(("l2", "max", "top")),

@@ -314,6 +314,7 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
             "top": p.top,
             "smoothing": p.smoothing,
             "standardise": p.standardise,
+            "map_standardise": p.map_standardise,
         },
         "second_stage": {"blocks": list(p.stage_two.heads), "distance": p.stage_two.learner == "distance"},
         "n_prototypes": 0,

@@ -28,8 +28,8 @@ __all__ = ["bar_lines", "overview", "results_page"]
 LOCATING = "localisation"
 OVERVIEW = ("image_auroc", "aupro")
 DECISIONS = (
-    "Decisions at the alpha of each fit; nothing is re-split. Attainable: found by the lowest threshold that rejects at "
-    "most alpha of these normals. It is chosen on them, so that no calibration can be expected to reach it."
+    "Decisions at the alpha of each fit; nothing is re-split. Attainable: found by the lowest threshold that rejects "
+    "at most alpha of these normals. It is chosen on them, so that no calibration can be expected to reach it."
 )
 _SINGLE, _GROUPS = "one", ("mean", "group")
 
