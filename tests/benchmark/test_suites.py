@@ -131,7 +131,7 @@ def test_words_become_parts() -> None:
         (["smok"], "did you mean smoke"),
         (["few-label"], "did you mean few-labels"),
         (["sweep:betta"], "did you mean sweep:beta"),
-        (["xyz"], "known: smoke, cpu, cpu-long, development, memory, paper, one-vs-rest"),
+        (["xyz"], "known: smoke, cpu, cpu-long, development, memory, paper, report, one-vs-rest"),
         (["promise"], "name one with --data"),
     ],
 )

@@ -102,6 +102,8 @@ MEMORY_ARMS = _arms(
         "AnoMem, places do not count": {"place_weight": (0.0,)},
         "AnoMem, places count on all scales": {"place_weight": (3.0,)},
         "AnoMem, one map for both": {"map_weights": None},
+        "AnoMem, maps standardised per position": {"map_standardise": "position"},
+        "AnoMem, maps smoothed": {"smoothing": 4.0},
         "AnoMem, maps with neighbourhood": {"map_weights": (0.5, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0)},
         "AnoMem, early scales first": {"scale_weights": (1.0, 0.0, 1.0, 0.0, 0.5, 0.5, 0.25, 0.25)},
         "AnoMem, version 0.1": {
