@@ -72,8 +72,7 @@ def _numbers(_: click.Context, __: click.Parameter, value: Sequence[str]) -> tup
 @options.as_json
 @pass_session
 def bench(session: Session, /, what: tuple[str, ...], out: Path, jobs: int, as_json: bool, **given: Any) -> None:
-    """Run benchmarks: SUITE (smoke, cpu, development, report, paper, ...), PROTOCOL (one-vs-rest, ...) or
-    sweep:NAME.
+    """Run benchmarks: SUITE (smoke, cpu, report, paper, ...), PROTOCOL (one-vs-rest, ...) or sweep:NAME.
 
     Every finished unit (task, method, seed) appends one JSON line to FILE. Finished units are skipped: rerun the same
     command to resume.
