@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -260,8 +262,23 @@ class MapFusion(nn.Module):
 
     def _fused_map(self, norms: Sequence[Tensor], weights: Tensor, scales: Sequence[int], prefix: str = "") -> Tensor:
         """Return norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
-        layers = [weights[s] * _resized(self._standard(s, norms[s], prefix)[:, None], self.map_hw) for s in scales]
+        layers = []
+        for alike in self._alike(scales):
+            weighted = [weights[s] * self._standard(s, norms[s], prefix) for s in alike]
+            layers.append(_resized(reduce(operator.add, weighted)[:, None], self.map_hw))
         return smooth(sum(layers) / weights[scales].sum(), self.kernel)[:, 0]
+
+    def _alike(self, scales: Sequence[int]) -> list[list[int]]:
+        """Group scales that are up-sampled together: those of one grid, whose sum is up-sampled once.
+
+        With one map for both, every scale alone: models of version 0.1 keep their scores to the bit.
+        """
+        if self.shown is None:
+            return [[s] for s in scales]
+        by_grid: dict[tuple[int, ...], list[int]] = {}
+        for s in scales:
+            by_grid.setdefault(tuple(self.get_buffer(f"location_{s}").shape), []).append(s)
+        return list(by_grid.values())
 
     def _standard(self, scale: int, norms: Tensor, prefix: str) -> Tensor:
         return (norms - self.get_buffer(f"{prefix}location_{scale}")) / self.get_buffer(f"{prefix}spread_{scale}")
