@@ -293,7 +293,7 @@ def main() -> None:
         "Ratios: medians over rounds. Without maps.",
         "Bare: the backbone up to its last feature map, exported by the same code, on decoded tiles in memory.",
         "anomalib's exported PaDiM: traced in its environment, which lacks openvino; converted and run in ours.",
-        "It runs image by image, synchronously, like its inferencer, or in an AsyncInferQueue with the hint THROUGHPUT.",
+        "It runs image by image, like its inferencer, or in an AsyncInferQueue with the hint THROUGHPUT.",
         "Our threads decode and resize for it.",
         "AnoMem's sessions run asynchronous requests in several streams.",
         "Without a hint openvino chooses its precision: bfloat16 where the processor has it.",
