@@ -16,8 +16,8 @@ from anomem.errors import ParameterError
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.normalise import Normaliser
 
-PRIOR_IMAGES = 200
-"""Weight, in images, of the prior that all positions of a scale are alike."""
+PRIOR_IMAGES = 200.0
+"""Weight, in images, of the prior that all positions of a scale are alike; that of version 0.1."""
 
 
 def _coordinates(hw: tuple[int, int]) -> Tensor:
@@ -157,6 +157,8 @@ class MapFusion(nn.Module):
         Standardisation of the norms before the fusion, by mean and deviation of normals: per position, per
         scale, or none (the paper). The statistic of the reduction (a map's L2 norm, else its maximum) is
         then brought to mean 0 and deviation 1 on tune normals, so that no scale outvotes another.
+    position_prior : float
+        Weight, in images, of the prior that all positions are alike, for standardisation per position.
     map_standardise : {"position", "scale", "none"}, optional
         The same of a map that is shown with `map_weights` of its own. None: as `standardise`.
 
@@ -184,9 +186,11 @@ class MapFusion(nn.Module):
         standardise: str,
         map_weights: Sequence[float] | None = None,
         map_standardise: str | None = None,
+        position_prior: float = PRIOR_IMAGES,
     ) -> None:
         super().__init__()
         self.reduction, self.top, self.standardise = reduction, top, standardise
+        self.position_prior = position_prior
         self.on_map = _placed(hws, weights)
         self.shown = None if map_weights is None else _placed(hws, map_weights)
         self.grid_hw = max(hws, key=math.prod)
@@ -229,7 +233,7 @@ class MapFusion(nn.Module):
         """Return what the norms of a scale are moved by and divided by."""
         location, width = _scale_affine(norms)
         if kind == "position" and max(norms.shape[1:]) > 1:
-            location, width = _position_affine(norms, learnt)
+            location, width = _position_affine(norms, learnt, self.position_prior)
         if self.reduction == "l2":
             return location, width
         peaks = ((norms - location) / width).flatten(1).amax(dim=1)
@@ -353,7 +357,7 @@ def _scale_affine(norms: Tensor) -> tuple[Tensor, Tensor]:
     return norms.mean(), spread(norms)
 
 
-def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
+def _position_affine(norms: Tensor, learnt: Tensor, prior: float) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of the norms per position: two maps (h, w).
 
     Norms of training images are brought to the tune normals' mean and deviation before they are included. Both maps are
@@ -364,7 +368,7 @@ def _position_affine(norms: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
     if len(learnt):
         as_tune = (learnt - learnt.mean()) / spread(learnt) * spread(norms) + norms.mean()
         pooled = torch.cat([as_tune, norms])
-    trust = len(pooled) / (len(pooled) + PRIOR_IMAGES)
+    trust = len(pooled) / (len(pooled) + prior)
     means = pooled.mean(dim=0)
     variances = (pooled - means).square().mean(dim=0)
     location = trust * means + (1 - trust) * means.mean()

@@ -211,6 +211,12 @@ class AnoMem(Detector, ClosedForm):
         doc="Standardise deviations on tune normals before the fusion, per position or per scale.",
         preset=True,
     )
+    position_prior: float = param(
+        200.0,
+        Range(0.0),
+        doc="Weight of the prior that all positions are alike, for standardisation per position, images.",
+        preset=True,
+    )
     map_standardise: str | None = param(
         None,
         OneOf(("position", "scale", "none")),

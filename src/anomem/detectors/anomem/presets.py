@@ -188,6 +188,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "smoothing": 0.0,
         "reduction": "top",
         "standardise": "position",
+        "position_prior": 50.0,
         "map_standardise": "scale",
         "stage_two.heads": ("spread", "signed", "top", "peak"),
         "stage_two.cap": 0.8,

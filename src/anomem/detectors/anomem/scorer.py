@@ -315,6 +315,7 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
             "smoothing": p.smoothing,
             "standardise": p.standardise,
             "map_standardise": p.map_standardise,
+            "position_prior": p.position_prior,
         },
         "second_stage": {"blocks": list(p.stage_two.heads), "distance": p.stage_two.learner == "distance"},
         "n_prototypes": 0,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from anomem.report.benchmark.bars import SEPARATOR, Outcome
 from anomem.report.benchmark.captions import METRIC_WORDS, PROTOCOLS, ProtocolWords, figure
 from anomem.report.benchmark.false_alarms import RULE
 from anomem.report.benchmark.measurements import Measurement, circumstances, sections
-from anomem.report.benchmark.rejected import rejected_normals
+from anomem.report.benchmark.rejected import Rejected, rejected_normals
 from anomem.report.benchmark.report import Report
 from anomem.report.benchmark.runs import Column, clean
 from anomem.report.benchmark.tables import Cell, Row, Table
@@ -96,7 +96,23 @@ def overview(report: Report) -> list[str]:
         lines += [md_row([about, m.name, *(md_cell(m.row, m.cells.get(t), metric) for t in titles)]) for m in shown]
         if metric == "image_auroc":
             lines.append(md_row([about, "*best trivial feature alone*", *_trivial(report, titles)]))
-    return lines
+    return lines + _decision_lines(report, names, list(titles))
+
+
+def _decision_lines(report: Report, names: Sequence[str], titles: Sequence[str]) -> list[str]:
+    """Write what verdicts at the fits' alpha find and reject, for methods that give verdicts."""
+    decided = {name: {r.where: r for r in rejected_normals(report.runs.runs, name, report.sets)} for name in names}
+    about: dict[str, Callable[[Rejected], str]] = {
+        "promised false alarms, alpha %": lambda r: f"{100 * r.alpha:.3g}",
+        "false alarms at alpha %": lambda r: figure(r.rate),
+        "defects found at alpha %": lambda r: figure(r.detection),
+    }
+    return [
+        md_row([title, md(name), *(words(found[t]) if t in found else "–" for t in titles)])
+        for title, words in about.items()
+        for name, found in decided.items()
+        if found
+    ]
 
 
 def _trivial(report: Report, titles: Mapping[str, Column]) -> list[str]:
