@@ -57,28 +57,24 @@ PLUME_ARMS = _arms(
 )
 """Rows of PLUME's Table 1c, on the default backbone."""
 
-_LIVING: dict[str, Any] = {"widths": (16, 32, 64), "activation": "leaky", "error": "squared", "loss": "mse"}
+_STARVED: dict[str, Any] = {"widths": (2, 4, 8), "activation": "relu", "error": "absolute", "loss": "mse+ssim"}
+_STARVED_MEMORY: dict[str, Any] = {**_STARVED, "memory_channels": None, "seeding": "random", "temperature": 1.0}
 PMB_ARMS = _arms(
     "pmb",
     {"preset": "digits"},
     {
-        "PMB": {},
-        "PMB, no memory": {"memory": "none"},
-        "PMB, skips for memories": {"memory": "skip"},
-        "PMB, memory of positions": {"memory": "position"},
-        "PMB, to the letter": {"temperature": 1.0, "renormalise": False},
-        "PMB, narrow memories": {
-            **_LIVING,
-            "memory_channels": (4,),
-            "seeding": "features",
-            "temperature": 0.1,
-        },
-        "PMB, narrow memory of positions": {**_LIVING, "memory": "position", "memory_channels": (4,)},
-        "PMB, no memory, wide": {**_LIVING, "memory": "none"},
-        "PMB, skips for memories, wide": {**_LIVING, "memory": "skip"},
+        "PMB, narrow memories": {},
+        "PMB, narrow memory of positions": {"memory": "position"},
+        "PMB, no memory, wide": {"memory": "none"},
+        "PMB, skips for memories, wide": {"memory": "skip"},
+        "PMB, narrow": _STARVED_MEMORY,
+        "PMB, narrow, no memory": {**_STARVED, "memory": "none"},
+        "PMB, narrow, skips for memories": {**_STARVED, "memory": "skip"},
+        "PMB, narrow, memory of positions": {**_STARVED_MEMORY, "memory": "position"},
+        "PMB, narrow, to the letter": {**_STARVED_MEMORY, "renormalise": False},
     },
 )
-"""Memories and their rivals as narrow as version 0.1's, and with encoder and decoder wide enough to reconstruct."""
+"""Memories and their rivals with encoder and decoder wide enough to reconstruct, and as narrow as version 0.1's."""
 
 PMB_OBJECT = (Variant("pmb", {"preset": "object"}, "PMB, object"),)
 

@@ -165,7 +165,7 @@ _CPU_LONG = (
     Part("one-vs-rest", ("cifar100:coarse",), _all("anomem", **_OBJECT), {"draws": 1}),
     Part("one-vs-rest", ("cifar100:coarse",), (_COSINE, *_all("knn", "plume", **_OBJECT)), {"gammas": (0.0,)}),
     Part("one-vs-rest", ("cifar100:coarse",), STAGE_ONE_OBJECT, {"gammas": (0.0,)}),
-    Part("one-vs-rest", ("mnist",), (PMB_ARMS[0], PMB_ARMS[5]), _ONE_CLASS, (0, 1, 2)),
+    Part("one-vs-rest", ("mnist",), (PMB_ARMS[0], PMB_ARMS[4]), _ONE_CLASS, (0, 1, 2)),
     Part("one-vs-rest", ("cifar10",), _all("deepsad", "supervised", **_OBJECT), {"draws": 1}),
     Part("one-vs-rest", ("cifar10",), _all("ocsvm", "plume", **_OBJECT), {"gammas": (0.0,)}),
     Part("one-vs-rest", ("cifar10",), _all("anomem", **_OBJECT), {"draws": 1, "anomalies": "one"}),
