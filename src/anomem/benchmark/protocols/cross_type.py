@@ -7,7 +7,16 @@ from typing import Any, ClassVar
 
 from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
-from anomem.benchmark.protocols.base import Opener, Protocol, drawn, judged, label_pool, own_normals
+from anomem.benchmark.protocols.base import (
+    CALIBRATIONS,
+    Opener,
+    Protocol,
+    drawn,
+    fitted_with,
+    judged,
+    label_pool,
+    own_normals,
+)
 from anomem.benchmark.protocols.one_vs_rest import labelled_facts
 from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
@@ -40,6 +49,8 @@ class CrossType(Protocol):
         Types held out in turn; None: all.
     labels : {"refit", "anew"}, default "refit"
         "refit": labels train the second stage, of methods that have one. "anew": they train everything.
+    calibration : str, default "split"
+        Calibration of the fits: split, auto or cross.
 
     References
     ----------
@@ -58,6 +69,7 @@ class CrossType(Protocol):
     types: tuple[str, ...] | None = param(None, Each(Text("a type")), doc="Types held out in turn.", optional=True)
 
     labels: str = param("refit", OneOf(("refit", "anew")), doc="Stages that labels train: the second, or all.")
+    calibration: str = param("split", CALIBRATIONS, doc="Calibration of the fits.")
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """Yield a task per held-out type, k and draw."""
@@ -82,7 +94,8 @@ class CrossType(Protocol):
                         yield self._task(data, {**common, **anew, "k": k, "draw": draw}, labelled=True)
 
     def _task(self, data: BenchmarkSet, facts: dict[str, Any], *, labelled: bool) -> Task:
-        return Task(self.name, data.name, data.category, facts=facts, labelled=labelled)
+        train = fitted_with(self.options()["calibration"])
+        return Task(self.name, data.name, data.category, train, facts, labelled=labelled)
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit to normals and labelled anomalies; judge on normals and the unlabelled types."""

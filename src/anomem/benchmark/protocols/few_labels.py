@@ -9,7 +9,16 @@ import numpy as np
 
 from anomem.benchmark.image_sets import BenchmarkSet
 from anomem.benchmark.judging import Findings
-from anomem.benchmark.protocols.base import Opener, Protocol, drawn, judged, label_pool, own_normals
+from anomem.benchmark.protocols.base import (
+    CALIBRATIONS,
+    Opener,
+    Protocol,
+    drawn,
+    fitted_with,
+    judged,
+    label_pool,
+    own_normals,
+)
 from anomem.benchmark.protocols.one_vs_rest import labelled_facts
 from anomem.benchmark.unit import Task, Unit
 from anomem.benchmark.workspace import Workspace
@@ -38,6 +47,8 @@ class FewLabels(Protocol):
     maps : bool, default False
         Judge maps, too. This scores every image once per k; image-level figures of methods with a second stage need
         one pass for all k.
+    calibration : str, default "split"
+        Calibration of the fits: split, auto or cross.
     """
 
     name: ClassVar[str] = "few-labels"
@@ -46,6 +57,7 @@ class FewLabels(Protocol):
     draws: int = param(10, Range(1, 1000, integer=True), doc="Draws of the labelled defects.")
     masks: bool = param(False, FLAG, doc="Pass the masks of labelled defects.")
     maps: bool = param(False, FLAG, doc="Judge maps, too.")
+    calibration: str = param("split", CALIBRATIONS, doc="Calibration of the fits.")
 
     def tasks(self, data: BenchmarkSet, opened: Opener) -> Iterator[Task | str]:
         """Yield a task per draw and k."""
@@ -61,7 +73,8 @@ class FewLabels(Protocol):
             for k in few:
                 facts: dict[str, Any] = {"k": k, "draw": draw, "most": max(few), "maps": options["maps"]}
                 facts |= {"masks": options["masks"]} if k else {}
-                yield Task(self.name, data.name, data.category, facts=facts, labelled=k > 0)
+                train = fitted_with(options["calibration"])
+                yield Task(self.name, data.name, data.category, train, facts, labelled=k > 0)
 
     def run(self, unit: Unit, work: Workspace) -> Findings:
         """Fit to normals and the first k labels of the draw; judge on the images left at every k."""
