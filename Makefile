@@ -67,8 +67,11 @@ bench: venv
 results: venv
 	$(BIN)/anomem report $(wildcard $(RESULTS)/*.jsonl) --out benchmarks/report --markdown benchmarks/RESULTS.md \
 		--bars $(RESULTS)/bars.csv --sets $(RESULTS)/sets.csv || test $$? = 1
-	$(BIN)/anomem report $(RESULTS)/variants/development.jsonl $(RESULTS)/variants/peers.jsonl --baseline anomem \
-		--out $$(mktemp -d) --table $(RESULTS)/table.md --sets $(RESULTS)/sets.csv
+	folder=$$(mktemp -d) && $(BIN)/anomem report $(RESULTS)/variants/development.jsonl $(RESULTS)/variants/peers.jsonl \
+		--baseline anomem --out $$folder --table $(RESULTS)/table.md --sets $(RESULTS)/sets.csv && \
+		cp $$folder/comparisons.csv benchmarks/report/development.csv && \
+		$(BIN)/anomem report $(RESULTS)/variants/report.jsonl --out $$folder --table $(RESULTS)/table-report.md \
+		--sets $(RESULTS)/sets.csv && rm -r $$folder
 
 # What version 0.1 computed, bit for bit; the patterns name what is new or nested on purpose.
 revisions: venv

@@ -1,7 +1,7 @@
 """Split and cross-fitted calibration on draws of few normals: realised rate, detection, labels, suspects.
 
-    python benchmarks/cross_fitting.py rates --data magnetic_tile --sizes 20,50,100,200 --draws 5
-    python benchmarks/cross_fitting.py suspects --data magnetic_tile --sizes 100 --draws 5
+    python -m benchmarks.cross_fitting rates --data magnetic_tile --sizes 20,50,100,200 --draws 5
+    python -m benchmarks.cross_fitting suspects --data magnetic_tile --sizes 100 --draws 5
 
 Normals of a set (training and test) are drawn by group; the others are fresh. Features are extracted once for all
 draws. `rates` prints, per calibration and alpha, the share of fresh normals and of defects that are rejected, the
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from anomem.benchmark.environment import made_by
 from anomem.cross_fitting import cross_fit_kept
 from anomem.data.imageset import ImageSet
 from anomem.data.sources import PathSource, read_dataset
@@ -37,6 +38,7 @@ from anomem.metrics import auroc
 from anomem.nn.feature_store import FeatureStore
 from anomem.nn.kept_maps import KeptMaps, keep_maps
 from anomem.nn.scorer import MapScorer
+from anomem.params import parse_assignments
 from anomem.runtime.calibration import calibrate, rejected_ranks
 from anomem.runtime.progress import run_to_end
 from anomem.runtime.suspects import find_suspects
@@ -252,13 +254,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("protocol", choices=("rates", "suspects"))
     parser.add_argument("--data", required=True)
     parser.add_argument("--method", default="anomem")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="hyperparameters")
     parser.add_argument("--sizes", default="20,50")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--most", type=int, default=500)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/crossfit.jsonl"))
     options = parser.parse_args(arguments)
-    detector = get(options.method)()
+    given = parse_assignments(get(options.method), options.set)
+    detector = get(options.method)(**given)
     run = make_run(detector.resolve(), device="cpu", fit_precision="float32", batch_size=16, workers=1)
     protocol = {"rates": rates, "suspects": suspects}[options.protocol]
     with FeatureStore(4096) as store, options.out.open("a", encoding="utf-8") as stream:
@@ -266,8 +270,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in range(options.first, options.first + options.draws):
             for n in map(int, options.sizes.split(",")):
                 for line in protocol(pool, detector, run, n, seed):
-                    told = {"data": options.data, "method": options.method, **line}
-                    print(json.dumps(told), file=stream, flush=True)
+                    told = {"data": options.data, "method": options.method, "parameters": given, **line}
+                    print(
+                        json.dumps({**told, "made_by": made_by("cpu", torch.get_num_threads())}),
+                        file=stream,
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *ROOT.glob("*.md"),
@@ -77,9 +79,10 @@ def _found(name: str) -> bool:
     return True
 
 
-def test_the_readme_shows_the_table_of_results() -> None:
-    table = (ROOT / "benchmarks" / "results" / "table.md").read_text(encoding="utf-8").strip()
-    assert f"\n\n{table}\n\n" in (ROOT / "README.md").read_text(encoding="utf-8"), "paste benchmarks/results/table.md"
+@pytest.mark.parametrize(("name", "page"), [("table.md", "README.md"), ("table-report.md", "docs/anomem.md")])
+def test_pages_show_the_tables_of_results(name: str, page: str) -> None:
+    table = (ROOT / "benchmarks" / "results" / name).read_text(encoding="utf-8").strip()
+    assert f"\n\n{table}\n\n" in (ROOT / page).read_text(encoding="utf-8"), f"paste benchmarks/results/{name}"
 
 
 def test_every_page_is_in_the_index() -> None:

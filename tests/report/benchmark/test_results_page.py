@@ -163,7 +163,12 @@ def test_the_committed_pages_are_what_the_committed_lines_make() -> None:
     found = gather(runs, sets=read_sets(RESULTS / "sets.csv"))
     page = results_page(found, read_measurements(measured), check_bars(RESULTS / "bars.csv"))
     assert page == (RESULTS.parent / "RESULTS.md").read_text(encoding="utf-8"), "run make results"
-    assert "\n".join([*overview(found), ""]) == (RESULTS / "table.md").read_text(encoding="utf-8"), "run make results"
+
+
+@pytest.mark.parametrize(("lines", "table"), [(("development", "peers"), "table.md"), (("report",), "table-report.md")])
+def test_the_committed_tables_are_what_the_committed_lines_make(lines: tuple[str, ...], table: str) -> None:
+    found = gather([RESULTS / "variants" / f"{name}.jsonl" for name in lines], sets=read_sets(RESULTS / "sets.csv"))
+    assert "\n".join([*overview(found), ""]) == (RESULTS / table).read_text(encoding="utf-8"), "run make results"
 
 
 def test_missed_bars_are_listed_and_met_ones_counted() -> None:
