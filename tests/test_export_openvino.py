@@ -21,6 +21,7 @@ from anomem.errors import AnomemWarning, ExportError, InputError, MissingExtraEr
 from anomem.export.ir import METHODS
 from anomem.nn.scorer import Output
 from anomem.runtime.dependencies import import_openvino
+from anomem.runtime.engines import open_engine
 from anomem.runtime.exported import read_facts, write_facts
 from anomem.runtime.metadata import read_texts, write_texts
 from anomem.runtime.session import Session
@@ -74,6 +75,16 @@ def test_float32_scores_as_the_model() -> None:
     assert np.array_equal(session.predict(pictures()), detector.predict(pictures()))
     assert session.calibration_ == detector.calibration_
     assert quantised(pair.file) == []
+
+
+def test_scores_with_and_without_maps_are_equal_and_cost_differs(pair: Pair) -> None:
+    """The map's own memories are not in the network that is compiled for scores alone."""
+    session, images = Session.open(pair.file, threads=1), pictures()[:4]
+    with_maps = [result.score for result in session.score(images, maps=True)]
+    assert [result.score for result in session.score(images)] == with_maps
+    engine = open_engine(pair.file, precision="float32", threads=1)
+    sizes = [len(engine._model(alone=True, maps=maps).get_runtime_model().get_ops()) for maps in (False, True)]
+    assert sizes[0] < sizes[1]
 
 
 def test_batches_do_not_matter(pair: Pair) -> None:

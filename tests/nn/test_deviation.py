@@ -207,6 +207,15 @@ def test_a_map_standardised_apart_leaves_the_score_alone() -> None:
     assert alone.state_dict().keys() == per_place.state_dict().keys(), "one map for both"
 
 
+@pytest.mark.parametrize("reduction", ["l2", "max", "top"])
+def test_a_score_needs_the_norms_of_its_own_scales_alone(reduction: str) -> None:
+    norms = _norms(3, HWS)
+    fusion = _fusion(HWS, [1.0, 0.0], map_weights=[0.0, 1.0], reduction=reduction, standardise="scale")
+    fusion.standardise_on(_norms(20, HWS, seed=1), norms)
+    assert fusion.judged == ([0, 1] if reduction == "l2" else [0])
+    assert torch.equal(fusion.score({s: norms[s] for s in fusion.judged}), fusion(norms)[0])
+
+
 def test_a_map_without_any_scale_is_refused() -> None:
     with pytest.raises(ParameterError, match="weights: 0 for every scale"):
         _fusion(HWS, [1.0, 1.0], map_weights=[0.0, 0.0])

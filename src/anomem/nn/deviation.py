@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 from anomem.nn.hopfield import HopfieldMemory
 from anomem.nn.normalise import Normaliser
+
+Norms: TypeAlias = Sequence[Tensor] | Mapping[int, Tensor]
+"""Norm map of each scale, or of some scales by number."""
 
 PRIOR_IMAGES = 200.0
 """Weight, in images, of the prior that all positions of a scale are alike; that of version 0.1."""
@@ -248,10 +251,22 @@ class MapFusion(nn.Module):
         judged = shown if self.reduction == "l2" else self._fused_map(norms, self.weights, self.on_map)
         return self._score(norms, judged), shown
 
+    @property
+    def judged(self) -> list[int]:
+        """Scales that the score is made of."""
+        return list(range(len(self.weights))) if self.reduction == "l2" else self.on_map
+
+    def score(self, norms: Norms) -> Tensor:
+        """Fuse the norm maps (B, h_s, w_s) of the scales `judged` to a score (B,), as `forward` does."""
+        if self.reduction == "l2":
+            return self._fused_totals([norms[s] for s in self.judged])
+        return self._reduced(self._fused_map(norms, self.weights, self.on_map))
+
     def _score(self, norms: Sequence[Tensor], fused: Tensor) -> Tensor:
         """Reduce norms and their fused map to a score, (B,)."""
-        if self.reduction == "l2":
-            return self._fused_totals(norms)
+        return self._fused_totals(norms) if self.reduction == "l2" else self._reduced(fused)
+
+    def _reduced(self, fused: Tensor) -> Tensor:
         if self.reduction == "max":
             return fused.amax(dim=(1, 2))
         flat = fused.flatten(1)
@@ -264,7 +279,7 @@ class MapFusion(nn.Module):
         standard = (totals - self.totals[:, 0]) / self.totals[:, 1]
         return (standard * self.weights).sum(dim=1) / self.weights.sum()
 
-    def _fused_map(self, norms: Sequence[Tensor], weights: Tensor, scales: Sequence[int], prefix: str = "") -> Tensor:
+    def _fused_map(self, norms: Norms, weights: Tensor, scales: Sequence[int], prefix: str = "") -> Tensor:
         """Return norms per position, standardised, up-sampled, fused with lambda (Eq. 13), smoothed."""
         layers = []
         for alike in self._alike(scales):

@@ -56,7 +56,8 @@ def score_images(
         Replacement for the scorer where some of its work is already done; called with the same batches.
     """
     if forward is None:
-        observed = scorer.observe if evidence and isinstance(scorer, TwoStageScorer) else scorer
+        scoring: Callable[[Tensor], Output] = scorer if maps or whole else scorer.judge
+        observed = scorer.observe if evidence and isinstance(scorer, TwoStageScorer) else scoring
         forward = partial(side_by_side, observed)
     device = next(scorer.buffers()).device
 

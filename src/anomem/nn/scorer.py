@@ -78,6 +78,11 @@ class Scorer(nn.Module):
         """
         raise TypeError(f"{type(self).__name__}: forward is missing; override it")
 
+    def judge(self, images: Tensor) -> Output:
+        """Score as `forward` does where no map is asked for; overridden where that is less work."""
+        output: Output = self(images)
+        return output
+
 
 class TwoStageScorer(Scorer):
     """Scorer whose score can be refitted to labels without the normal images.

@@ -112,28 +112,30 @@ class _OpenVino(Engine):
         self._streams = threads or cores()
         self._path, self._lock = path, Lock()
         self._core: Any = import_openvino().Core()
-        self._models: dict[bool, Any] = {}
+        self._models: dict[tuple[bool, bool], Any] = {}
         _openvino_engines.add(self)
         try:
             self._network = _read_network(self._core, path)
-            model = self._model(alone=True)
+            model = self._model(alone=True, maps=False)
         except Exception as error:  # RuntimeError of many kinds
             raise ModelFileError(f"{path}: not a model that OpenVINO can run ({one_line(error, 200)})") from error
-        self._ports = {name: i for i, port in enumerate(model.outputs) for name in port.get_names()}
+        ports = {name: port for port in self._network.outputs for name in port.get_names()}
         inputs = [(*_named(port, "image"), _rank(port)) for port in model.inputs]
-        _check_network(path, inputs, {name: _rank(model.outputs[i]) for name, i in self._ports.items()})
+        _check_network(path, inputs, {name: _rank(port) for name, port in ports.items()})
         height, width = list(model.inputs[0].get_partial_shape())[2:]
         self.hw = (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
-        self.localizes = "map" in self._ports
+        self._outputs = tuple(name for name in ("score", "map", "one_class") if name in ports)
+        self.localizes = "map" in self._outputs
         # Processors without bfloat16 fall back to float32.
         self.arithmetic = str(model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
     def __call__(self, tiles: UInt8Image, *, maps: bool = True) -> TileOutput:
         _check_tiles(tiles)
-        wanted = [name for name in ("score", "map", "one_class") if name in self._ports and (maps or name != "map")]
+        wanted = [name for name in self._outputs if maps or name != "map"]
         alone = len(tiles) == 1 or self._streams == 1
         try:
-            found = self._found(self._model(alone=alone), tiles, wanted, 1 if alone else 2 * self._streams)
+            model = self._model(alone=alone, maps=maps and self.localizes)
+            found = self._found(model, tiles, wanted, 1 if alone else 2 * self._streams)
         except RuntimeError as error:
             raise ModelFileError(
                 f"{self._path}: its network fails ({one_line(error, 180)}); export it again"
@@ -150,7 +152,7 @@ class _OpenVino(Engine):
         def take() -> None:
             request = requests[len(found) % len(requests)]
             request.wait()
-            outputs = {name: request.get_output_tensor(self._ports[name]).data for name in wanted}
+            outputs = {name: request.get_tensor(name).data for name in wanted}
             found.append({name: np.array(values, np.float32) for name, values in outputs.items()})
 
         for i in range(len(tiles)):
@@ -163,14 +165,18 @@ class _OpenVino(Engine):
             take()
         return found
 
-    def _model(self, *, alone: bool) -> Any:
-        """Return the network compiled for single tiles, or for throughput: one tile per core instead of all cores."""
+    def _model(self, *, alone: bool, maps: bool) -> Any:
+        """Return the network compiled for single tiles, or for throughput: one tile per core instead of all cores.
+
+        Without the map, the memories that only maps are made of are not compiled.
+        """
         with self._lock:
-            if alone not in self._models:
+            if (alone, maps) not in self._models:
                 how: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"} if alone else {"NUM_STREAMS": self._streams}
                 self._core = self._core or import_openvino().Core()
-                self._models[alone] = self._core.compile_model(self._network, "CPU", {**self._options, **how})
-        return self._models[alone]
+                network = self._network if maps else _without_map(self._network)
+                self._models[alone, maps] = self._core.compile_model(network, "CPU", {**self._options, **how})
+        return self._models[alone, maps]
 
     def _renew(self) -> None:
         """Forget all that has threads; they are missing in a forked process, which compiles the network anew."""
@@ -209,6 +215,15 @@ def _refuse_in_fork(path: Path) -> None:
             f"{path}: onnxruntime was started before this process was forked, and cannot start again; start workers by "
             "spawn (multiprocessing.get_context('spawn')), or load models in the workers only, or before the fork"
         )
+
+
+def _without_map(network: Any) -> Any:
+    """Return a copy of a network that has no map; what leads to it alone is left out when it is compiled."""
+    copied = network.clone()
+    for result in copied.get_results():
+        if "map" in result.output(0).get_names():
+            copied.remove_result(result)
+    return copied
 
 
 def _read_network(core: Any, path: Path) -> Any:

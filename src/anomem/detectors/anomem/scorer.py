@@ -116,6 +116,15 @@ class MultiScaleScorer(TwoStageScorer, MapScorer):
         """Score prepared images (B, 3, H, W)."""
         return self._output(self.features(images), evidence=self.second_stage.active)
 
+    def judge(self, images: Tensor) -> Output:
+        """Score prepared images without the memories that only the map is made of."""
+        if self.second_stage.active:
+            return super().judge(images)
+        features = self.features(images)
+        with without_autocast(features[0].device):
+            memories = self.memories()
+            return Output(self.fusion.score({s: memories[s].norms(features[s]) for s in self.fusion.judged}))
+
     def observe(self, images: Tensor) -> Output:
         """Score prepared images, and return the one-class score and the evidence as well."""
         return self._output(self.features(images), evidence=True)
