@@ -116,15 +116,16 @@ def embedded(scorer: MultiScaleScorer, kept: KeptMaps) -> list[Tensor]:
     return [torch.cat(scale) for scale in zip(*seen, strict=True)]
 
 
-def means(positions: Sequence[Tensor]) -> Tensor:
+def means(scorer: MultiScaleScorer, positions: Sequence[Tensor]) -> Tensor:
     """Return the mean features of each image, (N, C), of the scales without neighbourhood, places left out."""
-    return torch.cat([scale[:, :, :-2].mean(dim=1) for scale in positions[1::2]], dim=1)
+    pairs = list(zip(scorer.memories(), positions, strict=True))[1::2]
+    return torch.cat([scale[:, :, : memory.channels].mean(dim=1) for memory, scale in pairs], dim=1)
 
 
 @torch.inference_mode()
 def nearest_images(scorer: MultiScaleScorer, learnt: list[Tensor], asked: list[Tensor], k: int) -> Norms:
     """Return distances to the nearest position of the k learnt images most similar as a whole."""
-    known, new = (F.normalize(means(positions)) for positions in (learnt, asked))
+    known, new = (F.normalize(means(scorer, positions)) for positions in (learnt, asked))
     chosen = (new @ known.T).topk(min(k, len(known))).indices
     found = []
     for memory, own, of_learnt in zip(scorer.memories(), asked, learnt, strict=True):
@@ -196,7 +197,8 @@ def _add(pixels: PixelScores, images: Images, place: int, map_: Tensor) -> None:
 
 def distributions(m: Material, learnt: list[Tensor], scorer: MultiScaleScorer) -> tuple[Tensor, Tensor]:
     """Return the standardised Mahalanobis distance of the mean features of tune and test images."""
-    known, tune, test = (means(p) for p in (learnt, embedded(scorer, m.of(m.tune)), embedded(scorer, m.of(m.test))))
+    asked = (learnt, embedded(scorer, m.of(m.tune)), embedded(scorer, m.of(m.test)))
+    known, tune, test = (means(scorer, positions) for positions in asked)
     centred = known - known.mean(dim=0)
     covariance = centred.T @ centred / max(1, len(known) - 1)
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance))
