@@ -90,7 +90,7 @@ def run(bench: Bench) -> None:
             speeds = [found[f"default, {form}"] / ms for found, ms in zip(rounds, own, strict=True)]
             values = {"ms": spread(own), "speed against the default, median": round(statistics.median(speeds), 3)}
             rows.append(Row(TABLE, f"{name}, {form}", values))
-    bench.write(rows, notes=["decoding included; maps computed, not resized to the images"])
+    bench.write(rows, notes=["decoding included; without maps"])
 
 
 def main() -> None:
