@@ -34,7 +34,8 @@ class Groups(LoadScopeScheduling):
         left = [nodeid for group in groups.values() for nodeid, done in group.items() if not done]
         for nodeid in left[1:]:
             self.workqueue.setdefault(group_of(nodeid), {})[nodeid] = False
-        for other in self.assigned_work:
+        # A worker that replaces an earlier one has no work before it has collected the tests.
+        for other in self.assigned_work.keys() & self.registered_collections.keys():
             self._reschedule(other)
         return left[0] if left else None
 
