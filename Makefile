@@ -79,8 +79,7 @@ revisions: venv
 		--expect '*:*params.*=nested, and bits is new' --expect '*:*resolved.*=nested, and bits is new' \
 		--expect '*:*input_hw=new: rectangles' --expect '*:*frame.*=new: size of the input' \
 		--expect '*:*facts.groups.*=new: near-duplicates' --expect '*:*suspects*=new: extreme normals' \
-		--expect '*/anomem.*:*.map_weights=new setting' --expect '*/anomem.*:*.place_weight=new setting' \
-		--expect '*/anomem.*:*.map_standardise=new setting' --expect '*/anomem.*:*.position_prior=new setting' \
+		--expect '*/anomem.*:*.fusion.*=new settings' --expect '*/anomem.*:*.place_weight=new setting' \
 		--expect '*/anomem.*:*.unit_norm=new setting' --expect '*.xml:weights=SHA-256 instead of CRC-32' \
 		--expect 'commands/*:calibration.*=new: kind and bound' --expect 'commands/*:excluded=new: --exclude' \
 		--expect 'commands/*:shift.*=new: scores unlike the calibration' --expect 'commands/*:*_fdr=new: --fdr' \

@@ -237,7 +237,7 @@ def test_former_flat_parameters_of_anomem_become_groups() -> None:
             stage_two=StageTwo(weight=0.3),
         ).get_params()
     )
-    assert len(AnoMem.declared()) <= 39
+    assert len(AnoMem.declared()) <= 37
 
 
 def test_former_flags_of_fyd_become_groups() -> None:

@@ -129,7 +129,7 @@ def test_other_stages_take_the_usual_settings_unless_given(images: UInt8Image) -
     plain = _scorer(AnoMem(**stages).fit(images, calibration="split", alpha=0.2))
     assert [(m.normaliser.unit, m.dim - m.channels) for m in plain.memories()] == [(True, 0)] * 2
     assert plain.fusion.shown is None
-    given = {"unit_norm": (False, True), "place_weight": (0.0, 2.0), "map_weights": (1.0, 0.0)}
+    given = {"unit_norm": (False, True), "place_weight": (0.0, 2.0), "fusion.map_weights": (1.0, 0.0)}
     own = _scorer(AnoMem(**stages, **given).fit(images, calibration="split", alpha=0.2))
     assert [(m.normaliser.unit, m.dim - m.channels) for m in own.memories()] == [(False, 0), (True, 2)]
     assert own.fusion.shown == [0]
@@ -185,7 +185,7 @@ def test_all_values_that_do_not_fit_are_named_at_once_with_some_that_do(images: 
         {"preset": "object"},
         {"max_grid": (2,)},
         {"place_weight": (1.0,), "normalise": "layernorm", "beta": 8.0, "stage_two": StageTwo(heads=("pooled", "top"))},
-        {"unit_norm": (False,), "position_mean": False, "map_weights": None},
+        {"unit_norm": (False,), "position_mean": False, "fusion.map_weights": None},
     ],
     ids=str,
 )

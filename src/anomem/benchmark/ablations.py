@@ -97,10 +97,10 @@ MEMORY_ARMS = _arms(
         "AnoMem, unit norm on none": {"unit_norm": (False,)},
         "AnoMem, places do not count": {"place_weight": (0.0,)},
         "AnoMem, places count on all scales": {"place_weight": (3.0,)},
-        "AnoMem, one map for both": {"map_weights": None},
-        "AnoMem, maps standardised per position": {"map_standardise": "position"},
+        "AnoMem, one map for both": {"fusion.map_weights": None},
+        "AnoMem, maps standardised per position": {"fusion.map_standardise": "position"},
         "AnoMem, maps smoothed": {"smoothing": 4.0},
-        "AnoMem, maps with neighbourhood": {"map_weights": (0.5, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0)},
+        "AnoMem, maps with neighbourhood": {"fusion.map_weights": (0.5, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0)},
         "AnoMem, early scales first": {"scale_weights": (1.0, 0.0, 1.0, 0.0, 0.5, 0.5, 0.25, 0.25)},
         "AnoMem, version 0.1": {
             "stages": (1, 2, 3, 3, "blocks.5", "blocks.5"),

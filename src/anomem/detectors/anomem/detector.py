@@ -12,7 +12,7 @@ from torch import Tensor
 from anomem.cross_fitting import ClosedForm
 from anomem.data.imageset import ImageSet
 from anomem.detector import Detector, Supervision
-from anomem.detectors.anomem.presets import MOVED, PRESETS, StageOne, StageTwo
+from anomem.detectors.anomem.presets import MOVED, PRESETS, Fusion, StageOne, StageTwo
 from anomem.detectors.anomem.scorer import MultiScaleScorer, each, empty_scorer
 from anomem.detectors.anomem.seeding import (
     learn_prototype_pictures,
@@ -198,30 +198,10 @@ class AnoMem(Detector, ClosedForm):
         doc="lambda of each scale in Eq. 13, early scales first; one value: all equal. 0: not in the score.",
         preset=True,
     )
-    map_weights: tuple[float, ...] | None = param(
-        None,
-        Each(Range(0.0)),
-        doc="Weight of each scale in the map; none: scale_weights, one map for both.",
-        optional=True,
-        preset=True,
-    )
     standardise: str = param(
         None,
         OneOf(("position", "scale", "none")),
         doc="Standardise deviations on tune normals before the fusion, per position or per scale.",
-        preset=True,
-    )
-    position_prior: float = param(
-        200.0,
-        Range(0.0),
-        doc="Weight of the prior that all positions are alike, for standardisation per position, images.",
-        preset=True,
-    )
-    map_standardise: str | None = param(
-        None,
-        OneOf(("position", "scale", "none")),
-        doc="The same for a map with weights of its own; none: as standardise.",
-        optional=True,
         preset=True,
     )
     reduction: str = param(
@@ -237,6 +217,7 @@ class AnoMem(Detector, ClosedForm):
         doc="Standard deviation of the Gaussian blur of the map, input pixels.",
         preset=True,
     )
+    fusion: Fusion = group(Fusion, doc="Fusion of scales: the map apart from the score, and trust in positions.")
     stage_one: StageOne | None = group(
         StageOne,
         doc="Training of stage 1 after seeding; none: seeding alone, on frozen features.",

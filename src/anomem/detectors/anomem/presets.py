@@ -101,6 +101,32 @@ class StageOne(Parameters):
 
 
 @parameter_group
+class Fusion(Parameters):
+    """Fusion of the scales' deviations into a map that is shown and one that is scored."""
+
+    map_weights: tuple[float, ...] | None = param(
+        None,
+        Each(Range(0.0)),
+        doc="Weight of each scale in the map; none: scale_weights, one map for both.",
+        optional=True,
+        preset=True,
+    )
+    map_standardise: str | None = param(
+        None,
+        OneOf(("position", "scale", "none")),
+        doc="Standardisation of a map with weights of its own; none: as standardise.",
+        optional=True,
+        preset=True,
+    )
+    position_prior: float = param(
+        200.0,
+        Range(0.0),
+        doc="Weight of the prior that all positions are alike, for standardisation per position, images.",
+        preset=True,
+    )
+
+
+@parameter_group
 class StageTwo(Parameters):
     """Use of labelled images in AnoMem's second stage."""
 
@@ -184,12 +210,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_grid": (28,),
         "beta": "hard",
         "scale_weights": (1.0, 0.0, 1.0, 0.0, 0.75, 0.75, 0.5, 0.5),
-        "map_weights": (0.0, 0.5, 0.0, 1.0, 0.0, 0.75, 0.0, 0.0),
+        "fusion.map_weights": (0.0, 0.5, 0.0, 1.0, 0.0, 0.75, 0.0, 0.0),
         "smoothing": 0.0,
         "reduction": "top",
         "standardise": "position",
-        "position_prior": 50.0,
-        "map_standardise": "scale",
+        "fusion.position_prior": 50.0,
+        "fusion.map_standardise": "scale",
         "stage_two.heads": ("spread", "signed", "top", "peak"),
         "stage_two.cap": 0.8,
     },
@@ -208,8 +234,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_grid": (28, 1, 1),
         "beta": 16.0,
         "scale_weights": (1.0,),
-        "map_weights": None,
-        "map_standardise": None,
+        "fusion.map_weights": None,
+        "fusion.map_standardise": None,
         "reduction": "l2",
         "standardise": "scale",
         "stage_two.heads": ("pooled",),

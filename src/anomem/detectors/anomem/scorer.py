@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -290,7 +291,7 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
         backbone = load_backbone(**options, weights=p.weights).eval()
     maps = backbone.describe(hw)
     sources = [options["stages"].index(stage) for stage in stages] + ([len(maps) - 1] if p.embedding else [])
-    shown = _for_stages(p, "map_weights")
+    shown = _for_stages(p, "fusion.map_weights")
     fusing = {"scale_weights": p.scale_weights, **({"map_weights": shown} if shown else {})}
     own = _each_of(_per_scale(p) | fusing, len(sources))
     weights = {name: own.pop(name) for name in fusing}
@@ -323,8 +324,8 @@ def empty_scorer(p: AnoMem, hw: tuple[int, int] | None = None, backbone: Backbon
             "top": p.top,
             "smoothing": p.smoothing,
             "standardise": p.standardise,
-            "map_standardise": p.map_standardise,
-            "position_prior": p.position_prior,
+            "map_standardise": p.fusion.map_standardise,
+            "position_prior": p.fusion.position_prior,
         },
         "second_stage": {"blocks": list(p.stage_two.heads), "distance": p.stage_two.learner == "distance"},
         "n_prototypes": 0,
@@ -353,9 +354,11 @@ def _per_scale(p: AnoMem) -> dict[str, Sequence[Any]]:
 
 def _for_stages(p: AnoMem, name: str) -> Any:
     """Return a parameter's value; a preset's belongs to its own stages, and on others the usual one stands in."""
-    value, preset = getattr(p, name), PRESETS[p.preset]
+    *groups, member = name.split(".")
+    owner, preset = reduce(getattr, groups, p), PRESETS[p.preset]
+    value = getattr(owner, member)
     if tuple(p.stages) != preset["stages"] and value == preset.get(name):
-        return p.declared()[name].metadata["usual"]
+        return owner.declared()[member].metadata["usual"]
     return value
 
 
