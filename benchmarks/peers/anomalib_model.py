@@ -13,7 +13,9 @@ import timm
 import torch
 from anomalib.data import Folder
 from anomalib.models import Fastflow, Padim, Patchcore, Stfpm, Supersimplenet
+from anomalib.models.components import KCenterGreedy
 from anomalib.pre_processing import PreProcessor
+from coreset import farthest_points
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 BACKBONE = "tf_efficientnet_lite0"
@@ -66,6 +68,28 @@ def local_weights(file: Path) -> Iterator[None]:
         return original(BACKBONE if name == STAND_IN else name, **kwargs)
 
     with patch.object(timm, "create_model", create_model):
+        yield
+
+
+@contextmanager
+def pruned_sampler() -> Iterator[None]:
+    """Make PatchCore's sampler leave out distances that cannot change its picks.
+
+    Projection and first pick are drawn as anomalib draws them, so that seeds give the same coresets.
+
+    Yields
+    ------
+    None
+        While ``KCenterGreedy.select_coreset_idxs`` is patched.
+    """
+
+    def select(sampler: KCenterGreedy) -> list[int]:
+        sampler.model.fit(sampler.embedding)
+        features = sampler.model.transform(sampler.embedding)
+        first = torch.randint(high=sampler.n_observations, size=(1,), device=features.device)
+        return farthest_points(features, sampler.coreset_size, int(first))
+
+    with patch.object(KCenterGreedy, "select_coreset_idxs", select):
         yield
 
 

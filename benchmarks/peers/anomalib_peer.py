@@ -45,6 +45,7 @@ from anomalib_model import (
     build_data,
     build_model,
     check_weights,
+    pruned_sampler,
 )
 from lightning.pytorch import seed_everything
 from outcome import Watch, describe, options, parsed, save
@@ -225,10 +226,11 @@ def measure(model: Model, data: Folder, args: argparse.Namespace) -> tuple[Score
     watch = Watch()
     # The engine creates result folders even if they stay empty.
     with TemporaryDirectory() as scratch:
-        if args.runner == "engine":
-            steps = engine_fit(model, data, Path(scratch), epochs)
-        else:
-            loop_fit(model, data)
+        with pruned_sampler() if args.sampler == "pruned" else nullcontext():
+            if args.runner == "engine":
+                steps = engine_fit(model, data, Path(scratch), epochs)
+            else:
+                loop_fit(model, data)
         watch.fitted()
         if args.runner == "engine":
             result = engine_score(model, data, Path(scratch), args.precision)
@@ -283,7 +285,7 @@ def describe_model(model: Model, args: argparse.Namespace) -> dict[str, Any]:
         "coreset_ratio": None,
     }
     if args.model == "patchcore":
-        facts["coreset_ratio"] = args.coreset
+        facts["coreset_ratio"], facts["sampler"] = args.coreset, args.sampler
         facts["coreset_items"] = int(model.model.memory_bank.shape[0])
         facts["num_neighbors"] = model.model.num_neighbors
     return facts
@@ -303,6 +305,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--precision", choices=sorted(AUTOCAST), default="float32", help="scoring")
     parser.add_argument("--channels", nargs="+", type=int, help="PaDiM's, counted through the layers; default: drawn")
     parser.add_argument("--coreset", type=float, default=0.001, help="PatchCore's sampling ratio")
+    parser.add_argument(
+        "--sampler", choices=("own", "pruned"), default="own", help="PatchCore's: anomalib's, or its picks found sooner"
+    )
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps of trained models")
     parser.add_argument("--normalization", choices=sorted(NORMALIZATIONS), default="lite0")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode images")

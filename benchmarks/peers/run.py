@@ -23,6 +23,8 @@ from benchmarks.peers.sides import SideError, measured
 INDUSTRIAL = ("toothbrush", "bottle", "magnetic_tile", "capsules")
 SIZE = 224
 """Side of the input, pixels, unless another is asked for; also the default of the peers' scripts."""
+OWN = "own"
+"""PatchCore's sampler as anomalib has it; not in the parameters of lines."""
 OURS = ("anomem", "padim", "knn", "ocsvm", "iforest")
 Found = dict[tuple[str, str], list[dict[str, Any]]]
 """Title of a side and name of a set -> its units."""
@@ -73,7 +75,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("anomalib", "padim", "anomalib PaDiM", chance=True),
-        Peer("anomalib", "patchcore", "anomalib PatchCore", chance=True, extra=("coreset",)),
+        Peer("anomalib", "patchcore", "anomalib PatchCore", chance=True, extra=("coreset", "sampler")),
         Peer("anomalib", "stfpm", "anomalib STFPM", chance=True, extra=("steps",)),
         Peer("anomalib", "fastflow", "anomalib FastFlow", chance=True, extra=("steps",)),
         Peer("anomalib", "supersimplenet", "anomalib SuperSimpleNet", chance=True, extra=("steps",)),
@@ -129,7 +131,8 @@ def given_to(peer: Peer | None, bench: Bench) -> dict[str, Any]:
     if peer is None:
         return {}
     size = {"size": bench.args.size} if bench.args.size != SIZE else {}
-    return {option: getattr(bench.args, option) for option in peer.extra} | size
+    given = {option: getattr(bench.args, option) for option in peer.extra if getattr(bench.args, option) != OWN}
+    return given | size
 
 
 def label_of(peer: Peer, bench: Bench) -> str:
@@ -259,6 +262,9 @@ def main() -> None:
         "--steps", type=int, default=200, help="steps of anomalib's trained models, rounded to whole epochs"
     )
     parser.add_argument("--coreset", type=float, default=0.003, help="share of patches in PatchCore's coreset")
+    parser.add_argument(
+        "--sampler", choices=(OWN, "pruned"), default=OWN, help="of PatchCore; pruned: the same picks sooner"
+    )
     parser.add_argument("--size", type=int, default=SIZE, help="side of the square input, pixels")
     parser.add_argument("--patience", type=float, default=3600, help="time limit per process, seconds")
     parser.add_argument("--all-seeds", action="store_true", help="run every seed also where only seconds depend on it")
