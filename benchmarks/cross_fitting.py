@@ -259,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--most", type=int, default=500)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/crossfit.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/variants/crossfit.jsonl"))
     options = parser.parse_args(arguments)
     given = parse_assignments(get(options.method), options.set)
     detector = get(options.method)(**given)
