@@ -13,6 +13,7 @@ __all__ = [
     "FYD_PLAIN",
     "MEMORY_ARMS",
     "PLUME_ARMS",
+    "PLUME_LITERAL",
     "PMB_ARMS",
     "PMB_OBJECT",
     "STAGE_ONE",
@@ -56,6 +57,21 @@ PLUME_ARMS = _arms(
     },
 )
 """Rows of PLUME's Table 1c, on the default backbone."""
+
+_SMALL_DIVERGENCE = {"divergence_weight": 1 / 1280}
+_SCALED = {"map_scale": 3.0, "normalise": "scale"}
+PLUME_LITERAL = _arms(
+    "plume",
+    {"backbone": "tf_efficientnet_lite0", "weights": "default", "output_dim": 1280, "size": 160},
+    {
+        "PLUME, as printed": {"preset": "paper"},
+        "PLUME, authors' code": {"preset": "code"},
+        "PLUME, authors' code, divergence as a mean": {"preset": "code", **_SMALL_DIVERGENCE},
+        "PLUME, authors' code, scaled": {"preset": "code", **_SCALED},
+        "PLUME, authors' code, both": {"preset": "code", **_SMALL_DIVERGENCE, **_SCALED},
+    },
+)
+"""PLUME's literal forms on the default backbone, and mends of a posterior that collapses and of a sum around 0."""
 
 _STARVED: dict[str, Any] = {"widths": (2, 4, 8), "activation": "relu", "error": "absolute", "loss": "mse+ssim"}
 _STARVED_MEMORY: dict[str, Any] = {**_STARVED, "memory_channels": None, "seeding": "random", "temperature": 1.0}

@@ -12,6 +12,7 @@ from anomem.benchmark.ablations import (
     FYD_PLAIN,
     MEMORY_ARMS,
     PLUME_ARMS,
+    PLUME_LITERAL,
     PMB_ARMS,
     PMB_OBJECT,
     STAGE_ONE,
@@ -177,6 +178,7 @@ _CPU_LONG = (
     Part("disturbed", (_BRUSH, _BOTTLE, _CAPSULES), FYD_ARMS, {"kinds": ("spatial",), "draws": 3}),
     Part("localisation", _INDUSTRIAL, FYD_PLAIN, seeds=(0, 1, 2)),
     Part("one-vs-rest", ("cifar10",), PLUME_ARMS, {"gammas": (0.0,), "classes": _THREE_CLASSES}, (0, 1, 2)),
+    Part("one-vs-rest", ("cifar10",), PLUME_LITERAL, {"gammas": (0.0,), "classes": _THREE_CLASSES}),
     Part("one-vs-rest", ("cifar10",), FROM_SCRATCH, {"gammas": (0.0,), "classes": _SCRATCH_CLASSES}, (0, 1, 2)),
     Part("one-vs-rest", ("mnist",), PMB_ARMS, {"gammas": (0.0,), "classes": ("0", "2", "5")}, (0, 1, 2)),
 )
