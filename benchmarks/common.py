@@ -36,12 +36,13 @@ SETS = {
     "pill": "mvtec_ad/pill",
     "pill-native": "mvtec_ad:native/pill",
     "toothbrush-native": "mvtec_ad:native/toothbrush",
+    "capsules-native": "visa:native/capsules",
     "aitex": "aitex_tiles",
     "stains": "fabric_stain",
 }
 """Short names of the industrial sets, below ``$ANOMEM_DATA``."""
 
-_NOT_PARAMETERS = ("cache", "out", "peer_python", "peer_pythons", "peer_weights", "lines")
+_NOT_PARAMETERS = ("cache", "out", "peer_python", "peer_pythons", "peer_weights", "lines", "earlier")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 from anomem.benchmark.run_file import read_runs
 from anomem.cli.main import run
@@ -33,6 +34,13 @@ def end(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def wait(seconds: float, lines: int) -> None:
+    """Wait until the time is over or so many units are finished: a faster run than the first is killed, too."""
+    until, file = time.monotonic() + seconds, Path("killed.jsonl")
+    while time.monotonic() < until and not (file.exists() and file.read_bytes().count(b"\n") >= lines):
+        time.sleep(0.005)
+
+
 def main(kills: int, seed: int, arguments: list[str]) -> int:
     if end(start([*arguments, "--out", "whole.jsonl"])):
         return 1
@@ -43,7 +51,7 @@ def main(kills: int, seed: int, arguments: list[str]) -> int:
     rng, killed = random.Random(seed), 0
     for _ in range(kills):
         child = start([*arguments, "--out", "killed.jsonl"])
-        time.sleep(rng.uniform(0, longest))
+        wait(rng.uniform(0, longest), len(others))
         os.kill(child, signal.SIGKILL)
         killed += end(child) == -signal.SIGKILL
     sys.stdout.write(f"{killed}\n")
