@@ -1,0 +1,77 @@
+"""Whole commands on large photographs cut into tiles, in turns: a fit with either calibration, and an evaluation.
+
+    python -m benchmarks.performance.tiles [--earlier CHECKOUT]
+
+80 training and 54 test images of 1500 x 1000 px, twelve tiles of 512 px each. ``--earlier`` is a checkout of another
+revision, whose commands take their turns, too; its fit has the calibration that it has.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import Bench, Row, opened, options, spread, start
+from benchmarks.peers.sides import SideError
+
+TABLE = "Whole commands on 80 training or 54 test images of 1500 x 1000 px at tile=512, seconds"
+ENTRY = "import sys; from anomem.cli.main import main; sys.exit(main())"
+ROOT = Path(__file__).resolve().parents[2]
+FITS = {"fit, split": ["--calibration", "split"], "fit, cross": ["--calibration", "cross"]}
+EARLIER = "earlier revision: "
+
+
+def timed(checkout: Path, arguments: list[str], threads: int) -> dict[str, Any]:
+    """Run one command of a checkout; return the seconds of its process.
+
+    Raises
+    ------
+    SideError
+        The command failed.
+    """
+    source = os.pathsep.join(str(checkout / part) for part in ("src", "runtime/src"))
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": str(threads)}
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", ENTRY, *arguments], env=environment, capture_output=True, check=False)
+    if done.returncode:
+        raise SideError(f"{checkout}: {done.stderr.decode(errors='replace').strip()}")
+    return {"seconds": round(time.perf_counter() - started, 2)}
+
+
+def run(bench: Bench) -> None:
+    """Take turns, and write one row per command."""
+    args = bench.args
+    images = str(opened("capsules-native").train.paths[0].parents[2])
+    sides = {name: (ROOT, ["fit", *more]) for name, more in FITS.items()} | {"evaluate": (ROOT, ["evaluate"])}
+    if args.earlier:
+        sides = {f"{EARLIER}{name}": (args.earlier, [name]) for name in ("fit", "evaluate")} | sides
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(args.rounds):
+        for name, (checkout, (verb, *more)) in sides.items():
+            model = bench.folder / ("model-earlier" if name.startswith(EARLIER) else "model")
+            if verb == "fit":
+                shutil.rmtree(model, ignore_errors=True)
+                arguments = [verb, images, "--out", str(model), "--set", "tile=512", *more]
+            else:
+                arguments = [verb, str(model), images]
+            key = {"command": name, "round": turn, "threads": args.threads}
+            found[name].append(bench.unit(key, partial(timed, checkout, arguments, args.threads))["seconds"])
+    bench.write([Row(TABLE, name, {"seconds": spread(seconds, 1)}) for name, seconds in found.items()])
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    parser = options(__doc__)
+    parser.add_argument("--earlier", type=Path, help="checkout of an earlier revision")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in turns")
+    run(start("tiles", "Large photographs in tiles", parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
