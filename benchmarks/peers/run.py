@@ -136,8 +136,9 @@ def given_to(peer: Peer | None, bench: Bench) -> dict[str, Any]:
 
 
 def label_of(peer: Peer, bench: Bench) -> str:
-    """Return the name of a peer in tables, with the coreset's share for PatchCore and a size that is not the usual."""
-    coreset = f", coreset {100 * bench.args.coreset:g} %" if "coreset" in peer.extra else ""
+    """Return the name of a peer in tables, with PatchCore's coreset and a size that is not the usual."""
+    share = "largest affordable" if bench.args.sampler != OWN else f"{100 * bench.args.coreset:g} %"
+    coreset = f", coreset {share}" if "coreset" in peer.extra else ""
     size = f", {bench.args.size} px" if bench.args.size != SIZE else ""
     return f"{peer.title}{coreset}{size}"
 
