@@ -8,7 +8,7 @@ TORCH  := torch==2.14.1 torchvision==0.29.1
 
 RESULTS  := benchmarks/results
 CAMPAIGN := $(RESULTS)/campaign
-SPEED    := speed throughput latency retrieval roofline growth steps installed settings frame calibrating
+SPEED    := speed throughput latency retrieval roofline growth steps installed settings frame calibrating tiles
 
 .PHONY: help venv demo test lint format bench revisions results campaign gpu-check clean
 
