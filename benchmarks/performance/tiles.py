@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -62,7 +63,16 @@ def run(bench: Bench) -> None:
                 arguments = [verb, str(model), images]
             key = {"command": name, "round": turn, "threads": args.threads}
             found[name].append(bench.unit(key, partial(timed, checkout, arguments, args.threads))["seconds"])
-    bench.write([Row(TABLE, name, {"seconds": spread(seconds, 1)}) for name, seconds in found.items()])
+    bench.write([Row(TABLE, name, figures(name, found)) for name in found])
+
+
+def figures(name: str, found: dict[str, list[float]]) -> dict[str, Any]:
+    """Return the seconds of a command, and their share of those of the earlier revision's."""
+    values: dict[str, Any] = {"seconds": spread(found[name], 1)}
+    before = found.get(f"{EARLIER}{name.partition(',')[0]}")
+    if before:
+        values["of the earlier revision's"] = round(statistics.fmean(found[name]) / statistics.fmean(before), 2)
+    return values
 
 
 def main() -> None:
