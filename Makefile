@@ -84,10 +84,13 @@ revisions: venv
 		--expect 'commands/*:calibration.*=new: kind and bound' --expect 'commands/*:excluded=new: --exclude' \
 		--expect 'commands/*:shift.*=new: scores unlike the calibration' --expect 'commands/*:*_fdr=new: --fdr' \
 		--expect 'commands/*:results.stratum=new: --calibrate-by' --expect 'bench/*:notes=reworded' \
+		--expect 'bench/*:parameters.fusion*=new setting, pinned' --expect 'bench/*:key=new setting, pinned' \
 		--expect 'commands/methods.json:*=new backbones and settings' \
 		--expect 'commands/*:found.*=new key' --expect 'commands/*:n_groups=new key' --expect 'commands/*:alpha_min=new key' \
 		--expect '*:*seal*=digest of the file' --expect '*:anomem.facts.labels*=files of the labels' \
 		--expect '*/anomem.*:*.item_norm=new setting' --expect '*/anomem.*:*.per_root_dim=new setting' \
+		--expect 'exported/padim.onnx:constant*=one up-sampling per grid' --expect 'exported/padim.onnx:node*=one up-sampling per grid' \
+		--expect 'exported/padim.xml:layer*=one up-sampling per grid' --expect 'exported/padim.xml:edges=one up-sampling per grid' \
 		--expect 'models/memae.*:*.activation=new setting' --expect '*plume*=learns from tune normals too' \
 		--expect '*pmb*=learns from tune normals too, leaky rectifiers' --expect '*fyd*=feature aligners only where they help'
 

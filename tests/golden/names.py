@@ -69,9 +69,7 @@ def methods() -> list[str]:
 def unfitted(method: str, params: dict[str, Any] | None = None, *, tiny: bool = True) -> Any:
     """Return an unfitted detector with its tiny parameters (or its defaults) of ded235d, changed by `params` of it."""
     cls = public("get")(method)
-    known = cls().get_params()
-    former = {} if "preset" in (params or {}) else SETTINGS.get(method, {})
-    settings = {name: value for name, value in former.items() if name in known}
+    settings = {} if "preset" in (params or {}) else _settings(method)
     given = {_present(method, name): value for name, value in (params or {}).items()}
     detector = cls(**settings | (_tiny(cls) if tiny else {}))
     return detector.set_params(**{**_without_effect(cls, detector, given), **given})
@@ -79,8 +77,14 @@ def unfitted(method: str, params: dict[str, Any] | None = None, *, tiny: bool = 
 
 def arguments(method: str, prefix: str = "") -> list[str]:
     """Return command-line arguments for the defaults of ded235d."""
-    settings = [f"{prefix}{name}={json.dumps(value)}" for name, value in SETTINGS.get(method, {}).items()]
+    settings = [f"{prefix}{name}={json.dumps(value)}" for name, value in _settings(method).items()]
     return [word for setting in settings for word in ("--set", setting)]
+
+
+def _settings(method: str) -> dict[str, Any]:
+    """Return a method's settings of ded235d that this revision knows."""
+    known = public("get")(method)().get_params()
+    return {name: value for name, value in SETTINGS.get(method, {}).items() if name in known}
 
 
 def _without_effect(cls: Any, detector: Any, given: dict[str, Any]) -> dict[str, Any]:
