@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,9 +71,11 @@ def measured(name: str, command: Sequence[str], images: Path, bench: Bench) -> d
     return {"set": name, "seed": facts["seed"], **seconds, **kept, **judged}
 
 
-def timed(command: Sequence[str], threads: int, patience: float) -> tuple[float, float]:
+def timed(
+    command: Sequence[str], threads: int, patience: float, environment: Mapping[str, str] | None = None
+) -> tuple[float, float]:
     """Run a command; return wall-clock and processor seconds of its whole process."""
-    own = {key: value for key, value in os.environ.items() if key not in DROPPED}
+    own = {key: value for key, value in os.environ.items() if key not in DROPPED} | dict(environment or {})
     own |= {f"{pool}_NUM_THREADS": str(threads) for pool in POOLS} | {"HF_HUB_OFFLINE": "1"}
     before, started = _children(), time.perf_counter()
     try:

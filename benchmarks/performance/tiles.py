@@ -11,38 +11,27 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Bench, Row, opened, options, spread, start
-from benchmarks.peers.sides import SideError
+from benchmarks.peers.sides import timed
 
 TABLE = "Whole commands on 80 training or 54 test images of 1500 x 1000 px at tile=512, seconds"
 ENTRY = "import sys; from anomem.cli.main import main; sys.exit(main())"
 ROOT = Path(__file__).resolve().parents[2]
 FITS = {"fit, split": ["--calibration", "split"], "fit, cross": ["--calibration", "cross"]}
 EARLIER = "earlier revision: "
+PATIENCE = 600
 
 
-def timed(checkout: Path, arguments: list[str], threads: int) -> dict[str, Any]:
-    """Run one command of a checkout; return the seconds of its process.
-
-    Raises
-    ------
-    SideError
-        The command failed.
-    """
+def seconds_of(checkout: Path, arguments: list[str], bench: Bench) -> dict[str, Any]:
+    """Run one command of a checkout; return the seconds of its whole process."""
     source = os.pathsep.join(str(checkout / part) for part in ("src", "runtime/src"))
-    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": str(threads)}
-    started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", ENTRY, *arguments], env=environment, capture_output=True, check=False)
-    if done.returncode:
-        raise SideError(f"{checkout}: {done.stderr.decode(errors='replace').strip()}")
-    return {"seconds": round(time.perf_counter() - started, 2)}
+    command = [sys.executable, "-c", ENTRY, *arguments]
+    return {"seconds": round(timed(command, bench.args.threads, PATIENCE, {"PYTHONPATH": source})[0], 2)}
 
 
 def run(bench: Bench) -> None:
@@ -62,7 +51,7 @@ def run(bench: Bench) -> None:
             else:
                 arguments = [verb, str(model), images]
             key = {"command": name, "round": turn, "threads": args.threads}
-            found[name].append(bench.unit(key, partial(timed, checkout, arguments, args.threads))["seconds"])
+            found[name].append(bench.unit(key, partial(seconds_of, checkout, arguments, bench))["seconds"])
     bench.write([Row(TABLE, name, figures(name, found)) for name in found])
 
 
