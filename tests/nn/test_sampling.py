@@ -69,3 +69,12 @@ def test_results_may_be_asked_for_midway() -> None:
         other.add(maps)
         other.result()
     assert torch.equal(one.result()[0], other.result()[0])
+
+
+def test_of_equal_keys_the_first_stay() -> None:
+    sample = VectorSample(5, _generator())
+    sample.add(torch.arange(6.0).reshape(1, 1, 2, 3))
+    sample._keys[:6] = torch.tensor([0.5, 0.1, 0.5, 0.2, 0.5, 0.3])
+    vectors, positions = sample.result()
+    assert vectors[:, 0].tolist() == [0, 1, 2, 3, 5]
+    assert positions.tolist() == [0, 1, 2, 3, 5]

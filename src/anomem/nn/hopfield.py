@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anomem.errors import ParameterError
 from anomem.nn.effective_items import effective_items, perplexity
 from anomem.nn.kmeans import kmeans
+from anomem.nn.nearest import largest
 from anomem.nn.precision import without_autocast
 from anomem.nn.tracing import exporting
 
@@ -204,8 +205,8 @@ class HopfieldMemory(nn.Module):
             return retrieved, (queries - retrieved).norm(dim=-1)
         with without_autocast(self.items.device):
             flat = queries.reshape(-1, self.dim).to(self.items.dtype)
-            found = [nearness.max(dim=-1) for nearness in self._nearness(flat)]
-            nearness, nearest = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+            found = [largest(nearness) for nearness in self._nearness(flat)]
+            nearness, nearest = (torch.cat(parts) for parts in zip(*found, strict=True))
             squared = flat.square().sum(dim=-1) - 2 * nearness
             recalled = self.patterns.index_select(0, nearest).reshape(queries.shape)
             return recalled, squared.clamp_min(0).sqrt().reshape(queries.shape[:-1])
@@ -355,12 +356,12 @@ class HopfieldMemory(nn.Module):
 
     def _nearest(self, flat: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the item that each query ends at, (M, C) to (M,)."""
-        nearest = self._logits(flat, 1.0, bias).argmax(dim=-1)
+        _, nearest = largest(self._logits(flat, 1.0, bias))
         if self.association == "euclidean":
             return nearest  # An item is its own nearest item: further steps change nothing.
         for _ in range((self.steps or _MAX_STEPS) - 1):
             before = nearest
-            nearest = self._logits(self.patterns[before], 1.0).argmax(dim=-1)
+            _, nearest = largest(self._logits(self.patterns[before], 1.0))
             if self._settled(nearest != before):
                 break
         return nearest

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anomem.errors import InputError, ParameterError
+from anomem.nn.nearest import largest
 
 _CHUNK_ELEMENTS = 2**21
 """Number of elements of a distance matrix held at once (8 MB in float32)."""
@@ -131,11 +132,7 @@ def _assign(centred: Tensor, squared_norms: Tensor, centres: Tensor) -> tuple[Te
     nearness = torch.empty_like(squared_norms)
     for start in range(0, len(centred), step):
         part = slice(start, start + step)
-        torch.max(
-            torch.addmm(bias, centred[part], centres.T),
-            dim=1,
-            out=(nearness[part], assigned[part]),
-        )
+        nearness[part], assigned[part] = largest(torch.addmm(bias, centred[part], centres.T))
     return assigned, (squared_norms - 2 * nearness).clamp_min_(0)
 
 

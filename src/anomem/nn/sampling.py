@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MOVED_AT_ONCE = 4096
-
 
 class VectorSample:
     """Sample of at most `limit` vectors, each of the stream's equally likely, with their positions on their maps.
@@ -27,6 +25,7 @@ class VectorSample:
         self._vectors = torch.empty(0, 0)
         self._positions = torch.empty(self._room, dtype=torch.int64)
         self._keys = torch.empty(self._room)
+        self._seats = torch.arange(self._room)  # Rows of the vectors: those held in order of arrival, then free ones.
         self._held, self._bar = 0, 1.0
 
     def add(self, maps: Tensor) -> None:
@@ -54,22 +53,25 @@ class VectorSample:
         """Return vectors (M, C) and their flat positions (M,), in order of arrival."""
         self._shrink()
         # Copies: views would keep the whole buffer alive.
-        return self._vectors[: self._held].clone(), self._positions[: self._held].clone()
+        return self._vectors[self._seats[: self._held]], self._positions[: self._held].clone()
 
     def _keep(self, keys: Tensor, vectors: Tensor, positions: Tensor) -> None:
-        seats = slice(self._held, self._held + len(keys))
-        self._keys[seats], self._positions[seats] = keys, positions
-        self._vectors[seats].copy_(vectors)
-        self._held = seats.stop
+        added = slice(self._held, self._held + len(keys))
+        self._keys[added], self._positions[added] = keys, positions
+        self._vectors[self._seats[added]] = vectors.to(self._vectors)
+        self._held = added.stop
 
     def _shrink(self) -> None:
-        """Keep the smallest keys, in place, without a copy of the sample."""
-        count = min(self.limit, self._held)
-        kept = self._keys[: self._held].topk(count, largest=False).indices.sort().values
-        for start in range(0, count, _MOVED_AT_ONCE):
-            part = slice(start, min(start + _MOVED_AT_ONCE, count))
-            for held in (self._keys, self._positions, self._vectors):
-                held[part] = held[kept[part]]
-        self._held = count
-        if count == self.limit:
-            self._bar = float(self._keys[:count].max())
+        """Keep the smallest keys; vectors stay in their seats."""
+        if self._held <= self.limit:
+            return
+        keys = self._keys[: self._held]
+        self._bar = float(keys.kthvalue(self.limit).values)
+        kept = torch.zeros(self._room, dtype=torch.bool)
+        kept[: self._held] = keys < self._bar
+        equal = (keys == self._bar).nonzero()[:, 0]
+        kept[equal[: self.limit - int(kept.sum())]] = True  # Of equal keys, those that arrived first.
+        self._seats = torch.cat([self._seats[kept], self._seats[~kept]])
+        for held in (self._keys, self._positions):
+            held[: self.limit] = held[kept]
+        self._held = self.limit

@@ -118,21 +118,26 @@ def _seed(
     if not n_items:
         scale.memory = None
         return {}
-    device = scale.normaliser.mean.device if scale.normaliser.mode == "whiten" else torch.device("cpu")
-    embedded = scale.embed_vectors(vectors.to(device), positions.to(device)).cpu()
     memory = HopfieldMemory(n_items, scale.dim, generator=rng, **scale.retrieval)
+    considered = drawn_for(seeding, len(vectors), rng)
+    device = scale.normaliser.mean.device if scale.normaliser.mode == "whiten" else torch.device("cpu")
+    embedded = scale.embed_vectors(vectors[considered].to(device), positions[considered].to(device)).cpu()
     seed_items(memory, embedded, seeding, rng)
     scale.memory = memory.to(device)
     return {"effective_items": effective_items(memory.usage(embedded[:4096].to(device)))}
 
 
+def drawn_for(seeding: str, count: int, rng: torch.Generator) -> Tensor | slice:
+    """Return those of `count` sampled vectors that a way of seeding considers: some drawn ones, or all."""
+    return torch.randperm(count, generator=rng)[:CORESET_LIMIT] if seeding == "farthest" else slice(None)
+
+
 def seed_items(memory: HopfieldMemory, embedded: Tensor, seeding: str, rng: torch.Generator) -> None:
-    """Seed items from vectors (M, C) in the space of the association; "random" leaves them."""
+    """Seed items from considered vectors (M, C) in the space of the association; "random" leaves them."""
     if seeding == "kmeans":
         memory.seed(embedded, rng)
     elif seeding == "farthest":
-        drawn = torch.randperm(len(embedded), generator=rng)[:CORESET_LIMIT]
-        memory.items.data.copy_(farthest_first(embedded[drawn], memory.n_items, rng))
+        memory.items.data.copy_(farthest_first(embedded, memory.n_items, rng))
 
 
 def learn_statistics(

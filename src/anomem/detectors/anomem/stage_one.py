@@ -15,7 +15,7 @@ from anomem.data.imageset import ImageSet
 from anomem.detectors.anomem.loss import ScaleLoss, mean_over_positions, scale_losses
 from anomem.detectors.anomem.presets import Contrast, StageOne
 from anomem.detectors.anomem.scorer import MultiScaleScorer, each
-from anomem.detectors.anomem.seeding import SAMPLE_LIMIT, seed_items
+from anomem.detectors.anomem.seeding import SAMPLE_LIMIT, drawn_for, seed_items
 from anomem.errors import ParameterError
 from anomem.fitting import Labelled, Run
 from anomem.nn.deviation import ScaleMemory
@@ -124,9 +124,11 @@ def seed_from_views(model: ContrastedMemory, views_of: ViewsOf, feed: Feed, run:
         if scale.normaliser.mode == "whiten":
             scale.normaliser.fit(moments[s], p.shrinkage, p.whitening)
         if scale.memory is not None:
-            vectors, positions = (part.to(run.device) for part in samples[s].result())
-            embedded = scale.embed_vectors(vectors, positions).cpu()
-            if len(embedded) >= scale.memory.n_items:
+            vectors, positions = samples[s].result()
+            if len(vectors) >= scale.memory.n_items:
+                considered = drawn_for(p.seeding, len(vectors), run.rng)
+                chosen = (part[considered].to(run.device) for part in (vectors, positions))
+                embedded = scale.embed_vectors(*chosen).cpu()
                 seed_items(scale.memory, embedded, p.seeding, run.rng)
 
 
