@@ -6,6 +6,7 @@ Figures come from ``benchmarks/results``; a verdict follows from the figure, its
 from __future__ import annotations
 
 import csv
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,10 +66,10 @@ class Entry:
         if not self.key:
             return None
         lines = _lines(self.file)
-        found = _spread(lines, self.key)
         if not self.against:
-            return found
-        return Figure(found.mean - _spread(lines, self.against).mean)
+            return _spread(lines, self.key)
+        paired = _paired(lines, self.key, self.against)
+        return paired or Figure(_spread(lines, self.key).mean - _spread(lines, self.against).mean)
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,31 @@ def _lines(files: str) -> list[Mapping[str, Any]]:
     return [line for name in files.split() for line in read_runs(RESULTS / name)]
 
 
+def _paired(lines: Sequence[Mapping[str, Any]], key: str, against: str) -> Figure | None:
+    """Return the difference of two figures of run lines, paired by seed and draw; None with fewer than two pairs."""
+    differences = []
+    for repeat in {_repeat(line) for line in lines if "seed" in line}:
+        part = [line for line in lines if "seed" in line and _repeat(line) == repeat]
+        try:
+            differences.append(100 * (find_figure(part, key) - find_figure(part, against)))
+        except InputError:
+            continue
+    if len(differences) < 2:
+        return None
+    return Figure(
+        statistics.fmean(differences), _half(statistics.stdev(differences), len(differences)), len(differences)
+    )
+
+
+def _repeat(line: Mapping[str, Any]) -> tuple[Any, Any]:
+    return line["seed"], (line.get("task") or {}).get("draw")
+
+
+def _half(deviation: float, n: int) -> float:
+    """Return the half width of a 95 % interval (t) of a mean of n."""
+    return float(t.ppf(0.975, n - 1)) * deviation / float(n**0.5)
+
+
 def _spread(lines: Sequence[Mapping[str, Any]], key: str) -> Figure:
     """Return a figure; fractions of run lines become percent."""
     parts = key.split(" | ")
@@ -155,8 +181,7 @@ def _spread(lines: Sequence[Mapping[str, Any]], key: str) -> Figure:
         if "figures" in line and parts[:-1] in (_case(line, task), [f"@{task.get('reading')}"]):
             value = line["figures"].get(parts[-1])
             if isinstance(value, Mapping) and value.get("n", 1) > 1:
-                half = float(t.ppf(0.975, value["n"] - 1)) * value["sd"] / value["n"] ** 0.5
-                return Figure(float(value["mean"]), half, int(value["n"]))
+                return Figure(float(value["mean"]), _half(value["sd"], value["n"]), int(value["n"]))
             if isinstance(value, Mapping):
                 return Figure(float(value["mean"]))
             if value is not None:
