@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -38,6 +39,11 @@ class Groups(LoadScopeScheduling):
         for other in self.assigned_work.keys() & self.registered_collections.keys():
             self._reschedule(other)
         return left[0] if left else None
+
+    def _assign_work_unit(self, node: Any) -> None:
+        """Send a group to a worker; one that died unnoticed keeps it until it is removed."""
+        with contextlib.suppress(OSError):
+            super()._assign_work_unit(node)
 
     def _reschedule(self, node: Any) -> None:
         """Fill a worker up, or end it once nothing is left."""

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.cli.process import completed
-from tests.scheduling import group_of
+from tests.scheduling import Groups, group_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +36,40 @@ def test_groups_are_files_and_the_methods_of_the_contract() -> None:
     assert group_of("src/anomem/cli/group.py::anomem.cli.group") == "src/anomem/cli/group.py"
 
 
+class Worker:
+    """Stand-in for xdist's connection to a worker: one whose pipe is broken raises as its channel does."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+        self.shutting_down = False
+        self.sent: list[int] = []
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        if self.broken:
+            raise OSError("cannot send (already closed?)")
+        self.sent += indices
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+def test_a_worker_that_died_unnoticed_gives_its_tests_back() -> None:
+    tests = [f"test_{name}.py::test_{i}" for name in "abcd" for i in range(3)]
+    options = SimpleNamespace(loadscopereorder=False)
+    config = SimpleNamespace(option=options, getvalue={"tx": ["popen"]}.__getitem__)
+    groups, dead, replacement = Groups(config), Worker(broken=True), Worker()
+    for worker in (dead, replacement):
+        groups.add_node(worker)
+        groups.add_node_collection(worker, tests)
+        groups.schedule()
+        if worker is dead:
+            assert groups.remove_node(dead) == tests[0]
+    for done in range(11):
+        groups.mark_test_complete(replacement, replacement.sent[done])
+    assert replacement.sent == [3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2]
+    assert replacement.shutting_down
+
+
 def on_two_workers(
     folder: Path, tests: dict[str, str]
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, list[str]]]:
@@ -45,7 +80,12 @@ def on_two_workers(
     command[-len(tests) :] = [f"test_{name}.py" for name in tests]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     ran = completed(command, cwd=folder, env=environment, timeout=120)
-    return ran, {name: (folder / f"test_{name}.txt").read_text().split() for name in tests}
+    return ran, {name: workers_of(folder / f"test_{name}.txt") for name in tests}
+
+
+def workers_of(file: Path) -> list[str]:
+    """Return the worker per test that began, none where the file's tests never did."""
+    return file.read_text().split() if file.exists() else []
 
 
 @pytest.mark.slow
