@@ -92,7 +92,8 @@ revisions: venv
 		--expect 'exported/padim.onnx:constant*=one up-sampling per grid' --expect 'exported/padim.onnx:node*=one up-sampling per grid' \
 		--expect 'exported/padim.xml:layer*=one up-sampling per grid' --expect 'exported/padim.xml:edges=one up-sampling per grid' \
 		--expect 'models/memae.*:*.activation=new setting' --expect '*plume*=learns from tune normals too' \
-		--expect '*pmb*=learns from tune normals too, leaky rectifiers' --expect '*fyd*=feature aligners only where they help'
+		--expect '*pmb*=learns from tune normals too, leaky rectifiers' --expect '*fyd*=aligners only where they help' \
+		--expect '*anomem.*:*.effective_items=measured on the considered vectors'
 
 campaign: venv
 	mkdir -p $(CAMPAIGN)

@@ -29,7 +29,6 @@ from anomem.detectors.fyd.fine_alignment import (
     PixelAlignment,
     Pose,
     disc,
-    mean_distance,
 )
 from anomem.errors import ParameterError
 from anomem.runtime.progress import run_to_end
@@ -236,13 +235,3 @@ def test_poses_turn_and_enlarge_within_their_limits() -> None:
     ramp = torch.linspace(-1, 1, 33).expand(200, 1, 33, 33)[..., :32] + 1 / 32
     slopes = (lambda z: z[:, 0, 16, 20] - z[:, 0, 16, 12])(Pose(zooms=0.3)(ramp, generator())) / 0.5
     assert 0.29 < float(slopes.log().abs().max()) < 0.31
-
-
-def test_mean_distance_equals_the_loop() -> None:
-    images = smooth(4, 16)
-    inside, total = disc(images) > 0, 0.0
-    for i in range(4):
-        for j in range(i):
-            total += float(((images[i] - images[j]) / 255).norm(dim=0)[inside].mean()) / 6
-    assert mean_distance(images) == pytest.approx(total, rel=1e-5)
-    assert mean_distance(images[:1]) == 0

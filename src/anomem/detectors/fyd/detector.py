@@ -11,7 +11,7 @@ from anomem.detector import Supervision
 from anomem.detectors.baselines._pooled import MODEL, PRESET_DOC, STAGE, WEIGHTS, Pretrained
 from anomem.detectors.fyd.alignment import Padding
 from anomem.detectors.fyd.scorer import STAGES, FYDScorer, empty_scorer
-from anomem.detectors.fyd.training import align_features, align_images, gate_features, learn_gaussians
+from anomem.detectors.fyd.training import align_features, align_images, gate, learn_gaussians
 from anomem.errors import AnomemWarning
 from anomem.fitting import Labelled, Run
 from anomem.nn.backbones import DEFAULT_BACKBONE
@@ -29,7 +29,7 @@ class ImageAlignment(Parameters):
     keep: str = param(
         "auto",
         OneOf(("auto", "on")),
-        doc="Keep the aligner always, or (auto) only where it brings tune normals at least 5 % nearer to each other.",
+        doc="Keep the aligner always, or (auto) only where defects planted in tune normals stand out 5 % more with it.",
         preset=True,
     )
     angle: str = param(
@@ -64,8 +64,8 @@ class FeatureAlignment(Parameters):
     keep: str = param(
         "auto",
         OneOf(("auto", "on")),
-        doc="Keep the aligners always, or (auto) only where they lower the scores of tune normals, relative to the "
-        "means of their maps, by at least 5 %.",
+        doc="Keep the aligners always, or (auto) only where defects planted in tune normals stand out 5 % more "
+        "with them.",
         preset=True,
     )
     behind: tuple[int | str, ...] | None = param(
@@ -286,7 +286,7 @@ class FYD(Pretrained):
         if not alone:
             yield from align_images(scorer, learn, tune, run)
             yield from align_features(scorer, learn, run)
-            yield from gate_features(scorer, learn, tune, run)
+            yield from gate(scorer, "feature", learn, tune, run)
         scorer.requires_grad_(False)
         # Nothing is tuned on the tune normals any more: a covariance gains from every image.
         yield from learn_gaussians(scorer, [learn, tune], run)

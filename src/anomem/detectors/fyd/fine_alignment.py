@@ -165,16 +165,6 @@ def pixel_loss(aligned: Tensor, rng: torch.Generator) -> Tensor:
     return image_alignment_loss(aligned / 255, pairing, disc(aligned).expand(len(aligned), -1, -1))
 
 
-def mean_distance(images: Tensor) -> float:
-    """Return Eq. 2 over all pairs of images (N, 3, h, w), 0 to 255 in units of white, within the inscribed circle."""
-    inside, total, pairs = disc(images), 0.0, 0
-    for i in range(len(images) - 1):
-        distances = ((images[i + 1 :] - images[i]) / 255).square().sum(dim=1).sqrt()
-        total += float((distances * inside).sum() / inside.sum())
-        pairs += len(distances)
-    return total / max(1, pairs)
-
-
 def disc(images: Tensor) -> Tensor:
     """Return the inscribed circle, the part of a square that every rotation keeps, as ones: (h, w) float32."""
     y, x = ((torch.arange(side, device=images.device) + 0.5) * (2 / side) - 1 for side in images.shape[-2:])

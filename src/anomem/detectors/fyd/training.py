@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from anomem.data.defects import DEFECTS, plant
 from anomem.data.imageset import ImageSet
 from anomem.detectors.fyd.aligned_backbone import Aligned
-from anomem.detectors.fyd.alignment import ImageAligner, warp
-from anomem.detectors.fyd.fine_alignment import DenseAlignment, PixelAlignment, Pose, Weights, mean_distance
+from anomem.detectors.fyd.alignment import ImageAligner
+from anomem.detectors.fyd.fine_alignment import DenseAlignment, PixelAlignment, Pose, Weights
 from anomem.detectors.fyd.scorer import FYDScorer
 from anomem.errors import ParameterError
 from anomem.fitting import Run
@@ -21,6 +23,7 @@ from anomem.nn.endless import FullBatches, Mapped
 from anomem.nn.folding import fold_batch_norm
 from anomem.nn.gaussian import GaussianMoments
 from anomem.nn.precision import autocast
+from anomem.nn.scorer import Output
 from anomem.nn.views import Feed
 from anomem.training import Recipe, train
 from anomem.types import Record
@@ -29,14 +32,17 @@ if TYPE_CHECKING:
     from anomem.detectors.fyd.detector import FYD, ImageAlignment
 
 GAIN = 0.05
-"""Minimum relative reduction for an aligner with keep="auto": of tune normals' distances, or of how they stand out."""
+"""Minimum relative gain for an aligner with keep="auto", in how far planted defects stand out."""
 
 COMPARED = 64
-"""Maximum number of images that are compared, or whose distances are measured."""
+"""Maximum number of images that defects are planted in, or whose distances are measured."""
+
+DEFECT_SIZE = 0.1
+"""Diameter of planted defects relative to the shorter side."""
 
 
 def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
-    """Train the image aligner by pixels alone (Algorithm 2); with keep="auto", drop it unless it lowers the error."""
+    """Train the image aligner by pixels alone (Algorithm 2); with keep="auto", drop it unless it helps."""
     p, aligner = run.params, scorer.backbone.image_aligner
     how = p.image_aligner
     if aligner is None or how is None or not how.steps:
@@ -52,15 +58,7 @@ def align_images(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FY
     if p.centred:
         with torch.no_grad():
             aligner.centre(aligner.turn(_views(aligner, learn, run)))
-    if how.keep != "auto":
-        return
-    views = _views(aligner, tune, run)
-    with torch.no_grad():
-        before, after = mean_distance(views), mean_distance(warp(views, aligner.turn(views), padding=p.padding))
-    if not _helps(before, after):
-        scorer.backbone.image_aligner = None
-        scorer.config["aligned"]["image"] = None
-    yield _verdict("image", before, after)
+    yield from gate(scorer, "image", learn, tune, run)
 
 
 @torch.no_grad()
@@ -116,47 +114,55 @@ def align_features(scorer: FYDScorer, learn: ImageSet, run: Run[FYD]) -> Generat
         scorer.config["backbone"]["folded"] = True
 
 
-def gate_features(scorer: FYDScorer, learn: ImageSet, tune: ImageSet, run: Run[FYD]) -> Generator[Record, None, None]:
-    """With keep="auto", drop the feature aligners unless scores of tune normals stand out 5 % less with them.
+def gate(
+    scorer: FYDScorer, which: Literal["image", "feature"], learn: ImageSet, tune: ImageSet, run: Run[FYD]
+) -> Generator[Record, None, None]:
+    """With keep="auto", drop an aligner unless defects planted in tune normals stand out 5 % more with it.
 
-    A warp that differs from image to image without need moves edges, and a normal image's highest distance with them,
-    which is its score. Both ways have Gaussians of their own, learnt from the same images.
+    A warp can bring normals nearer to each other and hide defects, at corners and by interpolation, or move edges, and
+    a normal image's highest distance with them. Both ways have Gaussians of their own, learnt from the same images.
     """
-    how, aligners = run.params.feature_aligner, scorer.backbone.feature_aligners
-    if how is None or how.keep != "auto" or aligners is None:
+    name = "image_aligner" if which == "image" else "feature_aligners"
+    how, aligner = run.params[f"{which}_aligner"], getattr(scorer.backbone, name)
+    if how is None or how.keep != "auto" or aligner is None:
         return
-    excess = []
-    for kept in (None, aligners):
-        scorer.backbone.feature_aligners = kept
+    found = []
+    for kept in (None, aligner):
+        setattr(scorer.backbone, name, kept)
         yield from learn_gaussians(scorer, [learn], run)
-        excess.append(_excess(scorer, tune, run))
-    if not _helps(*excess):
-        scorer.backbone.feature_aligners = None
-        scorer.config["aligned"]["feature"] = None
-    yield _verdict("feature", *excess)
-
-
-def _helps(before: float, after: float) -> bool:
-    """Return True for an alignment that lowers a figure by more than the share GAIN."""
-    return after < (1 - GAIN) * before
-
-
-def _verdict(which: str, before: float, after: float) -> Record:
-    """Return the record that says if the alignment of the image or of features was kept."""
-    word = "kept" if _helps(before, after) else "left out"
-    return Record(f"{which} alignment {word}", 1, 1, {"before": before, "after": after})
+        found.append(_separation(scorer, tune, run))
+    before, after = found
+    helps = after > before + GAIN * abs(before)
+    if not helps:
+        setattr(scorer.backbone, name, None)
+        scorer.config["aligned"][which] = None
+    word = "kept" if helps else "left out"
+    yield Record(f"{which} alignment {word}", 1, 1, {"before": before, "after": after})
 
 
 @torch.no_grad()
-def _excess(scorer: FYDScorer, images: ImageSet, run: Run[FYD]) -> float:
-    """Return the mean ratio of an image's score to the mean of its map."""
-    ratios: list[Tensor] = []
-    for batch in images.batches(run.batch_size):
-        with autocast(run.device, run.params.precision):
-            output = scorer(batch.images.to(run.device))
-        assert output.map is not None
-        ratios.append(output.score / output.map.mean(dim=(1, 2)).clamp_min(1e-12))
-    return float(torch.cat(ratios).mean())
+def _separation(scorer: FYDScorer, normals: ImageSet, run: Run[FYD]) -> float:
+    """Return how far planted defects of every kind stand out: difference of mean log scores, in deviations (d')."""
+    rng = np.random.default_rng(int(run.params.seed))  # The same defects for both ways.
+    as_they_are: list[Tensor] = []
+    planted: list[Tensor] = []
+    for batch in normals.batches(run.batch_size):
+        as_they_are.append(_log_scores(scorer, batch.images, run))
+        pictures = batch.images.permute(0, 2, 3, 1).cpu().numpy()
+        for kind in DEFECTS:
+            spoilt = np.stack([plant(picture, kind, rng, DEFECT_SIZE)[0] for picture in pictures])
+            planted.append(_log_scores(scorer, torch.from_numpy(spoilt).permute(0, 3, 1, 2), run))
+        if sum(map(len, as_they_are)) >= COMPARED:
+            break
+    normal, anomalous = torch.cat(as_they_are), torch.cat(planted)
+    deviation = ((normal.var(correction=0) + anomalous.var(correction=0)) / 2).sqrt().clamp_min(1e-12)
+    return float((anomalous.mean() - normal.mean()) / deviation)
+
+
+def _log_scores(scorer: FYDScorer, images: Tensor, run: Run[FYD]) -> Tensor:
+    with autocast(run.device, run.params.precision):
+        output: Output = scorer(images.to(run.device))
+    return output.score.double().clamp_min(1e-12).log()
 
 
 def _recipe(p: FYD, steps: int, rate: float, rates: Mapping[str, float] | None = None) -> Recipe:
