@@ -1,4 +1,4 @@
-"""Draws docs/images/fyd.png: normals as they lie and aligned, their means, and a defect's map on its way back.
+"""Draws docs/images/fyd.png: normals as they lie and aligned, their mean and deviation, a defect's map on its way back.
 
 Run from the project's root: ``.venv/bin/python docs/pictures_fyd.py``. The part is drawn: a spanner whose metal is the
 shipped photograph of gravel, thrown anyhow on a bench, which is the photograph of bricks. No photograph of a data set
@@ -17,7 +17,7 @@ import torch
 import anomem
 from anomem.data.synthetic import texture
 from anomem.detectors import get
-from anomem.detectors.fyd.alignment import warp
+from anomem.detectors.fyd.alignment import angle_of, warp
 from anomem.detectors.fyd.scorer import FYDScorer
 from anomem.runtime.overlay import overlay
 from anomem.types import FloatArray, UInt8Image
@@ -49,14 +49,16 @@ def shot(rng: np.random.Generator, degrees: float, crack: float | None = None) -
     return np.repeat(small.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def in_common_frame(scorer: FYDScorer, images: UInt8Image) -> tuple[UInt8Image, FloatArray]:
-    """Images as the composed warp shows them, and their distances (N, h, w) there."""
+def in_common_frame(scorer: FYDScorer, images: UInt8Image) -> tuple[UInt8Image, FloatArray, FloatArray]:
+    """Images as the composed warp shows them, their distances (N, h, w) there, and the warps' angles, degrees."""
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
     with torch.inference_mode():
         found = scorer.backbone(batch)
-        aligned = warp(batch, found.theta(), padding="zeros")
+        theta = found.theta()
+        aligned = warp(batch, theta, padding="zeros")
         distances = scorer.gaussian(scorer.embed(found)) * found.seen(scorer.hw)
-    return aligned.permute(0, 2, 3, 1).round().byte().numpy(), distances.numpy()
+    pictures = aligned.permute(0, 2, 3, 1).round().byte().numpy()
+    return pictures, distances.numpy(), angle_of(theta).rad2deg().numpy()
 
 
 def draw(
@@ -67,19 +69,22 @@ def draw(
     scores: FloatArray,
     target: Path,
 ) -> None:
-    """Draw normals, the same aligned, their means; below, the defect after each step, and the scores."""
+    """Draw normals, the same aligned, their mean and deviation; below, the defect's steps, the warps and scores."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    aligned, _ = in_common_frame(scorer, normals)
-    (turned,), (distances,) = in_common_frame(scorer, spoilt[None])
-    figure, axes = plt.subplots(3, SHOWN + 1, figsize=(11, 5.4), layout="constrained")
+    aligned, _, angles = in_common_frame(scorer, normals)
+    (turned,), (distances,), _ = in_common_frame(scorer, spoilt[None])
+    figure, axes = plt.subplots(3, SHOWN + 2, figsize=(11, 4.8), layout="constrained")
     for row, (images, name) in enumerate(((normals, "as they lie"), (aligned, "aligned"))):
         for column in range(SHOWN):
             axes[row, column].imshow(images[column])
         axes[row, SHOWN].imshow(images.mean(axis=0).astype(np.uint8))
         axes[row, 0].set_ylabel(name, fontsize=11)
         axes[row, SHOWN].set_title(f"mean of {len(images)}", fontsize=10)
+        deviation = images[..., 0].std(axis=0)
+        axes[row, SHOWN + 1].imshow(deviation, cmap="magma", vmin=0, vmax=80)
+        axes[row, SHOWN + 1].set_title(f"deviation, {deviation.mean():.0f} of 255", fontsize=10)
     steps = [
         ("a crack", spoilt, None),
         ("aligned", turned, None),
@@ -95,15 +100,18 @@ def draw(
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_visible(bool(axis.images))
-    histogram(figure.add_subplot(axes[0, 0].get_gridspec()[2, len(steps) :]), scores, result.score)
+    grid = axes[0, 0].get_gridspec()
+    histogram(figure.add_subplot(grid[2, len(steps)]), angles, "turned by, degrees")
+    scored = figure.add_subplot(grid[2, len(steps) + 1 :])
+    histogram(scored, scores, "scores: normals, the defect")
+    scored.axvline(result.score, color="#b5367a", linewidth=1.5)
     figure.savefig(target, dpi=80)
 
 
-def histogram(axis: mpl.axes.Axes, scores: FloatArray, defect: float) -> None:
-    """Scores of the normals, and where the defect's lies."""
-    axis.hist(scores, bins=20, color="#c7d9e6")
-    axis.axvline(defect, color="#b5367a", linewidth=1.5)
-    axis.set_title("scores: normals, the defect", fontsize=10)
+def histogram(axis: mpl.axes.Axes, values: FloatArray, title: str) -> None:
+    """Distribution of some values."""
+    axis.hist(values, bins=20, color="#c7d9e6")
+    axis.set_title(title, fontsize=10)
     axis.set_yticks([])
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)
@@ -124,7 +132,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=TARGET)
     args = parser.parse_args()
     rng = np.random.default_rng(3)
-    detector: anomem.Detector = get("fyd")(size=SIDE, image_alignment="on")  # type: ignore[call-arg]
+    detector: anomem.Detector = get("fyd")(size=SIDE, image_aligner={"keep": "on"})  # type: ignore[call-arg]
     turns = rng.uniform(-args.turn, args.turn, args.normals + AVERAGED)
     normals = np.stack([shot(rng, degrees) for degrees in turns])
     detector.fit(normals[: args.normals], alpha=0.1)
