@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -78,6 +79,8 @@ def timed(
     own = {key: value for key, value in os.environ.items() if key not in DROPPED} | dict(environment or {})
     own |= {f"{pool}_NUM_THREADS": str(threads) for pool in POOLS} | {"HF_HUB_OFFLINE": "1"}
     before, started = _children(), time.perf_counter()
+    # An exception ends the command, too; a signal's default action would leave it running.
+    earlier = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         # Errors of a library may contain any text.
         done = subprocess.run(
@@ -87,6 +90,8 @@ def timed(
         raise SideError(f"not done within {patience:g} s") from late
     except OSError as error:
         raise SideError(f"its interpreter does not start: {error.strerror}") from error
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
     seconds = time.perf_counter() - started
     if done.returncode:
         said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
