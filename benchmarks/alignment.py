@@ -1,10 +1,8 @@
-"""FYD's alignment on disturbed sets: pixels before and after it, its warps, and maps with and without their division.
+"""FYD's alignment on disturbed sets: pixels before and after it, its warps, and maps with faded and with even edges.
 
     python -m benchmarks.alignment
 
-Training and test images are disturbed in space once per draw, and both aligners always take part. Brought back to the
-image, a map is divided by the blurred share of each position that the common frame shows, so that its edges keep
-their height; undivided, they fade.
+Training and test images are disturbed in space once per draw, and both aligners always take part.
 """
 
 from __future__ import annotations
@@ -27,7 +25,6 @@ from anomem.detectors.fyd.aligned_backbone import Aligned
 from anomem.detectors.fyd.alignment import angle_of, warp
 from anomem.detectors.fyd.scorer import FYDScorer
 from anomem.metrics import PixelScores, auroc
-from anomem.nn.deviation import smooth
 from anomem.types import ANOMALOUS, NORMAL
 from benchmarks.common import SETS, Bench, Row, isolated, opened, options, spread, start
 
@@ -35,6 +32,8 @@ MOST_SEEN = 0.9
 """Share of the images that must show a position for its deviation to count."""
 
 QUANTILES = (0.05, 0.5, 0.95)
+BATCH = 16
+EDGES = ("faded", "even")
 
 
 def pixel_deviation(images: Tensor, seen: Tensor) -> float:
@@ -58,16 +57,9 @@ def warps_of(thetas: Tensor) -> dict[str, float]:
     }
 
 
-def undivided(scorer: FYDScorer, found: Aligned) -> Tensor:
-    """Return maps (B, g, g) in the images' frame whose edges fade."""
-    distances = scorer.gaussian(scorer.embed(found)) * found.seen(scorer.hw)
-    blurred = smooth(scorer._back(distances, found), scorer.fusion.kernel)
-    return torch.where(scorer._cover(found) > 0.5, blurred, torch.zeros_like(blurred))[:, 0]
-
-
 def aligned(scorer: FYDScorer, images: ImageSet) -> Iterator[tuple[Tensor, Aligned]]:
     """Yield batches of images (B, 3, S, S) uint8 with what the aligned backbone finds."""
-    for batch in images.batches(16):
+    for batch in images.batches(BATCH):
         yield batch.images, scorer.backbone(batch.images)
 
 
@@ -91,12 +83,13 @@ def alignment_of(scorer: FYDScorer, normals: ImageSet) -> dict[str, float]:
 
 
 def maps_of(scorer: FYDScorer, test: Images, prepared: ImageSet) -> dict[str, dict[str, float]]:
-    """Return image AUROC, and with masks pixel AUROC and AUPRO, of maps divided by the cover and undivided."""
-    ways: dict[str, list[Tensor]] = {"divided": [], "undivided": []}
-    for images, found in aligned(scorer, prepared):
-        ways["divided"].append(scorer(images).map)
-        ways["undivided"].append(undivided(scorer, found))
-    return {way: judged(torch.cat(maps), test) for way, maps in ways.items()}
+    """Return image AUROC, and with masks pixel AUROC and AUPRO, of maps with edges of either kind."""
+    found = {}
+    for edges in EDGES:
+        scorer.edges = edges
+        maps = torch.cat([scorer(batch.images).map for batch in prepared.batches(BATCH)])
+        found[edges] = judged(maps, test)
+    return found
 
 
 def judged(maps: Tensor, test: Images) -> dict[str, float]:
@@ -142,10 +135,10 @@ def run(bench: Bench) -> None:
         found = [unit["alignment"] for unit in units]
         values = {figure: spread([each[figure] for each in found], 1) for figure in found[0]}
         rows.append(Row("Test normals before and after alignment; grey values of 255, degrees, %", name, values))
-        for way in ("divided", "undivided"):
-            judged_ = [unit["maps"][way] for unit in units]
-            values = {figure: spread([100 * each[figure] for each in judged_], 1) for figure in judged_[0]}
-            rows.append(Row("Maps divided by the blurred cover or not, %", f"{name}, {way}", values))
+        for edges in EDGES:
+            figures = [unit["maps"][edges] for unit in units]
+            values = {figure: spread([100 * each[figure] for each in figures], 1) for figure in figures[0]}
+            rows.append(Row("Maps by their edges, %", f"{name}, {edges}", values))
     notes = [
         "disturbed in space, both aligners always on, float32, default settings else",
         "mean ± standard deviation of draws",

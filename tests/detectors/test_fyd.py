@@ -311,6 +311,20 @@ def test_what_lies_outside_the_common_frame_is_marked(images: UInt8Image, fresh:
     assert np.array_equal(detector.anomaly_score(spoilt), detector.anomaly_score(fresh))
 
 
+def test_maps_fade_towards_the_edge_of_the_common_frame_or_are_even(images: UInt8Image, fresh: UInt8Image) -> None:
+    scorer = scorer_of(aligned_by(EIGHTH, images))
+    with torch.inference_mode():
+        cover = scorer._cover(scorer.backbone(batch(fresh)))[:, 0].numpy()
+        faded = scorer(batch(fresh)).map.numpy()
+        scorer.edges = "even"
+        even = scorer(batch(fresh)).map.numpy()
+    deviation = 4.0 * cover.shape[1] / fresh.shape[1]
+    share = np.stack([gaussian_filter(one, deviation, mode="nearest", truncate=8) for one in cover])
+    seen = cover > 0.5
+    np.testing.assert_allclose(faded[seen], (even * share)[seen], rtol=0.02)
+    assert share[seen].min() < 0.7  # so that both kinds differ
+
+
 def test_batches_do_not_matter_to_the_gaussians(images: UInt8Image, fresh: UInt8Image) -> None:
     scores = [aligned_by(QUARTER, images, batch_size).anomaly_score(fresh) for batch_size in (3, 40)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)

@@ -40,7 +40,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "scale_weights": (1.0, 1.0, 0.5, 0.5, 0.25, 0.25),
         "smoothing": 4.0,
         "fusion__position_prior": 200.0,
-    }
+    },
+    "fyd": {"edges": "even"},
 }
 """Method -> its default settings at ded235d, under present names, where the defaults are others now.
 

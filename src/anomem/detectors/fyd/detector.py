@@ -269,6 +269,12 @@ class FYD(Pretrained):
     smoothing: float = param(
         4.0, Range(0.0, 64.0), doc="Standard deviation of the Gaussian blur of the map, input pixels."
     )
+    edges: str = param(
+        "faded",
+        OneOf(("faded", "even")),
+        doc="Map near the edge of the common frame: faded by the blur, or even, divided by the blurred share in frame.",
+        when="image_aligner or feature_aligner",
+    )
     cache_mb: int = param(1024, Range(1, integer=True), doc="Memory for prepared images, MB.")
 
     def input_strides(self) -> tuple[int, int] | None:

@@ -33,7 +33,8 @@ class FYDScorer(Scorer):
     config : dict
         ``backbone`` (keyword arguments of :class:`~anomem.nn.backbones.Backbone`), ``aligned`` (those of
         :class:`~anomem.detectors.fyd.aligned_backbone.AlignedBackbone`), ``size`` and ``input_hw``, ``hw``
-        of the finest stage, ``counts`` (channels that are kept of each stage), ``smoothing``.
+        of the finest stage, ``counts`` (channels that are kept of each stage), ``smoothing``, ``edges`` (files of
+        version 0.1 have none, and mean "even").
     backbone : Backbone or None
         Backbone with its weights; None: an empty one is built.
     """
@@ -50,6 +51,7 @@ class FYDScorer(Scorer):
         # Positions among the channels of their own stage, one stage after the other.
         self.register_buffer("channels", torch.zeros(sum(config["counts"]), dtype=torch.int64))
         self.gaussian = PositionGaussian(sum(config["counts"]), self.hw)
+        self.edges = str(config.get("edges", "even"))
         options: dict[str, Any] = {"reduction": "max", "top": 1.0, "standardise": "none"}
         self.fusion = MapFusion([self.hw], [1.0], input_hw=input_hw(config), smoothing=config["smoothing"], **options)
 
@@ -93,11 +95,12 @@ class FYDScorer(Scorer):
         return warp(values[:, None], back, padding="border", hw=hw) * in_frame(back, hw)[:, None]
 
     def _warped_back(self, distances: Tensor, found: Aligned) -> Tensor:
-        """Warp distances to the images' frame and smooth them; padded positions have no weight in either."""
+        """Warp distances to the images' frame and smooth them; padded positions count as 0, or with even edges not."""
         cover, kernel = self._cover(found), self.fusion.kernel
         there = smooth(self._back(distances * found.seen(self.hw), found), kernel)
-        averaged = there / smooth(cover, kernel).clamp_min(1e-6)
-        return torch.where(cover > 0.5, averaged, torch.zeros_like(averaged))[:, 0]
+        if self.edges == "even":
+            there = there / smooth(cover, kernel).clamp_min(1e-6)
+        return torch.where(cover > 0.5, there, torch.zeros_like(there))[:, 0]
 
 
 def empty_scorer(p: FYD, hw: tuple[int, int], rng: torch.Generator, *, alone: bool) -> FYDScorer:
@@ -142,6 +145,7 @@ def empty_scorer(p: FYD, hw: tuple[int, int], rng: torch.Generator, *, alone: bo
         "hw": list(max(maps, key=lambda m: m.hw[0] * m.hw[1]).hw),
         "counts": [len(c) for c in channels],
         "smoothing": p.smoothing,
+        "edges": p.edges,
     }
     scorer = FYDScorer(config, backbone)
     scorer.channels.copy_(torch.cat(channels))
