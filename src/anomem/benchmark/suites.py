@@ -11,6 +11,7 @@ from anomem.benchmark.ablations import (
     FYD_ARMS,
     FYD_PLAIN,
     MEMORY_ARMS,
+    PAPER_SMALL,
     PLUME_ARMS,
     PLUME_LITERAL,
     PMB_ARMS,
@@ -117,6 +118,7 @@ _COSINE_SURFACE = Variant("knn", {"metric": "cosine"}, "knn, cosine")
 _ONE_CLASS = {"gammas": (0.0,)}
 _ALIKE = {"k": (0, 10), "draws": 1, "maps": True}
 _THREE_CLASSES = ("automobile", "cat", "dog")
+_TWO_CLASSES = ("automobile", "dog")
 _SCRATCH_CLASSES = ("airplane", "automobile", "dog")
 
 _CPU = (
@@ -180,6 +182,9 @@ _CPU_LONG = (
     Part("one-vs-rest", ("cifar10",), PLUME_ARMS, {"gammas": (0.0,), "classes": _THREE_CLASSES}, (0, 1, 2)),
     Part("one-vs-rest", ("cifar10",), PLUME_LITERAL, {"gammas": (0.0,), "classes": _THREE_CLASSES}),
     Part("one-vs-rest", ("cifar10",), FROM_SCRATCH, {"gammas": (0.0,), "classes": _SCRATCH_CLASSES}, (0, 1, 2)),
+    Part(
+        "one-vs-rest", ("cifar10",), PAPER_SMALL, {"gammas": (0.0, 0.1), "draws": 3, "classes": _TWO_CLASSES}, (0, 1, 2)
+    ),
     Part("one-vs-rest", ("mnist",), PMB_ARMS, {"gammas": (0.0,), "classes": ("0", "2", "5")}, (0, 1, 2)),
 )
 
