@@ -26,7 +26,7 @@ from anomem.detectors.fyd.alignment import angle_of, warp
 from anomem.detectors.fyd.scorer import FYDScorer
 from anomem.metrics import PixelScores, auroc
 from anomem.types import ANOMALOUS, NORMAL
-from benchmarks.common import SETS, Bench, Row, isolated, opened, options, spread, start
+from benchmarks.common import HERE, SETS, Bench, Row, isolated, opened, options, spread, start
 
 MOST_SEEN = 0.9
 """Share of the images that must show a position for its deviation to count."""
@@ -149,6 +149,7 @@ def run(bench: Bench) -> None:
 def main() -> None:
     """Run the script from the command line."""
     parser = options(__doc__)
+    parser.set_defaults(out=HERE / "results" / "variants" / "alignment.jsonl")
     parser.add_argument("--sets", nargs="+", default=["toothbrush", "bottle", "capsules"], choices=list(SETS))
     parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2])
     run(start("alignment", "FYD's alignment", parser.parse_args()))
