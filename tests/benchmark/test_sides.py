@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.cli.process import running
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +24,7 @@ timed(["sh", "-c", f"echo $$ > {sys.argv[1]}; exec sleep 60"], 1, 60.0)
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_terminated_measurement_leaves_no_side_running(tmp_path: Path) -> None:
     named = tmp_path / "pid"
-    with subprocess.Popen([sys.executable, "-c", MEASURE, str(named)], cwd=ROOT) as measuring:
+    with running([sys.executable, "-c", MEASURE, str(named)], cwd=ROOT) as measuring:
         side = int(waited_for(named))
         measuring.send_signal(signal.SIGTERM)
         assert measuring.wait(20) == 128 + signal.SIGTERM
