@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from anomem.data.disturbance import disturbance_for
@@ -24,9 +23,9 @@ from anomem.detectors import get
 from anomem.detectors.fyd.aligned_backbone import Aligned
 from anomem.detectors.fyd.alignment import angle_of, warp
 from anomem.detectors.fyd.scorer import FYDScorer
-from anomem.metrics import PixelScores, auroc
-from anomem.types import ANOMALOUS, NORMAL
+from anomem.types import NORMAL
 from benchmarks.common import HERE, SETS, Bench, Row, isolated, opened, options, spread, start
+from benchmarks.maps import judged
 
 MOST_SEEN = 0.9
 """Share of the images that must show a position for its deviation to count."""
@@ -88,23 +87,8 @@ def maps_of(scorer: FYDScorer, test: Images, prepared: ImageSet) -> dict[str, di
     for edges in EDGES:
         scorer.edges = edges
         maps = torch.cat([scorer(batch.images).map for batch in prepared.batches(BATCH)])
-        found[edges] = judged(maps, test)
+        found[edges] = judged(maps.amax(dim=(1, 2)), maps, test)
     return found
-
-
-def judged(maps: Tensor, test: Images) -> dict[str, float]:
-    """Judge maps (N, g, g), whose maxima are the scores."""
-    found = {"image AUROC": auroc(maps.amax(dim=(1, 2)).numpy(), test.labels)}
-    if not test.masks:
-        return found
-    pixels = PixelScores()
-    for i, map_ in enumerate(maps):
-        height, width, _ = test.source.load(i).shape
-        full = F.interpolate(map_[None, None], size=(height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
-        mask = test.mask(i, (height, width)) if test.labels[i] == ANOMALOUS else np.zeros((height, width), bool)
-        if mask is not None:
-            pixels.add(full, np.asarray(mask, dtype=bool))
-    return found | {"pixel AUROC": pixels.auroc(), "AUPRO": pixels.aupro()}
 
 
 def measure(name: str, draw: int, threads: int, limit: int | None) -> dict[str, Any]:
