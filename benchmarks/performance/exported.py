@@ -106,8 +106,8 @@ def write_bare(detector: Any, out: Path, normals: list[Path]) -> None:
             self.backbone = backbone
 
         def forward(self, images: Any) -> Output:
-            # Earlier maps are computed on the way to the last one.
-            return Output(self.backbone(images)[-1])
+            # Earlier maps are computed on the way to the last one; engines accept scores (B,) alone.
+            return Output(self.backbone(images)[-1].flatten(1).mean(dim=1))
 
     hw = detector.preprocessing_.hw
     graph = write_onnx(Bare(detector.scorer_.backbone), hw, out / "bare.onnx")
