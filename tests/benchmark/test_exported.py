@@ -16,8 +16,8 @@ pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 pytest.importorskip("onnxruntime")
 
-ERROR = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.1}
-"""Largest error per arithmetic, in units of the largest value: means of random features of both signs, which cancel."""
+ERROR = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.05}
+"""Largest error per arithmetic, in standard deviations of the features."""
 
 
 @pytest.mark.slow
@@ -27,9 +27,9 @@ def test_the_bare_backbone_runs_in_every_engine(tmp_path: Path) -> None:
     write_bare(detector, tmp_path, files)
     tiles = prepared(detector, files)
     with torch.inference_mode():
-        maps = detector.scorer_.backbone(torch.from_numpy(tiles).permute(0, 3, 1, 2))
-    wanted = maps[-1].flatten(1).mean(dim=1).numpy()
+        last = detector.scorer_.backbone(torch.from_numpy(tiles).permute(0, 3, 1, 2))[-1]
+    wanted = last.flatten(1).mean(dim=1).numpy()
     for form, (_, _, arithmetic) in FORMS.items():
         engine = open_engine(bare_file(tmp_path, form), precision=arithmetic, threads=1)
         error = np.abs(engine(tiles, maps=False).score - wanted).max()
-        assert error < ERROR[arithmetic] * np.abs(wanted).max(), form
+        assert error < ERROR[arithmetic] * float(last.std()), form
