@@ -28,7 +28,7 @@ PEER_QUEUE = {
 BARE, PEERS, EACH, COST = (
     "End to end, against the bare backbone in the same runtime and precision",
     "Against anomalib and against torch",
-    "Images a second",
+    "Images per second",
     "What int8 costs, image AUROC %",
 )
 
@@ -243,7 +243,7 @@ def speed_rows(rounds: Sequence[dict[str, Any]], forms: Sequence[str]) -> list[R
         speeds = [u["images_per_second"] for u in units]
         values: dict[str, Any] = {"median": round(statistics.median(speeds), 1), "images/s": spread(speeds, 1)}
         if all("cpu_ms" in u for u in units):
-            values["processor ms an image"] = spread([u["cpu_ms"] for u in units], 2)
+            values["processor ms per image"] = spread([u["cpu_ms"] for u in units], 2)
         rows.append(Row(EACH, name, values))
     return rows
 

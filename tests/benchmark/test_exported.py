@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ ERROR = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.05}
 @pytest.mark.slow
 def test_the_bare_backbone_runs_in_every_engine(tmp_path: Path) -> None:
     """Score: the mean of a tile's last feature map."""
-    detector, files = fitted("padim"), pictures()
+    detector: Any = fitted("padim")
+    files = pictures()
     write_bare(detector, tmp_path, files)
     tiles = prepared(detector, files)
     with torch.inference_mode():
