@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000, help="training images without classes")
     parser.add_argument("--test-images", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS), metavar="ARM")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=NUMBER", help="changes of all arms, for trials")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
@@ -88,7 +89,7 @@ def main() -> None:
 def run_units(args: argparse.Namespace) -> None:
     """Train and measure what the file lacks, then write the differences."""
     with RunFile(args.out) as run_file:
-        for arm, seed in ((arm, seed) for seed in args.seeds for arm in ARMS):
+        for arm, seed in ((arm, seed) for seed in args.seeds for arm in args.arms):
             key = canonical([PROTOCOL, arm, seed, args.steps, args.images, args.test_images, sorted(args.set)])
             if key in run_file.keys:
                 continue
@@ -105,14 +106,14 @@ def run_units(args: argparse.Namespace) -> None:
 def timed(args: argparse.Namespace) -> None:
     """Print the seconds of a step of each arm, and the hours of all units."""
     total = 0.0
-    for arm in ARMS:
+    for arm in args.arms:
         detector = detector_of(arm, 0, args, steps=20)
         run = running(detector, args.device)
         learn = prepared("cifar10", detector, "train", most=2_000)
         seconds = trained(detector, learn.images, run).seconds / 20
         total += seconds * args.steps * len(args.seeds)
         print(f"{arm}: {seconds:.2f} s per step", flush=True)
-    print(f"{len(ARMS) * len(args.seeds)} units of {args.steps} steps: {total / 3600:.1f} hours")
+    print(f"{len(args.arms) * len(args.seeds)} units of {args.steps} steps: {total / 3600:.1f} hours")
 
 
 def detector_of(arm: str, seed: int, args: argparse.Namespace, **changes: Any) -> AnoMem:
