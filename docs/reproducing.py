@@ -9,6 +9,7 @@ import csv
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -149,19 +150,25 @@ def _lines(files: str) -> list[Mapping[str, Any]]:
 
 
 def _paired(lines: Sequence[Mapping[str, Any]], key: str, against: str) -> Figure | None:
-    """Return the difference of two figures of run lines, paired by seed and draw; None with fewer than two pairs."""
-    differences = []
-    for repeat in {_repeat(line) for line in lines if "seed" in line}:
-        part = [line for line in lines if "seed" in line and _repeat(line) == repeat]
-        try:
-            differences.append(100 * (find_figure(part, key) - find_figure(part, against)))
-        except InputError:
-            continue
-    if len(differences) < 2:
-        return None
-    return Figure(
-        statistics.fmean(differences), _half(statistics.stdev(differences), len(differences)), len(differences)
-    )
+    """Return the difference of two figures of run lines, paired by seed and draw; None with fewer than two pairs.
+
+    Where only one of both figures has draws, the other belongs to each of them.
+    """
+    found = _differences(lines, key, against) or _differences(lines, key, against, without_draw=True)
+    return Figure(statistics.fmean(found), _half(statistics.stdev(found), len(found)), len(found)) if found[1:] else None
+
+
+def _differences(
+    lines: Sequence[Mapping[str, Any]], key: str, against: str, *, without_draw: bool = False
+) -> list[float]:
+    """Return a difference per seed and draw; lines without a draw take part in each if `without_draw` is set."""
+    found, runs = [], [line for line in lines if "seed" in line]
+    for seed, draw in {_repeat(line) for line in runs}:
+        repeats = ((seed, draw), (seed, None)) if without_draw else ((seed, draw),)
+        part = [line for line in runs if _repeat(line) in repeats]
+        with suppress(InputError):
+            found.append(100 * (find_figure(part, key) - find_figure(part, against)))
+    return found
 
 
 def _repeat(line: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -47,3 +47,15 @@ def test_every_paper_has_its_tables(page: dict[str, Any]) -> None:
 def test_verdicts(page: dict[str, Any], kind: str, published: str, figure: tuple[Any, ...] | None, said: str) -> None:
     entry = page["Entry"]("PMB", "Table I", "", "", "", "", "", "", "", kind, published)
     assert page["verdict"](entry, figure and page["Figure"](*figure)) == said
+
+
+def test_a_figure_without_draws_is_paired_with_each_draw(page: dict[str, Any]) -> None:
+    def line(gamma: float, seed: int, auroc: float, **facts: Any) -> dict[str, Any]:
+        common = {"protocol": "one-vs-rest", "set": "digits", "data": "digits", "category": "0", "label": "knn"}
+        return {**common, "task": {"gamma": gamma, **facts}, "seed": seed, "image": {"auroc": auroc}}
+
+    lines = [line(0.0, seed, 0.5 + seed / 10) for seed in (0, 1)]
+    lines += [line(0.1, seed, 0.7 + seed / 10 + draw / 100, draw=draw) for seed in (0, 1) for draw in (0, 1)]
+    keys = [f"one-vs-rest | digits | knn | gamma={gamma} | image.auroc" for gamma in ("0.1", "0.0")]
+    found = page["_paired"](lines, *keys)
+    assert (found.n, found.mean) == (4, pytest.approx(20.5))
