@@ -155,7 +155,9 @@ def _paired(lines: Sequence[Mapping[str, Any]], key: str, against: str) -> Figur
     Where only one of both figures has draws, the other belongs to each of them.
     """
     found = _differences(lines, key, against) or _differences(lines, key, against, without_draw=True)
-    return Figure(statistics.fmean(found), _half(statistics.stdev(found), len(found)), len(found)) if found[1:] else None
+    if len(found) < 2:
+        return None
+    return Figure(statistics.fmean(found), _half(statistics.stdev(found), len(found)), len(found))
 
 
 def _differences(
