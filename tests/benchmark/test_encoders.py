@@ -49,13 +49,13 @@ def test_the_demonstration_is_taken_up_again(root: Path, tmp_path: Path, monkeyp
     out = tmp_path / "lines.jsonl"
     command = [sys.executable, "-m", "benchmarks.encoders.demonstration", "--out", str(out), "--images", "40"]
     command += ["--steps", "2", "--test-images", "16", "--set", "stage_one.batch=8", "width=0.125", "--seeds", "0"]
-    assert completed([*command, "--arms", "no memory"], timeout=500).returncode == 0
+    assert completed([*command, "--arms", "no memory"], timeout=550).returncode == 0
     assert {line["task"]["arm"] for line in read_runs(out)} == {"no memory"}
-    assert completed([*command, "1"], timeout=500).returncode == 0
+    assert completed([*command, "1"], timeout=550).returncode == 0
     lines = read_runs(out)
     assert [line["task"]["arm"] for line in lines if "arm" in line["task"]].count("no memory") == 2
     assert {line["task"]["arm"] for line in lines if "arm" in line["task"]} == set(ARMS)
-    assert len([line for line in lines if "case" in line["task"]]) == 2
+    assert len([line for line in lines if "case" in line["task"]]) == len(ARMS) - 1
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
