@@ -4,9 +4,10 @@
     python -m benchmarks.encoders.demonstration --out FILE         # trains what FILE lacks; resumable to the checkpoint
 
 Each unit, an arm and a seed, trains a quarter-width ResNet-18 at 32 px on all CIFAR-10 training images without classes:
-without memory, or with one of one or two scales, from the first step or after half of them. Arms are paired by their seed. Measured on the test images, once per unit: a linear probe and 20 nearest neighbours
-(Table 4a); detection of CIFAR-100 by the memory, by the nearest k-means centre of the same encoder (Table 4b) and by
-k-NN; loss curve, cosine of retrievals and effective rank. Paired differences follow as measurement lines.
+without memory, or with one of one or two scales, from the first step or after half of them. Arms are paired by their
+seed. Measured on the test images, once per unit: a linear probe and 20 nearest neighbours (Table 4a); detection of
+CIFAR-100 by the memory, by the nearest k-means centre of the same encoder (Table 4b) and by k-NN; loss curve, cosine of
+retrievals and effective rank. Paired differences follow as measurement lines.
 """
 
 from __future__ import annotations
