@@ -49,6 +49,15 @@ READINGS: dict[str, dict[str, Any]] = {
         "stage_one.contrast.unit": None,
     },
     "identity": {"memory": "identity"},
+    "seeded after 200 steps": {"seeding": "kmeans", "stage_one.warmup": 200},
+    "seeded after 300 steps": {"seeding": "kmeans", "stage_one.warmup": 300},
+    "unit both, beta 16, seeded after 200 steps": {
+        "seeding": "kmeans",
+        "stage_one.warmup": 200,
+        "normalise": "unit-both",
+        "beta": 16.0,
+        "association": "dot",
+    },
 }
 """What each reading changes of preset "paper"."""
 
